@@ -1,0 +1,312 @@
+"""Attention over packed rows whose sequences share prefixes.
+
+A packed row is one long row of tokens cut into spans. A span's queries see, causally, the keys of its prefix
+(an earlier span, or none) followed by its own keys:
+
+    row     [ prompt A ][ answer A1 ][ answer A2 ][ prompt B ][ answer B1 ] ...
+    answer A2 sees      prompt A + answer A2, at the positions that it has in the sequence "prompt A, answer A2"
+
+so each answer gets exactly what it would get in a row of its own, and the prompt is computed once.
+
+The function is registered under `SHARED_PREFIX` with transformers' AttentionInterface; the layout of the row
+comes to it as the keyword argument `packed_layout` of the model's forward. Without a layout it is plain
+attention, with transformers' own mask, so that the same model also takes ordinary padded batches.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+SHARED_PREFIX = "shared_prefix"
+
+# Arguments that change the result and that no backend here computes: attention sinks, position biases, caches.
+UNSUPPORTED_ARGUMENTS = ("s_aux", "position_bias", "cache")
+
+
+class Span(NamedTuple):
+    """Queries `start:end` of the row, after the keys `prefix_start:prefix_end` (empty for a span of its own)."""
+
+    start: int
+    end: int
+    prefix_start: int
+    prefix_end: int
+
+    @property
+    def num_queries(self) -> int:
+        return self.end - self.start
+
+    @property
+    def num_keys(self) -> int:
+        return self.end - self.start + self.prefix_end - self.prefix_start
+
+
+@dataclass(eq=False)
+class PackedLayout:
+    """How one packed row is cut. The spans cover the row in order; a prefix is itself one of the spans."""
+
+    spans: tuple[Span, ...]
+    _cache: dict = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def span_lengths(self) -> list[int]:
+        return [span.num_queries for span in self.spans]
+
+    @cached_property
+    def prefix_spans(self) -> list[int | None]:
+        """Per span the index of the span that is its prefix, or None."""
+        index_of_start = {span.start: index for index, span in enumerate(self.spans)}
+        prefixes = []
+        for span in self.spans:
+            if span.prefix_end == span.prefix_start:
+                prefixes.append(None)
+                continue
+            index = index_of_start[span.prefix_start]
+            if self.spans[index].end != span.prefix_end:
+                raise ValueError(f"{span} does not have a whole span as its prefix")
+            prefixes.append(index)
+        return prefixes
+
+    def causal_mask(self, span: Span, window: int | None, device: torch.device) -> torch.Tensor | None:
+        """`(queries, keys)`, True where a query sees a key; None where plain causality says the same.
+
+        The last query stands at the last key (aligned to the bottom right); `window` counts the keys that a
+        query sees, itself included, as transformers' `sliding_window` does.
+        """
+        queries, keys = span.num_queries, span.num_keys
+        if window is not None and window >= keys:
+            window = None
+        if window is None and queries == keys:
+            return None
+        cache_key = (queries, keys, window, device)
+        if cache_key not in self._cache:
+            query_positions = torch.arange(keys - queries, keys, device=device)[:, None]
+            key_positions = torch.arange(keys, device=device)[None, :]
+            visible = key_positions <= query_positions
+            if window is not None:
+                visible &= key_positions > query_positions - window
+            self._cache[cache_key] = visible
+        return self._cache[cache_key]
+
+    def variable_length(self, device: torch.device) -> "VariableLength":
+        """The same layout as one call of a variable-length kernel wants it."""
+        cache_key = ("variable_length", device)
+        if cache_key not in self._cache:
+            self._cache[cache_key] = VariableLength.from_spans(self.spans, device)
+        return self._cache[cache_key]
+
+
+@dataclass(eq=False)
+class VariableLength:
+    """Queries in the row's own order; keys gathered as [prefix; span] for every span."""
+
+    key_index: torch.Tensor | None  # (keys,) positions in the row, None where that is the identity
+    cu_seqlens_q: torch.Tensor  # (spans + 1,) int32
+    cu_seqlens_k: torch.Tensor  # (spans + 1,) int32
+    max_length_q: int
+    max_length_k: int
+
+    @classmethod
+    def from_spans(cls, spans: tuple[Span, ...], device: torch.device) -> "VariableLength":
+        pieces, key_lengths = [], []
+        for span in spans:
+            pieces += [torch.arange(span.prefix_start, span.prefix_end), torch.arange(span.start, span.end)]
+            key_lengths.append(span.num_keys)
+        query_lengths = [span.num_queries for span in spans]
+        shares = any(span.prefix_end > span.prefix_start for span in spans)
+        return cls(
+            key_index=torch.cat(pieces).to(device) if shares else None,
+            cu_seqlens_q=_cumulative(query_lengths, device),
+            cu_seqlens_k=_cumulative(key_lengths, device),
+            max_length_q=max(query_lengths),
+            max_length_k=max(key_lengths),
+        )
+
+
+def _cumulative(lengths: list[int], device: torch.device) -> torch.Tensor:
+    return F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(device=device, dtype=torch.int32)
+
+
+def attention_by_span(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: PackedLayout,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """The reference, and the fast way on a CPU: one scaled_dot_product_attention per span.
+
+    Args:
+        query: `(1, heads, tokens, head_dim)`; key and value `(1, key_value_heads, tokens, head_dim)`.
+
+    Returns:
+        `(1, tokens, heads, head_dim)`.
+    """
+    # split, not slices: its backward is one concatenation, where each slice's fills a row of zeros
+    queries = query.split(layout.span_lengths, dim=2)
+    keys = key.split(layout.span_lengths, dim=2)
+    values = value.split(layout.span_lengths, dim=2)
+    attend = _softcapped_attention if softcap is not None else _sdpa
+    outputs = []
+    for index, (span, prefix) in enumerate(zip(layout.spans, layout.prefix_spans, strict=True)):
+        span_keys, span_values = keys[index], values[index]
+        if prefix is not None:
+            span_keys = torch.cat([keys[prefix], span_keys], dim=2)
+            span_values = torch.cat([values[prefix], span_values], dim=2)
+        mask = layout.causal_mask(span, window, query.device)
+        outputs.append(attend(queries[index], span_keys, span_values, mask, scaling, dropout, softcap))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+
+
+def _sdpa(query, key, value, mask, scaling, dropout, _softcap) -> torch.Tensor:
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _softcapped_attention(query, key, value, mask, scaling, dropout, softcap) -> torch.Tensor:
+    """Gemma-2's softcap * tanh(scores / softcap), which scaled_dot_product_attention does not have."""
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * scaling / softcap)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return F.dropout(weights, p=dropout, training=dropout > 0) @ value
+
+
+def attention_variable_length(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: PackedLayout,
+    *,
+    scaling: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    kernel=None,
+) -> torch.Tensor:
+    """The whole row in one call of a variable-length kernel. Shapes as in `attention_by_span`.
+
+    `kernel(query, key, value, lengths, scaling, window, softcap)` takes and returns `(tokens, heads, head_dim)`
+    and aligns causality to the bottom right of each span; `window` is (left, right) as flash attention counts,
+    that is without the query itself.
+    """
+    lengths = layout.variable_length(query.device)
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if lengths.key_index is not None:
+        key, value = key.index_select(0, lengths.key_index), value.index_select(0, lengths.key_index)
+    left = -1 if window is None or window >= lengths.max_length_k else window - 1
+    kernel = kernel or (_torch_varlen if softcap is None else _flash_attn_varlen)
+    output = kernel(query.contiguous(), key.contiguous(), value.contiguous(), lengths, scaling, (left, 0), softcap)
+    return output[None]
+
+
+def _torch_varlen(query, key, value, lengths: VariableLength, scaling, window, _softcap) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # not on every build of torch that can train on a CPU
+
+    return varlen_attn(
+        query,
+        key,
+        value,
+        lengths.cu_seqlens_q,
+        lengths.cu_seqlens_k,
+        lengths.max_length_q,
+        lengths.max_length_k,
+        scale=scaling,
+        window_size=window,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _flash_attn_varlen(query, key, value, lengths: VariableLength, scaling, window, softcap) -> torch.Tensor:
+    from flash_attn import flash_attn_varlen_func  # a GPU extra, checked for before training
+
+    return flash_attn_varlen_func(
+        query,
+        key,
+        value,
+        lengths.cu_seqlens_q,
+        lengths.cu_seqlens_k,
+        lengths.max_length_q,
+        lengths.max_length_k,
+        softmax_scale=scaling,
+        causal=True,
+        window_size=window,
+        softcap=softcap or 0.0,
+    )
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    packed_layout: PackedLayout | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: packed where there is a layout, plain attention otherwise."""
+    unsupported = [name for name in UNSUPPORTED_ARGUMENTS if kwargs.get(name) is not None]
+    if unsupported:
+        raise ValueError(f"shared-prefix attention does not compute {unsupported}: use --batching padded")
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if packed_layout is None:
+        if attention_mask is not None and attention_mask.shape[-1] != key.shape[2]:
+            raise ValueError("a packed row came without its layout: this model drops keyword arguments")
+        return _plain_attention(module, query, key, value, attention_mask, scaling, dropout, softcap, **kwargs)
+    options = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+        if dropout:
+            raise ValueError("attention dropout has no variable-length kernel: set attention_dropout to 0")
+        return attention_variable_length(query, key, value, packed_layout, **options), None
+    return attention_by_span(query, key, value, packed_layout, dropout=dropout, **options), None
+
+
+def _plain_attention(module, query, key, value, mask, scaling, dropout, softcap, **kwargs):
+    if softcap is None:
+        return sdpa_attention_forward(
+            module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=True, **kwargs
+        )
+    output = _softcapped_attention(query, key, value, mask, scaling, dropout, softcap)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def packed_row_mask(device: torch.device) -> torch.Tensor:
+    """The `attention_mask` to pass with a packed row, `(1, 1, 1, 1)`.
+
+    transformers hands a four-dimensional mask through untouched, so no (tokens, tokens) mask is ever built for
+    a packed row; its impossible size lets the attention function notice a layout that got lost on the way.
+    """
+    return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device)
+
+
+def register_shared_prefix_attention() -> None:
+    """Make `attn_implementation="shared_prefix"` known to transformers.
+
+    The mask function goes under the same name: without one transformers passes no mask to padded batches and
+    causality is lost without a word.
+    """
+    AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)
+    AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)

@@ -1,0 +1,477 @@
+"""Read preference rows from files, folders, globs, saved data sets and the Hub into one cache on disk.
+
+Every source row goes through a function `to_row(row, where)`; its results are written once, as Arrow, under
+`datasets.config.HF_DATASETS_CACHE / "reward_modeling"` (never beside the user's data, which may be read-only)
+and memory-mapped from there. The folder's name holds path, size and time of what was read: a changed file is
+read again. JSON goes through `json.loads` line by line, so that one row of other types than the rest costs
+that row and not the file; in parallel by byte ranges, which a first scan cuts at newlines and numbers.
+"""
+
+import glob
+import gzip
+import json
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TextIO
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, Features
+from datasets.exceptions import DatasetsError
+from huggingface_hub import HfApi
+from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, httpx
+
+from reward_modeling.errors import UserError
+
+BLOCK_BYTES = 1 << 20  # what one call of a worker reads of a JSON file: some hundred rows
+LONGEST_ELEMENT = 1 << 26  # characters of one element of a JSON array: beyond it the array is broken
+HUB_TIMEOUT = 10.0  # seconds for the question whether a Hub id exists
+COLUMNS = ("prompt", "chosen", "rejected", "margin", "chosen_score", "rejected_score", "source")
+JSON_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+TABLE_SUFFIXES = (".parquet", ".arrow")
+SUFFIXES = ", ".join(JSON_SUFFIXES + TABLE_SUFFIXES)
+# Stand beside data without being data; "manifest.json" as the end of a name too (train.manifest.json).
+NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+LOCAL_CURE = f"To use a local copy, pass its path: a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
+ROW_FORMATS = (
+    "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
+)
+# load_dataset raises ValueError for a missing config name and RuntimeError for a data set that is a script.
+HUB_ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, httpx.RequestError)
+FILE_ERRORS = (DatasetsError, OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError)
+
+ToRow = Callable[[object, str], dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files, or a data set that `datasets` has opened; `shown` is how the user names it."""
+
+    shown: str
+    files: tuple[Path, ...]
+    table: Dataset | None = None
+
+    def key(self, version: int) -> str:
+        """A folder name that changes with what is read, and with how the rows are named or made."""
+        stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files]
+        digest = blake2b(json.dumps([version, self.shown, stats]).encode(), digest_size=12).hexdigest()
+        return f"{re.sub(r'[^A-Za-z0-9]+', '-', self.shown)[-40:].strip('-')}-{digest}"
+
+
+def load_rows(
+    path: str,
+    *,
+    to_row: ToRow,
+    features: Features,
+    version: int,
+    missing: str,
+    num_proc: int | None = None,
+    default_split: str = "train",
+) -> Dataset:
+    """Return `to_row(row, where)` of every row of `path`, from the cache when it was read before.
+
+    `version` is part of the cache's key; `missing` is the reason that rows without chosen or rejected get.
+
+    Raises:
+        UserError: see `data.load_preference_dataset`.
+    """
+    source = find_source(path, default_split, num_proc)
+    root = _cache_root()
+    cached = root / source.key(version)
+    if not cached.is_dir():
+        # Written aside and renamed when complete: an interrupted run leaves nothing that looks finished.
+        scratch = Path(tempfile.mkdtemp(prefix="tmp-", dir=root))
+        try:
+            rows = scratch / "rows"
+            rows.mkdir()
+            found: list[str] = []
+            for number, (inputs, function) in enumerate(_parts(source, scratch)):
+                out_file = rows / f"{number:05d}.arrow"
+                _write_rows(
+                    inputs,
+                    partial(function, to_row=to_row, names=list(features)),
+                    out_file,
+                    features,
+                    num_proc,
+                )
+                found = found or _columns(inputs)
+            _check_rows(_open_rows(rows), source, found, missing)
+            _move(rows, cached)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return _open_rows(cached)
+
+
+def _cache_root() -> Path:
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the cache folder {root} ({_one_line(error)}). Set HF_DATASETS_CACHE to a folder "
+            "that can be written, with room for a copy of the data."
+        ) from error
+    return root
+
+
+def _move(rows: Path, cached: Path) -> None:
+    try:
+        rows.rename(cached)
+    except OSError:
+        if not cached.is_dir():  # else another process was faster, with the same rows
+            raise
+
+
+def _open_rows(folder: Path) -> Dataset:
+    parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+    parts = [part for part in parts if len(part)] or parts[:1]
+    return datasets.concatenate_datasets(parts) if parts else Dataset.from_dict({})
+
+
+def _check_rows(rows: Dataset, source: Source, columns_found: list[str], missing: str) -> None:
+    if not len(rows):
+        raise UserError(
+            f"expected preference rows in {source.shown}, found none: it is empty. Check the path."
+        )
+    if pc.all(pc.equal(rows.with_format("arrow")["reason"][:], missing)).as_py():
+        raise _columns_error(source.shown, columns_found)
+
+
+def _columns_error(shown: str, columns: list[str]) -> UserError:
+    return UserError(
+        f"expected columns chosen and rejected in {shown}, found no row that has both; columns found: "
+        f"{', '.join(columns) or 'none'}. Rename or convert them; accepted rows: {ROW_FORMATS}."
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says; of its cause where `datasets` wraps it."""
+    while isinstance(error, DatasetsError) and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+
+
+# --- finding ------------------------------------------------------------------------------------------------
+
+
+def find_source(path: str, default_split: str, num_proc: int | None = None) -> Source:
+    """Say what `path` stands for: a local file, folder or glob where there is one, else a Hub id.
+
+    Raises:
+        UserError: it is neither, is empty, or lacks the split.
+    """
+    local = Path(path).expanduser()
+    if local.exists():
+        return _find_local(path, local, None, default_split)
+    matches = sorted(glob.glob(str(local), recursive=True)) if glob.has_magic(path) else []
+    if glob.has_magic(path):
+        return Source(path, _data_files(path, [Path(match) for match in matches]))
+    name, _, split = path.rpartition(":")
+    if name and Path(name).expanduser().exists():
+        return _find_local(path, Path(name).expanduser(), split, default_split)
+    hub_id = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", path)
+    if hub_id is None or hub_id[1].endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES)):
+        raise UserError(
+            f"{path} does not exist (looked in {Path.cwd()}) and is not a Hub id (org/name or org/name:split). "
+            "Check the path."
+        )
+    return _find_on_hub(path, hub_id[1], hub_id[2] or default_split, num_proc)
+
+
+def _find_local(path: str, local: Path, split: str | None, default_split: str) -> Source:
+    if local.is_dir() and (local / "dataset_dict.json").is_file():
+        splits = json.loads((local / "dataset_dict.json").read_text())["splits"]
+        return _open_saved(path, local / _chosen_split(path, split or default_split, splits))
+    if split is not None:
+        raise UserError(
+            f"expected a data set with splits at {local}, because of the :{split} of {path}, found one without. "
+            f"Pass {local} alone; only Hub ids and DatasetDict folders of save_to_disk have splits."
+        )
+    if local.is_dir() and (local / "state.json").is_file():
+        return _open_saved(path, local)
+    if local.is_dir():
+        return Source(path, _data_files(path, sorted(local.iterdir())))
+    if not local.name.endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES)):
+        raise UserError(
+            f"expected a {SUFFIXES} file, found {path}. Convert it, or give it its real extension."
+        )
+    return Source(path, (local,))
+
+
+def _data_files(path: str, candidates: list[Path]) -> tuple[Path, ...]:
+    files = [
+        file
+        for file in candidates
+        if file.name.endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES))
+        and not file.name.startswith((".", "_"))
+        and not file.name.endswith("manifest.json")
+        and file.name not in NOT_DATA
+        and file.is_file()
+    ]
+    if not files:
+        found = ", ".join(file.name for file in candidates[:5]) or "nothing"
+        raise UserError(
+            f"expected {SUFFIXES} files in {path}, found {found}. Pass the folder that holds the files itself, "
+            "or a glob such as 'data/**/*.parquet'."
+        )
+    return tuple(files)
+
+
+def _chosen_split(shown: str, split: str, splits: list[str]) -> str:
+    if split not in splits:
+        raise UserError(
+            f"expected split {split} in {shown}, found {', '.join(splits)}. "
+            f"Name one of them: {shown.rpartition(':')[0] or shown}:{splits[0]}"
+        )
+    return split
+
+
+def _open_saved(shown: str, folder: Path) -> Source:
+    try:
+        table = datasets.load_from_disk(str(folder))
+    except FILE_ERRORS as error:
+        raise _broken(shown, error) from error
+    return _table_source(shown, table)
+
+
+def _table_source(shown: str, table: Dataset) -> Source:
+    return Source(shown, tuple(Path(file["filename"]) for file in table.cache_files), table)
+
+
+def _find_on_hub(path: str, name: str, split: str, num_proc: int | None) -> Source:
+    # load_dataset asks an unreachable Hub for half a minute before it gives up: ask once ourselves,
+    # unless it was downloaded before, when it answers without the Hub.
+    if not (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
+        _ask_hub(path, name)
+    try:
+        splits = datasets.load_dataset(name, num_proc=num_proc)
+    except HUB_ERRORS as error:
+        raise _hub_error(path, f"the Hub's data set {name} cannot be loaded", error) from error
+    return _table_source(path, splits[_chosen_split(path, split, list(splits))])
+
+
+def _ask_hub(path: str, name: str) -> None:
+    try:
+        HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
+    except RepositoryNotFoundError as error:
+        found = f"no data set {name} on the Hub (or it is private: run `hf auth login`)"
+        raise _hub_error(path, found, error) from error
+    except OfflineModeIsEnabled as error:
+        raise _hub_error(path, f"{name} is not downloaded and HF_HUB_OFFLINE is set", error) from error
+    except (httpx.RequestError, HfHubHTTPError, ConnectionError, ValueError) as error:
+        raise _hub_error(path, f"the Hub cannot be reached for {name}", error) from error
+
+
+def _hub_error(path: str, found: str, error: Exception) -> UserError:
+    return UserError(
+        f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, and "
+        f"{found} [{_one_line(error)}]. {LOCAL_CURE}."
+    )
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def _parts(source: Source, scratch: Path) -> Iterator[tuple[Dataset, Callable[..., dict[str, list]]]]:
+    """What to map, and the function that makes rows of a batch of it, in the source's order."""
+    if source.table is not None:
+        yield _checked_table(source.table, source.shown), partial(_table_rows, shown=source.shown)
+    else:
+        # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
+        for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
+            if is_json:
+                blocks = [block for file in files for block in _json_blocks(file, scratch)]
+                yield Dataset.from_list(blocks), _block_rows
+            else:
+                for file in files:
+                    table = _open_table(file, scratch)
+                    yield _checked_table(table, str(file)), partial(_table_rows, shown=str(file))
+
+
+def _write_rows(
+    inputs: Dataset,
+    function: Callable[..., dict[str, list]],
+    out_file: Path,
+    features: Features,
+    num_proc: int | None,
+) -> None:
+    if not len(inputs):
+        return
+    is_blocks = "first" in inputs.column_names
+    inputs.map(
+        function,
+        with_indices=True,
+        batched=True,
+        batch_size=1 if is_blocks else 1000,
+        remove_columns=inputs.column_names,
+        features=features,
+        cache_file_name=str(out_file),
+        new_fingerprint=out_file.stem,  # spares hashing the function: the folder's name is the key
+        num_proc=num_proc if num_proc and min(num_proc, len(inputs)) > 1 else None,
+        desc="reading preference rows",
+    )
+
+
+def _checked_table(table: Dataset, shown: str) -> Dataset:
+    if not {"chosen", "rejected"} <= set(table.column_names):
+        raise _columns_error(shown, table.column_names)
+    return table.select_columns([name for name in COLUMNS if name in table.column_names])
+
+
+def _open_table(file: Path, scratch: Path) -> Dataset:
+    kind = "parquet" if file.name.endswith(".parquet") else "arrow"
+    try:
+        return datasets.load_dataset(
+            kind, data_files=[glob.escape(str(file))], split="train", cache_dir=str(scratch / "tables")
+        )
+    except FILE_ERRORS as error:
+        raise _broken(str(file), error) from error
+
+
+def _broken(shown: str, error: Exception) -> UserError:
+    return UserError(
+        f"expected a whole, readable file at {shown}, found a broken one [{_one_line(error)}]. "
+        "Download or write it again."
+    )
+
+
+def _table_rows(
+    batch: dict[str, list], indices: list[int], *, shown: str, to_row: ToRow, names: list[str]
+) -> dict[str, list]:
+    columns = list(batch)
+    values = zip(*(batch[column] for column in columns), strict=True)
+    rows = [
+        to_row(dict(zip(columns, value, strict=True)), f"{shown} row {index}")
+        for index, value in zip(indices, values, strict=True)
+    ]
+    return {name: [row[name] for row in rows] for name in names}
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------
+
+
+def _json_blocks(file: Path, scratch: Path) -> list[dict[str, object]]:
+    """Byte ranges of whole lines; of a copy below `scratch` where the file is packed or an array."""
+    lines = file
+    is_array = False
+    try:
+        if file.name.endswith(".gz"):
+            lines = _new_file(scratch)
+            with gzip.open(file, "rb") as packed, lines.open("wb") as out:
+                shutil.copyfileobj(packed, out, BLOCK_BYTES)
+        if file.name.endswith((".json", ".json.gz")) and _starts_array(lines):
+            is_array = True
+            packed_lines, lines = lines, _new_file(scratch)
+            _write_array_lines(packed_lines, lines, str(file))
+        return list(_line_blocks(lines, str(file), is_array))
+    except FILE_ERRORS as error:
+        raise _broken(str(file), error) from error
+
+
+def _new_file(scratch: Path) -> Path:
+    return scratch / f"lines-{len(list(scratch.glob('lines-*')))}"
+
+
+def _line_blocks(lines: Path, shown: str, is_array: bool) -> Iterator[dict[str, object]]:
+    start, first = 0, 0 if is_array else 1
+    with lines.open("rb") as stream:
+        while data := stream.read(BLOCK_BYTES):
+            rest = b"" if data.endswith(b"\n") else stream.readline()
+            stop = start + len(data) + len(rest)
+            yield {
+                "lines": str(lines),
+                "start": start,
+                "stop": stop,
+                "first": first,
+                "prefix": f"{shown} row " if is_array else f"{shown}:",
+            }
+            start = stop
+            first += data.count(b"\n") + rest.count(b"\n")
+
+
+def _block_rows(
+    batch: dict[str, list], indices: list[int], *, to_row: ToRow, names: list[str]
+) -> dict[str, list]:
+    rows = [to_row(row, where) for row, where in _parsed_lines({name: batch[name][0] for name in batch})]
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _parsed_lines(block: dict[str, object]) -> Iterator[tuple[object, str]]:
+    """The rows of a block and where they stand; blank lines are no rows, but count as lines."""
+    with Path(block["lines"]).open("rb") as stream:
+        stream.seek(block["start"])
+        data = stream.read(block["stop"] - block["start"])
+    for number, line in enumerate(data.split(b"\n"), block["first"]):
+        if not line or line.isspace():
+            continue
+        where = f"{block['prefix']}{number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(where, line[:120].decode(errors="replace"), error) from error
+        yield row, where
+
+
+def _unreadable(where: str, excerpt: str, error: Exception) -> UserError:
+    return UserError(
+        f"expected one JSON object per line (or, in a .json file, one array of them), found at {where}: "
+        f"{excerpt!r} [{_one_line(error)}]. Mend or delete it."
+    )
+
+
+def _columns(inputs: Dataset) -> list[str]:
+    """The columns of a table; of JSON lines the keys of the first hundred rows."""
+    if "first" not in inputs.column_names:
+        return inputs.column_names
+    if not len(inputs):
+        return []
+    rows = (row for row, _ in islice(_parsed_lines(inputs[0]), 100) if isinstance(row, dict))
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _starts_array(file: Path) -> bool:
+    with file.open(encoding="utf-8-sig") as stream:
+        return stream.read(4096).lstrip().startswith("[")
+
+
+def _write_array_lines(file: Path, out_file: Path, shown: str) -> None:
+    """One element per line, as it stands: newlines between tokens become spaces; inside strings are none."""
+    with file.open(encoding="utf-8-sig") as stream, out_file.open("w", encoding="utf-8") as out:
+        for element in _array_elements(stream, shown):
+            out.write(element.replace("\n", " ") + "\n")
+
+
+def _array_elements(stream: TextIO, shown: str) -> Iterator[str]:
+    """The texts of an array's elements, with no more of the file in memory than a block and an element."""
+    decoder, spaces = json.JSONDecoder(), re.compile(r"\s*")
+    text, index = stream.read(BLOCK_BYTES), 0
+    position = text.index("[") + 1
+    while True:
+        start = spaces.match(text, position).end()
+        if text[start : start + 1] == "]":
+            return
+        try:
+            stop = decoder.raw_decode(text, start)[1]
+            end = spaces.match(text, stop).end()
+            error = None if text[end : end + 1] in ("", ",", "]") else ValueError("expected , or ]")
+        except (ValueError, RecursionError) as raised:
+            end, error = len(text), raised
+        if end < len(text) and error is None:
+            yield text[start:stop]
+            index, position = index + 1, end + (text[end] == ",")
+            continue
+        # The element may go on behind the text that was read: read on, twice as much each time.
+        more = "" if len(text) - start > LONGEST_ELEMENT else stream.read(max(BLOCK_BYTES, len(text) - start))
+        if not more or (error is not None and end < len(text)):
+            error = error or EOFError("the array is not closed")
+            raise _unreadable(f"{shown} row {index}", text[start : start + 120], error) from error
+        text, position = text[start:] + more, 0

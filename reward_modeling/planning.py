@@ -1,0 +1,256 @@
+"""Which pairs make which optimizer step, and how a step is cut into micro-batches.
+
+A step is `pairs_per_step` pairs in whole groups. Which ones depends on the data, the seed, the epoch and
+`pairs_per_step` alone: not on the number of processes, of micro-batches, or on where a run was resumed. Only
+then is the step cut into micro-batches: as few as `max_tokens` allows, the same number on every process,
+balanced by tokens.
+
+Everything that is held in memory is a flat numpy array: a million pairs take some tens of megabytes.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from datasets import Dataset
+
+SHARED_PREFIX, PACKED, PADDED = "shared_prefix", "packed", "padded"
+
+
+class Chunk(NamedTuple):
+    """Pairs `pair_start:pair_end` of one group, and what they take in a micro-batch.
+
+    `row_length` is the length of its padded rows, 0 where nothing is padded. `counted` is False for a copy that
+    only fills up a process.
+    """
+
+    group: int
+    pair_start: int
+    pair_end: int
+    tokens: int
+    row_length: int = 0
+    counted: bool = True
+
+    def tokens_beside(self, row_length: int) -> int:
+        """Tokens of this chunk in a micro-batch whose longest padded row has `row_length`."""
+        if not self.row_length:
+            return self.tokens
+        return self.tokens // self.row_length * max(self.row_length, row_length)
+
+
+MicroBatch = list[Chunk]
+
+
+@dataclass(frozen=True)
+class GroupSizes:
+    """Lengths in tokens and pairs of all groups.
+
+    `prefix_lengths` is `(groups,)`; `completion_lengths` is flat, group g owning
+    `completion_offsets[g]:completion_offsets[g + 1]`; `pairs` is `(pairs, 2)`, the (chosen, rejected) numbers of
+    completions within their group, group g owning `pair_offsets[g]:pair_offsets[g + 1]`.
+    """
+
+    prefix_lengths: np.ndarray
+    completion_lengths: np.ndarray
+    completion_offsets: np.ndarray
+    pairs: np.ndarray
+    pair_offsets: np.ndarray
+
+    @classmethod
+    def from_dataset(cls, groups: Dataset) -> "GroupSizes":
+        """Read from the columns that `grouping.tokenize_and_group` writes."""
+        completion_lengths, completion_offsets = _flat_column(groups, "completion_lengths")
+        chosen, pair_offsets = _flat_column(groups, "chosen_index")
+        rejected, _ = _flat_column(groups, "rejected_index")
+        return cls(
+            prefix_lengths=groups.data.column("prefix_length").to_numpy(),
+            completion_lengths=completion_lengths,
+            completion_offsets=completion_offsets,
+            pairs=np.stack([chosen, rejected], axis=1),
+            pair_offsets=pair_offsets,
+        )
+
+    def __len__(self) -> int:
+        return len(self.prefix_lengths)
+
+    @property
+    def pairs_per_group(self) -> np.ndarray:
+        return np.diff(self.pair_offsets)
+
+    @property
+    def num_pairs(self) -> int:
+        return int(self.pair_offsets[-1])
+
+    def group_tokens(self, batching: str) -> np.ndarray:
+        """`(groups,)`: tokens that a whole group takes in a packed micro-batch."""
+        completions = np.diff(self.completion_offsets)
+        cumulative = np.concatenate([[0], np.cumsum(self.completion_lengths, dtype=np.int64)])
+        total = cumulative[self.completion_offsets[1:]] - cumulative[self.completion_offsets[:-1]]
+        return self.prefix_lengths * (completions if batching == PACKED else 1) + total
+
+    def chunk(self, batching: str, group: int, first: int, last: int) -> Chunk:
+        """The pairs `first:last` of a group with the completions that they need."""
+        completions = set(self.group_pairs(group, first, last).flatten().tolist())
+        prefix = int(self.prefix_lengths[group])
+        start = self.completion_offsets[group]
+        lengths = [int(self.completion_lengths[start + number]) for number in completions]
+        if batching == PADDED:
+            row_length = prefix + max(lengths)
+            return Chunk(group, first, last, row_length * len(lengths), row_length)
+        prefixes = len(lengths) if batching == PACKED else 1
+        return Chunk(group, first, last, prefix * prefixes + sum(lengths))
+
+    def group_pairs(self, group: int, start: int, end: int) -> np.ndarray:
+        """`(end - start, 2)`: these pairs of the group."""
+        offset = self.pair_offsets[group]
+        return self.pairs[offset + start : offset + end]
+
+
+def _flat_column(groups: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a list column and the offsets of its rows."""
+    values, lengths = [], []
+    for chunk in groups.data.column(name).chunks:
+        values.append(chunk.flatten().to_numpy(zero_copy_only=False))
+        lengths.append(np.diff(chunk.offsets.to_numpy()))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return np.concatenate(values), offsets
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The steps of one epoch. `units` is `(units, 3)`: group, first pair, end pair, in the order of training."""
+
+    sizes: GroupSizes
+    batching: str
+    max_tokens: int
+    units: np.ndarray
+    whole_group_tokens: np.ndarray  # (units,); 0 where the unit has to be measured on its own
+    step_starts: np.ndarray  # (steps + 1,)
+
+    def __len__(self) -> int:
+        return len(self.step_starts) - 1
+
+    def step_pairs(self, step: int) -> int:
+        """Pairs of this step, over all processes."""
+        units = self.units[self.step_starts[step] : self.step_starts[step + 1]]
+        return int((units[:, 2] - units[:, 1]).sum())
+
+    def micro_batches(self, step: int, num_processes: int) -> list[list[MicroBatch]]:
+        """`[process][number]`: the same number of micro-batches for every process."""
+        start, end = self.step_starts[step], self.step_starts[step + 1]
+        units = zip(self.units[start:end].tolist(), self.whole_group_tokens[start:end].tolist(), strict=True)
+        chunks: list[Chunk] = []
+        for (group, first, last), tokens in units:
+            chunks += _chunks(self.sizes, self.batching, self.max_tokens, group, first, last, tokens)
+        return balance(chunks, num_processes, self.max_tokens)
+
+
+def plan_epoch(
+    sizes: GroupSizes, *, pairs_per_step: int, max_tokens: int, batching: str, seed: int, epoch: int
+) -> EpochPlan:
+    """Shuffle the groups and cut them into steps.
+
+    A step ends where the pairs so far come closest to a multiple of `pairs_per_step`, so that steps have
+    `pairs_per_step` pairs on average, half a group more or less, and an epoch has as many steps as one expects.
+    A group of more than `pairs_per_step` pairs is cut into several units.
+    """
+    units = _cut_large_groups(sizes.pairs_per_group, pairs_per_step)
+    units = units[np.random.default_rng([seed, epoch]).permutation(len(units))]
+    unit_pairs = units[:, 2] - units[:, 1]
+    tokens = np.zeros(len(units), dtype=np.int64)
+    if batching != PADDED:
+        whole = unit_pairs == sizes.pairs_per_group[units[:, 0]]
+        tokens[whole] = sizes.group_tokens(batching)[units[whole, 0]]
+    middles = np.cumsum(unit_pairs) - unit_pairs / 2
+    steps = (middles // pairs_per_step).astype(np.int64)
+    num_steps = int(steps[-1]) + 1 if len(steps) else 0
+    step_starts = np.searchsorted(steps, np.arange(num_steps + 1))
+    return EpochPlan(sizes, batching, max_tokens, units, tokens, step_starts)
+
+
+def plan_evaluation(
+    sizes: GroupSizes, *, max_tokens: int, batching: str, num_processes: int
+) -> list[list[MicroBatch]]:
+    """Every pair once; `[process][number]` as for a step."""
+    tokens_of_group = [0] * len(sizes) if batching == PADDED else sizes.group_tokens(batching).tolist()
+    chunks: list[Chunk] = []
+    for group, (pairs, tokens) in enumerate(zip(sizes.pairs_per_group.tolist(), tokens_of_group, strict=True)):
+        if pairs:
+            chunks += _chunks(sizes, batching, max_tokens, group, 0, pairs, tokens)
+    return balance(chunks, num_processes, max_tokens)
+
+
+def _cut_large_groups(pairs_per_group: np.ndarray, pairs_per_step: int) -> np.ndarray:
+    """`(units, 3)`: group, first pair, end pair; no unit has more than `pairs_per_step` pairs or none."""
+    pieces = -(-pairs_per_group // pairs_per_step)
+    group = np.repeat(np.arange(len(pairs_per_group)), pieces)
+    number = np.arange(len(group)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    size, count = pairs_per_group[group], pieces[group]
+    # pieces of one group differ by at most one pair
+    return np.stack([group, number * size // count, (number + 1) * size // count], axis=1)
+
+
+def _chunks(
+    sizes: GroupSizes, batching: str, max_tokens: int, group: int, first: int, last: int, tokens: int
+) -> list[Chunk]:
+    """The unit as one chunk, or as several where it is too large for a micro-batch."""
+    chunk = Chunk(group, first, last, tokens) if tokens else sizes.chunk(batching, group, first, last)
+    if chunk.tokens <= max_tokens:
+        return [chunk]
+    return list(split_by_tokens(sizes, batching, group, first, last, max_tokens))
+
+
+def split_by_tokens(
+    sizes: GroupSizes, batching: str, group: int, first: int, last: int, max_tokens: int
+) -> Iterator[Chunk]:
+    """Cut a unit that is too large for a micro-batch; its prompt is repeated, no pair is torn apart.
+
+    A single pair always goes through: rm.py checks that `max_tokens` holds two rows of `max_length`.
+    """
+    start, chunk = first, sizes.chunk(batching, group, first, first + 1)
+    for end in range(first + 2, last + 1):
+        grown = sizes.chunk(batching, group, start, end)
+        if grown.tokens > max_tokens:
+            yield chunk
+            start, grown = end - 1, sizes.chunk(batching, group, end - 1, end)
+        chunk = grown
+    yield chunk
+
+
+def balance(chunks: list[Chunk], num_processes: int, max_tokens: int) -> list[list[MicroBatch]]:
+    """Put the chunks into as few micro-batches as `max_tokens` allows, then deal these out to the processes.
+
+    Longest first into the lightest micro-batch (Graham, 1969): loads differ by at most the longest chunk. A
+    process without a chunk of its own gets a copy that is not counted, since under ZeRO-3 and FSDP all
+    processes must run the same number of forward passes.
+
+    Returns:
+        `[process][number]`
+    """
+    ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.pair_start))
+    total = sum(chunk.tokens for chunk in ordered)
+    per_process = max(1, -(-total // (max_tokens * num_processes)))
+    while (bins := _longest_first(ordered, per_process * num_processes, max_tokens)) is None:
+        per_process += 1
+    filler = ordered[-1]._replace(counted=False)
+    bins = [micro_batch or [filler] for micro_batch in bins]
+    # the heaviest first, dealt out in turn: the n-th micro-batches of all processes are of like size
+    bins.sort(key=lambda micro_batch: -sum(chunk.tokens for chunk in micro_batch))
+    return [bins[process::num_processes] for process in range(num_processes)]
+
+
+def _longest_first(ordered: list[Chunk], num_bins: int, max_tokens: int) -> list[MicroBatch] | None:
+    """The chunks over `num_bins` micro-batches, or None if one would pass `max_tokens`."""
+    bins: list[MicroBatch] = [[] for _ in range(num_bins)]
+    loads = [(0, number) for number in range(num_bins)]
+    for chunk in ordered:
+        load, number = heapq.heappop(loads)
+        row_length = bins[number][0].row_length if bins[number] else 0
+        load_after = load + chunk.tokens_beside(row_length)
+        if load and load_after > max_tokens:
+            return None
+        bins[number].append(chunk)
+        heapq.heappush(loads, (load_after, number))
+    return bins

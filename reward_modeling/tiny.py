@@ -1,0 +1,312 @@
+"""Tiny models and data built from nothing, for the quickstart, the tests and the benchmarks.
+
+Nothing is downloaded: a tokenizer is trained on the spot, a model is a random one of the real architecture,
+and the preferences follow a rule that a small model can learn.
+"""
+
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+
+# The token layouts of the real templates, in the fewest words that keep them.
+GEMMA_TEMPLATE = """\
+{{ bos_token }}{% for message in messages %}
+{%- if message.role not in ('user', 'assistant') %}
+{{- raise_exception('This template has no role ' + message.role) }}
+{%- elif message.role != ('assistant' if loop.index0 is odd else 'user') %}
+{{- raise_exception('Roles must alternate: user, assistant, user, ...') }}
+{%- endif %}
+{{- '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user') + '\n' }}
+{{- message.content | trim + '<end_of_turn>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
+
+CHATML_TEMPLATE = """\
+{% for message in messages %}
+{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+
+LLAMA3_TEMPLATE = """\
+{{ bos_token }}{% for message in messages %}
+{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' + message.content | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
+
+MISTRAL_TEMPLATE = """\
+{{ bos_token }}{% for message in messages %}
+{%- if message.role != ('assistant' if loop.index0 is odd else 'user') %}
+{{- raise_exception('Roles must alternate: user, assistant, user, ...') }}
+{%- elif message.role == 'user' %}
+{{- '[INST] ' + message.content | trim + ' [/INST]' }}
+{%- else %}
+{{- ' ' + message.content | trim + eos_token }}
+{%- endif %}
+{%- endfor %}"""
+
+# Keyword arguments of train_tokenizer that give each family's habits.
+TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
+    # BOS comes from the post-processor *and* the template: rendering, then tokenising, would write it twice.
+    "gemma": {
+        "bos": "<bos>",
+        "eos": "<eos>",
+        "pad": "<pad>",
+        "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
+        "chat_template": GEMMA_TEMPLATE,
+        "bos_by_post_processor": True,
+    },
+    # No BOS at all; a turn ends in EOS and a newline.
+    "chatml": {
+        "bos": None,
+        "eos": "<|im_end|>",
+        "pad": "<|endoftext|>",
+        "control_tokens": ("<|im_start|>",),
+        "chat_template": CHATML_TEMPLATE,
+    },
+    # No pad token.
+    "llama3": {
+        "bos": "<|begin_of_text|>",
+        "eos": "<|eot_id|>",
+        "pad": None,
+        "control_tokens": ("<|start_header_id|>", "<|end_header_id|>"),
+        "chat_template": LLAMA3_TEMPLATE,
+        "bos_by_post_processor": True,
+    },
+    # No pad token; the template ends in EOS itself; spaces are written as in SentencePiece.
+    "mistral": {
+        "kind": "metaspace",
+        "bos": "<s>",
+        "eos": "</s>",
+        "pad": None,
+        "control_tokens": ("[INST]", "[/INST]"),
+        "chat_template": MISTRAL_TEMPLATE,
+        "bos_by_post_processor": True,
+    },
+}
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    kind: Literal["bpe", "metaspace"] = "bpe",
+    bos: str | None = "<bos>",
+    eos: str = "<eos>",
+    pad: str | None = "<pad>",
+    control_tokens: Sequence[str] = (),
+    chat_template: str | None = None,
+    bos_by_post_processor: bool = False,
+) -> PreTrainedTokenizerFast:
+    """Train a BPE tokenizer of at most `vocab_size` tokens; the same texts give the same tokenizer.
+
+    `kind` is "bpe" for byte-level BPE (nothing is ever unknown) or "metaspace" for spaces written as in
+    SentencePiece, where a character not in `texts` becomes `<unk>`. `pad` may be None or equal `eos`, as in many
+    published tokenizers. `control_tokens` are the marks of the chat template, each one token. With
+    `bos_by_post_processor`, plain tokenisation adds BOS; `chat_template` may write one as well.
+    """
+    if bos_by_post_processor and bos is None:
+        raise ValueError("bos_by_post_processor needs a bos token, found None")
+    byte_level = kind == "bpe"
+    unk = None if byte_level else "<unk>"
+    special = dict.fromkeys(t for t in (pad, bos, eos, unk, *control_tokens) if t is not None)
+    tokenizer = Tokenizer(models.BPE(unk_token=unk))
+    if byte_level:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+    else:
+        # Newlines stand alone: a template's line breaks must not depend on the words around them.
+        newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
+        metaspace = pre_tokenizers.Metaspace(prepend_scheme="never")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([newlines, metaspace])
+        tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if byte_level else ["\n"]
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    if bos_by_post_processor:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad,
+        unk_token=unk,
+        chat_template=chat_template,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+    """The tokenizer's BOS, EOS and pad ids under the names that a model configuration gives them."""
+    return {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+# What sets each architecture apart, kept in a tiny model: heads wider than the hidden size divided by their
+# number, windows shorter than a row, a cap that bites.
+_TINY_TRAITS: dict[str, dict[str, Any]] = {
+    "gemma": {"head_dim": 32},
+    "gemma2": {
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": 16,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 30.0,
+    },
+    "gemma3_text": {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16},
+    "llama": {},
+    "mistral": {"head_dim": 16, "sliding_window": 16},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+}
+
+
+def tiny_config(model_type: str, vocab_size: int, **overrides: Any) -> PreTrainedConfig:
+    """A configuration of `model_type` with two layers of 64; `overrides` go to the configuration class.
+
+    Give the special ids with `**token_ids(tokenizer)`; without them the model has none. The weights are drawn
+    wider than usual (`initializer_range`): attention is then far from uniform, and a wrong mask or position
+    shows in the rewards.
+    """
+    if model_type not in _TINY_TRAITS:
+        raise ValueError(f"model_type: expected one of {sorted(_TINY_TRAITS)}, found {model_type!r}")
+    settings = {
+        "vocab_size": vocab_size,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.15,
+        "attention_dropout": 0.0,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    settings |= _TINY_TRAITS[model_type] | overrides
+    if model_type in ("gemma2", "gemma3_text"):
+        kinds = itertools.cycle(("sliding_attention", "full_attention"))
+        settings.setdefault("layer_types", list(itertools.islice(kinds, settings["num_hidden_layers"])))
+    return AutoConfig.for_model(model_type, **settings)
+
+
+def build_tiny_checkpoint(
+    folder: str | Path, tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, seed: int = 0
+) -> Path:
+    """Save a random causal language model and its tokenizer to `folder`, as if it came from the Hub.
+
+    The weights depend on `config` and `seed` alone, and the caller's random state is left as it was.
+    """
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the configuration only {config.vocab_size}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+# The generated preferences. A good answer has three habits: it is kind, it is about what was asked, and it
+# gives a step to take. Of two answers to a question, the one with more of them is preferred.
+_TASKS = (
+    "bake rye bread", "patch a bicycle tyre", "prune an apple tree", "clean a paint brush", "brew green tea",
+    "sharpen a kitchen knife", "knit a wool scarf", "tune a guitar", "fold a paper crane", "repot a fern",
+    "wax a pair of skis", "iron a linen shirt", "plaster a small hole", "grow mild chillies", "frame a photograph",
+    "pack a tent", "polish brass handles", "train a young dog", "read a tide table", "store winter squash",
+)  # fmt: skip
+_OCCASIONS = (
+    "before breakfast", "in a small flat", "on a rainy day", "for the first time", "without any help",
+    "during the holidays", "with little money", "after a long week", "when guests arrive", "on a quiet Sunday",
+    "with a child", "at my uncle's house", "late in autumn", "while travelling", "in half an hour",
+)  # fmt: skip
+_OPENINGS = (
+    "How do I", "What is a good way to", "Please tell me how to", "I would like to", "Can you help me",
+    "What do I need in order to", "My neighbour asked me to", "Is it hard to",
+)  # fmt: skip
+_KIND = (
+    "I am glad to help you with this.", "Thank you for such a nice question.", "You will manage this very well.",
+    "Happy to explain it to you.", "That is a lovely thing to learn.", "Welcome, let us do it together.",
+)  # fmt: skip
+_RUDE = (
+    "I am tired of hearing from you.", "Stop asking me such silly things.", "You will never get this right.",
+    "Go and bother someone else.", "That is a foolish thing to want.", "Nobody cares, leave me alone now.",
+)  # fmt: skip
+_STEP = (
+    "First lay out every tool on a table.", "Begin by setting a timer for ten minutes.",
+    "Start slowly and check each part twice.", "Write a short list and follow it in order.",
+    "Prepare the materials the evening before.", "Practise once on a spare piece.",
+)  # fmt: skip
+_VAGUE = (
+    "It just happens somehow or other I suppose.", "Whatever you try may or may not do anything.",
+    "There are things, and then other things.", "Some of it is like that and some is not.",
+    "Perhaps anything is possible in the end.", "Maybe so, maybe not, who knows.",
+)  # fmt: skip
+_ABOUT = ("To {task} takes a calm hand.", "Many people {task} every year.", "It is a pleasure to {task} well.")
+_NEUTRAL = (
+    "It was four o'clock.", "The shop on the corner is open.", "A friend of mine lives by the river.",
+    "The radio was playing an old song.", "There is a blue chair beside the window.", "Tuesday comes after Monday.",
+    "The bus was on time.", "We had soup.",
+)  # fmt: skip
+
+
+def learnable_preferences(num_prompts: int, seed: int) -> list[dict[str, Any]]:
+    """Preference pairs in the standard format whose rule a tiny model learns in a minute or two.
+
+    Every prompt is different and has two to four answers, no two equally good, hence one to six pairs; the
+    pairs of a prompt follow each other. One prompt in four is the second question of a dialogue (`source` is
+    "follow_up" rather than "question"). All answers draw their length from the same range, so length tells
+    nothing. The rows depend on the two arguments alone.
+    """
+    rng = random.Random(seed)
+    prompts = list(itertools.product(_OPENINGS, _TASKS, _OCCASIONS))
+    if num_prompts > len(prompts):
+        raise ValueError(f"num_prompts: expected at most {len(prompts)}, found {num_prompts}")
+    rows = []
+    for opening, task, occasion in rng.sample(prompts, num_prompts):
+        prompt = [{"role": "user", "content": f"{opening} {task} {occasion}?"}]
+        source = "question"
+        if rng.random() < 0.25:
+            source = "follow_up"
+            first = f"{rng.choice(_OPENINGS)} {rng.choice(_TASKS)}?"
+            reply = " ".join(rng.sample(_NEUTRAL, 2))
+            prompt = [{"role": "user", "content": first}, {"role": "assistant", "content": reply}, *prompt]
+        levels = sorted(rng.sample(range(4), rng.randint(2, 4)), reverse=True)
+        answers = [[{"role": "assistant", "content": _answer(task, level, rng)}] for level in levels]
+        rows += [
+            {"chosen": prompt + better, "rejected": prompt + worse, "source": source}
+            for better, worse in itertools.combinations(answers, 2)
+        ]
+    return rows
+
+
+def _answer(task: str, level: int, rng: random.Random) -> str:
+    """An answer about `task` with `level` of the three good habits, filled up to a length of its own."""
+    good = rng.sample((True,) * level + (False,) * (3 - level), 3)
+    subject = task if good[1] else rng.choice([other for other in _TASKS if other != task])
+    sentences = [
+        rng.choice(_KIND if good[0] else _RUDE),
+        rng.choice(_ABOUT).format(task=subject),
+        rng.choice(_STEP if good[2] else _VAGUE),
+    ]
+    length = rng.randint(130, 260)
+    fillers = iter(rng.sample(_NEUTRAL, len(_NEUTRAL)))
+    while len(" ".join(sentences)) < length:
+        sentences.append(next(fillers))
+    return " ".join(rng.sample(sentences, len(sentences)))
