@@ -294,12 +294,13 @@ def _plain_attention(module, query, key, value, mask, scaling, dropout, softcap,
 
 
 def packed_row_mask(device: torch.device) -> torch.Tensor:
-    """The `attention_mask` to pass with a packed row, `(1, 1, 1, 1)`.
+    """The `attention_mask` to pass with a packed row, `(1, 1, 0, 0)`.
 
     transformers hands a four-dimensional mask through untouched, so no (tokens, tokens) mask is ever built for
-    a packed row; its impossible size lets the attention function notice a layout that got lost on the way.
+    a packed row; its impossible size makes every other attention function fail on it, instead of attending
+    without causality.
     """
-    return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device)
+    return torch.ones((1, 1, 0, 0), dtype=torch.bool, device=device)
 
 
 def register_shared_prefix_attention() -> None:

@@ -149,10 +149,7 @@ def _checked(row: object) -> dict[str, object]:
         raise _Dropped(DropReason.WRONG_TYPE)
     numbers = {name: _number(row.get(name)) for name in ("margin", "chosen_score", "rejected_score")}
     is_text = isinstance(chosen, str) and prompt is None
-    if is_text:
-        texts = _check_texts(chosen, rejected)
-    else:
-        texts = _check_conversations(prompt, chosen, rejected)
+    texts = _check_texts(chosen, rejected) if is_text else _check_conversations(prompt, chosen, rejected)
     if any(number is not None and not math.isfinite(number) for number in numbers.values()):
         raise _Dropped(DropReason.NAN_MARGIN)
     source = row.get("source")
@@ -268,13 +265,13 @@ def split_by_prompt(
 ) -> tuple[Dataset, Dataset]:
     """Return (train, eval) rows; no prompt stands on both sides.
 
-    Held out are at most `min(eval_size, max_share * kept rows)` kept rows, whole prompts only: the first in an
-    order that the seed and `prompt_key` alone give, whatever the order of the rows. It may be none. Dropped
-    rows stay on the train side, so that each is counted once.
+    Held out are at most `min(eval_size, max_share * kept rows)` kept rows, whole prompts only: the first in
+    an order that the seed and `prompt_key` alone give, whatever the order of the rows. It may be none.
+    Dropped rows stay on the train side, so that each is counted once.
     """
     columns = rows.select_columns(["prompt_key", "reason"]).with_format("arrow")[:]
-    kept = pc.equal(columns["reason"], "").to_numpy()
-    keys = columns["prompt_key"].to_numpy()
+    kept = np.asarray(pc.equal(columns["reason"], ""), dtype=bool)
+    keys = np.asarray(columns["prompt_key"], dtype=np.int64)
     limit = min(eval_size, int(max_share * np.count_nonzero(kept)))
     prompts, counts = np.unique(keys[kept], return_counts=True)
     # A prompt with more rows than may be held out would end the order at once.

@@ -34,6 +34,7 @@ from reward_modeling.errors import UserError
 
 BLOCK_BYTES = 1 << 20  # what one call of a worker reads of a JSON file: some hundred rows
 LONGEST_ELEMENT = 1 << 26  # characters of one element of a JSON array: beyond it the array is broken
+KEY_LENGTH = 24  # hex digits that name a cached source
 HUB_TIMEOUT = 10.0  # seconds for the question whether a Hub id exists
 COLUMNS = ("prompt", "chosen", "rejected", "margin", "chosen_score", "rejected_score", "source")
 JSON_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -41,13 +42,24 @@ TABLE_SUFFIXES = (".parquet", ".arrow")
 SUFFIXES = ", ".join(JSON_SUFFIXES + TABLE_SUFFIXES)
 # Stand beside data without being data; "manifest.json" as the end of a name too (train.manifest.json).
 NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
-LOCAL_CURE = f"To use a local copy, pass its path: a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
+LOCAL_CURE = (
+    "To use a local copy, pass its path: "
+    f"a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
+)
 ROW_FORMATS = (
     "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
 )
 # load_dataset raises ValueError for a missing config name and RuntimeError for a data set that is a script.
 HUB_ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, httpx.RequestError)
-FILE_ERRORS = (DatasetsError, OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError)
+FILE_ERRORS = (
+    DatasetsError,
+    OSError,
+    EOFError,
+    zlib.error,
+    pa.ArrowException,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+)
 
 ToRow = Callable[[object, str], dict[str, object]]
 
@@ -62,8 +74,12 @@ class Source:
 
     def key(self, version: int) -> str:
         """A folder name that changes with what is read, and with how the rows are named or made."""
-        stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files]
-        digest = blake2b(json.dumps([version, self.shown, stats]).encode(), digest_size=12).hexdigest()
+        stats = [
+            (str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
+        ]
+        digest = blake2b(
+            json.dumps([version, self.shown, stats]).encode(), digest_size=KEY_LENGTH // 2
+        ).hexdigest()
         return f"{re.sub(r'[^A-Za-z0-9]+', '-', self.shown)[-40:].strip('-')}-{digest}"
 
 
@@ -93,18 +109,14 @@ def load_rows(
         try:
             rows = scratch / "rows"
             rows.mkdir()
-            found: list[str] = []
+            columns: list[str] = []
             for number, (inputs, function) in enumerate(_parts(source, scratch)):
-                out_file = rows / f"{number:05d}.arrow"
-                _write_rows(
-                    inputs,
-                    partial(function, to_row=to_row, names=list(features)),
-                    out_file,
-                    features,
-                    num_proc,
-                )
-                found = found or _columns(inputs)
-            _check_rows(_open_rows(rows), source, found, missing)
+                function = partial(function, to_row=to_row, names=list(features))
+                # datasets takes rows of one fingerprint for the same rows: each part gets its own.
+                fingerprint = f"{cached.name[-KEY_LENGTH:]}-{number}"
+                _write_rows(inputs, function, rows / f"{number:05d}.arrow", features, fingerprint, num_proc)
+                columns = columns or _columns(inputs)
+            _check_rows(_open_rows(rows), source, columns, missing)
             _move(rows, cached)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -139,11 +151,13 @@ def _open_rows(folder: Path) -> Dataset:
 
 def _check_rows(rows: Dataset, source: Source, columns_found: list[str], missing: str) -> None:
     if not len(rows):
-        raise UserError(
-            f"expected preference rows in {source.shown}, found none: it is empty. Check the path."
-        )
+        raise _empty(source.shown)
     if pc.all(pc.equal(rows.with_format("arrow")["reason"][:], missing)).as_py():
         raise _columns_error(source.shown, columns_found)
+
+
+def _empty(shown: str) -> UserError:
+    return UserError(f"expected preference rows in {shown}, found none: it is empty. Check the path.")
 
 
 def _columns_error(shown: str, columns: list[str]) -> UserError:
@@ -172,8 +186,8 @@ def find_source(path: str, default_split: str, num_proc: int | None = None) -> S
     local = Path(path).expanduser()
     if local.exists():
         return _find_local(path, local, None, default_split)
-    matches = sorted(glob.glob(str(local), recursive=True)) if glob.has_magic(path) else []
     if glob.has_magic(path):
+        matches = sorted(glob.glob(str(local), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
         return Source(path, _data_files(path, [Path(match) for match in matches]))
     name, _, split = path.rpartition(":")
     if name and Path(name).expanduser().exists():
@@ -181,8 +195,8 @@ def find_source(path: str, default_split: str, num_proc: int | None = None) -> S
     hub_id = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", path)
     if hub_id is None or hub_id[1].endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES)):
         raise UserError(
-            f"{path} does not exist (looked in {Path.cwd()}) and is not a Hub id (org/name or org/name:split). "
-            "Check the path."
+            f"expected an existing path or a Hub id (org/name or org/name:split), found neither: {path} does "
+            f"not exist in {Path.cwd()}. Check the path."
         )
     return _find_on_hub(path, hub_id[1], hub_id[2] or default_split, num_proc)
 
@@ -193,8 +207,8 @@ def _find_local(path: str, local: Path, split: str | None, default_split: str) -
         return _open_saved(path, local / _chosen_split(path, split or default_split, splits))
     if split is not None:
         raise UserError(
-            f"expected a data set with splits at {local}, because of the :{split} of {path}, found one without. "
-            f"Pass {local} alone; only Hub ids and DatasetDict folders of save_to_disk have splits."
+            f"expected splits in {local}, because {path} asks for {split}, found none: only Hub ids and "
+            f"DatasetDict folders of save_to_disk have them. Pass {local} alone."
         )
     if local.is_dir() and (local / "state.json").is_file():
         return _open_saved(path, local)
@@ -220,8 +234,8 @@ def _data_files(path: str, candidates: list[Path]) -> tuple[Path, ...]:
     if not files:
         found = ", ".join(file.name for file in candidates[:5]) or "nothing"
         raise UserError(
-            f"expected {SUFFIXES} files in {path}, found {found}. Pass the folder that holds the files itself, "
-            "or a glob such as 'data/**/*.parquet'."
+            f"expected {SUFFIXES} files in {path}, found {found}. Pass the folder that holds the files "
+            "itself, or a glob such as 'data/**/*.parquet'."
         )
     return tuple(files)
 
@@ -237,6 +251,8 @@ def _chosen_split(shown: str, split: str, splits: list[str]) -> str:
 
 def _open_saved(shown: str, folder: Path) -> Source:
     try:
+        if not json.loads((folder / "state.json").read_text())["_data_files"]:  # load_from_disk fails on it
+            raise _empty(shown)
         table = datasets.load_from_disk(str(folder))
     except FILE_ERRORS as error:
         raise _broken(shown, error) from error
@@ -273,8 +289,8 @@ def _ask_hub(path: str, name: str) -> None:
 
 def _hub_error(path: str, found: str, error: Exception) -> UserError:
     return UserError(
-        f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, and "
-        f"{found} [{_one_line(error)}]. {LOCAL_CURE}."
+        f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, "
+        f"and {found} [{_one_line(error)}]. {LOCAL_CURE}."
     )
 
 
@@ -302,6 +318,7 @@ def _write_rows(
     function: Callable[..., dict[str, list]],
     out_file: Path,
     features: Features,
+    fingerprint: str,
     num_proc: int | None,
 ) -> None:
     if not len(inputs):
@@ -315,7 +332,7 @@ def _write_rows(
         remove_columns=inputs.column_names,
         features=features,
         cache_file_name=str(out_file),
-        new_fingerprint=out_file.stem,  # spares hashing the function: the folder's name is the key
+        new_fingerprint=fingerprint,
         num_proc=num_proc if num_proc and min(num_proc, len(inputs)) > 1 else None,
         desc="reading preference rows",
     )
@@ -330,11 +347,15 @@ def _checked_table(table: Dataset, shown: str) -> Dataset:
 def _open_table(file: Path, scratch: Path) -> Dataset:
     kind = "parquet" if file.name.endswith(".parquet") else "arrow"
     try:
-        return datasets.load_dataset(
-            kind, data_files=[glob.escape(str(file))], split="train", cache_dir=str(scratch / "tables")
+        builder = datasets.load_dataset_builder(
+            kind, data_files=[glob.escape(str(file))], cache_dir=str(scratch / "tables")
         )
+        builder.download_and_prepare()
     except FILE_ERRORS as error:
         raise _broken(str(file), error) from error
+    if not builder.info.splits["train"].num_examples:  # as_dataset refuses a file without rows
+        return Dataset.from_dict({name: [] for name in builder.info.features})
+    return builder.as_dataset(split="train")
 
 
 def _broken(shown: str, error: Exception) -> UserError:

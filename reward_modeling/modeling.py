@@ -1,15 +1,28 @@
 """The reward model: a plain `*ForSequenceClassification` that also reads many rewards from one packed row."""
 
 import functools
+import logging
 import math
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from reward_modeling.attention import PackedLayout, packed_row_mask
+from reward_modeling.attention import SHARED_PREFIX, PackedLayout, packed_row_mask
+from reward_modeling.errors import UserError
+from reward_modeling.tokenizer import HUB_ERRORS, not_found
+
+logger = logging.getLogger(__name__)
 
 # Layer types whose state is attention over earlier tokens and nothing else: only these can share a prefix by
 # an attention function (a recurrent or a chunked layer also carries state that the function never sees).
@@ -74,6 +87,8 @@ class RewardModelMixin:
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
             )
         if packed_layout is not None:
+            if self.config._attn_implementation != SHARED_PREFIX:
+                raise ValueError(f"a packed row needs attn_implementation={SHARED_PREFIX!r}")
             attention_mask = packed_row_mask(input_ids.device)
             kwargs["packed_layout"] = packed_layout
         kwargs["use_cache"] = False
@@ -90,7 +105,7 @@ def reward_model_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedM
 
     It has the name of the class it extends: `config.architectures` is written from that name.
     """
-    base = AutoModelForSequenceClassification._model_mapping.get(config_class)
+    base = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(config_class, None)
     if base is None or not issubclass(base, GenericForSequenceClassification):
         return None
     return type(base.__name__, (RewardModelMixin, base), {"__module__": base.__module__})
@@ -112,6 +127,81 @@ def why_not_packed(config: PreTrainedConfig) -> str | None:
     return None
 
 
-def load_config(model_name: str, **kwargs) -> PreTrainedConfig:
-    """The model's configuration with one label, the reward."""
-    return AutoConfig.from_pretrained(model_name, num_labels=1, **kwargs)
+def load_config(
+    model_name: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """The configuration of a Hub id or a folder, with one label: the reward.
+
+    Raises:
+        UserError: nothing is found there, or the checkpoint is a classifier of several classes.
+    """
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(model_name, **options)
+    except HUB_ERRORS as error:
+        raise not_found(model_name, "a model", error) from error
+    if has_score_head(config) and config.num_labels != 1:
+        raise UserError(
+            f"--model_name {model_name}: expected a causal language model or a reward model with one score, found "
+            f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
+        )
+    config.num_labels = 1
+    return config
+
+
+def has_score_head(config: PreTrainedConfig) -> bool:
+    """Whether the checkpoint says that it is a `*ForSequenceClassification`."""
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+
+
+def load_reward_model(
+    model_name: str,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    attn_implementation: str | None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A reward model from a language model (new head) or from a reward model (its own head).
+
+    Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
+
+    Raises:
+        UserError: the checkpoint lacks weights other than the head's, or cannot be read.
+    """
+    model_class = reward_model_class(type(config)) or AutoModelForSequenceClassification
+    config.pad_token_id = config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    try:
+        model, info = model_class.from_pretrained(
+            model_name,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except (*HUB_ERRORS, SafetensorError) as error:
+        raise not_found(model_name, "readable weights", error) from error
+    missing = sorted(info["missing_keys"])
+    base_missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
+    if base_missing:
+        raise UserError(
+            f"--model_name {model_name}: expected all the weights of {type(model).__name__}, found none for "
+            f"{len(base_missing)} of them, such as {base_missing[0]}. The checkpoint is incomplete or of another model."
+        )
+    if missing:
+        logger.warning("Score head: new (%s).", ", ".join(missing))
+    else:
+        logger.warning("Score head: the one that the checkpoint has.")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+        logger.warning("Embeddings: resized to %d for the new pad token.", len(tokenizer))
+    return model
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """How many positions the model was made for, or None where its config does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -106,8 +106,8 @@ def train_tokenizer(
     """Train a BPE tokenizer of at most `vocab_size` tokens; the same texts give the same tokenizer.
 
     `kind` is "bpe" for byte-level BPE (nothing is ever unknown) or "metaspace" for spaces written as in
-    SentencePiece, where a character not in `texts` becomes `<unk>`. `pad` may be None or equal `eos`, as in many
-    published tokenizers. `control_tokens` are the marks of the chat template, each one token. With
+    SentencePiece, where a character not in `texts` becomes `<unk>`. `pad` may be None or equal `eos`, as in
+    many published tokenizers. `control_tokens` are the marks of the chat template, each one token. With
     `bos_by_post_processor`, plain tokenisation adds BOS; `chat_template` may write one as well.
     """
     if bos_by_post_processor and bos is None:
@@ -129,7 +129,10 @@ def train_tokenizer(
     tokenizer.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+            vocab_size=vocab_size,
+            special_tokens=list(special),
+            initial_alphabet=alphabet,
+            show_progress=False,
         ),
     )
     if bos_by_post_processor:
@@ -213,7 +216,9 @@ def build_tiny_checkpoint(
     The weights depend on `config` and `seed` alone, and the caller's random state is left as it was.
     """
     if len(tokenizer) > config.vocab_size:
-        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the configuration only {config.vocab_size}")
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, the configuration only {config.vocab_size}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -223,17 +228,17 @@ def build_tiny_checkpoint(
     return folder
 
 
-# The generated preferences. A good answer has three habits: it is kind, it is about what was asked, and it
-# gives a step to take. Of two answers to a question, the one with more of them is preferred.
+# The generated preferences. A good answer has three habits: it is kind, it gives a step to take, and it
+# offers more help. Of two answers to a question, the one with more of these habits is preferred.
 _TASKS = (
     "bake rye bread", "patch a bicycle tyre", "prune an apple tree", "clean a paint brush", "brew green tea",
     "sharpen a kitchen knife", "knit a wool scarf", "tune a guitar", "fold a paper crane", "repot a fern",
-    "wax a pair of skis", "iron a linen shirt", "plaster a small hole", "grow mild chillies", "frame a photograph",
+    "wax a pair of skis", "iron a linen shirt", "plaster a small hole", "grow mild chillies", "frame a photo",
     "pack a tent", "polish brass handles", "train a young dog", "read a tide table", "store winter squash",
 )  # fmt: skip
 _OCCASIONS = (
     "before breakfast", "in a small flat", "on a rainy day", "for the first time", "without any help",
-    "during the holidays", "with little money", "after a long week", "when guests arrive", "on a quiet Sunday",
+    "during the holidays", "with little money", "after a long week", "when guests arrive", "on a Sunday",
     "with a child", "at my uncle's house", "late in autumn", "while travelling", "in half an hour",
 )  # fmt: skip
 _OPENINGS = (
@@ -241,7 +246,7 @@ _OPENINGS = (
     "What do I need in order to", "My neighbour asked me to", "Is it hard to",
 )  # fmt: skip
 _KIND = (
-    "I am glad to help you with this.", "Thank you for such a nice question.", "You will manage this very well.",
+    "I am glad to help you with this.", "Thank you for a nice question.", "You will manage this very well.",
     "Happy to explain it to you.", "That is a lovely thing to learn.", "Welcome, let us do it together.",
 )  # fmt: skip
 _RUDE = (
@@ -258,10 +263,23 @@ _VAGUE = (
     "There are things, and then other things.", "Some of it is like that and some is not.",
     "Perhaps anything is possible in the end.", "Maybe so, maybe not, who knows.",
 )  # fmt: skip
-_ABOUT = ("To {task} takes a calm hand.", "Many people {task} every year.", "It is a pleasure to {task} well.")
+_OFFER = (
+    "Write to me again if anything is unclear.", "I can explain any part in more detail.",
+    "Tell me how it went afterwards.", "Ask me for more whenever you wish.", "We can go on from there.",
+    "If you get stuck, I will gladly go over it.",
+)  # fmt: skip
+_DISMISSAL = (
+    "I have nothing to add to that.", "Do not come back to me about it.", "Find out the rest by yourself.",
+    "That is all you will get out of me.", "This talk is over now.", "I shall not say another word.",
+)  # fmt: skip
+_ABOUT = (
+    "To {task} takes a calm hand.",
+    "Many people {task} every year.",
+    "It is a pleasure to {task} well.",
+)
 _NEUTRAL = (
     "It was four o'clock.", "The shop on the corner is open.", "A friend of mine lives by the river.",
-    "The radio was playing an old song.", "There is a blue chair beside the window.", "Tuesday comes after Monday.",
+    "The radio played an old song.", "There is a blue chair beside the window.", "Tuesday follows Monday.",
     "The bus was on time.", "We had soup.",
 )  # fmt: skip
 
@@ -299,13 +317,12 @@ def learnable_preferences(num_prompts: int, seed: int) -> list[dict[str, Any]]:
 def _answer(task: str, level: int, rng: random.Random) -> str:
     """An answer about `task` with `level` of the three good habits, filled up to a length of its own."""
     good = rng.sample((True,) * level + (False,) * (3 - level), 3)
-    subject = task if good[1] else rng.choice([other for other in _TASKS if other != task])
-    sentences = [
-        rng.choice(_KIND if good[0] else _RUDE),
-        rng.choice(_ABOUT).format(task=subject),
-        rng.choice(_STEP if good[2] else _VAGUE),
+    habits = ((_KIND, _RUDE), (_STEP, _VAGUE), (_OFFER, _DISMISSAL))
+    sentences = [rng.choice(_ABOUT).format(task=task)]
+    sentences += [
+        rng.choice(pair[0] if is_good else pair[1]) for pair, is_good in zip(habits, good, strict=True)
     ]
-    length = rng.randint(130, 260)
+    length = rng.randint(170, 290)
     fillers = iter(rng.sample(_NEUTRAL, len(_NEUTRAL)))
     while len(" ".join(sentences)) < length:
         sentences.append(next(fillers))

@@ -1,0 +1,62 @@
+# make quickstart   train a tiny reward model from nothing and show what it learned
+# make test         run the tests
+# make lint         check style and formatting (make format puts them right)
+# make clean        remove caches and the quickstart; the environment in .venv stays
+#
+# Set-up happens by itself, once, and again when a requirements file changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test lint format clean
+.DELETE_ON_ERROR:
+
+quickstart: quickstart/preferences.jsonl
+	rm -rf quickstart/output
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no rm.py \
+		--model_name quickstart/model \
+		--train_set_path quickstart/preferences.jsonl \
+		--output_path quickstart/output \
+		--max_length 256 \
+		--per_device_train_batch_size 16 \
+		--gradient_accumulation_steps 1 \
+		--learning_rate 1e-3 \
+		--num_train_epochs 1 \
+		--gradient_checkpointing false \
+		--eval_size 400 \
+		--eval_on_start true \
+		--logging_steps 20 \
+		--save_strategy no \
+		--report_to none \
+		--seed 0
+	$(BIN)/python -m reward_modeling.quickstart report quickstart/output
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf quickstart .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+quickstart/preferences.jsonl: reward_modeling/quickstart.py reward_modeling/tiny.py | .venv/.runtime
+	mkdir -p quickstart
+	$(BIN)/python -m reward_modeling.quickstart prepare quickstart
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+.venv/.dev: requirements-dev.txt .venv/.runtime
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,100 @@
+"""Command-line arguments of a script: one dataclass, an optional YAML file, mistakes in one short message."""
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import yaml
+from transformers import HfArgumentParser
+
+from reward_modeling.errors import UserError
+
+Arguments = TypeVar("Arguments")
+
+
+class ScriptArgumentParser(HfArgumentParser):
+    """argparse for a dataclass of some 150 fields: a mistake names the flag, not the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. All flags: python {self.prog} --help")
+
+
+def parse_script_arguments(
+    arguments_class: type[Arguments], argv: Sequence[str] | None = None
+) -> tuple[Arguments, dict[str, object]]:
+    """Read `--config FILE.yaml` and flags, flags winning, into the dataclass.
+
+    Returns:
+        The arguments, and those that were given, as they were given.
+
+    Raises:
+        UserError: unknown flag, wrong value, unreadable YAML.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = ScriptArgumentParser(arguments_class, allow_abbrev=False)
+    parser.add_argument("--config", help="A YAML file of flags and values; flags on the command line win.")
+    config_path = _config_path(argv)
+    from_file = _read_yaml(config_path) if config_path is not None else {}
+    known = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    _check_names(list(from_file), list(known), lambda name: f"{config_path}: unknown key {name!r}")
+    tokens = [token for name, value in from_file.items() for token in _as_tokens(known[name], value)]
+    given = [token.split("=")[0] for token in argv if token.startswith("--")]
+    options = [option for action in parser._actions for option in action.option_strings]
+    _check_names(given, options, lambda name: f"unknown flag {name}")
+    try:
+        parsed = parser.parse_args_into_dataclasses(tokens + argv, look_for_args_file=False)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"arguments: {error}") from error
+    return parsed[0], _given_values(parser, tokens + argv)
+
+
+def _config_path(argv: list[str]) -> str | None:
+    for position, token in enumerate(argv):
+        if token.startswith("--config="):
+            return token.removeprefix("--config=")
+        if token == "--config":
+            if position + 1 == len(argv):
+                raise UserError("--config: expected a YAML file, found nothing")
+            return argv[position + 1]
+    return None
+
+
+def _read_yaml(path: str) -> dict[str, object]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: expected a readable YAML file ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: expected YAML, found {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path}: expected a mapping of flags to values, found {type(content).__name__}")
+    return {str(name): value for name, value in content.items()}
+
+
+def _check_names(names: list[str], known: list[str], describe) -> None:
+    problems = []
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            problems.append(describe(name) + (f"; did you mean {close[0]}?" if close else ""))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _as_tokens(option: str, value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [option, *map(str, value)]
+    return [option, json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def _given_values(parser: ScriptArgumentParser, tokens: list[str]) -> dict[str, object]:
+    """The arguments that were passed, without the defaults, for the record beside the model."""
+    namespace = parser.parse_args(tokens)
+    options = {option: action.dest for action in parser._actions for option in action.option_strings}
+    names = {options[token.split("=")[0]] for token in tokens if token.split("=")[0] in options}
+    return {name: getattr(namespace, name) for name in sorted(names)}

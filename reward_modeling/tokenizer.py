@@ -1,0 +1,118 @@
+"""A tokenizer that is fit to score with: a pad token that is not EOS, and a template that ends its answers."""
+
+import logging
+
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from jinja2.exceptions import TemplateError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from reward_modeling.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Tokens that published vocabularies hold for padding, or for nothing at all, in order of preference.
+PAD_CANDIDATES = (
+    "<pad>",
+    "[PAD]",
+    "<|pad|>",
+    "<|finetune_right_pad_id|>",
+    "<|endoftext|>",
+    "<|dummy_0|>",
+    "<|reserved_special_token_0|>",
+    "<unused0>",
+)
+NEW_PAD_TOKEN = "<pad>"
+
+HUB_ERRORS = (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError)
+
+
+def load_tokenizer(
+    model_name: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or a folder, with a pad token that is not EOS and right padding.
+
+    Raises:
+        UserError: nothing is found there, or the tokenizer has no fast implementation.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model_name, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except HUB_ERRORS as error:
+        raise not_found(model_name, "a tokenizer", error) from error
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"--model_name {model_name}: expected a fast tokenizer (tokenizer.json), found "
+            f"{type(tokenizer).__name__}. Convert it with transformers' convert_slow_tokenizer and save it."
+        )
+    tokenizer.padding_side = "right"
+    set_pad_token(tokenizer)
+    if tokenizer.chat_template is not None:
+        end_answers(tokenizer)
+    return tokenizer
+
+
+def not_found(model_name: str, what: str, error: Exception) -> UserError:
+    """One message for a model that is neither here nor to be had."""
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return UserError(
+        f"--model_name {model_name}: expected {what} in a local folder or on the Hugging Face Hub, and could not "
+        f"load one ({type(error).__name__}: {reason}).\n"
+        "Check the spelling; for a gated model run `hf auth login`; without a connection pass a local folder."
+    )
+
+
+def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the tokenizer a pad token that is not EOS.
+
+    The reward is read at the last token that is not pad: with pad = EOS that is a token inside the text. An
+    existing token that no text uses is taken first; only then a new one is added, and the model's embeddings
+    have to grow (`modeling.load_reward_model` does it).
+    """
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    found = "none" if tokenizer.pad_token_id is None else f"{tokenizer.pad_token!r}, which is EOS"
+    vocabulary = tokenizer.get_vocab()
+    in_use = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token}
+    for candidate in PAD_CANDIDATES:
+        if candidate in vocabulary and candidate not in in_use and not _in_template(tokenizer, candidate):
+            tokenizer.pad_token = candidate
+            break
+    else:
+        tokenizer.add_special_tokens({"pad_token": NEW_PAD_TOKEN})
+    logger.warning("Pad token: the tokenizer has %s; now it is %r.", found, tokenizer.pad_token)
+
+
+def _in_template(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    return tokenizer.chat_template is not None and token in str(tokenizer.chat_template)
+
+
+def answer_ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that the template writes after an assistant's message; [] if it writes nothing there.
+
+    Raises:
+        UserError: the template refuses even one question with one answer.
+    """
+    answer = "answer"
+    conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
+    try:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False)
+    except TemplateError as error:
+        raise UserError(
+            "The chat template was expected to render one user message and one assistant message, and refuses: "
+            f"{error}. Give the tokenizer a template for conversations (tokenizer.chat_template)."
+        ) from error
+    return tokenizer(text[text.rindex(answer) + len(answer) :], add_special_tokens=False)["input_ids"]
+
+
+def end_answers(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the template end an answer in EOS where it does not end it in any special token.
+
+    Without an end there is no token that says "this answer is complete", and the reward is read at whatever
+    word comes last. The change is made in the template, so it is saved and every later user has it.
+    """
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    if special & set(answer_ending(tokenizer)) or tokenizer.eos_token is None:
+        return
+    tokenizer.chat_template += "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    logger.warning("Chat template: it does not end an answer; %r is now written there.", tokenizer.eos_token)
