@@ -93,9 +93,7 @@ class _Dropped(Exception):
         self.reason = reason
 
 
-def load_preference_dataset(
-    path: str, *, num_proc: int | None = None, default_split: str = "train"
-) -> Dataset:
+def load_preference_dataset(path: str, *, num_proc: int | None = None, default_split: str = "train") -> Dataset:
     """Return one standard row (`STANDARD_FEATURES`) for every row of `path`, memory-mapped from disk.
 
     `path` is a `.json`, `.jsonl` (both also `.gz`), `.parquet` or `.arrow` file, a folder or a glob of them,
@@ -260,9 +258,7 @@ def _shortened(text: str, length: int) -> str:
     return text.encode(errors="replace").decode()
 
 
-def split_by_prompt(
-    rows: Dataset, eval_size: int, seed: int, max_share: float = 0.1
-) -> tuple[Dataset, Dataset]:
+def split_by_prompt(rows: Dataset, eval_size: int, seed: int, max_share: float = 0.1) -> tuple[Dataset, Dataset]:
     """Return (train, eval) rows; no prompt stands on both sides.
 
     Held out are at most `min(eval_size, max_share * kept rows)` kept rows, whole prompts only: the first in

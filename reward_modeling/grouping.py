@@ -116,9 +116,7 @@ class _Completion:
     ids: list[int] = field(default_factory=list)
 
 
-def _tokenize_batch(
-    batch: dict, rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: TokenizeOptions
-) -> dict:
+def _tokenize_batch(batch: dict, rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: TokenizeOptions) -> dict:
     first = batch["start"][0]
     columns = rows[first : batch["end"][-1]]
     table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -131,10 +129,7 @@ def _tokenize_batch(
         groups += by_prompt.values()
     completions = [_render_group(group, tokenizer) for group in groups]
     _tokenize_completions([c for group in completions for c in group.values()], tokenizer)
-    records = [
-        _build_group(group, texts, tokenizer, options)
-        for group, texts in zip(groups, completions, strict=True)
-    ]
+    records = [_build_group(group, texts, tokenizer, options) for group, texts in zip(groups, completions, strict=True)]
     return {name: [record[name] for record in records] for name in GROUP_FEATURES}
 
 

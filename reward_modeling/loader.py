@@ -61,9 +61,7 @@ class EvaluationDataset(_Collated):
 class StepSampler:
     """For each optimizer step of an epoch the micro-batches of one process, as a batch of one item."""
 
-    def __init__(
-        self, sizes: GroupSizes, *, process: int, num_processes: int, epoch: int = 0, **plan_options
-    ):
+    def __init__(self, sizes: GroupSizes, *, process: int, num_processes: int, epoch: int = 0, **plan_options):
         self.sizes = sizes
         self.process, self.num_processes = process, num_processes
         self.plan_options = plan_options

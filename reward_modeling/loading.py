@@ -43,12 +43,9 @@ SUFFIXES = ", ".join(JSON_SUFFIXES + TABLE_SUFFIXES)
 # Stand beside data without being data; "manifest.json" as the end of a name too (train.manifest.json).
 NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 LOCAL_CURE = (
-    "To use a local copy, pass its path: "
-    f"a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
+    f"To use a local copy, pass its path: a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
 )
-ROW_FORMATS = (
-    "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
-)
+ROW_FORMATS = "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
 # load_dataset raises ValueError for a missing config name and RuntimeError for a data set that is a script.
 HUB_ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, httpx.RequestError)
 FILE_ERRORS = (
@@ -74,12 +71,8 @@ class Source:
 
     def key(self, version: int) -> str:
         """A folder name that changes with what is read, and with how the rows are named or made."""
-        stats = [
-            (str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
-        ]
-        digest = blake2b(
-            json.dumps([version, self.shown, stats]).encode(), digest_size=KEY_LENGTH // 2
-        ).hexdigest()
+        stats = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files]
+        digest = blake2b(json.dumps([version, self.shown, stats]).encode(), digest_size=KEY_LENGTH // 2).hexdigest()
         return f"{re.sub(r'[^A-Za-z0-9]+', '-', self.shown)[-40:].strip('-')}-{digest}"
 
 
@@ -215,9 +208,7 @@ def _find_local(path: str, local: Path, split: str | None, default_split: str) -
     if local.is_dir():
         return Source(path, _data_files(path, sorted(local.iterdir())))
     if not local.name.endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES)):
-        raise UserError(
-            f"expected a {SUFFIXES} file, found {path}. Convert it, or give it its real extension."
-        )
+        raise UserError(f"expected a {SUFFIXES} file, found {path}. Convert it, or give it its real extension.")
     return Source(path, (local,))
 
 
@@ -419,9 +410,7 @@ def _line_blocks(lines: Path, shown: str, is_array: bool) -> Iterator[dict[str, 
             first += data.count(b"\n") + rest.count(b"\n")
 
 
-def _block_rows(
-    batch: dict[str, list], indices: list[int], *, to_row: ToRow, names: list[str]
-) -> dict[str, list]:
+def _block_rows(batch: dict[str, list], indices: list[int], *, to_row: ToRow, names: list[str]) -> dict[str, list]:
     rows = [to_row(row, where) for row, where in _parsed_lines({name: batch[name][0] for name in batch})]
     return {name: [row[name] for row in rows] for name in names}
 

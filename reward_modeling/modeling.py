@@ -127,9 +127,7 @@ def why_not_packed(config: PreTrainedConfig) -> str | None:
     return None
 
 
-def load_config(
-    model_name: str, *, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedConfig:
+def load_config(model_name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The configuration of a Hub id or a folder, with one label: the reward.
 
     Raises:

@@ -170,9 +170,7 @@ def plan_epoch(
     return EpochPlan(sizes, batching, max_tokens, units, tokens, step_starts)
 
 
-def plan_evaluation(
-    sizes: GroupSizes, *, max_tokens: int, batching: str, num_processes: int
-) -> list[list[MicroBatch]]:
+def plan_evaluation(sizes: GroupSizes, *, max_tokens: int, batching: str, num_processes: int) -> list[list[MicroBatch]]:
     """Every pair once; `[process][number]` as for a step."""
     tokens_of_group = [0] * len(sizes) if batching == PADDED else sizes.group_tokens(batching).tolist()
     chunks: list[Chunk] = []

@@ -61,17 +61,13 @@ def report(output: Path) -> None:
     """Print held-out accuracy before and after training, from the Trainer's own log in `output`."""
     state_path = output / "trainer_state.json"
     if not state_path.is_file():
-        raise UserError(
-            f"expected {state_path}, found no such file: did rm.py finish with this output folder?"
-        )
+        raise UserError(f"expected {state_path}, found no such file: did rm.py finish with this output folder?")
     history = json.loads(state_path.read_text(encoding="utf-8"))["log_history"]
     evaluations = [entry for entry in history if "eval_accuracy" in entry]
     runtimes = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
     before, after = _first_and_last(evaluations, state_path)
     if not runtimes:
-        raise UserError(
-            f"{state_path}: expected an entry with train_runtime, found none: training did not finish"
-        )
+        raise UserError(f"{state_path}: expected an entry with train_runtime, found none: training did not finish")
     print(f"{'held-out accuracy before':28}{before:.3f}")
     print(f"{'held-out accuracy after':28}{after:.3f}")
     preferences = output.parent / "preferences.jsonl"

@@ -216,9 +216,7 @@ def build_tiny_checkpoint(
     The weights depend on `config` and `seed` alone, and the caller's random state is left as it was.
     """
     if len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the configuration only {config.vocab_size}"
-        )
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the configuration only {config.vocab_size}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -319,9 +317,7 @@ def _answer(task: str, level: int, rng: random.Random) -> str:
     good = rng.sample((True,) * level + (False,) * (3 - level), 3)
     habits = ((_KIND, _RUDE), (_STEP, _VAGUE), (_OFFER, _DISMISSAL))
     sentences = [rng.choice(_ABOUT).format(task=task)]
-    sentences += [
-        rng.choice(pair[0] if is_good else pair[1]) for pair, is_good in zip(habits, good, strict=True)
-    ]
+    sentences += [rng.choice(pair[0] if is_good else pair[1]) for pair, is_good in zip(habits, good, strict=True)]
     length = rng.randint(170, 290)
     fillers = iter(rng.sample(_NEUTRAL, len(_NEUTRAL)))
     while len(" ".join(sentences)) < length:

@@ -35,9 +35,7 @@ def load_tokenizer(
         UserError: nothing is found there, or the tokenizer has no fast implementation.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_name, revision=revision, trust_remote_code=trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(model_name, revision=revision, trust_remote_code=trust_remote_code)
     except HUB_ERRORS as error:
         raise not_found(model_name, "a tokenizer", error) from error
     if not tokenizer.is_fast:

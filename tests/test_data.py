@@ -461,9 +461,7 @@ def test_a_hub_that_cannot_be_reached_fails_at_once(tmp_path):
 
 
 def hub_error(kind):
-    return kind(
-        "said the Hub", response=loading.httpx.Response(404, request=loading.httpx.Request("GET", "http://x"))
-    )
+    return kind("said the Hub", response=loading.httpx.Response(404, request=loading.httpx.Request("GET", "http://x")))
 
 
 @pytest.mark.parametrize(
@@ -594,9 +592,7 @@ def rows_of(keys, reasons=None):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    groups=st.lists(
-        st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(1, 5), st.booleans()), max_size=60
-    ),
+    groups=st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(1, 5), st.booleans()), max_size=60),
     eval_size=st.integers(0, 40),
     seed=st.integers(-(2**70), 2**70),
 )

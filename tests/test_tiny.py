@@ -38,8 +38,7 @@ STYLE_OF_MODEL = {
 RENDERED = {
     "gemma": "<bos><start_of_turn>user\nHow do I bake?<end_of_turn>\n"
     "<start_of_turn>model\nBegin and wait.<end_of_turn>\n",
-    "chatml": "<|im_start|>user\nHow do I bake?<|im_end|>\n"
-    "<|im_start|>assistant\nBegin and wait.<|im_end|>\n",
+    "chatml": "<|im_start|>user\nHow do I bake?<|im_end|>\n<|im_start|>assistant\nBegin and wait.<|im_end|>\n",
     "llama3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHow do I bake?<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\nBegin and wait.<|eot_id|>",
     "mistral": "<s>[INST] How do I bake? [/INST] Begin and wait.</s>",

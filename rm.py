@@ -1,0 +1,550 @@
+"""Train a Bradley-Terry reward model on preference pairs, computing every prompt once.
+
+    accelerate launch rm.py --model_name google/gemma-2b-it --max_length 4096 \
+        --train_set_path weqweasdas/preference_dataset_mix2 --output_path ./models/gemma2b_rm
+"""
+
+import json
+import logging
+import math
+import shutil
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate.utils import DistributedType, gather_object
+from datasets import Dataset
+from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from transformers.utils import logging as transformers_logging
+
+from reward_modeling.arguments import parse_script_arguments
+from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.data import load_preference_dataset, split_by_prompt
+from reward_modeling.data_report import DataReport, report_rows
+from reward_modeling.errors import UserError, run_script
+from reward_modeling.grouping import TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
+from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
+from reward_modeling.metrics import PairSums, evaluation_metrics
+from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
+from reward_modeling.planning import PACKED, PADDED
+from reward_modeling.preflight import context_too_short, no_chat_template, run_preflight
+from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
+from reward_modeling.tokenizer import load_tokenizer
+from reward_modeling.tracking import prepare_wandb
+
+logger = logging.getLogger("rm")
+
+LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
+BATCHINGS = ("auto", SHARED_PREFIX, PACKED, PADDED)
+OWN_OUTPUTS = ("checkpoint-*", "last_checkpoint", "trainer_state.json", "data_report.json", "all_results.json")
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Arguments
+# ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ScriptArguments(TrainingArguments):
+    """The defaults to edit. Every other flag of transformers' TrainingArguments works under its own name."""
+
+    # Model
+    model_name: str = field(
+        default="google/gemma-2b-it",
+        metadata={"help": "Hub id or folder of a causal language model, or of a reward model to go on with."},
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    model_dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Type of the weights that the optimizer holds: float32 or bfloat16. With bf16 the computation is "
+            "in bfloat16 either way; bfloat16 weights halve the memory and lose small updates."
+        },
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the model's repository holds."})
+
+    # Data
+    train_set_path: str = field(
+        default="weqweasdas/preference_dataset_mix2",
+        metadata={"help": "Hub id (id:split), save_to_disk folder, .json/.jsonl/.parquet/.arrow file, folder or glob."},
+    )
+    eval_set_path: str | None = field(
+        default=None, metadata={"help": "As train_set_path. Unset: eval_size rows of the training set, by prompt."}
+    )
+    eval_size: int = field(
+        default=500, metadata={"help": "Rows held out where eval_set_path is unset; at most 10%. 0 for none."}
+    )
+    max_length: int = field(default=4096, metadata={"help": "Longest conversation, in tokens."})
+    overlong: str = field(
+        default="truncate",
+        metadata={"help": "truncate cuts the oldest prompt tokens of longer pairs; drop drops these pairs."},
+    )
+    num_proc: int | None = field(
+        default=None, metadata={"help": "Worker processes that read and tokenise. Unset: one per core, at most 16."}
+    )
+
+    # Output
+    output_path: str = field(
+        default="./models/gemma2b_rm", metadata={"help": "Folder of checkpoints, the final model and all reports."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Remove what an earlier run left in output_path."}
+    )
+    preflight_only: bool = field(
+        default=False, metadata={"help": "Check data and tokenizer, show what the model will see, and stop."}
+    )
+
+    # Batches
+    per_device_train_batch_size: int = field(default=1, metadata={"help": "Pairs per device; see the next flag."})
+    gradient_accumulation_steps: int = field(
+        default=32,
+        metadata={
+            "help": "A step has per_device_train_batch_size x gradient_accumulation_steps x devices pairs. How many "
+            "forward passes these take is decided by max_tokens_per_micro_batch."
+        },
+    )
+    per_device_eval_batch_size: int = field(
+        default=1, metadata={"help": "Kept for habit: evaluation too is cut by max_tokens_per_micro_batch."}
+    )
+    max_tokens_per_micro_batch: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of one forward pass, which bounds its memory. Unset: 4 x max_length."},
+    )
+    batching: str = field(
+        default="auto",
+        metadata={
+            "help": "shared_prefix computes a prompt once for all its answers; packed is free of padding; padded is "
+            "one row per answer; auto is shared_prefix where the model allows it."
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention of padded batches: eager, sdpa, flash_attention_2."}
+    )
+
+    # Loss
+    loss_margin: str = field(
+        default="auto",
+        metadata={
+            "help": "auto subtracts the rows' margin column where there is one; scores subtracts chosen_score - "
+            "rejected_score; none ignores both."
+        },
+    )
+    center_rewards_coefficient: float = field(
+        default=0.0, metadata={"help": "Weight of (chosen + rejected)^2, which keeps rewards around zero."}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "Assumed share of flipped labels, below 0.5."})
+
+    # Optimisation
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    weight_decay: float = field(default=0.001, metadata={"help": "Weight decay of AdamW."})
+    num_train_epochs: float = field(default=1, metadata={"help": "Passes over the training set."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=0.03, metadata={"help": "Warm-up: a share of all steps below 1, else steps."})
+    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer, as transformers names it."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Compute in bfloat16. Unset: on a GPU that does it well, and nowhere else."}
+    )
+    gradient_checkpointing: bool = field(
+        default=True, metadata={"help": "Recompute activations in the backward pass, which saves most of their memory."}
+    )
+
+    # During the run
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two logs."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide a loss that is not a number."})
+    save_every_steps: int | None = field(default=None, metadata={"help": "Unset: at the end of each epoch."})
+    eval_every_steps: int | None = field(default=None, metadata={"help": "Unset: at the end of each epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "no, steps, epoch or best."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch."})
+    report_to: None | str | list[str] = field(default="wandb", metadata={"help": "wandb, tensorboard, none, ..."})
+    deepspeed: str | None = field(default=None, metadata={"help": "A DeepSpeed JSON file, such as deepspeed_3.json."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: batches are built by rm.py."})
+
+    def __post_init__(self):
+        problems = self._own_problems()
+        if problems:
+            raise UserError("\n".join(problems))
+        if self.output_dir is None:
+            self.output_dir = self.output_path
+        self.output_path = self.output_dir
+        if self.save_every_steps:
+            self.save_strategy, self.save_steps = "steps", self.save_every_steps
+        if self.eval_every_steps:
+            self.eval_strategy, self.eval_steps = "steps", self.eval_every_steps
+        if self.bf16 is None:
+            self.bf16 = not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
+            self.activation_checkpointing = self.gradient_checkpointing
+        # A step is one batch of the data loader, which cuts it into forward passes: the Trainer accumulates nothing.
+        pairs_per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        self.gradient_accumulation_steps = 1
+        super().__post_init__()
+        self.pairs_per_step = pairs_per_device * self.world_size
+        self.max_tokens = self.max_tokens_per_micro_batch or 4 * self.max_length
+
+    def _own_problems(self) -> list[str]:
+        """Everything that is wrong with the values, before anything is loaded."""
+        problems = []
+        choices = {
+            "batching": BATCHINGS,
+            "overlong": ("truncate", "drop"),
+            "loss_margin": ("auto", "scores", "none"),
+            "model_dtype": ("float32", "bfloat16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                problems.append(f"--{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)!r}")
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length"):
+            if getattr(self, name) < 1:
+                problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
+        if self.eval_size < 0:
+            problems.append(f"--eval_size: expected 0 or more rows, found {self.eval_size}")
+        if not 0 <= self.label_smoothing < 0.5:
+            problems.append(f"--label_smoothing: expected 0 or more and below 0.5, found {self.label_smoothing}")
+        if self.label_smoothing_factor:
+            problems.append("--label_smoothing_factor is for classifiers: pass --label_smoothing")
+        if self.max_tokens_per_micro_batch is not None and self.max_tokens_per_micro_batch < 2 * self.max_length:
+            problems.append(
+                f"--max_tokens_per_micro_batch: expected at least {2 * self.max_length} (2 x max_length, one pair), "
+                f"found {self.max_tokens_per_micro_batch}"
+            )
+        return problems + _deepspeed_problems(self.deepspeed)
+
+
+def _deepspeed_problems(path: str | dict | None) -> list[str]:
+    if not isinstance(path, str) or path.startswith("{"):
+        return []
+    try:
+        json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        return [f"--deepspeed {path}: expected a DeepSpeed JSON file, found none that can be read ({error.strerror})"]
+    except ValueError as error:
+        return [f"--deepspeed {path}: expected JSON, found {error}"]
+    return []
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Trainer
+# ----------------------------------------------------------------------------------------------------------
+
+
+class RewardTrainer(Trainer):
+    """transformers' Trainer on planned steps.
+
+    One batch of its data loader is a whole optimizer step of this process; `training_step` runs the step's
+    micro-batches. The loss is the mean over the pairs of the whole step, on any number of processes.
+    """
+
+    def __init__(self, *, args: ScriptArguments, collator: MicroBatchCollator, **kwargs):
+        super().__init__(args=args, **kwargs)
+        self.collator = collator
+        self.sums = PairSums(args.device)
+        self.last_log_time: float | None = None
+        self.remove_callback(ProgressCallback)
+        self.add_callback(RewardProgressCallback)
+        self.add_callback(FiniteLossCallback)
+
+    # Data
+
+    def get_train_dataloader(self):
+        return training_loader(
+            self.train_dataset,
+            self.collator,
+            pairs_per_step=self.args.pairs_per_step,
+            max_tokens=self.args.max_tokens,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            process=self.args.process_index,
+            num_processes=self.args.world_size,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: PreferenceGroups | None = None):
+        return evaluation_loader(
+            self.eval_dataset if eval_dataset is None else eval_dataset,
+            self.collator,
+            max_tokens=self.args.max_tokens,
+            process=self.args.process_index,
+            num_processes=self.args.world_size,
+        )
+
+    def get_total_train_batch_size(self, args: ScriptArguments) -> int:
+        return args.pairs_per_step
+
+    # Training
+
+    def training_step(self, model, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
+        """Forward and backward of this process's share of one optimizer step."""
+        if self.last_log_time is None:
+            self.last_log_time = time.perf_counter()
+        model.train()
+        micro_batches = inputs["micro_batches"]
+        # Engines average gradients over the processes, and the Trainer the logged loss: both give the step's mean.
+        scale = self.args.world_size / inputs["step_pairs"]
+        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        backward_options = {"scale_wrt_gas": False} if deepspeed else {}
+        step_loss = torch.zeros((), device=self.args.device)
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with nullcontext() if last or deepspeed else self.accelerator.no_sync(model):
+                loss = self.compute_loss(model, micro_batch) * scale
+                self.accelerator.backward(loss, **backward_options)
+            step_loss += loss.detach()
+        self.sums.count_step(inputs)
+        return step_loss
+
+    def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        """The *sum* of the loss over the micro-batch's pairs, and with `return_outputs` the rewards of the pairs."""
+        inputs = self._prepare_inputs({name: inputs[name] for name in ("model_inputs", "pairs", "margins")})
+        rewards = model(**inputs["model_inputs"]).logits[:, 0].float()  # (responses,)
+        chosen, rejected = rewards[inputs["pairs"]].unbind(dim=1)  # (pairs,) each
+        loss = bradley_terry_loss(chosen, rejected, inputs["margins"], self.args.label_smoothing)
+        if self.args.center_rewards_coefficient:
+            loss = loss + self.args.center_rewards_coefficient * center_rewards_penalty(chosen, rejected)
+        # Every reward takes part, with weight zero: a micro-batch that only fills up a process has no pairs, and its
+        # parameters still need gradients for the engines to reduce.
+        total = loss.sum() + 0.0 * rewards.sum()
+        if model.training:
+            self.sums.count_pairs(chosen.detach(), rejected.detach())
+        return (total, {"chosen": chosen, "rejected": rejected}) if return_outputs else total
+
+    def floating_point_ops(self, inputs: dict) -> float:
+        """6 operations per weight and token: matrix products of forward and backward, no recomputation."""
+        tokens = sum(micro_batch["num_tokens"] for micro_batch in inputs["micro_batches"])
+        return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.last_log_time is not None:
+            now = time.perf_counter()
+            logs.update(self.sums.drain(self.accelerator, now - self.last_log_time))
+            self.last_log_time = now
+        super().log(logs, start_time)
+
+    # Evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Every pair exactly once, on any number of processes."""
+        model = self.model_wrapped
+        model.eval()
+        rows: list[tuple] = []
+        started = time.perf_counter()
+        with torch.no_grad():
+            for micro_batch in dataloader:
+                _, rewards = self.compute_loss(model, micro_batch, return_outputs=True)
+                counted = [chunk for chunk in micro_batch["chunks"] if chunk.counted]
+                keys = [(c.group, pair) for c in counted for pair in range(c.pair_start, c.pair_end)]
+                columns = (rewards["chosen"].tolist(), rewards["rejected"].tolist(), micro_batch["margins"].tolist())
+                rows += zip(keys, *columns, strict=True)
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        if self.args.world_size > 1:
+            rows = gather_object(rows)
+        metrics = evaluation_metrics(rows, self.args.label_smoothing)
+        self.last_log_time = self.last_log_time and self.last_log_time + time.perf_counter() - started
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(rows))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Steps of the job
+# ----------------------------------------------------------------------------------------------------------
+
+
+def prepare_output_folder(args: ScriptArguments) -> str | None:
+    """Refuse to write over another run. Returns the checkpoint to resume from, if any."""
+    output = Path(args.output_path)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output_path {output}: expected a folder, found a file")
+    resume = args.resume_from_checkpoint
+    if resume is not None and resume.lower() in ("true", "false"):
+        resume = get_last_checkpoint(str(output)) if resume.lower() == "true" and output.is_dir() else None
+        if args.resume_from_checkpoint.lower() == "true" and resume is None:
+            logger.warning("Resume: no checkpoint in %s, so training starts afresh.", output)
+    elif resume is not None and not Path(resume).is_dir():
+        raise UserError(f"--resume_from_checkpoint {resume}: expected true or a checkpoint folder, found neither")
+    if resume is None and not args.preflight_only and output.is_dir() and any(output.iterdir()):
+        if not args.overwrite_output_dir:
+            raise UserError(
+                f"--output_path {output}: expected a new or an empty folder, found files in it. Take another "
+                "folder, go on with --resume_from_checkpoint true, or replace that run with --overwrite_output_dir."
+            )
+        if args.process_index == 0:
+            remove_earlier_run(output)
+    return resume
+
+
+def remove_earlier_run(output: Path) -> None:
+    """Only what rm.py writes: other files in the folder are somebody's."""
+    for pattern in OWN_OUTPUTS:
+        for path in output.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def choose_batching(args: ScriptArguments, config) -> str:
+    """The batching that the model allows, and in the log why."""
+    reason = why_not_packed(config)
+    if args.batching == "auto":
+        if reason is not None:
+            logger.warning("Batching: padded, since %s.", reason)
+        return SHARED_PREFIX if reason is None else PADDED
+    if reason is not None and args.batching != PADDED:
+        raise UserError(f"--batching {args.batching}: {reason}. Pass --batching padded or auto.")
+    return args.batching
+
+
+def load_pairs(args: ScriptArguments, tokenizer) -> tuple[PreferenceGroups, PreferenceGroups | None, bool]:
+    """Training and evaluation groups with the report of what was kept, and whether there are conversations."""
+    options = TokenizeOptions(args.max_length, args.overlong, args.loss_margin)
+    rows = load_preference_dataset(args.train_set_path, num_proc=args.num_proc)
+    report = report_rows("train", rows)
+    if report.kept == 0:
+        raise UserError(f"--train_set_path {args.train_set_path}: no row is left to train on.\n{report.table()}")
+    if args.eval_set_path is None:
+        train_rows, eval_rows = split_by_prompt(rows, args.eval_size, args.seed)
+        reports = [report]
+    else:
+        train_rows, eval_rows = rows, load_preference_dataset(args.eval_set_path, num_proc=args.num_proc)
+        reports = [report, report_rows("eval", eval_rows)]
+    conversations = has_conversations(rows)
+    if conversations and tokenizer.chat_template is None:
+        raise UserError(no_chat_template(tokenizer))
+    train = tokenize_and_group(train_rows, tokenizer, options, args.num_proc)
+    evaluation = tokenize_and_group(eval_rows, tokenizer, options, args.num_proc) if len(eval_rows) else None
+    report_groups(reports[0], train)
+    if evaluation is not None:
+        report_groups(reports[-1], evaluation)
+    train_groups = PreferenceGroups(train)
+    eval_groups = None if evaluation is None or not sum(map(len, evaluation["where"])) else PreferenceGroups(evaluation)
+    reports[0].notes["prompts"] = int((train_groups.sizes.pairs_per_group > 0).sum())
+    reports[0].notes["pairs held out for evaluation"] = len(eval_groups or ()) if args.eval_set_path is None else 0
+    show_reports(args, reports)
+    if len(train_groups) == 0:
+        raise UserError(f"--train_set_path {args.train_set_path}: no pair is left to train on; see the table above")
+    return train_groups, eval_groups, conversations
+
+
+def has_conversations(rows: Dataset) -> bool:
+    columns = rows.with_format("arrow").select_columns(["is_text", "reason"])[:]
+    kept = columns["reason"].to_numpy(zero_copy_only=False) == ""
+    return not columns["is_text"].to_numpy(zero_copy_only=False)[kept].all()
+
+
+def show_reports(args: ScriptArguments, reports: list[DataReport]) -> None:
+    """The counts on the screen and in data_report.json."""
+    if args.process_index != 0:
+        return
+    for report in reports:
+        print(report.table(), flush=True)
+        if report.share_dropped > LOUD_SHARE_DROPPED:
+            logger.warning(
+                "!!! %s: %.1f%% of the rows were dropped; the table above says why !!!",
+                report.name,
+                100 * report.share_dropped,
+            )
+    if not args.preflight_only:
+        path = Path(args.output_path) / "data_report.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({report.name: report.to_dict() for report in reports}, indent=2, ensure_ascii=False))
+
+
+def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
+    """`last_checkpoint`: an ordinary checkpoint with its tokenizer and the arguments as they were given."""
+    folder = Path(trainer.args.output_path) / "last_checkpoint"
+    trainer.save_model(str(folder))
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        (folder / "script_arguments.json").write_text(json.dumps(given, indent=2, default=str))
+    return folder
+
+
+def set_up_logging(args: ScriptArguments) -> None:
+    logging.basicConfig(format="%(message)s", level=logging.INFO if args.process_index == 0 else logging.ERROR)
+    for noisy in ("httpx", "httpx2", "datasets", "accelerate", "DeepSpeed"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    transformers_logging.set_verbosity_warning()
+
+
+def main() -> None:
+    # Arguments
+    args, given = parse_script_arguments(ScriptArguments)
+    args.num_proc = args.num_proc or min(16, torch.multiprocessing.cpu_count())
+    set_up_logging(args)
+    checkpoint = prepare_output_folder(args)
+    if "wandb" in args.report_to:
+        prepare_wandb(args.output_path)
+    set_seed(args.seed)
+
+    # Tokenizer and configuration: small, and most mistakes show here
+    hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
+    config = load_config(args.model_name, **hub_options)
+    context = context_length(config)
+    if context is not None and args.max_length > context:
+        raise UserError(context_too_short(args.max_length, context))
+    tokenizer = load_tokenizer(args.model_name, **hub_options)
+    batching = choose_batching(args, config)
+
+    # Data
+    with args.main_process_first(desc="reading and tokenising"):
+        train_groups, eval_groups, conversations = load_pairs(args, tokenizer)
+    preflight = run_preflight(train_groups, tokenizer, config, max_length=args.max_length, conversations=conversations)
+    if args.process_index == 0:
+        print(preflight.table, flush=True)
+    preflight.raise_for_problems()
+    if args.preflight_only:
+        return
+
+    # Model
+    register_shared_prefix_attention()
+    model = load_reward_model(
+        args.model_name,
+        config,
+        tokenizer,
+        attn_implementation=args.attn_implementation if batching == PADDED else SHARED_PREFIX,
+        dtype=getattr(torch, args.model_dtype),
+        **hub_options,
+    )
+
+    # Training
+    if eval_groups is None:
+        args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
+    trainer = RewardTrainer(
+        args=args,
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=train_groups,
+        eval_dataset=eval_groups,
+        collator=MicroBatchCollator(batching, tokenizer.pad_token_id),
+    )
+    logger.info(
+        "Training: %s pairs, %d a step, about %d steps an epoch; %s batches of at most %s tokens.",
+        f"{len(train_groups):,}",
+        args.pairs_per_step,
+        math.ceil(len(train_groups) / args.pairs_per_step),
+        batching,
+        f"{args.max_tokens:,}",
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+    # Result
+    folder = save_final_model(trainer, given)
+    logger.info("Done: the reward model is in %s", folder)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "rm.py"
+    run_script(main)
