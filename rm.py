@@ -162,7 +162,9 @@ class ScriptArguments(TrainingArguments):
     eval_every_steps: int | None = field(default=None, metadata={"help": "Unset: at the end of each epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "no, steps, epoch or best."})
     eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch."})
-    report_to: None | str | list[str] = field(default="wandb", metadata={"help": "wandb, tensorboard, none, ..."})
+    report_to: None | str | list[str] = field(  # noqa: RUF036 (the order that HfArgumentParser reads)
+        default="wandb", metadata={"help": "wandb, tensorboard, none, ..."}
+    )
     deepspeed: str | None = field(default=None, metadata={"help": "A DeepSpeed JSON file, such as deepspeed_3.json."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: batches are built by rm.py."})
 

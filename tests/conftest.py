@@ -1,0 +1,35 @@
+"""Shared by all tests: no network, no tracking, a cache of their own, few threads."""
+
+import os
+import tempfile
+
+os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="reward-modeling-tests-"))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from reward_modeling.attention import register_shared_prefix_attention
+
+register_shared_prefix_attention()
+
+
+@pytest.fixture(scope="session")
+def gemma_folder(tmp_path_factory) -> str:
+    """A tiny Gemma language model with its tokenizer, as from the Hub."""
+    from reward_modeling.tiny import (
+        TOKENIZER_STYLES,
+        build_tiny_checkpoint,
+        learnable_preferences,
+        tiny_config,
+        token_ids,
+        train_tokenizer,
+    )
+
+    texts = [row["chosen"][-1]["content"] for row in learnable_preferences(200, seed=0)]
+    tokenizer = train_tokenizer(texts, 512, **TOKENIZER_STYLES["gemma"])
+    folder = tmp_path_factory.mktemp("models") / "gemma"
+    build_tiny_checkpoint(folder, tokenizer, tiny_config("gemma", len(tokenizer), **token_ids(tokenizer)))
+    return str(folder)

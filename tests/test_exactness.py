@@ -1,0 +1,225 @@
+"""The fast paths against the obvious reference: one padded row per answer, eager attention, float32.
+
+Rewards agree within 1e-5 relative, and every parameter's gradient within 1e-5 of the largest gradient.
+"""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reward_modeling import attention
+from reward_modeling.attention import SHARED_PREFIX, PackedLayout
+from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.losses import bradley_terry_loss
+from reward_modeling.modeling import reward_model_class
+from reward_modeling.planning import PACKED, PADDED, Chunk
+from reward_modeling.tiny import tiny_config
+
+FAMILIES = ["gemma", "gemma2", "gemma3_text", "mistral", "llama", "qwen2", "qwen3"]
+VOCAB_SIZE, PAD = 97, 0
+TOLERANCE = 1e-5
+
+
+def build_model(family: str, attn_implementation: str):
+    config = tiny_config(family, VOCAB_SIZE, pad_token_id=PAD, bos_token_id=1, eos_token_id=2)
+    config.num_labels = 1
+    torch.manual_seed(0)
+    model = reward_model_class(type(config))._from_config(
+        copy.deepcopy(config), attn_implementation=attn_implementation
+    )
+    return model.train()
+
+
+@pytest.fixture(scope="module")
+def models():
+    """(eager, shared prefix) of each family with the same weights, built once."""
+    built: dict[str, tuple] = {}
+
+    def get(family: str):
+        if family not in built:
+            eager, fast = build_model(family, "eager"), build_model(family, SHARED_PREFIX)
+            fast.load_state_dict(eager.state_dict())
+            built[family] = (eager, fast)
+        return built[family]
+
+    return get
+
+
+def make_group(
+    prefix_length: int, completion_lengths: list[int], seed: int, pairs: list[tuple[int, int]] | None = None
+):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(length: int) -> list[int]:
+        return torch.randint(3, VOCAB_SIZE, (length,), generator=generator).tolist()
+
+    count = len(completion_lengths)
+    pairs = pairs or [(i, j) for i in range(count) for j in range(i + 1, count)]
+    return {
+        "prefix_ids": draw(prefix_length),
+        "completion_ids": [draw(length) for length in completion_lengths],
+        "chosen_index": [i for i, _ in pairs],
+        "rejected_index": [j for _, j in pairs],
+        "margins": [0.0] * len(pairs),
+    }
+
+
+def rewards_and_gradients(model, batching: str, groups: list[dict], layout_change=None):
+    model.zero_grad()
+    micro_batch = [Chunk(number, 0, len(group["chosen_index"]), 0) for number, group in enumerate(groups)]
+    batch = MicroBatchCollator(batching, PAD)(micro_batch, dict(enumerate(groups)))
+    if layout_change is not None:
+        batch["model_inputs"]["packed_layout"] = layout_change(batch["model_inputs"]["packed_layout"])
+    rewards = model(**batch["model_inputs"]).logits[:, 0]
+    chosen, rejected = rewards[batch["pairs"]].unbind(dim=1)
+    bradley_terry_loss(chosen, rejected).mean().backward()
+    return rewards.detach(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def differences(reference, fast) -> tuple[float, float]:
+    """Largest relative difference of the rewards; largest difference of a gradient over the largest gradient."""
+    (rewards, gradients), (fast_rewards, fast_gradients) = reference, fast
+    relative = ((rewards - fast_rewards).abs() / rewards.abs().clamp(min=rewards.abs().mean())).max().item()
+    largest = max(gradient.abs().max().item() for gradient in gradients.values())
+    gradient = max((gradients[name] - fast_gradients[name]).abs().max().item() for name in gradients) / largest
+    return relative, gradient
+
+
+def mixed_groups() -> list[dict]:
+    """2 to 9 completions, one token long and long, prompts of one token and longer than every window."""
+    return [
+        make_group(40, [5, 30, 1, 17], seed=1),
+        make_group(1, [3, 9], seed=2),
+        make_group(23, [1, 2, 3, 4, 5, 6, 7, 8, 40], seed=3),
+        make_group(12, [6, 6, 6], seed=4, pairs=[(0, 1), (0, 2)]),
+    ]
+
+
+@pytest.mark.parametrize("batching", [SHARED_PREFIX, PACKED])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_rows_equal_padded_rows(models, family, checkpointing, batching):
+    eager, fast = models(family)
+    if checkpointing:
+        fast.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        fast_result = rewards_and_gradients(fast, batching, mixed_groups())
+    finally:
+        fast.gradient_checkpointing_disable()
+    reference = rewards_and_gradients(eager, PADDED, mixed_groups())
+    reward_difference, gradient_difference = differences(reference, fast_result)
+    assert reward_difference < TOLERANCE
+    assert gradient_difference < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_negative_control_shifted_spans_fail(models, family):
+    """The comparison above can fail: spans that are shifted by one token do not pass it."""
+    eager, fast = models(family)
+    groups = [make_group(40, [20, 20], seed=1)]
+    group_start = len(groups[0]["prefix_ids"])
+
+    def shift(layout: PackedLayout) -> PackedLayout:
+        prefix, first, second = layout.spans
+        assert first.prefix_end == group_start
+        return PackedLayout((prefix, first._replace(end=first.end + 1), second._replace(start=second.start + 1)))
+
+    reference = rewards_and_gradients(eager, PADDED, groups)
+    reward_difference, gradient_difference = differences(
+        reference, rewards_and_gradients(fast, SHARED_PREFIX, groups, layout_change=shift)
+    )
+    assert reward_difference > 100 * TOLERANCE
+    assert gradient_difference > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_negative_control_ignored_window_or_softcap_fails(models, family, monkeypatch):
+    """The windows and soft caps of these tiny models matter to the comparison."""
+    eager, fast = models(family)
+    reference = rewards_and_gradients(eager, PADDED, mixed_groups())
+    by_span = attention.attention_by_span
+    for ignored in {"mistral": ["window"], "gemma2": ["window", "softcap"]}[family]:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                attention,
+                "attention_by_span",
+                lambda *args, i=ignored, **options: by_span(*args, **{**options, i: None}),
+            )
+            assert (
+                differences(reference, rewards_and_gradients(fast, SHARED_PREFIX, mixed_groups()))[0] > 100 * TOLERANCE
+            )
+
+
+def test_a_completion_may_begin_with_another(models):
+    eager, fast = models("gemma")
+    group = make_group(10, [4, 9], seed=5)
+    group["completion_ids"][1][:4] = group["completion_ids"][0]
+    reference = rewards_and_gradients(eager, PADDED, [group])
+    assert max(differences(reference, rewards_and_gradients(fast, SHARED_PREFIX, [group]))) < TOLERANCE
+
+
+def test_ordinary_batches_through_the_shared_prefix_attention(models):
+    """Without a layout the function is plain attention: an ordinary padded forward gives the same rewards."""
+    for family in ("gemma2", "mistral", "qwen3"):
+        eager, fast = models(family)
+        reference = rewards_and_gradients(eager, PADDED, mixed_groups())
+        assert max(differences(reference, rewards_and_gradients(fast, PADDED, mixed_groups()))) < TOLERANCE
+
+
+def test_packed_row_needs_the_packed_attention(models):
+    eager, _ = models("gemma")
+    with pytest.raises(ValueError, match="attn_implementation"):
+        rewards_and_gradients(eager, SHARED_PREFIX, mixed_groups())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 30), st.lists(st.integers(1, 20), min_size=2, max_size=9), st.integers(0, 10_000)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from(FAMILIES),
+)
+def test_random_groups(models, drawn, family):
+    eager, fast = models(family)
+    groups = [make_group(prefix, completions, seed) for prefix, completions, seed in drawn]
+    reference = rewards_and_gradients(eager, PADDED, groups)
+    assert max(differences(reference, rewards_and_gradients(fast, SHARED_PREFIX, groups))) < TOLERANCE
+
+
+def reference_varlen_kernel(query, key, value, lengths, scaling, window, softcap):
+    """What a variable-length kernel computes, written out: causal to the bottom right, window as (left, right)."""
+    outputs = []
+    repeats = query.shape[1] // key.shape[1]
+    starts_q, starts_k = lengths.cu_seqlens_q.tolist(), lengths.cu_seqlens_k.tolist()
+    for q0, q1, k0, k1 in zip(starts_q, starts_q[1:], starts_k, starts_k[1:], strict=False):
+        q, k, v = query[q0:q1], key[k0:k1], value[k0:k1]
+        k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scaling
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        distance = torch.arange(k1 - k0 - (q1 - q0), k1 - k0)[:, None] - torch.arange(k1 - k0)[None, :]
+        hidden = distance < 0
+        if window[0] >= 0:
+            hidden |= distance > window[0]
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v))
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "mistral", "llama"])
+def test_the_layout_for_variable_length_kernels(models, family, monkeypatch):
+    """The gathered keys, cumulative lengths and windows that a GPU kernel gets describe the same attention."""
+    eager, fast = models(family)
+
+    def one_call(query, key, value, layout, *, scaling, dropout, window, softcap):
+        return attention.attention_variable_length(
+            query, key, value, layout, scaling=scaling, window=window, softcap=softcap, kernel=reference_varlen_kernel
+        )
+
+    reference = rewards_and_gradients(eager, PADDED, mixed_groups())
+    monkeypatch.setattr(attention, "attention_by_span", one_call)
+    assert max(differences(reference, rewards_and_gradients(fast, SHARED_PREFIX, mixed_groups()))) < TOLERANCE
