@@ -96,6 +96,7 @@ def training_loader(
     *,
     pairs_per_step: int,
     max_tokens: int,
+    target_tokens: int | None = None,
     seed: int,
     process: int,
     num_processes: int,
@@ -108,6 +109,7 @@ def training_loader(
         num_processes=num_processes,
         pairs_per_step=pairs_per_step,
         max_tokens=max_tokens,
+        target_tokens=target_tokens,
         batching=collator.batching,
         seed=seed,
     )

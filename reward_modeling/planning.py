@@ -2,8 +2,8 @@
 
 A step is `pairs_per_step` pairs in whole groups. Which ones depends on the data, the seed, the epoch and
 `pairs_per_step` alone: not on the number of processes, of micro-batches, or on where a run was resumed. Only
-then is the step cut into micro-batches: as few as `max_tokens` allows, the same number on every process,
-balanced by tokens.
+then is the step cut into micro-batches: of about `target_tokens` and at most `max_tokens`, the same number on
+every process, balanced by tokens.
 
 Everything that is held in memory is a flat numpy array: a million pairs take some tens of megabytes.
 """
@@ -125,6 +125,7 @@ class EpochPlan:
     sizes: GroupSizes
     batching: str
     max_tokens: int
+    target_tokens: int
     units: np.ndarray
     whole_group_tokens: np.ndarray  # (units,); 0 where the unit has to be measured on its own
     step_starts: np.ndarray  # (steps + 1,)
@@ -144,11 +145,18 @@ class EpochPlan:
         chunks: list[Chunk] = []
         for (group, first, last), tokens in units:
             chunks += _chunks(self.sizes, self.batching, self.max_tokens, group, first, last, tokens)
-        return balance(chunks, num_processes, self.max_tokens)
+        return balance(chunks, num_processes, self.max_tokens, self.target_tokens)
 
 
 def plan_epoch(
-    sizes: GroupSizes, *, pairs_per_step: int, max_tokens: int, batching: str, seed: int, epoch: int
+    sizes: GroupSizes,
+    *,
+    pairs_per_step: int,
+    max_tokens: int,
+    batching: str,
+    seed: int,
+    epoch: int,
+    target_tokens: int | None = None,
 ) -> EpochPlan:
     """Shuffle the groups and cut them into steps.
 
@@ -167,7 +175,7 @@ def plan_epoch(
     steps = (middles // pairs_per_step).astype(np.int64)
     num_steps = int(steps[-1]) + 1 if len(steps) else 0
     step_starts = np.searchsorted(steps, np.arange(num_steps + 1))
-    return EpochPlan(sizes, batching, max_tokens, units, tokens, step_starts)
+    return EpochPlan(sizes, batching, max_tokens, target_tokens or max_tokens, units, tokens, step_starts)
 
 
 def plan_evaluation(sizes: GroupSizes, *, max_tokens: int, batching: str, num_processes: int) -> list[list[MicroBatch]]:
@@ -217,8 +225,12 @@ def split_by_tokens(
     yield chunk
 
 
-def balance(chunks: list[Chunk], num_processes: int, max_tokens: int) -> list[list[MicroBatch]]:
-    """Put the chunks into as few micro-batches as `max_tokens` allows, then deal these out to the processes.
+def balance(
+    chunks: list[Chunk], num_processes: int, max_tokens: int, target_tokens: int | None = None
+) -> list[list[MicroBatch]]:
+    """Put the chunks into as few micro-batches as the tokens allow, then deal these out to the processes.
+
+    A micro-batch has about `target_tokens`, which sets their number, and never more than `max_tokens`.
 
     Longest first into the lightest micro-batch (Graham, 1969): loads differ by at most the longest chunk. A
     process without a chunk of its own gets a copy that is not counted, since under ZeRO-3 and FSDP all
@@ -229,7 +241,8 @@ def balance(chunks: list[Chunk], num_processes: int, max_tokens: int) -> list[li
     """
     ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.pair_start))
     total = sum(chunk.tokens for chunk in ordered)
-    per_process = max(1, -(-total // (max_tokens * num_processes)))
+    per_process = max(1, -(-total // ((target_tokens or max_tokens) * num_processes)))
+    per_process = min(per_process, -(-len(ordered) // num_processes))
     while (bins := _longest_first(ordered, per_process * num_processes, max_tokens)) is None:
         per_process += 1
     filler = ordered[-1]._replace(counted=False)
