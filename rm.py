@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow.compute as pc
 import torch
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
@@ -436,7 +437,9 @@ def load_pairs(args: ScriptArguments, tokenizer) -> tuple[PreferenceGroups, Pref
     if evaluation is not None:
         report_groups(reports[-1], evaluation)
     train_groups = PreferenceGroups(train)
-    eval_groups = None if evaluation is None or not sum(map(len, evaluation["where"])) else PreferenceGroups(evaluation)
+    eval_groups = None if evaluation is None else PreferenceGroups(evaluation)
+    if not eval_groups:  # no rows, or none with a pair left
+        eval_groups = None
     reports[0].notes["prompts"] = int((train_groups.sizes.pairs_per_group > 0).sum())
     reports[0].notes["pairs held out for evaluation"] = len(eval_groups or ()) if args.eval_set_path is None else 0
     show_reports(args, reports)
@@ -447,8 +450,7 @@ def load_pairs(args: ScriptArguments, tokenizer) -> tuple[PreferenceGroups, Pref
 
 def has_conversations(rows: Dataset) -> bool:
     columns = rows.with_format("arrow").select_columns(["is_text", "reason"])[:]
-    kept = columns["reason"].to_numpy(zero_copy_only=False) == ""
-    return not columns["is_text"].to_numpy(zero_copy_only=False)[kept].all()
+    return pc.any(pc.and_(pc.equal(columns["reason"], ""), pc.invert(columns["is_text"]))).as_py()
 
 
 def show_reports(args: ScriptArguments, reports: list[DataReport]) -> None:

@@ -6,6 +6,7 @@ A script's entry point is wrapped once:
         run_script(main)
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -22,5 +23,7 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr, flush=True)
+        rank = os.environ.get("RANK", "0")
+        who = "" if rank == "0" else f" (process {rank})"
+        print(f"\nerror{who}: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

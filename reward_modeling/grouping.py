@@ -11,6 +11,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -88,7 +89,7 @@ def _group_order(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
     Groups stand in the order in which their prompts first appear, so that reading them is nearly sequential.
     """
     columns = rows.with_format("arrow").select_columns(["prompt_key", "reason"])[:]
-    kept = np.flatnonzero(columns["reason"].to_numpy(zero_copy_only=False) == "")
+    kept = np.flatnonzero(pc.equal(columns["reason"], "").to_numpy())
     keys = columns["prompt_key"].to_numpy()[kept]
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     group = np.argsort(np.argsort(first))[inverse]

@@ -8,22 +8,18 @@ that row and not the file; in parallel by byte ranges, which a first scan cuts a
 """
 
 import glob
-import gzip
 import json
 import re
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TextIO
 
 import datasets
-import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features
 from datasets.exceptions import DatasetsError
@@ -31,9 +27,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, httpx
 
 from reward_modeling.errors import UserError
+from reward_modeling.json_lines import FILE_ERRORS, ToRow, block_rows, broken_file, json_blocks, one_line, parsed_lines
 
-BLOCK_BYTES = 1 << 20  # what one call of a worker reads of a JSON file: some hundred rows
-LONGEST_ELEMENT = 1 << 26  # characters of one element of a JSON array: beyond it the array is broken
 KEY_LENGTH = 24  # hex digits that name a cached source
 HUB_TIMEOUT = 10.0  # seconds for the question whether a Hub id exists
 COLUMNS = ("prompt", "chosen", "rejected", "margin", "chosen_score", "rejected_score", "source")
@@ -48,17 +43,6 @@ LOCAL_CURE = (
 ROW_FORMATS = "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
 # load_dataset raises ValueError for a missing config name and RuntimeError for a data set that is a script.
 HUB_ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, httpx.RequestError)
-FILE_ERRORS = (
-    DatasetsError,
-    OSError,
-    EOFError,
-    zlib.error,
-    pa.ArrowException,
-    UnicodeDecodeError,
-    json.JSONDecodeError,
-)
-
-ToRow = Callable[[object, str], dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -122,7 +106,7 @@ def _cache_root() -> Path:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot write the cache folder {root} ({_one_line(error)}). Set HF_DATASETS_CACHE to a folder "
+            f"cannot write the cache folder {root} ({one_line(error)}). Set HF_DATASETS_CACHE to a folder "
             "that can be written, with room for a copy of the data."
         ) from error
     return root
@@ -158,13 +142,6 @@ def _columns_error(shown: str, columns: list[str]) -> UserError:
         f"expected columns chosen and rejected in {shown}, found no row that has both; columns found: "
         f"{', '.join(columns) or 'none'}. Rename or convert them; accepted rows: {ROW_FORMATS}."
     )
-
-
-def _one_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says; of its cause where `datasets` wraps it."""
-    while isinstance(error, DatasetsError) and error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
 
 
 # --- finding ------------------------------------------------------------------------------------------------
@@ -246,7 +223,7 @@ def _open_saved(shown: str, folder: Path) -> Source:
             raise _empty(shown)
         table = datasets.load_from_disk(str(folder))
     except FILE_ERRORS as error:
-        raise _broken(shown, error) from error
+        raise broken_file(shown, error) from error
     return _table_source(shown, table)
 
 
@@ -281,7 +258,7 @@ def _ask_hub(path: str, name: str) -> None:
 def _hub_error(path: str, found: str, error: Exception) -> UserError:
     return UserError(
         f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, "
-        f"and {found} [{_one_line(error)}]. {LOCAL_CURE}."
+        f"and {found} [{one_line(error)}]. {LOCAL_CURE}."
     )
 
 
@@ -296,8 +273,8 @@ def _parts(source: Source, scratch: Path) -> Iterator[tuple[Dataset, Callable[..
         # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
         for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
             if is_json:
-                blocks = [block for file in files for block in _json_blocks(file, scratch)]
-                yield Dataset.from_list(blocks), _block_rows
+                blocks = [block for file in files for block in json_blocks(file, scratch)]
+                yield Dataset.from_list(blocks), block_rows
             else:
                 for file in files:
                     table = _open_table(file, scratch)
@@ -343,17 +320,10 @@ def _open_table(file: Path, scratch: Path) -> Dataset:
         )
         builder.download_and_prepare()
     except FILE_ERRORS as error:
-        raise _broken(str(file), error) from error
+        raise broken_file(str(file), error) from error
     if not builder.info.splits["train"].num_examples:  # as_dataset refuses a file without rows
         return Dataset.from_dict({name: [] for name in builder.info.features})
     return builder.as_dataset(split="train")
-
-
-def _broken(shown: str, error: Exception) -> UserError:
-    return UserError(
-        f"expected a whole, readable file at {shown}, found a broken one [{_one_line(error)}]. "
-        "Download or write it again."
-    )
 
 
 def _table_rows(
@@ -368,120 +338,11 @@ def _table_rows(
     return {name: [row[name] for row in rows] for name in names}
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------
-
-
-def _json_blocks(file: Path, scratch: Path) -> list[dict[str, object]]:
-    """Byte ranges of whole lines; of a copy below `scratch` where the file is packed or an array."""
-    lines = file
-    is_array = False
-    try:
-        if file.name.endswith(".gz"):
-            lines = _new_file(scratch)
-            with gzip.open(file, "rb") as packed, lines.open("wb") as out:
-                shutil.copyfileobj(packed, out, BLOCK_BYTES)
-        if file.name.endswith((".json", ".json.gz")) and _starts_array(lines):
-            is_array = True
-            packed_lines, lines = lines, _new_file(scratch)
-            _write_array_lines(packed_lines, lines, str(file))
-        return list(_line_blocks(lines, str(file), is_array))
-    except FILE_ERRORS as error:
-        raise _broken(str(file), error) from error
-
-
-def _new_file(scratch: Path) -> Path:
-    return scratch / f"lines-{len(list(scratch.glob('lines-*')))}"
-
-
-def _line_blocks(lines: Path, shown: str, is_array: bool) -> Iterator[dict[str, object]]:
-    start, first = 0, 0 if is_array else 1
-    with lines.open("rb") as stream:
-        while data := stream.read(BLOCK_BYTES):
-            rest = b"" if data.endswith(b"\n") else stream.readline()
-            stop = start + len(data) + len(rest)
-            yield {
-                "lines": str(lines),
-                "start": start,
-                "stop": stop,
-                "first": first,
-                "prefix": f"{shown} row " if is_array else f"{shown}:",
-            }
-            start = stop
-            first += data.count(b"\n") + rest.count(b"\n")
-
-
-def _block_rows(batch: dict[str, list], indices: list[int], *, to_row: ToRow, names: list[str]) -> dict[str, list]:
-    rows = [to_row(row, where) for row, where in _parsed_lines({name: batch[name][0] for name in batch})]
-    return {name: [row[name] for row in rows] for name in names}
-
-
-def _parsed_lines(block: dict[str, object]) -> Iterator[tuple[object, str]]:
-    """The rows of a block and where they stand; blank lines are no rows, but count as lines."""
-    with Path(block["lines"]).open("rb") as stream:
-        stream.seek(block["start"])
-        data = stream.read(block["stop"] - block["start"])
-    for number, line in enumerate(data.split(b"\n"), block["first"]):
-        if not line or line.isspace():
-            continue
-        where = f"{block['prefix']}{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise _unreadable(where, line[:120].decode(errors="replace"), error) from error
-        yield row, where
-
-
-def _unreadable(where: str, excerpt: str, error: Exception) -> UserError:
-    return UserError(
-        f"expected one JSON object per line (or, in a .json file, one array of them), found at {where}: "
-        f"{excerpt!r} [{_one_line(error)}]. Mend or delete it."
-    )
-
-
 def _columns(inputs: Dataset) -> list[str]:
     """The columns of a table; of JSON lines the keys of the first hundred rows."""
     if "first" not in inputs.column_names:
         return inputs.column_names
     if not len(inputs):
         return []
-    rows = (row for row, _ in islice(_parsed_lines(inputs[0]), 100) if isinstance(row, dict))
+    rows = (row for row, _ in islice(parsed_lines(inputs[0]), 100) if isinstance(row, dict))
     return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def _starts_array(file: Path) -> bool:
-    with file.open(encoding="utf-8-sig") as stream:
-        return stream.read(4096).lstrip().startswith("[")
-
-
-def _write_array_lines(file: Path, out_file: Path, shown: str) -> None:
-    """One element per line, as it stands: newlines between tokens become spaces; inside strings are none."""
-    with file.open(encoding="utf-8-sig") as stream, out_file.open("w", encoding="utf-8") as out:
-        for element in _array_elements(stream, shown):
-            out.write(element.replace("\n", " ") + "\n")
-
-
-def _array_elements(stream: TextIO, shown: str) -> Iterator[str]:
-    """The texts of an array's elements, with no more of the file in memory than a block and an element."""
-    decoder, spaces = json.JSONDecoder(), re.compile(r"\s*")
-    text, index = stream.read(BLOCK_BYTES), 0
-    position = text.index("[") + 1
-    while True:
-        start = spaces.match(text, position).end()
-        if text[start : start + 1] == "]":
-            return
-        try:
-            stop = decoder.raw_decode(text, start)[1]
-            end = spaces.match(text, stop).end()
-            error = None if text[end : end + 1] in ("", ",", "]") else ValueError("expected , or ]")
-        except (ValueError, RecursionError) as raised:
-            end, error = len(text), raised
-        if end < len(text) and error is None:
-            yield text[start:stop]
-            index, position = index + 1, end + (text[end] == ",")
-            continue
-        # The element may go on behind the text that was read: read on, twice as much each time.
-        more = "" if len(text) - start > LONGEST_ELEMENT else stream.read(max(BLOCK_BYTES, len(text) - start))
-        if not more or (error is not None and end < len(text)):
-            error = error or EOFError("the array is not closed")
-            raise _unreadable(f"{shown} row {index}", text[start : start + 120], error) from error
-        text, position = text[start:] + more, 0

@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import data, loading
+from reward_modeling import data, json_lines, loading
 from reward_modeling.data import (
     REASON_WORDS,
     STANDARD_FEATURES,
@@ -328,7 +328,7 @@ def test_rows_of_the_hub(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
 def test_line_numbers_hold_over_blocks_processes_and_blank_lines(suffix, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(json_lines, "BLOCK_BYTES", 1000)
     rows = numbered(60)
     rows[30]["chosen"][1]["content"] = "x" * 5000  # a line longer than several blocks
     lines = [json.dumps(row) for row in rows]
@@ -354,7 +354,7 @@ def test_tables_keep_their_order_with_processes(tmp_path):
 
 @pytest.mark.parametrize("block", [7, 64, 1 << 20])
 def test_arrays_are_read_piece_by_piece(block, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "BLOCK_BYTES", block)
+    monkeypatch.setattr(json_lines, "BLOCK_BYTES", block)
     rows = [*numbered(3), 123456, "text, ] with }", *numbered(1, margin=math.nan)]
     path = tmp_path / "x.json"
     path.write_text("\ufeff \n" + json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -509,7 +509,7 @@ def test_missing_columns_are_named_with_those_found(kind, tmp_path):
 
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_an_unreadable_line_is_named(num_proc, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(json_lines, "BLOCK_BYTES", 500)
     path = write_lines(tmp_path / "x.jsonl", numbered(20))
     with path.open("a") as out:
         out.write('{"chosen": [{"role": "us')
