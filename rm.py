@@ -7,6 +7,7 @@
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 import time
@@ -19,6 +20,7 @@ import torch
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
 from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
@@ -46,7 +48,8 @@ LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warni
 # a pass train 5 to 10% faster than 2,000 and more (benchmarks/RESULTS.md).
 CPU_TARGET_TOKENS = 1024
 BATCHINGS = ("auto", SHARED_PREFIX, PACKED, PADDED)
-OWN_OUTPUTS = ("checkpoint-*", "last_checkpoint", "trainer_state.json", "data_report.json", "all_results.json")
+OWN_OUTPUTS = ("checkpoint-*", "last_checkpoint", "trainer_state.json", "all_results.json")
+DATA_REPORT = "data_report.json"  # written anew by every run, even by one that then stops
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ class ScriptArguments(TrainingArguments):
         default=None, metadata={"help": "As train_set_path. Unset: eval_size rows of the training set, by prompt."}
     )
     eval_size: int = field(
-        default=500, metadata={"help": "Rows held out where eval_set_path is unset; at most 10%. 0 for none."}
+        default=500, metadata={"help": "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."}
     )
     max_length: int = field(default=4096, metadata={"help": "Longest conversation, in tokens."})
     overlong: str = field(
@@ -207,9 +210,18 @@ class ScriptArguments(TrainingArguments):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 problems.append(f"--{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)!r}")
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length"):
-            if getattr(self, name) < 1:
+        at_least_one = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        for name in (*at_least_one, "max_length", "num_proc", "save_every_steps", "eval_every_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("learning_rate", "center_rewards_coefficient"):
+            if getattr(self, name) < 0:
+                problems.append(f"--{name}: expected 0 or more, found {getattr(self, name)}")
+        trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
+        for tracker in trackers:
+            if tracker not in ("none", "all", *INTEGRATION_TO_CALLBACK):
+                known = ", ".join(INTEGRATION_TO_CALLBACK)
+                problems.append(f"--report_to: expected none, all or some of {known}, found {tracker!r}")
         if self.eval_size < 0:
             problems.append(f"--eval_size: expected 0 or more rows, found {self.eval_size}")
         if not 0 <= self.label_smoothing < 0.5:
@@ -228,11 +240,13 @@ def _deepspeed_problems(path: str | dict | None) -> list[str]:
     if not isinstance(path, str) or path.startswith("{"):
         return []
     try:
-        json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         return [f"--deepspeed {path}: expected a DeepSpeed JSON file, found none that can be read ({error.strerror})"]
     except ValueError as error:
         return [f"--deepspeed {path}: expected JSON, found {error}"]
+    if not isinstance(content, dict):
+        return [f"--deepspeed {path}: expected a JSON object of settings, found a {type(content).__name__}"]
     return []
 
 
@@ -373,23 +387,29 @@ class RewardTrainer(Trainer):
 def prepare_output_folder(args: ScriptArguments) -> str | None:
     """Refuse to write over another run. Returns the checkpoint to resume from, if any."""
     output = Path(args.output_path)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output_path {output}: expected a folder, found a file")
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--output_path {output}: expected a folder, found the file {nearest}. Take another path.")
+    if not args.preflight_only and not os.access(nearest, os.W_OK):
+        raise UserError(f"--output_path {output}: expected a folder to write to, found that {nearest} refuses it.")
     resume = args.resume_from_checkpoint
     if resume is not None and resume.lower() in ("true", "false"):
         resume = get_last_checkpoint(str(output)) if resume.lower() == "true" and output.is_dir() else None
         if args.resume_from_checkpoint.lower() == "true" and resume is None:
             logger.warning("Resume: no checkpoint in %s, so training starts afresh.", output)
-    elif resume is not None and not Path(resume).is_dir():
-        raise UserError(f"--resume_from_checkpoint {resume}: expected true or a checkpoint folder, found neither")
-    if resume is None and not args.preflight_only and output.is_dir() and any(output.iterdir()):
-        if not args.overwrite_output_dir:
+    elif resume is not None and not (Path(resume) / "trainer_state.json").is_file():
+        raise UserError(
+            f"--resume_from_checkpoint {resume}: expected true or a checkpoint-N folder, which has a "
+            "trainer_state.json, found neither. To start from a model's weights pass it as --model_name."
+        )
+    if resume is None and not args.preflight_only and not args.overwrite_output_dir and output.is_dir():
+        found = sorted(path.name for path in output.iterdir() if path.name != DATA_REPORT)
+        if found:
             raise UserError(
-                f"--output_path {output}: expected a new or an empty folder, found files in it. Take another "
-                "folder, go on with --resume_from_checkpoint true, or replace that run with --overwrite_output_dir."
+                f"--output_path {output}: expected a new or an empty folder, found {', '.join(found[:3])} in it. Take "
+                "another folder, go on with --resume_from_checkpoint true, or replace that run with "
+                "--overwrite_output_dir."
             )
-        if args.process_index == 0:
-            remove_earlier_run(output)
     return resume
 
 
@@ -466,7 +486,7 @@ def show_reports(args: ScriptArguments, reports: list[DataReport]) -> None:
                 100 * report.share_dropped,
             )
     if not args.preflight_only:
-        path = Path(args.output_path) / "data_report.json"
+        path = Path(args.output_path) / DATA_REPORT
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({report.name: report.to_dict() for report in reports}, indent=2, ensure_ascii=False))
 
@@ -547,6 +567,11 @@ def main() -> None:
         batching,
         f"{args.max_tokens:,}",
     )
+    if checkpoint is None and args.overwrite_output_dir:
+        # Not before everything that can be refused has passed, and all processes have read the model.
+        trainer.accelerator.wait_for_everyone()
+        if args.process_index == 0:
+            remove_earlier_run(Path(args.output_path))
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # Result

@@ -2,21 +2,56 @@
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 from reward_modeling.errors import UserError
 
 Arguments = TypeVar("Arguments")
 
 
+class YamlLoader(yaml.SafeLoader):
+    """YAML 1.2's booleans: `save_strategy: no` is the word, not False."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 class ScriptArgumentParser(HfArgumentParser):
     """argparse for a dataclass of some 150 fields: a mistake names the flag, not the whole usage."""
+
+    def __init__(self, arguments_class: type, **options):
+        super().__init__(arguments_class, **options)
+        hints = get_type_hints(arguments_class)
+        self._one_or_more: list[str] = []
+        for action in self._actions:
+            if action.type is string_to_bool and action.nargs is None:  # a bool that may be unset: let `--bf16` do
+                action.nargs, action.const = "?", True
+            elif action.nargs is None and list[str] in get_args(hints.get(action.dest)):  # read as str alone
+                action.nargs = "+"
+                self._one_or_more.append(action.dest)
+
+    def parse_known_args(self, args=None, namespace=None):
+        namespace, rest = super().parse_known_args(args, namespace)
+        for name in self._one_or_more:
+            value = getattr(namespace, name)
+            if isinstance(value, list) and len(value) == 1:
+                setattr(namespace, name, value[0])
+        return namespace, rest
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. All flags: python {self.prog} --help")
@@ -38,7 +73,8 @@ def parse_script_arguments(
     parser.add_argument("--config", help="A YAML file of flags and values; flags on the command line win.")
     config_path = _config_path(argv)
     from_file = _read_yaml(config_path) if config_path is not None else {}
-    known = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    # reversed: --no_bf16 has the destination of --bf16 and comes after it
+    known = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
     _check_names(list(from_file), list(known), lambda name: f"{config_path}: unknown key {name!r}")
     tokens = [token for name, value in from_file.items() for token in _as_tokens(known[name], value)]
     given = [token.split("=")[0] for token in argv if token.startswith("--")]
@@ -64,7 +100,7 @@ def _config_path(argv: list[str]) -> str | None:
 
 def _read_yaml(path: str) -> dict[str, object]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), YamlLoader)
     except OSError as error:
         raise UserError(f"--config {path}: expected a readable YAML file ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -6,7 +6,8 @@ A packed row is one long row of tokens cut into spans. A span's queries see, cau
     row     [ prompt A ][ answer A1 ][ answer A2 ][ prompt B ][ answer B1 ] ...
     answer A2 sees      prompt A + answer A2, at the positions that it has in the sequence "prompt A, answer A2"
 
-so each answer gets exactly what it would get in a row of its own, and the prompt is computed once.
+so each answer gets exactly what it would get in a row of its own, and the prompt is computed once. In the last
+layer only the scored tokens matter, and only their queries are computed.
 
 The function is registered under `SHARED_PREFIX` with transformers' AttentionInterface; the layout of the row
 comes to it as the keyword argument `packed_layout` of the model's forward. Without a layout it is plain
@@ -48,10 +49,24 @@ class Span(NamedTuple):
 
 @dataclass(eq=False)
 class PackedLayout:
-    """How one packed row is cut. The spans cover the row in order; a prefix is itself one of the spans."""
+    """How one packed row is cut. The spans cover the row in order; a prefix is itself one of the spans.
+
+    `scored_spans` are the numbers of the spans at whose last token a reward is read. `last_layer` and
+    `scored_tokens` are set by the model, for a layout whose other tokens may be left out of the last layer.
+    """
 
     spans: tuple[Span, ...]
+    scored_spans: tuple[int, ...] = ()
+    last_layer: int | None = None
+    scored_tokens: "ScoredTokens | None" = None
     _cache: dict = field(default_factory=dict, repr=False)
+
+    def scored_positions(self, device: torch.device) -> torch.Tensor:
+        """`(responses,)`: where in the row the rewards are read."""
+        if ("scored", device) not in self._cache:
+            ends = [self.spans[number].end - 1 for number in self.scored_spans]
+            self._cache["scored", device] = torch.tensor(ends, device=device)
+        return self._cache["scored", device]
 
     @cached_property
     def span_lengths(self) -> list[int]:
@@ -93,12 +108,25 @@ class PackedLayout:
             self._cache[cache_key] = visible
         return self._cache[cache_key]
 
-    def variable_length(self, device: torch.device) -> "VariableLength":
+    def variable_length(self, device: torch.device, scored_only: bool = False) -> "VariableLength":
         """The same layout as one call of a variable-length kernel wants it."""
-        cache_key = ("variable_length", device)
+        cache_key = ("variable_length", device, scored_only)
         if cache_key not in self._cache:
-            self._cache[cache_key] = VariableLength.from_spans(self.spans, device)
+            spans = tuple(self.spans[number] for number in self.scored_spans) if scored_only else self.spans
+            self._cache[cache_key] = VariableLength.from_spans(spans, device, scored_only)
         return self._cache[cache_key]
+
+
+@dataclass(eq=False)
+class ScoredTokens:
+    """Where rewards are read, from the last layer's attention to its feed-forward part and no further.
+
+    The attention sets `positions` each time it runs, in a recomputation too, so that it never belongs to another
+    batch than the one that the layer is computing.
+    """
+
+    positions: torch.Tensor | None = None
+    row_length: int = 0
 
 
 @dataclass(eq=False)
@@ -112,15 +140,15 @@ class VariableLength:
     max_length_k: int
 
     @classmethod
-    def from_spans(cls, spans: tuple[Span, ...], device: torch.device) -> "VariableLength":
+    def from_spans(cls, spans: tuple[Span, ...], device: torch.device, scored_only: bool) -> "VariableLength":
         pieces, key_lengths = [], []
         for span in spans:
             pieces += [torch.arange(span.prefix_start, span.prefix_end), torch.arange(span.start, span.end)]
             key_lengths.append(span.num_keys)
-        query_lengths = [span.num_queries for span in spans]
-        shares = any(span.prefix_end > span.prefix_start for span in spans)
+        query_lengths = [1 if scored_only else span.num_queries for span in spans]
+        gathers = scored_only or any(span.prefix_end > span.prefix_start for span in spans)
         return cls(
-            key_index=torch.cat(pieces).to(device) if shares else None,
+            key_index=torch.cat(pieces).to(device) if gathers else None,
             cu_seqlens_q=_cumulative(query_lengths, device),
             cu_seqlens_k=_cumulative(key_lengths, device),
             max_length_q=max(query_lengths),
@@ -167,6 +195,35 @@ def attention_by_span(
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
+def scored_attention_by_span(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: PackedLayout,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """`attention_by_span` for the scored tokens alone. Returns `(1, responses, heads, head_dim)`."""
+    keys = key.split(layout.span_lengths, dim=2)
+    values = value.split(layout.span_lengths, dim=2)
+    queries = query.index_select(2, layout.scored_positions(query.device)).split(1, dim=2)
+    attend = _softcapped_attention if softcap is not None else _sdpa
+    outputs = []
+    for number, index in enumerate(layout.scored_spans):
+        span_keys, span_values, prefix = keys[index], values[index], layout.prefix_spans[index]
+        if prefix is not None:
+            span_keys = torch.cat([keys[prefix], span_keys], dim=2)
+            span_values = torch.cat([values[prefix], span_values], dim=2)
+        if window is not None:  # the last query sees the last keys
+            span_keys, span_values = span_keys[:, :, -window:], span_values[:, :, -window:]
+        visible = torch.ones((1, span_keys.shape[2]), dtype=torch.bool, device=query.device)
+        outputs.append(attend(queries[number], span_keys, span_values, visible, scaling, dropout, softcap))
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
 def _sdpa(query, key, value, mask, scaling, dropout, _softcap) -> torch.Tensor:
     return F.scaled_dot_product_attention(
         query,
@@ -201,15 +258,20 @@ def attention_variable_length(
     scaling: float,
     window: int | None = None,
     softcap: float | None = None,
+    scored_only: bool = False,
     kernel=None,
 ) -> torch.Tensor:
     """The whole row in one call of a variable-length kernel. Shapes as in `attention_by_span`.
+
+    With `scored_only`, the queries of the scored tokens alone: `(1, responses, heads, head_dim)`.
 
     `kernel(query, key, value, lengths, scaling, window, softcap)` takes and returns `(tokens, heads, head_dim)`
     and aligns causality to the bottom right of each span; `window` is (left, right) as flash attention counts,
     that is without the query itself.
     """
-    lengths = layout.variable_length(query.device)
+    lengths = layout.variable_length(query.device, scored_only)
+    if scored_only:
+        query = query.index_select(2, layout.scored_positions(query.device))
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if lengths.key_index is not None:
         key, value = key.index_select(0, lengths.key_index), value.index_select(0, lengths.key_index)
@@ -276,12 +338,26 @@ def shared_prefix_attention(
         if attention_mask is not None and attention_mask.shape[-1] != key.shape[2]:
             raise ValueError("a packed row came without its layout: this model drops keyword arguments")
         return _plain_attention(module, query, key, value, attention_mask, scaling, dropout, softcap, **kwargs)
+    scored_only = packed_layout.last_layer is not None and module.layer_idx == packed_layout.last_layer
     options = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         if dropout:
             raise ValueError("attention dropout has no variable-length kernel: set attention_dropout to 0")
-        return attention_variable_length(query, key, value, packed_layout, **options), None
-    return attention_by_span(query, key, value, packed_layout, dropout=dropout, **options), None
+        output = attention_variable_length(query, key, value, packed_layout, scored_only=scored_only, **options)
+    else:
+        by_span = scored_attention_by_span if scored_only else attention_by_span
+        output = by_span(query, key, value, packed_layout, dropout=dropout, **options)
+    if scored_only:
+        positions = packed_layout.scored_positions(query.device)
+        packed_layout.scored_tokens.positions = positions
+        output = scatter_tokens(output, positions, query.shape[2])
+    return output, None
+
+
+def scatter_tokens(tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
+    """`(1, responses, ...)` at their places in a row of zeros, `(1, length, ...)`."""
+    row = tokens.new_zeros((1, length, *tokens.shape[2:]))
+    return row.index_copy(1, positions, tokens)
 
 
 def _plain_attention(module, query, key, value, mask, scaling, dropout, softcap, **kwargs):

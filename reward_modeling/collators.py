@@ -92,7 +92,7 @@ class MicroBatchCollator:
         tokens: list[int] = []
         positions: list[int] = []
         spans: list[Span] = []
-        ends: list[int] = []
+        scored_spans: list[int] = []
 
         def add_span(ids: list[int], first_position: int, prefix_start: int, prefix_end: int) -> None:
             spans.append(Span(len(tokens), len(tokens) + len(ids), prefix_start, prefix_end))
@@ -110,10 +110,10 @@ class MicroBatchCollator:
                     add_span(completion, len(prefix), prefix_start, prefix_end)
                 else:
                     add_span(prefix + completion, 0, 0, 0)
-                ends.append(len(tokens) - 1)
+                scored_spans.append(len(spans) - 1)
         return {
             "input_ids": torch.tensor([tokens]),
             "position_ids": torch.tensor([positions]),
-            "packed_layout": PackedLayout(tuple(spans)),
-            "end_positions": torch.tensor(ends),
+            "packed_layout": PackedLayout(tuple(spans), tuple(scored_spans)),
+            "end_positions": torch.tensor([spans[number].end - 1 for number in scored_spans]),
         }

@@ -64,6 +64,8 @@ def tokenize_and_group(
         rows: standard rows of `data.load_preference_dataset`; those with a reason are passed over.
     """
     order, starts = _group_order(rows)
+    if len(order) == 0:  # map would return no columns
+        return Dataset.from_dict({name: [] for name in GROUP_FEATURES}, features=GROUP_FEATURES)
     ranges = Dataset.from_dict({"start": starts[:-1], "end": starts[1:]})
     fingerprint = _fingerprint(rows, tokenizer, options)
     cache_folder = Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"

@@ -18,9 +18,9 @@ from transformers import (
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from reward_modeling.attention import SHARED_PREFIX, PackedLayout, packed_row_mask
+from reward_modeling.attention import SHARED_PREFIX, PackedLayout, ScoredTokens, packed_row_mask, scatter_tokens
 from reward_modeling.errors import UserError
-from reward_modeling.tokenizer import HUB_ERRORS, not_found
+from reward_modeling.tokenizer import HUB_ERRORS, first_line, not_found
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ class RewardModelMixin:
         head = self.score
         self.score = ScoreHead(head.in_features, head.out_features, bias=head.bias is not None)
         self._init_weights(self.score)
+        self.last_layer, self.scored_tokens = None, ScoredTokens()
+        self._limit_last_layer()
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, ScoreHead):
@@ -60,6 +62,34 @@ class RewardModelMixin:
             nn.init.normal_(module.weight, mean=0.0, std=1.0 / math.sqrt(module.in_features + 1))
             return
         super()._init_weights(module)
+
+    def _limit_last_layer(self) -> None:
+        """Let the last layer's feed-forward part compute the scored tokens of a packed row and no others.
+
+        Nothing reads the other tokens' outputs of the last layer: rewards and gradients stay the same, and one
+        layer's largest part costs next to nothing. Models with another structure are left as they are.
+        """
+        layers = self.get_decoder().layers if self.get_decoder() is not None else []
+        last = layers[-1] if len(layers) else None
+        if not (hasattr(last, "mlp") and hasattr(last, "self_attn") and hasattr(last.self_attn, "layer_idx")):
+            return
+        self.last_layer = last.self_attn.layer_idx
+        last.mlp.register_forward_pre_hook(self._gather_scored_tokens)
+        last.mlp.register_forward_hook(self._scatter_scored_tokens)
+
+    def _gather_scored_tokens(self, _module: nn.Module, inputs: tuple) -> tuple | None:
+        scored = self.scored_tokens
+        if scored.positions is None:
+            return None
+        scored.row_length = inputs[0].shape[1]
+        return (inputs[0].index_select(1, scored.positions), *inputs[1:])
+
+    def _scatter_scored_tokens(self, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
+        scored = self.scored_tokens
+        if scored.positions is None:
+            return None
+        positions, scored.positions = scored.positions, None
+        return scatter_tokens(output, positions, scored.row_length)
 
     def forward(
         self,
@@ -82,6 +112,7 @@ class RewardModelMixin:
         Returns:
             `logits` is `(responses, labels)` in float32.
         """
+        self.scored_tokens.positions = None
         if end_positions is None:
             return super().forward(
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
@@ -90,6 +121,7 @@ class RewardModelMixin:
             if self.config._attn_implementation != SHARED_PREFIX:
                 raise ValueError(f"a packed row needs attn_implementation={SHARED_PREFIX!r}")
             attention_mask = packed_row_mask(input_ids.device)
+            packed_layout.last_layer, packed_layout.scored_tokens = self.last_layer, self.scored_tokens
             kwargs["packed_layout"] = packed_layout
         kwargs["use_cache"] = False
         hidden_states = getattr(self, self.base_model_prefix)(
@@ -170,7 +202,6 @@ def load_reward_model(
         UserError: the checkpoint lacks weights other than the head's, or cannot be read.
     """
     model_class = reward_model_class(type(config)) or AutoModelForSequenceClassification
-    config.pad_token_id = config.get_text_config().pad_token_id = tokenizer.pad_token_id
     try:
         model, info = model_class.from_pretrained(
             model_name,
@@ -180,11 +211,29 @@ def load_reward_model(
             revision=revision,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
         )
-    except (*HUB_ERRORS, SafetensorError) as error:
+    except SafetensorError as error:
+        raise UserError(
+            f"--model_name {model_name}: expected whole safetensors files, found a broken one ({error}). "
+            "Download or save the model again."
+        ) from error
+    except OSError as error:
         raise not_found(model_name, "readable weights", error) from error
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"--model_name {model_name}: {config.model_type} cannot be loaded "
+            f"with --attn_implementation {attn_implementation} ({first_line(error)}). Pass eager or sdpa."
+        ) from error
+    if info["mismatched_keys"]:
+        name, found, expected = min(info["mismatched_keys"], key=lambda key: key[0])
+        raise UserError(
+            f"--model_name {model_name}: expected the shape {tuple(expected)} of {name}, which its config.json asks "
+            f"for, found {tuple(found)}. The weights belong to another configuration."
+        )
     missing = sorted(info["missing_keys"])
-    base_missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
+    # A pooler belongs to the head: an encoder that was trained on masked words has none.
+    base_missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
     if base_missing:
         raise UserError(
             f"--model_name {model_name}: expected all the weights of {type(model).__name__}, found none for "
@@ -197,6 +246,8 @@ def load_reward_model(
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
         logger.warning("Embeddings: resized to %d for the new pad token.", len(tokenizer))
+    # Not before: the embeddings that are built from a config refuse a pad token beyond them.
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model
 
 

@@ -160,9 +160,10 @@ def plan_epoch(
 ) -> EpochPlan:
     """Shuffle the groups and cut them into steps.
 
-    A step ends where the pairs so far come closest to a multiple of `pairs_per_step`, so that steps have
-    `pairs_per_step` pairs on average, half a group more or less, and an epoch has as many steps as one expects.
-    A group of more than `pairs_per_step` pairs is cut into several units.
+    An epoch has `ceil(pairs / pairs_per_step)` steps, whatever the shuffle: the Trainer counts those of the first
+    epoch, and finds its place by them on a resume. A step ends where the pairs so far come closest to its share,
+    so that steps have the same number of pairs on average, half a group more or less. A group of more than
+    `pairs_per_step` pairs is cut into several units.
     """
     units = _cut_large_groups(sizes.pairs_per_group, pairs_per_step)
     units = units[np.random.default_rng([seed, epoch]).permutation(len(units))]
@@ -171,10 +172,14 @@ def plan_epoch(
     if batching != PADDED:
         whole = unit_pairs == sizes.pairs_per_group[units[:, 0]]
         tokens[whole] = sizes.group_tokens(batching)[units[whole, 0]]
-    middles = np.cumsum(unit_pairs) - unit_pairs / 2
-    steps = (middles // pairs_per_step).astype(np.int64)
-    num_steps = int(steps[-1]) + 1 if len(steps) else 0
-    step_starts = np.searchsorted(steps, np.arange(num_steps + 1))
+    num_steps = -(-sizes.num_pairs // pairs_per_step)
+    numbers = np.arange(num_steps + 1)
+    # twice the pairs before the middle of each unit; step k has the middles from k to k + 1 shares
+    middles = 2 * np.cumsum(unit_pairs) - unit_pairs
+    step_starts = np.searchsorted(middles * num_steps, 2 * sizes.num_pairs * numbers)
+    # no step is empty, not even between two groups as large as a step
+    step_starts = np.maximum.accumulate(step_starts - numbers) + numbers
+    step_starts = np.minimum(step_starts, len(units) - num_steps + numbers)
     return EpochPlan(sizes, batching, max_tokens, target_tokens or max_tokens, units, tokens, step_starts)
 
 

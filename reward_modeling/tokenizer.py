@@ -38,6 +38,12 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(model_name, revision=revision, trust_remote_code=trust_remote_code)
     except HUB_ERRORS as error:
         raise not_found(model_name, "a tokenizer", error) from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
+        # transformers makes an empty tokenizer of the model's type where a folder has none
+        raise UserError(
+            f"--model_name {model_name}: expected a tokenizer (tokenizer.json), found a vocabulary of "
+            f"{len(tokenizer)} special tokens alone. Copy the tokenizer's files beside the model."
+        )
     if not tokenizer.is_fast:
         raise UserError(
             f"--model_name {model_name}: expected a fast tokenizer (tokenizer.json), found "
@@ -52,12 +58,16 @@ def load_tokenizer(
 
 def not_found(model_name: str, what: str, error: Exception) -> UserError:
     """One message for a model that is neither here nor to be had."""
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     return UserError(
         f"--model_name {model_name}: expected {what} in a local folder or on the Hugging Face Hub, and could not "
-        f"load one ({type(error).__name__}: {reason}).\n"
+        f"load one ({type(error).__name__}: {first_line(error)}).\n"
         "Check the spelling; for a gated model run `hf auth login`; without a connection pass a local folder."
     )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short enough to stand in a message of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:

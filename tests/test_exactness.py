@@ -4,6 +4,7 @@ Rewards agree within 1e-5 relative, and every parameter's gradient within 1e-5 o
 """
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -80,9 +81,14 @@ def rewards_and_gradients(model, batching: str, groups: list[dict], layout_chang
 
 
 def differences(reference, fast) -> tuple[float, float]:
-    """Largest relative difference of the rewards; largest difference of a gradient over the largest gradient."""
+    """Largest relative difference of the rewards; largest difference of a gradient over the largest gradient.
+
+    A reward is a sum of 64 products whose absolute values add up to about 5 here: with float32's 6e-8 it is known
+    to some 1e-6 at best, however close to zero the products cancel. Rewards below 0.5, half a standard deviation of
+    a new head's, are therefore compared as if they were 0.5.
+    """
     (rewards, gradients), (fast_rewards, fast_gradients) = reference, fast
-    relative = ((rewards - fast_rewards).abs() / rewards.abs().clamp(min=rewards.abs().mean())).max().item()
+    relative = ((rewards - fast_rewards).abs() / rewards.abs().clamp(min=0.5)).max().item()
     largest = max(gradient.abs().max().item() for gradient in gradients.values())
     gradient = max((gradients[name] - fast_gradients[name]).abs().max().item() for name in gradients) / largest
     return relative, gradient
@@ -125,7 +131,8 @@ def test_negative_control_shifted_spans_fail(models, family):
     def shift(layout: PackedLayout) -> PackedLayout:
         prefix, first, second = layout.spans
         assert first.prefix_end == group_start
-        return PackedLayout((prefix, first._replace(end=first.end + 1), second._replace(start=second.start + 1)))
+        spans = (prefix, first._replace(end=first.end + 1), second._replace(start=second.start + 1))
+        return PackedLayout(spans, layout.scored_spans)
 
     reference = rewards_and_gradients(eager, PADDED, groups)
     reward_difference, gradient_difference = differences(
@@ -215,11 +222,62 @@ def test_the_layout_for_variable_length_kernels(models, family, monkeypatch):
     """The gathered keys, cumulative lengths and windows that a GPU kernel gets describe the same attention."""
     eager, fast = models(family)
 
-    def one_call(query, key, value, layout, *, scaling, dropout, window, softcap):
+    def one_call(query, key, value, layout, *, scaling, dropout, window, softcap, scored_only=False):
         return attention.attention_variable_length(
-            query, key, value, layout, scaling=scaling, window=window, softcap=softcap, kernel=reference_varlen_kernel
+            query,
+            key,
+            value,
+            layout,
+            scaling=scaling,
+            window=window,
+            softcap=softcap,
+            scored_only=scored_only,
+            kernel=reference_varlen_kernel,
         )
 
     reference = rewards_and_gradients(eager, PADDED, mixed_groups())
     monkeypatch.setattr(attention, "attention_by_span", one_call)
-    assert max(differences(reference, rewards_and_gradients(fast, SHARED_PREFIX, mixed_groups()))) < TOLERANCE
+    monkeypatch.setattr(attention, "scored_attention_by_span", functools.partial(one_call, scored_only=True))
+    for batching in (SHARED_PREFIX, PACKED):
+        assert max(differences(reference, rewards_and_gradients(fast, batching, mixed_groups()))) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_layer_computes_scored_tokens_only(models, family):
+    _, fast = models(family)
+    last = fast.get_decoder().layers[-1]
+    assert fast.last_layer == last.self_attn.layer_idx == len(fast.get_decoder().layers) - 1
+    seen = []
+    handle = last.mlp.down_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    try:
+        rewards, _ = rewards_and_gradients(fast, SHARED_PREFIX, mixed_groups())
+    finally:
+        handle.remove()
+    assert seen == [len(rewards)]
+
+
+def test_two_forwards_before_two_backwards_with_checkpointing(models):
+    """A recomputed layer uses the scored tokens of its own batch, whatever was computed in between."""
+    eager, fast = models("gemma2")
+    groups = [[make_group(9, [4, 7], seed=1)], [make_group(3, [5, 2], seed=2)]]
+    expected = [rewards_and_gradients(eager, PADDED, group) for group in groups]
+    fast.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    fast.zero_grad()
+    losses = []
+    for group in groups:
+        batch = MicroBatchCollator(SHARED_PREFIX, PAD)([Chunk(0, 0, 1, 0)], {0: group[0]})
+        rewards = fast(**batch["model_inputs"]).logits[:, 0]
+        losses.append(bradley_terry_loss(rewards[:1], rewards[1:]).sum())
+    sum(losses).backward()
+    fast.gradient_checkpointing_disable()
+    for name, parameter in fast.named_parameters():
+        total = expected[0][1][name] + expected[1][1][name]
+        largest = max(gradients.abs().max() for _, every in expected for gradients in every.values())
+        assert (parameter.grad - total).abs().max() / largest < TOLERANCE
+
+
+def test_a_forward_that_fails_leaves_no_trace(models):
+    eager, fast = models("gemma")
+    reference = rewards_and_gradients(eager, PADDED, mixed_groups())
+    fast.scored_tokens.positions = torch.tensor([0])  # as if the last layer had stopped between its two parts
+    assert max(differences(reference, rewards_and_gradients(fast, PADDED, mixed_groups()))) < TOLERANCE

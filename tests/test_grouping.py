@@ -1,0 +1,303 @@
+"""Groups of tokens: exactly those of the whole conversations, for every style of tokenizer."""
+
+import copy
+import json
+
+import datasets
+import numpy as np
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reward_modeling import grouping
+from reward_modeling.data import STANDARD_FEATURES, standardise_row
+from reward_modeling.data_report import report_rows
+from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.loader import PreferenceGroups
+from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
+
+CORPUS = ["How do I bake rye bread?", "Begin by setting a timer.\nThen wait, and wait again.", "user assistant " * 9]
+LONG = TokenizeOptions(max_length=1000)
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    yield tmp_path / "cache" / "reward_modeling"
+    datasets.enable_progress_bars()
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    return {style: train_tokenizer(CORPUS, 400, **options) for style, options in TOKENIZER_STYLES.items()}
+
+
+@pytest.fixture(params=TOKENIZER_STYLES)
+def tokenizer(request, tokenizers):
+    return tokenizers[request.param]
+
+
+def row(question: str, chosen: str, rejected: str, **extra) -> dict:
+    return {"prompt": question, "chosen": chosen, "rejected": rejected, **extra}
+
+
+def standard(*rows: dict) -> Dataset:
+    standard_rows = [standardise_row(source, f"rows:{number}") for number, source in enumerate(rows, start=1)]
+    return Dataset.from_list(standard_rows, features=STANDARD_FEATURES)
+
+
+def grouped(tokenizer, *rows: dict, options: TokenizeOptions = LONG, num_proc: int = 1) -> list[dict]:
+    return tokenize_and_group(standard(*rows), tokenizer, options, num_proc).to_list()
+
+
+def sequences(group: dict) -> list[list[int]]:
+    return [group["prefix_ids"] + completion for completion in group["completion_ids"]]
+
+
+def pairs(group: dict) -> list[tuple[int, int]]:
+    return list(zip(group["chosen_index"], group["rejected_index"], strict=True))
+
+
+def alone(tokenizer, question: str, answer: str) -> list[int]:
+    """The whole conversation, rendered and tokenised by the template itself."""
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return tokenizer.apply_chat_template(messages, return_dict=False)
+
+
+# --- tokens -------------------------------------------------------------------------------------------------
+
+
+def test_a_group_has_the_tokens_of_its_whole_conversations(tokenizer):
+    answers = ["Begin by baking.", "Begin", "wait"]
+    (group,) = grouped(tokenizer, row("How?", *answers[:2]), row("How?", answers[2], answers[0]))
+    assert set(group) == set(GROUP_FEATURES)
+    assert sequences(group) == [alone(tokenizer, "How?", answer) for answer in answers]
+    assert pairs(group) == [(0, 1), (2, 0)]
+    assert group["prefix_length"] == len(group["prefix_ids"])
+    assert group["completion_lengths"] == list(map(len, group["completion_ids"]))
+    assert group["where"] == ["rows:1", "rows:2"]
+    assert (group["truncated_pairs"], group["dropped_reason"]) == (0, [])
+
+
+words = st.text(alphabet="abehiknrtw .\n?", min_size=1, max_size=12).filter(str.strip)
+
+
+@settings(max_examples=40, deadline=None)
+@given(question=words, answers=st.lists(words, min_size=2, max_size=5), style=st.sampled_from(list(TOKENIZER_STYLES)))
+def test_random_texts_have_the_tokens_of_their_conversations(tokenizers, question, answers, style):
+    tokenizer = tokenizers[style]
+    rows = [standardise_row(row(question, answers[0], other), json.dumps(other)) for other in answers[1:]]
+    rows = [each for each in rows if not each["reason"]]
+    texts = grouping._render_group(rows, tokenizer) if rows else {}
+    grouping._tokenize_completions(list(texts.values()), tokenizer)
+    if not rows:
+        return
+    group = grouping._build_group(rows, texts, tokenizer, LONG)
+    found = sequences(group)
+    assert len({tuple(ids) for ids in found}) == len(found)
+    assert len(group["chosen_index"]) + len(group["dropped_reason"]) == len(rows)
+    for (chosen, rejected), other in zip(pairs(group), group["where"], strict=True):
+        assert found[chosen] == alone(tokenizer, question, answers[0])
+        assert found[rejected] == alone(tokenizer, question, json.loads(other))
+        assert all(group["completion_ids"])
+
+
+def test_exactly_one_bos_where_the_tokenizer_writes_one(tokenizer):
+    (group,) = grouped(tokenizer, row("How?", "Begin", "wait"))
+    for ids in sequences(group):
+        assert ids.count(tokenizer.bos_token_id) == (tokenizer.bos_token_id is not None)
+        assert tokenizer.bos_token_id is None or ids[0] == tokenizer.bos_token_id
+
+
+def test_bos_is_added_where_only_the_tokenizer_writes_it():
+    options = TOKENIZER_STYLES["gemma"]
+    without = train_tokenizer(
+        CORPUS, 400, **{**options, "chat_template": options["chat_template"].replace("{{ bos_token }}", "")}
+    )
+    (group,) = grouped(without, row("How?", "Begin", "wait"))
+    for ids, answer in zip(sequences(group), ["Begin", "wait"], strict=True):
+        assert ids == [without.bos_token_id, *alone(without, "How?", answer)]
+
+
+def test_plain_texts_get_eos_once_and_bos_once(tokenizer):
+    eos, bos = tokenizer.eos_token_id, [tokenizer.bos_token_id] if tokenizer.bos_token else []
+    body = [tokenizer(text, add_special_tokens=False).input_ids for text in ("How to wait", "How to bake")]
+    (group,) = grouped(tokenizer, {"chosen": "How to wait" + tokenizer.eos_token, "rejected": "How to bake"})
+    assert sequences(group) == [bos + ids + [eos] for ids in body]
+
+
+def test_identical_completions_are_stored_once_and_both_directions_kept(tokenizer):
+    (group,) = grouped(tokenizer, row("How?", "a", "b"), row("How?", "b", "a"), row("How?", "a", "wait"))
+    assert sequences(group) == [alone(tokenizer, "How?", answer) for answer in ("a", "b", "wait")]
+    assert pairs(group) == [(0, 1), (1, 0), (0, 2)]
+
+
+def test_texts_of_the_same_tokens_are_one_completion(tokenizers):
+    (group,) = grouped(tokenizers["gemma"], row("How?", "a", "b"), row("How?", " a ", "wait"))
+    assert len(group["completion_ids"]) == 3
+    assert pairs(group) == [(0, 1), (0, 2)]
+
+
+def test_every_completion_keeps_a_token_even_if_it_begins_another():
+    """Without a token that ends the answer, "wait" is a prefix of "wait wait"."""
+    bare = train_tokenizer(CORPUS, 400, chat_template="{% for m in messages %}{{ m.content + ' ' }}{% endfor %}")
+    short, long = alone(bare, "How?", "wait"), alone(bare, "How?", "wait wait")
+    assert long[: len(short) - 1] == short[:-1]
+    (group,) = grouped(bare, row("How?", "wait wait", "wait"))
+    assert group["prefix_ids"] == short[:-1]
+    assert sequences(group) == [long, short]
+    assert min(group["completion_lengths"]) == 1
+
+
+def test_groups_follow_the_first_appearance_of_their_prompts(tokenizers):
+    rows = [row(question, f"a{number}", "b") for number, question in enumerate("xyxzy", start=1)]
+    found = [group["where"] for group in grouped(tokenizers["chatml"], *rows)]
+    assert found == [["rows:1", "rows:3"], ["rows:2", "rows:5"], ["rows:4"]]
+
+
+# --- length -------------------------------------------------------------------------------------------------
+
+LONG_QUESTION = "How do I bake rye bread? " * 5
+
+
+def test_truncation_cuts_every_completion_by_the_same_oldest_tokens(tokenizer):
+    answers = ["Begin by setting a timer.", "wait", "bake"]
+    rows = [row(LONG_QUESTION, answers[0], answers[1]), row(LONG_QUESTION, answers[1], answers[2])]
+    full = [alone(tokenizer, LONG_QUESTION, answer) for answer in answers]
+    max_length = max(map(len, full)) - 10
+    (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(max_length))
+    bos = 1 if tokenizer.bos_token else 0
+    assert sequences(group) == [ids[:bos] + ids[bos + 10 :] for ids in full]
+    assert max(map(len, sequences(group))) == max_length
+    assert group["truncated_pairs"] == 2
+    (whole,) = grouped(tokenizer, *rows, options=TokenizeOptions(max_length + 10))
+    assert (sequences(whole), whole["truncated_pairs"]) == (full, 0)
+
+
+def test_overlong_drop_drops_only_the_pairs_that_are_too_long(tokenizer):
+    rows = [row(LONG_QUESTION, "Begin by setting a timer.", "wait"), row(LONG_QUESTION, "wait", "bake")]
+    longest = len(alone(tokenizer, LONG_QUESTION, "Begin by setting a timer."))
+    (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(longest - 1, overlong="drop"))
+    assert sequences(group) == [alone(tokenizer, LONG_QUESTION, answer) for answer in ("wait", "bake")]
+    assert (group["dropped_reason"], group["dropped_where"]) == (["overlong"], ["rows:1"])
+    assert group["truncated_pairs"] == 0
+
+
+@pytest.mark.parametrize("overlong", ["truncate", "drop"])
+def test_a_completion_that_is_too_long_alone_leaves_the_others_uncut(tokenizer, overlong):
+    rows = [row("How?", "wait " * 60, "wait"), row("How?", "wait", "bake")]
+    options = TokenizeOptions(40, overlong=overlong)
+    (group,) = grouped(tokenizer, *rows, options=options)
+    assert group["dropped_reason"] == ["completion_too_long"]
+    assert sequences(group) == [alone(tokenizer, "How?", answer) for answer in ("wait", "bake")]
+
+
+def test_the_shortest_length_that_can_hold_the_answer(tokenizer):
+    """All the shared tokens may go but BOS; one token less and the pair is dropped."""
+    rows = [row(LONG_QUESTION, "Begin by setting a timer.", "wait")]
+    (whole,) = grouped(tokenizer, *rows)
+    bos = 1 if tokenizer.bos_token else 0
+    shortest = max(whole["completion_lengths"]) + bos
+    (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(shortest))
+    assert group["prefix_ids"] == whole["prefix_ids"][:bos]
+    assert group["completion_ids"] == whole["completion_ids"]
+    (none,) = grouped(tokenizer, *rows, options=TokenizeOptions(shortest - 1))
+    assert (none["dropped_reason"], none["chosen_index"]) == (["completion_too_long"], [])
+
+
+# --- what is dropped ----------------------------------------------------------------------------------------
+
+
+def test_reasons_reach_the_report_and_it_adds_up(tokenizers):
+    source = [
+        row("How?", "good", "bad"),
+        row("How?", "good", "bad"),
+        row("How?", "good", " good\n"),  # Gemma's template trims
+        {"chosen": "", "rejected": "x"},
+        {"prompt": [SYSTEM, {"role": "user", "content": "Hi"}], "chosen": "a", "rejected": "b"},
+        row("Who?", "x", "y"),
+        row("How?", "bad", "good"),
+    ]
+    rows = standard(*source)
+    groups = tokenize_and_group(rows, tokenizers["gemma"], LONG)
+    report = report_rows("train", rows)
+    report_groups(report, groups)
+    dropped = {reason: (found.count, found.first_where) for reason, found in report.dropped.items()}
+    assert dropped == {
+        "empty_reply": (1, "rows:4"),
+        "duplicate_pair": (1, "rows:2"),
+        "identical_tokens": (1, "rows:3"),
+        "template_refuses": (1, "rows:5"),
+    }
+    assert report.dropped["template_refuses"].first_excerpt == "This template has no role system"
+    assert "good" in report.dropped["duplicate_pair"].first_excerpt
+    assert report.kept == len(PreferenceGroups(groups)) == 3
+    assert report.notes["pairs whose prompt was cut to max_length"] == 0
+
+
+def test_whitespace_is_kept_where_the_template_keeps_it(tokenizers):
+    (group,) = grouped(tokenizers["chatml"], row("How?", "good", " good\n"))
+    assert pairs(group) == [(0, 1)]
+
+
+def test_no_usable_row_gives_no_group(tokenizers):
+    rows = standard({"chosen": "", "rejected": "x"})
+    groups = tokenize_and_group(rows, tokenizers["gemma"], LONG)
+    report = report_rows("eval", rows)
+    report_groups(report, groups)
+    assert (len(groups), len(PreferenceGroups(groups)), report.kept) == (0, 0, 0)
+
+
+def test_margins(tokenizers):
+    rows = [
+        row("How?", "a", "b", margin=0.5, chosen_score=3, rejected_score=1.0),
+        row("How?", "a", "c", chosen_score=1, rejected_score=2.5),
+        row("How?", "a", "d"),
+    ]
+    for margin, expected in {"auto": [0.5, 0, 0], "scores": [2, -1.5, 0], "none": [0, 0, 0]}.items():
+        (group,) = grouped(tokenizers["gemma"], *rows, options=TokenizeOptions(1000, margin=margin))
+        assert group["margins"] == expected
+
+
+# --- cache and processes ------------------------------------------------------------------------------------
+
+
+def test_the_cache_knows_rows_options_tokenizer_and_template(tokenizers, cache, monkeypatch):
+    calls = []
+    tokenize_batch = grouping._tokenize_batch
+    monkeypatch.setattr(grouping, "_tokenize_batch", lambda *a, **k: calls.append(1) or tokenize_batch(*a, **k))
+    gemma = tokenizers["gemma"]
+    other_template = copy.deepcopy(gemma)
+    other_template.chat_template = gemma.chat_template.replace("user", "human")
+    other_eos = copy.deepcopy(gemma)
+    other_eos.eos_token = "<end_of_turn>"
+    rows, other_rows = standard(row("How?", "a", "b")), standard(row("How?", "a", "c"))
+    changed = [
+        (rows, gemma, LONG),
+        (other_rows, gemma, LONG),
+        (rows, gemma, TokenizeOptions(999)),
+        (rows, gemma, TokenizeOptions(1000, overlong="drop")),
+        (rows, gemma, TokenizeOptions(1000, margin="none")),
+        (rows, tokenizers["llama3"], LONG),
+        (rows, other_template, LONG),
+        (rows, other_eos, LONG),
+    ]
+    first = [tokenize_and_group(*arguments).to_list() for arguments in changed]
+    assert len(calls) == len(list(cache.glob("groups-*.arrow"))) == len(changed)
+    again = [tokenize_and_group(*arguments).to_list() for arguments in changed]
+    assert again == first
+    assert len(calls) == len(changed)
+    assert first[0] != first[6]
+
+
+def test_two_processes_give_the_groups_of_one(tokenizers, cache, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = standard(*(row(f"question {rng.integers(1500)}", f"good {number}", "bad") for number in range(4200)))
+    one = tokenize_and_group(rows, tokenizers["gemma"], LONG, num_proc=1).to_list()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "two")
+    two = tokenize_and_group(rows, tokenizers["gemma"], LONG, num_proc=2).to_list()
+    assert two == one
+    assert sum(len(group["chosen_index"]) for group in two) == 4200

@@ -1,0 +1,281 @@
+"""Steps and micro-batches: every pair once, the same steps on any machine, and never too many tokens."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, Chunk, GroupSizes, balance, plan_epoch
+from reward_modeling.planning import plan_evaluation as evaluate
+
+BATCHINGS = [SHARED_PREFIX, PACKED, PADDED]
+EVERY_PAIR_OF = {count: [(i, j) for i in range(count) for j in range(i + 1, count)] for count in range(2, 8)}
+
+
+def group_sizes(groups: list[tuple[int, list[int], list[tuple[int, int]]]]) -> GroupSizes:
+    """From (prefix length, completion lengths, pairs) of each group."""
+    return GroupSizes(
+        prefix_lengths=np.array([prefix for prefix, _, _ in groups]),
+        completion_lengths=np.array([length for _, lengths, _ in groups for length in lengths]),
+        completion_offsets=np.cumsum([0] + [len(lengths) for _, lengths, _ in groups]),
+        pairs=np.array([pair for _, _, pairs in groups for pair in pairs]).reshape(-1, 2),
+        pair_offsets=np.cumsum([0] + [len(pairs) for _, _, pairs in groups]),
+    )
+
+
+@st.composite
+def drawn_group(draw) -> tuple[int, list[int], list[tuple[int, int]]]:
+    """As grouping leaves them: every completion is in some pair, and there may be no pair at all."""
+    possible = EVERY_PAIR_OF[draw(st.integers(2, 7))]
+    pairs = draw(st.lists(st.sampled_from(possible), max_size=12, unique=True))
+    used = sorted({number for pair in pairs for number in pair})
+    lengths = [draw(st.integers(1, 40)) for _ in used]
+    return draw(st.integers(0, 60)), lengths, [(used.index(i), used.index(j)) for i, j in pairs]
+
+
+drawn_sizes = st.lists(drawn_group(), min_size=1, max_size=30).map(
+    lambda groups: group_sizes([*groups, (3, [2, 1], [(0, 1)])])
+)
+
+
+def plan(sizes, **changes):
+    options = {"pairs_per_step": 8, "max_tokens": 300, "batching": SHARED_PREFIX, "seed": 1, "epoch": 0}
+    return plan_epoch(sizes, **(options | changes))
+
+
+def counted_pairs(processes) -> list[tuple[int, int]]:
+    """(group, pair) of every counted pair, in order of their numbers."""
+    return sorted(
+        (chunk.group, pair)
+        for micro_batches in processes
+        for micro_batch in micro_batches
+        for chunk in micro_batch
+        if chunk.counted
+        for pair in range(chunk.pair_start, chunk.pair_end)
+    )
+
+
+def all_pairs(sizes) -> list[tuple[int, int]]:
+    return [(group, pair) for group, count in enumerate(sizes.pairs_per_group.tolist()) for pair in range(count)]
+
+
+def uniform(count: int, pairs: int = 1, prefix: int = 10, length: int = 5) -> GroupSizes:
+    """Groups of two completions; more than one pair stands for the same two, which the planner does not mind."""
+    return group_sizes([(prefix, [length, length], [(0, 1)] * pairs)] * count)
+
+
+# --- steps --------------------------------------------------------------------------------------------------
+
+
+@given(drawn_sizes, st.sampled_from(BATCHINGS), st.integers(1, 40), st.integers(1, 5), st.integers(0, 3))
+def test_every_pair_exactly_once_per_epoch(sizes, batching, pairs_per_step, processes, epoch):
+    epoch_plan = plan(sizes, batching=batching, pairs_per_step=pairs_per_step, epoch=epoch)
+    steps = [counted_pairs(epoch_plan.micro_batches(step, processes)) for step in range(len(epoch_plan))]
+    assert sorted(pair for step in steps for pair in step) == all_pairs(sizes)
+    assert [len(step) for step in steps] == [epoch_plan.step_pairs(step) for step in range(len(epoch_plan))]
+    assert all(steps)
+
+
+@given(drawn_sizes, st.integers(1, 40))
+def test_the_pairs_of_a_step_depend_on_data_seed_and_step_size_alone(sizes, pairs_per_step):
+    reference = plan(sizes, pairs_per_step=pairs_per_step)
+    expected = [counted_pairs(reference.micro_batches(step, 1)) for step in range(len(reference))]
+    for batching in BATCHINGS:
+        for processes, max_tokens, target_tokens in [(2, 300, None), (3, 10_000, 64), (7, 1, None)]:
+            other = plan(
+                sizes,
+                pairs_per_step=pairs_per_step,
+                batching=batching,
+                max_tokens=max_tokens,
+                target_tokens=target_tokens,
+            )
+            found = [counted_pairs(other.micro_batches(step, processes)) for step in range(len(other))]
+            assert found == expected
+
+
+@given(drawn_sizes, st.integers(1, 40), st.integers(0, 9), st.integers(0, 9))
+def test_the_number_of_steps_is_that_of_every_epoch(sizes, pairs_per_step, seed, epoch):
+    """The Trainer counts the steps of the first epoch: an epoch with one more would lose its last one."""
+    epoch_plan = plan(sizes, pairs_per_step=pairs_per_step, seed=seed, epoch=epoch)
+    assert len(epoch_plan) == math.ceil(sizes.num_pairs / pairs_per_step)
+
+
+@settings(max_examples=300)
+@given(drawn_sizes, st.integers(1, 40), st.integers(0, 9))
+def test_steps_are_of_like_size(sizes, pairs_per_step, seed):
+    epoch_plan = plan(sizes, pairs_per_step=pairs_per_step, seed=seed)
+    mean = sizes.num_pairs / len(epoch_plan)
+    largest = min(sizes.pairs_per_group.max(), pairs_per_step)
+    assert mean <= pairs_per_step
+    for step in range(len(epoch_plan)):
+        assert abs(epoch_plan.step_pairs(step) - mean) <= largest
+
+
+@given(st.integers(1, 100), st.integers(1, 9))
+def test_steps_of_single_pairs_are_full(steps, pairs_per_step):
+    epoch_plan = plan(uniform(steps * pairs_per_step), pairs_per_step=pairs_per_step)
+    assert [epoch_plan.step_pairs(step) for step in range(len(epoch_plan))] == [pairs_per_step] * steps
+
+
+def test_a_long_epoch_has_full_steps_on_average():
+    sizes = group_sizes([(5, [3] * 4, EVERY_PAIR_OF[4])] * 1000 + [(5, [3] * 2, [(0, 1)])] * 501)
+    epoch_plan = plan(sizes, pairs_per_step=32)
+    pairs = [epoch_plan.step_pairs(step) for step in range(len(epoch_plan))]
+    assert len(pairs) == math.ceil(6501 / 32)
+    assert 31.8 < np.mean(pairs) <= 32
+    assert min(pairs) >= 26 and max(pairs) <= 38
+
+
+def test_groups_as_large_as_a_step_stay_whole():
+    """Also where the number of pairs is no multiple of a step's."""
+    sizes = group_sizes([(5, [3] * 4, EVERY_PAIR_OF[4])] * 50 + [(5, [3] * 2, [(0, 1)])])
+    epoch_plan = plan(sizes, pairs_per_step=6)
+    assert sorted((epoch_plan.units[:, 2] - epoch_plan.units[:, 1]).tolist()) == [1] + [6] * 50
+    assert len(epoch_plan) == 51
+
+
+def test_a_group_larger_than_a_step_is_cut_evenly():
+    sizes = group_sizes([(5, [3] * 7, EVERY_PAIR_OF[7])])
+    epoch_plan = plan(sizes, pairs_per_step=8)
+    assert sorted(epoch_plan.units.tolist()) == [[0, 0, 7], [0, 7, 14], [0, 14, 21]]
+    assert [epoch_plan.step_pairs(step) for step in range(3)] == [7, 7, 7]
+
+
+def test_groups_without_pairs_are_passed_over():
+    sizes = group_sizes([(5, [], []), (5, [1, 1], [(0, 1)]), (0, [], [])])
+    assert plan(sizes).units.tolist() == [[1, 0, 1]]
+    assert counted_pairs(evaluate(sizes, max_tokens=10, batching=PACKED, num_processes=1)) == [(1, 0)]
+
+
+def test_epochs_and_seeds_shuffle_differently_and_repeatably():
+    sizes = uniform(50)
+    orders = [plan(sizes, seed=seed, epoch=epoch).units[:, 0].tolist() for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert orders[0] == plan(sizes, seed=0, epoch=0).units[:, 0].tolist()
+    assert orders[0] != list(range(50))
+
+
+# --- micro-batches ------------------------------------------------------------------------------------------
+
+
+def real_tokens(sizes: GroupSizes, micro_batch: list[Chunk], batching: str) -> int:
+    """Tokens of the batch that the collator makes of it."""
+    groups = {}
+    for chunk in micro_batch:
+        start, end = sizes.completion_offsets[chunk.group : chunk.group + 2]
+        pairs = sizes.group_pairs(chunk.group, 0, sizes.pairs_per_group[chunk.group]).tolist()
+        groups[chunk.group] = {
+            "prefix_ids": [1] * int(sizes.prefix_lengths[chunk.group]),
+            "completion_ids": [[1] * length for length in sizes.completion_lengths[start:end].tolist()],
+            "chosen_index": [chosen for chosen, _ in pairs],
+            "rejected_index": [rejected for _, rejected in pairs],
+            "margins": [0.0] * len(pairs),
+        }
+    return MicroBatchCollator(batching, 0)(micro_batch, groups)["num_tokens"]
+
+
+@settings(max_examples=150)
+@given(drawn_sizes, st.sampled_from(BATCHINGS), st.integers(1, 400), st.integers(1, 5), st.booleans())
+def test_micro_batches_hold_max_tokens_in_real_batches(sizes, batching, max_tokens, processes, in_evaluation):
+    if in_evaluation:
+        steps = [evaluate(sizes, max_tokens=max_tokens, batching=batching, num_processes=processes)]
+    else:
+        epoch_plan = plan(sizes, batching=batching, max_tokens=max_tokens, target_tokens=max(1, max_tokens // 3))
+        steps = [epoch_plan.micro_batches(step, processes) for step in range(len(epoch_plan))]
+    for step in steps:
+        assert len(step) == processes
+        assert len({len(micro_batches) for micro_batches in step}) == 1
+        for micro_batch in [micro_batch for micro_batches in step for micro_batch in micro_batches]:
+            tokens = real_tokens(sizes, micro_batch, batching)
+            widest = max(chunk.row_length for chunk in micro_batch)
+            assert tokens == sum(chunk.tokens_beside(widest) for chunk in micro_batch)
+            single_pair = len(micro_batch) == 1 and micro_batch[0].pair_end - micro_batch[0].pair_start == 1
+            assert tokens <= max_tokens or single_pair
+
+
+def test_a_split_group_repeats_its_prompt_and_tears_no_pair_apart():
+    """4 completions of 10 after a prompt of 20: two pairs over three completions take 50 tokens."""
+    sizes = group_sizes([(20, [10] * 4, [(0, 1), (0, 2), (1, 2), (3, 0)])])
+    (micro_batches,) = plan(sizes, max_tokens=50).micro_batches(0, 1)
+    chunks = sorted(chunk for micro_batch in micro_batches for chunk in micro_batch)
+    assert chunks == [Chunk(0, 0, 3, 50), Chunk(0, 3, 4, 40)]
+    whole = plan(sizes, max_tokens=60).micro_batches(0, 1)
+    assert whole == [[[Chunk(0, 0, 4, 60)]]]
+
+
+def test_tokens_of_a_group_in_each_batching():
+    sizes = group_sizes([(20, [1, 2, 3], [(0, 1), (0, 2)])])
+    assert sizes.group_tokens(SHARED_PREFIX).tolist() == [26]
+    assert sizes.group_tokens(PACKED).tolist() == [66]
+    assert sizes.chunk(SHARED_PREFIX, 0, 1, 2) == Chunk(0, 1, 2, 24)
+    assert sizes.chunk(PACKED, 0, 1, 2) == Chunk(0, 1, 2, 44)
+    assert sizes.chunk(PADDED, 0, 0, 2) == Chunk(0, 0, 2, 69, 23)
+
+
+@given(
+    st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(1, 5), st.integers(90, 400), st.integers(1, 4)
+)
+def test_loads_differ_by_at_most_the_longest_chunk(lengths, processes, max_tokens, divisor):
+    chunks = [Chunk(number, 0, 1, length) for number, length in enumerate(lengths)]
+    dealt = balance(chunks, processes, max_tokens, max(1, max_tokens // divisor))
+    loads = [
+        sum(chunk.tokens for chunk in micro_batch if chunk.counted)
+        for micro_batches in dealt
+        for micro_batch in micro_batches
+    ]
+    assert max(loads) - min(loads) <= max(lengths)
+    assert sum(loads) == sum(lengths)
+    assert max(loads) <= max_tokens
+
+
+def test_target_tokens_sets_the_number_of_micro_batches():
+    chunks = [Chunk(number, 0, 1, 10) for number in range(16)]
+    assert [len(batches) for batches in balance(chunks, 2, 100)] == [1, 1]
+    assert [len(batches) for batches in balance(chunks, 2, 100, 40)] == [2, 2]
+    assert [len(batches) for batches in balance(chunks, 2, 100, 1)] == [8, 8]
+
+
+def test_more_processes_than_chunks_get_uncounted_copies():
+    sizes = group_sizes([(5, [4, 4], [(0, 1)]), (5, [1, 1], [(0, 1)])])
+    dealt = plan(sizes).micro_batches(0, 5)
+    assert [[[chunk.counted for chunk in batch] for batch in batches] for batches in dealt] == (
+        [[[True]], [[True]], [[False]], [[False]], [[False]]]
+    )
+    assert {chunk.group for batches in dealt[2:] for batch in batches for chunk in batch} == {1}  # the shortest
+    assert counted_pairs(dealt) == [(0, 0), (1, 0)]
+
+
+@given(drawn_sizes, st.sampled_from(BATCHINGS), st.integers(1, 9), st.integers(1, 400))
+def test_evaluation_counts_every_pair_once(sizes, batching, processes, max_tokens):
+    dealt = evaluate(sizes, max_tokens=max_tokens, batching=batching, num_processes=processes)
+    assert counted_pairs(dealt) == all_pairs(sizes)
+
+
+# --- size ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_million_pairs_are_planned_in_ten_seconds():
+    rng = np.random.default_rng(0)
+    groups, completions = 250_000, 4
+    sizes = GroupSizes(
+        prefix_lengths=rng.integers(20, 600, groups).astype(np.int32),
+        completion_lengths=rng.integers(1, 400, groups * completions).astype(np.int32),
+        completion_offsets=np.arange(groups + 1) * completions,
+        pairs=np.tile([[0, 1], [0, 2], [1, 2], [2, 3]], (groups, 1)),
+        pair_offsets=np.arange(groups + 1) * 4,
+    )
+    started = time.perf_counter()
+    epoch_plan = plan(sizes, pairs_per_step=32, max_tokens=16_384)
+    planned = 0
+    for step in range(len(epoch_plan)):
+        (micro_batches,) = epoch_plan.micro_batches(step, 1)
+        planned += sum(chunk.pair_end - chunk.pair_start for batch in micro_batches for chunk in batch)
+    seconds = time.perf_counter() - started
+    assert (len(epoch_plan), planned) == (31_250, 1_000_000)
+    assert seconds < 10
