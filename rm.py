@@ -505,6 +505,7 @@ def set_up_logging(args: ScriptArguments) -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO if args.process_index == 0 else logging.ERROR)
     for noisy in ("httpx", "httpx2", "datasets", "accelerate", "DeepSpeed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry twice, before our message
     transformers_logging.set_verbosity_warning()
 
 

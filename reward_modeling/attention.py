@@ -14,150 +14,18 @@ comes to it as the keyword argument `packed_layout` of the model's forward. With
 attention, with transformers' own mask, so that the same model also takes ordinary padded batches.
 """
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from reward_modeling.layout import PackedLayout, VariableLength
+
 SHARED_PREFIX = "shared_prefix"
 
 # Arguments that change the result and that no backend here computes: attention sinks, position biases, caches.
 UNSUPPORTED_ARGUMENTS = ("s_aux", "position_bias", "cache")
-
-
-class Span(NamedTuple):
-    """Queries `start:end` of the row, after the keys `prefix_start:prefix_end` (empty for a span of its own)."""
-
-    start: int
-    end: int
-    prefix_start: int
-    prefix_end: int
-
-    @property
-    def num_queries(self) -> int:
-        return self.end - self.start
-
-    @property
-    def num_keys(self) -> int:
-        return self.end - self.start + self.prefix_end - self.prefix_start
-
-
-@dataclass(eq=False)
-class PackedLayout:
-    """How one packed row is cut. The spans cover the row in order; a prefix is itself one of the spans.
-
-    `scored_spans` are the numbers of the spans at whose last token a reward is read. `last_layer` and
-    `scored_tokens` are set by the model, for a layout whose other tokens may be left out of the last layer.
-    """
-
-    spans: tuple[Span, ...]
-    scored_spans: tuple[int, ...] = ()
-    last_layer: int | None = None
-    scored_tokens: "ScoredTokens | None" = None
-    _cache: dict = field(default_factory=dict, repr=False)
-
-    def scored_positions(self, device: torch.device) -> torch.Tensor:
-        """`(responses,)`: where in the row the rewards are read."""
-        if ("scored", device) not in self._cache:
-            ends = [self.spans[number].end - 1 for number in self.scored_spans]
-            self._cache["scored", device] = torch.tensor(ends, device=device)
-        return self._cache["scored", device]
-
-    @cached_property
-    def span_lengths(self) -> list[int]:
-        return [span.num_queries for span in self.spans]
-
-    @cached_property
-    def prefix_spans(self) -> list[int | None]:
-        """Per span the index of the span that is its prefix, or None."""
-        index_of_start = {span.start: index for index, span in enumerate(self.spans)}
-        prefixes = []
-        for span in self.spans:
-            if span.prefix_end == span.prefix_start:
-                prefixes.append(None)
-                continue
-            index = index_of_start[span.prefix_start]
-            if self.spans[index].end != span.prefix_end:
-                raise ValueError(f"{span} does not have a whole span as its prefix")
-            prefixes.append(index)
-        return prefixes
-
-    def causal_mask(self, span: Span, window: int | None, device: torch.device) -> torch.Tensor | None:
-        """`(queries, keys)`, True where a query sees a key; None where plain causality says the same.
-
-        The last query stands at the last key (aligned to the bottom right); `window` counts the keys that a
-        query sees, itself included, as transformers' `sliding_window` does.
-        """
-        queries, keys = span.num_queries, span.num_keys
-        if window is not None and window >= keys:
-            window = None
-        if window is None and queries == keys:
-            return None
-        cache_key = (queries, keys, window, device)
-        if cache_key not in self._cache:
-            query_positions = torch.arange(keys - queries, keys, device=device)[:, None]
-            key_positions = torch.arange(keys, device=device)[None, :]
-            visible = key_positions <= query_positions
-            if window is not None:
-                visible &= key_positions > query_positions - window
-            self._cache[cache_key] = visible
-        return self._cache[cache_key]
-
-    def variable_length(self, device: torch.device, scored_only: bool = False) -> "VariableLength":
-        """The same layout as one call of a variable-length kernel wants it."""
-        cache_key = ("variable_length", device, scored_only)
-        if cache_key not in self._cache:
-            spans = tuple(self.spans[number] for number in self.scored_spans) if scored_only else self.spans
-            self._cache[cache_key] = VariableLength.from_spans(spans, device, scored_only)
-        return self._cache[cache_key]
-
-
-@dataclass(eq=False)
-class ScoredTokens:
-    """Where rewards are read, from the last layer's attention to its feed-forward part and no further.
-
-    The attention sets `positions` each time it runs, in a recomputation too, so that it never belongs to another
-    batch than the one that the layer is computing.
-    """
-
-    positions: torch.Tensor | None = None
-    row_length: int = 0
-
-
-@dataclass(eq=False)
-class VariableLength:
-    """Queries in the row's own order; keys gathered as [prefix; span] for every span."""
-
-    key_index: torch.Tensor | None  # (keys,) positions in the row, None where that is the identity
-    cu_seqlens_q: torch.Tensor  # (spans + 1,) int32
-    cu_seqlens_k: torch.Tensor  # (spans + 1,) int32
-    max_length_q: int
-    max_length_k: int
-
-    @classmethod
-    def from_spans(cls, spans: tuple[Span, ...], device: torch.device, scored_only: bool) -> "VariableLength":
-        pieces, key_lengths = [], []
-        for span in spans:
-            pieces += [torch.arange(span.prefix_start, span.prefix_end), torch.arange(span.start, span.end)]
-            key_lengths.append(span.num_keys)
-        query_lengths = [1 if scored_only else span.num_queries for span in spans]
-        gathers = scored_only or any(span.prefix_end > span.prefix_start for span in spans)
-        return cls(
-            key_index=torch.cat(pieces).to(device) if gathers else None,
-            cu_seqlens_q=_cumulative(query_lengths, device),
-            cu_seqlens_k=_cumulative(key_lengths, device),
-            max_length_q=max(query_lengths),
-            max_length_k=max(key_lengths),
-        )
-
-
-def _cumulative(lengths: list[int], device: torch.device) -> torch.Tensor:
-    return F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(device=device, dtype=torch.int32)
 
 
 def attention_by_span(

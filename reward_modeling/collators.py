@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from reward_modeling.attention import PackedLayout, Span
+from reward_modeling.layout import PackedLayout, Span
 from reward_modeling.planning import PACKED, PADDED, MicroBatch
 
 

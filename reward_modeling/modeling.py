@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -18,8 +19,9 @@ from transformers import (
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from reward_modeling.attention import SHARED_PREFIX, PackedLayout, ScoredTokens, packed_row_mask, scatter_tokens
+from reward_modeling.attention import SHARED_PREFIX, packed_row_mask, scatter_tokens
 from reward_modeling.errors import UserError
+from reward_modeling.layout import PackedLayout, ScoredTokens
 from reward_modeling.tokenizer import HUB_ERRORS, first_line, not_found
 
 logger = logging.getLogger(__name__)
@@ -166,6 +168,8 @@ def load_config(model_name: str, *, revision: str | None = None, trust_remote_co
         UserError: nothing is found there, or the checkpoint is a classifier of several classes.
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if not Path(model_name).exists():
+        logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
     try:
         config = AutoConfig.from_pretrained(model_name, **options)
     except HUB_ERRORS as error:

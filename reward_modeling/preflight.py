@@ -9,7 +9,7 @@ from reward_modeling.errors import UserError
 from reward_modeling.grouping import leading_bos
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.modeling import context_length
-from reward_modeling.tokenizer import answer_ending
+from reward_modeling.tokenizer import answer_ending, special_ids
 
 GROUPS_CHECKED = 200  # spread evenly over the data
 SHOWN_TOKENS = 8  # at each of the places that the table shows
@@ -58,7 +58,11 @@ def run_preflight(
 def expected_ending(tokenizer: PreTrainedTokenizerBase, conversations: bool) -> list[int]:
     """Token ids in which every row must end."""
     if conversations:
-        return answer_ending(tokenizer) if tokenizer.chat_template is not None else []
+        ending = answer_ending(tokenizer) if tokenizer.chat_template is not None else []
+        # what stands before the first special token may merge with the last characters of an answer
+        special = special_ids(tokenizer)
+        first = next((place for place, token_id in enumerate(ending) if token_id in special), len(ending))
+        return ending[first:]
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
@@ -130,7 +134,7 @@ def show_pair(group: dict, tokenizer: PreTrainedTokenizerBase) -> str:
         ids = group["completion_ids"][group[f"{side}_index"][0]]
         position = len(prefix) + len(ids) - 1
         lines.append(f"  {side:<11} {_shown(ids[:SHOWN_TOKENS], tokenizer)} ... {_shown(ids[-4:], tokenizer)}")
-        scored = tokenizer.convert_ids_to_tokens(ids[-1])
+        scored = tokenizer.convert_ids_to_tokens((prefix + ids)[-1])
         lines.append(f"  {'':<11} {len(ids)} tokens; the reward is read at token {position}, {scored!r}")
     return "\n".join(lines)
 

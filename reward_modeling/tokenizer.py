@@ -113,14 +113,18 @@ def answer_ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return tokenizer(text[text.rindex(answer) + len(answer) :], add_special_tokens=False)["input_ids"]
 
 
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that no text merges with."""
+    return set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+
+
 def end_answers(tokenizer: PreTrainedTokenizerBase) -> None:
     """Let the template end an answer in EOS where it does not end it in any special token.
 
     Without an end there is no token that says "this answer is complete", and the reward is read at whatever
     word comes last. The change is made in the template, so it is saved and every later user has it.
     """
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    if special & set(answer_ending(tokenizer)) or tokenizer.eos_token is None:
+    if special_ids(tokenizer) & set(answer_ending(tokenizer)) or tokenizer.eos_token is None:
         return
     tokenizer.chat_template += "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
     logger.warning("Chat template: it does not end an answer; %r is now written there.", tokenizer.eos_token)

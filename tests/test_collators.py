@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_modeling.attention import Span
 from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.layout import Span
 from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, Chunk
 
 PAD = 0

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reward_modeling import attention
-from reward_modeling.attention import SHARED_PREFIX, PackedLayout
+from reward_modeling.attention import SHARED_PREFIX
 from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.layout import PackedLayout
 from reward_modeling.losses import bradley_terry_loss
 from reward_modeling.modeling import reward_model_class
 from reward_modeling.planning import PACKED, PADDED, Chunk

@@ -49,8 +49,8 @@ def standard(*rows: dict) -> Dataset:
     return Dataset.from_list(standard_rows, features=STANDARD_FEATURES)
 
 
-def grouped(tokenizer, *rows: dict, options: TokenizeOptions = LONG, num_proc: int = 1) -> list[dict]:
-    return tokenize_and_group(standard(*rows), tokenizer, options, num_proc).to_list()
+def grouped(tokenizer, *rows: dict, options: TokenizeOptions = LONG) -> list[dict]:
+    return tokenize_and_group(standard(*rows), tokenizer, options).to_list()
 
 
 def sequences(group: dict) -> list[list[int]]:
@@ -65,9 +65,6 @@ def alone(tokenizer, question: str, answer: str) -> list[int]:
     """The whole conversation, rendered and tokenised by the template itself."""
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return tokenizer.apply_chat_template(messages, return_dict=False)
-
-
-# --- tokens -------------------------------------------------------------------------------------------------
 
 
 def test_a_group_has_the_tokens_of_its_whole_conversations(tokenizer):
@@ -108,8 +105,8 @@ def test_random_texts_have_the_tokens_of_their_conversations(tokenizers, questio
 def test_exactly_one_bos_where_the_tokenizer_writes_one(tokenizer):
     (group,) = grouped(tokenizer, row("How?", "Begin", "wait"))
     for ids in sequences(group):
-        assert ids.count(tokenizer.bos_token_id) == (tokenizer.bos_token_id is not None)
-        assert tokenizer.bos_token_id is None or ids[0] == tokenizer.bos_token_id
+        places = [place for place, token_id in enumerate(ids) if token_id == tokenizer.bos_token_id]
+        assert places == ([0] if tokenizer.bos_token else [])
 
 
 def test_bos_is_added_where_only_the_tokenizer_writes_it():
@@ -142,11 +139,10 @@ def test_texts_of_the_same_tokens_are_one_completion(tokenizers):
 
 
 def test_every_completion_keeps_a_token_even_if_it_begins_another():
-    """Without a token that ends the answer, "wait" is a prefix of "wait wait"."""
-    bare = train_tokenizer(CORPUS, 400, chat_template="{% for m in messages %}{{ m.content + ' ' }}{% endfor %}")
-    short, long = alone(bare, "How?", "wait"), alone(bare, "How?", "wait wait")
-    assert long[: len(short) - 1] == short[:-1]
-    (group,) = grouped(bare, row("How?", "wait wait", "wait"))
+    bare = train_tokenizer(CORPUS, 400, chat_template="{% for m in messages %}{{ m.content + '\n' }}{% endfor %}")
+    short, long = alone(bare, "How?", "wait"), alone(bare, "How?", "wait\nwait")
+    assert long[: len(short)] == short
+    (group,) = grouped(bare, row("How?", "wait\nwait", "wait"))
     assert group["prefix_ids"] == short[:-1]
     assert sequences(group) == [long, short]
     assert min(group["completion_lengths"]) == 1
@@ -189,8 +185,7 @@ def test_overlong_drop_drops_only_the_pairs_that_are_too_long(tokenizer):
 @pytest.mark.parametrize("overlong", ["truncate", "drop"])
 def test_a_completion_that_is_too_long_alone_leaves_the_others_uncut(tokenizer, overlong):
     rows = [row("How?", "wait " * 60, "wait"), row("How?", "wait", "bake")]
-    options = TokenizeOptions(40, overlong=overlong)
-    (group,) = grouped(tokenizer, *rows, options=options)
+    (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(40, overlong=overlong))
     assert group["dropped_reason"] == ["completion_too_long"]
     assert sequences(group) == [alone(tokenizer, "How?", answer) for answer in ("wait", "bake")]
 

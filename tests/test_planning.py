@@ -138,6 +138,13 @@ def test_groups_as_large_as_a_step_stay_whole():
     assert len(epoch_plan) == 51
 
 
+def test_no_step_is_empty_between_groups_as_large_as_a_step():
+    sizes = group_sizes([(5, [3] * 4, EVERY_PAIR_OF[4][:4])] * 9 + [(5, [3] * 2, [(0, 1)])])
+    for seed in range(50):
+        epoch_plan = plan(sizes, pairs_per_step=4, seed=seed)
+        assert sorted(epoch_plan.step_pairs(step) for step in range(len(epoch_plan))) == [1] + [4] * 9
+
+
 def test_a_group_larger_than_a_step_is_cut_evenly():
     sizes = group_sizes([(5, [3] * 7, EVERY_PAIR_OF[7])])
     epoch_plan = plan(sizes, pairs_per_step=8)
@@ -238,6 +245,13 @@ def test_target_tokens_sets_the_number_of_micro_batches():
     assert [len(batches) for batches in balance(chunks, 2, 100)] == [1, 1]
     assert [len(batches) for batches in balance(chunks, 2, 100, 40)] == [2, 2]
     assert [len(batches) for batches in balance(chunks, 2, 100, 1)] == [8, 8]
+
+
+def test_short_padded_rows_beside_long_ones_are_counted_as_long():
+    """4 rows of 10 beside 2 rows of 15 make 6 x 15 = 90 tokens."""
+    chunks = [Chunk(0, 0, 3, 40, 10), Chunk(1, 0, 1, 30, 15)]
+    assert balance(chunks, 1, 89) == [[[chunks[0]], [chunks[1]]]]
+    assert balance(chunks, 1, 90) == [[[chunks[1], chunks[0]]]]
 
 
 def test_more_processes_than_chunks_get_uncounted_copies():

@@ -348,33 +348,30 @@ def test_two_processes_take_the_same_steps(base, tmp_path):
     assert all(torch.allclose(weights[name], expected[name], atol=1e-4) for name in expected)
 
 
-ZERO3 = """\
+ZERO3 = f"""\
 compute_environment: LOCAL_MACHINE
 distributed_type: DEEPSPEED
 deepspeed_config:
-  zero_stage: 3
-  zero3_init_flag: false
-  zero3_save_16bit_model: true
-  gradient_accumulation_steps: 1
-  offload_optimizer_device: none
-  offload_param_device: none
-mixed_precision: 'no'
+  deepspeed_config_file: {ROOT / "deepspeed_3.json"}
+  zero3_init_flag: true
 num_machines: 1
 num_processes: 2
-machine_rank: 0
-main_training_function: main
 use_cpu: true
 """
 
 
 def test_deepspeed_zero3_takes_the_same_steps(base, finished, tmp_path):
+    """Two processes, and the settings file that the project ships."""
     config = tmp_path / "zero3.yaml"
     config.write_text(ZERO3)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    flags = base | {"per_device_train_batch_size": 4, "optim": "adamw_torch"}
+    flags = base | {"per_device_train_batch_size": 4, "save_every_steps": 3}
     launch([*launcher, "--main_process_port", free_port()], flags, tmp_path / "zero3")
     zero3 = Run(tmp_path / "zero3")
     assert zero3.losses() == pytest.approx(finished.losses(), abs=1e-4)
+    norms = [[entry["grad_norm"] for entry in run.history if "loss" in entry] for run in (zero3, finished)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+    assert (zero3.output / "checkpoint-3").is_dir()
     assert zero3.last("eval_pairs") == finished.last("eval_pairs")
     assert zero3.last("eval_loss") == pytest.approx(finished.last("eval_loss"), abs=1e-4)
     weights, expected = (load_file(run.model / "model.safetensors") for run in (zero3, finished))

@@ -1,0 +1,230 @@
+"""The preflight passes what can work, and refuses what cannot with a message that names the cure."""
+
+import datasets
+import pytest
+from datasets import Dataset
+
+from reward_modeling.data import STANDARD_FEATURES, standardise_row
+from reward_modeling.errors import UserError
+from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
+from reward_modeling.loader import PreferenceGroups
+from reward_modeling.preflight import run_preflight
+from reward_modeling.tiny import TOKENIZER_STYLES, learnable_preferences, tiny_config, train_tokenizer
+from reward_modeling.tokenizer import answer_ending, end_answers, set_pad_token
+
+CORPUS = [row["chosen"][-1]["content"] + "\n\n" for row in learnable_preferences(50, seed=0)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def styled(style: str = "gemma", **overrides):
+    tokenizer = train_tokenizer(CORPUS, 450, **(TOKENIZER_STYLES[style] | overrides))
+    set_pad_token(tokenizer)
+    return tokenizer
+
+
+def config_for(tokenizer, **overrides):
+    return tiny_config("gemma", len(tokenizer), **overrides)
+
+
+def tokenised(tokenizer, source: list[dict]) -> PreferenceGroups:
+    rows = [standardise_row(row, f"train.jsonl:{number}") for number, row in enumerate(source, start=1)]
+    rows = Dataset.from_list(rows, features=STANDARD_FEATURES)
+    return PreferenceGroups(tokenize_and_group(rows, tokenizer, TokenizeOptions(512)))
+
+
+def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 1) -> PreferenceGroups:
+    record = {
+        **{name: [] for name in GROUP_FEATURES},
+        "prefix_ids": prefix,
+        "completion_ids": completions,
+        "prefix_length": len(prefix),
+        "completion_lengths": list(map(len, completions)),
+        "chosen_index": [0],
+        "rejected_index": [1],
+        "margins": [0.0],
+        "sources": [None],
+        "truncated_pairs": 0,
+    }
+    records = [{**record, "where": [f"train.jsonl:{number}"]} for number in range(1, groups + 1)]
+    return PreferenceGroups(Dataset.from_list(records, features=GROUP_FEATURES))
+
+
+def problems(groups, tokenizer, *, max_length: int = 512, conversations: bool = True, **config) -> list[str]:
+    return run_preflight(
+        groups, tokenizer, config_for(tokenizer, **config), max_length=max_length, conversations=conversations
+    ).problems
+
+
+@pytest.fixture(scope="module")
+def gemma():
+    return styled("gemma")
+
+
+@pytest.fixture
+def good(gemma) -> tuple[list[int], list[list[int]]]:
+    """(prefix, completions) that pass."""
+    ending = answer_ending(gemma)
+    body = gemma("a calm hand", add_special_tokens=False).input_ids
+    return [gemma.bos_token_id, *body], [[*body, *ending], [body[0], *ending]]
+
+
+# --- what works ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", TOKENIZER_STYLES)
+def test_conversations_of_every_style_pass(style):
+    tokenizer = styled(style)
+    result = run_preflight(
+        tokenised(tokenizer, learnable_preferences(20, seed=1)),
+        tokenizer,
+        config_for(tokenizer),
+        max_length=512,
+        conversations=True,
+    )
+    assert result.problems == []
+    result.raise_for_problems()
+
+
+@pytest.mark.parametrize("style", TOKENIZER_STYLES)
+def test_plain_texts_of_every_style_pass_without_a_template(style):
+    tokenizer = styled(style, chat_template=None)
+    groups = tokenised(tokenizer, [{"chosen": "a calm hand", "rejected": "a blue chair"}])
+    assert problems(groups, tokenizer, conversations=False) == []
+
+
+@pytest.mark.parametrize("answer", ["Begin.", "Begin.\n", "Begin \n\n", "answer"])
+def test_a_template_that_got_its_end_from_us_passes(answer):
+    """The newline of such a template may merge with the answer's: only what follows is the same for all."""
+    template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}"
+    tokenizer = styled(chat_template=template)
+    end_answers(tokenizer)
+    groups = tokenised(tokenizer, [{"prompt": "How?", "chosen": answer, "rejected": "Wait"}])
+    assert problems(groups, tokenizer) == []
+
+
+def test_the_table_shows_where_the_answers_part_and_the_scored_token(gemma):
+    groups = tokenised(gemma, [{"prompt": "How?", "chosen": "a calm hand", "rejected": "a blue chair"}])
+    table = run_preflight(groups, gemma, config_for(gemma), max_length=512, conversations=True).table
+    group = groups.groups[0]
+    lengths = [len(group["prefix_ids"]) + length for length in group["completion_lengths"]]
+    lines = table.splitlines()
+    assert lines[0] == "One pair as the model sees it (train.jsonl:1):"
+    assert lines[1].startswith("  begins      '<bos><start_of_turn>user\\n")
+    assert lines[2].endswith(f"({group['prefix_length']} tokens shared)")
+    assert "<start_of_turn>model\\na" in lines[2]
+    for line, side, completion, length in zip(
+        lines[4::2], ("chosen", "rejected"), group["completion_ids"], lengths, strict=True
+    ):
+        assert line.strip() == f"{len(completion)} tokens; the reward is read at token {length - 1}, 'Ċ'"
+        assert lines[lines.index(line) - 1 if side == "chosen" else 5].startswith(f"  {side}")
+        assert "<end_of_turn>\\n'" in lines[3 if side == "chosen" else 5]
+
+
+# --- what does not ------------------------------------------------------------------------------------------
+
+
+def test_two_bos(gemma, good):
+    prefix, completions = good
+    found = problems(made_by_hand([gemma.bos_token_id, *prefix], completions), gemma)
+    assert found == ["BOS: expected exactly one '<bos>' in front, found two (train.jsonl:1)."]
+
+
+def test_no_bos(gemma, good):
+    prefix, completions = good
+    found = problems(made_by_hand(prefix[1:], completions), gemma)
+    assert found == ["BOS: expected exactly one '<bos>' in front, found none (train.jsonl:1)."]
+
+
+def test_no_bos_is_right_where_the_tokenizer_writes_none():
+    tokenizer = styled("chatml")
+    body, ending = tokenizer("a calm hand").input_ids, answer_ending(tokenizer)
+    assert problems(made_by_hand(body, [body + ending, ending]), tokenizer) == []
+
+
+def test_missing_terminal_token(gemma, good):
+    prefix, completions = good
+    found = problems(made_by_hand(prefix, [completions[0], completions[1][:1]]), gemma)
+    assert len(found) == 1
+    assert found[0].startswith("end of the answer: expected ['<end_of_turn>', 'Ċ'], found [")
+    assert "(train.jsonl:1)" in found[0]
+
+
+def test_plain_texts_must_end_in_eos(gemma, good):
+    prefix, completions = good
+    eos = gemma.eos_token_id
+    ended = made_by_hand(prefix, [[*completion, eos] for completion in completions])
+    assert problems(ended, gemma, conversations=False) == []
+    found = problems(made_by_hand(prefix, completions), gemma, conversations=False)
+    assert found[0].startswith("end of the answer: expected ['<eos>'], found ['Ċ']")
+
+
+@pytest.mark.parametrize("pad", ["<eos>", None])
+def test_pad_that_is_eos_or_missing(good, pad):
+    tokenizer = styled("gemma")
+    tokenizer.pad_token = pad
+    found = problems(made_by_hand(*good), tokenizer)
+    assert found == [f"pad token: expected one that is not EOS, found {pad!r}. Set tokenizer.pad_token."]
+
+
+def test_scored_token_that_is_pad(good):
+    tokenizer = styled("gemma")
+    tokenizer.pad_token = "Ċ"
+    found = problems(made_by_hand(*good), tokenizer)
+    assert len(found) == 1
+    assert found[0].startswith("scored token: it is the pad token 'Ċ'")
+    assert found[0].endswith("(train.jsonl:1). Give the tokenizer another pad token.")
+
+
+def test_scored_token_before_the_answers_part(gemma, good):
+    prefix, completions = good
+    found = problems(made_by_hand(prefix + answer_ending(gemma), [[], completions[1]]), gemma)
+    assert found == ["scored token: it stands before the answers part (train.jsonl:1)."]
+
+
+def test_max_length_beyond_the_context(gemma, good):
+    assert problems(made_by_hand(*good), gemma, max_length=64, max_position_embeddings=64) == []
+    assert problems(made_by_hand(*good), gemma, max_length=65, max_position_embeddings=64) == [
+        "max_length: expected at most 64, the positions that the model was made for, found 65. "
+        "Pass --max_length 64 or less."
+    ]
+
+
+def test_no_chat_template(good):
+    tokenizer = styled("gemma", chat_template=None)
+    tokenizer.name_or_path = "some/base-model"
+    found = problems(made_by_hand(*good), tokenizer)
+    assert len(found) == 1
+    assert found[0].startswith("chat template: the rows are conversations and the tokenizer of some/base-model has")
+
+
+def test_all_problems_are_reported_together(good):
+    tokenizer = styled("gemma")
+    tokenizer.pad_token = "<eos>"
+    prefix, completions = good
+    result = run_preflight(
+        made_by_hand(prefix[1:], [completions[0], completions[1][:1]]),
+        tokenizer,
+        config_for(tokenizer, max_position_embeddings=64),
+        max_length=100,
+        conversations=True,
+    )
+    with pytest.raises(UserError) as caught:
+        result.raise_for_problems()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "The preflight found what training cannot work with:"
+    assert [line.split(":")[0] for line in lines[1:]] == ["- pad token", "- max_length", "- BOS", "- end of the answer"]
+
+
+def test_a_fault_in_any_of_a_few_hundred_groups_is_seen_and_named(gemma, good):
+    prefix, completions = good
+    groups = made_by_hand(prefix, completions, groups=150).groups.to_list()
+    groups[77]["prefix_ids"] = groups[77]["prefix_ids"][1:]
+    groups = PreferenceGroups(Dataset.from_list(groups, features=GROUP_FEATURES))
+    assert problems(groups, gemma) == ["BOS: expected exactly one '<bos>' in front, found none (train.jsonl:78)."]
