@@ -188,18 +188,18 @@ def _build_group(
         record["dropped_where"].append(row["where"])
         record["dropped_excerpt"].append(detail or f"chosen {row['chosen'][:90]!r} rejected {row['rejected'][:90]!r}")
 
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()  # by tokens: texts that differ in white space are one
     for row in group:
         chosen, rejected = completions[row["chosen"]], completions[row["rejected"]]
         if chosen.rendered is None or rejected.rendered is None:
             drop(row, DropReason.TEMPLATE_REFUSES, chosen.refusal or rejected.refusal)
         elif chosen.ids == rejected.ids:
             drop(row, DropReason.IDENTICAL_TOKENS)
-        elif (row["chosen"], row["rejected"]) in seen:
+        elif (pair := (tuple(chosen.ids), tuple(rejected.ids))) in seen:
             drop(row, DropReason.DUPLICATE_PAIR)
         else:
             kept.append(row)
-        seen.add((row["chosen"], row["rejected"]))
+            seen.add(pair)
     # Tokens that all these rows share. It is found before anything is cut, so it does not depend on max_length.
     prefix_length = _common_prefix_length(_distinct_ids(kept, completions))
     kept_bos = 1 if tokenizer.bos_token_id is not None and _starts_with(kept, completions, tokenizer) else 0
