@@ -8,48 +8,48 @@ import json
 import logging
 import math
 import os
-import shutil
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow.compute as pc
 import torch
 from accelerate.utils import DistributedType, gather_object
-from datasets import Dataset
 from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.arguments import parse_script_arguments
 from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
 from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.data import load_preference_dataset, split_by_prompt
-from reward_modeling.data_report import DataReport, report_rows
 from reward_modeling.errors import UserError, run_script
-from reward_modeling.grouping import TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.grouping import TokenizeOptions
 from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
 from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
 from reward_modeling.metrics import PairSums, evaluation_metrics
 from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
+from reward_modeling.output_folder import (
+    DATA_REPORT,
+    check_nothing_is_lost,
+    check_output_folder,
+    checkpoint_to_resume,
+    remove_earlier_run,
+)
 from reward_modeling.planning import PACKED, PADDED
-from reward_modeling.preflight import context_too_short, no_chat_template, run_preflight
+from reward_modeling.preflight import context_too_short, run_preflight
+from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import prepare_wandb
 
 logger = logging.getLogger("rm")
 
-LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
 # A GPU wants large micro-batches. On a CPU activations should stay in its caches: measured on two cores, 1,000 tokens
 # a pass train 5 to 10% faster than 2,000 and more (benchmarks/RESULTS.md).
 CPU_TARGET_TOKENS = 1024
 BATCHINGS = ("auto", SHARED_PREFIX, PACKED, PADDED)
-OWN_OUTPUTS = ("checkpoint-*", "last_checkpoint", "trainer_state.json", "all_results.json")
-DATA_REPORT = "data_report.json"  # written anew by every run, even by one that then stops
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -386,109 +386,49 @@ class RewardTrainer(Trainer):
 
 def prepare_output_folder(args: ScriptArguments) -> str | None:
     """Refuse to write over another run. Returns the checkpoint to resume from, if any."""
-    output = Path(args.output_path)
-    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise UserError(f"--output_path {output}: expected a folder, found the file {nearest}. Take another path.")
-    if not args.preflight_only and not os.access(nearest, os.W_OK):
-        raise UserError(f"--output_path {output}: expected a folder to write to, found that {nearest} refuses it.")
-    resume = args.resume_from_checkpoint
-    if resume is not None and resume.lower() in ("true", "false"):
-        resume = get_last_checkpoint(str(output)) if resume.lower() == "true" and output.is_dir() else None
-        if args.resume_from_checkpoint.lower() == "true" and resume is None:
-            logger.warning("Resume: no checkpoint in %s, so training starts afresh.", output)
-    elif resume is not None and not (Path(resume) / "trainer_state.json").is_file():
-        raise UserError(
-            f"--resume_from_checkpoint {resume}: expected true or a checkpoint-N folder, which has a "
-            "trainer_state.json, found neither. To start from a model's weights pass it as --model_name."
-        )
-    if resume is None and not args.preflight_only and not args.overwrite_output_dir and output.is_dir():
-        found = sorted(path.name for path in output.iterdir() if path.name != DATA_REPORT)
-        if found:
-            raise UserError(
-                f"--output_path {output}: expected a new or an empty folder, found {', '.join(found[:3])} in it. Take "
-                "another folder, go on with --resume_from_checkpoint true, or replace that run with "
-                "--overwrite_output_dir."
-            )
-    return resume
-
-
-def remove_earlier_run(output: Path) -> None:
-    """Only what rm.py writes: other files in the folder are somebody's."""
-    for pattern in OWN_OUTPUTS:
-        for path in output.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    if args.preflight_only:
+        return None
+    check_output_folder(args.output_path)
+    checkpoint = checkpoint_to_resume(args.output_path, args.resume_from_checkpoint)
+    if checkpoint is None and not args.overwrite_output_dir:
+        check_nothing_is_lost(args.output_path)
+    return checkpoint
 
 
 def choose_batching(args: ScriptArguments, config) -> str:
     """The batching that the model allows, and in the log why."""
     reason = why_not_packed(config)
-    if args.batching == "auto":
-        if reason is not None:
-            logger.warning("Batching: padded, since %s.", reason)
-        return SHARED_PREFIX if reason is None else PADDED
-    if reason is not None and args.batching != PADDED:
+    if reason is not None and args.batching not in ("auto", PADDED):
         raise UserError(f"--batching {args.batching}: {reason}. Pass --batching padded or auto.")
-    return args.batching
+    if args.batching == "auto" and reason is not None:
+        logger.warning("Batching: padded, since %s.", reason)
+    padded = args.batching == PADDED or reason is not None
+    if args.attn_implementation is not None and not padded:
+        raise UserError(
+            f"--attn_implementation {args.attn_implementation}: expected with --batching padded alone, since packed "
+            "rows have an attention of their own. Leave it out, or pass --batching padded."
+        )
+    if padded:
+        return PADDED
+    return SHARED_PREFIX if args.batching == "auto" else args.batching
 
 
-def load_pairs(args: ScriptArguments, tokenizer) -> tuple[PreferenceGroups, PreferenceGroups | None, bool]:
-    """Training and evaluation groups with the report of what was kept, and whether there are conversations."""
-    options = TokenizeOptions(args.max_length, args.overlong, args.loss_margin)
-    rows = load_preference_dataset(args.train_set_path, num_proc=args.num_proc)
-    report = report_rows("train", rows)
-    if report.kept == 0:
-        raise UserError(f"--train_set_path {args.train_set_path}: no row is left to train on.\n{report.table()}")
-    if args.eval_set_path is None:
-        train_rows, eval_rows = split_by_prompt(rows, args.eval_size, args.seed)
-        reports = [report]
-    else:
-        train_rows, eval_rows = rows, load_preference_dataset(args.eval_set_path, num_proc=args.num_proc)
-        reports = [report, report_rows("eval", eval_rows)]
-    conversations = has_conversations(rows)
-    if conversations and tokenizer.chat_template is None:
-        raise UserError(no_chat_template(tokenizer))
-    train = tokenize_and_group(train_rows, tokenizer, options, args.num_proc)
-    evaluation = tokenize_and_group(eval_rows, tokenizer, options, args.num_proc) if len(eval_rows) else None
-    report_groups(reports[0], train)
-    if evaluation is not None:
-        report_groups(reports[-1], evaluation)
-    train_groups = PreferenceGroups(train)
-    eval_groups = None if evaluation is None else PreferenceGroups(evaluation)
-    if not eval_groups:  # no rows, or none with a pair left
-        eval_groups = None
-    reports[0].notes["prompts"] = int((train_groups.sizes.pairs_per_group > 0).sum())
-    reports[0].notes["pairs held out for evaluation"] = len(eval_groups or ()) if args.eval_set_path is None else 0
-    show_reports(args, reports)
-    if len(train_groups) == 0:
+def load_pairs(args: ScriptArguments, tokenizer) -> PreparedPairs:
+    """Training and evaluation pairs; their counts go to the screen and into the output folder."""
+    pairs = prepare_pairs(
+        args.train_set_path,
+        args.eval_set_path,
+        tokenizer,
+        TokenizeOptions(args.max_length, args.overlong, args.loss_margin),
+        eval_size=args.eval_size,
+        seed=args.seed,
+        num_proc=args.num_proc or min(16, os.cpu_count()),
+    )
+    if args.process_index == 0:
+        show_reports(pairs.reports, None if args.preflight_only else Path(args.output_path) / DATA_REPORT)
+    if not len(pairs.train):
         raise UserError(f"--train_set_path {args.train_set_path}: no pair is left to train on; see the table above")
-    return train_groups, eval_groups, conversations
-
-
-def has_conversations(rows: Dataset) -> bool:
-    columns = rows.with_format("arrow").select_columns(["is_text", "reason"])[:]
-    return pc.any(pc.and_(pc.equal(columns["reason"], ""), pc.invert(columns["is_text"]))).as_py()
-
-
-def show_reports(args: ScriptArguments, reports: list[DataReport]) -> None:
-    """The counts on the screen and in data_report.json."""
-    if args.process_index != 0:
-        return
-    for report in reports:
-        print(report.table(), flush=True)
-        if report.share_dropped > LOUD_SHARE_DROPPED:
-            logger.warning(
-                "!!! %s: %.1f%% of the rows were dropped; the table above says why !!!",
-                report.name,
-                100 * report.share_dropped,
-            )
-    if not args.preflight_only:
-        path = Path(args.output_path) / DATA_REPORT
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({report.name: report.to_dict() for report in reports}, indent=2, ensure_ascii=False))
+    return pairs
 
 
 def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
@@ -512,11 +452,8 @@ def set_up_logging(args: ScriptArguments) -> None:
 def main() -> None:
     # Arguments
     args, given = parse_script_arguments(ScriptArguments)
-    args.num_proc = args.num_proc or min(16, torch.multiprocessing.cpu_count())
     set_up_logging(args)
     checkpoint = prepare_output_folder(args)
-    if "wandb" in args.report_to:
-        prepare_wandb(args.output_path)
     set_seed(args.seed)
 
     # Tokenizer and configuration: small, and most mistakes show here
@@ -530,8 +467,10 @@ def main() -> None:
 
     # Data
     with args.main_process_first(desc="reading and tokenising"):
-        train_groups, eval_groups, conversations = load_pairs(args, tokenizer)
-    preflight = run_preflight(train_groups, tokenizer, config, max_length=args.max_length, conversations=conversations)
+        pairs = load_pairs(args, tokenizer)
+    preflight = run_preflight(
+        pairs.train, tokenizer, config, max_length=args.max_length, conversations=pairs.conversations
+    )
     if args.process_index == 0:
         print(preflight.table, flush=True)
     preflight.raise_for_problems()
@@ -550,29 +489,28 @@ def main() -> None:
     )
 
     # Training
-    if eval_groups is None:
+    if "wandb" in args.report_to:
+        prepare_wandb(args.output_path)
+    if pairs.evaluation is None:
         args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
     trainer = RewardTrainer(
         args=args,
         model=model,
         processing_class=tokenizer,
-        train_dataset=train_groups,
-        eval_dataset=eval_groups,
+        train_dataset=pairs.train,
+        eval_dataset=pairs.evaluation,
         collator=MicroBatchCollator(batching, tokenizer.pad_token_id),
     )
+    num_pairs, num_steps = len(pairs.train), math.ceil(len(pairs.train) / args.pairs_per_step)
     logger.info(
-        "Training: %s pairs, %d a step, about %d steps an epoch; %s batches of at most %s tokens.",
-        f"{len(train_groups):,}",
-        args.pairs_per_step,
-        math.ceil(len(train_groups) / args.pairs_per_step),
-        batching,
-        f"{args.max_tokens:,}",
+        f"Training: {num_pairs:,} pairs, {args.pairs_per_step} a step, {num_steps:,} steps an epoch; {batching} "
+        f"batches of at most {args.max_tokens:,} tokens."
     )
     if checkpoint is None and args.overwrite_output_dir:
         # Not before everything that can be refused has passed, and all processes have read the model.
         trainer.accelerator.wait_for_everyone()
         if args.process_index == 0:
-            remove_earlier_run(Path(args.output_path))
+            remove_earlier_run(args.output_path)
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # Result

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -152,7 +153,7 @@ def load_ours(folder: Path, name: str, steps: int):
     tokenizer = load_tokenizer(model_name)
     model = load_reward_model(model_name, load_config(model_name), tokenizer, attn_implementation=rm.SHARED_PREFIX)
     started = time.perf_counter()
-    groups, _, _ = rm.load_pairs(args, tokenizer)
+    groups = rm.load_pairs(args, tokenizer).train
     prepared = time.perf_counter() - started
     trainer = rm.RewardTrainer(
         args=args,
@@ -209,6 +210,7 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
     parser.add_argument("--kinds", nargs="+", default=["ours", "plain", "trl"], choices=list(RUNS))
     parser.add_argument("--steps", type=int, help="fewer steps, for a quick look")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each kind, in turn; the medians are compared")
     parser.add_argument("--output", type=Path, help="write the figures here as JSON")
     options = parser.parse_args()
     results = {}
@@ -217,12 +219,16 @@ def main() -> None:
         prepare(folder, options.qa, options.hh)
         for name in options.workloads:
             steps = options.steps or WORKLOADS[name]["pairs"] // PAIRS_PER_STEP
-            for kind in options.kinds:
-                results[f"{name}/{kind}"] = figures = measure(folder, kind, name, steps)
-                print(f"{name:<4} {kind:<6} {json.dumps({k: round(v, 3) for k, v in figures.items()})}", flush=True)
+            seconds: dict[str, list[float]] = {kind: [] for kind in options.kinds}
+            for _ in range(options.repeats):  # in turn, since a machine's speed drifts
+                for kind in options.kinds:
+                    figures = measure(folder, kind, name, steps)
+                    seconds[kind].append(figures["train_s"])
+                    print(f"{name:<4} {kind:<6} {json.dumps({k: round(v, 3) for k, v in figures.items()})}", flush=True)
+            results[name] = seconds
             if {"ours", "trl"} <= set(options.kinds):
-                ratio = results[f"{name}/trl"]["train_s"] / results[f"{name}/ours"]["train_s"]
-                print(f"{name:<4} ours is {ratio:.2f} times faster than TRL", flush=True)
+                ratio = statistics.median(seconds["trl"]) / statistics.median(seconds["ours"])
+                print(f"{name:<4} ours is {ratio:.2f} times faster than TRL (medians)", flush=True)
     packages = {name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {packages}")
     if options.output:

@@ -104,6 +104,7 @@ class ScoredTokens:
     """
 
     positions: torch.Tensor | None = None
+    in_feed_forward: torch.Tensor | None = None
     row_length: int = 0
 
 

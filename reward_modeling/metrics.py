@@ -32,9 +32,14 @@ class PairSums:
         self.on_device[REWARD_SQUARED] += rewards.square().sum()
 
     def count_step(self, step: dict) -> None:
-        """Tokens that this process computed, and those that one unpadded row per answer would have had."""
-        self.num_tokens += sum(batch["num_tokens"] for batch in step["micro_batches"])
-        self.row_tokens += sum(batch["row_tokens"] for batch in step["micro_batches"])
+        """Tokens that this process computed, and those that one unpadded row per answer would have had.
+
+        Micro-batches that only fill up a process have no such rows, and are left out.
+        """
+        for batch in step["micro_batches"]:
+            if batch["row_tokens"]:
+                self.num_tokens += batch["num_tokens"]
+                self.row_tokens += batch["row_tokens"]
 
     def drain(self, accelerator: Accelerator, seconds: float) -> dict[str, float]:
         """Figures over all processes since the last call; everything starts from zero again."""

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import logging as transformers_logging
 
 from reward_modeling.attention import SHARED_PREFIX, packed_row_mask, scatter_tokens
 from reward_modeling.errors import UserError
@@ -81,17 +82,18 @@ class RewardModelMixin:
 
     def _gather_scored_tokens(self, _module: nn.Module, inputs: tuple) -> tuple | None:
         scored = self.scored_tokens
-        if scored.positions is None:
+        # Taken at once: a recomputation may stop right after this, and nothing may be left for another forward.
+        scored.in_feed_forward, scored.positions = scored.positions, None
+        if scored.in_feed_forward is None:
             return None
         scored.row_length = inputs[0].shape[1]
-        return (inputs[0].index_select(1, scored.positions), *inputs[1:])
+        return (inputs[0].index_select(1, scored.in_feed_forward), *inputs[1:])
 
     def _scatter_scored_tokens(self, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
         scored = self.scored_tokens
-        if scored.positions is None:
+        if scored.in_feed_forward is None:
             return None
-        positions, scored.positions = scored.positions, None
-        return scatter_tokens(output, positions, scored.row_length)
+        return scatter_tokens(output, scored.in_feed_forward, scored.row_length)
 
     def forward(
         self,
@@ -205,30 +207,14 @@ def load_reward_model(
     Raises:
         UserError: the checkpoint lacks weights other than the head's, or cannot be read.
     """
-    model_class = reward_model_class(type(config)) or AutoModelForSequenceClassification
-    try:
-        model, info = model_class.from_pretrained(
-            model_name,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
-        )
-    except SafetensorError as error:
-        raise UserError(
-            f"--model_name {model_name}: expected whole safetensors files, found a broken one ({error}). "
-            "Download or save the model again."
-        ) from error
-    except OSError as error:
-        raise not_found(model_name, "readable weights", error) from error
-    except (ImportError, ValueError) as error:
-        raise UserError(
-            f"--model_name {model_name}: {config.model_type} cannot be loaded "
-            f"with --attn_implementation {attn_implementation} ({first_line(error)}). Pass eager or sdpa."
-        ) from error
+    model, info = _read_weights(
+        model_name,
+        config,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"], key=lambda key: key[0])
         raise UserError(
@@ -253,6 +239,32 @@ def load_reward_model(
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def _read_weights(model_name: str, config: PreTrainedConfig, **options) -> tuple[PreTrainedModel, dict]:
+    """`from_pretrained` with its failures in our words; the second value says what was missing."""
+    model_class = reward_model_class(type(config)) or AutoModelForSequenceClassification
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what is missing is told in a line of ours instead of a table
+    try:
+        # other shapes are refused by load_reward_model, by name
+        return model_class.from_pretrained(
+            model_name, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except SafetensorError as error:
+        raise UserError(
+            f"--model_name {model_name}: expected whole safetensors files, found a broken one ({error}). "
+            "Download or save the model again."
+        ) from error
+    except OSError as error:
+        raise not_found(model_name, "readable weights", error) from error
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"--model_name {model_name}: {config.model_type} cannot be loaded "
+            f"with --attn_implementation {options['attn_implementation']} ({first_line(error)}). Pass eager or sdpa."
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def context_length(config: PreTrainedConfig) -> int | None:

@@ -134,7 +134,7 @@ def show_pair(group: dict, tokenizer: PreTrainedTokenizerBase) -> str:
         ids = group["completion_ids"][group[f"{side}_index"][0]]
         position = len(prefix) + len(ids) - 1
         lines.append(f"  {side:<11} {_shown(ids[:SHOWN_TOKENS], tokenizer)} ... {_shown(ids[-4:], tokenizer)}")
-        scored = tokenizer.convert_ids_to_tokens((prefix + ids)[-1])
+        scored = tokenizer.decode([(prefix + ids)[-1]])
         lines.append(f"  {'':<11} {len(ids)} tokens; the reward is read at token {position}, {scored!r}")
     return "\n".join(lines)
 

@@ -122,7 +122,7 @@ def test_the_table_shows_where_the_answers_part_and_the_scored_token(gemma):
     for line, side, completion, length in zip(
         lines[4::2], ("chosen", "rejected"), group["completion_ids"], lengths, strict=True
     ):
-        assert line.strip() == f"{len(completion)} tokens; the reward is read at token {length - 1}, 'Ċ'"
+        assert line.strip() == f"{len(completion)} tokens; the reward is read at token {length - 1}, '\\n'"
         assert lines[lines.index(line) - 1 if side == "chosen" else 5].startswith(f"  {side}")
         assert "<end_of_turn>\\n'" in lines[3 if side == "chosen" else 5]
 

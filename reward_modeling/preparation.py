@@ -1,0 +1,100 @@
+"""From paths to groups of tokens, for training and for evaluation, with the report of what was kept."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from reward_modeling.data import load_preference_dataset, split_by_prompt
+from reward_modeling.data_report import DataReport, report_rows
+from reward_modeling.errors import UserError
+from reward_modeling.grouping import TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.loader import PreferenceGroups
+from reward_modeling.preflight import no_chat_template
+
+logger = logging.getLogger(__name__)
+
+LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
+
+
+@dataclass
+class PreparedPairs:
+    """What a run trains on, what it is evaluated on (or None), and the count of every row."""
+
+    train: PreferenceGroups
+    evaluation: PreferenceGroups | None
+    reports: list[DataReport]
+    conversations: bool
+
+
+def prepare_pairs(
+    train_set_path: str,
+    eval_set_path: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    options: TokenizeOptions,
+    *,
+    eval_size: int,
+    seed: int,
+    num_proc: int,
+) -> PreparedPairs:
+    """Read, check, hold out by prompt where there is no evaluation set, tokenise and group.
+
+    Raises:
+        UserError: unreadable data, no usable row, conversations for a tokenizer without a chat template.
+    """
+    rows = _load("--train_set_path", train_set_path, num_proc)
+    report = report_rows("train", rows)
+    if report.kept == 0:
+        raise UserError(f"--train_set_path {train_set_path}: no row is left to train on.\n{report.table()}")
+    if eval_set_path is None:
+        train_rows, eval_rows = split_by_prompt(rows, eval_size, seed)
+        reports = [report]
+    else:
+        train_rows, eval_rows = rows, _load("--eval_set_path", eval_set_path, num_proc)
+        reports = [report, report_rows("eval", eval_rows)]
+    conversations = has_conversations(rows)
+    if conversations and tokenizer.chat_template is None:
+        raise UserError(no_chat_template(tokenizer))
+
+    train = tokenize_and_group(train_rows, tokenizer, options, num_proc)
+    report_groups(reports[0], train)
+    train_groups = PreferenceGroups(train)
+    eval_groups = None
+    if len(eval_rows):
+        evaluation = tokenize_and_group(eval_rows, tokenizer, options, num_proc)
+        report_groups(reports[-1], evaluation)
+        eval_groups = PreferenceGroups(evaluation)
+    report.notes["prompts"] = int((train_groups.sizes.pairs_per_group > 0).sum())
+    if eval_set_path is None:
+        report.notes["pairs held out for evaluation"] = len(eval_groups) if eval_groups is not None else 0
+    return PreparedPairs(train_groups, eval_groups or None, reports, conversations)  # None too if no pair is left
+
+
+def _load(flag: str, path: str, num_proc: int) -> Dataset:
+    try:
+        return load_preference_dataset(path, num_proc=num_proc)
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from error
+
+
+def has_conversations(rows: Dataset) -> bool:
+    """Whether any kept row is made of messages rather than of plain texts."""
+    columns = rows.with_format("arrow").select_columns(["is_text", "reason"])[:]
+    return pc.any(pc.and_(pc.equal(columns["reason"], ""), pc.invert(columns["is_text"]))).as_py()
+
+
+def show_reports(reports: list[DataReport], json_path: Path | None) -> None:
+    """The counts on the screen, and as JSON where a path is given."""
+    for report in reports:
+        print(report.table(), flush=True)
+        if report.share_dropped > LOUD_SHARE_DROPPED:
+            share = 100 * report.share_dropped
+            logger.warning("!!! %s: %.1f%% of the rows were dropped; the table above says why !!!", report.name, share)
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        content = {report.name: report.to_dict() for report in reports}
+        json_path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
