@@ -28,7 +28,7 @@ from reward_modeling.errors import UserError, run_script
 from reward_modeling.grouping import TokenizeOptions
 from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
 from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
-from reward_modeling.metrics import PairSums, evaluation_metrics
+from reward_modeling.metrics import EVALUATION_METRICS, PairSums, evaluation_metrics
 from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
 from reward_modeling.output_folder import (
     DATA_REPORT,
@@ -187,7 +187,9 @@ class ScriptArguments(TrainingArguments):
         if self.eval_every_steps:
             self.eval_strategy, self.eval_steps = "steps", self.eval_every_steps
         if self.bf16 is None:
-            self.bf16 = not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            self.bf16 = (
+                not self.fp16 and not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            )
         if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
             self.activation_checkpointing = self.gradient_checkpointing
         # A step is one batch of the data loader, which cuts it into forward passes: the Trainer accumulates nothing.
@@ -214,14 +216,29 @@ class ScriptArguments(TrainingArguments):
         for name in (*at_least_one, "max_length", "num_proc", "save_every_steps", "eval_every_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "center_rewards_coefficient"):
-            if getattr(self, name) < 0:
+        for name in ("learning_rate", "weight_decay", "center_rewards_coefficient"):
+            if not 0 <= getattr(self, name) < math.inf:
                 problems.append(f"--{name}: expected 0 or more, found {getattr(self, name)}")
         trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
         for tracker in trackers:
             if tracker not in ("none", "all", *INTEGRATION_TO_CALLBACK):
                 known = ", ".join(INTEGRATION_TO_CALLBACK)
                 problems.append(f"--report_to: expected none, all or some of {known}, found {tracker!r}")
+        for name in ("seed", "data_seed"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 2**32:
+                problems.append(f"--{name}: expected 0 to {2**32 - 1}, found {getattr(self, name)}")
+        if self.max_steps != -1 and self.max_steps < 1:
+            problems.append(f"--max_steps: expected at least 1, or -1 for whole epochs, found {self.max_steps}")
+        if self.max_steps == -1 and not self.num_train_epochs > 0:
+            problems.append(f"--num_train_epochs: expected more than 0, found {self.num_train_epochs}")
+        metric = (self.metric_for_best_model or "").removeprefix("eval_")
+        if metric and metric not in EVALUATION_METRICS:
+            known = ", ".join(EVALUATION_METRICS)
+            problems.append(f"--metric_for_best_model: expected one of {known}, found {self.metric_for_best_model!r}")
+        if self.save_strategy == "best" and not metric:
+            problems.append("--save_strategy best: expected --metric_for_best_model too, accuracy or loss")
+        if str(self.include_num_input_tokens_seen).lower() not in ("false", "no"):
+            problems.append("--include_num_input_tokens_seen: tokens_per_second and tokens_saved are logged instead")
         if self.eval_size < 0:
             problems.append(f"--eval_size: expected 0 or more rows, found {self.eval_size}")
         if not 0 <= self.label_smoothing < 0.5:
@@ -390,7 +407,8 @@ def prepare_output_folder(args: ScriptArguments) -> str | None:
         return None
     check_output_folder(args.output_path)
     checkpoint = checkpoint_to_resume(args.output_path, args.resume_from_checkpoint)
-    if checkpoint is None and not args.overwrite_output_dir:
+    own = checkpoint is not None and Path(checkpoint).resolve().parent == Path(args.output_path).resolve()
+    if not own and not args.overwrite_output_dir:
         check_nothing_is_lost(args.output_path)
     return checkpoint
 

@@ -7,7 +7,7 @@ Accepted rows (`margin`, `chosen_score`, `rejected_score` and `source` may be ad
 
 | form               | prompt              | chosen, rejected                                             |
 |--------------------|---------------------|--------------------------------------------------------------|
-| full conversations | (ignored)           | message lists; equal but for the last, the assistant's       |
+| full conversations | none, or part of it | message lists; equal but for the last, the assistant's       |
 | explicit prompt    | text or messages    | the completions alone: texts, or lists of assistant messages |
 | plain texts        | none                | texts, scored as they are                                    |
 
@@ -26,8 +26,9 @@ from datasets import Dataset, Features, Value
 
 from reward_modeling import loading
 
-CACHE_VERSION = 1  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 2  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32
 
 STANDARD_FEATURES = Features(
     {
@@ -148,7 +149,7 @@ def _checked(row: object) -> dict[str, object]:
     numbers = {name: _number(row.get(name)) for name in ("margin", "chosen_score", "rejected_score")}
     is_text = isinstance(chosen, str) and prompt is None
     texts = _check_texts(chosen, rejected) if is_text else _check_conversations(prompt, chosen, rejected)
-    if any(number is not None and not math.isfinite(number) for number in numbers.values()):
+    if any(number is not None and not abs(number) <= FLOAT32_MAX for number in numbers.values()):
         raise _Dropped(DropReason.NAN_MARGIN)
     source = row.get("source")
     fields = {
@@ -174,9 +175,13 @@ def _check_conversations(prompt: object, chosen: object, rejected: object) -> di
     chosen, rejected = _messages(chosen, "assistant"), _messages(rejected, "assistant")
     if not chosen or not rejected or _is_blank(chosen[-1]) or _is_blank(rejected[-1]):
         raise _Dropped(DropReason.EMPTY_REPLY)
-    # Without a prompt, or with turns of the user's in them, chosen and rejected are whole conversations:
-    # UltraFeedback-binarized has those *and* a prompt string.
-    if prompt is None or any(message["role"] in ("user", "system") for message in (*chosen, *rejected)):
+    if any(message["role"] in ("user", "system") for message in (*chosen, *rejected)):
+        # UltraFeedback-binarized has whole conversations *and* a prompt; elsewhere the prompt stands before them.
+        whole = all(_holds_prompt(messages, prompt, chosen_prompt) for messages in (chosen, rejected))
+        before = [] if whole else chosen_prompt
+        chosen_prompt, rejected_prompt = [*before, *chosen[:-1]], [*before, *rejected[:-1]]
+        chosen, rejected = chosen[-1:], rejected[-1:]
+    elif prompt is None:
         chosen_prompt, rejected_prompt = chosen[:-1], rejected[:-1]
         chosen, rejected = chosen[-1:], rejected[-1:]
     if chosen_prompt != rejected_prompt:
@@ -186,6 +191,18 @@ def _check_conversations(prompt: object, chosen: object, rejected: object) -> di
     if chosen == rejected:
         raise _Dropped(DropReason.IDENTICAL_TEXT)
     return {"prompt": _to_json(chosen_prompt), "chosen": _to_json(chosen), "rejected": _to_json(rejected)}
+
+
+def _holds_prompt(messages: list[Message], prompt: object, prompt_messages: list[Message]) -> bool:
+    """Whether a conversation with turns of the user's already has the prompt in it.
+
+    A message list has to be found in it; of a prompt that is a text, the row may hold another rendering, so there a
+    conversation that begins with a user or system turn is taken as whole.
+    """
+    if isinstance(prompt, str):
+        return messages[0]["role"] in ("user", "system")
+    length = len(prompt_messages)
+    return any(messages[start : start + length] == prompt_messages for start in range(len(messages) - length + 1))
 
 
 def _messages(value: object, role: str) -> list[Message]:
@@ -235,10 +252,15 @@ def _prompt_key(fields: dict[str, object]) -> int:
     try:
         pair = f"{chosen}\0{rejected}".encode()
         (fields["source"] or "").encode()
-        unit = pair if fields["is_text"] else prompt.encode()
+        unit = pair if fields["is_text"] else _without_outer_space(prompt).encode()
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
         raise _Dropped(DropReason.WRONG_TYPE) from None
     return int.from_bytes(blake2b(unit).digest()[:8], "little", signed=True)
+
+
+def _without_outer_space(prompt: str) -> str:
+    """Templates trim messages: prompts that differ in that alone must not stand on both sides of a split."""
+    return _to_json([{**message, "content": message["content"].strip()} for message in json.loads(prompt)])
 
 
 def _excerpt(row: object) -> str:

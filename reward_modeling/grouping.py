@@ -19,8 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.data import DropReason
 from reward_modeling.data_report import DataReport
 
-CACHE_VERSION = 1  # to be raised when what is written below changes
+CACHE_VERSION = 2  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
+PROBE_ANSWER = "\u00a4"  # a sign that no answer begins with
 ROWS_PER_WORKER = 2000  # a worker process costs about as much as tokenising this many rows
 
 GROUP_FEATURES = Features(
@@ -200,10 +201,11 @@ def _build_group(
         else:
             kept.append(row)
             seen.add(pair)
-    # Tokens that all these rows share. It is found before anything is cut, so it does not depend on max_length.
-    prefix_length = _common_prefix_length(_distinct_ids(kept, completions))
     kept_bos = 1 if tokenizer.bos_token_id is not None and _starts_with(kept, completions, tokenizer) else 0
-    kept = _drop_too_long(kept, completions, prefix_length, kept_bos, options, drop)
+    longest = max((len(ids) for ids in _distinct_ids(kept, completions)), default=0)
+    if longest > options.max_length:
+        prompt_length = _prompt_length(group[0], _distinct_ids(kept, completions), tokenizer)
+        kept = _drop_too_long(kept, completions, prompt_length, kept_bos, options, drop)
     sequences = _distinct_ids(kept, completions)
     cut = max([0] + [len(ids) - options.max_length for ids in sequences])
     record["truncated_pairs"] = len(kept) if cut else 0
@@ -218,15 +220,30 @@ def _starts_with(rows: list[dict], completions: dict[str, _Completion], tokenize
     return all(completions[row["chosen"]].ids[:1] == [tokenizer.bos_token_id] for row in rows)
 
 
+def _prompt_length(row: dict, sequences: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the prompt, the header of the answer included: what all answers share with one more, unlike them all.
+
+    Plain texts name no prompt: there it is what the two texts share.
+    """
+    if not row["is_text"]:
+        probe = _render(
+            json.loads(row["prompt"]), json.dumps([{"role": "assistant", "content": PROBE_ANSWER}]), tokenizer
+        )
+        _tokenize_completions([probe], tokenizer)
+        sequences = [*sequences, probe.ids]
+    return _common_prefix_length(sequences)
+
+
 def _drop_too_long(
-    rows: list[dict], completions: dict[str, _Completion], prefix_length: int, kept_bos: int, options, drop
+    rows: list[dict], completions: dict[str, _Completion], prompt_length: int, kept_bos: int, options, drop
 ) -> list[dict]:
+    """The rows that fit once the prompt is cut; what is not prompt is never cut."""
     kept = []
     for row in rows:
         longest = max(len(completions[row[side]].ids) for side in ("chosen", "rejected"))
         if longest <= options.max_length:
             kept.append(row)
-        elif longest - prefix_length + kept_bos > options.max_length:
+        elif longest - prompt_length + kept_bos > options.max_length:
             drop(row, DropReason.COMPLETION_TOO_LONG)
         elif options.overlong == "drop":
             drop(row, DropReason.OVERLONG)

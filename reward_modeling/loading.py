@@ -173,7 +173,10 @@ def find_source(path: str, default_split: str, num_proc: int | None = None) -> S
 
 def _find_local(path: str, local: Path, split: str | None, default_split: str) -> Source:
     if local.is_dir() and (local / "dataset_dict.json").is_file():
-        splits = json.loads((local / "dataset_dict.json").read_text())["splits"]
+        try:
+            splits = json.loads((local / "dataset_dict.json").read_text())["splits"]
+        except (*FILE_ERRORS, KeyError, TypeError) as error:
+            raise broken_file(path, error) from error
         return _open_saved(path, local / _chosen_split(path, split or default_split, splits))
     if split is not None:
         raise UserError(
@@ -222,7 +225,7 @@ def _open_saved(shown: str, folder: Path) -> Source:
         if not json.loads((folder / "state.json").read_text())["_data_files"]:  # load_from_disk fails on it
             raise _empty(shown)
         table = datasets.load_from_disk(str(folder))
-    except FILE_ERRORS as error:
+    except (*FILE_ERRORS, KeyError, TypeError) as error:
         raise broken_file(shown, error) from error
     return _table_source(shown, table)
 

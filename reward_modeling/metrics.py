@@ -11,6 +11,10 @@ from reward_modeling.losses import bradley_terry_loss
 PAIRS, CORRECT, MARGIN, REWARD, REWARD_SQUARED = range(5)
 
 
+# What an evaluation gives, and --metric_for_best_model may name.
+EVALUATION_METRICS = ("loss", "accuracy", "margin", "reward_mean", "reward_std", "pairs")
+
+
 class PairSums:
     """Sums over the pairs since the last log. Adding to them never waits for the device."""
 

@@ -147,12 +147,16 @@ def reward_model_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedM
     return type(base.__name__, (RewardModelMixin, base), {"__module__": base.__module__})
 
 
+# Attention with sinks, or functions of their own that take no keyword arguments (transformers 5.23).
+OTHER_ATTENTION = {"gpt_oss", "nemotron", "doge"}
+
+
 def why_not_packed(config: PreTrainedConfig) -> str | None:
     """The reason why this model cannot take packed rows, or None if it can."""
     model_class = reward_model_class(type(config))
     if model_class is None:
         return f"{config.model_type} is not a causal decoder with transformers' generic sequence classification"
-    if not model_class._supports_attention_backend:
+    if not model_class._supports_attention_backend or config.model_type in OTHER_ATTENTION:
         return f"{config.model_type} does not take its attention from transformers' AttentionInterface"
     text_config = config.get_text_config()
     other = set(getattr(text_config, "layer_types", None) or ()) - SHAREABLE_LAYER_TYPES

@@ -5,8 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from reward_modeling.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +49,7 @@ def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
     if resume is None or resume.lower() == "false":
         return None
     if resume.lower() == "true":
-        newest = get_last_checkpoint(output_path) if Path(output_path).is_dir() else None
+        newest = _newest_checkpoint(Path(output_path))
         if newest is None:
             logger.warning("Resume: no checkpoint in %s, so training starts afresh.", output_path)
         return newest
@@ -61,6 +59,18 @@ def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
             "trainer_state.json, found neither. To start from a model's weights pass it as --model_name."
         )
     return resume
+
+
+def _newest_checkpoint(output: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the Trainer's state is written last."""
+    numbered = [
+        (int(path.name.split("-")[1]), path) for path in output.glob("checkpoint-*") if path.name[11:].isdigit()
+    ]
+    for _, path in sorted(numbered, reverse=True):
+        if (path / "trainer_state.json").is_file():
+            return str(path)
+        logger.warning("Resume: %s is incomplete and passed over.", path)
+    return None
 
 
 def remove_earlier_run(output_path: str) -> None:

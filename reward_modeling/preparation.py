@@ -56,7 +56,9 @@ def prepare_pairs(
     else:
         train_rows, eval_rows = rows, _load("--eval_set_path", eval_set_path, num_proc)
         reports = [report, report_rows("eval", eval_rows)]
-    conversations = has_conversations(rows)
+    if options.margin == "scores":
+        _check_scores(rows, report)
+    conversations = has_conversations(rows) or has_conversations(eval_rows)
     if conversations and tokenizer.chat_template is None:
         raise UserError(no_chat_template(tokenizer))
 
@@ -71,7 +73,35 @@ def prepare_pairs(
     report.notes["prompts"] = int((train_groups.sizes.pairs_per_group > 0).sum())
     if eval_set_path is None:
         report.notes["pairs held out for evaluation"] = len(eval_groups) if eval_groups is not None else 0
+    else:
+        if not eval_groups:
+            raise UserError(f"--eval_set_path {eval_set_path}: no row is left to evaluate on.\n{reports[1].table()}")
+        _report_overlap(train_rows, eval_rows, reports[1])
     return PreparedPairs(train_groups, eval_groups or None, reports, conversations)  # None too if no pair is left
+
+
+def _check_scores(rows: Dataset, report: DataReport) -> None:
+    """Without scores a margin of scores would be zero, and say nothing."""
+    columns = rows.with_format("arrow").select_columns(["chosen_score", "rejected_score", "reason"])[:]
+    both = pc.and_(pc.is_valid(columns["chosen_score"]), pc.is_valid(columns["rejected_score"]))
+    without = pc.sum(pc.and_(pc.equal(columns["reason"], ""), pc.invert(both))).as_py() or 0
+    if without == report.kept:
+        raise UserError(
+            "--loss_margin scores: expected the columns chosen_score and rejected_score, found no row with both. "
+            "Pass --loss_margin none, or data that has them."
+        )
+    if without:
+        report.notes["rows without scores, whose margin is 0"] = without
+
+
+def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:
+    """Say how many evaluation rows have a prompt that is trained on."""
+    keys = [rows.with_format("arrow").select_columns(["prompt_key", "reason"])[:] for rows in (train_rows, eval_rows)]
+    train_keys, eval_keys = (table.filter(pc.equal(table["reason"], ""))["prompt_key"] for table in keys)
+    shared = pc.sum(pc.is_in(eval_keys, value_set=train_keys.combine_chunks())).as_py() or 0
+    if shared:
+        report.notes["rows whose prompt is also trained on"] = shared
+        logger.warning("!!! %d evaluation rows have prompts of the training set: expect figures too good !!!", shared)
 
 
 def _load(flag: str, path: str, num_proc: int) -> Dataset:

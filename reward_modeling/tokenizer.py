@@ -36,7 +36,7 @@ def load_tokenizer(
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_name, revision=revision, trust_remote_code=trust_remote_code)
-    except HUB_ERRORS as error:
+    except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
         raise not_found(model_name, "a tokenizer", error) from error
     if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
         # transformers makes an empty tokenizer of the model's type where a folder has none
