@@ -16,7 +16,7 @@ from datasets import Dataset, Features, List, Value
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.data import DropReason
+from reward_modeling.data import DropReason, read_column
 from reward_modeling.data_report import DataReport
 
 CACHE_VERSION = 2  # to be raised when what is written below changes
@@ -91,9 +91,8 @@ def _group_order(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
     Groups stand in the order in which their prompts first appear, so that reading them is nearly sequential.
     """
-    columns = rows.with_format("arrow").select_columns(["prompt_key", "reason"])[:]
-    kept = np.flatnonzero(pc.equal(columns["reason"], "").to_numpy())
-    keys = columns["prompt_key"].to_numpy()[kept]
+    kept = np.flatnonzero(pc.equal(read_column(rows, "reason"), "").to_numpy())
+    keys = read_column(rows, "prompt_key").to_numpy()[kept]
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     group = np.argsort(np.argsort(first))[inverse]
     order = np.argsort(group, kind="stable")

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.data import load_preference_dataset, split_by_prompt
+from reward_modeling.data import load_preference_dataset, read_column, split_by_prompt
 from reward_modeling.data_report import DataReport, report_rows
 from reward_modeling.errors import UserError
 from reward_modeling.grouping import TokenizeOptions, report_groups, tokenize_and_group
@@ -82,9 +82,8 @@ def prepare_pairs(
 
 def _check_scores(rows: Dataset, report: DataReport) -> None:
     """Without scores a margin of scores would be zero, and say nothing."""
-    columns = rows.with_format("arrow").select_columns(["chosen_score", "rejected_score", "reason"])[:]
-    both = pc.and_(pc.is_valid(columns["chosen_score"]), pc.is_valid(columns["rejected_score"]))
-    without = pc.sum(pc.and_(pc.equal(columns["reason"], ""), pc.invert(both))).as_py() or 0
+    both = pc.and_(pc.is_valid(read_column(rows, "chosen_score")), pc.is_valid(read_column(rows, "rejected_score")))
+    without = pc.sum(pc.and_(pc.equal(read_column(rows, "reason"), ""), pc.invert(both))).as_py() or 0
     if without == report.kept:
         raise UserError(
             "--loss_margin scores: expected the columns chosen_score and rejected_score, found no row with both. "
@@ -96,8 +95,10 @@ def _check_scores(rows: Dataset, report: DataReport) -> None:
 
 def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:
     """Say how many evaluation rows have a prompt that is trained on."""
-    keys = [rows.with_format("arrow").select_columns(["prompt_key", "reason"])[:] for rows in (train_rows, eval_rows)]
-    train_keys, eval_keys = (table.filter(pc.equal(table["reason"], ""))["prompt_key"] for table in keys)
+    train_keys, eval_keys = (
+        read_column(rows, "prompt_key").filter(pc.equal(read_column(rows, "reason"), ""))
+        for rows in (train_rows, eval_rows)
+    )
     shared = pc.sum(pc.is_in(eval_keys, value_set=train_keys.combine_chunks())).as_py() or 0
     if shared:
         report.notes["rows whose prompt is also trained on"] = shared
@@ -113,8 +114,8 @@ def _load(flag: str, path: str, num_proc: int) -> Dataset:
 
 def has_conversations(rows: Dataset) -> bool:
     """Whether any kept row is made of messages rather than of plain texts."""
-    columns = rows.with_format("arrow").select_columns(["is_text", "reason"])[:]
-    return pc.any(pc.and_(pc.equal(columns["reason"], ""), pc.invert(columns["is_text"]))).as_py()
+    kept = pc.equal(read_column(rows, "reason"), "")
+    return bool(pc.any(pc.and_(kept, pc.invert(read_column(rows, "is_text")))).as_py())
 
 
 def show_reports(reports: list[DataReport], json_path: Path | None) -> None:

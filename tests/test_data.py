@@ -680,3 +680,49 @@ def test_a_report_refuses_what_cannot_be():
     assert report.dropped == {}
     assert DataReport("none", 0).share_dropped == 0.0
     assert report_rows("none", rows_of([])).table() == "none: 0 rows read, 0 kept (0.0%)"
+
+
+def turns(*contents):
+    """Messages of alternating roles, the user's first."""
+    return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(contents)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ([{"role": "system", "content": "Be brief."}], [{"role": "system", "content": "Be brief."}, *turns("q")]),
+        (turns("earlier", "yes"), [*turns("earlier", "yes"), *turns("q")]),
+        (turns("q"), turns("q")),  # the conversation has it already
+        ("q", turns("q")),
+        ("another rendering of q", turns("q")),
+    ],
+)
+def test_a_prompt_beside_conversations_is_never_lost(prompt, expected):
+    row = {"prompt": prompt, "chosen": turns("q", "good"), "rejected": turns("q", "bad")}
+    standard = data.standardise_row(row, "x:1")
+    assert standard["reason"] == ""
+    assert json.loads(standard["prompt"]) == expected
+
+
+def test_prompts_that_differ_in_outer_space_have_one_key():
+    rows = [{"chosen": turns(q, "good"), "rejected": turns(q, "bad")} for q in ("question", "question ", "questions")]
+    keys = [data.standardise_row(row, "x:1")["prompt_key"] for row in rows]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_margin_beyond_float32_is_not_a_number():
+    row = {"chosen": turns("q", "good"), "rejected": turns("q", "bad"), "margin": 1e39}
+    assert data.standardise_row(row, "x:1")["reason"] == "nan_margin"
+
+
+@pytest.mark.parametrize(("name", "content"), [("dataset_dict.json", "{"), ("state.json", "{}")])
+def test_a_saved_data_set_with_a_broken_index(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match="found a broken one"):
+        data.load_preference_dataset(str(tmp_path))
+
+
+def test_read_column_follows_a_selection():
+    rows = Dataset.from_dict({"number": [10, 11, 12, 13]})
+    assert data.read_column(rows, "number").to_pylist() == [10, 11, 12, 13]
+    assert data.read_column(rows.select([3, 0]).select([1, 0]), "number").to_pylist() == [10, 13]

@@ -296,3 +296,15 @@ def test_two_processes_give_the_groups_of_one(tokenizers, cache, monkeypatch):
     two = tokenize_and_group(rows, tokenizers["gemma"], LONG, num_proc=2).to_list()
     assert two == one
     assert sum(len(group["chosen_index"]) for group in two) == 4200
+
+
+def test_only_the_prompt_is_cut_whatever_the_answers_share(tokenizers):
+    """Answers that begin alike are too long by themselves, alone and beside others."""
+    tokenizer = tokenizers["gemma"]
+    alike = row("Why?", "wait and " * 60 + "good", "wait and " * 60 + "bad")
+    short = row("Why?", "yes", "no")
+    for rows in ([alike], [alike, short]):
+        group = grouped(tokenizer, *rows, options=TokenizeOptions(max_length=64))[0]
+        assert group["dropped_reason"] == ["completion_too_long"]
+        assert group["truncated_pairs"] == 0
+        assert len(pairs(group)) == len(rows) - 1

@@ -496,3 +496,70 @@ def test_second_try_after_a_mistake_needs_no_overwrite(refused, run, flags, gemm
     assert list(contents(Path(flags["output_path"]))) == ["data_report.json"]
     run()
     assert (Path(flags["output_path"]) / "last_checkpoint" / "model.safetensors").is_file()
+
+
+# --- evaluation sets, scores, resume ------------------------------------------------------------------------
+
+
+def write_rows(path: Path, rows: list[dict]) -> str:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_evaluation_rows_with_prompts_of_the_training_set(run, tmp_path, caplog):
+    rows = learnable_preferences(30, seed=0)
+    overlapping = write_rows(tmp_path / "eval.jsonl", rows[:20])
+    run(
+        train_set_path=write_rows(tmp_path / "train.jsonl", rows),
+        eval_set_path=overlapping,
+        max_steps=1,
+        eval_strategy="no",
+    )
+    assert "20 evaluation rows have prompts of the training set" in caplog.text
+    report = json.loads(next(tmp_path.rglob("data_report.json")).read_text())
+    assert report["eval"]["notes"]["rows whose prompt is also trained on"] == 20
+
+
+def test_an_evaluation_set_without_a_usable_row(refused, tmp_path):
+    rows = [row | {"rejected": row["chosen"]} for row in learnable_preferences(5, seed=1)]
+    message = refused(eval_set_path=write_rows(tmp_path / "eval.jsonl", rows))
+    assert "--eval_set_path" in message
+    assert "no row is left to evaluate on" in message
+
+
+def test_a_margin_of_scores_needs_scores(refused):
+    assert "chosen_score and rejected_score" in refused(loss_margin="scores")
+
+
+def test_resume_from_elsewhere_does_not_write_over_another_run(refused, tmp_path):
+    checkpoint = tmp_path / "A" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    other = tmp_path / "B" / "last_checkpoint"
+    other.mkdir(parents=True)
+    message = refused(resume_from_checkpoint=checkpoint, output_path=other.parent)
+    assert "found last_checkpoint in it" in message
+
+
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
+    for number, complete in ((4, True), (9, False)):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+        if complete:
+            (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
+    assert rm.checkpoint_to_resume(str(tmp_path), "true") == str(tmp_path / "checkpoint-4")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("seed", -1),
+        ("data_seed", 2**40),
+        ("learning_rate", "nan"),
+        ("weight_decay", -1),
+        ("max_steps", 0),
+        ("metric_for_best_model", "nope"),
+        ("save_strategy", "best"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_at_once(refused, flag, value):
+    assert f"--{flag}" in refused(**{flag: value})
