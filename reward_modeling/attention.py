@@ -14,6 +14,8 @@ comes to it as the keyword argument `packed_layout` of the model's forward. With
 attention, with transformers' own mask, so that the same model also takes ordinary padded batches.
 """
 
+import importlib.util
+
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -23,6 +25,7 @@ from transformers.masking_utils import sdpa_mask
 from reward_modeling.layout import PackedLayout, VariableLength
 
 SHARED_PREFIX = "shared_prefix"
+HAS_FLASH_ATTN = importlib.util.find_spec("flash_attn") is not None
 
 # Arguments that change the result and that no backend here computes: attention sinks, position biases, caches.
 UNSUPPORTED_ARGUMENTS = ("s_aux", "position_bias", "cache")
@@ -167,7 +170,7 @@ def _torch_varlen(query, key, value, lengths: VariableLength, scaling, window, _
 
 
 def _flash_attn_varlen(query, key, value, lengths: VariableLength, scaling, window, softcap) -> torch.Tensor:
-    from flash_attn import flash_attn_varlen_func  # a GPU extra, checked for before training
+    from flash_attn import flash_attn_varlen_func  # a GPU extra, see HAS_FLASH_ATTN
 
     return flash_attn_varlen_func(
         query,
@@ -208,7 +211,8 @@ def shared_prefix_attention(
         return _plain_attention(module, query, key, value, attention_mask, scaling, dropout, softcap, **kwargs)
     scored_only = packed_layout.last_layer is not None and module.layer_idx == packed_layout.last_layer
     options = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+    has_kernel = softcap is None or HAS_FLASH_ATTN  # torch's own kernel has no soft cap: span by span is as exact
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and has_kernel:
         if dropout:
             raise ValueError("attention dropout has no variable-length kernel: set attention_dropout to 0")
         output = attention_variable_length(query, key, value, packed_layout, scored_only=scored_only, **options)

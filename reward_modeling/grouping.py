@@ -310,4 +310,5 @@ def report_groups(report: DataReport, groups: Dataset) -> None:
         first.setdefault(reason, (place, excerpt))
     for reason, count in counts.items():
         report.add(reason, count, *first[reason])
-    report.notes["pairs whose prompt was cut to max_length"] = int(columns["truncated_pairs"].to_numpy().sum())
+    note = "pairs whose prompt was cut to max_length"  # training and held-out groups add to one report
+    report.notes[note] = report.notes.get(note, 0) + int(columns["truncated_pairs"].to_numpy().sum())

@@ -308,3 +308,14 @@ def test_only_the_prompt_is_cut_whatever_the_answers_share(tokenizers):
         assert group["dropped_reason"] == ["completion_too_long"]
         assert group["truncated_pairs"] == 0
         assert len(pairs(group)) == len(rows) - 1
+
+
+def test_cut_pairs_of_several_groupings_add_up_in_one_report(tokenizers):
+    """Training and held-out rows share a report: the second must not write over the first."""
+    groups = tokenize_and_group(
+        standard(row("why " * 60, "yes", "no")), tokenizers["gemma"], TokenizeOptions(max_length=40)
+    )
+    report = DataReport("train", 2)
+    report_groups(report, groups)
+    report_groups(report, groups)
+    assert report.notes["pairs whose prompt was cut to max_length"] == 2
