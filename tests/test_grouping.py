@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reward_modeling import grouping
 from reward_modeling.data import STANDARD_FEATURES, standardise_row
-from reward_modeling.data_report import report_rows
+from reward_modeling.data_report import DataReport, report_rows
 from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, report_groups, tokenize_and_group
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
