@@ -10,24 +10,47 @@ import math
 import os
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
 from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.arguments import parse_script_arguments
 from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.checkpoints import (
+    CHECKPOINT,
+    LAST_CHECKPOINT,
+    TRAINER_STATE,
+    clean_up,
+    delete_old_checkpoints,
+    discard,
+    publish,
+    saving_failed,
+    supersede_later_checkpoints,
+    unfinished,
+)
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.grouping import TokenizeOptions
+from reward_modeling.interruption import EXIT_STATUS, InterruptionCallback
 from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
 from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
+from reward_modeling.memory_probe import (
+    heaviest_micro_batch,
+    no_trace,
+    out_of_memory_explained,
+    peak_memory,
+    reserve_for_optimizer,
+    start_measuring,
+)
 from reward_modeling.metrics import EVALUATION_METRICS, PairSums, evaluation_metrics
 from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
 from reward_modeling.output_folder import (
@@ -41,6 +64,7 @@ from reward_modeling.planning import PACKED, PADDED
 from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
+from reward_modeling.resuming import check_same_run, engine_name, run_record, write_run_record
 from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import prepare_wandb
 
@@ -116,6 +140,13 @@ class ScriptArguments(TrainingArguments):
             "forward passes these take is decided by max_tokens_per_micro_batch."
         },
     )
+    pairs_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs in a step over all devices, in place of the two flags above: the same steps on any number "
+            "of devices."
+        },
+    )
     per_device_eval_batch_size: int = field(
         default=1, metadata={"help": "Kept for habit: evaluation too is cut by max_tokens_per_micro_batch."}
     )
@@ -132,6 +163,13 @@ class ScriptArguments(TrainingArguments):
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention of padded batches: eager, sdpa, flash_attention_2."}
+    )
+
+    probe_memory: bool = field(
+        default=True,
+        metadata={
+            "help": "Try the heaviest micro-batch before the first step, so that memory runs out at once or not."
+        },
     )
 
     # Loss
@@ -196,7 +234,7 @@ class ScriptArguments(TrainingArguments):
         pairs_per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
         self.gradient_accumulation_steps = 1
         super().__post_init__()
-        self.pairs_per_step = pairs_per_device * self.world_size
+        self.pairs_per_step = self.pairs_per_step or pairs_per_device * self.world_size
         self.max_tokens = self.max_tokens_per_micro_batch or 4 * self.max_length
         self.target_tokens = self.max_tokens if self.device.type != "cpu" else min(self.max_tokens, CPU_TARGET_TOKENS)
 
@@ -213,7 +251,7 @@ class ScriptArguments(TrainingArguments):
             if getattr(self, name) not in allowed:
                 problems.append(f"--{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)!r}")
         at_least_one = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        for name in (*at_least_one, "max_length", "num_proc", "save_every_steps", "eval_every_steps"):
+        for name in (*at_least_one, "pairs_per_step", "max_length", "num_proc", "save_every_steps", "eval_every_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "center_rewards_coefficient"):
@@ -282,11 +320,17 @@ class RewardTrainer(Trainer):
     def __init__(self, *, args: ScriptArguments, collator: MicroBatchCollator, **kwargs):
         super().__init__(args=args, **kwargs)
         self.collator = collator
+        self.run_record: dict = {}  # main's: what goes into every checkpoint to compare a resume with
+        # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
+        self.save_total_limit, args.save_total_limit = args.save_total_limit, None
+        self.memory_is_probed = not args.probe_memory
+        self.interruption = InterruptionCallback()
         self.sums = PairSums(args.device)
         self.last_log_time: float | None = None
         self.remove_callback(ProgressCallback)
         self.add_callback(RewardProgressCallback)
         self.add_callback(FiniteLossCallback)
+        self.add_callback(self.interruption)
 
     # Data
 
@@ -319,24 +363,52 @@ class RewardTrainer(Trainer):
 
     def training_step(self, model, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of this process's share of one optimizer step."""
+        model.train()
+        if not self.memory_is_probed:
+            self.probe_memory(model)
         if self.last_log_time is None:
             self.last_log_time = time.perf_counter()
-        model.train()
         micro_batches = inputs["micro_batches"]
         # Engines average gradients over the processes, and the Trainer the logged loss: both give the step's mean.
         scale = self.args.world_size / inputs["step_pairs"]
-        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        backward_options = {"scale_wrt_gas": False} if deepspeed else {}
         step_loss = torch.zeros((), device=self.args.device)
         for number, micro_batch in enumerate(micro_batches, start=1):
-            last = number == len(micro_batches)
-            self.accelerator.gradient_state._set_sync_gradients(last)
-            with nullcontext() if last or deepspeed else self.accelerator.no_sync(model):
-                loss = self.compute_loss(model, micro_batch) * scale
-                self.accelerator.backward(loss, **backward_options)
-            step_loss += loss.detach()
+            step_loss += self.forward_backward(model, micro_batch, scale, last=number == len(micro_batches))
         self.sums.count_step(inputs)
         return step_loss
+
+    def forward_backward(self, model, micro_batch: dict, scale: float, *, last: bool) -> torch.Tensor:
+        """One micro-batch. DDP reduces gradients with the last of a step; ZeRO and FSDP, to stay cut, with each."""
+        engine = self.accelerator.distributed_type
+        self.accelerator.gradient_state._set_sync_gradients(last)
+        backward_options = {"scale_wrt_gas": False} if engine == DistributedType.DEEPSPEED else {}
+        cut = engine in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+        with nullcontext() if last or cut else self.accelerator.no_sync(model):
+            loss = self.compute_loss(model, micro_batch) * scale
+            self.accelerator.backward(loss, **backward_options)
+        return loss.detach()
+
+    def probe_memory(self, model) -> None:
+        """The heaviest micro-batch of the epoch, forward and backward, and no trace of it but a line in the log.
+
+        Its loss counts zero times: so do all its gradients, whatever the engine does with them.
+        """
+        loader, device = self.callback_handler.train_dataloader, self.args.device
+        plan, deepspeed = loader.batch_sampler.plan, self.is_deepspeed_enabled
+        micro_batch = loader.dataset.collate(heaviest_micro_batch(plan, self.args.world_size))
+        start_measuring(device)
+        where = f"the trial of the heaviest micro-batch ({micro_batch['num_tokens']:,} tokens), before the first step"
+        with out_of_memory_explained(where, self.args.max_tokens), no_trace(device):
+            # DeepSpeed has the optimizer's states from the beginning, and clears gradients itself.
+            reserved = [] if deepspeed else reserve_for_optimizer(self.optimizer, self.args.optim)
+            self.forward_backward(model, micro_batch, 0.0, last=False)
+            del reserved
+        if not deepspeed:
+            model.zero_grad()
+        self.sums = PairSums(device)
+        peak = self.accelerator.gather(torch.tensor([peak_memory(device)], device=device)).max().item()
+        self.log({"heaviest_micro_batch_tokens": micro_batch["num_tokens"], "peak_memory_gib": peak})
+        self.memory_is_probed = True
 
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """The *sum* of the loss over the micro-batch's pairs, and with `return_outputs` the rewards of the pairs."""
@@ -364,6 +436,78 @@ class RewardTrainer(Trainer):
             logs.update(self.sums.drain(self.accelerator, now - self.last_log_time))
             self.last_log_time = now
         super().log(logs, start_time)
+
+    # Checkpoints
+
+    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs):
+        """A run that was at its end has no step left: transformers would take one more."""
+        place = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs)
+        if self.state.best_global_step:  # where the folder is now, if it was moved
+            best = Path(self.args.output_dir) / f"{CHECKPOINT}{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        return (num_train_epochs, 0) if self.state.global_step >= max_steps else place
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+        """The best model can be loaded at the end only if it was saved."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.load_best_model_at_end:
+            self.control.should_save = True
+        return is_best
+
+    @contextmanager
+    def complete_or_absent(self, folder: Path):
+        """Where to write `folder`, which appears under its name when all processes have written their parts."""
+        try:
+            yield str(unfinished(folder))
+            self.accelerator.wait_for_everyone()
+            if self.args.process_index == 0:
+                publish(folder)
+        except Exception as error:
+            failure = saving_failed(folder, error)
+            if failure is None:
+                raise
+            if unfinished(folder).exists():
+                discard(unfinished(folder))
+            raise failure from error
+        self.accelerator.wait_for_everyone()
+
+    def _save_checkpoint(self, model, trial=None) -> None:
+        """As transformers', but the checkpoint is complete or it is not there."""
+        output = Path(self.args.output_dir)
+        folder = output / f"{CHECKPOINT}{self.state.global_step}"
+        best = output / f"{CHECKPOINT}{self.state.best_global_step}"
+        if best == folder or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        self.store_flos()
+        with self.complete_or_absent(folder) as writing:
+            self.save_model(writing, _internal_call=True)
+            if not self.args.save_only_model:
+                self._save_optimizer_and_scheduler(writing)
+                self._save_scaler(writing)
+                self._save_rng_state(writing)
+            if self.args.process_index == 0:
+                write_run_record(Path(writing), self.run_record)
+                self._save_state_of_callbacks()
+                self.state.save_to_json(f"{writing}/{TRAINER_STATE}")
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+        if self.args.process_index == 0:
+            delete_old_checkpoints(output, self.save_total_limit, keep={folder, best})
+
+    def _save_state_of_callbacks(self) -> None:
+        """Where the Trainer looks for it on a resume."""
+        states: dict[str, list[dict]] = {}
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                states.setdefault(type(callback).__name__, []).append(callback.state())
+        self.state.stateful_callbacks = {name: of[0] if len(of) == 1 else of for name, of in states.items()}
+
+    def save_whole_model(self, folder: str) -> None:
+        """Under every engine the whole model, which transformers leaves out where FSDP's checkpoints are cut."""
+        if self.is_fsdp_enabled:
+            self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))
+        else:
+            self.save_model(folder, _internal_call=True)
 
     # Evaluation
 
@@ -405,11 +549,17 @@ def prepare_output_folder(args: ScriptArguments) -> str | None:
     """Refuse to write over another run. Returns the checkpoint to resume from, if any."""
     if args.preflight_only:
         return None
+    output = Path(args.output_path)
     check_output_folder(args.output_path)
+    resume = (args.resume_from_checkpoint or "false").lower()
+    if resume != "false":
+        if args.process_index == 0:
+            clean_up(output)
+        PartialState().wait_for_everyone()
     checkpoint = checkpoint_to_resume(args.output_path, args.resume_from_checkpoint)
-    own = checkpoint is not None and Path(checkpoint).resolve().parent == Path(args.output_path).resolve()
+    own = checkpoint is not None and Path(checkpoint).resolve().parent == output.resolve()
     if not own and not args.overwrite_output_dir:
-        check_nothing_is_lost(args.output_path)
+        check_nothing_is_lost(args.output_path, go_on=resume == "true")
     return checkpoint
 
 
@@ -451,12 +601,38 @@ def load_pairs(args: ScriptArguments, tokenizer) -> PreparedPairs:
 
 def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
     """`last_checkpoint`: an ordinary checkpoint with its tokenizer and the arguments as they were given."""
-    folder = Path(trainer.args.output_path) / "last_checkpoint"
-    trainer.save_model(str(folder))
+    folder = Path(trainer.args.output_path) / LAST_CHECKPOINT
+    with trainer.complete_or_absent(folder) as writing:
+        trainer.save_whole_model(writing)
+        if trainer.is_world_process_zero():
+            Path(writing, "script_arguments.json").write_text(json.dumps(given, indent=2, default=str))
     trainer.save_state()
-    if trainer.is_world_process_zero():
-        (folder / "script_arguments.json").write_text(json.dumps(given, indent=2, default=str))
     return folder
+
+
+def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
+    """Put out of the way what an earlier run left and this one would write over or mistake for its own."""
+    args = trainer.args
+    trainer.accelerator.wait_for_everyone()
+    if args.process_index == 0 and checkpoint is not None:
+        if Path(checkpoint).resolve().parent == Path(args.output_path).resolve():
+            supersede_later_checkpoints(Path(checkpoint))
+    elif args.process_index == 0 and args.overwrite_output_dir:
+        remove_earlier_run(args.output_path)
+    trainer.accelerator.wait_for_everyone()
+
+
+def leave_interrupted(trainer: RewardTrainer) -> None:
+    """End the process after SIGTERM, with the status of a process that the signal ended."""
+    if trainer.is_world_process_zero():
+        step = trainer.state.global_step
+        print(
+            f"\nStopped by SIGTERM after step {step} of {trainer.state.max_steps}: {CHECKPOINT}{step} is saved in "
+            f"{trainer.args.output_path}. Go on with --resume_from_checkpoint true.",
+            file=sys.stderr,
+            flush=True,
+        )
+    sys.exit(EXIT_STATUS)
 
 
 def set_up_logging(args: ScriptArguments) -> None:
@@ -510,6 +686,8 @@ def main() -> None:
     if "wandb" in args.report_to:
         prepare_wandb(args.output_path)
     if pairs.evaluation is None:
+        if args.load_best_model_at_end or args.save_strategy == "best":
+            raise UserError("--load_best_model_at_end, --save_strategy best: expected rows to evaluate on, found none")
         args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
     trainer = RewardTrainer(
         args=args,
@@ -524,15 +702,19 @@ def main() -> None:
         f"Training: {num_pairs:,} pairs, {args.pairs_per_step} a step, {num_steps:,} steps an epoch; {batching} "
         f"batches of at most {args.max_tokens:,} tokens."
     )
-    if checkpoint is None and args.overwrite_output_dir:
-        # Not before everything that can be refused has passed, and all processes have read the model.
-        trainer.accelerator.wait_for_everyone()
-        if args.process_index == 0:
-            remove_earlier_run(args.output_path)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.run_record = run_record(args, pairs.train, config, engine_name(trainer.accelerator), args.world_size)
+    if checkpoint is not None:
+        check_same_run(checkpoint, trainer.run_record)
+    # Not before everything that can be refused has passed, and all processes have read the model.
+    make_room(trainer, checkpoint)
+    with trainer.interruption.listening():
+        with out_of_memory_explained("training", args.max_tokens):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.interruption.agreed:
+            leave_interrupted(trainer)
 
-    # Result
-    folder = save_final_model(trainer, given)
+        # Result
+        folder = save_final_model(trainer, given)
     logger.info("Done: the reward model is in %s", folder)
 
 

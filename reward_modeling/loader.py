@@ -38,7 +38,8 @@ class _Collated(TorchDataset):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def _collate(self, micro_batch: MicroBatch) -> dict:
+    def collate(self, micro_batch: MicroBatch) -> dict:
+        """What `RewardTrainer.compute_loss` takes, with the chunks that it was made of."""
         rows = self.groups.read(micro_batch)
         return {**self.collator(micro_batch, rows), "chunks": micro_batch}
 
@@ -48,14 +49,14 @@ class StepDataset(_Collated):
 
     def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
         step_pairs, micro_batches = step
-        return {"step_pairs": step_pairs, "micro_batches": [self._collate(batch) for batch in micro_batches]}
+        return {"step_pairs": step_pairs, "micro_batches": [self.collate(batch) for batch in micro_batches]}
 
 
 class EvaluationDataset(_Collated):
     """One item is one micro-batch."""
 
     def __getitem__(self, micro_batch: MicroBatch) -> dict:
-        return self._collate(micro_batch)
+        return self.collate(micro_batch)
 
 
 class StepSampler:

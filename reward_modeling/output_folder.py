@@ -5,11 +5,19 @@ import os
 import shutil
 from pathlib import Path
 
+from reward_modeling.checkpoints import CHECKPOINT, LAST_CHECKPOINT, TRAINER_STATE, complete_checkpoints
 from reward_modeling.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-OWN_OUTPUTS = ("checkpoint-*", "last_checkpoint", "trainer_state.json", "all_results.json")
+OWN_OUTPUTS = (
+    f"{CHECKPOINT}*",
+    f"*-{CHECKPOINT}*",
+    LAST_CHECKPOINT,
+    f"*-{LAST_CHECKPOINT}",
+    TRAINER_STATE,
+    "all_results.json",
+)
 DATA_REPORT = "data_report.json"  # written anew by every run, even by one that then stops
 
 
@@ -26,13 +34,20 @@ def check_output_folder(output_path: str) -> None:
         raise UserError(f"--output_path {output}: expected a folder to write to, found that {nearest} refuses it.")
 
 
-def check_nothing_is_lost(output_path: str) -> None:
+def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
     """
+    Args:
+        go_on: whether the run was to go on from a checkpoint of this folder, had there been one: then the reports and
+            logs in it are this run's.
+
     Raises:
         UserError: the folder holds something that a new run could write over.
     """
     output = Path(output_path)
-    found = sorted(path.name for path in output.iterdir() if path.name != DATA_REPORT) if output.is_dir() else []
+    if go_on:
+        found = sorted(path.name for pattern in OWN_OUTPUTS for path in output.glob(pattern))
+    else:
+        found = sorted(path.name for path in output.iterdir() if path.name != DATA_REPORT) if output.is_dir() else []
     if found:
         raise UserError(
             f"--output_path {output}: expected a new or an empty folder, found {', '.join(found[:3])} in it. Take "
@@ -49,28 +64,18 @@ def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
     if resume is None or resume.lower() == "false":
         return None
     if resume.lower() == "true":
-        newest = _newest_checkpoint(Path(output_path))
-        if newest is None:
-            logger.warning("Resume: no checkpoint in %s, so training starts afresh.", output_path)
-        return newest
-    if not (Path(resume) / "trainer_state.json").is_file():
+        complete = complete_checkpoints(Path(output_path))
+        if not complete:
+            logger.warning("Resume: no complete checkpoint in %s, so training starts afresh.", output_path)
+            return None
+        logger.info("Resume: going on from %s.", complete[-1])
+        return str(complete[-1])
+    if not (Path(resume) / TRAINER_STATE).is_file():
         raise UserError(
             f"--resume_from_checkpoint {resume}: expected true or a checkpoint-N folder, which has a "
             "trainer_state.json, found neither. To start from a model's weights pass it as --model_name."
         )
     return resume
-
-
-def _newest_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the Trainer's state is written last."""
-    numbered = [
-        (int(path.name.split("-")[1]), path) for path in output.glob("checkpoint-*") if path.name[11:].isdigit()
-    ]
-    for _, path in sorted(numbered, reverse=True):
-        if (path / "trainer_state.json").is_file():
-            return str(path)
-        logger.warning("Resume: %s is incomplete and passed over.", path)
-    return None
 
 
 def remove_earlier_run(output_path: str) -> None:

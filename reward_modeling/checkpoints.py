@@ -1,0 +1,132 @@
+"""Checkpoint folders that are complete or not there, whatever kills the process that writes them.
+
+A folder is written under the name `unfinished-checkpoint-N`, brought to the disk, and gets its own name by one
+rename. What is deleted is renamed to `discarded-...` first, so that a kill in the middle of a deletion leaves nothing
+that looks like a checkpoint. `clean_up` puts right what a killed process has left behind.
+"""
+
+import errno
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from reward_modeling.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT, LAST_CHECKPOINT = "checkpoint-", "last_checkpoint"
+UNFINISHED, DISCARDED, REPLACED, SUPERSEDED = "unfinished-", "discarded-", "replaced-", "superseded-"
+TRAINER_STATE = "trainer_state.json"  # the last file of a checkpoint that is written
+
+
+def unfinished(folder: Path) -> Path:
+    """Where `folder` is written until it is complete."""
+    return folder.with_name(UNFINISHED + folder.name)
+
+
+def publish(folder: Path) -> None:
+    """Give the folder that was written as `unfinished(folder)` its name; one that has it already makes way."""
+    _bring_to_disk(unfinished(folder))
+    replaced = folder.with_name(REPLACED + folder.name)
+    if folder.exists():
+        folder.rename(replaced)
+    unfinished(folder).rename(folder)
+    _sync(folder.parent)
+    if replaced.exists():
+        discard(replaced)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder; a kill on the way leaves nothing under its name."""
+    if not folder.name.startswith(DISCARDED):
+        folder = folder.rename(folder.with_name(DISCARDED + folder.name))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bring_to_disk(folder: Path) -> None:
+    """A rename may reach the disk before the bytes it is about, unless these are asked for."""
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # file systems that cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def clean_up(output: Path) -> None:
+    """Finish or undo what an earlier process was about when it died."""
+    for path in sorted(output.glob(f"{REPLACED}*")):
+        original = path.with_name(path.name.removeprefix(REPLACED))
+        if original.exists():
+            discard(path)
+        else:
+            path.rename(original)
+    for path in sorted(output.glob(f"{UNFINISHED}*")):
+        logger.warning("Output: removing %s, which an earlier process did not finish writing.", path)
+        discard(path)
+    for path in output.glob(f"{DISCARDED}*"):
+        discard(path)
+
+
+def complete_checkpoints(output: Path) -> list[Path]:
+    """The checkpoints of a run, in the order of their steps."""
+    numbered = [path for path in output.glob(f"{CHECKPOINT}*") if path.name.removeprefix(CHECKPOINT).isdigit()]
+    return sorted((path for path in numbered if (path / TRAINER_STATE).is_file()), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(CHECKPOINT))
+
+
+def delete_old_checkpoints(output: Path, most: int | None, keep: set[Path]) -> None:
+    """Leave `most` checkpoints (None or 0: all), the newest and those of `keep` among them."""
+    if not most:
+        return
+    checkpoints = complete_checkpoints(output)
+    keep = {*keep, *checkpoints[-1:]}
+    for checkpoint in checkpoints:
+        if len(complete_checkpoints(output)) <= max(most, len(keep)):
+            return
+        if checkpoint not in keep:
+            discard(checkpoint)
+
+
+def supersede_later_checkpoints(checkpoint: Path) -> None:
+    """Rename those after the one that a run goes on from: the newest is to be of this run, and none is lost."""
+    for later in complete_checkpoints(checkpoint.parent):
+        if step_of(later) <= step_of(checkpoint):
+            continue
+        names = (
+            later.with_name(f"{SUPERSEDED}{later.name}{suffix}") for suffix in ("", *map("-{}".format, range(2, 99)))
+        )
+        target = next(name for name in names if not name.exists())
+        later.rename(target)
+        logger.warning("Resume: %s is later than the checkpoint to go on from; now it is %s.", later, target.name)
+
+
+def saving_failed(folder: Path, error: BaseException) -> UserError | None:
+    """The message for a checkpoint that could not be written, or None if `error` is about something else."""
+    causes = [error]
+    while causes[-1].__cause__ is not None or causes[-1].__context__ is not None:
+        causes.append(causes[-1].__cause__ or causes[-1].__context__)
+    text = " ".join(str(cause) for cause in causes)
+    about_disk = any(isinstance(cause, OSError) and cause.errno is not None for cause in causes)
+    if not about_disk and "No space left" not in text and "PytorchStreamWriter" not in text:
+        return None
+    complete = complete_checkpoints(folder.parent)
+    left = f"The last complete checkpoint is {complete[-1]}" if complete else "There is no complete checkpoint yet"
+    free = shutil.disk_usage(folder.parent).free / 2**30
+    reason = str(error).splitlines()[0]
+    return UserError(
+        f"{folder}: expected to write this checkpoint, found that the disk refuses it ({reason}); {free:.1f} GiB are "
+        f"free. {left}. Make room (--save_total_limit keeps fewer), then go on with --resume_from_checkpoint true."
+    )
