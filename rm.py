@@ -10,37 +10,26 @@ import math
 import os
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
-from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
+from transformers import ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.arguments import parse_script_arguments
 from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
-from reward_modeling.checkpoints import (
-    CHECKPOINT,
-    LAST_CHECKPOINT,
-    TRAINER_STATE,
-    clean_up,
-    delete_old_checkpoints,
-    discard,
-    publish,
-    saving_failed,
-    supersede_later_checkpoints,
-    unfinished,
-)
+from reward_modeling.checkpoints import CHECKPOINT, LAST_CHECKPOINT, clean_up, supersede_later_checkpoints
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.grouping import TokenizeOptions
-from reward_modeling.interruption import EXIT_STATUS, InterruptionCallback
+from reward_modeling.interruption import EXIT_STATUS
+from reward_modeling.launching import engine_name, launch_problems, variables_of_a_single_process
 from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
 from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
 from reward_modeling.memory_probe import (
@@ -64,9 +53,11 @@ from reward_modeling.planning import PACKED, PADDED
 from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
-from reward_modeling.resuming import check_same_run, engine_name, run_record, write_run_record
+from reward_modeling.resuming import check_same_run, run_record
+from reward_modeling.safe_trainer import SafeTrainer
 from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import prepare_wandb
+from reward_modeling.verification import choose_rows, token_rows, verify_saved_model
 
 logger = logging.getLogger("rm")
 
@@ -126,6 +117,10 @@ class ScriptArguments(TrainingArguments):
     )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Remove what an earlier run left in output_path."}
+    )
+    verify_saved_model: bool = field(
+        default=True,
+        metadata={"help": "Reload last_checkpoint in plain transformers and compare its rewards with those in memory."},
     )
     preflight_only: bool = field(
         default=False, metadata={"help": "Check data and tokenizer, show what the model will see, and stop."}
@@ -224,6 +219,11 @@ class ScriptArguments(TrainingArguments):
             self.save_strategy, self.save_steps = "steps", self.save_every_steps
         if self.eval_every_steps:
             self.eval_strategy, self.eval_steps = "steps", self.eval_every_steps
+        # accelerate takes each process of a launch without GPUs for a run of its own, unless it is told.
+        if not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+            self.use_cpu = True
+        if self.deepspeed:  # DeepSpeed looks for MPI where no launcher has set these
+            os.environ.update(variables_of_a_single_process(os.environ))
         if self.bf16 is None:
             self.bf16 = (
                 not self.fp16 and not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
@@ -234,6 +234,12 @@ class ScriptArguments(TrainingArguments):
         pairs_per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
         self.gradient_accumulation_steps = 1
         super().__post_init__()
+        if self.n_gpu > 1:  # one process that sees several GPUs: DataParallel would cut packed rows in pieces
+            self._n_gpu = 1
+        if self.deepspeed_plugin is not None and self.device.type == "cpu":
+            import deepspeed
+
+            deepspeed.init_distributed(auto_mpi_discovery=False)  # else weights are cut for a single process
         self.pairs_per_step = self.pairs_per_step or pairs_per_device * self.world_size
         self.max_tokens = self.max_tokens_per_micro_batch or 4 * self.max_length
         self.target_tokens = self.max_tokens if self.device.type != "cpu" else min(self.max_tokens, CPU_TARGET_TOKENS)
@@ -288,21 +294,13 @@ class ScriptArguments(TrainingArguments):
                 f"--max_tokens_per_micro_batch: expected at least {2 * self.max_length} (2 x max_length, one pair), "
                 f"found {self.max_tokens_per_micro_batch}"
             )
-        return problems + _deepspeed_problems(self.deepspeed)
-
-
-def _deepspeed_problems(path: str | dict | None) -> list[str]:
-    if not isinstance(path, str) or path.startswith("{"):
-        return []
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        return [f"--deepspeed {path}: expected a DeepSpeed JSON file, found none that can be read ({error.strerror})"]
-    except ValueError as error:
-        return [f"--deepspeed {path}: expected JSON, found {error}"]
-    if not isinstance(content, dict):
-        return [f"--deepspeed {path}: expected a JSON object of settings, found a {type(content).__name__}"]
-    return []
+        return problems + launch_problems(
+            deepspeed=self.deepspeed,
+            fsdp=self.fsdp,
+            fsdp_config=self.fsdp_config,
+            gradient_checkpointing=self.gradient_checkpointing,
+            environment=os.environ,
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -310,7 +308,7 @@ def _deepspeed_problems(path: str | dict | None) -> list[str]:
 # ----------------------------------------------------------------------------------------------------------
 
 
-class RewardTrainer(Trainer):
+class RewardTrainer(SafeTrainer):
     """transformers' Trainer on planned steps.
 
     One batch of its data loader is a whole optimizer step of this process; `training_step` runs the step's
@@ -320,17 +318,12 @@ class RewardTrainer(Trainer):
     def __init__(self, *, args: ScriptArguments, collator: MicroBatchCollator, **kwargs):
         super().__init__(args=args, **kwargs)
         self.collator = collator
-        self.run_record: dict = {}  # main's: what goes into every checkpoint to compare a resume with
-        # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
-        self.save_total_limit, args.save_total_limit = args.save_total_limit, None
         self.memory_is_probed = not args.probe_memory
-        self.interruption = InterruptionCallback()
         self.sums = PairSums(args.device)
         self.last_log_time: float | None = None
         self.remove_callback(ProgressCallback)
         self.add_callback(RewardProgressCallback)
         self.add_callback(FiniteLossCallback)
-        self.add_callback(self.interruption)
 
     # Data
 
@@ -437,79 +430,17 @@ class RewardTrainer(Trainer):
             self.last_log_time = now
         super().log(logs, start_time)
 
-    # Checkpoints
-
-    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs):
-        """A run that was at its end has no step left: transformers would take one more."""
-        place = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs)
-        if self.state.best_global_step:  # where the folder is now, if it was moved
-            best = Path(self.args.output_dir) / f"{CHECKPOINT}{self.state.best_global_step}"
-            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
-        return (num_train_epochs, 0) if self.state.global_step >= max_steps else place
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
-        """The best model can be loaded at the end only if it was saved."""
-        is_best = super()._determine_best_metric(metrics, trial)
-        if is_best and self.args.load_best_model_at_end:
-            self.control.should_save = True
-        return is_best
-
-    @contextmanager
-    def complete_or_absent(self, folder: Path):
-        """Where to write `folder`, which appears under its name when all processes have written their parts."""
-        try:
-            yield str(unfinished(folder))
-            self.accelerator.wait_for_everyone()
-            if self.args.process_index == 0:
-                publish(folder)
-        except Exception as error:
-            failure = saving_failed(folder, error)
-            if failure is None:
-                raise
-            if unfinished(folder).exists():
-                discard(unfinished(folder))
-            raise failure from error
-        self.accelerator.wait_for_everyone()
-
-    def _save_checkpoint(self, model, trial=None) -> None:
-        """As transformers', but the checkpoint is complete or it is not there."""
-        output = Path(self.args.output_dir)
-        folder = output / f"{CHECKPOINT}{self.state.global_step}"
-        best = output / f"{CHECKPOINT}{self.state.best_global_step}"
-        if best == folder or best.is_dir():
-            self.state.best_model_checkpoint = str(best)
-        self.store_flos()
-        with self.complete_or_absent(folder) as writing:
-            self.save_model(writing, _internal_call=True)
-            if not self.args.save_only_model:
-                self._save_optimizer_and_scheduler(writing)
-                self._save_scaler(writing)
-                self._save_rng_state(writing)
-            if self.args.process_index == 0:
-                write_run_record(Path(writing), self.run_record)
-                self._save_state_of_callbacks()
-                self.state.save_to_json(f"{writing}/{TRAINER_STATE}")
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(folder))
-        if self.args.process_index == 0:
-            delete_old_checkpoints(output, self.save_total_limit, keep={folder, best})
-
-    def _save_state_of_callbacks(self) -> None:
-        """Where the Trainer looks for it on a resume."""
-        states: dict[str, list[dict]] = {}
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                states.setdefault(type(callback).__name__, []).append(callback.state())
-        self.state.stateful_callbacks = {name: of[0] if len(of) == 1 else of for name, of in states.items()}
-
-    def save_whole_model(self, folder: str) -> None:
-        """Under every engine the whole model, which transformers leaves out where FSDP's checkpoints are cut."""
-        if self.is_fsdp_enabled:
-            self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))
-        else:
-            self.save_model(folder, _internal_call=True)
-
     # Evaluation
+
+    def score_handful(self) -> tuple[list[list[int]], list[float]]:
+        """A few rows of the evaluation set (of the training set if there is none) with their rewards in memory."""
+        groups = self.eval_dataset or self.train_dataset
+        micro_batch = choose_rows(groups, self.collator.batching)
+        model_inputs = self.collator(micro_batch, groups.read(micro_batch))["model_inputs"]
+        self.model_wrapped.eval()
+        with torch.no_grad():
+            rewards = self.model_wrapped(**self._prepare_inputs(model_inputs)).logits[:, 0].float().tolist()
+        return token_rows(model_inputs), rewards
 
     def evaluation_loop(
         self,
@@ -610,6 +541,33 @@ def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
     return folder
 
 
+def verify_final_model(trainer: RewardTrainer, folder: Path) -> None:
+    """Reload what was saved in plain transformers, in a process of its own, and compare rewards.
+
+    Raises:
+        UserError: it is not the model in memory.
+    """
+    args, model = trainer.args, trainer.model
+    rows, rewards = trainer.score_handful()
+    if not trainer.is_world_process_zero():
+        return
+    if args.device.type == "cuda":
+        torch.cuda.empty_cache()  # room for the other process
+    weights_dtype = model.dtype
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else weights_dtype
+    verification = verify_saved_model(
+        folder,
+        rows,
+        rewards,
+        dtype=dtype,
+        weights_dtype=weights_dtype,
+        # FSDP casts the weights of a layer; elsewhere weights that stay in float32 are cast by each operation
+        autocast=dtype != weights_dtype and not trainer.is_fsdp_enabled,
+        trust_remote_code=args.trust_remote_code,
+    )
+    verification.raise_if_failed(folder)
+
+
 def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
     """Put out of the way what an earlier run left and this one would write over or mistake for its own."""
     args = trainer.args
@@ -702,7 +660,7 @@ def main() -> None:
         f"Training: {num_pairs:,} pairs, {args.pairs_per_step} a step, {num_steps:,} steps an epoch; {batching} "
         f"batches of at most {args.max_tokens:,} tokens."
     )
-    trainer.run_record = run_record(args, pairs.train, config, engine_name(trainer.accelerator), args.world_size)
+    trainer.run_record = run_record(args, pairs.train, config, engine_name(trainer.accelerator.state), args.world_size)
     if checkpoint is not None:
         check_same_run(checkpoint, trainer.run_record)
     # Not before everything that can be refused has passed, and all processes have read the model.
@@ -715,6 +673,8 @@ def main() -> None:
 
         # Result
         folder = save_final_model(trainer, given)
+        if args.verify_saved_model:
+            verify_final_model(trainer, folder)
     logger.info("Done: the reward model is in %s", folder)
 
 

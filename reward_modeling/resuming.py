@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from transformers import PreTrainedConfig
 
 from reward_modeling.errors import UserError
@@ -52,15 +50,6 @@ FREE = (
 DATA = ("train_set_path", "eval_set_path", "eval_size", "max_length", "overlong", "loss_margin")
 # Says nothing about what the model computes, or follows from the tokenizer and the flags.
 CONFIG_IGNORED = {"transformers_version", "_name_or_path", "dtype", "architectures", "pad_token_id", "vocab_size"}
-
-
-def engine_name(accelerator: Accelerator) -> str:
-    """single, ddp, zero1, zero2, zero3 or fsdp2: how the states of a checkpoint are laid out."""
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        return f"zero{accelerator.state.deepspeed_plugin.zero_stage}"
-    if accelerator.distributed_type == DistributedType.FSDP:
-        return "fsdp2"
-    return "single" if accelerator.num_processes == 1 else "ddp"
 
 
 def run_record(

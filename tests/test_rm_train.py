@@ -3,28 +3,22 @@
 import json
 import logging
 import math
-import os
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import transformers
-from accelerate.state import AcceleratorState, GradientState
+from runs import Run, free_port, launch, plain_rewards, train, write_rows
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     pipeline,
 )
 
-import rm
 from reward_modeling.attention import SHARED_PREFIX
 from reward_modeling.modeling import load_config, load_reward_model
 from reward_modeling.tiny import (
@@ -37,7 +31,6 @@ from reward_modeling.tiny import (
 )
 from reward_modeling.tokenizer import load_tokenizer
 
-ROOT = Path(__file__).parents[1]
 LOGGED = (
     "loss",
     "accuracy",
@@ -50,11 +43,6 @@ LOGGED = (
     "pairs_per_second",
     "tokens_saved",
 )
-
-
-def write_rows(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -77,75 +65,9 @@ def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
+        "verify_saved_model": "false",  # tests/test_verification.py
         "use_cpu": "true",
     }
-
-
-def as_argv(flags: dict[str, object]) -> list[str]:
-    return [token for name, value in flags.items() for token in (f"--{name}", str(value))]
-
-
-class Run:
-    """A finished run: its folder, its log and, where it ran in this process, its trainer and evaluations."""
-
-    def __init__(self, output: Path, trainer: rm.RewardTrainer | None = None, evaluations: list | None = None):
-        self.output = output
-        self.model = output / "last_checkpoint"
-        self.trainer = trainer
-        self.evaluations = evaluations
-        self.state = json.loads((output / "trainer_state.json").read_text())
-        self.history = self.state["log_history"]
-
-    def losses(self) -> list[float]:
-        return [entry["loss"] for entry in self.history if "loss" in entry]
-
-    def last(self, name: str) -> float:
-        return [entry[name] for entry in self.history if name in entry][-1]
-
-
-def train(flags: dict[str, object], output: Path, **changes: object) -> Run:
-    """rm.py in this process."""
-    trainers, evaluations = [], []
-    save_final_model, evaluation_metrics = rm.save_final_model, rm.evaluation_metrics
-
-    def save(trainer, given):
-        trainers.append(trainer)
-        return save_final_model(trainer, given)
-
-    def metrics(rows, *options):
-        evaluations.append(rows)
-        return evaluation_metrics(rows, *options)
-
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm, "save_final_model", save)
-        patch.setattr(rm, "evaluation_metrics", metrics)
-        patch.setattr(sys, "argv", ["rm.py", *as_argv(flags | {"output_path": output} | changes)])
-        rm.main()
-    return Run(output, trainers[0], evaluations)
-
-
-def launch(launcher: list[str], flags: dict[str, object], output: Path, **environment: str | None):
-    """rm.py in processes of its own."""
-    variables = {name: value for name, value in (os.environ | environment).items() if value is not None}
-    process = subprocess.run(
-        [*launcher, str(ROOT / "rm.py"), *as_argv(flags | {"output_path": output})],
-        env=variables,
-        cwd=output.parent,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-6000:]
-    return process
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -163,21 +85,6 @@ def answers_of(run: Run, rows: list[dict]) -> tuple[list[list[dict]], list[float
         conversations += [row["chosen"], row["rejected"]]
         rewards += [chosen, rejected]
     return conversations, rewards
-
-
-def plain_rewards(folder: Path, conversations: list[list[dict]], together: bool) -> list[float]:
-    """Rewards as any user of transformers reads them, in one padded batch or each row alone."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    assert type(model) is getattr(transformers, type(model).__name__)  # none of our code
-    texts = tokenizer.apply_chat_template(conversations, tokenize=False)
-    batches = [texts] if together else [[text] for text in texts]
-    rewards = []
-    with torch.no_grad():
-        for batch in batches:
-            inputs = tokenizer(batch, padding=True, add_special_tokens=False, return_tensors="pt")
-            rewards += model(**inputs).logits[:, 0].tolist()
-    return rewards
 
 
 # --- what a run leaves behind -------------------------------------------------------------------------------
@@ -346,42 +253,6 @@ def test_two_processes_take_the_same_steps(base, tmp_path):
     assert process.stdout.count("One pair as the model sees it") == 1
     weights, expected = (load_file(run.model / "model.safetensors") for run in (two, alone))
     assert all(torch.allclose(weights[name], expected[name], atol=1e-4) for name in expected)
-
-
-ZERO3 = f"""\
-compute_environment: LOCAL_MACHINE
-distributed_type: DEEPSPEED
-deepspeed_config:
-  deepspeed_config_file: {ROOT / "deepspeed_3.json"}
-  zero3_init_flag: true
-num_machines: 1
-num_processes: 2
-use_cpu: true
-"""
-
-
-@pytest.mark.skipif(shutil.which("c++") is None, reason="on a CPU, DeepSpeed compiles its communication: no compiler")
-def test_deepspeed_zero3_takes_the_same_steps(base, finished, tmp_path):
-    """Two processes, and the settings file that the project ships."""
-    config = tmp_path / "zero3.yaml"
-    config.write_text(ZERO3)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    flags = base | {"per_device_train_batch_size": 4, "save_every_steps": 3}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where ninja is
-    launch([*launcher, "--main_process_port", free_port()], flags, tmp_path / "zero3", PATH=path)
-    zero3 = Run(tmp_path / "zero3")
-    assert zero3.losses() == pytest.approx(finished.losses(), abs=1e-4)
-    norms = [[entry["grad_norm"] for entry in run.history if "loss" in entry] for run in (zero3, finished)]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
-    assert (zero3.output / "checkpoint-3").is_dir()
-    assert zero3.last("eval_pairs") == finished.last("eval_pairs")
-    assert zero3.last("eval_loss") == pytest.approx(finished.last("eval_loss"), abs=1e-4)
-    weights, expected = (load_file(run.model / "model.safetensors") for run in (zero3, finished))
-    assert {name: value.shape for name, value in weights.items()} == {n: v.shape for n, v in expected.items()}
-    conversations = [row["chosen"] for row in learnable_preferences(3, seed=5)]
-    assert plain_rewards(zero3.model, conversations, together=True) == pytest.approx(
-        plain_rewards(finished.model, conversations, together=True), abs=1e-2
-    )
 
 
 # --- models -------------------------------------------------------------------------------------------------

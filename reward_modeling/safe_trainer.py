@@ -1,0 +1,125 @@
+"""transformers' Trainer whose checkpoints are complete or not there, under every engine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from reward_modeling.checkpoints import (
+    CHECKPOINT,
+    TRAINER_STATE,
+    delete_old_checkpoints,
+    discard,
+    publish,
+    saving_failed,
+    unfinished,
+)
+from reward_modeling.interruption import InterruptionCallback
+from reward_modeling.launching import launched_with
+from reward_modeling.resuming import write_run_record
+
+
+class SafeTrainer(Trainer):
+    """Saves by `reward_modeling.checkpoints`, leaves at SIGTERM with a checkpoint, and trains no step too many.
+
+    `run_record` is written into every checkpoint, to compare a resume with.
+    """
+
+    def __init__(self, *, args: TrainingArguments, **kwargs):
+        super().__init__(args=args, **kwargs)
+        self.run_record: dict = {}
+        # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
+        self.save_total_limit, args.save_total_limit = args.save_total_limit, None
+        self.interruption = InterruptionCallback()
+        self.add_callback(self.interruption)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        # accelerate 1.15 passes over FSDP where the processes are CPUs, and would train copies.
+        if launched_with(os.environ, "FSDP") and self.accelerator.distributed_type == DistributedType.MULTI_CPU:
+            self.accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+            self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            self.is_fsdp_enabled = True
+        if self.accelerator.is_fsdp2 and self.args.bf16:
+            # accelerate's own choice reduces gradients in bfloat16, and rounds the float32 rewards to it.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+            )
+
+    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs):
+        """A run that was at its end has no step left: transformers would take one more."""
+        place = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs)
+        if self.state.best_global_step:  # where the folder is now, if it was moved
+            best = Path(self.args.output_dir) / f"{CHECKPOINT}{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        return (num_train_epochs, 0) if self.state.global_step >= max_steps else place
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+        """The best model can be loaded at the end only if it was saved."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.load_best_model_at_end:
+            self.control.should_save = True
+        return is_best
+
+    @contextmanager
+    def complete_or_absent(self, folder: Path) -> Iterator[str]:
+        """Where to write `folder`, which appears under its name when all processes have written their parts."""
+        try:
+            yield str(unfinished(folder))
+            self.accelerator.wait_for_everyone()
+            if self.args.process_index == 0:
+                publish(folder)
+        except Exception as error:
+            failure = saving_failed(folder, error)
+            if failure is None:
+                raise
+            if unfinished(folder).exists():
+                discard(unfinished(folder))
+            raise failure from error
+        self.accelerator.wait_for_everyone()
+
+    def _save_checkpoint(self, model, trial=None) -> None:
+        """As transformers', but the checkpoint is complete or it is not there."""
+        output = Path(self.args.output_dir)
+        folder = output / f"{CHECKPOINT}{self.state.global_step}"
+        best = output / f"{CHECKPOINT}{self.state.best_global_step}"
+        if best == folder or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        self.store_flos()
+        with self.complete_or_absent(folder) as writing:
+            self.save_model(writing, _internal_call=True)
+            if not self.args.save_only_model:
+                self._save_optimizer_and_scheduler(writing)
+                self._save_scaler(writing)
+                self._save_rng_state(writing)
+            if self.args.process_index == 0:
+                write_run_record(Path(writing), self.run_record)
+                self._save_state_of_callbacks()
+                self.state.save_to_json(f"{writing}/{TRAINER_STATE}")
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+        if self.args.process_index == 0:
+            delete_old_checkpoints(output, self.save_total_limit, keep={folder, best})
+
+    def _save_state_of_callbacks(self) -> None:
+        """Where the Trainer looks for it on a resume."""
+        states: dict[str, list[dict]] = {}
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                states.setdefault(type(callback).__name__, []).append(callback.state())
+        self.state.stateful_callbacks = {name: of[0] if len(of) == 1 else of for name, of in states.items()}
+
+    def save_whole_model(self, folder: str) -> None:
+        """Under every engine the whole model, which transformers leaves out where FSDP's checkpoints are cut."""
+        if self.is_fsdp_enabled:
+            state_dict = self.accelerator.get_state_dict(self.model)
+            self._save(folder, state_dict=state_dict)
+        else:
+            self.save_model(folder, _internal_call=True)

@@ -1,0 +1,105 @@
+"""Running rm.py in tests: in this process, or launched as a person would."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from accelerate.state import AcceleratorState, GradientState
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import rm
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def as_argv(flags: dict[str, object]) -> list[str]:
+    return [token for name, value in flags.items() for token in (f"--{name}", str(value))]
+
+
+class Run:
+    """A finished run: its folder, its log and, where it ran in this process, its trainer and evaluations."""
+
+    def __init__(self, output: Path, trainer: rm.RewardTrainer | None = None, evaluations: list | None = None):
+        self.output = output
+        self.model = output / "last_checkpoint"
+        self.trainer = trainer
+        self.evaluations = evaluations
+        self.state = json.loads((output / "trainer_state.json").read_text())
+        self.history = self.state["log_history"]
+
+    def losses(self) -> list[float]:
+        return [entry["loss"] for entry in self.history if "loss" in entry]
+
+    def last(self, name: str) -> float:
+        return [entry[name] for entry in self.history if name in entry][-1]
+
+
+def train(flags: dict[str, object], output: Path, **changes: object) -> Run:
+    """rm.py in this process."""
+    trainers, evaluations = [], []
+    save_final_model, evaluation_metrics = rm.save_final_model, rm.evaluation_metrics
+
+    def save(trainer, given):
+        trainers.append(trainer)
+        return save_final_model(trainer, given)
+
+    def metrics(rows, *options):
+        evaluations.append(rows)
+        return evaluation_metrics(rows, *options)
+
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rm, "save_final_model", save)
+        patch.setattr(rm, "evaluation_metrics", metrics)
+        patch.setattr(sys, "argv", ["rm.py", *as_argv(flags | {"output_path": output} | changes)])
+        rm.main()
+    return Run(output, trainers[0], evaluations)
+
+
+def launch(launcher: list[str], flags: dict, output: Path, *, status: int = 0, **environment: str | None):
+    """rm.py in processes of its own, which are expected to end with this status."""
+    variables = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    process = subprocess.run(
+        [*launcher, str(ROOT / "rm.py"), *as_argv(flags | {"output_path": output})],
+        env=variables,
+        cwd=output.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert process.returncode == status, process.stdout[-3000:] + process.stderr[-6000:]
+    return process
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def plain_rewards(folder: Path, conversations: list[list[dict]], together: bool) -> list[float]:
+    """Rewards as any user of transformers reads them, in one padded batch or each row alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    assert type(model) is getattr(transformers, type(model).__name__)  # none of our code
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False)
+    batches = [texts] if together else [[text] for text in texts]
+    rewards = []
+    with torch.no_grad():
+        for batch in batches:
+            inputs = tokenizer(batch, padding=True, add_special_tokens=False, return_tensors="pt")
+            rewards += model(**inputs).logits[:, 0].tolist()
+    return rewards

@@ -1,0 +1,255 @@
+"""The same step on every engine, over real processes: DDP, ZeRO-2, ZeRO-3 and FSDP2 on two CPUs against one process.
+
+The launch files and DeepSpeed settings are those that the project ships, with the CPU switched on.
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from runs import ROOT, Run, free_port, launch, plain_rewards, train, write_rows
+from safetensors.torch import load_file
+
+from reward_modeling.tiny import learnable_preferences
+
+STEPS = 20
+PAIRS_PER_STEP = 8
+NEEDS_COMPILER = pytest.mark.skipif(
+    shutil.which("c++") is None, reason="on a CPU, DeepSpeed compiles its communication: no compiler"
+)
+ENGINES = {
+    "ddp": "cpu_two_processes",
+    "zero2": "deepspeed_zero2",
+    "zero3": "deepspeed_zero3",
+    "fsdp2": "fsdp2",
+}
+EVERY_ENGINE = [pytest.param(engine, marks=NEEDS_COMPILER if engine.startswith("zero") else []) for engine in ENGINES]
+SHARDED = [parameter for parameter in EVERY_ENGINE if parameter.values[0] != "ddp"]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return learnable_preferences(40, seed=3)
+
+
+@pytest.fixture(scope="module")
+def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
+    """More than an epoch in 20 steps, whose last one is not full."""
+    return {
+        "model_name": gemma_folder,
+        "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
+        "max_length": 256,
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": PAIRS_PER_STEP,
+        "learning_rate": 1e-3,
+        "eval_size": 10,
+        "logging_steps": 1,
+        "save_every_steps": 10,
+        "eval_every_steps": 10,
+        "report_to": "none",
+        "use_cpu": "true",
+        "num_proc": 1,
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(base, tmp_path_factory) -> Run:
+    """The reference: one process, as many accumulated forward passes as pairs."""
+    return train(base, tmp_path_factory.mktemp("alone") / "output", verify_saved_model="false")
+
+
+def launcher(engine: str, folder: Path, processes: int = 2) -> list[str]:
+    """`accelerate launch` with the file that the project ships, for processes on this machine's CPU."""
+    settings = yaml.safe_load((ROOT / f"accelerate_configs/{ENGINES[engine]}.yaml").read_text())
+    settings |= {"use_cpu": True, "num_processes": processes}
+    deepspeed = settings.get("deepspeed_config")
+    if deepspeed:
+        deepspeed["deepspeed_config_file"] = str(ROOT / deepspeed["deepspeed_config_file"])
+    config = folder / f"{engine}.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    return [*command, "--main_process_port", free_port()]
+
+
+def launched(engine: str, flags: dict[str, object], output: Path, processes: int = 2, status: int = 0):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where ninja is, which DeepSpeed calls
+    command = launcher(engine, output.parent, processes)
+    return launch(command, flags, output, status=status, PATH=path, OMP_NUM_THREADS="1")
+
+
+def halved(base: dict[str, object]) -> dict[str, object]:
+    """The same pairs per step on two processes."""
+    return base | {"gradient_accumulation_steps": PAIRS_PER_STEP // 2}
+
+
+@pytest.fixture(scope="module")
+def runs(base, tmp_path_factory) -> dict[str, Run]:
+    """Each engine's run over two processes, made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("engines")
+
+    class Runs(dict):
+        def __missing__(self, engine: str) -> Run:
+            launched(engine, halved(base), folder / engine / "output")
+            self[engine] = Run(folder / engine / "output")
+            return self[engine]
+
+    return Runs()
+
+
+def weights_of(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.model / "model.safetensors")
+
+
+def assert_same_weights(run: Run, reference: Run, share_of_largest: float) -> None:
+    """All weights, each within this share of the largest one of all; 0 for the same bits."""
+    weights, expected = weights_of(run), weights_of(reference)
+    assert weights.keys() == expected.keys()
+    largest = max(value.abs().max().item() for value in expected.values())
+    for name, value in expected.items():
+        assert weights[name].dtype == value.dtype == torch.float32
+        assert (weights[name] - value).abs().max().item() <= share_of_largest * largest, name
+
+
+def assert_same_steps(run: Run, reference: Run) -> None:
+    """The figures that the project promises."""
+    assert len(run.losses()) == len(reference.losses()) == STEPS
+    assert run.losses() == pytest.approx(reference.losses(), abs=1e-5)
+    assert_same_weights(run, reference, 1e-4)
+    evaluations = [[entry for entry in of.history if "eval_loss" in entry] for of in (run, reference)]
+    for entry, expected in zip(*evaluations, strict=True):
+        for name in ("eval_pairs", "eval_accuracy", "eval_loss", "eval_margin"):
+            assert entry[name] == pytest.approx(expected[name], abs=1e-5)
+    norms = [[entry["grad_norm"] for entry in of.history if "loss" in entry] for of in (run, reference)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+# --- the same step ------------------------------------------------------------------------------------------
+
+
+def test_the_reference_has_what_can_go_wrong(alone):
+    """Steps of one group, where a process has none of its own; unequal groups; an epoch that ends within."""
+    loader = alone.trainer.get_train_dataloader()
+    plan = loader.batch_sampler.plan
+    chunks = [sum(len(batch) for batch in plan.micro_batches(step, 1)[0]) for step in range(len(plan))]
+    assert 1 in chunks
+    assert len(set(chunks)) > 2
+    assert plan.sizes.num_pairs % PAIRS_PER_STEP
+    assert len(plan) < STEPS
+    assert len(set(alone.losses())) == STEPS
+
+
+def test_one_forward_pass_or_eight(alone, base, tmp_path):
+    changes = {"per_device_train_batch_size": PAIRS_PER_STEP, "gradient_accumulation_steps": 1}
+    run = train(base | changes, tmp_path / "output", verify_saved_model="false", max_tokens_per_micro_batch=100_000)
+    assert_same_steps(run, alone)
+
+
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
+def test_two_processes_take_the_same_steps(engine, alone, runs):
+    assert_same_steps(runs[engine], alone)
+    record = json.loads((runs[engine].output / "checkpoint-10" / "resume.json").read_text())
+    assert (record["engine"], record["num_processes"]) == (engine, 2)  # and not another one in its place
+
+
+def test_another_seed_is_not_the_same_step(alone, base, tmp_path):
+    """The negative control: what the comparison must find."""
+    run = train(base | {"data_seed": 7}, tmp_path / "output", verify_saved_model="false")
+    assert run.losses()[0] != pytest.approx(alone.losses()[0], abs=1e-4)
+    with pytest.raises(AssertionError):
+        assert_same_weights(run, alone, 1e-4)
+
+
+# --- what is saved ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
+def test_the_whole_model_is_saved_and_proven(engine, alone, runs, rows):
+    model = runs[engine].model
+    verification = json.loads((model / "verification.json").read_text())
+    assert verification["passed"] and verification["num_rows"] >= 4
+    assert max(verification["largest_difference_padded"], verification["largest_difference_alone"]) < 1e-4
+    config = json.loads((model / "config.json").read_text())
+    assert (config["architectures"], config["dtype"]) == (["GemmaForSequenceClassification"], "float32")
+    conversations = [row["chosen"] for row in rows[:4]]
+    for together in (True, False):
+        expected = plain_rewards(alone.model, conversations, together)
+        assert plain_rewards(model, conversations, together) == pytest.approx(expected, abs=1e-3)
+
+
+def test_sharded_engines_are_really_sharded(runs):
+    """Two processes that each train a copy would pass all the comparisons above."""
+    fsdp2 = runs["fsdp2"].output / "checkpoint-10"
+    assert len(list((fsdp2 / "pytorch_model_fsdp_0").glob("__*_0.distcp"))) == 2
+    if shutil.which("c++") is not None:
+        zero3 = runs["zero3"].output / "checkpoint-10" / "global_step10"
+        sizes = [path.stat().st_size for path in zero3.glob("*_optim_states.pt")]
+        whole = sum(value.numel() * 12 for value in weights_of(runs["zero3"]).values())
+        assert len(sizes) == 2 and max(sizes) < 0.75 * whole
+
+
+@pytest.mark.parametrize("engine", SHARDED)
+def test_training_starts_from_a_reward_model(engine, alone, base, runs, tmp_path):
+    """Our own checkpoint, under the engines that spread the weights while they load: the head is the saved one."""
+    flags = base | {"model_name": alone.model, "max_steps": 2, "save_strategy": "no", "verify_saved_model": "false"}
+    del flags["save_every_steps"]
+    expected = train(flags, tmp_path / "alone")
+    launched(engine, halved(flags), tmp_path / engine / "output")
+    assert Run(tmp_path / engine / "output").losses() == pytest.approx(expected.losses(), abs=1e-5)
+
+
+# --- resume -------------------------------------------------------------------------------------------------
+
+
+def stopped_at_step_10(run: Run, folder: Path) -> Path:
+    """What a process that was killed after its first checkpoint has left."""
+    output = Path(shutil.copytree(run.output, folder / "output"))
+    shutil.rmtree(output / "checkpoint-20")
+    shutil.rmtree(output / "last_checkpoint")
+    (output / "trainer_state.json").unlink()
+    return output
+
+
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
+def test_resume_is_bit_equal(engine, base, runs, tmp_path):
+    output = stopped_at_step_10(runs[engine], tmp_path)
+    launched(engine, halved(base) | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
+    assert Run(output).losses() == runs[engine].losses()
+    assert_same_weights(Run(output), runs[engine], 0)
+
+
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
+def test_the_memory_probe_leaves_no_trace(engine, base, runs, tmp_path):
+    assert "heaviest_micro_batch_tokens" in runs[engine].history[0]
+    flags = halved(base) | {"probe_memory": "false", "verify_saved_model": "false"}
+    launched(engine, flags, tmp_path / "output")
+    assert "heaviest_micro_batch_tokens" not in Run(tmp_path / "output").history[0]
+    assert Run(tmp_path / "output").losses() == runs[engine].losses()
+    assert_same_weights(Run(tmp_path / "output"), runs[engine], 0)
+
+
+def test_a_ddp_checkpoint_goes_on_with_one_process(alone, base, runs, tmp_path):
+    output = stopped_at_step_10(runs["ddp"], tmp_path)
+    run = train(base | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
+    assert_same_steps(run, alone)
+
+
+def test_a_checkpoint_of_one_process_goes_on_with_two(alone, base, tmp_path):
+    output = stopped_at_step_10(alone, tmp_path)
+    flags = halved(base) | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}
+    launched("ddp", flags, output)
+    assert_same_steps(Run(output), alone)
+
+
+@NEEDS_COMPILER
+def test_a_zero3_checkpoint_asks_for_as_many_processes(base, runs, tmp_path):
+    output = stopped_at_step_10(runs["zero3"], tmp_path)
+    process = launched("zero3", base | {"resume_from_checkpoint": "true"}, output, processes=1, status=1)
+    assert "processes: 2 in the checkpoint, now 1" in process.stderr
+    assert (output / "checkpoint-10" / "trainer_state.json").is_file()
