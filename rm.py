@@ -51,7 +51,7 @@ from reward_modeling.output_folder import (
 )
 from reward_modeling.planning import PACKED, PADDED
 from reward_modeling.preflight import context_too_short, run_preflight
-from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports
+from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports, write_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.resuming import check_same_run, run_record
 from reward_modeling.safe_trainer import SafeTrainer
@@ -512,8 +512,8 @@ def choose_batching(args: ScriptArguments, config) -> str:
     return SHARED_PREFIX if args.batching == "auto" else args.batching
 
 
-def load_pairs(args: ScriptArguments, tokenizer) -> PreparedPairs:
-    """Training and evaluation pairs; their counts go to the screen and into the output folder."""
+def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None) -> PreparedPairs:
+    """Training and evaluation pairs; their counts go to the screen and, in a new run, into the output folder."""
     pairs = prepare_pairs(
         args.train_set_path,
         args.eval_set_path,
@@ -524,7 +524,9 @@ def load_pairs(args: ScriptArguments, tokenizer) -> PreparedPairs:
         num_proc=args.num_proc or min(16, os.cpu_count()),
     )
     if args.process_index == 0:
-        show_reports(pairs.reports, None if args.preflight_only else Path(args.output_path) / DATA_REPORT)
+        show_reports(pairs.reports)
+        if checkpoint is None and not args.preflight_only:
+            write_reports(pairs.reports, Path(args.output_path) / DATA_REPORT)
     if not len(pairs.train):
         raise UserError(f"--train_set_path {args.train_set_path}: no pair is left to train on; see the table above")
     return pairs
@@ -619,7 +621,7 @@ def main() -> None:
 
     # Data
     with args.main_process_first(desc="reading and tokenising"):
-        pairs = load_pairs(args, tokenizer)
+        pairs = load_pairs(args, tokenizer, checkpoint)
     preflight = run_preflight(
         pairs.train, tokenizer, config, max_length=args.max_length, conversations=pairs.conversations
     )

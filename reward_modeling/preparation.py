@@ -118,14 +118,17 @@ def has_conversations(rows: Dataset) -> bool:
     return bool(pc.any(pc.and_(kept, pc.invert(read_column(rows, "is_text")))).as_py())
 
 
-def show_reports(reports: list[DataReport], json_path: Path | None) -> None:
-    """The counts on the screen, and as JSON where a path is given."""
+def show_reports(reports: list[DataReport]) -> None:
+    """The counts on the screen."""
     for report in reports:
         print(report.table(), flush=True)
         if report.share_dropped > LOUD_SHARE_DROPPED:
             share = 100 * report.share_dropped
             logger.warning("!!! %s: %.1f%% of the rows were dropped; the table above says why !!!", report.name, share)
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        content = {report.name: report.to_dict() for report in reports}
-        json_path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def write_reports(reports: list[DataReport], json_path: Path) -> None:
+    """The counts as JSON."""
+    json_path.parent.mkdir(parents=True, exist_ok=True)
+    content = {report.name: report.to_dict() for report in reports}
+    json_path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

@@ -65,6 +65,7 @@ def run_record(
         "config": {name: value for name, value in config.to_dict().items() if name not in CONFIG_IGNORED},
         "training_pairs": len(train),
         "training_data": fingerprint_of_groups(train),
+        "save_only_model": args.save_only_model,
         "arguments": {name: getattr(args, name) for name in names},
     }
 
@@ -113,7 +114,14 @@ def check_same_run(checkpoint: str, now: dict[str, Any]) -> None:
         logger.warning("Resume: %s has no %s, so its data and model cannot be compared.", checkpoint, RUN_RECORD)
         return
     then = json.loads(path.read_text(encoding="utf-8"))
+    if then.get("save_only_model"):
+        raise UserError(
+            f"--resume_from_checkpoint {checkpoint}: expected the optimizer's states too, found weights alone (it was "
+            f"saved with --save_only_model). Start a new run from its weights: --model_name {checkpoint} with another "
+            "--output_path."
+        )
     now = json.loads(json.dumps(now, default=str))  # as it will be read next time
+    then = now | then  # a checkpoint of an earlier version may not have all the fields
     differences = [*_model_differences(then, now), *_data_differences(then, now)]
     differences += _argument_differences(FIXED, then, now)
     differences += _engine_differences(then, now)
@@ -152,7 +160,8 @@ def _data_differences(then: Mapping, now: Mapping) -> list[str]:
 
 
 def _argument_differences(names: tuple[str, ...], then: Mapping, now: Mapping) -> list[str]:
-    pairs = ((name, then["arguments"].get(name), now["arguments"].get(name)) for name in names)
+    known = [name for name in names if name in then["arguments"]]
+    pairs = ((name, then["arguments"][name], now["arguments"].get(name)) for name in known)
     return [f"{name}: {before} in the checkpoint, now {after}" for name, before, after in pairs if before != after]
 
 

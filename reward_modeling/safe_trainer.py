@@ -1,5 +1,6 @@
 """transformers' Trainer whose checkpoints are complete or not there, under every engine."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from reward_modeling.checkpoints import (
 from reward_modeling.interruption import InterruptionCallback
 from reward_modeling.launching import launched_with
 from reward_modeling.resuming import write_run_record
+
+logger = logging.getLogger(__name__)
 
 
 class SafeTrainer(Trainer):
@@ -59,7 +62,10 @@ class SafeTrainer(Trainer):
         if self.state.best_global_step:  # where the folder is now, if it was moved
             best = Path(self.args.output_dir) / f"{CHECKPOINT}{self.state.best_global_step}"
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None
-        return (num_train_epochs, 0) if self.state.global_step >= max_steps else place
+        if self.state.global_step < max_steps:
+            return place
+        logger.info("Resume: step %d of %d, so no step is left to train.", self.state.global_step, max_steps)
+        return num_train_epochs, 0
 
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         """The best model can be loaded at the end only if it was saved."""

@@ -247,9 +247,36 @@ def test_a_checkpoint_of_one_process_goes_on_with_two(alone, base, tmp_path):
     assert_same_steps(Run(output), alone)
 
 
+def test_an_fsdp2_checkpoint_goes_on_with_three_processes(alone, base, runs, tmp_path):
+    """Eight pairs a step do not divide over three processes, and need not."""
+    output = stopped_at_step_10(runs["fsdp2"], tmp_path)
+    flags = base | {"pairs_per_step": PAIRS_PER_STEP, "resume_from_checkpoint": "true"}
+    launched("fsdp2", flags, output, processes=3)
+    assert_same_steps(Run(output), alone)
+
+
 @NEEDS_COMPILER
 def test_a_zero3_checkpoint_asks_for_as_many_processes(base, runs, tmp_path):
     output = stopped_at_step_10(runs["zero3"], tmp_path)
     process = launched("zero3", base | {"resume_from_checkpoint": "true"}, output, processes=1, status=1)
     assert "processes: 2 in the checkpoint, now 1" in process.stderr
     assert (output / "checkpoint-10" / "trainer_state.json").is_file()
+
+
+# --- bfloat16 -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
+def test_bfloat16_is_saved_as_trained_and_proven(engine, base, alone, tmp_path):
+    """DeepSpeed holds the weights of a bf16 run in bfloat16; the others keep them in float32."""
+    flags = halved(base) | {"bf16": "true", "max_steps": 4, "save_every_steps": 4}
+    launched(engine, flags, tmp_path / "output")
+    run = Run(tmp_path / "output")
+    expected = torch.bfloat16 if engine.startswith("zero") else torch.float32
+    assert {value.dtype for value in weights_of(run).values()} == {expected}
+    assert json.loads((run.model / "config.json").read_text())["dtype"] == str(expected).removeprefix("torch.")
+    verification = json.loads((run.model / "verification.json").read_text())
+    assert verification["passed"] and verification["precision"] == "bfloat16"
+    # 8 bits: the losses of a model with rewards of about 1 agree to about 1%
+    assert run.losses() == pytest.approx(alone.losses()[:4], abs=0.02)
+    assert run.losses() != pytest.approx(alone.losses()[:4], abs=1e-6)
