@@ -44,6 +44,7 @@ from reward_modeling.metrics import EVALUATION_METRICS, PairSums, evaluation_met
 from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
 from reward_modeling.output_folder import (
     DATA_REPORT,
+    check_all_nodes_share,
     check_nothing_is_lost,
     check_output_folder,
     checkpoint_to_resume,
@@ -491,6 +492,7 @@ def prepare_output_folder(args: ScriptArguments) -> str | None:
     own = checkpoint is not None and Path(checkpoint).resolve().parent == output.resolve()
     if not own and not args.overwrite_output_dir:
         check_nothing_is_lost(args.output_path, go_on=resume == "true")
+    check_all_nodes_share(args.output_path, PartialState())
     return checkpoint
 
 
@@ -633,30 +635,31 @@ def main() -> None:
 
     # Model
     register_shared_prefix_attention()
-    model = load_reward_model(
-        args.model_name,
-        config,
-        tokenizer,
-        attn_implementation=args.attn_implementation if batching == PADDED else SHARED_PREFIX,
-        dtype=getattr(torch, args.model_dtype),
-        **hub_options,
-    )
-
-    # Training
     if "wandb" in args.report_to:
         prepare_wandb(args.output_path)
     if pairs.evaluation is None:
         if args.load_best_model_at_end or args.save_strategy == "best":
             raise UserError("--load_best_model_at_end, --save_strategy best: expected rows to evaluate on, found none")
         args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
-    trainer = RewardTrainer(
-        args=args,
-        model=model,
-        processing_class=tokenizer,
-        train_dataset=pairs.train,
-        eval_dataset=pairs.evaluation,
-        collator=MicroBatchCollator(batching, tokenizer.pad_token_id),
-    )
+    with out_of_memory_explained("loading the model", args.max_tokens):
+        model = load_reward_model(
+            args.model_name,
+            config,
+            tokenizer,
+            attn_implementation=args.attn_implementation if batching == PADDED else SHARED_PREFIX,
+            dtype=getattr(torch, args.model_dtype),
+            **hub_options,
+        )
+        trainer = RewardTrainer(
+            args=args,
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=pairs.train,
+            eval_dataset=pairs.evaluation,
+            collator=MicroBatchCollator(batching, tokenizer.pad_token_id),
+        )
+
+    # Training
     num_pairs, num_steps = len(pairs.train), math.ceil(len(pairs.train) / args.pairs_per_step)
     logger.info(
         f"Training: {num_pairs:,} pairs, {args.pairs_per_step} a step, {num_steps:,} steps an epoch; {batching} "
@@ -665,6 +668,7 @@ def main() -> None:
     trainer.run_record = run_record(args, pairs.train, config, engine_name(trainer.accelerator.state), args.world_size)
     if checkpoint is not None:
         check_same_run(checkpoint, trainer.run_record)
+        args.eval_on_start = False  # it was done
     # Not before everything that can be refused has passed, and all processes have read the model.
     make_room(trainer, checkpoint)
     with trainer.interruption.listening():

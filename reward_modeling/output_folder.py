@@ -3,7 +3,11 @@
 import logging
 import os
 import shutil
+import socket
+import time
 from pathlib import Path
+
+from accelerate import PartialState
 
 from reward_modeling.checkpoints import CHECKPOINT, LAST_CHECKPOINT, TRAINER_STATE, complete_checkpoints
 from reward_modeling.errors import UserError
@@ -18,6 +22,7 @@ OWN_OUTPUTS = (
     TRAINER_STATE,
     "all_results.json",
 )
+SECONDS_TO_SEE_A_FILE = 30
 DATA_REPORT = "data_report.json"  # written anew by every run, even by one that then stops
 
 
@@ -32,6 +37,34 @@ def check_output_folder(output_path: str) -> None:
         raise UserError(f"--output_path {output}: expected a folder, found the file {nearest}. Take another path.")
     if not os.access(nearest, os.W_OK):
         raise UserError(f"--output_path {output}: expected a folder to write to, found that {nearest} refuses it.")
+
+
+def check_all_nodes_share(output_path: str, state: PartialState) -> None:
+    """On several machines: every process must see what process 0 writes, since each writes its part of a checkpoint.
+
+    Raises:
+        UserError: on a process that does not.
+    """
+    if state.num_processes == int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)):
+        return
+    sign = Path(output_path) / f".seen-by-all-{os.environ.get('MASTER_PORT', '')}"
+    if state.is_main_process:
+        sign.parent.mkdir(parents=True, exist_ok=True)
+        sign.touch()
+    state.wait_for_everyone()
+    # A network file system may show a new file a few seconds late.
+    deadline = time.monotonic() + SECONDS_TO_SEE_A_FILE
+    while not sign.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if not sign.exists():
+        raise UserError(
+            f"--output_path {output_path}: expected a folder that all machines share, found that process "
+            f"{state.process_index} on {socket.gethostname()} does not see what process 0 writes there. Take a folder "
+            "on a shared disk."
+        )
+    state.wait_for_everyone()
+    if state.is_main_process:
+        sign.unlink()
 
 
 def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:

@@ -68,11 +68,19 @@ def train(flags: dict[str, object], output: Path, **changes: object) -> Run:
     return Run(output, trainers[0], evaluations)
 
 
-def launch(launcher: list[str], flags: dict, output: Path, *, status: int = 0, **environment: str | None):
+def launch(
+    launcher: list[str],
+    flags: dict[str, object],
+    output: Path,
+    *,
+    status: int = 0,
+    script: Path = ROOT / "rm.py",
+    **environment: str | None,
+) -> subprocess.CompletedProcess:
     """rm.py in processes of its own, which are expected to end with this status."""
     variables = {name: value for name, value in (os.environ | environment).items() if value is not None}
     process = subprocess.run(
-        [*launcher, str(ROOT / "rm.py"), *as_argv(flags | {"output_path": output})],
+        [*launcher, str(script), *as_argv(flags | {"output_path": output})],
         env=variables,
         cwd=output.parent,
         stdin=subprocess.DEVNULL,

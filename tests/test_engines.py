@@ -280,3 +280,53 @@ def test_bfloat16_is_saved_as_trained_and_proven(engine, base, alone, tmp_path):
     # 8 bits: the losses of a model with rewards of about 1 agree to about 1%
     assert run.losses() == pytest.approx(alone.losses()[:4], abs=0.02)
     assert run.losses() != pytest.approx(alone.losses()[:4], abs=1e-6)
+
+
+# --- more ways to launch ------------------------------------------------------------------------------------
+
+
+@NEEDS_COMPILER
+def test_torchrun_with_a_deepspeed_flag_and_offload(alone, base, tmp_path):
+    """Without accelerate's launcher; weights and optimizer in host memory."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
+    settings = ROOT / "deepspeed_3_offload.json"
+    flags = halved(base) | {"deepspeed": settings, "max_steps": 5, "verify_saved_model": "false"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    launch(torchrun, flags, tmp_path / "output", PATH=path, OMP_NUM_THREADS="1")
+    # the schedule of 5 steps is another one from the second step on
+    assert Run(tmp_path / "output").losses()[0] == pytest.approx(alone.losses()[0], abs=1e-5)
+    expected = train(base | {"max_steps": 5, "verify_saved_model": "false"}, tmp_path / "alone")
+    assert Run(tmp_path / "output").losses() == pytest.approx(expected.losses(), abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
+def test_the_best_model_is_loaded_at_the_end(engine, base, tmp_path):
+    """A learning rate at which the last model is not the best, by a metric that is not the loss of training."""
+    flags = base | {"learning_rate": 2e-2, "save_every_steps": 4, "eval_every_steps": 2, "save_total_limit": 1}
+    flags |= {"load_best_model_at_end": "true", "metric_for_best_model": "eval_loss"}
+    expected = train(flags | {"verify_saved_model": "false"}, tmp_path / "alone")
+    assert expected.state["best_global_step"] not in (STEPS, 0, None)
+    launched(engine, halved(flags), tmp_path / engine / "output")
+    run = Run(tmp_path / engine / "output")
+    assert run.state["best_global_step"] == expected.state["best_global_step"]
+    assert sorted(path.name for path in run.output.glob("checkpoint-*")) == sorted(
+        f"checkpoint-{step}" for step in (run.state["best_global_step"], STEPS)
+    )
+    assert_same_weights(run, expected, 1e-4)
+
+
+def test_machines_that_do_not_share_the_output_folder(base, tmp_path):
+    """Two processes that are told they are on two machines, and write to two folders."""
+    script = tmp_path / "each_its_own.py"
+    script.write_text(
+        "import os, runpy, sys\n"
+        "os.environ['LOCAL_WORLD_SIZE'] = '1'\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import reward_modeling.output_folder\n"
+        "reward_modeling.output_folder.SECONDS_TO_SEE_A_FILE = 1\n"
+        "sys.argv[sys.argv.index('--output_path') + 1] += os.environ['RANK']\n"
+        f"runpy.run_path({str(ROOT / 'rm.py')!r}, run_name='__main__')\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
+    process = launch(torchrun, halved(base), tmp_path / "output", status=1, script=script)
+    assert "expected a folder that all machines share, found that process 1" in process.stderr
