@@ -48,6 +48,7 @@ from reward_modeling.output_folder import (
     check_nothing_is_lost,
     check_output_folder,
     checkpoint_to_resume,
+    only_run_in,
     remove_earlier_run,
 )
 from reward_modeling.planning import PACKED, PADDED
@@ -456,7 +457,9 @@ class RewardTrainer(SafeTrainer):
         model.eval()
         rows: list[tuple] = []
         started = time.perf_counter()
-        with torch.no_grad():
+        # Whether an evaluation was made or not, training goes on with the same random numbers: a checkpoint may have
+        # been saved before it, and a resume begins after it.
+        with torch.no_grad(), no_trace(self.args.device):
             for micro_batch in dataloader:
                 _, rewards = self.compute_loss(model, micro_batch, return_outputs=True)
                 counted = [chunk for chunk in micro_batch["chunks"] if chunk.counted]
@@ -482,7 +485,6 @@ def prepare_output_folder(args: ScriptArguments) -> str | None:
     if args.preflight_only:
         return None
     output = Path(args.output_path)
-    check_output_folder(args.output_path)
     resume = (args.resume_from_checkpoint or "false").lower()
     if resume != "false":
         if args.process_index == 0:
@@ -538,10 +540,10 @@ def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
     """`last_checkpoint`: an ordinary checkpoint with its tokenizer and the arguments as they were given."""
     folder = Path(trainer.args.output_path) / LAST_CHECKPOINT
     with trainer.complete_or_absent(folder) as writing:
+        trainer.save_state()
         trainer.save_whole_model(writing)
         if trainer.is_world_process_zero():
             Path(writing, "script_arguments.json").write_text(json.dumps(given, indent=2, default=str))
-    trainer.save_state()
     return folder
 
 
@@ -576,9 +578,9 @@ def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
     """Put out of the way what an earlier run left and this one would write over or mistake for its own."""
     args = trainer.args
     trainer.accelerator.wait_for_everyone()
-    if args.process_index == 0 and checkpoint is not None:
-        if Path(checkpoint).resolve().parent == Path(args.output_path).resolve():
-            supersede_later_checkpoints(Path(checkpoint))
+    own = checkpoint is not None and Path(checkpoint).resolve().parent == Path(args.output_path).resolve()
+    if args.process_index == 0 and own:
+        supersede_later_checkpoints(Path(checkpoint))
     elif args.process_index == 0 and args.overwrite_output_dir:
         remove_earlier_run(args.output_path)
     trainer.accelerator.wait_for_everyone()
@@ -606,9 +608,18 @@ def set_up_logging(args: ScriptArguments) -> None:
 
 
 def main() -> None:
-    # Arguments
     args, given = parse_script_arguments(ScriptArguments)
     set_up_logging(args)
+    if args.preflight_only:
+        run(args, given)
+        return
+    check_output_folder(args.output_path)
+    with only_run_in(args.output_path, args.process_index):
+        run(args, given)
+
+
+def run(args: ScriptArguments, given: dict) -> None:
+    """The job, from the data to the proven model."""
     checkpoint = prepare_output_folder(args)
     set_seed(args.seed)
 

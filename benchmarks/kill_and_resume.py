@@ -12,6 +12,8 @@ status 1 if anything differs.
 """
 
 import argparse
+import functools
+import itertools
 import json
 import os
 import platform
@@ -19,11 +21,13 @@ import random
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -139,7 +143,7 @@ class Watched:
     """A process of rm.py, what it can be seen to do, and its end."""
 
     def __init__(self, command: list[str], output: Path, log: Path):
-        self.output, self.log, self.command = output, log, command
+        self.output, self.log, self.has_launcher = output, log, "torch.distributed.run" in command
         self.found = folders_in(output)  # what was there before, under any name
         self.steps: list[int] = []  # that it has logged
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -172,33 +176,15 @@ class Watched:
                 self.steps.append(int(words[1].split("/")[0]))
 
     def kill(self) -> None:
-        """The process and all that it has started, some of them in sessions of their own."""
-        try:
-            family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
-        except psutil.NoSuchProcess:
-            family = []
+        """The process first, for some moments are short, and all that it has started, if in sessions of their own."""
+        family = psutil.Process(self.process.pid).children(recursive=True) if self.has_launcher else []
+        os.killpg(self.process.pid, signal.SIGKILL)
         for member in family:
-            try:
-                member.send_signal(signal.SIGKILL)
-            except psutil.NoSuchProcess:
-                continue
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         psutil.wait_procs(family, timeout=30)
         self.process.wait(timeout=30)
         self.read_steps()
-
-    def kill_at_once(self) -> None:
-        """As `kill`, but the process itself first, which some moments are too short to wait for."""
-        children = psutil.Process(self.process.pid).children(recursive=True) if self._has_others() else []
-        os.killpg(self.process.pid, signal.SIGKILL)
-        for child in children:
-            if child.is_running():
-                child.send_signal(signal.SIGKILL)
-        psutil.wait_procs(children, timeout=30)
-        self.process.wait(timeout=30)
-        self.read_steps()
-
-    def _has_others(self) -> bool:
-        return "torch.distributed.run" in self.command
 
     def end_of_log(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
@@ -232,19 +218,19 @@ class Aim:
         return len(seen) >= self.count
 
 
-def choose_aim(rng: random.Random, newest: int, start_up: float) -> Aim:
-    """By weight; near the end of training the final phase."""
-    if newest >= STEPS - 6 and rng.random() < 0.75:
+def choose_aim(rng: random.Random, newest: int, start_up: float, writing: float) -> Aim:
+    """By weight; near the end of training the final phase. `start_up` and `writing` are how long these take."""
+    if newest >= STEPS - 6 and rng.random() < 0.65:
         if rng.random() < 0.6:
-            return Aim("writing the end", 1, rng.uniform(0, 0.03))
+            return Aim("writing the end", 1, rng.uniform(0, writing))
         return Aim("the end", 1, rng.choice((rng.uniform(0, 0.02), rng.uniform(0, 5))))
-    event = rng.choices(("start", "step", "writing", "publishing"), (3, 5, 9, 4))[0]
+    event = rng.choices(("start", "step", "writing", "publishing"), (3, 5, 11, 3))[0]
     if event == "start":
-        return Aim(event, 1, rng.uniform(0, start_up))
+        return Aim(event, 1, rng.uniform(0, 0.8 * start_up))  # measured with a cold cache
     if event == "step":
         return Aim(event, rng.randint(1, 6), rng.uniform(0, 0.1))
     if event == "writing":
-        return Aim(event, rng.randint(1, 3), rng.uniform(0, 0.03))
+        return Aim(event, rng.randint(1, 3), rng.uniform(0, 0.7 * writing))
     # Each checkpoint brings its own name, and from the third on a deletion.
     return Aim(event, rng.randint(1, 5), rng.uniform(0, 0.002))
 
@@ -260,7 +246,7 @@ def kill_in_time(watched: Watched, aim: Aim) -> bool:
                 if watched.ended():
                     return False
                 time.sleep(min(0.05, max(0.0, moment - time.perf_counter())))
-            watched.kill_at_once()
+            watched.kill()
             return watched.process.returncode == -signal.SIGKILL
         time.sleep(GLANCE)
     watched.read_steps()
@@ -379,7 +365,7 @@ class Results:
     """What happened; the JSON file holds these fields under their names."""
 
     kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
-    aims: Counter = field(default_factory=Counter)
+    aims: dict[str, int] = field(default_factory=dict)
     processes_started: int = 0
     checkpoints_compared: int = 0
     runs_compared: int = 0
@@ -399,7 +385,8 @@ class Experiment:
     def __init__(self, folder: Path, flags: dict[str, object], processes: int):
         self.folder, self.flags, self.processes = folder, flags, processes
         self.references: dict[str, Path] = {}
-        self.start_up = 10.0  # seconds until the first step
+        self.start_up = 10.0  # seconds until the first step, and that a checkpoint is written for
+        self.writing = 0.03
         self.results = Results()
 
     def start(self, name: str, output: Path, **changes: object) -> Watched:
@@ -411,31 +398,52 @@ class Experiment:
         if name not in self.references:
             output = self.folder / f"undisturbed-{name}"
             watched = self.start(name, output, save_total_limit=STEPS)
-            while not watched.ended():
-                watched.read_steps()
-                self.start_up = watched.age if not watched.steps else self.start_up
-                time.sleep(0.01)
+            self._observe(watched)
             if watched.process.returncode:
                 raise RuntimeError(f"the undisturbed run failed:\n{watched.end_of_log()}")
-            print(f"undisturbed run {name!r}: {watched.age:.0f} s, {self.start_up:.0f} s of it before the first step")
+            print(
+                f"undisturbed run {name!r}: {watched.age:.0f} s, {self.start_up:.0f} s of it before the first step; a "
+                f"checkpoint is written in {1000 * self.writing:.0f} ms",
+                flush=True,
+            )
             self._require_randomness(output)
             self.references[name] = output
         return self.references[name]
 
+    def _observe(self, watched: Watched) -> None:
+        """How long start-up and a checkpoint's writing take: the moments to aim at."""
+        began: dict[str, float] = {}
+        lasted: dict[str, float] = {}
+        while not watched.ended():
+            watched.read_steps()
+            if not watched.steps:
+                self.start_up = watched.age
+            writing = [name for name in watched.new_folders() if name.startswith(UNFINISHED)]
+            for name in writing:
+                began.setdefault(name, watched.age)
+                lasted[name] = watched.age - began[name]
+            time.sleep(GLANCE)
+        self.writing = statistics.median(lasted.values())
+
     def _require_randomness(self, output: Path) -> None:
         """Training must draw random numbers, or restoring their generators would prove nothing."""
-        states = [load(path) for path in sorted(output.glob(f"{CHECKPOINT}*/rng_state*.pth"))]
+        name = "rng_state.pth" if self.processes == 1 else "rng_state_0.pth"
+        states = [load(path) for path in sorted(output.glob(f"{CHECKPOINT}*/{name}"))]
         drawn = {state["cpu"].numpy().tobytes() for state in states}
         if len(drawn) != len(states):
             raise RuntimeError("two checkpoints have the same state of the random numbers: training drew none")
 
-    def killed_run(self, name: str, output: Path, aims, most_kills: int) -> None:
-        """Start until it ends by itself; `aims(newest)` says when to kill, or None to let it end."""
-        reference, results, steps_taken = self.reference(name), self.results, 0
-        kills = 0
+    def random_aims(self, rng: random.Random, most: int) -> Callable[[int], Aim | None]:
+        left = itertools.repeat(None, most)
+        choose = functools.partial(choose_aim, rng, start_up=self.start_up, writing=self.writing)
+        return lambda newest: next((choose(newest) for _ in left), None)
+
+    def killed_run(self, name: str, output: Path, next_aim: Callable[[int], Aim | None]) -> None:
+        """Start and kill until it ends by itself; compare. `next_aim(newest checkpoint)`: None to let it end."""
+        reference, results, steps_taken, kills = self.reference(name), self.results, 0, 0
         while True:
             before = newest_step(output)
-            aim = aims(before) if kills < most_kills else None
+            aim = next_aim(before)
             watched = self.start(name, output, resume_from_checkpoint="true")
             results.processes_started += 1
             killed = kill_in_time(watched, aim or Aim("the end", 2, 0))  # which never happens
@@ -460,11 +468,11 @@ class Experiment:
     def _count_kill(self, watched: Watched, name: str, aim: Aim, before: int) -> None:
         place = place_of_death(watched)
         self.results.kills[place] += 1
-        self.results.aims[aim.event] += 1
+        self.results.aims[aim.event] = self.results.aims.get(aim.event, 0) + 1
         last = watched.steps[-1] if watched.steps else "-"
         print(
             f"kill {self.results.num_kills:>3}  {name:<7} at {watched.age:5.1f} s  from step {before:>2}, last logged "
-            f"{last:>2}, newest checkpoint {newest_step(watched.output):>2}  aimed at {aim.event!r} {aim.count}: {place}",
+            f"{last:>2}, newest checkpoint {newest_step(watched.output):>2}, aim {aim.event!r} {aim.count}: {place}",
             flush=True,
         )
 
@@ -478,21 +486,19 @@ class Experiment:
 
 
 def table(results: Results) -> str:
-    rows = [("SIGKILL fell", "kills"), *((place, str(count)) for place, count in results.kills.items())]
-    rows += [
-        ("all", str(results.num_kills)),
-        ("runs compared", str(results.runs_compared)),
-        ("checkpoints compared bit by bit", str(results.checkpoints_compared)),
-        ("steps taken", str(results.steps_taken)),
-        ("of these a second time", str(results.steps_taken_twice)),
-        ("differences", str(len(results.differences))),
-        ("minutes", f"{results.seconds / 60:.1f}"),
-    ]
-    return (
-        "\n".join(f"| {name} | {value} |" for name, value in rows[:1])
-        + "\n|---|---|\n"
-        + "\n".join(f"| {name} | {value} |" for name, value in rows[1:])
-    )
+    rows = {
+        "SIGKILL fell": "kills",
+        "---": "---",
+        **results.kills,
+        "all": results.num_kills,
+        "runs compared": results.runs_compared,
+        "checkpoints compared bit by bit": results.checkpoints_compared,
+        "steps taken": results.steps_taken,
+        "of these a second time": results.steps_taken_twice,
+        "differences": len(results.differences),
+        "minutes": f"{results.seconds / 60:.1f}",
+    }
+    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 
 
 def main() -> None:
@@ -514,7 +520,7 @@ def main() -> None:
             name = options.scenarios[number % len(options.scenarios)]
             output = folder / f"killed-{number}"
             most = min(options.kills_per_run, options.kills - results.num_kills)
-            experiment.killed_run(name, output, lambda newest: choose_aim(rng, newest, experiment.start_up), most)
+            experiment.killed_run(name, output, experiment.random_aims(rng, most))
             shutil.rmtree(output)
             number += 1
     results.seconds = time.perf_counter() - started

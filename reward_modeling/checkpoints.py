@@ -6,6 +6,7 @@ that looks like a checkpoint. `clean_up` puts right what a killed process has le
 """
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT, LAST_CHECKPOINT = "checkpoint-", "last_checkpoint"
 UNFINISHED, DISCARDED, REPLACED, SUPERSEDED = "unfinished-", "discarded-", "replaced-", "superseded-"
+# Of libraries that do not raise OSError: safetensors and tokenizers, and torch.save, whose stream has its own words.
+DISK_ERRORS = ("(os error", "PytorchStreamWriter", "iostream error")
 TRAINER_STATE = "trainer_state.json"  # the last file of a checkpoint that is written
 
 
@@ -40,8 +43,14 @@ def publish(folder: Path) -> None:
 def discard(folder: Path) -> None:
     """Delete a folder; a kill on the way leaves nothing under its name."""
     if not folder.name.startswith(DISCARDED):
-        folder = folder.rename(folder.with_name(DISCARDED + folder.name))
+        folder = folder.rename(_free_name(folder.with_name(DISCARDED + folder.name)))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or with the first number behind it that nothing has."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000)))
+    return next(name for name in names if not name.exists())
 
 
 def _bring_to_disk(folder: Path) -> None:
@@ -92,7 +101,7 @@ def delete_old_checkpoints(output: Path, most: int | None, keep: set[Path]) -> N
     if not most:
         return
     checkpoints = complete_checkpoints(output)
-    keep = {*keep, *checkpoints[-1:]}
+    keep = {*checkpoints[-1:], *(checkpoint for checkpoint in checkpoints if checkpoint in keep)}
     for checkpoint in checkpoints:
         if len(complete_checkpoints(output)) <= max(most, len(keep)):
             return
@@ -102,13 +111,11 @@ def delete_old_checkpoints(output: Path, most: int | None, keep: set[Path]) -> N
 
 def supersede_later_checkpoints(checkpoint: Path) -> None:
     """Rename those after the one that a run goes on from: the newest is to be of this run, and none is lost."""
+    step = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]  # under any name
     for later in complete_checkpoints(checkpoint.parent):
-        if step_of(later) <= step_of(checkpoint):
+        if step_of(later) < step or later.name == checkpoint.name:
             continue
-        names = (
-            later.with_name(f"{SUPERSEDED}{later.name}{suffix}") for suffix in ("", *map("-{}".format, range(2, 99)))
-        )
-        target = next(name for name in names if not name.exists())
+        target = _free_name(later.with_name(SUPERSEDED + later.name))
         later.rename(target)
         logger.warning("Resume: %s is later than the checkpoint to go on from; now it is %s.", later, target.name)
 
@@ -120,7 +127,7 @@ def saving_failed(folder: Path, error: BaseException) -> UserError | None:
         causes.append(causes[-1].__cause__ or causes[-1].__context__)
     text = " ".join(str(cause) for cause in causes)
     about_disk = any(isinstance(cause, OSError) and cause.errno is not None for cause in causes)
-    if not about_disk and "No space left" not in text and "PytorchStreamWriter" not in text:
+    if not about_disk and not any(sign in text for sign in DISK_ERRORS):
         return None
     complete = complete_checkpoints(folder.parent)
     left = f"The last complete checkpoint is {complete[-1]}" if complete else "There is no complete checkpoint yet"

@@ -1,15 +1,17 @@
 """The folder that a run writes to: never over another run without being asked."""
 
+import fcntl
 import logging
 import os
-import shutil
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from accelerate import PartialState
 
-from reward_modeling.checkpoints import CHECKPOINT, LAST_CHECKPOINT, TRAINER_STATE, complete_checkpoints
+from reward_modeling.checkpoints import CHECKPOINT, LAST_CHECKPOINT, TRAINER_STATE, complete_checkpoints, discard
 from reward_modeling.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ OWN_OUTPUTS = (
     "all_results.json",
 )
 SECONDS_TO_SEE_A_FILE = 30
+SECONDS_TO_WAIT_FOR_A_RUN = 5
 DATA_REPORT = "data_report.json"  # written anew by every run, even by one that then stops
 
 
@@ -37,6 +40,48 @@ def check_output_folder(output_path: str) -> None:
         raise UserError(f"--output_path {output}: expected a folder, found the file {nearest}. Take another path.")
     if not os.access(nearest, os.W_OK):
         raise UserError(f"--output_path {output}: expected a folder to write to, found that {nearest} refuses it.")
+
+
+@contextmanager
+def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
+    """Hold the folder for this run as long as process 0 lives, whatever ends it.
+
+    A launcher that is killed alone leaves its workers running: the restarted run would write beside them.
+
+    Raises:
+        UserError: another run holds it, and has not ended after some seconds.
+    """
+    if process_index != 0:
+        yield
+        return
+    Path(output_path).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(output_path, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_A_RUN
+        while not _lock(descriptor):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"--output_path {output_path}: expected a folder that no other run writes to, found that a process "
+                    "which is still alive does (of a launcher that was killed, perhaps). End it first: pgrep -af rm.py"
+                )
+            time.sleep(0.5)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # which it is if anything was written
+                Path(output_path).rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # some network file systems lock no folders: then there is nothing to tell by
+        logger.debug("Output: %s", error)
+    return True
 
 
 def check_all_nodes_share(output_path: str, state: PartialState) -> None:
@@ -114,8 +159,8 @@ def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
 def remove_earlier_run(output_path: str) -> None:
     """Only what rm.py writes: other files in the folder are somebody's."""
     for pattern in OWN_OUTPUTS:
-        for path in Path(output_path).glob(pattern):
+        for path in list(Path(output_path).glob(pattern)):
             if path.is_dir():
-                shutil.rmtree(path)
+                discard(path)  # a kill on the way leaves no half of a checkpoint
             else:
                 path.unlink()

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from reward_modeling.checkpoints import (
@@ -29,6 +29,16 @@ from reward_modeling.resuming import write_run_record
 logger = logging.getLogger(__name__)
 
 
+class MissedEvaluationCallback(TrainerCallback):
+    """Evaluates where the process that wrote the checkpoint did not come to it."""
+
+    def __init__(self, trainer: "SafeTrainer"):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.make_up_for_evaluation()
+
+
 class SafeTrainer(Trainer):
     """Saves by `reward_modeling.checkpoints`, leaves at SIGTERM with a checkpoint, and trains no step too many.
 
@@ -42,6 +52,7 @@ class SafeTrainer(Trainer):
         self.save_total_limit, args.save_total_limit = args.save_total_limit, None
         self.interruption = InterruptionCallback()
         self.add_callback(self.interruption)
+        self.add_callback(MissedEvaluationCallback(self))
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -56,16 +67,46 @@ class SafeTrainer(Trainer):
                 param_dtype=torch.bfloat16, reduce_dtype=torch.float32
             )
 
-    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs):
+    def _init_training_state(self, max_steps, steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial):
         """A run that was at its end has no step left: transformers would take one more."""
-        place = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs)
-        if self.state.best_global_step:  # where the folder is now, if it was moved
-            best = Path(self.args.output_dir) / f"{CHECKPOINT}{self.state.best_global_step}"
-            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        place = super()._init_training_state(
+            max_steps, steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        self.state.compute_steps(self.args, max_steps)  # the flags of now, and not those of the checkpoint
+        self.resumed_from = resume_from_checkpoint
+        self._find_best_checkpoint()
+        self.evaluation_was_missed = self._was_evaluation_missed(max_steps, steps_per_epoch)
         if self.state.global_step < max_steps:
             return place
         logger.info("Resume: step %d of %d, so no step is left to train.", self.state.global_step, max_steps)
         return num_train_epochs, 0
+
+    def _find_best_checkpoint(self) -> None:
+        """Where its folder is now, if it was moved: in the output folder, or beside the checkpoint resumed from."""
+        if not self.state.best_global_step:
+            return
+        name = f"{CHECKPOINT}{self.state.best_global_step}"
+        folders = [Path(self.args.output_dir), *([Path(self.resumed_from).parent] if self.resumed_from else [])]
+        best = next((folder / name for folder in folders if (folder / name).is_dir()), None)
+        if best is None and self.args.load_best_model_at_end:
+            logger.warning("Resume: the best checkpoint so far, %s, is not there any more.", name)
+        self.state.best_model_checkpoint = None if best is None else str(best)
+
+    def _was_evaluation_missed(self, max_steps: int, steps_per_epoch: int) -> bool:
+        """Whether the process died, or left at SIGTERM, between the checkpoint and the evaluation after its step."""
+        step, strategy = self.state.global_step, self.args.eval_strategy
+        interval = {"steps": self.state.eval_steps, "epoch": steps_per_epoch}.get(strategy)
+        begun = (self.state.epoch if strategy == "epoch" else step) >= self.args.eval_delay
+        if not step or interval is None or not begun or (step % interval and step < max_steps):
+            return False
+        return not any(entry["step"] == step and "eval_loss" in entry for entry in self.state.log_history)
+
+    def make_up_for_evaluation(self) -> None:
+        """The evaluation that the resumed run would have had before its next step."""
+        if self.evaluation_was_missed:
+            metrics = self._evaluate(trial=None, ignore_keys_for_eval=None)
+            self._determine_best_metric(metrics, trial=None)
+            self._find_best_checkpoint()
 
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         """The best model can be loaded at the end only if it was saved."""
