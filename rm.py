@@ -38,6 +38,7 @@ from reward_modeling.memory_probe import (
     out_of_memory_explained,
     peak_memory,
     reserve_for_optimizer,
+    reserve_gradients,
     start_measuring,
 )
 from reward_modeling.metrics import EVALUATION_METRICS, PairSums, evaluation_metrics
@@ -389,13 +390,15 @@ class RewardTrainer(SafeTrainer):
         Its loss counts zero times: so do all its gradients, whatever the engine does with them.
         """
         loader, device = self.callback_handler.train_dataloader, self.args.device
-        plan, deepspeed = loader.batch_sampler.plan, self.is_deepspeed_enabled
-        micro_batch = loader.dataset.collate(heaviest_micro_batch(plan, self.args.world_size))
+        heaviest, most_in_a_step = heaviest_micro_batch(loader.batch_sampler.plan, self.args.world_size)
+        micro_batch, deepspeed = loader.dataset.collate(heaviest), self.is_deepspeed_enabled
         start_measuring(device)
         where = f"the trial of the heaviest micro-batch ({micro_batch['num_tokens']:,} tokens), before the first step"
         with out_of_memory_explained(where, self.args.max_tokens), no_trace(device):
             # DeepSpeed has the optimizer's states from the beginning, and clears gradients itself.
             reserved = [] if deepspeed else reserve_for_optimizer(self.optimizer, self.args.optim)
+            if most_in_a_step > 1 and not deepspeed:
+                reserve_gradients(model)
             self.forward_backward(model, micro_batch, 0.0, last=False)
             del reserved
         if not deepspeed:
@@ -692,6 +695,8 @@ def run(args: ScriptArguments, given: dict) -> None:
         folder = save_final_model(trainer, given)
         if args.verify_saved_model:
             verify_final_model(trainer, folder)
+        if args.push_to_hub:
+            trainer.push_folder(folder)
     logger.info("Done: the reward model is in %s", folder)
 
 

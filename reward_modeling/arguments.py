@@ -133,4 +133,4 @@ def _given_values(parser: ScriptArgumentParser, tokens: list[str]) -> dict[str, 
     namespace = parser.parse_args(tokens)
     options = {option: action.dest for action in parser._actions for option in action.option_strings}
     names = {options[token.split("=")[0]] for token in tokens if token.split("=")[0] in options}
-    return {name: getattr(namespace, name) for name in sorted(names)}
+    return {name: "(not kept)" if name.endswith("_token") else getattr(namespace, name) for name in sorted(names)}

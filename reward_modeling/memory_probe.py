@@ -1,5 +1,6 @@
 """The heaviest micro-batch of an epoch, tried before the first step: memory that runs out does so in minute one."""
 
+import itertools
 import logging
 import resource
 from collections.abc import Iterator
@@ -18,18 +19,21 @@ STATES_OF_OPTIMIZER = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_apex_fus
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def heaviest_micro_batch(plan: EpochPlan, num_processes: int) -> MicroBatch:
-    """The micro-batch with the most tokens among all steps and processes; the first of these."""
-    heaviest, most = None, -1
+def heaviest_micro_batch(plan: EpochPlan, num_processes: int) -> tuple[MicroBatch, int]:
+    """The micro-batch with the most tokens among all steps and processes, and how many a process has at most in a step.
+
+    Of several that are equal the first.
+    """
+    heaviest, most_tokens, most_in_a_step = None, -1, 0
     for step in range(len(plan)):
-        for micro_batch in (
-            micro_batch for process in plan.micro_batches(step, num_processes) for micro_batch in process
-        ):
+        processes = plan.micro_batches(step, num_processes)
+        most_in_a_step = max(most_in_a_step, len(processes[0]))
+        for micro_batch in itertools.chain.from_iterable(processes):
             row_length = max(chunk.row_length for chunk in micro_batch)
             tokens = sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
-            if tokens > most:
-                heaviest, most = micro_batch, tokens
-    return heaviest
+            if tokens > most_tokens:
+                heaviest, most_tokens = micro_batch, tokens
+    return heaviest, most_in_a_step
 
 
 @contextmanager
@@ -49,6 +53,13 @@ def reserve_for_optimizer(optimizer: torch.optim.Optimizer, name: str) -> list[t
     copies = STATES_OF_OPTIMIZER.get(name, 0)
     weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.requires_grad]
     return [torch.empty_like(weight) for weight in weights for _ in range(copies)]
+
+
+def reserve_gradients(model: torch.nn.Module) -> None:
+    """Gradients of zero, as those of the step's earlier micro-batches are there while a later one is computed."""
+    for weight in model.parameters():
+        if weight.requires_grad and weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
 
 
 def start_measuring(device: torch.device) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from huggingface_hub import HfApi
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 
 from reward_modeling.checkpoints import (
@@ -163,6 +165,12 @@ class SafeTrainer(Trainer):
                 states.setdefault(type(callback).__name__, []).append(callback.state())
         self.state.stateful_callbacks = {name: of[0] if len(of) == 1 else of for name, of in states.items()}
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Without transformers' pickle of all arguments, which would carry --hub_token into every folder."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
     def save_whole_model(self, folder: str) -> None:
         """Under every engine the whole model, which transformers leaves out where FSDP's checkpoints are cut."""
         if self.is_fsdp_enabled:
@@ -170,3 +178,14 @@ class SafeTrainer(Trainer):
             self._save(folder, state_dict=state_dict)
         else:
             self.save_model(folder, _internal_call=True)
+
+    def push_folder(self, folder: Path) -> None:
+        """The final model to the Hub, once it is proven: what is in its folder, and no log or checkpoint beside it."""
+        if self.is_world_process_zero():
+            HfApi().upload_folder(
+                repo_id=self.hub_model_id,
+                folder_path=folder,
+                commit_message="Reward model",
+                token=self.args.hub_token,
+                revision=self.args.hub_revision,
+            )

@@ -16,6 +16,7 @@ from reward_modeling.memory_probe import (
     no_trace,
     out_of_memory_explained,
     reserve_for_optimizer,
+    reserve_gradients,
 )
 from reward_modeling.tiny import learnable_preferences
 
@@ -57,7 +58,9 @@ def test_the_heaviest_is_the_largest_tensor_of_the_epoch(base, tmp_path, batchin
         for micro_batch in process
     ]
     sizes = [row_tokens(loader.dataset.collate(micro_batch)) for micro_batch in every]
-    heaviest = loader.dataset.collate(heaviest_micro_batch(plan, num_processes))
+    chosen, most_in_a_step = heaviest_micro_batch(plan, num_processes)
+    heaviest = loader.dataset.collate(chosen)
+    assert most_in_a_step == max(len(plan.micro_batches(step, num_processes)[0]) for step in range(len(plan)))
     assert row_tokens(heaviest) == max(sizes) > min(sizes)
     assert heaviest["num_tokens"] == max(sizes)
 
@@ -122,6 +125,14 @@ def test_as_much_is_reserved_as_the_optimizer_takes():
     assert sum(value.nbytes for value in reserved) == sum(value.nbytes for value in taken)
     assert reserve_for_optimizer(optimizer, "adamw_torch_fused") == []  # after a resume it holds them already
     assert reserve_for_optimizer(torch.optim.SGD(weights, lr=1), "sgd") == []
+
+
+def test_gradients_of_earlier_micro_batches_are_held():
+    model = torch.nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    reserve_gradients(model)
+    assert torch.equal(model.weight.grad, torch.zeros(2, 3))
+    assert model.bias.grad is None
 
 
 def test_only_memory_errors_are_explained():

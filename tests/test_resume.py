@@ -39,7 +39,7 @@ from reward_modeling.tiny import (
 STEPS, STEPS_PER_EPOCH = 14, 6
 FILES = {
     *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
-    *("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "resume.json", "trainer_state.json"),
+    *("optimizer.pt", "scheduler.pt", "rng_state.pth", "resume.json", "trainer_state.json"),
 }
 
 

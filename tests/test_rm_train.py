@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from runs import Run, free_port, launch, plain_rewards, train, write_rows
 from safetensors.torch import load_file
 from transformers import (
@@ -19,6 +20,7 @@ from transformers import (
     pipeline,
 )
 
+import rm
 from reward_modeling.attention import SHARED_PREFIX
 from reward_modeling.modeling import load_config, load_reward_model
 from reward_modeling.tiny import (
@@ -94,7 +96,7 @@ def test_files(finished, base):
     names = {path.name for path in finished.model.iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} <= names
     assert {"chat_template.jinja", "script_arguments.json"} <= names
-    assert not [name for name in names if name.endswith(".bin") and name != "training_args.bin"]
+    assert not [name for name in names if name.endswith(".bin")]
     config = json.loads((finished.model / "config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(finished.model)
     assert config["architectures"] == ["GemmaForSequenceClassification"]
@@ -386,3 +388,23 @@ def test_logging_level_shows_the_end(base, tmp_path, caplog):
     run = train(base, tmp_path / "output", max_steps=1, eval_size=0)
     assert f"Done: the reward model is in {run.model}" in caplog.text
     assert "8 a step" in caplog.text and "shared_prefix batches" in caplog.text
+
+
+def test_the_final_model_is_pushed_after_it_is_saved(base, tmp_path, monkeypatch):
+    """The Hub itself cannot be had here: what it is asked for."""
+    asked = []
+    monkeypatch.setattr(rm.RewardTrainer, "init_hf_repo", lambda self, **_: setattr(self, "hub_model_id", "me/reward"))
+    monkeypatch.setattr(HfApi, "upload_folder", lambda _, **options: asked.append(options))
+    run = train(
+        base,
+        tmp_path / "output",
+        max_steps=2,
+        eval_size=0,
+        push_to_hub="true",
+        hub_token="hf_secret",
+        hub_strategy="end",
+        save_every_steps=1,
+    )
+    assert [(options["repo_id"], options["folder_path"]) for options in asked] == [("me/reward", run.model)]
+    for path in run.output.rglob("*"):
+        assert path.is_dir() or b"hf_secret" not in path.read_bytes(), path
