@@ -30,7 +30,7 @@ REWARDBENCH2 = Benchmark(
 # Of the five parts of the Ties score, in the order of `ties_parts`.
 TIES_WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
 
-# RM-Bench (Liu et al. 2024, arXiv:2410.16184): `THU-KEG/RM-Bench`. A row belongs to the domain its `domain` begins with.
+# RM-Bench (Liu et al. 2024, arXiv:2410.16184): `THU-KEG/RM-Bench`. A row is of the domain its `domain` begins with.
 RM_BENCH_TOTAL = 1327
 RM_BENCH_DOMAINS = {
     "chat": ("chat",),
@@ -140,7 +140,7 @@ def ties_parts(unit_means: ArrayLike) -> NDArray[np.float64]:
 
     Returns:
         `(..., 5)`: tied accuracy, ref accuracy, gap of tied > spread, smaller gap > spread, tanh; in the order of
-        `TIES_WEIGHTS`. NaN where no row is there to average.
+        `TIES_WEIGHTS` (their sum is 1.01, as published). NaN where no row is there to average.
     """
     means = np.asarray(unit_means, dtype=np.float64)
     with np.errstate(invalid="ignore"):
