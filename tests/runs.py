@@ -86,7 +86,7 @@ def launch(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,  # where it is the first time, DeepSpeed compiles its parts for the CPU
     )
     assert process.returncode == status, process.stdout[-3000:] + process.stderr[-6000:]
     return process
