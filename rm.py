@@ -49,6 +49,7 @@ from reward_modeling.output_folder import (
     check_nothing_is_lost,
     check_output_folder,
     checkpoint_to_resume,
+    is_own,
     only_run_in,
     remove_earlier_run,
 )
@@ -57,7 +58,7 @@ from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports, write_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.resuming import check_same_run, run_record
-from reward_modeling.safe_trainer import SafeTrainer
+from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
 from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import prepare_wandb
 from reward_modeling.verification import choose_rows, token_rows, verify_saved_model
@@ -67,6 +68,7 @@ logger = logging.getLogger("rm")
 # A GPU wants large micro-batches. On a CPU activations should stay in its caches: measured on two cores, 1,000 tokens
 # a pass train 5 to 10% faster than 2,000 and more (benchmarks/RESULTS.md).
 CPU_TARGET_TOKENS = 1024
+MANY_STEPS = 500  # to lose, where nothing is saved before the end of an epoch
 BATCHINGS = ("auto", SHARED_PREFIX, PACKED, PADDED)
 
 
@@ -195,6 +197,13 @@ class ScriptArguments(TrainingArguments):
     )
     gradient_checkpointing: bool = field(
         default=True, metadata={"help": "Recompute activations in the backward pass, which saves most of their memory."}
+    )
+
+    ddp_timeout: int = field(
+        default=6 * 3600,
+        metadata={
+            "help": "Seconds that processes wait for each other: for one that tokenises, or saves a large model."
+        },
     )
 
     # During the run
@@ -464,6 +473,8 @@ class RewardTrainer(SafeTrainer):
         # been saved before it, and a resume begins after it.
         with torch.no_grad(), no_trace(self.args.device):
             for micro_batch in dataloader:
+                if self.is_in_train and self.interruption.agree(self.args):
+                    raise EvaluationInterrupted
                 _, rewards = self.compute_loss(model, micro_batch, return_outputs=True)
                 counted = [chunk for chunk in micro_batch["chunks"] if chunk.counted]
                 keys = [(c.group, pair) for c in counted for pair in range(c.pair_start, c.pair_end)]
@@ -494,7 +505,12 @@ def prepare_output_folder(args: ScriptArguments) -> str | None:
             clean_up(output)
         PartialState().wait_for_everyone()
     checkpoint = checkpoint_to_resume(args.output_path, args.resume_from_checkpoint)
-    own = checkpoint is not None and Path(checkpoint).resolve().parent == output.resolve()
+    own = is_own(checkpoint, args.output_path)
+    if checkpoint is not None and not own and output.resolve() in Path(checkpoint).resolve().parents:
+        raise UserError(
+            f"--resume_from_checkpoint {checkpoint}: expected a checkpoint-N right in --output_path, or one of another "
+            "folder, found one deeper in it. Move it up."
+        )
     if not own and not args.overwrite_output_dir:
         check_nothing_is_lost(args.output_path, go_on=resume == "true")
     check_all_nodes_share(args.output_path, PartialState())
@@ -581,8 +597,7 @@ def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
     """Put out of the way what an earlier run left and this one would write over or mistake for its own."""
     args = trainer.args
     trainer.accelerator.wait_for_everyone()
-    own = checkpoint is not None and Path(checkpoint).resolve().parent == Path(args.output_path).resolve()
-    if args.process_index == 0 and own:
+    if args.process_index == 0 and is_own(checkpoint, args.output_path):
         supersede_later_checkpoints(Path(checkpoint))
     elif args.process_index == 0 and args.overwrite_output_dir:
         remove_earlier_run(args.output_path)
@@ -679,7 +694,13 @@ def run(args: ScriptArguments, given: dict) -> None:
         f"Training: {num_pairs:,} pairs, {args.pairs_per_step} a step, {num_steps:,} steps an epoch; {batching} "
         f"batches of at most {args.max_tokens:,} tokens."
     )
-    trainer.run_record = run_record(args, pairs.train, config, engine_name(trainer.accelerator.state), args.world_size)
+    if args.save_strategy == "epoch" and num_steps > MANY_STEPS:
+        logger.warning(
+            "Checkpoints: the first is saved after %s steps, at the end of an epoch; --save_every_steps loses less.",
+            f"{num_steps:,}",
+        )
+    engine = engine_name(trainer.accelerator.state)
+    trainer.run_record = run_record(args, pairs.train, pairs.evaluation, config, engine, args.world_size)
     if checkpoint is not None:
         check_same_run(checkpoint, trainer.run_record)
         args.eval_on_start = False  # it was done
@@ -692,6 +713,7 @@ def run(args: ScriptArguments, given: dict) -> None:
             leave_interrupted(trainer)
 
         # Result
+        trainer.interruption.training_is_over = True
         folder = save_final_model(trainer, given)
         if args.verify_saved_model:
             verify_final_model(trainer, folder)

@@ -20,7 +20,8 @@ CHECKPOINT, LAST_CHECKPOINT = "checkpoint-", "last_checkpoint"
 UNFINISHED, DISCARDED, REPLACED, SUPERSEDED = "unfinished-", "discarded-", "replaced-", "superseded-"
 # Of libraries that do not raise OSError: safetensors and tokenizers, and torch.save, whose stream has its own words.
 DISK_ERRORS = ("(os error", "PytorchStreamWriter", "iostream error")
-TRAINER_STATE = "trainer_state.json"  # the last file of a checkpoint that is written
+TRAINER_STATE = "trainer_state.json"
+CONTENTS = "contents.json"  # every file with its size, written when all the others are there
 
 
 def unfinished(folder: Path) -> Path:
@@ -30,7 +31,8 @@ def unfinished(folder: Path) -> Path:
 
 def publish(folder: Path) -> None:
     """Give the folder that was written as `unfinished(folder)` its name; one that has it already makes way."""
-    _bring_to_disk(unfinished(folder))
+    write_contents(unfinished(folder))
+    bring_to_disk(unfinished(folder))
     replaced = folder.with_name(REPLACED + folder.name)
     if folder.exists():
         folder.rename(replaced)
@@ -44,7 +46,31 @@ def discard(folder: Path) -> None:
     """Delete a folder; a kill on the way leaves nothing under its name."""
     if not folder.name.startswith(DISCARDED):
         folder = folder.rename(_free_name(folder.with_name(DISCARDED + folder.name)))
+    if folder.is_symlink():
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def supersede(folder: Path) -> Path:
+    """Rename a folder that is not of this run any more; nothing is lost."""
+    target = _free_name(folder.with_name(SUPERSEDED + folder.name))
+    return folder.rename(target)
+
+
+def write_contents(folder: Path) -> None:
+    """The list that `is_complete` compares."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != CONTENTS)
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    (folder / CONTENTS).write_text(json.dumps(sizes, indent=2), encoding="utf-8")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every file that was published is there, as long as it was: copies and full disks tear folders too."""
+    try:
+        sizes = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        return TRAINER_STATE in sizes and all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
 
 
 def _free_name(path: Path) -> Path:
@@ -53,7 +79,7 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _bring_to_disk(folder: Path) -> None:
+def bring_to_disk(folder: Path) -> None:
     """A rename may reach the disk before the bytes it is about, unless these are asked for."""
     for path in folder.rglob("*"):
         _sync(path)
@@ -87,9 +113,13 @@ def clean_up(output: Path) -> None:
 
 
 def complete_checkpoints(output: Path) -> list[Path]:
-    """The checkpoints of a run, in the order of their steps."""
-    numbered = [path for path in output.glob(f"{CHECKPOINT}*") if path.name.removeprefix(CHECKPOINT).isdigit()]
-    return sorted((path for path in numbered if (path / TRAINER_STATE).is_file()), key=step_of)
+    """The checkpoints of a run, in the order of their steps, without those that are torn."""
+    return sorted(filter(is_complete, numbered_checkpoints(output)), key=step_of)
+
+
+def numbered_checkpoints(output: Path) -> list[Path]:
+    """Whatever has the name of a checkpoint."""
+    return [path for path in output.glob(f"{CHECKPOINT}*") if path.name.removeprefix(CHECKPOINT).isdigit()]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -115,8 +145,7 @@ def supersede_later_checkpoints(checkpoint: Path) -> None:
     for later in complete_checkpoints(checkpoint.parent):
         if step_of(later) < step or later.name == checkpoint.name:
             continue
-        target = _free_name(later.with_name(SUPERSEDED + later.name))
-        later.rename(target)
+        target = supersede(later)
         logger.warning("Resume: %s is later than the checkpoint to go on from; now it is %s.", later, target.name)
 
 

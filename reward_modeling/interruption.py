@@ -1,7 +1,10 @@
 """SIGTERM, as a scheduler sends it before it takes a machine away: finish the step, save, leave."""
 
+import ctypes
 import logging
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +13,19 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 logger = logging.getLogger(__name__)
 
+# Looked at before transformers sets variables of accelerate's itself.
+LAUNCHED = any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ)
+PR_SET_PDEATHSIG = 1  # prctl(2)
 EXIT_STATUS = 128 + signal.SIGTERM  # as a shell reports a process that the signal ended
+
+
+def _ask_for_the_end_of_the_launcher() -> None:
+    """Let Linux send SIGTERM when the launcher ends: accelerate's launcher of one process does not pass it on.
+
+    Not where a person has started the process, who may leave it running on purpose (nohup).
+    """
+    if LAUNCHED and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class InterruptionCallback(TrainerCallback):
@@ -19,11 +34,13 @@ class InterruptionCallback(TrainerCallback):
     def __init__(self):
         self.received = False  # by this process
         self.agreed = False  # by all
+        self.training_is_over = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Within it the signal ends nothing at once."""
         previous = signal.signal(signal.SIGTERM, self._receive)
+        _ask_for_the_end_of_the_launcher()
         try:
             yield
         finally:
@@ -31,17 +48,26 @@ class InterruptionCallback(TrainerCallback):
 
     def _receive(self, _number: int, _frame: object) -> None:
         self.received = True
-        logger.warning("SIGTERM: a checkpoint will be saved at the end of this step.")
+        if self.training_is_over:
+            logger.warning("SIGTERM: the final model is being saved; the run ends after that.")
+        else:
+            logger.warning("SIGTERM: a checkpoint will be saved at the end of this step.")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        # All must leave after the same step, and a scheduler may tell the processes of one machine alone.
+        if self.agree(args):
+            self._leave(args, control)
+            control.should_save = True
+
+    def agree(self, args: TrainingArguments) -> bool:
+        """Whether any process was told to end. To be asked by all of them at once.
+
+        All must leave after the same step, and a scheduler may tell the processes of one machine alone.
+        """
         received = torch.tensor(float(self.received), device=args.device)
         if args.world_size > 1:
             torch.distributed.all_reduce(received)
-        self.agreed = received.item() > 0
-        if self.agreed:
-            self._leave(args, control)
-            control.should_save = True
+        self.agreed = self.agreed or received.item() > 0
+        return self.agreed
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if self.agreed:

@@ -11,7 +11,16 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from reward_modeling.checkpoints import CHECKPOINT, LAST_CHECKPOINT, TRAINER_STATE, complete_checkpoints, discard
+from reward_modeling.checkpoints import (
+    CHECKPOINT,
+    CONTENTS,
+    LAST_CHECKPOINT,
+    TRAINER_STATE,
+    complete_checkpoints,
+    discard,
+    is_complete,
+    numbered_checkpoints,
+)
 from reward_modeling.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -26,6 +35,7 @@ OWN_OUTPUTS = (
 )
 SECONDS_TO_SEE_A_FILE = 30
 SECONDS_TO_WAIT_FOR_A_RUN = 5
+SEEN_BY_ALL = ".seen-by-all"
 DATA_REPORT = "data_report.json"  # written anew by every run, even by one that then stops
 
 
@@ -42,6 +52,18 @@ def check_output_folder(output_path: str) -> None:
         raise UserError(f"--output_path {output}: expected a folder to write to, found that {nearest} refuses it.")
 
 
+_held: set[int] = set()  # descriptors that hold an output folder
+
+
+def _let_go_in_child() -> None:
+    """A lock is shared with forked processes: workers that outlive this one would keep the folder from the next run."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
 @contextmanager
 def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
     """Hold the folder for this run as long as process 0 lives, whatever ends it.
@@ -56,6 +78,7 @@ def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
         return
     Path(output_path).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(output_path, os.O_RDONLY)
+    _held.add(descriptor)
     try:
         deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_A_RUN
         while not _lock(descriptor):
@@ -71,6 +94,7 @@ def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
             with suppress(OSError):  # which it is if anything was written
                 Path(output_path).rmdir()
     finally:
+        _held.discard(descriptor)
         os.close(descriptor)
 
 
@@ -92,24 +116,25 @@ def check_all_nodes_share(output_path: str, state: PartialState) -> None:
     """
     if state.num_processes == int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)):
         return
-    sign = Path(output_path) / f".seen-by-all-{os.environ.get('MASTER_PORT', '')}"
+    sign = Path(output_path) / SEEN_BY_ALL
+    state.wait_for_everyone()  # all have looked whether the folder is empty
     if state.is_main_process:
         sign.parent.mkdir(parents=True, exist_ok=True)
         sign.touch()
     state.wait_for_everyone()
     # A network file system may show a new file a few seconds late.
     deadline = time.monotonic() + SECONDS_TO_SEE_A_FILE
-    while not sign.exists() and time.monotonic() < deadline:
+    while not (seen := sign.exists()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    if not sign.exists():
+    state.wait_for_everyone()
+    if state.is_main_process:
+        sign.unlink()
+    if not seen:
         raise UserError(
             f"--output_path {output_path}: expected a folder that all machines share, found that process "
             f"{state.process_index} on {socket.gethostname()} does not see what process 0 writes there. Take a folder "
             "on a shared disk."
         )
-    state.wait_for_everyone()
-    if state.is_main_process:
-        sign.unlink()
 
 
 def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
@@ -125,7 +150,8 @@ def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
     if go_on:
         found = sorted(path.name for pattern in OWN_OUTPUTS for path in output.glob(pattern))
     else:
-        found = sorted(path.name for path in output.iterdir() if path.name != DATA_REPORT) if output.is_dir() else []
+        ignored = (DATA_REPORT, SEEN_BY_ALL)
+        found = sorted(path.name for path in output.iterdir() if path.name not in ignored) if output.is_dir() else []
     if found:
         raise UserError(
             f"--output_path {output}: expected a new or an empty folder, found {', '.join(found[:3])} in it. Take "
@@ -143,17 +169,26 @@ def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
         return None
     if resume.lower() == "true":
         complete = complete_checkpoints(Path(output_path))
+        for torn in sorted(set(numbered_checkpoints(Path(output_path))) - set(complete)):
+            logger.warning("Resume: %s has not all the files that its %s lists, and is passed over.", torn, CONTENTS)
         if not complete:
             logger.warning("Resume: no complete checkpoint in %s, so training starts afresh.", output_path)
             return None
         logger.info("Resume: going on from %s.", complete[-1])
         return str(complete[-1])
-    if not (Path(resume) / TRAINER_STATE).is_file():
+    if not is_complete(Path(resume)):
         raise UserError(
-            f"--resume_from_checkpoint {resume}: expected true or a checkpoint-N folder, which has a "
-            "trainer_state.json, found neither. To start from a model's weights pass it as --model_name."
+            f"--resume_from_checkpoint {resume}: expected true or a checkpoint-N folder of rm.py with all the files "
+            f"that its {CONTENTS} lists, found neither. Take an earlier checkpoint; to start from a model's weights "
+            "pass it as --model_name."
         )
+    logger.info("Resume: going on from %s.", resume)
     return resume
+
+
+def is_own(checkpoint: str | None, output_path: str) -> bool:
+    """Whether the checkpoint has its place in this output folder, be it as a link."""
+    return checkpoint is not None and Path(checkpoint).absolute().parent.resolve() == Path(output_path).resolve()
 
 
 def remove_earlier_run(output_path: str) -> None:

@@ -33,6 +33,13 @@ FIXED = (
     "lr_scheduler_type",
     "warmup_steps",
     "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "optim_args",
+    "lr_scheduler_kwargs",
+    "metric_for_best_model",  # or values of two metrics would be compared
+    "greater_is_better",
 )
 # These take effect from here on, which a person may want, and should see.
 FREE = (
@@ -53,7 +60,12 @@ CONFIG_IGNORED = {"transformers_version", "_name_or_path", "dtype", "architectur
 
 
 def run_record(
-    args: Any, train: PreferenceGroups, config: PreTrainedConfig, engine: str, num_processes: int
+    args: Any,
+    train: PreferenceGroups,
+    evaluation: PreferenceGroups | None,
+    config: PreTrainedConfig,
+    engine: str,
+    num_processes: int,
 ) -> dict[str, Any]:
     """What a checkpoint of this run is a checkpoint of."""
     names = (*FIXED, *FREE, *DATA)
@@ -65,6 +77,7 @@ def run_record(
         "config": {name: value for name, value in config.to_dict().items() if name not in CONFIG_IGNORED},
         "training_pairs": len(train),
         "training_data": fingerprint_of_groups(train),
+        "evaluation_data": None if evaluation is None else fingerprint_of_groups(evaluation),
         "save_only_model": args.save_only_model,
         "arguments": {name: getattr(args, name) for name in names},
     }
@@ -113,7 +126,10 @@ def check_same_run(checkpoint: str, now: dict[str, Any]) -> None:
     if not path.is_file():
         logger.warning("Resume: %s has no %s, so its data and model cannot be compared.", checkpoint, RUN_RECORD)
         return
-    then = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        then = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON, found {error}. Take an earlier checkpoint.") from error
     if then.get("save_only_model"):
         raise UserError(
             f"--resume_from_checkpoint {checkpoint}: expected the optimizer's states too, found weights alone (it was "
@@ -132,7 +148,10 @@ def check_same_run(checkpoint: str, now: dict[str, Any]) -> None:
             f"- {lines}\nPass what the checkpoint was made with; or start a new run from its weights: --model_name "
             f"{checkpoint} with another --output_path."
         )
-    for difference in _argument_differences(FREE, then, now):
+    others = _argument_differences(FREE, then, now)
+    if then["evaluation_data"] != now["evaluation_data"]:
+        others.append("the evaluation set: other rows, so its figures and a best one so far do not compare")
+    for difference in others:
         logger.warning("Resume: from here on %s.", difference)
 
 

@@ -17,11 +17,14 @@ from transformers.trainer_callback import ExportableState
 
 from reward_modeling.checkpoints import (
     CHECKPOINT,
+    LAST_CHECKPOINT,
     TRAINER_STATE,
+    bring_to_disk,
     delete_old_checkpoints,
     discard,
     publish,
     saving_failed,
+    supersede,
     unfinished,
 )
 from reward_modeling.interruption import InterruptionCallback
@@ -29,6 +32,10 @@ from reward_modeling.launching import launched_with
 from reward_modeling.resuming import write_run_record
 
 logger = logging.getLogger(__name__)
+
+
+class EvaluationInterrupted(Exception):
+    """SIGTERM came during an evaluation."""
 
 
 class MissedEvaluationCallback(TrainerCallback):
@@ -79,6 +86,9 @@ class SafeTrainer(Trainer):
         self._find_best_checkpoint()
         self.evaluation_was_missed = self._was_evaluation_missed(max_steps, steps_per_epoch)
         if self.state.global_step < max_steps:
+            last = Path(self.args.output_dir) / LAST_CHECKPOINT
+            if resume_from_checkpoint and self.args.process_index == 0 and last.is_dir():
+                logger.warning("Resume: %s is of the run as it was before; now it is %s.", last, supersede(last).name)
             return place
         logger.info("Resume: step %d of %d, so no step is left to train.", self.state.global_step, max_steps)
         return num_train_epochs, 0
@@ -110,8 +120,19 @@ class SafeTrainer(Trainer):
             self._determine_best_metric(metrics, trial=None)
             self._find_best_checkpoint()
 
+    def _evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Left half done when SIGTERM comes: it may take longer than a scheduler waits. A resume makes up for it."""
+        try:
+            return super()._evaluate(*args, **kwargs)
+        except EvaluationInterrupted:
+            self.control.should_save = self.control.should_training_stop = True
+            self.args.load_best_model_at_end = False
+            return {}
+
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         """The best model can be loaded at the end only if it was saved."""
+        if not metrics:
+            return True  # the evaluation was interrupted: save, whatever the strategy
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best and self.args.load_best_model_at_end:
             self.control.should_save = True
@@ -122,6 +143,9 @@ class SafeTrainer(Trainer):
         """Where to write `folder`, which appears under its name when all processes have written their parts."""
         try:
             yield str(unfinished(folder))
+            self.accelerator.wait_for_everyone()
+            if self.args.local_process_index == 0 and self.args.world_size > 1:
+                bring_to_disk(unfinished(folder))  # what this machine wrote, which another cannot bring there
             self.accelerator.wait_for_everyone()
             if self.args.process_index == 0:
                 publish(folder)
@@ -143,7 +167,7 @@ class SafeTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
         self.store_flos()
         with self.complete_or_absent(folder) as writing:
-            self.save_model(writing, _internal_call=True)
+            self.save_whole_model(writing)
             if not self.args.save_only_model:
                 self._save_optimizer_and_scheduler(writing)
                 self._save_scaler(writing)

@@ -194,7 +194,8 @@ def _rewards_of_another_process(folder: Path, request: dict, timeout: float, res
     if process.returncode == 0:
         return answer
     result.stderr = process.stderr.strip().splitlines()[-STDERR_LINES:]
-    why = answer.get("error") or f"exit status {process.returncode}; {' '.join(result.stderr[-1:])}"
+    ended = "killed, perhaps for host memory" if process.returncode < 0 else f"exit status {process.returncode}"
+    why = answer.get("error") or f"{ended}; {' '.join(result.stderr[-1:])}"
     result.problems.append(f"plain transformers could not load and score it ({' '.join(why.split())[:400]})")
     return None
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from reward_modeling.checkpoints import (
+    CONTENTS,
     DISCARDED,
     LAST_CHECKPOINT,
     REPLACED,
@@ -31,6 +32,7 @@ from reward_modeling.checkpoints import (
     step_of,
     supersede_later_checkpoints,
     unfinished,
+    write_contents,
 )
 from reward_modeling.errors import UserError
 from reward_modeling.output_folder import remove_earlier_run
@@ -75,6 +77,7 @@ def write(folder: Path, version: str = "old") -> Path:
     for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps({"version": version, "global_step": step}))
+    write_contents(folder)
     return folder
 
 
@@ -85,6 +88,7 @@ def version_of(path: Path) -> str:
 def is_complete(folder: Path) -> bool:
     """All files, and all of one version."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    found.pop(CONTENTS, None)
     return sorted(found) == sorted(FILES) and len(set(map(version_of, found.values()))) == 1
 
 
@@ -226,7 +230,9 @@ def test_nothing_is_published_before_it_is_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rename", lambda *paths: (events.append("rename"), os_rename(*paths)))
     publish(tmp_path / "checkpoint-2")
     folder = unfinished(tmp_path / "checkpoint-2")
-    assert {folder, folder / "a", *(folder / name for name in FILES)} == set(events[: events.index("rename")])
+    assert {folder, folder / "a", *(folder / name for name in (*FILES, CONTENTS))} == set(
+        events[: events.index("rename")]
+    )
     assert events[events.index("rename") :] == ["rename", tmp_path]  # the name itself
 
 

@@ -175,6 +175,7 @@ def test_the_whole_model_is_saved_and_proven(engine, alone, runs, rows):
     verification = json.loads((model / "verification.json").read_text())
     assert verification["passed"] and verification["num_rows"] >= 4
     assert max(verification["largest_difference_padded"], verification["largest_difference_alone"]) < 1e-4
+    assert (runs[engine].output / "checkpoint-10" / "model.safetensors").is_file()  # a model too, if the run dies
     config = json.loads((model / "config.json").read_text())
     assert (config["architectures"], config["dtype"]) == (["GemmaForSequenceClassification"], "float32")
     conversations = [row["chosen"] for row in rows[:4]]

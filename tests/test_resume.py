@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from reward_modeling import output_folder
 from reward_modeling.checkpoints import complete_checkpoints, step_of
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.interruption import EXIT_STATUS
+from reward_modeling.loader import evaluation_loader
 from reward_modeling.tiny import (
     TOKENIZER_STYLES,
     build_tiny_checkpoint,
@@ -39,7 +41,7 @@ from reward_modeling.tiny import (
 STEPS, STEPS_PER_EPOCH = 14, 6
 FILES = {
     *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
-    *("optimizer.pt", "scheduler.pt", "rng_state.pth", "resume.json", "trainer_state.json"),
+    *("optimizer.pt", "scheduler.pt", "rng_state.pth", "resume.json", "trainer_state.json", "contents.json"),
 }
 
 
@@ -563,3 +565,141 @@ def test_a_folder_that_another_run_writes_to_is_refused(base, tmp_path, monkeypa
             train(base, tmp_path / "output", resume_from_checkpoint="true")
         assert not list((tmp_path / "output").iterdir())
     train(base, tmp_path / "output", resume_from_checkpoint="true")
+
+
+HOLD_AND_DIE = """
+import os, signal, sys, time
+from reward_modeling.output_folder import only_run_in
+with only_run_in(sys.argv[1], 0):
+    if os.fork() == 0:
+        time.sleep(60)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(base, tmp_path, monkeypatch):
+    """As those do that tokenise."""
+    group = subprocess.Popen([sys.executable, "-c", HOLD_AND_DIE, tmp_path / "output"], start_new_session=True)
+    assert group.wait(timeout=60) == -signal.SIGKILL
+    monkeypatch.setattr(output_folder, "SECONDS_TO_WAIT_FOR_A_RUN", 0)
+    try:
+        with output_folder.only_run_in(str(tmp_path / "output"), 0):
+            os.killpg(group.pid, 0)  # one is still there
+    finally:
+        os.killpg(group.pid, signal.SIGKILL)
+
+
+# --- what fresh eyes found --------------------------------------------------------------------------------------
+
+
+def test_sigterm_to_the_launcher(base, whole, tmp_path):
+    """accelerate's launcher of one process dies at once and tells nobody."""
+    flags = base | {"save_every_steps": 100}
+    output = tmp_path / "output"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    python, *rest = command_of(flags, output, 1)
+    watched = Watched([*launcher, "--mixed_precision", "no", "--dynamo_backend", "no", *rest], output, tmp_path / "log")
+    wait_for_step(watched, 2)
+    watched.process.send_signal(signal.SIGTERM)
+    watched.process.wait(timeout=60)
+    deadline = time.monotonic() + 60
+    while "Stopped by SIGTERM" not in watched.end_of_log() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (step,) = steps_in(output)
+    assert step < STEPS
+    assert_same_end(train(flags, output, resume_from_checkpoint="true"), whole)
+
+
+def test_sigterm_during_an_evaluation(base, tmp_path, capsys):
+    """It is left half done, and made up for."""
+    flags = base | {"save_strategy": "no", "eval_every_steps": 4}
+    for name in ("save_every_steps", "eval_strategy"):
+        del flags[name]
+    reference = train(flags, tmp_path / "reference")
+    with pytest.MonkeyPatch.context() as patch:
+        compute_loss = rm.RewardTrainer.compute_loss
+
+        def interrupted(trainer, model, inputs, return_outputs=False, **kwargs):
+            if return_outputs and trainer.state.global_step == 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return compute_loss(trainer, model, inputs, return_outputs, **kwargs)
+
+        patch.setattr(rm.RewardTrainer, "compute_loss", interrupted)
+        # several micro-batches, so that there is one after the signal
+        patch.setattr(rm, "evaluation_loader", lambda *args, **options: [*evaluation_loader(*args, **options)] * 2)
+        status, message = ended(flags, tmp_path / "output", capsys)
+    assert status == EXIT_STATUS
+    assert steps_in(tmp_path / "output") == [8]
+    run = train(flags, tmp_path / "output", resume_from_checkpoint="true")
+    assert_same_end(run, reference)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "trainer_state.json", "contents.json"])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_checkpoint_that_a_copy_has_torn(name, how, base, whole, stopped_after, capsys):
+    """Never the optimizer from nothing without a word, and never a traceback."""
+    output = stopped_after(2, 4)
+    file = output / "checkpoint-4" / name
+    if how == "cut":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    else:
+        file.unlink()
+    status, message = ended(base, output, capsys, resume_from_checkpoint=output / "checkpoint-4")
+    assert status == 2
+    assert "with all the files that its contents.json lists" in message
+    run = train(base | {"save_every_steps": 100}, output, resume_from_checkpoint="true")
+    assert run.losses() == whole.losses()
+    assert same_weights(run.model, whole.model)
+
+
+def test_an_output_folder_is_no_checkpoint(base, whole, tmp_path, capsys):
+    """It has a trainer_state.json; with leave to overwrite, all its checkpoints would go first."""
+    output = Path(shutil.copytree(whole.output, tmp_path / "output"))
+    before = names(output)
+    status, message = ended(base, output, capsys, resume_from_checkpoint=output, overwrite_output_dir="true")
+    assert status == 2
+    assert "expected true or a checkpoint-N folder" in message
+    assert names(output) == before
+
+
+def test_a_checkpoint_that_is_a_link(base, whole, stopped_after, tmp_path):
+    """Moved to another disk: it is still of this folder."""
+    output = stopped_after(2, 4)
+    (output / "checkpoint-4").rename(tmp_path / "elsewhere")
+    (output / "checkpoint-4").symlink_to(tmp_path / "elsewhere")
+    run = train(base, output, resume_from_checkpoint="true", overwrite_output_dir="true")
+    assert same_weights(run.model, whole.model)
+    assert (output / "checkpoint-2").is_dir() and (tmp_path / "elsewhere").is_dir()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adam_beta1": 0.5},
+        {"adam_epsilon": 1e-3},
+        {"metric_for_best_model": "accuracy"},
+        {"lr_scheduler_type": "linear"},
+    ],
+    ids=str,
+)
+def test_flags_that_would_have_no_effect_are_refused(changes, base, stopped_after, capsys):
+    status, message = ended(base, stopped_after(4), capsys, resume_from_checkpoint="true", **changes)
+    assert status == 2
+    assert f"- {next(iter(changes))}: " in message
+
+
+def test_another_evaluation_set_is_said(base, stopped_after, rows, tmp_path, caplog):
+    other = write_rows(tmp_path / "eval.jsonl", rows[-4:])
+    run = train(base, stopped_after(4), resume_from_checkpoint="true")
+    flags = {"eval_set_path": other, "resume_from_checkpoint": run.output / "checkpoint-4"}
+    with pytest.raises(
+        UserError, match="eval_set_path: None in the checkpoint"
+    ):  # the rows held out are trained on now
+        train(base, run.output, **flags)
+
+
+def test_the_final_model_of_an_earlier_run_is_put_aside(base, whole, tmp_path):
+    output = Path(shutil.copytree(whole.output, tmp_path / "output"))
+    train(base, output, resume_from_checkpoint=output / "checkpoint-3", max_steps=STEPS + 2)
+    assert same_weights(output / "superseded-last_checkpoint", whole.model)
+    assert not same_weights(output / "last_checkpoint", whole.model)

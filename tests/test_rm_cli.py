@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
 import rm
+from reward_modeling.checkpoints import write_contents
 from reward_modeling.errors import UserError
 from reward_modeling.tiny import learnable_preferences
 
@@ -535,6 +536,7 @@ def test_resume_from_elsewhere_does_not_write_over_another_run(refused, tmp_path
     checkpoint = tmp_path / "A" / "checkpoint-2"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")
+    write_contents(checkpoint)
     other = tmp_path / "B" / "last_checkpoint"
     other.mkdir(parents=True)
     message = refused(resume_from_checkpoint=checkpoint, output_path=other.parent)
@@ -546,6 +548,7 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
         (tmp_path / f"checkpoint-{number}").mkdir()
         if complete:
             (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
+            write_contents(tmp_path / f"checkpoint-{number}")
     assert rm.checkpoint_to_resume(str(tmp_path), "true") == str(tmp_path / "checkpoint-4")
 
 
