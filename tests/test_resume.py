@@ -4,6 +4,7 @@ The model has attention dropout: without the states of the random numbers no res
 """
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -28,7 +29,6 @@ from reward_modeling import output_folder
 from reward_modeling.checkpoints import complete_checkpoints, step_of
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.interruption import EXIT_STATUS
-from reward_modeling.loader import evaluation_loader
 from reward_modeling.tiny import (
     TOKENIZER_STYLES,
     build_tiny_checkpoint,
@@ -597,7 +597,7 @@ def test_sigterm_to_the_launcher(base, whole, tmp_path):
     flags = base | {"save_every_steps": 100}
     output = tmp_path / "output"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-    python, *rest = command_of(flags, output, 1)
+    _, *rest = command_of(flags, output, 1)
     watched = Watched([*launcher, "--mixed_precision", "no", "--dynamo_backend", "no", *rest], output, tmp_path / "log")
     wait_for_step(watched, 2)
     watched.process.send_signal(signal.SIGTERM)
@@ -617,17 +617,21 @@ def test_sigterm_during_an_evaluation(base, tmp_path, capsys):
         del flags[name]
     reference = train(flags, tmp_path / "reference")
     with pytest.MonkeyPatch.context() as patch:
-        compute_loss = rm.RewardTrainer.compute_loss
+        compute_loss, get_eval_dataloader = rm.RewardTrainer.compute_loss, rm.RewardTrainer.get_eval_dataloader
 
         def interrupted(trainer, model, inputs, return_outputs=False, **kwargs):
             if return_outputs and trainer.state.global_step == 8:
                 os.kill(os.getpid(), signal.SIGTERM)
             return compute_loss(trainer, model, inputs, return_outputs, **kwargs)
 
+        def twice(trainer, dataset=None):
+            """So that there is a micro-batch after the signal. Read when it is asked for: a loader draws a number."""
+            loader = get_eval_dataloader(trainer, dataset)
+            return itertools.chain.from_iterable(loader for _ in range(1 + (trainer.state.global_step == 8)))
+
         patch.setattr(rm.RewardTrainer, "compute_loss", interrupted)
-        # several micro-batches, so that there is one after the signal
-        patch.setattr(rm, "evaluation_loader", lambda *args, **options: [*evaluation_loader(*args, **options)] * 2)
-        status, message = ended(flags, tmp_path / "output", capsys)
+        patch.setattr(rm.RewardTrainer, "get_eval_dataloader", twice)
+        status, _ = ended(flags, tmp_path / "output", capsys)
     assert status == EXIT_STATUS
     assert steps_in(tmp_path / "output") == [8]
     run = train(flags, tmp_path / "output", resume_from_checkpoint="true")
@@ -688,7 +692,7 @@ def test_flags_that_would_have_no_effect_are_refused(changes, base, stopped_afte
     assert f"- {next(iter(changes))}: " in message
 
 
-def test_another_evaluation_set_is_said(base, stopped_after, rows, tmp_path, caplog):
+def test_another_evaluation_set_is_refused_where_it_changes_the_training_set(base, stopped_after, rows, tmp_path):
     other = write_rows(tmp_path / "eval.jsonl", rows[-4:])
     run = train(base, stopped_after(4), resume_from_checkpoint="true")
     flags = {"eval_set_path": other, "resume_from_checkpoint": run.output / "checkpoint-4"}

@@ -1,0 +1,369 @@
+"""Score conversations with a trained reward model: what plain transformers gives each one alone, and much faster.
+
+from reward_modeling.scoring import RewardScorer
+
+scorer = RewardScorer.from_pretrained("models/gemma2b_rm/last_checkpoint")
+rewards = scorer.score(conversations)  # [[{"role": "user", "content": "..."}, ...], ...]
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from tqdm import tqdm
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, utils
+
+from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.errors import UserError
+from reward_modeling.modeling import (
+    RewardModelMixin,
+    context_length,
+    has_score_head,
+    load_config,
+    load_reward_model,
+    reward_model_class,
+    why_not_packed,
+)
+from reward_modeling.planning import PACKED, PADDED, MicroBatch
+from reward_modeling.scoring_plan import (
+    Batches,
+    Conversation,
+    ConversationReader,
+    ScoringCounts,
+    WindowPlan,
+    check_conversation,
+    plan_window,
+    prompt_key,
+)
+from reward_modeling.tokenizer import HUB_ERRORS, first_line, not_found
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 2048  # conversations that are read, sorted and cut into passes together: what a stream holds in memory
+HEAD = "score.weight"
+# Tokens of one forward pass: a GPU wants large ones, a CPU what its caches hold (as in training, rm.py).
+GPU_TOKENS, CPU_TOKENS = 32_768, 1024
+
+
+class RewardScorer:
+    """A reward model that gives conversations their rewards: raw logits in float32, read at the last real token.
+
+    A conversation is a list of messages, `[{"role": "user", "content": "..."}, ...]`. It is written by the
+    checkpoint's own chat template, with exactly one BOS, as in training. Equal conversations are computed once, and
+    what equal prompts begin with is computed once for all their answers. In float32 each reward is the one that plain
+    transformers gives the conversation alone:
+
+    >>> import torch
+    >>> from transformers import AutoModelForSequenceClassification
+    >>> from reward_modeling.scoring import RewardScorer
+    >>> question = [{"role": "user", "content": "How do I brew green tea?"}]
+    >>> answers = ["First heat the water to eighty degrees.", "Nobody cares, leave me alone now."]
+    >>> conversations = [question + [{"role": "assistant", "content": answer}] for answer in answers]
+
+    >>> scorer = RewardScorer.from_pretrained(path, dtype="float32")
+    >>> rewards = scorer.score(conversations)
+
+    >>> model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32)
+    >>> for conversation, reward in zip(conversations, rewards):
+    ...     inputs = scorer.tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)
+    ...     print(abs(model(**inputs).logits.item() - reward) < 1e-4)
+    True
+    True
+
+    `counts` tells what the latest call did: `ScoringCounts`.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batches: Batches, max_length: int | None
+    ):
+        """See `from_pretrained`. `max_length` None cuts nothing."""
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batches = batches
+        self.reader = ConversationReader(tokenizer, max_length)
+        # Any token will do: where a row ends is known, and not read off its padding.
+        self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0)
+        self.counts = ScoringCounts()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        max_length: int | None = None,
+        max_tokens_per_batch: int | None = None,
+        batching: str = "auto",
+    ) -> "RewardScorer":
+        """The scorer of a `*ForSequenceClassification` with one label, or of a LoRA adapter that has its head.
+
+        Args:
+            path: Hub id or folder.
+            dtype: of the computation. Unset: bfloat16 on a GPU that has it, else float32. The score head is computed
+                in float32 in any case.
+            device: Unset: the current GPU, or the CPU where there is none.
+            max_length: longer conversations lose their oldest tokens after BOS, which is counted and reported. Unset:
+                the model's context.
+            max_tokens_per_batch: tokens of one forward pass, which bounds its memory.
+            batching: "auto" is "shared_prefix" where the model allows it and "padded" elsewhere; "packed" has neither
+                padding nor shared prompts.
+
+        Raises:
+            UserError: nothing is found there; it has no score head, several labels or no chat template; `max_length`
+                is beyond the model's context.
+        """
+        path = str(path)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = _choose_dtype(dtype, device)
+        register_shared_prefix_attention()
+        try:
+            model, tokenizer = _load(path, dtype, revision=revision, trust_remote_code=trust_remote_code)
+        except UserError as error:  # a library call has no flags, and eval_bench_mark.py has others than rm.py
+            raise UserError(str(error).removeprefix("--model_name ")) from error
+        batching = _choose_batching(path, batching, model.config)
+        max_length = _checked_length(path, max_length, context_length(model.config))
+        max_tokens = max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
+        batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
+        return cls(model.to(device).eval(), tokenizer, batches, max_length)
+
+    def score(self, conversations: Sequence[Conversation], *, progress: bool = False) -> list[float]:
+        """The reward of each conversation, in the order given; with `progress`, under a bar.
+
+        Raises:
+            UserError: a conversation is empty, is no list of messages, or is refused by the chat template.
+        """
+        same_prompt: dict[str, list[int]] = {}
+        for index, conversation in enumerate(conversations):
+            check_conversation(index, conversation)
+            same_prompt.setdefault(prompt_key(conversation), []).append(index)
+        # Equal prompts side by side: they fall into one window then, however far apart they stand.
+        ordered = ((index, conversations[index]) for index in chain.from_iterable(same_prompt.values()))
+        with tqdm(total=len(conversations), desc="Scoring", unit=" conversations", disable=not progress) as bar:
+            rewards = dict(self._windows(ordered, 0, 1, bar.update))
+        return [rewards[index] for index in range(len(conversations))]
+
+    def stream(
+        self,
+        conversations: Iterable[Conversation],
+        *,
+        process_index: int = 0,
+        num_processes: int = 1,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[tuple[int, float]]:
+        """(number in the input, reward) of each conversation, in ascending order, in memory that does not grow.
+
+        The input is read in windows of `WINDOW`; what is equal, or has an equal prompt, is computed once within a
+        window. So let all answers of a prompt follow each other.
+
+        Several processes each pass the whole input and get a part of it, every conversation on exactly one of them.
+        The forward passes are the same on any number of processes, and so are the rewards, bit for bit.
+
+        Args:
+            progress: called with the number of conversations that a pass of this process has finished, such as a
+                tqdm bar's `update`.
+
+        Raises:
+            UserError: a conversation is empty, is no list of messages, or is refused by the chat template.
+        """
+        if not 0 <= process_index < num_processes:
+            raise ValueError(f"process_index: expected 0 to {num_processes - 1}, found {process_index}")
+        return self._windows(enumerate(conversations), process_index, num_processes, progress or (lambda _: None))
+
+    def _windows(
+        self, numbered: Iterable[tuple[int, Conversation]], process: int, num_processes: int, progress: Callable
+    ) -> Iterator[tuple[int, float]]:
+        self.counts = ScoringCounts()
+        numbered, passes = iter(numbered), 0
+        while window := list(islice(numbered, WINDOW)):
+            plan = plan_window(window, self.reader, self.batches, self.counts)
+            # Dealt out over the whole stream: no process gets the heaviest pass of every window.
+            mine = plan.micro_batches[(process - passes) % num_processes :: num_processes]
+            passes += len(plan.micro_batches)
+            yield from sorted(self._rewards(plan, mine, progress))
+        self._report(process)
+
+    def _rewards(
+        self, plan: WindowPlan, micro_batches: list[MicroBatch], progress: Callable
+    ) -> Iterator[tuple[int, float]]:
+        passes = ((micro_batch, self._forward(plan, micro_batch)) for micro_batch in micro_batches)
+        # A GPU has the next pass to compute before this one's rewards are waited for.
+        for (micro_batch, rewards), _ in pairwise(chain(passes, [None])):
+            done = 0
+            for reward, indices in zip(rewards.tolist(), plan.scored_by(micro_batch), strict=True):
+                yield from ((index, reward) for index in indices)
+                done += len(indices)
+                self.counts.not_finite += 0 if math.isfinite(reward) else len(indices)
+            progress(done)
+
+    @torch.inference_mode()
+    def _forward(self, plan: WindowPlan, micro_batch: MicroBatch) -> torch.Tensor:
+        """`(responses,)` rewards of one pass in float32."""
+        groups = {chunk.group: plan.groups[chunk.group] for chunk in micro_batch}
+        inputs = self.collator(micro_batch, groups)["model_inputs"]
+        self.counts.passes += 1
+        self.counts.tokens += inputs["input_ids"].numel()
+        if self.batches.equal_lengths:  # not RewardModelMixin's forward: the class reads the last token by itself
+            del inputs["end_positions"]
+        device = self.model.device
+        inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+        try:
+            return self.model(**inputs).logits[:, 0].float()
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"Memory ran out in a forward pass of {inputs['input_ids'].numel():,} tokens: {first_line(error)}\n"
+                f"Pass max_tokens_per_batch below {self.batches.max_tokens:,}, then max_length below what it is."
+            ) from error
+
+    def _report(self, process: int) -> None:
+        if self.counts.cut and process == 0:
+            logger.warning(
+                "%d of %d conversations were longer than %d tokens and lost their oldest ones (%d in all).",
+                *(self.counts.cut, self.counts.conversations, self.reader.max_length, self.counts.cut_tokens),
+            )
+        if self.counts.not_finite:
+            logger.warning("%d rewards are infinite or not a number: try float32.", self.counts.not_finite)
+
+
+def _choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if name not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"dtype: expected float32, bfloat16 or float16, found {dtype!r}.")
+    return getattr(torch, name)
+
+
+def _checked_length(path: str, max_length: int | None, context: int | None) -> int | None:
+    if max_length is None:
+        return context
+    if max_length < 2 or (context is not None and max_length > context):
+        raise UserError(
+            f"max_length: expected 2 to {context or 'any number'}, the positions that {path} was made for, found "
+            f"{max_length}. Leave it out to take the model's own."
+        )
+    return max_length
+
+
+def _choose_batching(path: str, batching: str, config: PreTrainedConfig) -> str:
+    reason = why_not_packed(config)
+    if batching not in ("auto", SHARED_PREFIX, PACKED, PADDED):
+        raise UserError(f"batching: expected auto, {SHARED_PREFIX}, {PACKED} or {PADDED}, found {batching!r}.")
+    if batching in (SHARED_PREFIX, PACKED) and reason is not None:
+        raise UserError(f"batching {batching!r}: {path} cannot take packed rows ({reason}). Pass 'padded' or 'auto'.")
+    if batching != "auto":
+        return batching
+    return SHARED_PREFIX if reason is None else PADDED
+
+
+def _load(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        is_adapter = utils.find_adapter_config_file(path, revision=options["revision"]) is not None
+    except HUB_ERRORS as error:
+        raise not_found(path, "a model", error) from error
+    if is_adapter:
+        return _load_adapter(path, dtype, **options)
+    config = _load_config(path, **options)
+    tokenizer = _load_tokenizer(path, **options)
+    head = _read_head(path, options["revision"])
+    # Other classes may call their head otherwise; transformers' generic ones all have this name.
+    if head is None and reward_model_class(type(config)) is not None:
+        raise UserError(_no_head(path, f"no {HEAD} among its weights"))
+    attention = _attention(config)
+    model = load_reward_model(path, config, tokenizer, attn_implementation=attention, dtype=dtype, **options)
+    if head is not None and isinstance(model, RewardModelMixin):
+        model.score.to(torch.float32).weight.data.copy_(head)  # as it was saved, not rounded to bfloat16
+    if not isinstance(model, RewardModelMixin):
+        # These look for the last token that is not pad, which may be any: with no such token they take the last one.
+        model.config.pad_token_id = -1
+    return model, tokenizer
+
+
+def _attention(config: PreTrainedConfig) -> str | None:
+    """Ours wherever it works, padded rows included. Elsewhere transformers' choice, which is eager with a soft cap."""
+    return SHARED_PREFIX if why_not_packed(config) is None else None
+
+
+def _no_head(path: str, found: str) -> str:
+    return (
+        f"{path}: expected a reward model (*ForSequenceClassification with one label), found {found}. A score head "
+        "drawn at random would give random rewards: train one with rm.py, or pass a model that has one."
+    )
+
+
+def _load_config(path: str, **options) -> PreTrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(path, **options)
+    except HUB_ERRORS as error:
+        raise not_found(path, "a model", error) from error
+    if not has_score_head(config):
+        raise UserError(_no_head(path, f"architectures {config.architectures} in its config.json"))
+    if config.num_labels != 1:
+        raise UserError(
+            f"{path}: expected a reward model with one label, found a classifier with {config.num_labels}. Which of "
+            "its logits would be the reward is not known: pass a model with num_labels 1."
+        )
+    return config
+
+
+def _load_tokenizer(path: str, **options) -> PreTrainedTokenizerBase:
+    """As it is: `tokenizer.load_tokenizer` lets the template end an answer, and gives a pad token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
+        raise not_found(path, "a tokenizer", error) from error
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{path}: expected a tokenizer with a chat template, found none. Set tokenizer.chat_template to the one "
+            "that the model was trained with, and save the tokenizer beside the model."
+        )
+    return tokenizer
+
+
+def _read_head(path: str, revision: str | None) -> torch.Tensor | None:
+    """The score head's weight, `(1, hidden)`, in the precision that it was saved in; None if there is none."""
+
+    def find(name: str) -> str | None:
+        return utils.cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+
+    files = ((utils.SAFE_WEIGHTS_NAME, utils.SAFE_WEIGHTS_INDEX_NAME), (utils.WEIGHTS_NAME, utils.WEIGHTS_INDEX_NAME))
+    for whole, index in files:
+        file = find(whole)
+        if file is None and (index_file := find(index)) is not None:
+            shard = json.loads(Path(index_file).read_text(encoding="utf-8"))["weight_map"].get(HEAD)
+            file = shard and find(shard)
+        if file is None:
+            continue
+        if whole == utils.WEIGHTS_NAME:
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True).get(HEAD)
+        with safe_open(file, framework="pt") as tensors:
+            return tensors.get_tensor(HEAD) if HEAD in tensors.keys() else None  # noqa: SIM118 (not a dictionary)
+    return None
+
+
+def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model with the adapter merged into it, and the adapter's head."""
+    try:
+        from peft import PeftConfig, PeftModel
+        from peft.utils import load_peft_weights
+    except ImportError as error:
+        raise UserError(f"{path} is an adapter: expected peft to be installed. Run pip install peft.") from error
+    adapter = PeftConfig.from_pretrained(path, revision=options["revision"])
+    weights = load_peft_weights(path, device="cpu", revision=options["revision"])
+    base, base_options = adapter.base_model_name_or_path, options | {"revision": adapter.revision}
+    tokenizer = _load_tokenizer(path, **options)
+    config = load_config(base, **base_options)
+    if not has_score_head(config) and not any(name.endswith(HEAD) for name in weights):
+        raise UserError(_no_head(path, f"an adapter without {HEAD} of the language model {base}"))
+    attention = _attention(config)
+    model = load_reward_model(base, config, tokenizer, attn_implementation=attention, dtype=dtype, **base_options)
+    merged = PeftModel.from_pretrained(model, path, revision=options["revision"]).merge_and_unload()
+    return merged, tokenizer
