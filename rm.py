@@ -535,7 +535,7 @@ def choose_batching(args: ScriptArguments, config) -> str:
     return SHARED_PREFIX if args.batching == "auto" else args.batching
 
 
-def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None) -> PreparedPairs:
+def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) -> PreparedPairs:
     """Training and evaluation pairs; their counts go to the screen and, in a new run, into the output folder."""
     pairs = prepare_pairs(
         args.train_set_path,
@@ -579,7 +579,8 @@ def verify_final_model(trainer: RewardTrainer, folder: Path) -> None:
     if args.device.type == "cuda":
         torch.cuda.empty_cache()  # room for the other process
     weights_dtype = model.dtype
-    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else weights_dtype
+    # TF32 rounds as float16 does
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 or args.tf32 else weights_dtype
     verification = verify_saved_model(
         folder,
         rows,
