@@ -230,7 +230,7 @@ def _prompt_length(row: dict, sequences: list[list[int]], tokenizer: PreTrainedT
         )
         _tokenize_completions([probe], tokenizer)
         sequences = [*sequences, probe.ids]
-    return _common_prefix_length(sequences)
+    return common_prefix_length(sequences)
 
 
 def _drop_too_long(
@@ -257,7 +257,7 @@ def _distinct_ids(rows: list[dict], completions: dict[str, _Completion]) -> list
     return [list(ids) for ids in sequences]
 
 
-def _common_prefix_length(sequences: list[list[int]]) -> int:
+def common_prefix_length(sequences: list[list[int]]) -> int:
     """Tokens that all sequences begin with; every sequence keeps at least its last token to itself."""
     if not sequences:
         return 0
@@ -273,7 +273,7 @@ def _fill_pairs(
     record: dict, rows: list[dict], completions: dict[str, _Completion], sequences: list[list[int]], options
 ) -> None:
     number = {tuple(ids): place for place, ids in enumerate(_distinct_ids(rows, completions))}
-    prefix_length = _common_prefix_length(sequences)
+    prefix_length = common_prefix_length(sequences)
     record["prefix_ids"] = sequences[0][:prefix_length] if sequences else []
     record["completion_ids"] = [ids[prefix_length:] for ids in sequences]
     record["prefix_length"] = prefix_length

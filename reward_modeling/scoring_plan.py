@@ -15,7 +15,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.errors import UserError
-from reward_modeling.grouping import _common_prefix_length, leading_bos
+from reward_modeling.grouping import common_prefix_length, leading_bos
 from reward_modeling.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
 
 Conversation = Sequence[dict[str, Any]]
@@ -177,7 +177,7 @@ def plan_window(
 
 def _group(sequences: list[list[int]]) -> dict:
     """One group row, with what all sequences begin with as its prefix. A sequence alone shares nothing."""
-    prefix_length = _common_prefix_length(sequences) if len(sequences) > 1 else 0
+    prefix_length = common_prefix_length(sequences) if len(sequences) > 1 else 0
     numbers = list(range(len(sequences)))
     return {
         "prefix_ids": sequences[0][:prefix_length],

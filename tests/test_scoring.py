@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from reward_modeling import scoring
+from reward_modeling import scoring, scoring_checkpoint
 from reward_modeling.attention import SHARED_PREFIX
 from reward_modeling.errors import UserError
 from reward_modeling.planning import PACKED, PADDED
@@ -163,7 +163,8 @@ def test_every_batching_gives_the_same(folder, reference, family, batching):
 
 def test_soft_cap_is_kept_by_a_model_that_cannot_be_packed(folder, reference, monkeypatch):
     """And a negative control: without it the rewards are others."""
-    monkeypatch.setattr(scoring, "why_not_packed", lambda config: "a test says so")
+    for module in (scoring, scoring_checkpoint):
+        monkeypatch.setattr(module, "why_not_packed", lambda config: "a test says so")
     scorer = RewardScorer.from_pretrained(folder("gemma2"))
     assert scorer.batches.batching == PADDED
     assert scorer.model.config._attn_implementation == "eager"
