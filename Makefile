@@ -1,4 +1,4 @@
-# make quickstart   train a tiny reward model from nothing and show what it learned
+# make quickstart   train a tiny reward model from nothing, score it on generated rows, show what it learned
 # make test         run the tests
 # make lint         check style and formatting (make format puts them right)
 # make clean        remove caches and the quickstart; the environment in .venv stays
@@ -12,7 +12,7 @@ BIN := .venv/bin
 .DELETE_ON_ERROR:
 
 quickstart: quickstart/preferences.jsonl
-	rm -rf quickstart/output
+	rm -rf quickstart/output quickstart/bench_mark_eval*
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no rm.py \
 		--model_name quickstart/model \
 		--train_set_path quickstart/preferences.jsonl \
@@ -29,6 +29,12 @@ quickstart: quickstart/preferences.jsonl
 		--save_strategy no \
 		--report_to none \
 		--seed 0
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		eval_bench_mark.py \
+		--reward_name_or_path quickstart/output/last_checkpoint \
+		--benchmarks rewardbench \
+		--rewardbench_path quickstart/rewardbench.jsonl \
+		--record_dir quickstart/bench_mark_eval.txt
 	$(BIN)/python -m reward_modeling.quickstart report quickstart/output
 
 test: .venv/.dev

@@ -87,6 +87,15 @@ def parse_script_arguments(
     return parsed[0], _given_values(parser, tokens + argv)
 
 
+def named_paths(text: str) -> list[tuple[str, str]]:
+    """(name, path) of each entry of "name=path,name=path"; one of both is empty where the entry lacks it.
+
+    A comma may be part of a path: one that separates stands before "name=".
+    """
+    entries = (entry.partition("=") for entry in re.split(r",(?=[^,=/]*=)", text) if entry.strip())
+    return [(name.strip(), path.strip()) for name, _, path in entries]
+
+
 def _config_path(argv: list[str]) -> str | None:
     for position, token in enumerate(argv):
         if token.startswith("--config="):

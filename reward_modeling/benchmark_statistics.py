@@ -194,10 +194,14 @@ def by_subset(subsets: Sequence[str], values: ArrayLike) -> dict[str, NDArray]:
         subsets: `(rows,)` names.
         values: `(rows, ...)`.
     """
-    values, names = np.asarray(values), np.asarray(subsets, dtype=object)
-    if len(names) != len(values):
-        raise ValueError(f"expected one subset per row, found {len(names)} for {len(values)} rows")
-    return {str(name): values[names == name] for name in dict.fromkeys(subsets)}
+    values = np.asarray(values)
+    if len(subsets) != len(values):
+        raise ValueError(f"expected one subset per row, found {len(subsets)} for {len(values)} rows")
+    number = {name: place for place, name in enumerate(dict.fromkeys(subsets))}
+    of_row = np.array([number[name] for name in subsets], dtype=np.int64)
+    order, counts = np.argsort(of_row, kind="stable"), np.bincount(of_row, minlength=len(number))
+    parts = np.split(values[order], np.cumsum(counts)[:-1]) if number else []
+    return {str(name): part for name, part in zip(number, parts, strict=True)}
 
 
 def resampled_means(values: ArrayLike, generator: np.random.Generator, resamples: int = RESAMPLES) -> NDArray:

@@ -76,12 +76,13 @@ TEST_SET_ROWS = {
     "summarize": 9000,
 }
 PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+FEW = 3  # subsets that are missing, or of another size, before one message names them together
 PRIOR_WEIGHT = 0.5  # of the prior sets in the overall score, where a section weighs 1
 PREFERENCE_TEST_SETS = Benchmark("preference test sets", TEST_SET_ROWS, {"Prior Sets": PRIOR_SETS})
 
 
 def check_subsets(names: Iterable[str] | Mapping[str, int], benchmark: Benchmark = REWARDBENCH) -> list[str]:
-    """What is unknown, missing or of another size than published, one loud message each; empty if all is well.
+    """What is unknown, missing or of another size than published, in loud messages; empty if all is well.
 
     Args:
         names: the subsets that were read, in any order, repeated or not; or {subset: rows}, whose counts are checked
@@ -94,17 +95,32 @@ def check_subsets(names: Iterable[str] | Mapping[str, int], benchmark: Benchmark
         near = difflib.get_close_matches(name, benchmark.subset_rows, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         messages.append(f"{benchmark.name}: unknown subset {name!r}{hint}: its rows count in no score")
-    for name, rows in benchmark.subset_rows.items():
-        if name not in found:
-            spoiled = [figure for figure, subsets in benchmark.figures.items() if name in subsets and figure != name]
-            result = f": incomplete, and without a score: {', '.join(spoiled)}" if spoiled else ""
-            messages.append(f"{benchmark.name}: subset {name!r} ({rows:,} rows) is missing{result}")
-        elif counts.get(name, rows) != rows:
-            messages.append(
-                f"{benchmark.name}: subset {name!r} has {counts[name]:,} rows, expected {rows:,}: "
-                "its score, and those made of it, are not those of the published benchmark"
-            )
+    missing = [name for name in benchmark.subset_rows if name not in found]
+    resized = [name for name, rows in benchmark.subset_rows.items() if name in found and counts.get(name, rows) != rows]
+    # Each by itself while they are few: a file of one's own would else fill the screen.
+    for names_of_message in [[name] for name in missing] if len(missing) <= FEW else [missing]:
+        messages.append(_missing_message(names_of_message, benchmark))
+    for names_of_message in [[name] for name in resized] if len(resized) <= FEW else [resized]:
+        messages.append(_resized_message(names_of_message, counts, benchmark))
     return messages
+
+
+def _missing_message(names: list[str], benchmark: Benchmark) -> str:
+    spoiled = [figure for figure, subsets in benchmark.figures.items() if {*names} & {*subsets} and figure not in names]
+    result = f": incomplete, and without a score: {', '.join(spoiled)}" if spoiled else ""
+    if len(names) == 1:
+        return f"{benchmark.name}: subset {names[0]!r} ({benchmark.subset_rows[names[0]]:,} rows) is missing{result}"
+    return f"{benchmark.name}: {len(names)} subsets are missing ({', '.join(names)}){result}"
+
+
+def _resized_message(names: list[str], counts: Mapping[str, int], benchmark: Benchmark) -> str:
+    if len(names) == 1:
+        sizes = f"subset {names[0]!r} has {counts[names[0]]:,} rows, expected {benchmark.subset_rows[names[0]]:,}: its"
+    else:
+        first = f"{names[0]} {counts[names[0]]:,} for {benchmark.subset_rows[names[0]]:,}"
+        sizes = f"{len(names)} subsets have other numbers of rows than published ({first}, and so on): their"
+    score, of = ("score", "it") if len(names) == 1 else ("scores", "them")
+    return f"{benchmark.name}: {sizes} {score}, and those made of {of}, are not those of the published benchmark"
 
 
 def weighted_mean(values: Mapping[str, float], weights: Mapping[str, float]) -> float:

@@ -50,7 +50,7 @@ STANDARD_FEATURES = Features(
 
 
 class DropReason(StrEnum):
-    """Why a row is not trained on. The row-level reasons come first, in the order they are checked."""
+    """Why a row is not used. The row-level reasons come first, in the order they are checked."""
 
     NO_CHOSEN_OR_REJECTED = "no_chosen_or_rejected"
     WRONG_TYPE = "wrong_type"
@@ -65,6 +65,19 @@ class DropReason(StrEnum):
     DUPLICATE_PAIR = "duplicate_pair"
     COMPLETION_TOO_LONG = "completion_too_long"
     OVERLONG = "overlong"
+    # Choices of a recipe (data_prep), in the order in which they are made.
+    NO_SCORE = "no_score"
+    EQUAL_SCORES = "equal_scores"
+    SMALL_SCORE_RATIO = "small_score_ratio"
+    FILTERED = "filtered"
+    TOO_FEW_ANSWERS = "too_few_answers"
+    SAME_ROLE_TWICE = "same_role_twice"
+    BEYOND_PROMPT_LIMIT = "beyond_prompt_limit"
+    NOT_SAMPLED = "not_sampled"
+    CONTRADICTION = "contradiction"
+    IN_BENCHMARK = "in_benchmark"
+    NOT_A_TRANSCRIPT = "not_a_transcript"
+    MISSING_COLUMN = "missing_column"
 
 
 REASON_WORDS: dict[DropReason, str] = {
@@ -80,6 +93,18 @@ REASON_WORDS: dict[DropReason, str] = {
     DropReason.DUPLICATE_PAIR: "the same pair stands there before",
     DropReason.COMPLETION_TOO_LONG: "a completion alone is too long",
     DropReason.OVERLONG: "prompt and completion are too long",
+    DropReason.NO_SCORE: "a score or label is missing",
+    DropReason.EQUAL_SCORES: "the scores are equal: nothing is preferred",
+    DropReason.SMALL_SCORE_RATIO: "the scores are too close to each other",
+    DropReason.FILTERED: "the recipe leaves it out",
+    DropReason.TOO_FEW_ANSWERS: "fewer than two answers with different scores",
+    DropReason.SAME_ROLE_TWICE: "two turns in a row of one speaker",
+    DropReason.BEYOND_PROMPT_LIMIT: "more pairs of a prompt than wanted",
+    DropReason.NOT_SAMPLED: "not in the random sample",
+    DropReason.CONTRADICTION: "the opposite pair is there too",
+    DropReason.IN_BENCHMARK: "the prompt is in a benchmark",
+    DropReason.NOT_A_TRANSCRIPT: "it is no transcript of Human and Assistant",
+    DropReason.MISSING_COLUMN: "a column is missing",
 }
 
 Message = dict[str, object]
@@ -121,7 +146,11 @@ def standardise_row(row: object, where: str) -> dict[str, object]:
     try:
         return {"where": where, **_checked(row), "reason": "", "excerpt": ""}
     except _Dropped as dropped:
-        reason = dropped.reason
+        return dropped_row(where, dropped.reason, _excerpt(row))
+
+
+def dropped_row(where: str, reason: DropReason, excerpt: str) -> dict[str, object]:
+    """The standard row of one that cannot be used."""
     return {
         "where": where,
         "prompt": "",
@@ -134,7 +163,7 @@ def standardise_row(row: object, where: str) -> dict[str, object]:
         "source": None,
         "prompt_key": 0,
         "reason": reason.value,
-        "excerpt": _excerpt(row),
+        "excerpt": excerpt,
     }
 
 
@@ -305,14 +334,14 @@ def split_by_prompt(rows: Dataset, eval_size: int, seed: int, max_share: float =
     prompts, counts = np.unique(keys[kept], return_counts=True)
     # A prompt with more rows than may be held out would end the order at once.
     prompts, counts = prompts[counts <= limit], counts[counts <= limit]
-    order = np.argsort(_mixed(prompts, seed), kind="stable")
+    order = np.argsort(mixed(prompts, seed), kind="stable")
     held_out = prompts[order[np.cumsum(counts[order]) <= limit]]
     is_eval = kept & np.isin(keys, held_out)
     return rows.select(np.flatnonzero(~is_eval)), rows.select(np.flatnonzero(is_eval))
 
 
-def _mixed(keys: np.ndarray, seed: int) -> np.ndarray:
-    """A pseudo-random uint64 for each int64 key: the finaliser of splitmix64 over key and seed."""
+def mixed(keys: np.ndarray, seed: int) -> np.ndarray:
+    """A pseudo-random uint64 for each int64 key, the same in any order: splitmix64 over key and seed."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
         seeds = np.array([seed % 2**64], dtype=np.uint64)
         return _splitmix64(keys.view(np.uint64) ^ _splitmix64(seeds))

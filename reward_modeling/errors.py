@@ -8,7 +8,11 @@ A script's entry point is wrapped once:
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SECONDS_TO_SPEAK = 3  # that process 0 has for its message before others end, and the launcher ends it
 
 
 class UserError(Exception):
@@ -16,6 +20,18 @@ class UserError(Exception):
 
     The message says what was expected, what was found, where, and what to do about it.
     """
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """For mistakes that every process of a launch finds: process 0 says it, the others end without a word."""
+    try:
+        yield
+    except UserError:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        time.sleep(SECONDS_TO_SPEAK)
+        sys.exit(2)
 
 
 def run_script(main: Callable[[], None]) -> None:

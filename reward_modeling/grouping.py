@@ -149,12 +149,17 @@ def _render_group(group: list[dict], tokenizer: PreTrainedTokenizerBase) -> dict
 
 def _render(prompt: list[dict] | None, completion: str, tokenizer: PreTrainedTokenizerBase) -> _Completion:
     if prompt is None:
-        eos = tokenizer.eos_token or ""
-        return _Completion(completion if completion.endswith(eos) else completion + eos)
+        return _Completion(end_text(completion, tokenizer))
     try:
         return _Completion(tokenizer.apply_chat_template(prompt + json.loads(completion), tokenize=False))
     except TemplateError as error:
         return _Completion(None, refusal=str(error))
+
+
+def end_text(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A plain text with EOS at its end, once."""
+    eos = tokenizer.eos_token or ""
+    return text if text.endswith(eos) else text + eos
 
 
 def _tokenize_completions(completions: list[_Completion], tokenizer: PreTrainedTokenizerBase) -> None:

@@ -21,28 +21,37 @@ from pathlib import Path
 
 import datasets
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import Dataset, Features
-from datasets.exceptions import DatasetsError
-from huggingface_hub import HfApi
-from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, httpx
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from reward_modeling.errors import UserError
+from reward_modeling.hub_data import HubOptions, load_hub_splits
 from reward_modeling.json_lines import FILE_ERRORS, ToRow, block_rows, broken_file, json_blocks, one_line, parsed_lines
 
 KEY_LENGTH = 24  # hex digits that name a cached source
-HUB_TIMEOUT = 10.0  # seconds for the question whether a Hub id exists
 COLUMNS = ("prompt", "chosen", "rejected", "margin", "chosen_score", "rejected_score", "source")
 JSON_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 TABLE_SUFFIXES = (".parquet", ".arrow")
 SUFFIXES = ", ".join(JSON_SUFFIXES + TABLE_SUFFIXES)
 # Stand beside data without being data; "manifest.json" as the end of a name too (train.manifest.json).
-NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "lint.json")
 LOCAL_CURE = (
     f"To use a local copy, pass its path: a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
 )
 ROW_FORMATS = "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
-# load_dataset raises ValueError for a missing config name and RuntimeError for a data set that is a script.
-HUB_ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, httpx.RequestError)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a source must have, which are read where it has them, and its rows in words (for an error)."""
+
+    required: tuple[str, ...] = ("chosen", "rejected")
+    read: tuple[str, ...] = COLUMNS
+    row_formats: str = ROW_FORMATS
+
+
+PREFERENCE_COLUMNS = Columns()
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Source:
     files: tuple[Path, ...]
     table: Dataset | None = None
 
-    def key(self, version: int) -> str:
+    def key(self, version: int | str) -> str:
         """A folder name that changes with what is read, and with how the rows are named or made."""
         stats = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files]
         digest = blake2b(json.dumps([version, self.shown, stats]).encode(), digest_size=KEY_LENGTH // 2).hexdigest()
@@ -65,20 +74,23 @@ def load_rows(
     *,
     to_row: ToRow,
     features: Features,
-    version: int,
+    version: int | str,
     missing: str,
     num_proc: int | None = None,
     default_split: str = "train",
+    columns: Columns = PREFERENCE_COLUMNS,
+    hub: HubOptions | None = None,
 ) -> Dataset:
     """Return `to_row(row, where)` of every row of `path`, from the cache when it was read before.
 
-    `version` is part of the cache's key; `missing` is the reason that rows without chosen or rejected get.
+    `version` is part of the cache's key: another one for every other `to_row`. `missing` is the reason that rows
+    without a required column get; where all have it, the file is taken to have other columns.
 
     Raises:
         UserError: see `data.load_preference_dataset`.
     """
-    source = find_source(path, default_split, num_proc)
-    root = _cache_root()
+    source = find_source(path, default_split, num_proc, hub)
+    root = cache_root()
     cached = root / source.key(version)
     if not cached.is_dir():
         # Written aside and renamed when complete: an interrupted run leaves nothing that looks finished.
@@ -86,21 +98,26 @@ def load_rows(
         try:
             rows = scratch / "rows"
             rows.mkdir()
-            columns: list[str] = []
-            for number, (inputs, function) in enumerate(_parts(source, scratch)):
+            found: list[str] = []
+            for number, (inputs, function) in enumerate(_parts(source, scratch, columns)):
                 function = partial(function, to_row=to_row, names=list(features))
                 # datasets takes rows of one fingerprint for the same rows: each part gets its own.
                 fingerprint = f"{cached.name[-KEY_LENGTH:]}-{number}"
                 _write_rows(inputs, function, rows / f"{number:05d}.arrow", features, fingerprint, num_proc)
-                columns = columns or _columns(inputs)
-            _check_rows(_open_rows(rows), source, columns, missing)
+                found = found or _columns(inputs)
+            _check_rows(_open_rows(rows), source, found, missing, columns)
             _move(rows, cached)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return _open_rows(cached)
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """The folder that rows are cached in.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     root = Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -110,6 +127,14 @@ def _cache_root() -> Path:
             "that can be written, with room for a copy of the data."
         ) from error
     return root
+
+
+def cache_error(error: OSError) -> UserError:
+    """Rows that were read or made cannot be kept."""
+    return UserError(
+        f"cannot write the cache folder {cache_root()} ({one_line(error)}). Make room, or set HF_DATASETS_CACHE to a "
+        "folder with room for a copy of the data."
+    )
 
 
 def _move(rows: Path, cached: Path) -> None:
@@ -126,29 +151,33 @@ def _open_rows(folder: Path) -> Dataset:
     return datasets.concatenate_datasets(parts) if parts else Dataset.from_dict({})
 
 
-def _check_rows(rows: Dataset, source: Source, columns_found: list[str], missing: str) -> None:
+def _check_rows(rows: Dataset, source: Source, found: list[str], missing: str, columns: Columns) -> None:
     if not len(rows):
         raise _empty(source.shown)
     if pc.all(pc.equal(rows.with_format("arrow")["reason"][:], missing)).as_py():
-        raise _columns_error(source.shown, columns_found)
+        raise _columns_error(source.shown, found, columns)
 
 
 def _empty(shown: str) -> UserError:
     return UserError(f"expected preference rows in {shown}, found none: it is empty. Check the path.")
 
 
-def _columns_error(shown: str, columns: list[str]) -> UserError:
+def _columns_error(shown: str, found: list[str], columns: Columns) -> UserError:
+    *first, last = columns.required
+    every = "both" if len(first) == 1 else "all of them"
     return UserError(
-        f"expected columns chosen and rejected in {shown}, found no row that has both; columns found: "
-        f"{', '.join(columns) or 'none'}. Rename or convert them; accepted rows: {ROW_FORMATS}."
+        f"expected columns {', '.join(first)} and {last} in {shown}, found no row that has {every}; columns found: "
+        f"{', '.join(found) or 'none'}. Rename or convert them; accepted rows: {columns.row_formats}."
     )
 
 
 # --- finding ------------------------------------------------------------------------------------------------
 
 
-def find_source(path: str, default_split: str, num_proc: int | None = None) -> Source:
+def find_source(path: str, default_split: str, num_proc: int | None = None, hub: HubOptions | None = None) -> Source:
     """Say what `path` stands for: a local file, folder or glob where there is one, else a Hub id.
+
+    `hub` says which of the Hub's versions and parts of a data set is meant; a local path has but one.
 
     Raises:
         UserError: it is neither, is empty, or lacks the split.
@@ -162,13 +191,23 @@ def find_source(path: str, default_split: str, num_proc: int | None = None) -> S
     name, _, split = path.rpartition(":")
     if name and Path(name).expanduser().exists():
         return _find_local(path, Path(name).expanduser(), split, default_split)
-    hub_id = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", path)
-    if hub_id is None or hub_id[1].endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES)):
+    on_hub = hub_name(path)
+    if on_hub is None:
         raise UserError(
             f"expected an existing path or a Hub id (org/name or org/name:split), found neither: {path} does "
             f"not exist in {Path.cwd()}. Check the path."
         )
-    return _find_on_hub(path, hub_id[1], hub_id[2] or default_split, num_proc)
+    name, split = on_hub
+    splits = load_hub_splits(path, name, hub or HubOptions(), LOCAL_CURE, num_proc)
+    return _table_source(path, splits[_chosen_split(path, split or default_split, list(splits))])
+
+
+def hub_name(path: str) -> tuple[str, str | None] | None:
+    """The Hub id and the split (if it says one) of org/name[:split]; None where it looks like anything else."""
+    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", path)
+    if found is None or found[1].endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES)):
+        return None
+    return found[1], found[2]
 
 
 def _find_local(path: str, local: Path, split: str | None, default_split: str) -> Source:
@@ -234,44 +273,13 @@ def _table_source(shown: str, table: Dataset) -> Source:
     return Source(shown, tuple(Path(file["filename"]) for file in table.cache_files), table)
 
 
-def _find_on_hub(path: str, name: str, split: str, num_proc: int | None) -> Source:
-    # load_dataset asks an unreachable Hub for half a minute before it gives up: ask once ourselves,
-    # unless it was downloaded before, when it answers without the Hub.
-    if not (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
-        _ask_hub(path, name)
-    try:
-        splits = datasets.load_dataset(name, num_proc=num_proc)
-    except HUB_ERRORS as error:
-        raise _hub_error(path, f"the Hub's data set {name} cannot be loaded", error) from error
-    return _table_source(path, splits[_chosen_split(path, split, list(splits))])
-
-
-def _ask_hub(path: str, name: str) -> None:
-    try:
-        HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
-    except RepositoryNotFoundError as error:
-        found = f"no data set {name} on the Hub (or it is private: run `hf auth login`)"
-        raise _hub_error(path, found, error) from error
-    except OfflineModeIsEnabled as error:
-        raise _hub_error(path, f"{name} is not downloaded and HF_HUB_OFFLINE is set", error) from error
-    except (httpx.RequestError, HfHubHTTPError, ConnectionError, ValueError) as error:
-        raise _hub_error(path, f"the Hub cannot be reached for {name}", error) from error
-
-
-def _hub_error(path: str, found: str, error: Exception) -> UserError:
-    return UserError(
-        f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, "
-        f"and {found} [{one_line(error)}]. {LOCAL_CURE}."
-    )
-
-
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def _parts(source: Source, scratch: Path) -> Iterator[tuple[Dataset, Callable[..., dict[str, list]]]]:
+def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[tuple[Dataset, Callable[..., dict[str, list]]]]:
     """What to map, and the function that makes rows of a batch of it, in the source's order."""
     if source.table is not None:
-        yield _checked_table(source.table, source.shown), partial(_table_rows, shown=source.shown)
+        yield _checked_table(source.table, source.shown, columns), partial(_table_rows, shown=source.shown)
     else:
         # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
         for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
@@ -281,7 +289,7 @@ def _parts(source: Source, scratch: Path) -> Iterator[tuple[Dataset, Callable[..
             else:
                 for file in files:
                     table = _open_table(file, scratch)
-                    yield _checked_table(table, str(file)), partial(_table_rows, shown=str(file))
+                    yield _checked_table(table, str(file), columns), partial(_table_rows, shown=str(file))
 
 
 def _write_rows(
@@ -295,6 +303,21 @@ def _write_rows(
     if not len(inputs):
         return
     is_blocks = "first" in inputs.column_names
+    try:
+        _map_rows(inputs, function, out_file, features, fingerprint, num_proc, is_blocks)
+    except OSError as error:
+        raise cache_error(error) from error
+
+
+def _map_rows(
+    inputs: Dataset,
+    function: Callable[..., dict[str, list]],
+    out_file: Path,
+    features: Features,
+    fingerprint: str,
+    num_proc: int | None,
+    is_blocks: bool,
+) -> None:
     inputs.map(
         function,
         with_indices=True,
@@ -309,18 +332,23 @@ def _write_rows(
     )
 
 
-def _checked_table(table: Dataset, shown: str) -> Dataset:
-    if not {"chosen", "rejected"} <= set(table.column_names):
-        raise _columns_error(shown, table.column_names)
-    return table.select_columns([name for name in COLUMNS if name in table.column_names])
+def _checked_table(table: Dataset, shown: str, columns: Columns) -> Dataset:
+    if not set(columns.required) <= set(table.column_names):
+        raise _columns_error(shown, table.column_names, columns)
+    return table.select_columns([name for name in columns.read if name in table.column_names])
 
 
 def _open_table(file: Path, scratch: Path) -> Dataset:
-    kind = "parquet" if file.name.endswith(".parquet") else "arrow"
+    options = {"data_files": [glob.escape(str(file))], "cache_dir": str(scratch / "tables")}
     try:
-        builder = datasets.load_dataset_builder(
-            kind, data_files=[glob.escape(str(file))], cache_dir=str(scratch / "tables")
-        )
+        if file.name.endswith(".parquet"):
+            if not pq.read_metadata(file).num_rows:  # the builder fails on it
+                return Dataset.from_dict({name: [] for name in pq.read_schema(file).names})
+            # Row group by row group: read ahead, a file of 650 MiB took twice the memory.
+            scan = ParquetFragmentScanOptions(pre_buffer=False)
+            builder = datasets.load_dataset_builder("parquet", fragment_scan_options=scan, **options)
+        else:
+            builder = datasets.load_dataset_builder("arrow", **options)
         builder.download_and_prepare()
     except FILE_ERRORS as error:
         raise broken_file(str(file), error) from error

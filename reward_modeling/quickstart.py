@@ -1,6 +1,6 @@
 """The quickstart's own two ends: a tiny model with data to train it on, and a report of what it learned.
 
-`make quickstart` runs both, with rm.py in between.
+`make quickstart` runs both, with rm.py in between and eval_bench_mark.py after them.
 
     python -m reward_modeling.quickstart prepare quickstart
     python -m reward_modeling.quickstart report quickstart/output
@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from reward_modeling.benchmarks import SUBSET_ROWS
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.tiny import (
     TOKENIZER_STYLES,
@@ -23,6 +24,7 @@ from reward_modeling.tiny import (
 
 NUM_PROMPTS = 1100
 VOCAB_SIZE = 1024
+ROWS_PER_SUBSET = 10
 # A correct run reaches it with a wide margin: less means that training is broken.
 LOWEST_ACCURACY = 0.9
 
@@ -31,7 +33,7 @@ def main() -> None:
     """Prepare the quickstart's folder, or report on a finished run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    prepare_command = commands.add_parser("prepare", help="write model/ and preferences.jsonl to a folder")
+    prepare_command = commands.add_parser("prepare", help="write model/, preferences.jsonl and rewardbench.jsonl")
     prepare_command.add_argument("folder", type=Path, help="where to write them")
     report_command = commands.add_parser("report", help="print what a finished run of rm.py learned")
     report_command.add_argument("output", type=Path, help="the output folder of rm.py")
@@ -43,18 +45,56 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Write a random tiny Gemma to `folder`/model and generated pairs to `folder`/preferences.jsonl."""
+    """Write a random tiny Gemma to `folder`/model, generated pairs to train on, and others in RewardBench's columns."""
     rows = learnable_preferences(NUM_PROMPTS, seed=0)
     texts = [message["content"] for row in rows for message in row["chosen"]]
     tokenizer = train_tokenizer(texts, VOCAB_SIZE, **TOKENIZER_STYLES["gemma"])
     # Narrow initial weights: this model is there to learn, not to make a wrong mask visible.
     config = tiny_config("gemma", len(tokenizer), initializer_range=0.02, **token_ids(tokenizer))
     build_tiny_checkpoint(folder / "model", tokenizer, config)
+    benchmark = rewardbench_like_rows(ROWS_PER_SUBSET, seed=1, unlike=rows)
+    write_jsonl(folder / "rewardbench.jsonl", benchmark)
     # Written last and moved into place: `make` takes this file as the sign that the folder is complete.
     unfinished = folder / "preferences.jsonl.part"
-    unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(unfinished, rows)
     unfinished.rename(folder / "preferences.jsonl")
-    print(f"{folder}: a tiny Gemma (model/) and {len(rows):,} pairs (preferences.jsonl)")
+    print(
+        f"{folder}: a tiny Gemma (model/), {len(rows):,} pairs (preferences.jsonl) and {len(benchmark):,} with other "
+        "prompts (rewardbench.jsonl)"
+    )
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def rewardbench_like_rows(rows_per_subset: int, seed: int, unlike: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Generated pairs in RewardBench's columns, some for each of its subsets; the names alone are RewardBench's.
+
+    Each has a prompt of its own, and none of those that rows of `unlike` end in.
+    """
+    known = {row["chosen"][-2]["content"] for row in unlike}
+    needed = rows_per_subset * len(SUBSET_ROWS)
+    rows: list[dict[str, Any]] = []
+    for row in learnable_preferences(4 * needed, seed):
+        prompt = row["chosen"][-2]["content"]
+        if row["source"] != "question" or prompt in known or len(rows) == needed:
+            continue
+        known.add(prompt)
+        rows.append(
+            {
+                "prompt": prompt,
+                "chosen": row["chosen"][-1]["content"],
+                "chosen_model": "generated",
+                "rejected": row["rejected"][-1]["content"],
+                "rejected_model": "generated",
+                "subset": list(SUBSET_ROWS)[len(rows) // rows_per_subset],
+                "id": len(rows),
+            }
+        )
+    if len(rows) < needed:
+        raise ValueError(f"expected {needed} prompts that are not in the other rows, found {len(rows)}")
+    return rows
 
 
 def report(output: Path) -> None:

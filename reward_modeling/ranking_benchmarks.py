@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.benchmark_statistics import by_subset, finite_rewards
-from reward_modeling.benchmarks import Benchmark, plain_mean
+from reward_modeling.benchmarks import FEW, Benchmark, plain_mean
 from reward_modeling.errors import UserError
 
 # RewardBench 2 (Malik et al. 2025, arXiv:2506.01937): `allenai/reward-bench-2`, split `test`, 1,865 rows.
@@ -75,6 +75,12 @@ def check_ties(ids: Iterable[str]) -> list[str]:
         kind, number = _ties_reference(row_id)
         kinds.setdefault(number, []).append(kind)
     other = {"ref": "tied", "tied": "ref"}
+    alone = [f"{found[0]}:{number}" for number, found in kinds.items() if len(set(found)) == 1]
+    if len(alone) > FEW:
+        return [
+            f"RewardBench 2, Ties: {len(alone)} ids have no other half ({', '.join(alone[:FEW])}, and so on): "
+            "they count in the accuracy alone"
+        ]
     return [
         f"RewardBench 2, Ties: {found[0]}:{number} has no {other[found[0]]}:{number}: it counts in the accuracy alone"
         for number, found in kinds.items()
@@ -205,7 +211,8 @@ def check_rm_bench(domains: Sequence[str]) -> list[str]:
     ]
     for domain, parts in _missing_parts(domains).items():
         for part in parts:
-            messages.append(f"RM-Bench: domain {part!r} is missing: incomplete, and without a score: {domain}, overall")
+            spoiled = ", ".join((domain, *RM_BENCH_LEVELS, "overall"))
+            messages.append(f"RM-Bench: domain {part!r} is missing: incomplete, and without a score: {spoiled}")
     if len(domains) != RM_BENCH_TOTAL:
         messages.append(
             f"RM-Bench: {len(domains):,} prompts, expected {RM_BENCH_TOTAL:,}: "

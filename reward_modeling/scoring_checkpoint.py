@@ -78,11 +78,6 @@ def _load_tokenizer(path: str, **options) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
         raise not_found(path, "a tokenizer", error) from error
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"{path}: expected a tokenizer with a chat template, found none. Set tokenizer.chat_template to the one "
-            "that the model was trained with, and save the tokenizer beside the model."
-        )
     return tokenizer
 
 

@@ -15,10 +15,14 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.errors import UserError
-from reward_modeling.grouping import common_prefix_length, leading_bos
+from reward_modeling.grouping import common_prefix_length, end_text, leading_bos
 from reward_modeling.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
 
-Conversation = Sequence[dict[str, Any]]
+# A template's own refusal; the others are mistakes in a template (text + number).
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)
+# Messages, or a plain text that is scored as it stands.
+Conversation = Sequence[dict[str, Any]] | str
+TEXT_KEY = 256  # characters by which plain texts, which name no prompt, are taken to share one
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,44 @@ class ConversationReader:
         self.bos = leading_bos(tokenizer)
 
     def render(self, index: int, conversation: Conversation) -> str:
-        """
+        """The text of a conversation; a plain text ends in EOS, as in training.
+
         Raises:
             UserError: it is no list of messages, is empty, or the template refuses it.
         """
         check_conversation(index, conversation)
+        if isinstance(conversation, str):
+            return end_text(conversation, self.tokenizer)
+        self.check_template()
         try:
             return self.tokenizer.apply_chat_template(list(conversation), tokenize=False)
-        except TemplateError as error:
+        except TEMPLATE_ERRORS as error:
             roles = ", ".join(message["role"] for message in conversation)
             raise UserError(
                 f"conversation {index}: the chat template refuses it ({error}). Its roles are {roles}, its first "
                 f"message is {conversation[0]['content'][:80]!r}. Pass roles in the order that the template knows."
             ) from error
+
+    def check_template(self) -> None:
+        """
+        Raises:
+            UserError: the tokenizer has no chat template, or several and none for everything.
+        """
+        template = self.tokenizer.chat_template
+        if not template or (isinstance(template, dict) and "default" not in template):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: expected a tokenizer with a chat template, found none. Set "
+                "tokenizer.chat_template to the one that the model was trained with, and save the tokenizer beside "
+                "the model."
+            )
+
+    def refusal(self, conversation: Conversation) -> str:
+        """What the chat template says against a conversation; empty if nothing."""
+        try:
+            self.tokenizer.apply_chat_template(list(conversation), tokenize=False)
+        except TEMPLATE_ERRORS as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def tokenize(self, texts: list[str], indices: list[list[int]], counts: ScoringCounts) -> list[list[int]]:
         """Token ids of rendered texts, of at most `max_length`; `indices` says whose they are.
@@ -122,8 +151,10 @@ class ConversationReader:
 def check_conversation(index: int, conversation: Conversation) -> None:
     """
     Raises:
-        UserError: it is not a list of at least one message, each with a role and a content that are texts.
+        UserError: it is neither a text nor a list of at least one message, each with a role and a content as texts.
     """
+    if isinstance(conversation, str) and conversation.strip():
+        return
     if not isinstance(conversation, (list, tuple)):
         raise UserError(
             f"conversation {index}: expected a list of messages, [{{'role': ..., 'content': ...}}, ...], found "
@@ -141,7 +172,12 @@ def check_conversation(index: int, conversation: Conversation) -> None:
 
 
 def prompt_key(conversation: Conversation) -> str:
-    """Equal for conversations that differ in the last message alone."""
+    """Equal for conversations that differ in the last message alone, and for plain texts that begin alike.
+
+    It decides what is computed together, never what comes out: only tokens that are really equal are shared.
+    """
+    if isinstance(conversation, str):
+        return conversation[:TEXT_KEY]
     return json.dumps(list(conversation[:-1]), sort_keys=True, default=str)
 
 
@@ -165,12 +201,20 @@ def plan_window(
         indices_of_text.setdefault(text, []).append(index)
     indices = list(indices_of_text.values())
     rows = reader.tokenize(list(indices_of_text), indices, counts)
+    # Different texts may be cut to the same tokens: computed apart they would differ by rounding, and a tie be won.
+    number_of_tokens: dict[tuple[int, ...], int] = {}
+    for number, ids in enumerate(rows):
+        first = number_of_tokens.setdefault(tuple(ids), number)
+        if first != number:
+            indices[first] += indices[number]
+    distinct = set(number_of_tokens.values())
     counts.conversations += len(window)
-    counts.scored += len(rows)
+    counts.scored += len(distinct)
     plan = WindowPlan()
     for numbers in text_numbers_of_prompt.values():
-        plan.groups.append(_group([rows[number] for number in numbers]))
-        plan.indices.append([indices[number] for number in numbers])
+        if kept := [number for number in numbers if number in distinct]:
+            plan.groups.append(_group([rows[number] for number in kept]))
+            plan.indices.append([indices[number] for number in kept])
     plan.micro_batches = _micro_batches(plan.groups, batches)
     return plan
 

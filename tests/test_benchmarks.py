@@ -344,7 +344,7 @@ def test_the_safety_parts_are_pooled_by_prompts_and_a_lacking_one_is_not_made_up
     scores = rm_bench_scores_of(domains[:4], wins[:4])
     assert math.isnan(scores["safety"]) and math.isnan(scores["hard"]) and scores["chat"] == 0
     missing, total = check_rm_bench(domains[:4])
-    assert "'safety-response' is missing" in missing and missing.endswith("safety, overall")
+    assert "'safety-response' is missing" in missing and missing.endswith("safety, hard, normal, easy, overall")
     assert "4 prompts, expected 1,327" in total
 
 

@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import data, json_lines, loading
+from reward_modeling import data, hub_data, json_lines, loading
 from reward_modeling.data import (
     REASON_WORDS,
     STANDARD_FEATURES,
@@ -314,8 +314,8 @@ def test_a_local_path_wins_over_a_hub_id(tmp_path, monkeypatch):
 def test_rows_of_the_hub(tmp_path, monkeypatch):
     Dataset.from_list(numbered(4)).to_parquet(tmp_path / "x.parquet")
     found = datasets.load_dataset("parquet", data_files={"train_prefs": str(tmp_path / "x.parquet")})
-    monkeypatch.setattr(loading.HfApi, "dataset_info", lambda self, name, timeout: None)
-    monkeypatch.setattr(loading.datasets, "load_dataset", lambda name, num_proc: found)
+    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(hub_data.datasets, "load_dataset", lambda name, *_, **options: found)
     rows = load_preference_dataset("org/name:train_prefs")
     assert rows["where"][:2] == ["org/name:train_prefs row 0", "org/name:train_prefs row 1"]
     assert set(rows["reason"]) == {""}
@@ -461,32 +461,34 @@ def test_a_hub_that_cannot_be_reached_fails_at_once(tmp_path):
 
 
 def hub_error(kind):
-    return kind("said the Hub", response=loading.httpx.Response(404, request=loading.httpx.Request("GET", "http://x")))
+    return kind(
+        "said the Hub", response=hub_data.httpx.Response(404, request=hub_data.httpx.Request("GET", "http://x"))
+    )
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (hub_error(loading.RepositoryNotFoundError), "no data set org/name on the Hub (or it is private"),
-        (hub_error(loading.HfHubHTTPError), "the Hub cannot be reached"),
-        (loading.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set"),
-        (loading.httpx.ConnectTimeout("slow"), "[ConnectTimeout: slow]"),
+        (hub_error(hub_data.RepositoryNotFoundError), "no data set org/name on the Hub (or it is private"),
+        (hub_error(hub_data.HfHubHTTPError), "the Hub cannot be reached"),
+        (hub_data.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set"),
+        (hub_data.httpx.ConnectTimeout("slow"), "[ConnectTimeout: slow]"),
     ],
 )
 def test_what_the_hub_may_answer(error, expected, monkeypatch):
-    def refuse(self, name, timeout):
+    def refuse(self, name, revision, timeout):
         raise error
 
-    monkeypatch.setattr(loading.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(hub_data.HfApi, "dataset_info", refuse)
     assert expected in message_of("org/name")
 
 
 def test_a_hub_data_set_that_cannot_be_loaded(monkeypatch):
-    def refuse(name, num_proc):
+    def refuse(name, *_, **options):
         raise ValueError("Config name is missing.\nPlease pick one")
 
-    monkeypatch.setattr(loading.HfApi, "dataset_info", lambda self, name, timeout: None)
-    monkeypatch.setattr(loading.datasets, "load_dataset", refuse)
+    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(hub_data.datasets, "load_dataset", refuse)
     assert "cannot be loaded [ValueError: Config name is missing.]" in message_of("org/name")
 
 
@@ -726,3 +728,11 @@ def test_read_column_follows_a_selection():
     rows = Dataset.from_dict({"number": [10, 11, 12, 13]})
     assert data.read_column(rows, "number").to_pylist() == [10, 11, 12, 13]
     assert data.read_column(rows.select([3, 0]).select([1, 0]), "number").to_pylist() == [10, 13]
+
+
+def test_an_empty_parquet_file_beside_a_full_one(tmp_path):
+    table = Dataset.from_list(numbered(3))
+    table.to_parquet(tmp_path / "a.parquet")
+    table.select([]).to_parquet(tmp_path / "b.parquet")
+    assert len(load_preference_dataset(str(tmp_path))) == 3
+    assert "it is empty" in message_of(str(tmp_path / "b.parquet"))

@@ -17,6 +17,7 @@ from reward_modeling.attention import SHARED_PREFIX
 from reward_modeling.errors import UserError
 from reward_modeling.planning import PACKED, PADDED
 from reward_modeling.scoring import RewardScorer
+from reward_modeling.scoring_plan import TEXT_KEY
 from reward_modeling.tiny import (
     CHATML_TEMPLATE,
     TOKENIZER_STYLES,
@@ -337,7 +338,8 @@ def test_a_stream_reads_a_window_at_a_time(folder, reference, monkeypatch):
     scorer = RewardScorer.from_pretrained(folder("gemma"))
     rewards = []
     for index, reward in scorer.stream(lazily(), progress=done.append):
-        assert len(read) <= (index // 20 + 1) * 20
+        # a window goes on to the end of a prompt, to twice its size at most, and one more shows that it has ended
+        assert len(read) <= index + 2 * 20 + 1
         rewards.append(reward)
     assert largest_difference(rewards, reference("gemma")) < TOLERANCE
     assert sum(done) == len(read) == len(conversations())
@@ -410,8 +412,10 @@ def test_several_labels_are_refused(folder, tmp_path):
 def test_missing_template_and_unknown_path_are_refused(folder, tmp_path):
     path = copy_of(folder("gemma"), tmp_path)
     (path / "chat_template.jinja").unlink()
+    scorer = RewardScorer.from_pretrained(path)  # for plain texts it is good enough
     with pytest.raises(UserError, match="chat template, found none"):
-        RewardScorer.from_pretrained(path)
+        scorer.score([[USER, ANSWER]])
+    assert scorer.score(["a text"]) == RewardScorer.from_pretrained(folder("gemma")).score(["a text"])
     with pytest.raises(UserError, match="expected a model in a local folder or on the Hugging Face Hub") as caught:
         RewardScorer.from_pretrained(tmp_path / "nothing")
     assert "--model_name" not in str(caught.value)
@@ -420,12 +424,33 @@ def test_missing_template_and_unknown_path_are_refused(folder, tmp_path):
 
 
 def test_options_that_do_not_fit_are_refused(folder):
-    with pytest.raises(UserError, match="dtype: expected float32, bfloat16 or float16, found 'bf16'"):
-        RewardScorer.from_pretrained(folder("gemma"), dtype="bf16")
+    with pytest.raises(UserError, match="dtype: expected float32, bfloat16 or float16, found 'int8'"):
+        RewardScorer.from_pretrained(folder("gemma"), dtype="int8")
+    assert RewardScorer.from_pretrained(folder("gemma"), dtype="bf16").dtype_name == "bfloat16"
     with pytest.raises(UserError, match=r"nemotron.*Pass 'padded' or 'auto'"):
         RewardScorer.from_pretrained(folder("nemotron"), batching=SHARED_PREFIX)
     with pytest.raises(UserError, match="batching: expected auto"):
         RewardScorer.from_pretrained(folder("gemma"), batching="fast")
+
+
+@pytest.mark.parametrize("family", ["gemma", "qwen2", "gpt2"])
+def test_plain_texts_are_scored_as_training_reads_them(folder, family):
+    """One BOS where the tokenizer has one, EOS at the end once; what texts begin with is computed once."""
+    scorer = RewardScorer.from_pretrained(folder(family))
+    beginning = "There is a blue chair beside the window. " * 8
+    texts = [beginning + end for end in ("We had soup.", "Tuesday.", "We had soup.", "")] + ["short"]
+    texts.append(texts[0] + scorer.tokenizer.eos_token)  # the same text, ended already
+    assert len(beginning) > TEXT_KEY
+    ids = [scorer.tokenizer(text.removesuffix(scorer.tokenizer.eos_token))["input_ids"] for text in texts]
+    ids = [row + [scorer.tokenizer.eos_token_id] * (row[-1] != scorer.tokenizer.eos_token_id) for row in ids]
+    rewards = scorer.score(texts)
+    assert largest_difference(rewards, plain_rewards(folder(family), ids)) < TOLERANCE
+    assert rewards[0] == rewards[2] == rewards[5]
+    assert scorer.counts.scored == 4
+    if family != "gpt2":
+        assert scorer.counts.tokens < sum(len(row) for row in (ids[0], ids[1], ids[3], ids[4]))
+    with pytest.raises(UserError, match=r"found one text. Pass \[text\]"):
+        scorer.score("a text")
 
 
 USER, ANSWER = {"role": "user", "content": "a question"}, {"role": "assistant", "content": "an answer"}
@@ -435,7 +460,8 @@ USER, ANSWER = {"role": "user", "content": "a question"}, {"role": "assistant", 
     ("wrong", "message"),
     [
         ([], "conversation 2: expected at least one message, found none"),
-        ("a text", "conversation 2: expected a list of messages.*found str 'a text'"),
+        (" ", "conversation 2: expected a list of messages.*found str ' '"),
+        ({"a": 1}, "conversation 2: expected a list of messages.*found dict"),
         ([USER, {"role": "assistant"}], "conversation 2, message 1: expected role and content as texts"),
         ([USER, {"role": "assistant", "content": None}], "conversation 2, message 1: expected role and content"),
         ([USER, USER, ANSWER], "conversation 2: the chat template refuses it.*alternate.*user, user, assistant"),

@@ -1,0 +1,321 @@
+"""What an evaluation says: from the rewards of a benchmark's rows to its part of summary.json.
+
+Plain dictionaries of JSON's types come out; a figure that is incomplete is None.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from reward_modeling.benchmark_data import LARGEST_SHARE_UNREADABLE, BenchmarkRows, answer_length, fingerprint
+from reward_modeling.benchmark_statistics import (
+    Accuracy,
+    Estimate,
+    accuracy_by_length,
+    by_subset,
+    calibration_error,
+    calibration_table,
+    estimate,
+    longer_wins,
+    pair_accuracy,
+    wilson_interval,
+)
+from reward_modeling.benchmarks import (
+    PREFERENCE_TEST_SETS,
+    REWARDBENCH,
+    SECTIONS,
+    Benchmark,
+    check_subsets,
+    prior_score,
+    scores_with_prior,
+    section_scores,
+)
+from reward_modeling.errors import UserError
+from reward_modeling.evaluation import ROWS_PER_READ, BenchmarkRewards
+from reward_modeling.ranking_benchmarks import (
+    REWARDBENCH2,
+    RM_BENCH_DOMAINS,
+    best_of_four_credit,
+    check_rm_bench,
+    check_ties,
+    rewardbench2_scores,
+    rm_bench_by_domain,
+    rm_bench_scores,
+    rm_bench_wins,
+    ties_units,
+)
+
+TITLES = {
+    "rewardbench": "RewardBench",
+    "preference_test_sets": "Preference test sets",
+    "rewardbench2": "RewardBench 2",
+    "rm_bench": "RM-Bench",
+    "pairs": "Pairs",
+}
+MARGIN_BINS = 40
+TIES = "Ties"  # the one subset of RewardBench 2 that has a formula of its own
+
+
+def summarise(data: BenchmarkRows, rewards: BenchmarkRewards, *, legacy_xstest_weights: bool = False) -> dict:
+    """A benchmark's part of summary.json.
+
+    Raises:
+        UserError: a reward is not finite.
+    """
+    check_finite(data, rewards)
+    scored = rewards.scored_rows()
+    rows = data.rows.select_columns(["id", "subset", "chosen", "rejected"])
+    subsets = _subsets(data, rewards)
+    part = {
+        "title": TITLES[data.benchmark],
+        "sources": list(data.sources),
+        "rows": len(rows),
+        "fingerprint": fingerprint(data.rows),
+    }
+    if data.benchmark == "rewardbench" and legacy_xstest_weights:
+        part["title"] += ", xstest weights of before September 2024"
+    incomplete = incomplete_subsets(data, rewards)
+    if data.benchmark == "rewardbench2":
+        part |= _rewardbench2(rows, scored, subsets, rewards, incomplete)
+    elif data.benchmark == "rm_bench":
+        part |= _rm_bench(subsets, rewards, incomplete)
+    else:
+        part |= _pairs(data.benchmark, rows, scored, subsets, rewards)
+        for subset in incomplete & part["subsets"].keys():
+            part["subsets"][subset] |= {"value": None, "low": None, "high": None}
+        if figures := _pair_figures(data, rewards, legacy_xstest_weights):
+            part["figures"] = figures
+    part["warnings"] = _refusal_warnings(data, rewards, incomplete) + part["warnings"]
+    if data.report is not None:
+        part["data_report"] = data.report.table()
+    return part
+
+
+def check_finite(data: BenchmarkRows, rewards: BenchmarkRewards) -> None:
+    """
+    Raises:
+        UserError: a reward is infinite or not a number. Every comparison with NaN is false: a broken model would
+            merely look like a bad one.
+    """
+    bad = np.flatnonzero(rewards.scored_answers() & ~np.isfinite(rewards.rewards))
+    if len(bad):
+        rows = np.unique(np.searchsorted(rewards.offsets, bad, side="right") - 1)
+        first = data.rows[int(rows[0])]
+        raise UserError(
+            f"{TITLES[data.benchmark]}: expected finite rewards, found {len(bad):,} of {len(rewards.rewards):,} that "
+            f"are not, in {len(rows):,} rows, the first {first['where']} (id {first['id']}, subset {first['subset']}). "
+            "Score in float32; if it was float32, the checkpoint's weights are broken."
+        )
+
+
+def _subsets(data: BenchmarkRows, rewards: BenchmarkRewards) -> list[str]:
+    """The subset of each scored row."""
+    names = data.rows["subset"][:]
+    return [names[int(row)] for row in rewards.scored_rows()]
+
+
+def _refused_by_subset(data: BenchmarkRows, rewards: BenchmarkRewards) -> dict[str, tuple[int, list[int]]]:
+    """Of each subset that lacks some, its number of rows and those that were not scored."""
+    if not rewards.refused:
+        return {}
+    names, refused = data.rows["subset"][:], {}
+    for row in rewards.refused:
+        refused.setdefault(names[row], []).append(row)
+    total = Counter(names)
+    return {name: (total[name], rows) for name, rows in refused.items()}
+
+
+def incomplete_subsets(data: BenchmarkRows, rewards: BenchmarkRewards) -> set[str]:
+    """Subsets of which too many rows were not scored for a score. One's own pairs have no such score."""
+    if data.benchmark == "pairs":
+        return set()
+    refused = _refused_by_subset(data, rewards)
+    return {name for name, (total, rows) in refused.items() if len(rows) > LARGEST_SHARE_UNREADABLE * total}
+
+
+def _refusal_warnings(data: BenchmarkRows, rewards: BenchmarkRewards, incomplete: set[str]) -> list[str]:
+    return [
+        f"{TITLES[data.benchmark]}: {len(rows):,} of {total:,} rows of {name!r} were not scored"
+        + (", which leaves it, and what is made of it, without a score" if name in incomplete else "")
+        + f"; the first, {data.rows[rows[0]]['where']}: {rewards.refused[rows[0]]}"
+        for name, (total, rows) in _refused_by_subset(data, rewards).items()
+    ]
+
+
+def combined_figures(verdicts: Mapping[str, NDArray], *, legacy_xstest_weights: bool = False) -> dict:
+    """The overall score with the prior sets at half weight, which needs both benchmarks' verdicts."""
+    name = "overall with prior sets"
+    formula = partial(scores_with_prior, legacy_xstest_weights=legacy_xstest_weights)
+    figure = estimate(lambda means: {name: formula(means)[name]}, verdicts)[name]
+    return {name: _figure(figure, sum(map(len, verdicts.values())))}
+
+
+def pair_verdicts(data: BenchmarkRows, rewards: BenchmarkRewards) -> dict[str, NDArray]:
+    """Which pairs of each complete subset came out right; a tie is wrong."""
+    chosen, rejected = rewards.pairs()
+    verdicts = by_subset(_subsets(data, rewards), chosen > rejected)
+    incomplete = incomplete_subsets(data, rewards)
+    return {name: values for name, values in verdicts.items() if name not in incomplete}
+
+
+def number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _figure(figure: Estimate, rows: int) -> dict:
+    low, high = figure.low, figure.high
+    if low == high and rows:
+        # Where all rows of a subset agree no bootstrap sample differs, and the interval would have no width.
+        low, high = wilson_interval(figure.value * rows, rows)
+    return {"value": number(figure.value), "low": number(low), "high": number(high), "rows": rows}
+
+
+def _accuracy(share: Accuracy) -> dict:
+    interval = {"value": number(share.accuracy), "low": number(share.low), "high": number(share.high)}
+    return interval | {"rows": share.rows, "right": share.right, "ties": share.ties}
+
+
+# --- pairs ---------------------------------------------------------------------------------------------------
+
+
+def _pairs(
+    name: str,
+    rows: Dataset,
+    scored: NDArray,
+    subsets: Sequence[str],
+    rewards: BenchmarkRewards,
+) -> dict:
+    """RewardBench, the preference test sets, and pairs of one's own."""
+    chosen, rejected = rewards.pairs()
+    verdicts = by_subset(subsets, chosen > rejected)
+    counts = {subset: len(verdict) for subset, verdict in verdicts.items()}
+    chosen_of, rejected_of = by_subset(subsets, chosen), by_subset(subsets, rejected)
+    part = {
+        "warnings": [],
+        "figures": {},
+        "subsets": {subset: _accuracy(pair_accuracy(chosen_of[subset], rejected_of[subset])) for subset in verdicts},
+        "pairs": _pair_statistics(chosen, rejected, *_lengths(rows, scored)),
+    }
+    if name == "rewardbench":
+        part["sections"] = {section: list(names) for section, names in SECTIONS.items()}
+        part["warnings"] = check_subsets(counts, REWARDBENCH)
+    elif name == "preference_test_sets":
+        part["warnings"] = check_subsets(counts, PREFERENCE_TEST_SETS)
+    return part
+
+
+def _pair_figures(data: BenchmarkRows, rewards: BenchmarkRewards, legacy_xstest_weights: bool) -> dict:
+    verdicts = pair_verdicts(data, rewards)
+    counts = {subset: len(verdict) for subset, verdict in verdicts.items()}
+    if data.benchmark == "rewardbench":
+        formula = partial(section_scores, legacy_xstest_weights=legacy_xstest_weights)
+        return _figures(formula, verdicts, REWARDBENCH, counts)
+    if data.benchmark == "preference_test_sets":
+        return _figures(lambda means: {"Prior Sets": prior_score(means)}, verdicts, PREFERENCE_TEST_SETS, counts)
+    return {}
+
+
+def _figures(formula: Callable, values: Mapping[str, NDArray], benchmark: Benchmark, counts: Mapping[str, int]) -> dict:
+    rows = benchmark.figure_rows(counts)
+    return {name: _figure(figure, rows[name]) for name, figure in estimate(formula, values).items()}
+
+
+def _lengths(rows: Dataset, scored: NDArray) -> tuple[NDArray, NDArray]:
+    """Characters of the chosen and of the rejected answer of each scored row."""
+    batches = (rows[scored[start : start + ROWS_PER_READ]] for start in range(0, len(scored), ROWS_PER_READ))
+    sides = ((batch["chosen"], batch["rejected"]) for batch in batches)
+    lengths = [[answer_length(c[0]), answer_length(r[0])] for side in sides for c, r in zip(*side, strict=True)]
+    return tuple(np.array(lengths).reshape(-1, 2).T)
+
+
+def _pair_statistics(chosen: NDArray, rejected: NDArray, chosen_lengths: NDArray, rejected_lengths: NDArray) -> dict:
+    by_length = accuracy_by_length(chosen, rejected, chosen_lengths, rejected_lengths)
+    table = calibration_table(chosen, rejected)
+    bins = []
+    for one in table:
+        observed = _accuracy(one.observed)
+        observed |= {"value_low": observed.pop("low"), "value_high": observed.pop("high")}
+        bins.append({"low": one.low, "high": one.high, "confidence": number(one.confidence)} | observed)
+    return {
+        "accuracy": _accuracy(pair_accuracy(chosen, rejected)),
+        "longer_wins": _accuracy(longer_wins(chosen_lengths, rejected_lengths)),
+        "by_length": {name: _accuracy(share) for name, share in by_length.items()},
+        "calibration_error": number(calibration_error(table)),
+        "calibration": bins,
+        "margins": _margins(chosen - rejected),
+    }
+
+
+def _margins(margins: NDArray) -> dict:
+    """A histogram in which zero is an edge, so that a bar is either right or wrong."""
+    if not len(margins):
+        return {"mean": None, "median": None, "standard_deviation": None, "edges": [], "counts": []}
+    # A few far outliers would leave all others in one bar: what lies beyond is counted in the outermost bars.
+    reach = float(np.quantile(np.abs(margins), 0.99)) or float(np.abs(margins).max()) or 1.0
+    edges = np.linspace(-reach, reach, MARGIN_BINS + 1)
+    edges[MARGIN_BINS // 2] = 0.0
+    counts, _ = np.histogram(np.clip(margins, -reach, reach), edges)
+    return {
+        "mean": float(margins.mean()),
+        "median": float(np.median(margins)),
+        "standard_deviation": float(margins.std()),
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+    }
+
+
+# --- rankings ------------------------------------------------------------------------------------------------
+
+
+def _rewardbench2(
+    rows: Dataset, scored: NDArray, subsets: Sequence[str], rewards: BenchmarkRewards, incomplete: set[str]
+) -> dict:
+    by_name: dict[str, list[int]] = {}
+    for row, subset in zip(scored, subsets, strict=True):
+        by_name.setdefault(subset, []).append(int(row))
+    values: dict[str, NDArray] = {}
+    warnings = check_subsets(dict(Counter(subsets)), REWARDBENCH2)
+    for subset, numbers in by_name.items():
+        if subset == TIES:
+            ids = [json.loads(rows[row]["id"]) for row in numbers]
+            right, wrong = zip(*(rewards.of_row(row) for row in numbers), strict=True)
+            values[subset] = ties_units(ids, right, wrong)
+            warnings += check_ties(ids)
+        else:
+            values[subset] = best_of_four_credit(np.stack([np.concatenate(rewards.of_row(row)) for row in numbers]))
+    values = {subset: credits for subset, credits in values.items() if subset not in incomplete}
+    counts = {subset: len(numbers) for subset, numbers in by_name.items()}
+    unknown = {subset: values[subset] for subset in values if subset not in REWARDBENCH2.subset_rows}
+    figures = _figures(rewardbench2_scores, values, REWARDBENCH2, counts)
+    means = estimate(lambda means: means, unknown) if unknown else {}
+    subset_figures = {subset: figures[subset] for subset in REWARDBENCH2.subset_rows}
+    subset_figures |= {subset: _figure(mean, counts[subset]) for subset, mean in means.items()}
+    return {"warnings": warnings, "figures": figures, "subsets": subset_figures}
+
+
+def _rm_bench(domains: Sequence[str], rewards: BenchmarkRewards, incomplete: set[str]) -> dict:
+    answers = rewards.matrix()
+    wins = rm_bench_wins(answers[:, :3], answers[:, 3:])
+    by_domain = rm_bench_by_domain(domains, wins)
+    for domain in RM_BENCH_DOMAINS:
+        if any(name.startswith(domain) for name in incomplete):
+            by_domain.pop(domain, None)
+    rows = {domain: sum(name.startswith(domain) for name in domains) for domain in RM_BENCH_DOMAINS}
+    figures = {
+        name: _figure(figure, rows.get(name.split()[0], sum(rows.values())))
+        for name, figure in estimate(rm_bench_scores, by_domain).items()
+    }
+    matrices = {"all": wins} | {name: wins[[d.startswith(name) for d in domains]] for name in RM_BENCH_DOMAINS}
+    return {
+        "warnings": check_rm_bench(domains),
+        "figures": figures,
+        "subsets": {},
+        "matrix": {name: matrix.mean(axis=0).tolist() for name, matrix in matrices.items() if len(matrix)},
+    }

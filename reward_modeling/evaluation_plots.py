@@ -1,0 +1,247 @@
+"""The plots of report.html: figures of one benchmark in, an inline SVG out.
+
+plot = bar_plot({"": figures}, label="RewardBench, sections", chance=50, baseline=58.2)
+
+An SVG stands in the page itself, so that it takes the page's colours and font, in the light and in the dark: matplotlib
+draws in the placeholder colours below, and `_inlined` puts the page's CSS variables in their place. Text stays text:
+small, selectable, and as sharp as the page's. Same figures, same bytes.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from itertools import pairwise
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reward_modeling.evaluation_tables import INCOMPLETE, percent, shortened, value_or_reason
+
+WIDTH = 260  # points; a phone shows them at 1.3 px each, a wide screen at 1.8 px
+LINE = 14  # points between two bars
+NAME_CHARACTERS = 24
+STYLES = ("concise", "detailed plain", "detailed markdown")  # of RM-Bench's answers
+
+_VARIABLES = {
+    f"#{f'0{i}' * 3}": name for i, name in enumerate(("ink", "muted", "line", "bar", "strong", "accent", "page"))
+}
+INK, MUTED, GRID, BAR, STRONG, ACCENT, PAGE = _VARIABLES
+_SETTINGS = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures on every machine
+    "font.size": 8,
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in a subset's name is a dollar
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.labelsize": 7.5,
+}
+
+
+def bar_plot(
+    groups: Mapping[str, Mapping[str, Mapping]], *, label: str, chance: float | None, baseline: float | None = None
+) -> str:
+    """A bar with its 95% interval for each row, under headings; the row "overall" in a stronger colour.
+
+    Args:
+        groups: {heading: {name: row}}; no line for the heading "".
+        label: what the plot shows, for those who do not see it. Distinct within one page: ids are made from it.
+        chance: percent that guessing gives, marked by a line.
+        baseline: percent that the longer answer always gives, marked by another one.
+    """
+    lines = sum(len(group) + bool(heading) for heading, group in groups.items())
+    lengths = [4.6 * _length(name) for group in groups.values() for name in group]
+    left = 10 + max(lengths + [5.4 * _length(heading) for heading in groups])  # points; headings are bold
+    with svg_style(label):
+        figure = new_figure(height=LINE * lines + 46)
+        axes = new_axes(figure, left, 20, WIDTH - left - 32, LINE * lines)
+        axes.set(xlim=(0, 100), ylim=(LINE * lines, 0), xticks=(0, 25, 50, 75, 100))
+        axes.tick_params(axis="y", left=False, labelleft=False)
+        axes.set_xlabel("percent, with its 95% interval", labelpad=1)
+        axes.grid(axis="x", color=GRID, linewidth=0.5)
+        axes.set_axisbelow(True)
+        _mark(axes, chance, f"chance {chance:g}" if chance is not None else "", MUTED, line=0)
+        _mark(axes, baseline, f"longer answer {baseline:.1f}" if baseline is not None else "", ACCENT, line=1)
+        y = LINE / 2
+        for heading, group in groups.items():
+            if heading:
+                axes.text(-3, y, shortened(heading, NAME_CHARACTERS), ha="right", va="center", weight="bold")
+                y += LINE
+            for name, row in group.items():
+                _bar(axes, y, name, row)
+                y += LINE
+        return as_svg(figure, label)
+
+
+def _length(name: str) -> int:
+    return len(shortened(name, NAME_CHARACTERS))
+
+
+def _bar(axes: Axes, y: float, name: str, row: Mapping) -> None:
+    sums_up = name.startswith("overall")
+    axes.text(-3, y, shortened(name, NAME_CHARACTERS), ha="right", va="center", weight="bold" if sums_up else "normal")
+    if row["value"] is None:
+        axes.text(2, y, value_or_reason(row), va="center", style="italic", color=MUTED)
+        return
+    axes.barh(y, 100 * row["value"], height=0.62 * LINE, color=STRONG if sums_up else BAR)
+    axes.text(103, y, percent(row["value"]), va="center", weight="bold" if sums_up else "normal")
+    if row["low"] is not None and row["high"] is not None:
+        ends = [100 * row["low"], 100 * row["high"]]
+        axes.plot(ends, [y, y], color=PAGE, linewidth=2.4, clip_on=False)  # so that it stands out from a dark bar
+        axes.plot(ends, [y, y], color=INK, linewidth=1, marker="|", markersize=4.5, clip_on=False)
+
+
+def _mark(axes: Axes, x: float | None, text: str, color: str, line: int) -> None:
+    """A vertical line with its name above the axes, each name on a line of its own: the two may be close."""
+    if x is None:
+        return
+    axes.axvline(x, color=color, linewidth=1, linestyle=(0, (3, 2)) if line == 0 else (0, (1, 1)))
+    axes.annotate(
+        text, (x, 1), xycoords=("data", "axes fraction"), xytext=(0, 2 + 9 * line), textcoords="offset points",
+        ha="center", color=color, fontsize=7,
+    )  # fmt: skip
+
+
+def margin_plot(margins: Mapping, accuracy: Mapping, *, label: str) -> str:
+    """How many pairs have which margin; left of zero the model is wrong.
+
+    A bin across zero is neither: it gets a colour of its own.
+    """
+    edges, counts = margins["edges"], margins["counts"]
+    bins = list(pairwise(edges))
+    colors = [ACCENT if high <= 0 else BAR if low >= 0 else MUTED for low, high in bins]
+    with svg_style(label):
+        figure = new_figure(height=150)
+        axes = new_axes(figure, 36, 14, WIDTH - 44, 106)
+        axes.bar([low for low, _ in bins], counts, [high - low for low, high in bins], align="edge", color=colors)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_xlabel("reward(chosen) - reward(rejected)", labelpad=1)
+        axes.set_ylabel("pairs", labelpad=1)
+        axes.margins(x=0.02)
+        axes.locator_params(nbins=5)
+        rows, right, ties = accuracy["rows"], accuracy["right"], accuracy["ties"]
+        if rows and right is not None and ties is not None:
+            wrong = f"{percent((rows - right - ties) / rows)}% wrong" + (
+                f", {percent(ties / rows)}% tied" if ties else ""
+            )
+            axes.text(0, 1.03, wrong, transform=axes.transAxes, color=ACCENT, weight="bold")
+            axes.text(
+                1,
+                1.03,
+                f"{percent(right / rows)}% right",
+                transform=axes.transAxes,
+                color=BAR,
+                ha="right",
+                weight="bold",
+            )
+        return as_svg(figure, label)
+
+
+def calibration_plot(bins: Sequence[Mapping], *, label: str) -> str:
+    """Confidence against the share right, each point with its interval, over the number of pairs of each bin."""
+    filled = [one for one in bins if one["rows"] and one["value"] is not None and one["confidence"] is not None]
+    with svg_style(label):
+        figure = new_figure(height=206)
+        axes = new_axes(figure, 36, 8, WIDTH - 44, 120)
+        below = new_axes(figure, 36, 140, WIDTH - 44, 30)
+        axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
+        for one in filled:
+            if one["value_low"] is not None and one["value_high"] is not None:
+                ends = [100 * one["value_low"], 100 * one["value_high"]]
+                axes.plot([100 * one["confidence"]] * 2, ends, color=BAR, linewidth=1.2)
+        confidence, right = [100 * one["confidence"] for one in filled], [100 * one["value"] for one in filled]
+        axes.plot(confidence, right, color=BAR, linewidth=0.8, marker="o", markersize=4)
+        lowest = min([50, *(100 * one["value_low"] for one in filled if one["value_low"] is not None)])
+        axes.set(xlim=(49, 101), ylim=(max(0, lowest - 3), 102), xticks=range(50, 101, 10), xticklabels=[])
+        axes.set_ylabel("share right, percent", labelpad=1)
+        axes.grid(color=GRID, linewidth=0.5)
+        tallest = max([1, *(one["rows"] or 0 for one in bins)])
+        for one in bins:
+            middle, width = 50 * (one["low"] + one["high"]), 100 * (one["high"] - one["low"])
+            below.bar(middle, one["rows"] or 0, 0.8 * width, color=GRID)
+            below.text(middle, (one["rows"] or 0) + 0.06 * tallest, _short(one["rows"] or 0), ha="center", fontsize=6.5)
+        below.set(xlim=(49, 101), ylim=(0, 1.4 * tallest), xticks=range(50, 101, 10), yticks=[])
+        below.set_ylabel("pairs", labelpad=12)
+        below.set_xlabel("confidence, percent", labelpad=1)
+        return as_svg(figure, label)
+
+
+def style_matrix(cells: Sequence[Sequence[float | None]]) -> str:
+    """Shaded table of the share of prompts whose chosen answer wins, by the styles of the two answers."""
+
+    def shaded(value: float | None) -> str:
+        if value is None:
+            return f"<td>{INCOMPLETE}</td>"
+        color = "0,114,178" if value >= 0.5 else "213,94,0"  # blue is better than guessing, orange is worse
+        return f'<td style="background:rgba({color},{min(1.2 * abs(value - 0.5), 0.6):.2f})">{percent(value)}</td>'
+
+    head = "".join(f'<th scope="col">{style}</th>' for style in STYLES)
+    rows = "".join(
+        f'<tr><th scope="row">{style}</th>{"".join(map(shaded, row))}</tr>'
+        for style, row in zip(STYLES, cells, strict=True)
+    )
+    return f'<table class="matrix"><tr><th>chosen \\ rejected</th>{head}</tr>{rows}</table>'
+
+
+def _short(rows: int) -> str:
+    """A count in at most four characters: it stands over a narrow bar."""
+    return str(rows) if rows < 1000 else f"{rows / 1000:.1f}k" if rows < 9950 else f"{rows / 1000:.0f}k"
+
+
+def new_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place given in points from the upper left corner, without the frame's upper and right side."""
+    whole = 72 * figure.get_figheight()
+    axes = figure.add_axes((left / WIDTH, 1 - (top + height) / whole, width / WIDTH, height / whole))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.patch.set_visible(False)
+    axes.tick_params(length=2, pad=2, width=0.6)
+    return axes
+
+
+@contextmanager
+def svg_style(label: str):
+    """matplotlib's settings while a plot is made, and no others afterwards."""
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": label}), warnings.catch_warnings():
+        # The browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    figure = Figure(figsize=(WIDTH / 72, height / 72))
+    figure.patch.set_visible(False)
+    return figure
+
+
+def as_svg(figure: Figure, label: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return _inlined(buffer.getvalue(), label, 72 * figure.get_figheight())
+
+
+def _inlined(svg: str, label: str, height: float) -> str:
+    """The SVG as it can stand in a page: no prologue, no style of its own, no ids but those it refers to."""
+    body = svg[svg.index("<svg") :]
+    body = body[body.index(">") + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
+
+    def cleaned(tag: re.Match) -> str:  # tags alone: a subset's name may look like any of this
+        text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", tag[0])
+        text = re.sub(r"#0([0-6])(?:0\1){2}", lambda found: f"var(--{_VARIABLES[found[0]]})", text)
+        return text.replace("'DejaVu Sans', sans-serif", "sans-serif").replace(" xlink:href=", " href=")
+
+    body = re.sub(r"<[^>]*>", cleaned, body)
+    box = f'viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(label)}"'
+    return f"<svg {box}><title>{escape(label)}</title>{body}"
