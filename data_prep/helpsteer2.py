@@ -1,0 +1,88 @@
+"""Pairs of HelpSteer2: two answers of a prompt, each rated by people on five attributes, 0 to 4.
+
+The choices are those of helpsteer.py. Here a prompt may be a conversation: one text, in which the user speaks first and
+each later turn begins with a line "<extra_id_1>Assistant" or "<extra_id_1>User". It becomes messages, without the turns
+that have no words. Two turns in a row of one speaker drop the row; the answer is the assistant's turn after the prompt.
+
+    python data_prep/helpsteer2.py --score helpfulness --output_path data/helpsteer2
+"""
+
+import re
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_prep import helpsteer
+from reward_modeling.answer_pairs import pairs_from_answers
+from reward_modeling.data import DropReason
+from reward_modeling.errors import run_script
+from reward_modeling.preference_files import run_source
+from reward_modeling.preference_sources import PreferenceSource, RowDropped, SourcePairs, read_answers
+
+SOURCE = PreferenceSource("helpsteer2", helpsteer.COLUMNS, licence="CC-BY-4.0")
+_TURN = re.compile(r"(?:\A|\n)<extra_id_1>(User|Assistant)(?=\n|\Z)")
+_ROLES = {"User": "user", "Assistant": "assistant"}
+
+
+@dataclass
+class ScriptArguments(helpsteer.ScriptArguments):
+    """The defaults to edit."""
+
+    dataset_path: str = field(
+        default="nvidia/HelpSteer2",
+        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
+    )
+    output_path: str = field(
+        default="data/helpsteer2", metadata={"help": "Folder to write the pairs and their manifest.json to."}
+    )
+
+
+def to_answers(row: dict, *, attributes: tuple[str, ...]) -> dict:
+    """One answer, with the mean of some attributes; its prompt as messages."""
+    found = helpsteer.to_answers(row, attributes=attributes)
+    return {**found, "prompt": prompt_messages(found["prompt"]), "source": SOURCE.name}
+
+
+def prompt_messages(prompt: str) -> list[dict]:
+    """
+    >>> prompt_messages("Hello!\\n<extra_id_1>Assistant\\nHi.\\n<extra_id_1>User\\nBye.")[1:]
+    [{'role': 'assistant', 'content': 'Hi.'}, {'role': 'user', 'content': 'Bye.'}]
+
+    Raises:
+        RowDropped: the speakers do not take turns.
+    """
+    first, *pieces = _TURN.split(prompt)
+    if not pieces:
+        return [{"role": "user", "content": prompt}]
+    turns = [("User", first), *zip(pieces[::2], pieces[1::2], strict=True)]
+    messages = [{"role": _ROLES[speaker], "content": words.strip()} for speaker, words in turns if words.strip()]
+    speakers = [*(message["role"] for message in messages), "assistant"]  # the answer is the next turn
+    if any(speaker == following for speaker, following in pairwise(speakers)):
+        raise RowDropped(DropReason.SAME_ROLE_TWICE, f"the turns of the prompt, then the answer: {', '.join(speakers)}")
+    return messages
+
+
+def build(arguments: ScriptArguments) -> SourcePairs:
+    """Read the set and make its pairs."""
+    source = helpsteer.source_for(SOURCE, arguments.attributes)
+    return pairs_from_answers(
+        read_answers(arguments, source, partial(to_answers, attributes=arguments.attributes)),
+        arguments.pairs,
+        arguments.seed,
+        num_proc=arguments.num_proc,
+        write_margin=arguments.write_margin,
+    )
+
+
+def main() -> None:
+    """From flags to files."""
+    run_source(ScriptArguments, build)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "data_prep/helpsteer2.py"
+    run_script(main)

@@ -1,0 +1,122 @@
+"""What is in a preference set, and what is wrong with it: any rows that rm.py takes, before they are trained on.
+
+Rows kept and dropped, prompts, lengths, duplicates, pairs that contradict each other or go in circles, ties, replies
+that are cut, what a judge who only counts characters would get right (and fourteen like it), prompts that stand in a
+benchmark, sources, and ten random pairs to read. The table goes to the screen; lint.json and lint.html (one page, no
+network) to --output_path. What is found is serious, a warning or a note: the limits stand in
+reward_modeling/lint_findings.py. With --strict the exit status is 1 where something serious is found.
+
+    python data_prep/lint.py data/mixture2 --strict
+    python data_prep/lint.py pairs.jsonl.gz --tokenizer google/gemma-2b-it --benchmarks rewardbench=filtered.parquet
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from reward_modeling.arguments import parse_script_arguments
+from reward_modeling.errors import UserError, run_script
+from reward_modeling.lint_output import LINT_HTML, LINT_JSON, check_output, write_output
+from reward_modeling.lint_summary import LintOptions, lint
+from reward_modeling.lint_tables import summary_text
+from reward_modeling.loading import JSON_SUFFIXES, TABLE_SUFFIXES
+
+SWITCHES = ("--strict", "--overwrite")  # need no value
+SWITCH_WORDS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
+
+
+@dataclass
+class ScriptArguments:
+    """The defaults to edit. PATH may stand without its flag."""
+
+    path: str = field(default="", metadata={"help": "File, folder, glob or Hub id of preference rows, as for rm.py."})
+    output_path: str | None = field(
+        default=None, metadata={"help": "Folder for lint.json and lint.html. Unset: lint/NAME of the data."}
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id: lengths are then counted in its tokens too."}
+    )
+    token_rows: int = field(
+        default=10_000, metadata={"help": "Pairs that are tokenised, drawn at random; 0 takes all."}
+    )
+    benchmarks: str | None = field(
+        default=None,
+        metadata={
+            "help": "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "Of the pairs to read and of the pairs that are tokenised."})
+    num_proc: int | None = field(default=None, metadata={"help": "Worker processes. Unset: one per core, at most 16."})
+    strict: bool = field(default=False, metadata={"help": "Exit with status 1 if something serious is found."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace lint.json and lint.html in output_path."})
+
+    def __post_init__(self):
+        problems = []
+        if not self.path:
+            problems.append("expected the path of preference rows: python data_prep/lint.py PATH")
+        for name, least in {"seed": 0, "token_rows": 0, "num_proc": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                problems.append(f"--{name}: expected at least {least}, found {value}")
+        if problems:
+            raise UserError("\n".join(problems))
+        self.num_proc = self.num_proc or min(16, os.cpu_count())
+
+    @property
+    def output_folder(self) -> Path:
+        """Where the report goes."""
+        return Path(self.output_path or Path("lint") / name_of(self.path))
+
+
+def name_of(path: str) -> str:
+    """A folder's name for the data at `path`: its last part, without what is no letter, digit, dash or dot."""
+    name = Path(path).name
+    suffixes = sorted((*JSON_SUFFIXES, *TABLE_SUFFIXES), key=len, reverse=True)
+    name = name.removesuffix(next((suffix for suffix in suffixes if name.endswith(suffix)), ""))
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
+
+
+def with_path_flag(argv: Sequence[str]) -> list[str]:
+    """The path that stands without a flag, wherever it does, with its flag."""
+    for place, token in enumerate(argv):
+        before = argv[place - 1] if place else ""
+        is_switch = before in SWITCHES and token.lower() not in SWITCH_WORDS
+        is_value = before.startswith("--") and "=" not in before and not is_switch
+        if not token.startswith("-") and not is_value:
+            return [*argv[:place], "--path", *argv[place:]]
+    return list(argv)
+
+
+def main() -> None:
+    arguments, _ = parse_script_arguments(ScriptArguments, with_path_flag(sys.argv[1:]))
+    folder = arguments.output_folder
+    check_output(folder, arguments.overwrite)
+    options = LintOptions(
+        seed=arguments.seed,
+        num_proc=arguments.num_proc,
+        tokenizer=arguments.tokenizer,
+        token_rows=arguments.token_rows,
+        benchmarks=arguments.benchmarks,
+    )
+    try:
+        summary = lint(arguments.path, options)
+    except OSError as error:
+        raise UserError(
+            f"cannot measure {arguments.path} ({type(error).__name__}: {error}). Make room where data sets are cached "
+            "(HF_DATASETS_CACHE) and in the folder of temporary files (TMPDIR)."
+        ) from error
+    write_output(summary, folder)  # before the screen, which may be a pipe that somebody closes
+    print(summary_text(summary))
+    print(f"\nAll of it: {folder / LINT_HTML} and {folder / LINT_JSON}", flush=True)
+    if arguments.strict and any(finding["level"] == "serious" for finding in summary["findings"]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "data_prep/lint.py"
+    run_script(main)

@@ -1,0 +1,116 @@
+"""Pairs of Nectar: seven answers of a prompt, ranked by GPT-4; rank 1 is the best.
+
+The score of an answer is its rank with the sign turned. `--pairs best_vs_random` (the default) gives a pair for each
+prompt; `distinct_scores` and `all_pairs` give up to 21, some 3.8 million in all: ranks are no grades, and neighbouring
+ones are often as good as each other.
+
+A prompt is a transcript, "Human: ... Assistant: ...", that ends where the answer begins; neighbouring turns of one
+speaker become one.
+
+    python data_prep/nectar.py --output_path data/nectar
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from reward_modeling.answer_pairs import PAIR_CHOICES, pairs_from_answers
+from reward_modeling.data import DropReason
+from reward_modeling.errors import run_script
+from reward_modeling.loading import Columns
+from reward_modeling.preference_files import run_source
+from reward_modeling.preference_sources import (
+    PreferenceSource,
+    RowDropped,
+    SourceArguments,
+    SourcePairs,
+    optional_number,
+    read_answers,
+    text_of,
+    wrong_type,
+)
+from reward_modeling.transcripts import parse_transcript
+
+SOURCE = PreferenceSource(
+    "nectar",
+    Columns(
+        required=("prompt", "answers"),
+        read=("prompt", "answers", "source"),
+        row_formats='prompt as a transcript ("Human: ... Assistant:"), answers as a list of {answer, model, rank}',
+    ),
+    licence="Apache-2.0",
+)
+
+
+@dataclass
+class ScriptArguments(SourceArguments):
+    """The defaults to edit."""
+
+    dataset_path: str = field(
+        default="berkeley-nest/Nectar",
+        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
+    )
+    output_path: str = field(
+        default="data/nectar", metadata={"help": "Folder to write the pairs and their manifest.json to."}
+    )
+    pairs: str = field(default="best_vs_random", metadata={"help": f"{', '.join(PAIR_CHOICES)}."})
+    write_margin: bool = field(
+        default=False, metadata={"help": "A margin column, the difference of the ranks: the loss subtracts it."}
+    )
+
+    def problems(self) -> list[str]:
+        return super().problems() + self.choice_problems({"pairs": PAIR_CHOICES})
+
+
+def to_answers(row: dict) -> dict:
+    """The answers of a prompt; the score of each is its rank with the sign turned."""
+    messages, answers = parse_transcript(text_of(row, "prompt")), row["answers"]
+    if messages is None:
+        raise RowDropped(DropReason.NOT_A_TRANSCRIPT, row["prompt"])
+    if not messages or messages[-1]["role"] != "user":
+        raise RowDropped(DropReason.SAME_ROLE_TWICE, f"the prompt does not end with the user: {row['prompt'][-100:]}")
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        raise wrong_type(row, "answers", "a list of answers")
+    return {
+        "prompt": messages,
+        # an answer that is null has no words, and is counted so
+        "answers": ["" if answer.get("answer") is None else text_of(answer, "answer") for answer in answers],
+        "scores": [_score(answer) for answer in answers],
+        "source": _source(row),
+    }
+
+
+def _score(answer: dict) -> float | None:
+    rank = optional_number(answer, "rank")
+    return None if rank is None else -rank
+
+
+def _source(row: dict) -> str:
+    """The set's name, and the sets that the prompt was found in."""
+    names = row.get("source")
+    names = names if isinstance(names, list) else [names]
+    subset = "+".join(name for name in names if isinstance(name, str))
+    return f"{SOURCE.name}/{subset}" if subset else SOURCE.name
+
+
+def build(arguments: ScriptArguments) -> SourcePairs:
+    """Read the set and make its pairs."""
+    return pairs_from_answers(
+        read_answers(arguments, SOURCE, to_answers),
+        arguments.pairs,
+        arguments.seed,
+        num_proc=arguments.num_proc,
+        write_margin=arguments.write_margin,
+    )
+
+
+def main() -> None:
+    """From flags to files."""
+    run_source(ScriptArguments, build)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "data_prep/nectar.py"
+    run_script(main)

@@ -1,0 +1,146 @@
+"""Argilla's Intel-Orca pairs: one question, two answers, which a language model has rated again.
+
+    python data_prep/orca.py --output_path data/orca
+    python data_prep/orca.py --exclude_gsm8k true --output_path data/orca_card    # the filter that its card recommends
+    python data_prep/orca.py --min_chosen_score 0 --output_path data/orca_untied  # no ties, and nothing else
+
+Which clauses the published mixtures used is not known: they say "equal ratings dropped" and have 6,405 pairs, while
+ties alone leave about 8,800 of 12,859. The defaults (no ties, the better answer rated 8 or more, questions of GSM8K's
+training set kept) come nearest to it.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from reward_modeling.data import DropReason
+from reward_modeling.errors import run_script
+from reward_modeling.loading import Columns
+from reward_modeling.preference_files import run_source
+from reward_modeling.preference_sources import (
+    PreferenceSource,
+    RowDropped,
+    SourceArguments,
+    SourcePairs,
+    float_of,
+    number_of,
+    read_pairs,
+    text_of,
+    wrong_type,
+)
+
+COLUMNS = (
+    "system",
+    "input",
+    "chosen",
+    "rejected",
+    "generations",
+    "rating",
+    "status",
+    "chosen_score",
+    "in_gsm8k_train",
+)
+SOURCE = PreferenceSource(
+    "orca",
+    Columns(COLUMNS, COLUMNS, "system, input, chosen and rejected as texts, with rating, status and chosen_score"),
+    licence="Apache-2.0",
+    published={"mixture1": 6_405, "mixture2": 6_405},
+)
+
+
+@dataclass
+class ScriptArguments(SourceArguments):
+    """The defaults to edit."""
+
+    dataset_path: str = field(
+        default="argilla/distilabel-intel-orca-dpo-pairs",
+        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
+    )
+    output_path: str = field(default="data/orca", metadata={"help": "Folder to write the pairs to."})
+    drop_ties: bool = field(default=True, metadata={"help": "Drop rows whose status is 'tie'."})
+    drop_equal_ratings: bool = field(
+        default=True, metadata={"help": "Drop rows whose two ratings are equal, and rows that have not two."}
+    )
+    min_chosen_score: float = field(
+        default=8.0, metadata={"help": "Drop rows whose chosen_score is lower, or missing. 0: keep any."}
+    )
+    exclude_gsm8k: bool = field(
+        default=False, metadata={"help": "Drop questions that are in the training set of GSM8K."}
+    )
+
+    def problems(self) -> list[str]:
+        """Adds that of the score."""
+        found = super().problems()
+        if not 0 <= self.min_chosen_score < float("inf"):
+            found.append(f"--min_chosen_score: expected 0 or more, found {self.min_chosen_score}")
+        return found
+
+
+def to_pair(row: dict, drop_ties: bool, drop_equal_ratings: bool, min_chosen_score: float, exclude_gsm8k: bool) -> dict:
+    """The pair as it stands: where the rating turned it round ("swapped"), the set has done so already."""
+    if drop_ties and row["status"] == "tie":
+        raise RowDropped(DropReason.EQUAL_SCORES, "status tie")
+    ratings = _ratings(row)
+    if drop_equal_ratings:
+        if len(ratings) != 2:
+            raise RowDropped(DropReason.NO_SCORE, f"rating: expected two numbers, found {row['rating']}")
+        if ratings[0] == ratings[1]:
+            raise RowDropped(DropReason.EQUAL_SCORES, f"both rated {ratings[0]:g}")
+    if min_chosen_score:
+        score = number_of(row, "chosen_score")
+        if not score >= min_chosen_score:
+            raise RowDropped(DropReason.FILTERED, f"chosen_score {score:g}")
+    if exclude_gsm8k and row["in_gsm8k_train"]:
+        raise RowDropped(DropReason.FILTERED, "a question of GSM8K")
+    system, question = row["system"], {"role": "user", "content": text_of(row, "input")}
+    return {
+        "prompt": [{"role": "system", "content": text_of(row, "system")}, question] if system else [question],
+        "chosen": text_of(row, "chosen"),
+        "rejected": text_of(row, "rejected"),
+        "chosen_score": row["chosen_score"],
+        "rejected_score": _rejected_score(row, ratings),
+        "source": "orca",
+    }
+
+
+def _ratings(row: dict) -> list[float]:
+    ratings = row["rating"] or []
+    if not isinstance(ratings, list) or not all(isinstance(rating, (int, float)) for rating in ratings):
+        raise wrong_type(row, "rating", "a list of numbers")
+    return [float_of(rating) for rating in ratings]
+
+
+def _rejected_score(row: dict, ratings: list[float]) -> float | None:
+    """The ratings are in the order of `generations`, which was shuffled: the answers are found in it by their texts.
+
+    None unless both are there once and the better one's rating is the `chosen_score` that the set states.
+    """
+    generations, answers = row["generations"], [row["chosen"], row["rejected"]]
+    if not isinstance(generations, list) or sorted(generations, key=str) != sorted(answers) or len(ratings) != 2:
+        return None
+    chosen, rejected = (ratings[generations.index(answer)] for answer in answers)
+    return rejected if chosen == row["chosen_score"] else None
+
+
+def build(arguments: ScriptArguments) -> SourcePairs:
+    """The pairs of the set that pass every clause."""
+    convert = partial(
+        to_pair,
+        drop_ties=arguments.drop_ties,
+        drop_equal_ratings=arguments.drop_equal_ratings,
+        min_chosen_score=arguments.min_chosen_score,
+        exclude_gsm8k=arguments.exclude_gsm8k,
+    )
+    return read_pairs(arguments, SOURCE, convert)
+
+
+def main() -> None:
+    run_source(ScriptArguments, build)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "data_prep/orca.py"
+    run_script(main)

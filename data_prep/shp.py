@@ -1,0 +1,116 @@
+"""Stanford Human Preferences: a post of Reddit and two comments on it, of which one has more votes.
+
+    python data_prep/shp.py --max_pairs_per_prompt 5 --output_path data/shp       # mixture 2
+    python data_prep/shp.py --max_pairs_per_prompt 1 --output_path data/shp_one   # mixture 1
+
+The label says which comment is preferred (1: A), not the order of the scores. Posts with many comments have many
+pairs: `max_pairs_per_prompt` of them are drawn at random for each post.
+"""
+
+import re
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from reward_modeling.data import DropReason
+from reward_modeling.errors import run_script
+from reward_modeling.loading import Columns
+from reward_modeling.preference_files import run_source
+from reward_modeling.preference_sources import (
+    PreferenceSource,
+    RowDropped,
+    SourceArguments,
+    SourcePairs,
+    limit_pairs_per_prompt,
+    number_of,
+    read_pairs,
+    text_of,
+    wrong_type,
+)
+
+COLUMNS = (
+    "post_id",
+    "domain",
+    "history",
+    "human_ref_A",
+    "human_ref_B",
+    "labels",
+    "score_ratio",
+    "score_A",
+    "score_B",
+)
+SOURCE = PreferenceSource(
+    "shp",
+    Columns(
+        COLUMNS, COLUMNS, "a post (history), two comments (human_ref_A, human_ref_B), labels 1 where A is preferred"
+    ),
+    licence="see the card: comments of Reddit",
+    published={"mixture1": 55_916, "mixture2": 109_526},
+)
+
+
+@dataclass
+class ScriptArguments(SourceArguments):
+    """The defaults to edit."""
+
+    dataset_path: str = field(
+        default="stanfordnlp/SHP",
+        metadata={"help": "Hub id; or a local file, folder or glob, such as 'SHP/*/train.json' of a clone."},
+    )
+    output_path: str = field(default="data/shp", metadata={"help": "Folder to write the pairs to."})
+    min_score_ratio: float = field(
+        default=2.0,
+        metadata={"help": "Keep pairs whose score_ratio is above it; exactly it is too little. 0: all pairs."},
+    )
+    max_pairs_per_prompt: int = field(
+        default=5, metadata={"help": "Of each post: 5 in mixture 2, 1 in mixture 1. 0: all of them."}
+    )
+
+    def problems(self) -> list[str]:
+        """Adds those of the limits."""
+        found = super().problems()
+        if not 0 <= self.min_score_ratio < float("inf"):
+            found.append(f"--min_score_ratio: expected 0 or more, found {self.min_score_ratio}")
+        if self.max_pairs_per_prompt < 0:
+            found.append(f"--max_pairs_per_prompt: expected 0 or more, found {self.max_pairs_per_prompt}")
+        return found
+
+
+def to_pair(row: dict, min_score_ratio: float) -> dict:
+    """The preferred comment of a post against the other."""
+    label = number_of(row, "labels")
+    if label not in (0, 1):
+        raise wrong_type(row, "labels", "0 or 1")
+    ratio = number_of(row, "score_ratio")
+    if not ratio > min_score_ratio:  # so that NaN goes too
+        raise RowDropped(DropReason.SMALL_SCORE_RATIO, f"score_ratio {ratio:g}")
+    chosen, rejected = ("A", "B") if label == 1 else ("B", "A")
+    return {
+        "prompt": text_of(row, "history"),
+        "chosen": text_of(row, f"human_ref_{chosen}"),
+        "rejected": text_of(row, f"human_ref_{rejected}"),
+        "chosen_score": number_of(row, f"score_{chosen}"),
+        "rejected_score": number_of(row, f"score_{rejected}"),
+        "source": f"shp/{re.sub('_(train|validation|test)$', '', text_of(row, 'domain'))}",
+        "group": text_of(row, "post_id"),
+    }
+
+
+def build(arguments: ScriptArguments) -> SourcePairs:
+    """The pairs of the set, limited for each post."""
+    pairs = read_pairs(arguments, SOURCE, partial(to_pair, min_score_ratio=arguments.min_score_ratio))
+    if not arguments.max_pairs_per_prompt:
+        return pairs
+    return limit_pairs_per_prompt(pairs, arguments.max_pairs_per_prompt, arguments.seed)
+
+
+def main() -> None:
+    run_source(ScriptArguments, build)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "data_prep/shp.py"
+    run_script(main)

@@ -1,0 +1,139 @@
+"""Pairs of UltraFeedback: up to four answers of a prompt, each rated by GPT-4 on four aspects and as a whole.
+
+`--score fine_grained` compares the mean of the ratings (1 to 5, those that are "N/A" left out), `--score overall` the
+overall score (1 to 10). `--pairs distinct_scores` is mixture 2, `--pairs best_vs_random` mixture 1; `all_pairs` gives
+every pair with different scores.
+
+The system prompts in the set were given to the models that wrote the answers, one principle to each: two answers of a
+prompt were given different ones, so a pair of them has the instruction alone as its prompt.
+
+Until 2023-12-29 some 2,600 answers had the overall score 10 where 1 was meant. Today's version is right. For an older
+copy, `--drop_doubtful_tens` leaves out answers with an overall score of 10 whose ratings have a mean of 4 or less.
+
+    python data_prep/ultrafeedback.py --pairs distinct_scores --output_path data/ultrafeedback
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from reward_modeling.answer_pairs import PAIR_CHOICES, pairs_from_answers
+from reward_modeling.errors import run_script
+from reward_modeling.loading import Columns
+from reward_modeling.preference_files import run_source
+from reward_modeling.preference_sources import (
+    PreferenceSource,
+    SourceArguments,
+    SourcePairs,
+    optional_number,
+    read_answers,
+    text_of,
+    wrong_type,
+)
+
+SOURCE = PreferenceSource(
+    "ultrafeedback",
+    Columns(
+        required=("instruction", "completions"),
+        read=("source", "instruction", "completions"),
+        row_formats="instruction as text, completions as a list of answers with annotations and scores",
+    ),
+    licence="MIT",
+    published={"mixture1": 62_793, "mixture2": 267_416},
+)
+SCORES = ("fine_grained", "overall")
+HIGHEST_OVERALL = 10
+LOW_FINE_GRAINED = 4  # a rating of 4 or less is at odds with an overall score of 10
+
+
+@dataclass
+class ScriptArguments(SourceArguments):
+    """The defaults to edit."""
+
+    dataset_path: str = field(
+        default="openbmb/UltraFeedback",
+        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
+    )
+    output_path: str = field(
+        default="data/ultrafeedback", metadata={"help": "Folder to write the pairs and their manifest.json to."}
+    )
+    pairs: str = field(default="distinct_scores", metadata={"help": f"{', '.join(PAIR_CHOICES)}."})
+    score: str = field(
+        default="fine_grained", metadata={"help": "fine_grained (mean of the ratings, 1-5) or overall (1-10)."}
+    )
+    drop_doubtful_tens: bool = field(
+        default=False,
+        metadata={"help": "With --score overall: leave out answers whose 10 their ratings speak against."},
+    )
+    write_margin: bool = field(
+        default=False, metadata={"help": "A margin column, the difference of the scores: the loss subtracts it."}
+    )
+
+    def problems(self) -> list[str]:
+        found = super().problems() + self.choice_problems({"pairs": PAIR_CHOICES, "score": SCORES})
+        if self.drop_doubtful_tens and self.score != "overall":
+            found.append(f"--drop_doubtful_tens: expected with --score overall alone, found --score {self.score}")
+        return found
+
+
+def to_answers(row: dict, *, score: str, drop_doubtful_tens: bool) -> dict:
+    """The answers of a prompt with the chosen score of each."""
+    prompt, completions = text_of(row, "instruction"), row["completions"]
+    if not isinstance(completions, list) or not all(isinstance(completion, dict) for completion in completions):
+        raise wrong_type(row, "completions", "a list of completions")
+    subset = row.get("source")
+    return {
+        "prompt": prompt,
+        # an answer that is null has no words, and is counted so
+        "answers": ["" if answer.get("response") is None else text_of(answer, "response") for answer in completions],
+        "scores": [_score(answer, score, drop_doubtful_tens) for answer in completions],
+        "source": f"{SOURCE.name}/{subset}" if isinstance(subset, str) else SOURCE.name,
+    }
+
+
+def _score(completion: Mapping, score: str, drop_doubtful_tens: bool) -> float | None:
+    if score == "fine_grained":
+        return fine_grained(completion)
+    overall = optional_number(completion, "overall_score")
+    if drop_doubtful_tens and overall == HIGHEST_OVERALL:
+        ratings = fine_grained(completion)
+        return None if ratings is not None and ratings <= LOW_FINE_GRAINED else overall
+    return overall
+
+
+def fine_grained(completion: Mapping) -> float | None:
+    """The column's value; where it is null, what the column is by definition: the mean of the ratings there are."""
+    value = optional_number(completion, "fine-grained_score")
+    if value is not None:
+        return value
+    annotations = completion.get("annotations")
+    aspects = annotations.values() if isinstance(annotations, dict) else ()
+    texts = [aspect.get("Rating") for aspect in aspects if isinstance(aspect, dict)]
+    ratings = [int(text) for text in texts if text in ("1", "2", "3", "4", "5")]  # else "N/A", or null
+    return sum(ratings) / len(ratings) if ratings else None
+
+
+def build(arguments: ScriptArguments) -> SourcePairs:
+    """Read the set and make its pairs."""
+    convert = partial(to_answers, score=arguments.score, drop_doubtful_tens=arguments.drop_doubtful_tens)
+    return pairs_from_answers(
+        read_answers(arguments, SOURCE, convert),
+        arguments.pairs,
+        arguments.seed,
+        num_proc=arguments.num_proc,
+        write_margin=arguments.write_margin,
+    )
+
+
+def main() -> None:
+    """From flags to files."""
+    run_source(ScriptArguments, build)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "data_prep/ultrafeedback.py"
+    run_script(main)

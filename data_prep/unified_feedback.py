@@ -1,0 +1,98 @@
+"""LLM-Blender's Unified-Feedback: eight sets in one format, two conversations with a rating each. It is mixture 5.
+
+    python data_prep/unified_feedback.py --output_path data/unified_feedback
+    python data_prep/unified_feedback.py --config_name Nectar --output_path data/nectar_pairs
+
+The order of A and B says nothing: the conversation with the higher rating is chosen, and equal ratings (the ties of
+the arena are 0.5 and 0.5, "both bad" is 0 and 0) are dropped.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from reward_modeling.answer_pairs import TOLERANCE
+from reward_modeling.data import DropReason
+from reward_modeling.errors import run_script
+from reward_modeling.hub_data import HubOptions
+from reward_modeling.loading import Columns
+from reward_modeling.preference_files import run_source
+from reward_modeling.preference_sources import (
+    PreferenceSource,
+    RowDropped,
+    SourceArguments,
+    SourcePairs,
+    number_of,
+    read_pairs,
+)
+
+CONFIG_NAMES = (
+    "all",
+    "Nectar",
+    "UltraFeedback",
+    "chatbot_arena_conversations",
+    "hh-rlhf",
+    "summarize_from_feedback",
+    "synthetic-instruct-gptj-pairwise",
+    "ultrafeedback-binarized-preferences-cleaned",
+    "webgpt_comparisons",
+)
+COLUMNS = ("conv_A", "conv_B", "conv_A_rating", "conv_B_rating")
+SOURCE = PreferenceSource(
+    "unified_feedback",
+    Columns(COLUMNS, (*COLUMNS, "source"), "conv_A and conv_B as message lists, conv_A_rating and conv_B_rating"),
+    licence="MIT",
+    published={"mixture5": 886_000},
+)
+
+
+@dataclass
+class ScriptArguments(SourceArguments):
+    """The defaults to edit."""
+
+    dataset_path: str = field(
+        default="llm-blender/Unified-Feedback",
+        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
+    )
+    split: str = field(default="train", metadata={"help": "train or val."})
+    output_path: str = field(default="data/unified_feedback", metadata={"help": "Folder to write the pairs to."})
+    config_name: str = field(
+        default="all",
+        metadata={"help": f"Which of its sets: {', '.join(CONFIG_NAMES)}. Local files are read as they are."},
+    )
+
+    def problems(self) -> list[str]:
+        """Adds that of the set's name."""
+        return [*super().problems(), *self.choice_problems({"config_name": CONFIG_NAMES})]
+
+
+def to_pair(row: dict) -> dict:
+    """The conversation with the higher rating against the other."""
+    rating_a, rating_b = number_of(row, "conv_A_rating"), number_of(row, "conv_B_rating")
+    if abs(rating_a - rating_b) <= TOLERANCE:  # some are means, as float32: thirds differ in the last digit
+        raise RowDropped(DropReason.EQUAL_SCORES, f"both rated {rating_a:g}")
+    chosen, rejected = ("A", "B") if rating_a > rating_b else ("B", "A")
+    origin = row.get("source")
+    return {
+        "chosen": row[f"conv_{chosen}"],
+        "rejected": row[f"conv_{rejected}"],
+        "chosen_score": max(rating_a, rating_b),
+        "rejected_score": min(rating_a, rating_b),
+        "source": f"unified_feedback/{origin}" if isinstance(origin, str) and origin else "unified_feedback",
+    }
+
+
+def build(arguments: ScriptArguments) -> SourcePairs:
+    """The pairs of the set."""
+    return read_pairs(arguments, SOURCE, to_pair, hub=HubOptions(config=arguments.config_name))
+
+
+def main() -> None:
+    run_source(ScriptArguments, build)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "data_prep/unified_feedback.py"
+    run_script(main)
