@@ -5,10 +5,13 @@ Nothing here imports torch or accelerate: the checks run before transformers has
 """
 
 import json
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:
     from accelerate.state import AcceleratorState
@@ -66,7 +69,7 @@ def launch_problems(
         return [f"expected one engine, found {first} together with {second}: leave out one of them"]
     problems = _process_problems(environment)
     if deepspeed or deepspeed_launch:
-        problems += _deepspeed_problems(deepspeed, deepspeed_launch, environment)
+        problems += _deepspeed_problems(deepspeed, deepspeed_launch, environment) + _compilation_problems(environment)
     if fsdp or fsdp_launch:
         problems += _fsdp_problems(fsdp, fsdp_launch, fsdp_config, gradient_checkpointing, environment)
     return problems
@@ -164,6 +167,37 @@ def _settings_of_the_launch(environment: Mapping[str, str]) -> Settings:
     stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
     gather = environment.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", "false").lower() == "true"
     return {"stage": int(stage), "stage3_gather_16bit_weights_on_model_save": gather}
+
+
+def _compilation_problems(environment: Mapping[str, str]) -> list[str]:
+    """Locks of compilations that were killed: DeepSpeed waits for each without an end and without a word.
+
+    A process that compiles has its lock open (torch.utils.file_baton), so one that nobody has open was left behind.
+    """
+    cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache", "torch_extensions")
+    own = environment.get("TORCH_EXTENSIONS_DIR")
+    locks = Path(own).resolve().glob("*/lock") if own else cache.resolve().glob("*/*/lock")
+    abandoned = [lock for lock in locks if not _is_open(lock)]
+    return [
+        f"DeepSpeed's compiled parts: expected no lock, found {lock}, which no process of this machine holds: a "
+        f"compilation was killed, and every run would wait for it. Remove it (rm {lock}), unless another machine that "
+        "shares this folder is compiling."
+        for lock in abandoned
+        if lock.exists()  # else it was released meanwhile
+    ]
+
+
+def _is_open(path: Path) -> bool:
+    """Whether a process of this user has the file open; another user's lock counts as if it had."""
+    if path.exists() and path.stat().st_uid != os.getuid():
+        return True
+    for process in psutil.process_iter():
+        try:
+            if any(Path(file.path) == path for file in process.open_files()):
+                return True
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return False
 
 
 def _same_file(deepspeed: str | dict, launch_file: str) -> bool:

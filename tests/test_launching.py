@@ -10,6 +10,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, DistributedType
+from torch.utils.file_baton import FileBaton
 
 from reward_modeling.launching import engine_name, launch_problems, variables_of_a_single_process
 
@@ -265,6 +266,27 @@ def test_deepspeed_accepts_the_shipped_files(path, no_deepspeed_left):
     plugin = DeepSpeedPlugin(hf_ds_config=str(path))
     assert int(taken.stage) == plugin.zero_stage == zero["stage"]
     assert plugin.zero_stage < 3 or plugin.zero3_save_16bit_model
+
+
+def test_an_abandoned_lock_of_a_compilation_is_named(tmp_path):
+    """torch waits for it forever; a lock that a process holds is one to wait for."""
+    where = {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    baton = FileBaton(str(tmp_path / "cpu_adam" / "lock"))
+    Path(baton.lock_file_path).parent.mkdir()
+    assert baton.try_acquire()
+    assert problems(deepspeed=ZERO3, **where) == []
+    os.close(baton.fd)  # as a kill does
+    assert f"rm {baton.lock_file_path}" in only_problem(deepspeed=ZERO3, **where)
+    assert problems(**where) == []  # of no concern without DeepSpeed
+    Path(baton.lock_file_path).unlink()
+    assert problems(deepspeed=ZERO3, **where) == []
+
+
+def test_an_abandoned_lock_in_the_usual_place_is_named(tmp_path):
+    lock = tmp_path / "torch_extensions" / "py311_cpu" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert f"rm {lock}" in only_problem(deepspeed=ZERO3, XDG_CACHE_HOME=str(tmp_path))
 
 
 # --- what else rm.py asks -----------------------------------------------------------------------------------
