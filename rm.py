@@ -22,14 +22,21 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging as transformers_logging
 
+from reward_modeling.adapters import ALL_LINEAR, add_adapter, four_bit_options, four_bit_problem
 from reward_modeling.arguments import parse_script_arguments
 from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
-from reward_modeling.checkpoints import CHECKPOINT, LAST_CHECKPOINT, clean_up, supersede_later_checkpoints
+from reward_modeling.checkpoints import (
+    CHECKPOINT,
+    LAST_CHECKPOINT,
+    MERGED_CHECKPOINT,
+    clean_up,
+    supersede_later_checkpoints,
+)
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.grouping import TokenizeOptions
 from reward_modeling.interruption import EXIT_STATUS
-from reward_modeling.launching import engine_name, launch_problems, variables_of_a_single_process
+from reward_modeling.launching import engine_name, launch_problems, launched_with, variables_of_a_single_process
 from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
 from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
 from reward_modeling.memory_probe import (
@@ -41,6 +48,7 @@ from reward_modeling.memory_probe import (
     reserve_gradients,
     start_measuring,
 )
+from reward_modeling.merging import merge_in_another_process
 from reward_modeling.metrics import EVALUATION_METRICS, PairSums, evaluation_metrics
 from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
 from reward_modeling.output_folder import (
@@ -129,6 +137,25 @@ class ScriptArguments(TrainingArguments):
     )
     preflight_only: bool = field(
         default=False, metadata={"help": "Check data and tokenizer, show what the model will see, and stop."}
+    )
+
+    # Adapters
+    use_peft: bool = field(
+        default=False,
+        metadata={"help": "Train a LoRA adapter and the score head, and leave the model's own weights as they are."},
+    )
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapter's matrices."})
+    lora_alpha: int = field(default=32, metadata={"help": "The adapter counts lora_alpha / lora_r times."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter's matrices."})
+    lora_target_modules: str = field(
+        default=ALL_LINEAR,
+        metadata={"help": "all-linear (all linear layers but the head), or names separated by commas: q_proj,v_proj."},
+    )
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "QLoRA: hold the frozen weights in four bits. Needs a GPU and bitsandbytes."}
+    )
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "Also write merged_checkpoint: adapter and model as one plain checkpoint."}
     )
 
     # Batches
@@ -301,18 +328,54 @@ class ScriptArguments(TrainingArguments):
             problems.append(f"--label_smoothing: expected 0 or more and below 0.5, found {self.label_smoothing}")
         if self.label_smoothing_factor:
             problems.append("--label_smoothing_factor is for classifiers: pass --label_smoothing")
+        if self.use_liger_kernel:
+            problems.append(
+                "--use_liger_kernel: expected false. What liger-kernel saves is the logits of a vocabulary, which a "
+                "score head does not have; its other kernels replace functions of transformers at run time, and were "
+                "not shown equal on packed rows"
+            )
         if self.max_tokens_per_micro_batch is not None and self.max_tokens_per_micro_batch < 2 * self.max_length:
             problems.append(
                 f"--max_tokens_per_micro_batch: expected at least {2 * self.max_length} (2 x max_length, one pair), "
                 f"found {self.max_tokens_per_micro_batch}"
             )
-        return problems + launch_problems(
-            deepspeed=self.deepspeed,
-            fsdp=self.fsdp,
-            fsdp_config=self.fsdp_config,
-            gradient_checkpointing=self.gradient_checkpointing,
-            environment=os.environ,
+        return (
+            problems
+            + self._adapter_problems()
+            + launch_problems(
+                deepspeed=self.deepspeed,
+                fsdp=self.fsdp,
+                fsdp_config=self.fsdp_config,
+                gradient_checkpointing=self.gradient_checkpointing,
+                environment=os.environ,
+            )
         )
+
+    def _adapter_problems(self) -> list[str]:
+        """What is wrong with the flags of adapters."""
+        problems = []
+        if not self.use_peft:
+            names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit", "merge_adapter")
+            defaults = type(self).__dataclass_fields__
+            given = [f"--{name}" for name in names if getattr(self, name) != defaults[name].default]
+            return [f"{', '.join(given)}: expected --use_peft true beside it, found false"] if given else []
+        for name in ("lora_r", "lora_alpha"):
+            if getattr(self, name) < 1:
+                problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
+        if not 0 <= self.lora_dropout < 1:
+            problems.append(f"--lora_dropout: expected 0 or more and below 1, found {self.lora_dropout}")
+        if self.load_in_4bit:
+            if reason := four_bit_problem():
+                problems.append(f"--load_in_4bit: {reason}")
+            if self.merge_adapter:
+                problems.append(
+                    "--merge_adapter: expected weights that are not in four bits, found --load_in_4bit. The adapter "
+                    "was trained beside the rounded weights: merge by hand (python -m reward_modeling.merging), and "
+                    "evaluate what comes out."
+                )
+            if self.deepspeed or self.fsdp or any(launched_with(os.environ, name) for name in ("DEEPSPEED", "FSDP")):
+                problems.append("--load_in_4bit: expected one GPU or DDP, found DeepSpeed or FSDP, which would cut it")
+        return problems
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -555,6 +618,33 @@ def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) 
     return pairs
 
 
+def load_model(args: ScriptArguments, config, tokenizer, batching: str, hub_options: dict):
+    """The reward model, with an adapter where one is asked for."""
+    model = load_reward_model(
+        args.model_name,
+        config,
+        tokenizer,
+        attn_implementation=args.attn_implementation if batching == PADDED else SHARED_PREFIX,
+        dtype=getattr(torch, args.model_dtype),
+        **hub_options,
+        **(four_bit_options(args.device) if args.load_in_4bit else {}),
+    )
+    if not args.use_peft:
+        return model
+    set_seed(args.seed)  # the same adapter to start from on every engine, whatever it drew while it loaded
+    return add_adapter(
+        model,
+        model_name=args.model_name,
+        revision=args.model_revision,
+        r=args.lora_r,
+        alpha=args.lora_alpha,
+        dropout=args.lora_dropout,
+        target_modules=args.lora_target_modules,
+        # FSDP wants one type of all the weights that it cuts together
+        float32=not (args.fsdp or launched_with(os.environ, "FSDP")),
+    )
+
+
 def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
     """`last_checkpoint`: an ordinary checkpoint with its tokenizer and the arguments as they were given."""
     folder = Path(trainer.args.output_path) / LAST_CHECKPOINT
@@ -566,8 +656,16 @@ def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
     return folder
 
 
-def verify_final_model(trainer: RewardTrainer, folder: Path) -> None:
-    """Reload what was saved in plain transformers, in a process of its own, and compare rewards.
+def merge_final_adapter(trainer: RewardTrainer, adapter: Path) -> Path:
+    """`merged_checkpoint`, by process 0 and away from the engine."""
+    folder = adapter.with_name(MERGED_CHECKPOINT)
+    if trainer.is_world_process_zero():
+        merge_in_another_process(adapter, folder, trust_remote_code=trainer.args.trust_remote_code)
+    return folder
+
+
+def verify_final_model(trainer: RewardTrainer, folders: list[Path]) -> None:
+    """Reload what was saved in plain transformers (and peft), in a process of its own, and compare rewards.
 
     Raises:
         UserError: it is not the model in memory.
@@ -581,17 +679,19 @@ def verify_final_model(trainer: RewardTrainer, folder: Path) -> None:
     weights_dtype = model.dtype
     # TF32 rounds as float16 does
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 or args.tf32 else weights_dtype
-    verification = verify_saved_model(
-        folder,
-        rows,
-        rewards,
-        dtype=dtype,
-        weights_dtype=weights_dtype,
-        # FSDP casts the weights of a layer; elsewhere weights that stay in float32 are cast by each operation
-        autocast=dtype != weights_dtype and not trainer.is_fsdp_enabled,
-        trust_remote_code=args.trust_remote_code,
-    )
-    verification.raise_if_failed(folder)
+    for folder in folders:
+        verification = verify_saved_model(
+            folder,
+            rows,
+            rewards,
+            dtype=dtype,
+            weights_dtype=weights_dtype,
+            # FSDP casts the weights of a layer; elsewhere weights that stay in float32 are cast by each operation
+            autocast=args.load_in_4bit or (dtype != weights_dtype and not trainer.is_fsdp_enabled),
+            trust_remote_code=args.trust_remote_code,
+            load_in_4bit=args.load_in_4bit,
+        )
+        verification.raise_if_failed(folder)
 
 
 def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
@@ -672,14 +772,7 @@ def run(args: ScriptArguments, given: dict) -> None:
             raise UserError("--load_best_model_at_end, --save_strategy best: expected rows to evaluate on, found none")
         args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
     with out_of_memory_explained("loading the model", args.max_tokens):
-        model = load_reward_model(
-            args.model_name,
-            config,
-            tokenizer,
-            attn_implementation=args.attn_implementation if batching == PADDED else SHARED_PREFIX,
-            dtype=getattr(torch, args.model_dtype),
-            **hub_options,
-        )
+        model = load_model(args, config, tokenizer, batching, hub_options)
         trainer = RewardTrainer(
             args=args,
             model=model,
@@ -715,12 +808,14 @@ def run(args: ScriptArguments, given: dict) -> None:
 
         # Result
         trainer.interruption.training_is_over = True
-        folder = save_final_model(trainer, given)
+        folders = [save_final_model(trainer, given)]
+        if args.merge_adapter:
+            folders.append(merge_final_adapter(trainer, folders[0]))
         if args.verify_saved_model:
-            verify_final_model(trainer, folder)
+            verify_final_model(trainer, folders)
         if args.push_to_hub:
-            trainer.push_folder(folder)
-    logger.info("Done: the reward model is in %s", folder)
+            trainer.push_folder(folders[-1])
+    logger.info("Done: the reward model is in %s", " and ".join(map(str, folders)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from reward_modeling.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT, LAST_CHECKPOINT = "checkpoint-", "last_checkpoint"
+CHECKPOINT, LAST_CHECKPOINT, MERGED_CHECKPOINT = "checkpoint-", "last_checkpoint", "merged_checkpoint"
 UNFINISHED, DISCARDED, REPLACED, SUPERSEDED = "unfinished-", "discarded-", "replaced-", "superseded-"
 # Of libraries that do not raise OSError: safetensors and tokenizers, and torch.save, whose stream has its own words.
 DISK_ERRORS = ("(os error", "PytorchStreamWriter", "iostream error")

@@ -128,6 +128,7 @@ class RewardModelMixin:
             packed_layout.last_layer, packed_layout.scored_tokens = self.last_layer, self.scored_tokens
             kwargs["packed_layout"] = packed_layout
         kwargs["use_cache"] = False
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}  # peft names all that it may pass
         hidden_states = getattr(self, self.base_model_prefix)(
             input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
         ).last_hidden_state
@@ -174,6 +175,12 @@ def load_config(model_name: str, *, revision: str | None = None, trust_remote_co
         UserError: nothing is found there, or the checkpoint is a classifier of several classes.
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if Path(model_name, "adapter_config.json").is_file():
+        raise UserError(
+            f"--model_name {model_name}: expected a model, found an adapter. Merge it first: python -m "
+            f"reward_modeling.merging {model_name} NEW_FOLDER. To go on with its training, pass the model that it was "
+            "trained on, with --resume_from_checkpoint."
+        )
     if not Path(model_name).exists():
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
     try:
@@ -203,10 +210,12 @@ def load_reward_model(
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    **options,
 ) -> PreTrainedModel:
     """A reward model from a language model (new head) or from a reward model (its own head).
 
     Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
+    `options` go to `from_pretrained`.
 
     Raises:
         UserError: the checkpoint lacks weights other than the head's, or cannot be read.
@@ -218,6 +227,7 @@ def load_reward_model(
         attn_implementation=attn_implementation,
         revision=revision,
         trust_remote_code=trust_remote_code,
+        **options,
     )
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"], key=lambda key: key[0])

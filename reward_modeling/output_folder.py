@@ -15,6 +15,7 @@ from reward_modeling.checkpoints import (
     CHECKPOINT,
     CONTENTS,
     LAST_CHECKPOINT,
+    MERGED_CHECKPOINT,
     TRAINER_STATE,
     complete_checkpoints,
     discard,
@@ -30,6 +31,8 @@ OWN_OUTPUTS = (
     f"*-{CHECKPOINT}*",
     LAST_CHECKPOINT,
     f"*-{LAST_CHECKPOINT}",
+    MERGED_CHECKPOINT,
+    f"*-{MERGED_CHECKPOINT}",
     TRAINER_STATE,
     "all_results.json",
 )

@@ -1,4 +1,4 @@
-"""Rewards of a saved model as anybody reads them: transformers, and nothing of this project.
+"""Rewards of a saved model as anybody reads them: transformers (and peft, for an adapter), and nothing of this project.
 
 `verification.verify_saved_model` starts it in a process of its own; by hand:
 
@@ -12,7 +12,13 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 PADDED_BATCH_TOKENS = 16_384  # with padding; eight rows of 2,000 tokens
 
@@ -31,8 +37,45 @@ def choose_device(model: PreTrainedModel) -> str:
     return "cuda" if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.5 * size else "cpu"
 
 
+def load_model(folder: str, tokenizer: PreTrainedTokenizerBase, load_in_4bit: bool, options: dict) -> tuple:
+    """A checkpoint, or the adapter in a folder on the model that it names; and the names of missing weights."""
+    if not Path(folder, "adapter_config.json").is_file():
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **options
+        )
+        return model, sorted(info["missing_keys"])
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    config = PeftConfig.from_pretrained(folder)
+    if load_in_4bit:
+        four_bits = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=config.modules_to_save,
+        )
+        options = options | {"quantization_config": four_bits, "device_map": {"": "cuda"}}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        config.base_model_name_or_path, revision=config.revision, num_labels=1, dtype=torch.float32, **options
+    )
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id  # that of the model under the adapter may be another, or none
+    model = PeftModel.from_pretrained(model, folder)
+    saved = load_peft_weights(folder, device="cpu")
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return model, sorted(expected.keys() - saved.keys())
+
+
 def plain_rewards(
-    folder: str, rows: list[list[int]], rounded_by: str | None = None, dtype: str = "float32", **options
+    folder: str,
+    rows: list[list[int]],
+    rounded_by: str | None = None,
+    dtype: str = "float32",
+    load_in_4bit: bool = False,
+    **options,
 ) -> dict:
     """Rewards of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
 
@@ -44,10 +87,8 @@ def plain_rewards(
         checkpoint has nothing for; `device` and `model_class`.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True, **options
-    )
-    device = choose_device(model)
+    model, missing = load_model(folder, tokenizer, load_in_4bit, options)
+    device = "cuda" if load_in_4bit else choose_device(model)
     model.to(device).eval()
 
     @torch.no_grad()
@@ -58,7 +99,7 @@ def plain_rewards(
     answer = {
         "padded": [reward for batch in padded_batches(rows) for reward in score(batch)],
         "alone": [reward for row in rows for reward in score([row])],
-        "missing_weights": sorted(info["missing_keys"]),
+        "missing_weights": missing,
         "device": device,
         "model_class": type(model).__name__,
     }

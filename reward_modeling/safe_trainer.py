@@ -1,5 +1,6 @@
 """transformers' Trainer whose checkpoints are complete or not there, under every engine."""
 
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -10,14 +11,17 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from huggingface_hub import HfApi
+from peft import PeftModel
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 
+from reward_modeling.adapters import save_adapter
 from reward_modeling.checkpoints import (
     CHECKPOINT,
     LAST_CHECKPOINT,
+    MERGED_CHECKPOINT,
     TRAINER_STATE,
     bring_to_disk,
     delete_old_checkpoints,
@@ -32,6 +36,29 @@ from reward_modeling.launching import launched_with
 from reward_modeling.resuming import write_run_record
 
 logger = logging.getLogger(__name__)
+
+
+class LayerByLayer(FullyShardedDataParallelPlugin):
+    """FSDP that keeps its own way of cutting a model: layer by layer, unless it was told otherwise.
+
+    transformers gives every model with an adapter FSDP 1's way for such models, which accelerate does not know under
+    FSDP 2: the whole model would be one piece, and each process would hold all of it in a forward pass.
+    """
+
+    @property
+    def auto_wrap_policy(self):
+        return vars(self)["auto_wrap_policy"]
+
+    @auto_wrap_policy.setter
+    def auto_wrap_policy(self, policy):
+        if not isinstance(policy, functools.partial):
+            vars(self)["auto_wrap_policy"] = policy
+
+
+def layer_by_layer(plugin: FullyShardedDataParallelPlugin) -> LayerByLayer:
+    kept = LayerByLayer.__new__(LayerByLayer)
+    vars(kept).update(vars(plugin))
+    return kept
 
 
 class EvaluationInterrupted(Exception):
@@ -70,6 +97,8 @@ class SafeTrainer(Trainer):
             self.accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
             self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
             self.is_fsdp_enabled = True
+        if self.accelerator.is_fsdp2 and isinstance(self.model, PeftModel):
+            self.accelerator.state.fsdp_plugin = layer_by_layer(self.accelerator.state.fsdp_plugin)
         if self.accelerator.is_fsdp2 and self.args.bf16:
             # accelerate's own choice reduces gradients in bfloat16, and rounds the float32 rewards to it.
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
@@ -86,9 +115,12 @@ class SafeTrainer(Trainer):
         self._find_best_checkpoint()
         self.evaluation_was_missed = self._was_evaluation_missed(max_steps, steps_per_epoch)
         if self.state.global_step < max_steps:
-            last = Path(self.args.output_dir) / LAST_CHECKPOINT
-            if resume_from_checkpoint and self.args.process_index == 0 and last.is_dir():
-                logger.warning("Resume: %s is of the run as it was before; now it is %s.", last, supersede(last).name)
+            for name in (LAST_CHECKPOINT, MERGED_CHECKPOINT):
+                last = Path(self.args.output_dir) / name
+                if resume_from_checkpoint and self.args.process_index == 0 and last.is_dir():
+                    logger.warning(
+                        "Resume: %s is of the run as it was before; now it is %s.", last, supersede(last).name
+                    )
             return place
         logger.info("Resume: step %d of %d, so no step is left to train.", self.state.global_step, max_steps)
         return num_train_epochs, 0
@@ -196,8 +228,15 @@ class SafeTrainer(Trainer):
             Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def save_whole_model(self, folder: str) -> None:
-        """Under every engine the whole model, which transformers leaves out where FSDP's checkpoints are cut."""
-        if self.is_fsdp_enabled:
+        """Under every engine the whole model, which transformers leaves out where FSDP's checkpoints are cut.
+
+        Of a model with an adapter, the adapter and the score head.
+        """
+        if isinstance(self.model, PeftModel):
+            save_adapter(self.model, folder, write=self.args.should_save)
+            if self.args.should_save:
+                self.processing_class.save_pretrained(folder)
+        elif self.is_fsdp_enabled:
             state_dict = self.accelerator.get_state_dict(self.model)
             self._save(folder, state_dict=state_dict)
         else:

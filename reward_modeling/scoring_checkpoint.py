@@ -20,6 +20,7 @@ from reward_modeling.modeling import (
 from reward_modeling.tokenizer import HUB_ERRORS, not_found
 
 HEAD = "score.weight"
+HEADS = (HEAD, "classifier.weight")  # an encoder has the second
 
 
 def load_checkpoint(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -114,9 +115,19 @@ def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedM
     base, base_options = adapter.base_model_name_or_path, options | {"revision": adapter.revision}
     tokenizer = _load_tokenizer(path, **options)
     config = load_config(base, **base_options)
-    if not has_score_head(config) and not any(name.endswith(HEAD) for name in weights):
+    if not has_score_head(config) and not any(name.endswith(HEADS) for name in weights):
         raise UserError(_no_head(path, f"an adapter without {HEAD} of the language model {base}"))
     attention = _attention(config)
-    model = load_reward_model(base, config, tokenizer, attn_implementation=attention, dtype=dtype, **base_options)
+    # Merged in float32, and rounded once: in bfloat16 most of what an adapter adds to a weight would be lost.
+    model = load_reward_model(
+        base, config, tokenizer, attn_implementation=attention, dtype=torch.float32, **base_options
+    )
     merged = PeftModel.from_pretrained(model, path, revision=options["revision"]).merge_and_unload()
+    merged.config.architectures = [type(merged).__name__]
+    if not isinstance(merged, RewardModelMixin):
+        merged.config.pad_token_id = -1  # as in load_checkpoint
+        return merged.to(dtype), tokenizer
+    head = merged.score.weight.data.clone()
+    merged.to(dtype)
+    merged.score.to(torch.float32).weight.data.copy_(head)
     return merged, tokenizer

@@ -145,6 +145,7 @@ def verify_saved_model(
     weights_dtype: torch.dtype,
     autocast: bool = False,
     trust_remote_code: bool = False,
+    load_in_4bit: bool = False,
     timeout: float = 3600,
 ) -> Verification:
     """Score the rows with the model saved in `folder` and compare; the result goes to the log and into the folder.
@@ -156,11 +157,12 @@ def verify_saved_model(
         weights_dtype: of its weights: what is saved may not have less.
         autocast: the lower precision came from torch.autocast, and not from weights cast to it (bfloat16 weights,
             DeepSpeed, FSDP's mixed precision), which rounds more.
+        load_in_4bit: the weights under an adapter were held in four bits, and have to be again.
         timeout: seconds for the other process.
     """
     result = Verification(precision=_name(dtype), num_rows=len(rows), num_tokens=sum(map(len, rows)), rewards=rewards)
     started = time.perf_counter()
-    request = {"rows": rows, "trust_remote_code": trust_remote_code}
+    request = {"rows": rows, "trust_remote_code": trust_remote_code, "load_in_4bit": load_in_4bit}
     if dtype != torch.float32:
         request |= {"dtype": _name(dtype), "rounded_by": "autocast" if autocast else "weights"}
     answer = _rewards_of_another_process(folder, request, timeout, result)

@@ -1,0 +1,90 @@
+"""An adapter and its model made into one plain checkpoint.
+
+    python -m reward_modeling.merging models/gemma2b_rm/last_checkpoint models/gemma2b_rm/merged_checkpoint
+
+rm.py starts it as a process of its own for --merge_adapter: where it trains, DeepSpeed would cut what is loaded.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from peft.utils import CONFIG_NAME
+
+from reward_modeling.attention import register_shared_prefix_attention
+from reward_modeling.checkpoints import publish, unfinished
+from reward_modeling.errors import UserError, run_script
+from reward_modeling.scoring_checkpoint import load_checkpoint
+from reward_modeling.verification import child_environment
+
+ROOT = Path(__file__).parents[1]
+
+
+def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = False, replace: bool = False) -> None:
+    """Write the merged model to `folder`, in float32: what an adapter adds is lost in the 8 bits of bfloat16.
+
+    The folder is complete or not there.
+
+    Raises:
+        UserError: there is no adapter, or something is in the way.
+    """
+    if not (adapter / CONFIG_NAME).is_file():
+        raise UserError(f"{adapter}: expected the folder of an adapter, found no {CONFIG_NAME} in it.")
+    if folder.exists() and not replace:
+        raise UserError(f"{folder}: expected nothing there yet, found something. Take another folder, or remove it.")
+    register_shared_prefix_attention()
+    model, tokenizer = load_checkpoint(str(adapter), torch.float32, revision=None, trust_remote_code=trust_remote_code)
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    writing = unfinished(folder)
+    shutil.rmtree(writing, ignore_errors=True)  # of a merge that was killed
+    model.save_pretrained(writing)
+    tokenizer.save_pretrained(writing)
+    publish(folder)
+
+
+def merge_in_another_process(adapter: Path, folder: Path, *, trust_remote_code: bool = False) -> None:
+    """`merge_adapter` outside of a distributed job.
+
+    Raises:
+        UserError: with the other process's last words.
+    """
+    command = [sys.executable, "-m", "reward_modeling.merging", str(adapter.absolute()), str(folder.absolute())]
+    command += ["--replace"]  # of an earlier end of the same run
+    command += ["--trust_remote_code"] if trust_remote_code else []
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.run(
+        command, env=child_environment() | {"PYTHONPATH": path}, capture_output=True, encoding="utf-8", errors="replace"
+    )
+    if process.returncode != 0:
+        why = " ".join(process.stderr.strip().splitlines()[-1:]) or f"exit status {process.returncode}"
+        raise UserError(
+            f"--merge_adapter: the adapter is whole, in {adapter}, and could not be merged ({why}). Try again by hand: "
+            f"python -m reward_modeling.merging {adapter} {folder}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m reward_modeling.merging", description=__doc__.splitlines()[0])
+    parser.add_argument("adapter", type=Path, help="folder of the adapter, such as last_checkpoint")
+    parser.add_argument("folder", type=Path, help="new folder for the merged checkpoint")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that the model's repository holds")
+    parser.add_argument("--replace", action="store_true", help="replace what is in the folder")
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    merge_adapter(
+        arguments.adapter,
+        arguments.folder,
+        trust_remote_code=arguments.trust_remote_code,
+        replace=arguments.replace,
+    )
+    print(f"Merged: {arguments.folder}")
+
+
+if __name__ == "__main__":
+    run_script(main)
