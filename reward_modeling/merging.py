@@ -62,7 +62,8 @@ def merge_in_another_process(adapter: Path, folder: Path, *, trust_remote_code: 
         command, env=child_environment() | {"PYTHONPATH": path}, capture_output=True, encoding="utf-8", errors="replace"
     )
     if process.returncode != 0:
-        why = " ".join(process.stderr.strip().splitlines()[-1:]) or f"exit status {process.returncode}"
+        said = process.stderr.rpartition("error: ")[2] or f"exit status {process.returncode}"
+        why = " ".join(said.split())[:400]
         raise UserError(
             f"--merge_adapter: the adapter is whole, in {adapter}, and could not be merged ({why}). Try again by hand: "
             f"python -m reward_modeling.merging {adapter} {folder}"

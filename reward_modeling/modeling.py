@@ -210,12 +210,13 @@ def load_reward_model(
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    adapter_follows: bool = False,
     **options,
 ) -> PreTrainedModel:
     """A reward model from a language model (new head) or from a reward model (its own head).
 
     Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
-    `options` go to `from_pretrained`.
+    `options` go to `from_pretrained`; `adapter_follows` where an adapter brings the head.
 
     Raises:
         UserError: the checkpoint lacks weights other than the head's, or cannot be read.
@@ -243,7 +244,9 @@ def load_reward_model(
             f"--model_name {model_name}: expected all the weights of {type(model).__name__}, found none for "
             f"{len(base_missing)} of them, such as {base_missing[0]}. The checkpoint is incomplete or of another model."
         )
-    if missing:
+    if adapter_follows:
+        logger.info("Score head: the adapter's.")
+    elif missing:
         logger.warning("Score head: new (%s).", ", ".join(missing))
     else:
         logger.warning("Score head: the one that the checkpoint has.")

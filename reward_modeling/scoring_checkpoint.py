@@ -120,7 +120,13 @@ def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedM
     attention = _attention(config)
     # Merged in float32, and rounded once: in bfloat16 most of what an adapter adds to a weight would be lost.
     model = load_reward_model(
-        base, config, tokenizer, attn_implementation=attention, dtype=torch.float32, **base_options
+        base,
+        config,
+        tokenizer,
+        attn_implementation=attention,
+        dtype=torch.float32,
+        adapter_follows=True,
+        **base_options,
     )
     merged = PeftModel.from_pretrained(model, path, revision=options["revision"]).merge_and_unload()
     merged.config.architectures = [type(merged).__name__]
