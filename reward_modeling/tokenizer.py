@@ -1,6 +1,7 @@
 """A tokenizer that is fit to score with: a pad token that is not EOS, and a template that ends its answers."""
 
 import logging
+from collections.abc import Callable
 
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from jinja2.exceptions import TemplateError
@@ -52,6 +53,7 @@ def load_tokenizer(
     tokenizer.padding_side = "right"
     set_pad_token(tokenizer)
     if tokenizer.chat_template is not None:
+        begin_with_bos(tokenizer)
         end_answers(tokenizer)
     return tokenizer
 
@@ -118,6 +120,34 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
 
 
+def begin_with_bos(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the template write BOS where plain texts begin with it and the template leaves it to the tokenizer.
+
+    A row is trained on with BOS either way. But those who render a conversation with the saved template tokenise it
+    without special tokens, as servers do and transformers says: their rows would have none, and other rewards.
+    """
+    bos = tokenizer.bos_token
+    if bos is None or tokenizer("a")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        return
+    conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    try:
+        if tokenizer.apply_chat_template(conversation, tokenize=False).startswith(bos):
+            return
+    except TemplateError:
+        return  # answer_ending says what is wrong with it
+    edit_template(tokenizer, lambda template: "{{ bos_token }}" + template)
+    logger.warning("Chat template: it does not begin with BOS; %r is now written there.", bos)
+
+
+def edit_template(tokenizer: PreTrainedTokenizerBase, edit: Callable[[str], str]) -> None:
+    """Of several templates with names, the one for plain conversations."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        tokenizer.chat_template = template | {"default": edit(template["default"])}
+    else:
+        tokenizer.chat_template = edit(template)
+
+
 def end_answers(tokenizer: PreTrainedTokenizerBase) -> None:
     """Let the template end an answer in EOS where it does not end it in any special token.
 
@@ -126,5 +156,6 @@ def end_answers(tokenizer: PreTrainedTokenizerBase) -> None:
     """
     if special_ids(tokenizer) & set(answer_ending(tokenizer)) or tokenizer.eos_token is None:
         return
-    tokenizer.chat_template += "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    ending = "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    edit_template(tokenizer, lambda template: template + ending)
     logger.warning("Chat template: it does not end an answer; %r is now written there.", tokenizer.eos_token)
