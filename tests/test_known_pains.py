@@ -223,7 +223,34 @@ def test_two_bos_tokens_or_none(family, style, habits, num_bos, base, build_mode
     assert rewards == pytest.approx(rewards_at_last_token(run.model, given), abs=1e-4)
 
 
-# 4. LoRA: the score head is not saved, not trained, or merged wrongly.
+ADAPTER = {"use_peft": "true", "lora_r": 4, "learning_rate": 1e-2, "lora_dropout": 0.0}
+
+
+def adapter_of(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.model / "adapter_model.safetensors")
+
+
+def test_lora_trains_saves_and_merges_the_score_head(base, conversations, tmp_path):
+    """4. With an adapter others freeze the score head, leave it out of what is saved, so that a new one is drawn at
+    every load, or merge the adapter without it.
+
+    Seen to fail with the head frozen after the adapter was added, with the head left out of what is saved, and with a
+    merge under another head.
+    """
+    flags = base | ADAPTER
+    run = train(flags, tmp_path / "output", merge_adapter="true")
+    untrained = train(flags, tmp_path / "untrained", learning_rate=0, weight_decay=0)
+    head = "base_model.model.score.weight"
+    assert not torch.equal(adapter_of(run)[head], adapter_of(untrained)[head])
+    assert not any(torch.equal(weight, adapter_of(untrained)[name]) for name, weight in adapter_of(run).items())
+    # Read again, twice, the same rewards: nothing is drawn anew, and what was trained is what scores.
+    rewards = [RewardScorer.from_pretrained(run.model, dtype="float32").score(conversations) for _ in range(2)]
+    assert rewards[0] == rewards[1]
+    merged = run.output / "merged_checkpoint"
+    assert torch.equal(weights_of(merged)["score.weight"], adapter_of(run)[head])
+    assert rewards_by_hand(merged, conversations) == pytest.approx(rewards[0], abs=1e-5)
+    before = RewardScorer.from_pretrained(untrained.model, dtype="float32").score(conversations)
+    assert max(abs(a - b) for a, b in zip(before, rewards[0], strict=True)) > 0.1
 
 
 @NEEDS_COMPILER
@@ -519,7 +546,32 @@ def test_an_evaluation_has_bounded_memory(base, tmp_path):
     assert peaks[1] < 1.2 * peaks[0]  # passes are not all equally full
 
 
-# 14, the other half. LoRA with gradient checkpointing gets no gradients.
+def test_lora_with_gradient_checkpointing_gets_gradients(base, tmp_path):
+    """14, the other half. With frozen embeddings and checkpointing others compute a loss that no adapter's weight is
+    part of: an error in the first backward pass, or, with the head trained, adapters that stay at zero.
+
+    Seen to fail with re-entrant checkpointing of layers whose inputs need no gradient (every gradient but the head's
+    is zero), with queries cut off from the graph, and with half of the adapters frozen.
+    """
+    gradients: dict[str, float] = {}
+    training_step = rm.RewardTrainer.training_step
+
+    def noted(trainer, model, *args, **options):
+        result = training_step(trainer, model, *args, **options)
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                norm = 0.0 if weight.grad is None else weight.grad.norm().item()
+                gradients[name] = max(gradients.get(name, 0.0), norm)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rm.RewardTrainer, "training_step", noted)
+        run = train(base | ADAPTER, tmp_path / "output", gradient_checkpointing="true")
+    assert run.trainer.model.is_gradient_checkpointing
+    assert sum("lora_A" in name for name in gradients) == sum("lora_B" in name for name in gradients) == 14
+    assert all(norm > 0 for norm in gradients.values()), gradients
+    without = train(base | ADAPTER, tmp_path / "without", gradient_checkpointing="false")
+    assert run.losses() == pytest.approx(without.losses(), abs=1e-5)
 
 
 def test_a_recipe_can_be_rebuilt(base, rows, tmp_path):
