@@ -66,7 +66,9 @@ from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports, write_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.resuming import check_same_run, run_record
+from reward_modeling.routing import why_no_balance_loss
 from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
+from reward_modeling.text_part import text_part
 from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import prepare_wandb
 from reward_modeling.verification import choose_rows, token_rows, verify_saved_model
@@ -210,6 +212,10 @@ class ScriptArguments(TrainingArguments):
     center_rewards_coefficient: float = field(
         default=0.0, metadata={"help": "Weight of (chosen + rejected)^2, which keeps rewards around zero."}
     )
+    router_aux_loss_coef: float = field(
+        default=0.0,
+        metadata={"help": "Mixture of experts: weight of the loss that spreads each conversation's tokens evenly."},
+    )
     label_smoothing: float = field(default=0.0, metadata={"help": "Assumed share of flipped labels, below 0.5."})
 
     # Optimisation
@@ -299,7 +305,7 @@ class ScriptArguments(TrainingArguments):
         for name in (*at_least_one, "pairs_per_step", "max_length", "num_proc", "save_every_steps", "eval_every_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "center_rewards_coefficient"):
+        for name in ("learning_rate", "weight_decay", "center_rewards_coefficient", "router_aux_loss_coef"):
             if not 0 <= getattr(self, name) < math.inf:
                 problems.append(f"--{name}: expected 0 or more, found {getattr(self, name)}")
         trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
@@ -483,11 +489,15 @@ class RewardTrainer(SafeTrainer):
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """The *sum* of the loss over the micro-batch's pairs, and with `return_outputs` the rewards of the pairs."""
         inputs = self._prepare_inputs({name: inputs[name] for name in ("model_inputs", "pairs", "margins")})
-        rewards = model(**inputs["model_inputs"]).logits[:, 0].float()  # (responses,)
+        balance = {"balance": True} if model.training and self.args.router_aux_loss_coef else {}
+        outputs = model(**inputs["model_inputs"], **balance)
+        rewards = outputs.logits[:, 0].float()  # (responses,)
         chosen, rejected = rewards[inputs["pairs"]].unbind(dim=1)  # (pairs,) each
         loss = bradley_terry_loss(chosen, rejected, inputs["margins"], self.args.label_smoothing)
         if self.args.center_rewards_coefficient:
             loss = loss + self.args.center_rewards_coefficient * center_rewards_penalty(chosen, rejected)
+        if balance:
+            loss = loss + self.args.router_aux_loss_coef * outputs.balance_losses[inputs["pairs"]].mean(dim=1)
         # Every reward takes part, with weight zero: a micro-batch that only fills up a process has no pairs, and its
         # parameters still need gradients for the engines to reduce.
         total = loss.sum() + 0.0 * rewards.sum()
@@ -745,9 +755,13 @@ def run(args: ScriptArguments, given: dict) -> None:
     # Tokenizer and configuration: small, and most mistakes show here
     hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
     config = load_config(args.model_name, **hub_options)
+    config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
     context = context_length(config)
     if context is not None and args.max_length > context:
-        raise UserError(context_too_short(args.max_length, context))
+        raise UserError(context_too_short(args.max_length, config))
+    reason = why_no_balance_loss(config) if args.router_aux_loss_coef else None
+    if reason is not None:
+        raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
     tokenizer = load_tokenizer(args.model_name, **hub_options)
     batching = choose_batching(args, config)
 
@@ -772,7 +786,7 @@ def run(args: ScriptArguments, given: dict) -> None:
             raise UserError("--load_best_model_at_end, --save_strategy best: expected rows to evaluate on, found none")
         args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
     with out_of_memory_explained("loading the model", args.max_tokens):
-        model = load_model(args, config, tokenizer, batching, hub_options)
+        model = load_model(args, config, tokenizer, batching, hub_options | loading_options)
         trainer = RewardTrainer(
             args=args,
             model=model,

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 ALL_LINEAR = "all-linear"
 HEADS = ("score", "classifier")  # as transformers calls what it puts on a model to classify with
+POOLER = "pooler"  # of an encoder: it belongs to the head, and is as new where the encoder learned from masked words
 
 
 def add_adapter(
@@ -44,6 +45,8 @@ def add_adapter(
         UserError: the model has no layers of these names.
     """
     head = next(name for name in HEADS if hasattr(model, name))
+    poolers = [name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] == POOLER]
+    trained_whole = [head, POOLER] if poolers else [head]
     names = [name.strip() for name in target_modules.split(",")]
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
@@ -51,7 +54,8 @@ def add_adapter(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
-        modules_to_save=[head],
+        modules_to_save=list(trained_whole),
+        exclude_modules=[f"{pooler}.dense" for pooler in poolers] or None,
         base_model_name_or_path=str(Path(model_name).resolve()) if Path(model_name).is_dir() else model_name,
         revision=revision,
     )
@@ -64,7 +68,7 @@ def add_adapter(
         )
     adapted = get_peft_model(model, config, autocast_adapter_dtype=float32)
     # peft adds both names of a head to a list that had one: written down, each stands there once.
-    config.modules_to_save = [head]
+    config.modules_to_save = trained_whole
     config.base_model_name_or_path = config.base_model_name_or_path or model_name
     if float32:
         getattr(adapted.base_model.model, head).to(torch.float32)

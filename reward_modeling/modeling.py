@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,12 +18,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.modeling_layers import GenericForSequenceClassification
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import ModelOutput
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.attention import SHARED_PREFIX, packed_row_mask, scatter_tokens
 from reward_modeling.errors import UserError
 from reward_modeling.layout import PackedLayout, ScoredTokens
+from reward_modeling.routing import balance_losses
 from reward_modeling.tokenizer import HUB_ERRORS, first_line, not_found
 
 logger = logging.getLogger(__name__)
@@ -102,8 +104,9 @@ class RewardModelMixin:
         position_ids: torch.Tensor | None = None,
         end_positions: torch.Tensor | None = None,
         packed_layout: PackedLayout | None = None,
+        balance: bool = False,
         **kwargs,
-    ) -> SequenceClassifierOutput:
+    ) -> "RewardOutput":
         """Rewards at `end_positions`; without them, the ordinary forward of the class.
 
         Args:
@@ -112,9 +115,10 @@ class RewardModelMixin:
             position_ids: `(batch, tokens)`.
             end_positions: `(responses,)` indices into the flattened `batch x tokens`.
             packed_layout: how the packed row is cut.
+            balance: of a mixture of experts, also compute how evenly the tokens are spread.
 
         Returns:
-            `logits` is `(responses, labels)` in float32.
+            `logits` is `(responses, labels)` in float32; `balance_losses` is `(responses,)`, see routing.py.
         """
         self.scored_tokens.positions = None
         if end_positions is None:
@@ -125,15 +129,34 @@ class RewardModelMixin:
             if self.config._attn_implementation != SHARED_PREFIX:
                 raise ValueError(f"a packed row needs attn_implementation={SHARED_PREFIX!r}")
             attention_mask = packed_row_mask(input_ids.device)
-            packed_layout.last_layer, packed_layout.scored_tokens = self.last_layer, self.scored_tokens
+            # The balance is that of all tokens, in the last layer too.
+            packed_layout.last_layer = None if balance else self.last_layer
+            packed_layout.scored_tokens = self.scored_tokens
             kwargs["packed_layout"] = packed_layout
         kwargs["use_cache"] = False
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # peft names all that it may pass
-        hidden_states = getattr(self, self.base_model_prefix)(
-            input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-        ).last_hidden_state
-        last_hidden_states = hidden_states.flatten(0, 1).index_select(0, end_positions)
-        return SequenceClassifierOutput(logits=self.score(last_hidden_states))
+        outputs = getattr(self, self.base_model_prefix)(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            **kwargs,
+            **({"output_router_logits": True} if balance else {}),
+        )
+        last_hidden_states = outputs.last_hidden_state.flatten(0, 1).index_select(0, end_positions)
+        result = RewardOutput(logits=self.score(last_hidden_states))
+        if balance:
+            result.balance_losses = balance_losses(
+                outputs.router_logits, self.config.num_experts_per_tok, layout=packed_layout, mask=attention_mask
+            )
+        return result
+
+
+@dataclass
+class RewardOutput(ModelOutput):
+    """What `RewardModelMixin.forward` returns."""
+
+    logits: torch.Tensor | None = None
+    balance_losses: torch.Tensor | None = None
 
 
 @functools.cache
@@ -148,8 +171,13 @@ def reward_model_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedM
     return type(base.__name__, (RewardModelMixin, base), {"__module__": base.__module__})
 
 
+# Position 0 is the number after the pad token's (transformers 5.23).
+POSITIONS_AFTER_PAD = {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod"}
+POSITIONS_AFTER_PAD |= {"mpnet", "longformer", "data2vec-text", "ibert", "luke"}
 # Attention with sinks, or functions of their own that take no keyword arguments (transformers 5.23).
 OTHER_ATTENTION = {"gpt_oss", "nemotron", "doge"}
+# A sliding window stands in their mask alone, which packed rows do not have (transformers 5.23).
+WINDOW_IN_MASK_ALONE = {"qwen2_moe", "phimoe"}
 
 
 def why_not_packed(config: PreTrainedConfig) -> str | None:
@@ -160,6 +188,10 @@ def why_not_packed(config: PreTrainedConfig) -> str | None:
     if not model_class._supports_attention_backend or config.model_type in OTHER_ATTENTION:
         return f"{config.model_type} does not take its attention from transformers' AttentionInterface"
     text_config = config.get_text_config()
+    if text_config is not config:
+        return f"{config.model_type} also takes other inputs than texts"
+    if config.model_type in WINDOW_IN_MASK_ALONE and _has_window(config):
+        return f"{config.model_type} keeps its sliding window from the attention function"
     other = set(getattr(text_config, "layer_types", None) or ()) - SHAREABLE_LAYER_TYPES
     if other:
         return f"{config.model_type} has layers of the types {sorted(other)}"
@@ -168,11 +200,17 @@ def why_not_packed(config: PreTrainedConfig) -> str | None:
     return None
 
 
+def _has_window(config: PreTrainedConfig) -> bool:
+    """Whether a layer attends to less than the whole context."""
+    window = getattr(config, "sliding_window", None)
+    return bool(window) and window < config.max_position_embeddings
+
+
 def load_config(model_name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The configuration of a Hub id or a folder, with one label: the reward.
 
     Raises:
-        UserError: nothing is found there, or the checkpoint is a classifier of several classes.
+        UserError: nothing is found there, or the checkpoint is a classifier of several classes or an encoder-decoder.
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     if Path(model_name, "adapter_config.json").is_file():
@@ -187,6 +225,11 @@ def load_config(model_name: str, *, revision: str | None = None, trust_remote_co
         config = AutoConfig.from_pretrained(model_name, **options)
     except HUB_ERRORS as error:
         raise not_found(model_name, "a model", error) from error
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"--model_name {model_name}: expected a decoder or an encoder, found {config.model_type}, which is both "
+            "and was never shown to score a conversation rightly here. Take a causal language model or an encoder."
+        )
     if has_score_head(config) and config.num_labels != 1:
         raise UserError(
             f"--model_name {model_name}: expected a causal language model or a reward model with one score, found "
@@ -216,7 +259,8 @@ def load_reward_model(
     """A reward model from a language model (new head) or from a reward model (its own head).
 
     Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
-    `options` go to `from_pretrained`; `adapter_follows` where an adapter brings the head.
+    `options` go to `from_pretrained` (`key_mapping` for a text part, see text_part.py); `adapter_follows` where an
+    adapter brings the head.
 
     Raises:
         UserError: the checkpoint lacks weights other than the head's, or cannot be read.
@@ -230,6 +274,8 @@ def load_reward_model(
         trust_remote_code=trust_remote_code,
         **options,
     )
+    if "key_mapping" in options:
+        forget_renaming(model)
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"], key=lambda key: key[0])
         raise UserError(
@@ -256,6 +302,11 @@ def load_reward_model(
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def forget_renaming(model: PreTrainedModel) -> None:
+    """Let a model be saved under the names that it has: transformers would undo the `key_mapping` of its loading."""
+    del model._weight_conversions
 
 
 def _read_weights(model_name: str, config: PreTrainedConfig, **options) -> tuple[PreTrainedModel, dict]:
@@ -285,5 +336,22 @@ def _read_weights(model_name: str, config: PreTrainedConfig, **options) -> tuple
 
 
 def context_length(config: PreTrainedConfig) -> int | None:
-    """How many positions the model was made for, or None where its config does not say."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    """How many tokens a conversation may have, or None where the config does not say: the model's positions.
+
+    Models after RoBERTa count these from the pad token's number on. With longrope (Phi-3) it is as many as have the
+    short factors: beyond, the longest row of a forward pass decides about the factors of all its rows, and a reward
+    would depend on what else is in the batch.
+    """
+    text_config = config.get_text_config()
+    if has_longrope(config):
+        return text_config.rope_parameters["original_max_position_embeddings"]
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if positions is not None and text_config.model_type in POSITIONS_AFTER_PAD:
+        return positions - text_config.pad_token_id - 1
+    return positions
+
+
+def has_longrope(config: PreTrainedConfig) -> bool:
+    """Whether its rotary embeddings have other frequencies for long rows."""
+    rope_parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    return rope_parameters.get("rope_type") == "longrope"

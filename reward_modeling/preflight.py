@@ -8,8 +8,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from reward_modeling.errors import UserError
 from reward_modeling.grouping import leading_bos
 from reward_modeling.loader import PreferenceGroups
-from reward_modeling.modeling import context_length
-from reward_modeling.tokenizer import answer_ending, special_ids
+from reward_modeling.modeling import context_length, has_longrope
+from reward_modeling.tokenizer import answer_ending, is_for_encoder, special_ids
 
 GROUPS_CHECKED = 200  # spread evenly over the data
 SHOWN_TOKENS = 8  # at each of the places that the table shows
@@ -79,7 +79,7 @@ def check_tokenizer(
         )
     context = context_length(config)
     if context is not None and max_length > context:
-        problems.append(context_too_short(max_length, context))
+        problems.append(context_too_short(max_length, config))
     return problems
 
 
@@ -90,11 +90,12 @@ def no_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     )
 
 
-def context_too_short(max_length: int, context: int) -> str:
-    return (
-        f"max_length: expected at most {context}, the positions that the model was made for, found {max_length}. "
-        f"Pass --max_length {context} or less."
-    )
+def context_too_short(max_length: int, config: PreTrainedConfig) -> str:
+    context = context_length(config)
+    what = "the positions that the model was made for"
+    if has_longrope(config):
+        what = "the positions that have short factors (longrope: beyond, a reward would depend on its batch)"
+    return f"max_length: expected at most {context}, {what}, found {max_length}. Pass --max_length {context} or less."
 
 
 def check_group(group: dict, tokenizer: PreTrainedTokenizerBase, ending: list[int]) -> list[str]:
@@ -134,8 +135,10 @@ def show_pair(group: dict, tokenizer: PreTrainedTokenizerBase) -> str:
         ids = group["completion_ids"][group[f"{side}_index"][0]]
         position = len(prefix) + len(ids) - 1
         lines.append(f"  {side:<11} {_shown(ids[:SHOWN_TOKENS], tokenizer)} ... {_shown(ids[-4:], tokenizer)}")
-        scored = tokenizer.decode([(prefix + ids)[-1]])
-        lines.append(f"  {'':<11} {len(ids)} tokens; the reward is read at token {position}, {scored!r}")
+        where = f"the reward is read at token {position}, {tokenizer.decode([(prefix + ids)[-1]])!r}"
+        if is_for_encoder(tokenizer):
+            where = f"an encoder reads the reward off the whole text, pooled at its {tokenizer.cls_token!r}"
+        lines.append(f"  {'':<11} {len(ids)} tokens; {where}")
     return "\n".join(lines)
 
 

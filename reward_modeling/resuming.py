@@ -53,6 +53,7 @@ FREE = (
     "max_steps",
     "label_smoothing",
     "center_rewards_coefficient",
+    "router_aux_loss_coef",
     "max_grad_norm",
     "bf16",
     "fp16",

@@ -284,7 +284,7 @@ def _checked_length(path: str, max_length: int | None, context: int | None) -> i
         return context
     if max_length < 2 or (context is not None and max_length > context):
         raise UserError(
-            f"max_length: expected 2 to {context or 'any number'}, the positions that {path} was made for, found "
+            f"max_length: expected 2 to {context or 'any number'}, the tokens that {path} can take, found "
             f"{max_length}. Leave it out to take the model's own."
         )
     return max_length

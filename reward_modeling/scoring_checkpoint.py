@@ -17,7 +17,7 @@ from reward_modeling.modeling import (
     reward_model_class,
     why_not_packed,
 )
-from reward_modeling.tokenizer import HUB_ERRORS, not_found
+from reward_modeling.tokenizer import HUB_ERRORS, is_for_encoder, name_encoder_marks, not_found
 
 HEAD = "score.weight"
 HEADS = (HEAD, "classifier.weight")  # an encoder has the second
@@ -79,6 +79,8 @@ def _load_tokenizer(path: str, **options) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
         raise not_found(path, "a tokenizer", error) from error
+    if is_for_encoder(tokenizer):
+        name_encoder_marks(tokenizer)
     return tokenizer
 
 

@@ -6,49 +6,30 @@ and the preferences follow a rule that a small model can learn.
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
-# The token layouts of the real templates, in the fewest words that keep them.
-GEMMA_TEMPLATE = """\
-{{ bos_token }}{% for message in messages %}
-{%- if message.role not in ('user', 'assistant') %}
-{{- raise_exception('This template has no role ' + message.role) }}
-{%- elif message.role != ('assistant' if loop.index0 is odd else 'user') %}
-{{- raise_exception('Roles must alternate: user, assistant, user, ...') }}
-{%- endif %}
-{{- '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user') + '\n' }}
-{{- message.content | trim + '<end_of_turn>\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
-
-CHATML_TEMPLATE = """\
-{% for message in messages %}
-{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
-
-LLAMA3_TEMPLATE = """\
-{{ bos_token }}{% for message in messages %}
-{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' + message.content | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
-
-MISTRAL_TEMPLATE = """\
-{{ bos_token }}{% for message in messages %}
-{%- if message.role != ('assistant' if loop.index0 is odd else 'user') %}
-{{- raise_exception('Roles must alternate: user, assistant, user, ...') }}
-{%- elif message.role == 'user' %}
-{{- '[INST] ' + message.content | trim + ' [/INST]' }}
-{%- else %}
-{{- ' ' + message.content | trim + eos_token }}
-{%- endif %}
-{%- endfor %}"""
+from reward_modeling.tiny_templates import (
+    CHATML_TEMPLATE,
+    GEMMA_TEMPLATE,
+    LLAMA3_TEMPLATE,
+    MISTRAL_TEMPLATE,
+    PHI3_TEMPLATE,
+    QWEN25_TEMPLATE,
+)
 
 # Keyword arguments of train_tokenizer that give each family's habits.
 TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
@@ -88,6 +69,27 @@ TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
         "chat_template": MISTRAL_TEMPLATE,
         "bos_by_post_processor": True,
     },
+    # As chatml, with a system turn that nobody asked for.
+    "qwen25": {
+        "bos": None,
+        "eos": "<|im_end|>",
+        "pad": "<|endoftext|>",
+        "control_tokens": ("<|im_start|>",),
+        "chat_template": QWEN25_TEMPLATE,
+    },
+    # Pad is EOS; a BOS that neither the template nor the tokenizer writes.
+    "phi3": {
+        "kind": "metaspace",
+        "bos": "<s>",
+        "eos": "<|endoftext|>",
+        "pad": "<|endoftext|>",
+        "control_tokens": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+        "chat_template": PHI3_TEMPLATE,
+    },
+    # An encoder's: [CLS] and [SEP] around every text, no BOS, no EOS, no chat template.
+    "bert": {"kind": "wordpiece", "bos": None, "eos": None, "pad": "[PAD]", "control_tokens": ("[MASK]",)},
+    # The same two under the names of BOS and EOS as well.
+    "deberta": {"kind": "wordpiece", "bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "control_tokens": ("[MASK]",)},
 }
 
 
@@ -95,59 +97,90 @@ def train_tokenizer(
     texts: Iterable[str],
     vocab_size: int,
     *,
-    kind: Literal["bpe", "metaspace"] = "bpe",
+    kind: Literal["bpe", "metaspace", "wordpiece"] = "bpe",
     bos: str | None = "<bos>",
-    eos: str = "<eos>",
+    eos: str | None = "<eos>",
     pad: str | None = "<pad>",
     control_tokens: Sequence[str] = (),
     chat_template: str | None = None,
     bos_by_post_processor: bool = False,
 ) -> PreTrainedTokenizerFast:
-    """Train a BPE tokenizer of at most `vocab_size` tokens; the same texts give the same tokenizer.
+    """Train a tokenizer of at most `vocab_size` tokens; the same texts give the same tokenizer.
 
-    `kind` is "bpe" for byte-level BPE (nothing is ever unknown) or "metaspace" for spaces written as in
-    SentencePiece, where a character not in `texts` becomes `<unk>`. `pad` may be None or equal `eos`, as in
-    many published tokenizers. `control_tokens` are the marks of the chat template, each one token. With
-    `bos_by_post_processor`, plain tokenisation adds BOS; `chat_template` may write one as well.
+    `kind` is "bpe" for byte-level BPE (nothing is ever unknown), "metaspace" for BPE with spaces written as in
+    SentencePiece, where a character not in `texts` becomes `<unk>`, or "wordpiece" for BERT's lower-case words, with
+    [CLS] and [SEP] around every text. `pad` may be None or equal `eos`, as in many published tokenizers.
+    `control_tokens` are the marks of the chat template, each one token. With `bos_by_post_processor`, plain
+    tokenisation adds BOS; `chat_template` may write one as well.
     """
     if bos_by_post_processor and bos is None:
         raise ValueError("bos_by_post_processor needs a bos token, found None")
-    byte_level = kind == "bpe"
-    unk = None if byte_level else "<unk>"
-    special = dict.fromkeys(t for t in (pad, bos, eos, unk, *control_tokens) if t is not None)
-    tokenizer = Tokenizer(models.BPE(unk_token=unk))
-    if byte_level:
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-    else:
-        # Newlines stand alone: a template's line breaks must not depend on the words around them.
-        newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
-        metaspace = pre_tokenizers.Metaspace(prepend_scheme="never")
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([newlines, metaspace])
-        tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
-    alphabet = pre_tokenizers.ByteLevel.alphabet() if byte_level else ["\n"]
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=list(special),
-            initial_alphabet=alphabet,
-            show_progress=False,
-        ),
-    )
-    if bos_by_post_processor:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-        )
+    unk = {"bpe": None, "metaspace": "<unk>", "wordpiece": "[UNK]"}[kind]
+    cls, sep = ("[CLS]", "[SEP]") if kind == "wordpiece" else (None, None)
+    special = dict.fromkeys(t for t in (pad, bos, eos, unk, cls, sep, *control_tokens) if t is not None)
+    train = {"bpe": _byte_level, "metaspace": _metaspace, "wordpiece": _wordpiece}[kind]
+    tokenizer = train(texts, vocab_size, list(special))
+    around = (f"{bos} $A", f"{bos} $A {bos} $B") if bos_by_post_processor else None
+    if kind == "wordpiece":
+        around = (f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1")
+    if around is not None:
+        ids = [(token, tokenizer.token_to_id(token)) for token in (bos, cls, sep) if token is not None]
+        tokenizer.post_processor = processors.TemplateProcessing(single=around[0], pair=around[1], special_tokens=ids)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=bos,
         eos_token=eos,
         pad_token=pad,
         unk_token=unk,
+        cls_token=cls,
+        sep_token=sep,
         chat_template=chat_template,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _byte_level(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _train_bpe(tokenizer, texts, vocab_size, special, pre_tokenizers.ByteLevel.alphabet())
+
+
+def _metaspace(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    # Newlines stand alone: a template's line breaks must not depend on the words around them.
+    newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([newlines, metaspace])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    return _train_bpe(tokenizer, texts, vocab_size, special, ["\n"])
+
+
+def _train_bpe(
+    tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int, special: list[str], alphabet: list[str]
+) -> Tokenizer:
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    """Letters and the most frequent words: the trainer of the library gives another vocabulary each time."""
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
+    letters = sorted(set("".join(words)))
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    tokens = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *frequent])
+    vocabulary = {token: number for number, token in enumerate(itertools.islice(tokens, vocab_size))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
@@ -173,8 +206,35 @@ _TINY_TRAITS: dict[str, dict[str, Any]] = {
     "gemma3_text": {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16},
     "llama": {},
     "mistral": {"head_dim": 16, "sliding_window": 16},
+    # Experts that are few enough for every one to get tokens.
+    "mixtral": {"head_dim": 16, "sliding_window": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    # Query, key and value in one matrix; only half of each head is rotated.
+    "phi3": {
+        "sliding_window": 16,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    },
     "qwen2": {},
+    "qwen2_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "shared_expert_intermediate_size": 64,
+    },
     "qwen3": {"head_dim": 32},
+    "qwen3_moe": {"head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+    # Encoders: attention to later tokens, a pooler; DeBERTa's attention depends on relative positions.
+    "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "deberta-v2": {
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "relative_attention": True,
+        "position_buckets": 16,
+        "pos_att_type": ["p2c", "c2p"],
+        "type_vocab_size": 0,
+        "position_biased_input": False,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+    },
 }
 
 
@@ -185,8 +245,10 @@ def tiny_config(model_type: str, vocab_size: int, **overrides: Any) -> PreTraine
     wider than usual (`initializer_range`): attention is then far from uniform, and a wrong mask or position
     shows in the rewards.
     """
+    if model_type == "gemma3":
+        return _tiny_gemma3(vocab_size, **overrides)
     if model_type not in _TINY_TRAITS:
-        raise ValueError(f"model_type: expected one of {sorted(_TINY_TRAITS)}, found {model_type!r}")
+        raise ValueError(f"model_type: expected one of {sorted([*_TINY_TRAITS, 'gemma3'])}, found {model_type!r}")
     settings = {
         "vocab_size": vocab_size,
         "hidden_size": 64,
@@ -208,18 +270,33 @@ def tiny_config(model_type: str, vocab_size: int, **overrides: Any) -> PreTraine
     return AutoConfig.for_model(model_type, **settings)
 
 
+def _tiny_gemma3(vocab_size: int, **overrides: Any) -> PreTrainedConfig:
+    """Gemma-3 with its eyes: the text part is that of gemma3_text."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return AutoConfig.for_model(
+        "gemma3",
+        text_config=tiny_config("gemma3_text", vocab_size, **overrides).to_dict(),
+        vision_config=sizes | {"image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        image_token_index=vocab_size - 1,
+    )
+
+
 def build_tiny_checkpoint(
     folder: str | Path, tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, seed: int = 0
 ) -> Path:
-    """Save a random causal language model and its tokenizer to `folder`, as if it came from the Hub.
+    """Save a random language model and its tokenizer to `folder`, as if it came from the Hub.
 
+    An encoder is one of masked words; a model that also takes images is saved whole.
     The weights depend on `config` and `seed` alone, and the caller's random state is left as it was.
     """
-    if len(tokenizer) > config.vocab_size:
-        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the configuration only {config.vocab_size}")
+    places = config.get_text_config().vocab_size
+    if len(tokenizer) > places:
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the configuration only {places}")
+    language_model = AutoModelForMaskedLM if type(config) in MODEL_FOR_MASKED_LM_MAPPING else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = language_model.from_config(config, dtype=torch.float32)
     folder = Path(folder)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

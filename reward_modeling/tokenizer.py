@@ -1,4 +1,7 @@
-"""A tokenizer that is fit to score with: a pad token that is not EOS, and a template that ends its answers."""
+"""A tokenizer that is fit to score with: a pad token that is not EOS, and a template that ends its answers.
+
+An encoder's tokenizer has no template: it gets the one that reward models on encoders are usually trained with.
+"""
 
 import logging
 from collections.abc import Callable
@@ -23,6 +26,8 @@ PAD_CANDIDATES = (
     "<unused0>",
 )
 NEW_PAD_TOKEN = "<pad>"
+# Of an encoder: the texts of all messages, with the marks that the tokenizer itself puts around texts.
+ENCODER_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
 
 HUB_ERRORS = (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError)
 
@@ -51,6 +56,8 @@ def load_tokenizer(
             f"{type(tokenizer).__name__}. Convert it with transformers' convert_slow_tokenizer and save it."
         )
     tokenizer.padding_side = "right"
+    if is_for_encoder(tokenizer):
+        set_up_for_encoder(tokenizer)
     set_pad_token(tokenizer)
     if tokenizer.chat_template is not None:
         begin_with_bos(tokenizer)
@@ -70,6 +77,39 @@ def not_found(model_name: str, what: str, error: Exception) -> UserError:
 def first_line(error: Exception) -> str:
     """What an error says, short enough to stand in a message of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def is_for_encoder(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether plain texts stand between CLS and SEP, as in BERT."""
+    if tokenizer.cls_token is None or tokenizer.sep_token is None:
+        return False
+    ids = tokenizer("a")["input_ids"]
+    return (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+
+
+def set_up_for_encoder(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let it write conversations: CLS, then every message ended in SEP.
+
+    Of a question and its answer these are the tokens of a pair of texts, though all in one segment.
+    """
+    name_encoder_marks(tokenizer)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = ENCODER_TEMPLATE
+        logger.warning(
+            "Chat template: the tokenizer has none; now %r stands first, then every message, ended in %r.",
+            *(tokenizer.bos_token, tokenizer.eos_token),
+        )
+
+
+def name_encoder_marks(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Call CLS and SEP also BOS and EOS, as RoBERTa and DeBERTa do.
+
+    So CLS, where an encoder's score is read, is put in front of plain texts and is never cut, and SEP ends them.
+    """
+    if tokenizer.bos_token is None:
+        tokenizer.bos_token = tokenizer.cls_token
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = tokenizer.sep_token
 
 
 def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -20,7 +20,8 @@ from reward_modeling.modeling import reward_model_class
 from reward_modeling.planning import PACKED, PADDED, Chunk
 from reward_modeling.tiny import tiny_config
 
-FAMILIES = ["gemma", "gemma2", "gemma3_text", "mistral", "llama", "qwen2", "qwen3"]
+DENSE = ["gemma", "gemma2", "gemma3_text", "mistral", "llama", "phi3", "qwen2", "qwen3"]
+FAMILIES = [*DENSE, "mixtral", "qwen2_moe", "qwen3_moe"]
 VOCAB_SIZE, PAD = 97, 0
 TOLERANCE = 1e-5
 
@@ -143,13 +144,13 @@ def test_negative_control_shifted_spans_fail(models, family):
     assert gradient_difference > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("family", ["mistral", "mixtral", "phi3", "gemma2"])
 def test_negative_control_ignored_window_or_softcap_fails(models, family, monkeypatch):
     """The windows and soft caps of these tiny models matter to the comparison."""
     eager, fast = models(family)
     reference = rewards_and_gradients(eager, PADDED, mixed_groups())
     by_span = attention.attention_by_span
-    for ignored in {"mistral": ["window"], "gemma2": ["window", "softcap"]}[family]:
+    for ignored in ["window", "softcap"] if family == "gemma2" else ["window"]:
         with monkeypatch.context() as patch:
             patch.setattr(
                 attention,
@@ -190,7 +191,8 @@ def test_packed_row_needs_the_packed_attention(models):
         min_size=1,
         max_size=4,
     ),
-    st.sampled_from(FAMILIES),
+    # of a mixture, a router that is undecided within 1e-7 between two experts would jump; one draw in some hundred
+    st.sampled_from(DENSE),
 )
 def test_random_groups(models, drawn, family):
     eager, fast = models(family)
@@ -249,7 +251,8 @@ def test_the_last_layer_computes_scored_tokens_only(models, family):
     last = fast.get_decoder().layers[-1]
     assert fast.last_layer == last.self_attn.layer_idx == len(fast.get_decoder().layers) - 1
     seen = []
-    handle = last.mlp.down_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    first = last.mlp.gate if hasattr(last.mlp, "gate") else last.mlp.down_proj  # a router, or the only expert
+    handle = first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[:-1].numel()))
     try:
         rewards, _ = rewards_and_gradients(fast, SHARED_PREFIX, mixed_groups())
     finally:

@@ -16,6 +16,7 @@ from reward_modeling.data_report import DataReport, report_rows
 from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, report_groups, tokenize_and_group
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
+from reward_modeling.tokenizer import is_for_encoder, set_up_for_encoder
 
 CORPUS = ["How do I bake rye bread?", "Begin by setting a timer.\nThen wait, and wait again.", "user assistant " * 9]
 LONG = TokenizeOptions(max_length=1000)
@@ -32,7 +33,10 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    return {style: train_tokenizer(CORPUS, 400, **options) for style, options in TOKENIZER_STYLES.items()}
+    trained = {style: train_tokenizer(CORPUS, 400, **options) for style, options in TOKENIZER_STYLES.items()}
+    for tokenizer in filter(is_for_encoder, trained.values()):  # as load_tokenizer does
+        set_up_for_encoder(tokenizer)
+    return trained
 
 
 @pytest.fixture(params=TOKENIZER_STYLES)
@@ -65,6 +69,11 @@ def alone(tokenizer, question: str, answer: str) -> list[int]:
     """The whole conversation, rendered and tokenised by the template itself."""
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return tokenizer.apply_chat_template(messages, return_dict=False)
+
+
+def written_bos(tokenizer) -> list[int]:
+    """Phi-3's tokenizer has a BOS that nothing writes."""
+    return alone(tokenizer, "How?", "wait")[:1] if alone(tokenizer, "How?", "wait")[0] == tokenizer.bos_token_id else []
 
 
 def test_a_group_has_the_tokens_of_its_whole_conversations(tokenizer):
@@ -106,7 +115,14 @@ def test_exactly_one_bos_where_the_tokenizer_writes_one(tokenizer):
     (group,) = grouped(tokenizer, row("How?", "Begin", "wait"))
     for ids in sequences(group):
         places = [place for place, token_id in enumerate(ids) if token_id == tokenizer.bos_token_id]
-        assert places == ([0] if tokenizer.bos_token else [])
+        assert places == ([0] if written_bos(tokenizer) else [])
+
+
+def test_a_bos_that_nothing_writes_is_not_written(tokenizers):
+    """Phi-3's; the styles whose tokenizer or template writes one are checked above."""
+    assert tokenizers["phi3"].bos_token is not None
+    assert written_bos(tokenizers["phi3"]) == []
+    assert all(written_bos(tokenizers[style]) for style in ("gemma", "llama3", "mistral", "bert", "deberta"))
 
 
 def test_bos_is_added_where_only_the_tokenizer_writes_it():
@@ -120,7 +136,7 @@ def test_bos_is_added_where_only_the_tokenizer_writes_it():
 
 
 def test_plain_texts_get_eos_once_and_bos_once(tokenizer):
-    eos, bos = tokenizer.eos_token_id, [tokenizer.bos_token_id] if tokenizer.bos_token else []
+    eos, bos = tokenizer.eos_token_id, written_bos(tokenizer)
     body = [tokenizer(text, add_special_tokens=False).input_ids for text in ("How to wait", "How to bake")]
     (group,) = grouped(tokenizer, {"chosen": "How to wait" + tokenizer.eos_token, "rejected": "How to bake"})
     assert sequences(group) == [bos + ids + [eos] for ids in body]
@@ -165,7 +181,7 @@ def test_truncation_cuts_every_completion_by_the_same_oldest_tokens(tokenizer):
     full = [alone(tokenizer, LONG_QUESTION, answer) for answer in answers]
     max_length = max(map(len, full)) - 10
     (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(max_length))
-    bos = 1 if tokenizer.bos_token else 0
+    bos = len(written_bos(tokenizer))
     assert sequences(group) == [ids[:bos] + ids[bos + 10 :] for ids in full]
     assert max(map(len, sequences(group))) == max_length
     assert group["truncated_pairs"] == 2
@@ -184,8 +200,9 @@ def test_overlong_drop_drops_only_the_pairs_that_are_too_long(tokenizer):
 
 @pytest.mark.parametrize("overlong", ["truncate", "drop"])
 def test_a_completion_that_is_too_long_alone_leaves_the_others_uncut(tokenizer, overlong):
-    rows = [row("How?", "wait " * 60, "wait"), row("How?", "wait", "bake")]
-    (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(40, overlong=overlong))
+    rows = [row("How?", "wait " * 150, "wait"), row("How?", "wait", "bake")]
+    room = len(alone(tokenizer, "How?", "wait")) + 20
+    (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(room, overlong=overlong))
     assert group["dropped_reason"] == ["completion_too_long"]
     assert sequences(group) == [alone(tokenizer, "How?", answer) for answer in ("wait", "bake")]
 
@@ -194,7 +211,7 @@ def test_the_shortest_length_that_can_hold_the_answer(tokenizer):
     """All the shared tokens may go but BOS; one token less and the pair is dropped."""
     rows = [row(LONG_QUESTION, "Begin by setting a timer.", "wait")]
     (whole,) = grouped(tokenizer, *rows)
-    bos = 1 if tokenizer.bos_token else 0
+    bos = len(written_bos(tokenizer))
     shortest = max(whole["completion_lengths"]) + bos
     (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(shortest))
     assert group["prefix_ids"] == whole["prefix_ids"][:bos]

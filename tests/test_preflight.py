@@ -8,9 +8,9 @@ from reward_modeling.data import STANDARD_FEATURES, standardise_row
 from reward_modeling.errors import UserError
 from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
 from reward_modeling.loader import PreferenceGroups
-from reward_modeling.preflight import run_preflight
+from reward_modeling.preflight import run_preflight, show_pair
 from reward_modeling.tiny import TOKENIZER_STYLES, learnable_preferences, tiny_config, train_tokenizer
-from reward_modeling.tokenizer import answer_ending, end_answers, set_pad_token
+from reward_modeling.tokenizer import answer_ending, end_answers, is_for_encoder, set_pad_token, set_up_for_encoder
 
 CORPUS = [row["chosen"][-1]["content"] + "\n\n" for row in learnable_preferences(50, seed=0)]
 
@@ -81,6 +81,8 @@ def good(gemma) -> tuple[list[int], list[list[int]]]:
 @pytest.mark.parametrize("style", TOKENIZER_STYLES)
 def test_conversations_of_every_style_pass(style):
     tokenizer = styled(style)
+    if is_for_encoder(tokenizer):
+        set_up_for_encoder(tokenizer)
     result = run_preflight(
         tokenised(tokenizer, learnable_preferences(20, seed=1)),
         tokenizer,
@@ -90,6 +92,13 @@ def test_conversations_of_every_style_pass(style):
     )
     assert result.problems == []
     result.raise_for_problems()
+
+
+def test_where_a_reward_is_read():
+    for style, expected in {"mistral": "read at token", "bert": "off the whole text, pooled at its '[CLS]'"}.items():
+        tokenizer = styled(style, chat_template=None)
+        groups = tokenised(tokenizer, [{"chosen": "a calm hand", "rejected": "a blue chair"}])
+        assert show_pair(groups.groups[0], tokenizer).count(expected) == 2
 
 
 @pytest.mark.parametrize("style", TOKENIZER_STYLES)

@@ -32,8 +32,12 @@ STYLE_OF_MODEL = {
     "gemma3_text": "gemma",
     "llama": "llama3",
     "mistral": "mistral",
-    "qwen2": "chatml",
+    "mixtral": "mistral",
+    "phi3": "phi3",
+    "qwen2": "qwen25",
+    "qwen2_moe": "chatml",
     "qwen3": "chatml",
+    "qwen3_moe": "chatml",
 }
 RENDERED = {
     "gemma": "<bos><start_of_turn>user\nHow do I bake?<end_of_turn>\n"
@@ -42,6 +46,9 @@ RENDERED = {
     "llama3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHow do I bake?<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\nBegin and wait.<|eot_id|>",
     "mistral": "<s>[INST] How do I bake? [/INST] Begin and wait.</s>",
+    "qwen25": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\nHow do I bake?<|im_end|>\n<|im_start|>assistant\nBegin and wait.<|im_end|>\n",
+    "phi3": "<|user|>\nHow do I bake?<|end|>\n<|assistant|>\nBegin and wait.<|end|>\n<|endoftext|>",
 }
 
 
@@ -53,7 +60,7 @@ def rendered_ids(tokenizer, messages=TURNS):
     return tokenizer.apply_chat_template(messages, return_dict=False)
 
 
-@pytest.mark.parametrize("style", TOKENIZER_STYLES)
+@pytest.mark.parametrize("style", RENDERED)
 def test_style_renders_and_tokenizes_as_declared(style):
     tokenizer = styled(style)
     settings = TOKENIZER_STYLES[style]
@@ -84,9 +91,28 @@ def test_bos_by_template_only():
 
 
 def test_which_templates_end_in_eos():
-    last = {style: rendered_ids(styled(style))[-1] for style in TOKENIZER_STYLES}
-    ends = {style for style in TOKENIZER_STYLES if last[style] == styled(style).eos_token_id}
-    assert ends == {"llama3", "mistral"}
+    last = {style: rendered_ids(styled(style))[-1] for style in RENDERED}
+    ends = {style for style in RENDERED if last[style] == styled(style).eos_token_id}
+    assert ends == {"llama3", "mistral", "phi3"}
+
+
+def test_a_system_message_takes_the_place_of_the_one_that_a_template_adds():
+    system = {"role": "system", "content": "Be kind."}
+    rendered = styled("qwen25").apply_chat_template([system, *TURNS], tokenize=False)
+    assert rendered == "<|im_start|>system\nBe kind.<|im_end|>\n" + RENDERED["chatml"]
+
+
+@pytest.mark.parametrize("style", ["bert", "deberta"])
+def test_an_encoders_marks_stand_around_one_text_and_two(style):
+    tokenizer = styled(style)
+    assert tokenizer.chat_template is None
+    assert tokenizer.convert_ids_to_tokens(tokenizer("Begin and WAIT").input_ids) == (
+        ["[CLS]", "begin", "and", "wait", "[SEP]"]
+    )
+    pair = tokenizer.convert_ids_to_tokens(tokenizer("begin", "wait").input_ids)
+    assert pair == ["[CLS]", "begin", "[SEP]", "wait", "[SEP]"]
+    named = (tokenizer.bos_token, tokenizer.eos_token)
+    assert named == ((None, None) if style == "bert" else ("[CLS]", "[SEP]"))
 
 
 def test_pad_may_be_eos():
@@ -100,8 +126,9 @@ def test_byte_level_knows_every_character_and_metaspace_does_not():
     assert mistral.unk_token_id in mistral("жук").input_ids
 
 
-def test_training_a_tokenizer_is_deterministic():
-    assert styled("gemma").backend_tokenizer.to_str() == styled("gemma").backend_tokenizer.to_str()
+@pytest.mark.parametrize("style", ["gemma", "mistral", "bert"])
+def test_training_a_tokenizer_is_deterministic(style):
+    assert styled(style).backend_tokenizer.to_str() == styled(style).backend_tokenizer.to_str()
 
 
 def test_bos_by_post_processor_needs_bos():
@@ -123,6 +150,24 @@ def test_gemma_template_refuses_other_roles(messages):
     assert tokenizer.chat_template == GEMMA_TEMPLATE
     with pytest.raises(TemplateError, match=r"role|alternate"):
         tokenizer.apply_chat_template(messages, tokenize=False)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2"])
+def test_an_encoders_checkpoint_is_one_of_masked_words(tmp_path, model_type):
+    tokenizer = styled("bert")
+    build_tiny_checkpoint(tmp_path, tokenizer, tiny_config(model_type, len(tokenizer), **token_ids(tokenizer)))
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"][0].endswith("ForMaskedLM")
+    model, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=1, output_loading_info=True)
+    assert {name for name in info["missing_keys"] if "pooler" not in name} == {"classifier.weight", "classifier.bias"}
+    assert torch.isfinite(model.eval()(**tokenizer("How do I bake?", return_tensors="pt")).logits).all()
+
+
+def test_gemma3_is_saved_with_its_eyes(tmp_path):
+    tokenizer = styled("gemma")
+    config = tiny_config("gemma3", len(tokenizer), **token_ids(tokenizer))
+    build_tiny_checkpoint(tmp_path, tokenizer, config)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["Gemma3ForConditionalGeneration"]
+    assert config.text_config.layer_types == ["sliding_attention", "full_attention"]
 
 
 @pytest.mark.parametrize(("model_type", "style"), STYLE_OF_MODEL.items())

@@ -6,7 +6,14 @@ import pytest
 
 from reward_modeling.errors import UserError
 from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
-from reward_modeling.tokenizer import PAD_CANDIDATES, answer_ending, end_answers, load_tokenizer, set_pad_token
+from reward_modeling.tokenizer import (
+    PAD_CANDIDATES,
+    answer_ending,
+    end_answers,
+    is_for_encoder,
+    load_tokenizer,
+    set_pad_token,
+)
 
 CORPUS = ["How do I bake rye bread?\n\nBegin.\n\nAnd wait.\n\n", "user assistant question answer\n\n"]
 BARE_TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}"
@@ -103,6 +110,7 @@ def test_a_new_pad_token_is_saved_with_the_tokenizer(tmp_path):
         ("chatml", ["<|im_end|>", "Ċ"]),
         ("llama3", ["<|eot_id|>"]),
         ("mistral", ["</s>"]),
+        ("phi3", ["<|end|>", "\n", "<|endoftext|>"]),
     ],
 )
 def test_what_each_template_writes_after_an_answer(style, ending):
@@ -144,6 +152,32 @@ def test_a_template_that_refuses_everything():
     tokenizer = styled(chat_template="{{ raise_exception('no, thank you') }}")
     with pytest.raises(UserError, match="refuses: no, thank you"):
         answer_ending(tokenizer)
+
+
+# --- encoders -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["bert", "deberta"])
+def test_an_encoder_gets_a_template_of_its_own_marks(style, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        tokenizer = load_tokenizer(saved(styled(style), tmp_path))
+    assert tokenizer.apply_chat_template(TURNS, tokenize=False) == "[CLS]How?[SEP]Begin.[SEP]"
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("[CLS]", "[SEP]", "[PAD]")
+    assert answer_ending(tokenizer) == [tokenizer.sep_token_id]
+    assert "now '[CLS]' stands first, then every message, ended in '[SEP]'" in caplog.text
+    again = load_tokenizer(saved(tokenizer, tmp_path))
+    assert again.apply_chat_template(TURNS)["input_ids"] == tokenizer.apply_chat_template(TURNS)["input_ids"]
+    assert again("How?").input_ids == tokenizer("How?").input_ids == styled(style)("How?").input_ids
+
+
+def test_an_encoder_keeps_a_template_that_it_has(tmp_path):
+    template = "{{ cls_token }}{% for m in messages %}{{ m.role + ' ' + m.content }}{% endfor %}{{ sep_token }}"
+    assert load_tokenizer(saved(styled("bert", chat_template=template), tmp_path)).chat_template == template
+
+
+@pytest.mark.parametrize("style", ["gemma", "chatml", "llama3", "mistral", "phi3"])
+def test_no_other_tokenizer_is_taken_for_an_encoders(style):
+    assert not is_for_encoder(styled(style, chat_template=None))
 
 
 # --- loading ------------------------------------------------------------------------------------------------
