@@ -117,15 +117,24 @@ def memory_by_engine(settings: RunSettings, inputs: dict, gpus: int) -> tuple[Mo
 def operations(config: PreTrainedConfig, sizes: ModelSizes, epoch: EpochTokens, checkpointing: bool) -> float:
     """Of one epoch: 6 for each token and weight, 8 with checkpointing, and those of attention.
 
-    Forward pass and recomputation take 2 each, the backward pass 2 for the inputs' gradients and 2 for those of the
-    weights that are trained. In attention the forward pass takes 4 for a query, a key and a number of their width.
+    That the last layer computes the scored tokens alone is not taken off.
     """
-    text_config = config.get_text_config()
     again = 1 if checkpointing else 0
-    products = 2 * (2 + sizes.trained / sizes.weights + again) * sizes.multiplied * epoch.computed
+    products = operations_of_products(sizes, epoch.computed, again)
+    return products + operations_of_attention(config, epoch.attended, again)
+
+
+def operations_of_products(sizes: ModelSizes, tokens: int, again: int) -> float:
+    """2 for the forward pass, 2 `again` for a recomputation; backward 2 for inputs and 2 for trained weights."""
+    return 2 * (2 + sizes.trained / sizes.weights + again) * sizes.multiplied * tokens
+
+
+def operations_of_attention(config: PreTrainedConfig, attended: int, again: int) -> float:
+    """4 for a query, a key and a number of their width in the forward pass, `again` in a recomputation, 8 backward."""
+    text_config = config.get_text_config()
     heads = text_config.num_attention_heads
     width = heads * (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads)
-    return products + 4 * (3 + again) * text_config.num_hidden_layers * width * epoch.attended
+    return 4 * (3 + again) * text_config.num_hidden_layers * width * attended
 
 
 def _data_lines(epoch: EpochTokens, steps: int) -> list[str]:
@@ -181,8 +190,9 @@ def _time_lines(total: float, settings: RunSettings, gpus: int, card: Gpu) -> li
     if not settings.mixed and settings.dtype == torch.float32:
         return ["Hours: not stated for float32, since the GPUs' speeds are those of bfloat16"]
     hours = total / (gpus * card.teraflops * 1e12 * UTILISATION) / 3600
+    shown = f"{hours:,.1f}" if hours >= 1 else f"{hours:.2g}"
     return [
-        f"Hours: {hours:,.1f}, from {total:.2e} operations and an assumed utilisation of {UTILISATION:.0%} of "
-        f"{gpus} x {card.teraflops:g} TFLOP/s",
+        f"Hours: {shown}, from {total:.2e} operations and an assumed utilisation of {UTILISATION:.0%} of {gpus} x "
+        f"{card.teraflops:g} TFLOP/s",
         "  (dense bf16 peak). Without evaluation, saving and loading; not for offload, which waits for the host",
     ]
