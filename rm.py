@@ -19,6 +19,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
 from transformers import ProgressCallback, TrainingArguments, set_seed
+from transformers.integrations import unset_hf_deepspeed_config
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
@@ -669,6 +670,9 @@ def adapted(args: ScriptArguments, model):
 
 def estimate(args: ScriptArguments, given: dict, config, tokenizer, batching: str, groups: PreferenceGroups) -> str:
     """What the run would take on the GPUs that were named, as a table."""
+    unset_hf_deepspeed_config()  # ZeRO-3 would cut the weights, of which there are none
+    # unset, bf16 is on where the GPU has it, as all have that can be named
+    mixed = "fp16" if args.fp16 else "bf16" if given.get("bf16", True) else None
     settings = RunSettings(
         build=lambda: build_model(
             config,
@@ -681,7 +685,7 @@ def estimate(args: ScriptArguments, given: dict, config, tokenizer, batching: st
             adapt=partial(adapted, args) if args.use_peft else None,
         ),
         dtype=getattr(torch, args.model_dtype),
-        mixed=args.fp16 or given.get("bf16", True),  # unset, it is on where the GPU has it, as those named here do
+        mixed=mixed,
         four_bit=args.load_in_4bit,
         gradient_checkpointing=args.gradient_checkpointing,
         optim=OptimizerNames(args.optim).value,

@@ -40,7 +40,7 @@ class RunSettings:
 
     build: Callable[[], torch.nn.Module]
     dtype: torch.dtype  # of the weights as they are loaded
-    mixed: bool  # computes in bfloat16 or float16, whatever the weights are
+    mixed: str | None  # bf16 or fp16 where it computes in that type, whatever the weights are
     four_bit: bool
     gradient_checkpointing: bool
     optim: str
@@ -151,7 +151,7 @@ def _data_lines(epoch: EpochTokens, steps: int) -> list[str]:
 
 def _memory_lines(memories: list[EngineMemory], settings: RunSettings, card: Gpu) -> list[str]:
     limit = (1 - LEFT_FREE) * card.gigabytes
-    numbers = "bf16" if settings.mixed else str(settings.dtype).removeprefix("torch.")
+    numbers = settings.mixed or str(settings.dtype).removeprefix("torch.")
     checkpointing = "gradient checkpointing" if settings.gradient_checkpointing else "no gradient checkpointing"
     head = "".join(f"{name:>12}" for name in (*COLUMNS, "total"))
     return [

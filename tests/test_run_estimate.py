@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState, GradientState
 from runs import as_argv, train, write_rows
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
+from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled, unset_hf_deepspeed_config
 
 import rm
 from reward_modeling.adapters import add_adapter
@@ -293,6 +294,17 @@ def test_a_gpu_is_named_for_an_estimate_and_for_nothing_else(flags, tmp_path):
 
     assert "--gpu: expected one of" in message("--estimate") and "found none" in message("--estimate")
     assert "--gpus, --gpu: expected --estimate beside it" in message("--gpus", "2", "--gpu", "a40-48g")
+
+
+def test_beside_the_flags_of_an_engine(estimate):
+    """A run's whole command, with --estimate added: where ZeRO-3 is on, transformers cuts each model that is built."""
+    expected = estimate()
+    zero3 = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    try:
+        assert zero3.is_zero3() and is_deepspeed_zero3_enabled()
+        assert estimate() == expected
+    finally:
+        unset_hf_deepspeed_config()
 
 
 def test_data_that_cannot_be_had(estimate):
