@@ -12,14 +12,17 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
 from transformers import ProgressCallback, TrainingArguments, set_seed
+from transformers.integrations import unset_hf_deepspeed_config
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.training_args import OptimizerNames
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.adapters import ALL_LINEAR, add_adapter, four_bit_options, four_bit_problem
@@ -34,6 +37,7 @@ from reward_modeling.checkpoints import (
 )
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.errors import UserError, run_script
+from reward_modeling.gpus import GPUS
 from reward_modeling.grouping import TokenizeOptions
 from reward_modeling.interruption import EXIT_STATUS
 from reward_modeling.launching import engine_name, launch_problems, launched_with, variables_of_a_single_process
@@ -61,17 +65,19 @@ from reward_modeling.output_folder import (
     only_run_in,
     remove_earlier_run,
 )
-from reward_modeling.planning import PACKED, PADDED
+from reward_modeling.planning import PACKED, PADDED, plan_epoch
 from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports, write_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.resuming import check_same_run, run_record
 from reward_modeling.routing import why_no_balance_loss
+from reward_modeling.run_estimate import RunSettings, estimate_problems, estimate_run
 from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
 from reward_modeling.text_part import text_part
 from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import prepare_wandb
 from reward_modeling.verification import choose_rows, token_rows, verify_saved_model
+from reward_modeling.weightless import build_model
 
 logger = logging.getLogger("rm")
 
@@ -140,6 +146,12 @@ class ScriptArguments(TrainingArguments):
     preflight_only: bool = field(
         default=False, metadata={"help": "Check data and tokenizer, show what the model will see, and stop."}
     )
+    estimate: bool = field(
+        default=False,
+        metadata={"help": "Show tokens, steps, memory by engine and hours on --gpus GPUs of the kind --gpu, and stop."},
+    )
+    gpus: int | None = field(default=None, metadata={"help": "For --estimate: how many GPUs. Unset: one."})
+    gpu: str | None = field(default=None, metadata={"help": f"For --estimate: {', '.join(GPUS)}."})
 
     # Adapters
     use_peft: bool = field(
@@ -285,9 +297,15 @@ class ScriptArguments(TrainingArguments):
             import deepspeed
 
             deepspeed.init_distributed(auto_mpi_discovery=False)  # else weights are cut for a single process
-        self.pairs_per_step = self.pairs_per_step or pairs_per_device * self.world_size
+        devices = self.gpus or 1 if self.estimate else self.world_size
+        self.pairs_per_step = self.pairs_per_step or pairs_per_device * devices
         self.max_tokens = self.max_tokens_per_micro_batch or 4 * self.max_length
         self.target_tokens = self.max_tokens if self.device.type != "cpu" else min(self.max_tokens, CPU_TARGET_TOKENS)
+
+    @property
+    def looks_only(self) -> bool:
+        """Whether the run stops before it trains, and writes nothing."""
+        return self.preflight_only or self.estimate
 
     def _own_problems(self) -> list[str]:
         """Everything that is wrong with the values, before anything is loaded."""
@@ -302,7 +320,8 @@ class ScriptArguments(TrainingArguments):
             if getattr(self, name) not in allowed:
                 problems.append(f"--{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)!r}")
         at_least_one = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        for name in (*at_least_one, "pairs_per_step", "max_length", "num_proc", "save_every_steps", "eval_every_steps"):
+        at_least_one += ("pairs_per_step", "max_length", "num_proc", "save_every_steps", "eval_every_steps", "gpus")
+        for name in at_least_one:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "center_rewards_coefficient", "router_aux_loss_coef"):
@@ -348,6 +367,7 @@ class ScriptArguments(TrainingArguments):
         return (
             problems
             + self._adapter_problems()
+            + estimate_problems(self.estimate, self.gpus, self.gpu, self.optim)
             + launch_problems(
                 deepspeed=self.deepspeed,
                 fsdp=self.fsdp,
@@ -371,7 +391,7 @@ class ScriptArguments(TrainingArguments):
         if not 0 <= self.lora_dropout < 1:
             problems.append(f"--lora_dropout: expected 0 or more and below 1, found {self.lora_dropout}")
         if self.load_in_4bit:
-            if reason := four_bit_problem():
+            if not self.estimate and (reason := four_bit_problem()):
                 problems.append(f"--load_in_4bit: {reason}")
             if self.merge_adapter:
                 problems.append(
@@ -569,7 +589,7 @@ class RewardTrainer(SafeTrainer):
 
 def prepare_output_folder(args: ScriptArguments) -> str | None:
     """Refuse to write over another run. Returns the checkpoint to resume from, if any."""
-    if args.preflight_only:
+    if args.looks_only:
         return None
     output = Path(args.output_path)
     resume = (args.resume_from_checkpoint or "false").lower()
@@ -621,7 +641,7 @@ def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) 
     )
     if args.process_index == 0:
         show_reports(pairs.reports)
-        if checkpoint is None and not args.preflight_only:
+        if checkpoint is None and not args.looks_only:
             write_reports(pairs.reports, Path(args.output_path) / DATA_REPORT)
     if not len(pairs.train):
         raise UserError(f"--train_set_path {args.train_set_path}: no pair is left to train on; see the table above")
@@ -639,8 +659,11 @@ def load_model(args: ScriptArguments, config, tokenizer, batching: str, hub_opti
         **hub_options,
         **(four_bit_options(args.device) if args.load_in_4bit else {}),
     )
-    if not args.use_peft:
-        return model
+    return adapted(args, model) if args.use_peft else model
+
+
+def adapted(args: ScriptArguments, model):
+    """The model with the adapter that the flags ask for."""
     set_seed(args.seed)  # the same adapter to start from on every engine, whatever it drew while it loaded
     return add_adapter(
         model,
@@ -653,6 +676,42 @@ def load_model(args: ScriptArguments, config, tokenizer, batching: str, hub_opti
         # FSDP wants one type of all the weights that it cuts together
         float32=not (args.fsdp or launched_with(os.environ, "FSDP")),
     )
+
+
+def estimate(args: ScriptArguments, given: dict, config, tokenizer, batching: str, groups: PreferenceGroups) -> str:
+    """What the run would take on the GPUs that were named, as a table."""
+    unset_hf_deepspeed_config()  # ZeRO-3 would cut the weights, of which there are none
+    # unset, bf16 is on where the GPU has it, as all have that can be named
+    mixed = "fp16" if args.fp16 else "bf16" if given.get("bf16", True) else None
+    settings = RunSettings(
+        build=lambda: build_model(
+            config,
+            num_tokens=len(tokenizer),
+            batching=batching,
+            dtype=getattr(torch, args.model_dtype),
+            gradient_checkpointing=args.gradient_checkpointing,
+            attn_implementation=args.attn_implementation,
+            trust_remote_code=args.trust_remote_code,
+            adapt=partial(adapted, args) if args.use_peft else None,
+        ),
+        dtype=getattr(torch, args.model_dtype),
+        mixed=mixed,
+        four_bit=args.load_in_4bit,
+        gradient_checkpointing=args.gradient_checkpointing,
+        optim=OptimizerNames(args.optim).value,
+        epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+    )
+    plan = plan_epoch(
+        groups.sizes,
+        pairs_per_step=args.pairs_per_step,
+        max_tokens=args.max_tokens,
+        batching=batching,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        epoch=0,
+    )
+    collator = MicroBatchCollator(batching, tokenizer.pad_token_id)
+    return estimate_run(groups, plan, collator, config, settings, gpus=args.gpus or 1, gpu=args.gpu)
 
 
 def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
@@ -739,7 +798,7 @@ def set_up_logging(args: ScriptArguments) -> None:
 def main() -> None:
     args, given = parse_script_arguments(ScriptArguments)
     set_up_logging(args)
-    if args.preflight_only:
+    if args.looks_only:
         run(args, given)
         return
     check_output_folder(args.output_path)
@@ -774,11 +833,13 @@ def run(args: ScriptArguments, given: dict) -> None:
     if args.process_index == 0:
         print(preflight.table, flush=True)
     preflight.raise_for_problems()
-    if args.preflight_only:
+    register_shared_prefix_attention()
+    if args.estimate and args.process_index == 0:
+        print(estimate(args, given, config, tokenizer, batching, pairs.train))
+    if args.looks_only:
         return
 
     # Model
-    register_shared_prefix_attention()
     if "wandb" in args.report_to:
         prepare_wandb(args.output_path)
     if pairs.evaluation is None:

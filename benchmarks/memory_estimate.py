@@ -1,157 +1,101 @@
-"""Memory per GPU of rm.py by engine, for models of 2B, 7B and 27B parameters. Estimates by formula, not measurements.
+"""The README's table: memory per GPU of rm.py by engine, for models of 2B, 7B and 27B parameters.
 
-Setting: bf16 computation, gradient checkpointing, AdamW, forward passes of 4 x 4096 = 16,384 tokens. GB are 10^9 bytes.
-P are the parameters of the model, N the GPUs. A reward model has no vocabulary logits, so none are counted.
-
-Bytes per parameter that stay through a step ("states"):
-
-    single    16 P     float32 weights 4, float32 gradients 4, AdamW's two moments 8
-    DDP       20 P     the same, and the buckets in which gradients are reduced: a second copy of them, 4
-    ZeRO-2     2 P + 16 P/N   bf16 weights 2 on every GPU; spread: float32 gradients 4, weights and moments 12
-    ZeRO-3    18 P/N   the same, with the bf16 weights spread too
-    FSDP2     16 P/N   float32 weights 4, float32 gradients 4, moments 8, all spread; gradients reduced in every pass
-    offload    0 P     ZeRO-3's are in host memory, with a second copy of the gradients there: 22 P over all processes
-
-Buffers that come and go ("buffers"), at their largest in the backward pass, E being the embedding, L one layer:
-
-    single, DDP   2 L: the bf16 copy that autocast makes of the weights of the layer that is recomputed
-    ZeRO-2        1.2 GB: two reduction buckets and one gathering bucket of 2e8 bf16 numbers (deepspeed_2.json)
-    ZeRO-3        2 max(E, 2 L, 1e9) at most, and not more than 2 P: gathered bf16 weights (1e9: DeepSpeed's
-                  stage3_max_live_parameters); the gradients of two layers, 4 L
-    FSDP2         2 max(E, 2 L): gathered bf16 weights of two layers or of the embedding; the gradients of one layer,
-                  2 L, and their float32 copy that is reduced, 4 L
-
-Activations: with checkpointing each layer keeps its input, hidden x 4 bytes a token in single and DDP (autocast leaves
-the sum over the layers in float32), x 2 elsewhere; and the one layer that is recomputed has in bytes a token:
-
-    10 hidden per norm (float32 input and normalised value, bf16 result) + 4 hidden (outputs of attention and of MLP)
-    + 2 (3 query + 3 key-value width) (before and after rotation, values, output; no tokens x tokens matrix)
-    + 14 intermediate (gate, up, activated gate, product, and the gradients of three of them)
-
-Two other moments can be the peak, and the largest counts: the end of the forward pass of single and DDP, where autocast
-holds bf16 copies of all weights but the embedding's, 2 (P - E), and the optimizer step of ZeRO-2, which holds a second
-copy of the gradients, 4 P/N, and no activations.
-
-Not counted: the CUDA context and libraries (1 to 2 GB) and fragmentation. Leave a tenth of the GPU free.
+Estimates, not measurements, by the formulas of reward_modeling/memory_estimate.py: bf16, gradient checkpointing, AdamW,
+forward passes of 4 conversations of 4,096 tokens without a shared prompt. GB are 10^9 bytes.
 
     python benchmarks/memory_estimate.py
+
+For a run of your own: python rm.py ... --estimate --gpus 4 --gpu a100-80g
 """
 
 import argparse
-from dataclasses import dataclass
+import sys
+from functools import partial
+from pathlib import Path
 
-TOKENS = 4 * 4096
-BUCKET = 200_000_000  # numbers, deepspeed_2.json
-LIVE_PARAMETERS = 1_000_000_000  # DeepSpeed's default
-ENGINES = ("single GPU", "DDP", "ZeRO-2", "ZeRO-3", "FSDP2", "ZeRO-3 + offload")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
+from transformers import AutoConfig, PreTrainedConfig
 
-@dataclass(frozen=True)
-class Shape:
-    """What decides the size of a decoder, under the names of config.json."""
-
-    name: str
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    norms_per_layer: int
-
-    @property
-    def query_width(self) -> int:
-        return self.num_attention_heads * self.head_dim
-
-    @property
-    def key_value_width(self) -> int:
-        return self.num_key_value_heads * self.head_dim
-
-    @property
-    def embedding(self) -> int:
-        return self.vocab_size * self.hidden_size
-
-    @property
-    def layer(self) -> int:
-        attention = 2 * self.hidden_size * (self.query_width + self.key_value_width)
-        return attention + 3 * self.hidden_size * self.intermediate_size + self.norms_per_layer * self.hidden_size
-
-    @property
-    def parameters(self) -> int:
-        """Embedding, layers, last norm and score head (no head over the vocabulary)."""
-        return self.embedding + self.num_hidden_layers * self.layer + 2 * self.hidden_size
-
-
-# The config.json of google/gemma-2b, mistralai/Mistral-7B-v0.1 and google/gemma-2-27b on the Hugging Face Hub.
-SHAPES = (
-    Shape("Gemma-2B", 2048, 18, 8, 1, 256, 16384, 256000, 2),
-    Shape("Mistral-7B", 4096, 32, 32, 8, 128, 14336, 32000, 2),
-    Shape("Gemma-2-27B", 4608, 46, 32, 16, 128, 36864, 256000, 4),
+from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.layout import PackedLayout, Span
+from reward_modeling.memory_estimate import (
+    DDP,
+    FSDP2,
+    OFFLOAD,
+    SINGLE,
+    ZERO2,
+    ZERO3,
+    EngineMemory,
+    Precision,
+    engine_memory,
+    holds_copies,
 )
+from reward_modeling.weightless import WeightlessModel, build_model
+
+GB = 1e9
+TOKENS, CONVERSATIONS = 4 * 4096, 4
+MOMENTS = 2  # AdamW's
+ENGINES = (SINGLE, DDP, ZERO2, ZERO3, FSDP2, OFFLOAD)
+# The config.json of google/gemma-2b, mistralai/Mistral-7B-v0.1 and google/gemma-2-27b on the Hugging Face Hub.
+SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
+MODELS = {
+    "Gemma-2B": ("gemma", 256000, 16384, (2048, 18, 8, 1, 256)),
+    "Mistral-7B": ("mistral", 32000, 14336, (4096, 32, 32, 8, 128)),
+    "Gemma-2-27B": ("gemma2", 256000, 36864, (4608, 46, 32, 16, 128)),
+}
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes on one GPU at the peak, and in host memory over all processes."""
-
-    states: float
-    buffers: float
-    activations: float
-    host: float = 0
-
-    @property
-    def total(self) -> float:
-        return self.states + self.buffers + self.activations
+def config_of(name: str) -> PreTrainedConfig:
+    model_type, vocab_size, intermediate_size, shape = MODELS[name]
+    sizes = {"vocab_size": vocab_size, "intermediate_size": intermediate_size, **dict(zip(SHAPE, shape, strict=True))}
+    return AutoConfig.for_model(model_type, num_labels=1, pad_token_id=0, **sizes)
 
 
-def kept_inputs(shape: Shape, tokens: int, bytes_per_number: int) -> int:
-    """Bytes of the layers' inputs, which checkpointing keeps for the backward pass."""
-    return shape.num_hidden_layers * tokens * shape.hidden_size * bytes_per_number
+def packed_inputs(tokens: int) -> dict:
+    """Of the model's forward: conversations of equal length that share nothing, in one row."""
+    length = tokens // CONVERSATIONS
+    starts = [length * number for number in range(CONVERSATIONS)]
+    spans = tuple(Span(start, start + length, 0, 0) for start in starts)
+    return {
+        "input_ids": torch.zeros((1, length * CONVERSATIONS), dtype=torch.long),
+        "position_ids": torch.arange(length).repeat(CONVERSATIONS)[None],
+        "packed_layout": PackedLayout(spans, tuple(range(CONVERSATIONS))),
+        "end_positions": torch.tensor([span.end - 1 for span in spans]),
+    }
 
 
-def recomputed_layer(shape: Shape, tokens: int) -> int:
-    """Bytes of one layer's activations and their widest gradients."""
-    hidden = (10 * shape.norms_per_layer + 4) * shape.hidden_size
-    attention = 6 * (shape.query_width + shape.key_value_width)
-    return tokens * (hidden + attention + 14 * shape.intermediate_size)
+def memories(name: str, gpus: int, tokens: int) -> tuple[int, list[EngineMemory]]:
+    """How many weights the model has, and the memory by engine."""
+    options = {"num_tokens": 0, "batching": SHARED_PREFIX, "dtype": torch.float32, "gradient_checkpointing": True}
+    model = WeightlessModel(partial(build_model, config_of(name), **options))
+    inputs = packed_inputs(tokens)
+    whole = model.pass_bytes(inputs, autocast=torch.bfloat16)
+    cut = model.pass_bytes(inputs, dtype=torch.bfloat16)
+    passes = [whole if holds_copies(engine) else cut for engine in ENGINES]
+    options = {"gpus": gpus, "moments": MOMENTS}
+    return model.sizes.weights, [
+        engine_memory(engine, model.sizes, Precision(4, 2), pass_bytes=taken, **options)
+        for engine, taken in zip(ENGINES, passes, strict=True)
+    ]
 
 
-def estimate(shape: Shape, engine: str, gpus: int, tokens: int) -> Estimate:
-    """The larger one of the moments that the docstring of this file names."""
-    size, embedding, layer = shape.parameters, shape.embedding, shape.layer
-    if engine in ("single GPU", "DDP"):
-        states, inputs = (16 if engine == "single GPU" else 20) * size, kept_inputs(shape, tokens, 4)
-        forward = Estimate(states, 2 * (size - embedding), inputs)
-        backward = Estimate(states, 2 * layer, inputs + recomputed_layer(shape, tokens))
-        return max(forward, backward, key=lambda moment: moment.total)
-    activations = kept_inputs(shape, tokens, 2) + recomputed_layer(shape, tokens)
-    if engine == "FSDP2":
-        return Estimate(16 * size / gpus, 2 * max(embedding, 2 * layer) + 6 * layer, activations)
-    if engine == "ZeRO-2":
-        states = 2 * size + 16 * size / gpus
-        step, backward = Estimate(states, 4 * size / gpus, 0), Estimate(states, 3 * 2 * BUCKET, activations)
-        return max(step, backward, key=lambda moment: moment.total)
-    buffers = 2 * min(size, max(embedding, 2 * layer, LIVE_PARAMETERS)) + 4 * layer
-    if engine == "ZeRO-3":
-        return Estimate(18 * size / gpus, buffers, activations)
-    return Estimate(0, buffers, activations, host=22 * size)
-
-
-def cell(found: Estimate) -> str:
-    parts = " + ".join(f"{part / 1e9:.0f}" for part in (found.states, found.buffers, found.activations))
-    host = f"; host {found.host / 1e9:.0f}" if found.host else ""
-    return f"{found.total / 1e9:.0f} ({parts}{host})"
+def cell(memory: EngineMemory) -> str:
+    parts = (memory.states, memory.buffers, memory.activations)
+    shown = " + ".join(f"{part / GB:.0f}" for part in parts)
+    host = f"; host {memory.host / GB:.0f}" if memory.host else ""
+    return f"{memory.total / GB:.0f} ({shown}{host})"
 
 
 def table(gpus: int, tokens: int) -> str:
     """Markdown: engines down, models across."""
-    names = [f"{shape.name}, {shape.parameters / 1e9:.1f}B" for shape in SHAPES]
+    columns = [(name, *memories(name, gpus, tokens)) for name in MODELS]
+    names = [f"{name}, {weights / 1e9:.1f}B" for name, weights, _ in columns]
     lines = [f"| GB per GPU | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    for engine in ENGINES:
-        label = engine if engine in ("single GPU", "DDP") else f"{engine}, {gpus} GPUs"
-        cells = [cell(estimate(shape, engine, gpus, tokens)) for shape in SHAPES]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+    for number, engine in enumerate(ENGINES):
+        label = engine if engine in (SINGLE, DDP) else f"{engine}, {gpus} GPUs"
+        lines.append(f"| {label} | {' | '.join(cell(found[number]) for _, _, found in columns)} |")
     return "\n".join(lines)
 
 
@@ -161,7 +105,8 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=8, help="GPUs that the states are spread over")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="tokens of one forward pass")
     arguments = parser.parse_args()
-    print(f"Estimates by formula, not measurements: bf16, gradient checkpointing, {arguments.tokens:,} tokens a pass.")
+    register_shared_prefix_attention()
+    print(f"Estimates, not measurements: bf16, gradient checkpointing, {arguments.tokens:,} tokens a pass.")
     print("In brackets: weights, gradients and optimizer + buffers + activations; host memory over all processes.\n")
     print(table(arguments.gpus, arguments.tokens))
 

@@ -212,10 +212,12 @@ def shared_prefix_attention(
     scored_only = packed_layout.last_layer is not None and module.layer_idx == packed_layout.last_layer
     options = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
     has_kernel = softcap is None or HAS_FLASH_ATTN  # torch's own kernel has no soft cap: span by span is as exact
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and has_kernel:
+    on_gpu = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and has_kernel
+    if on_gpu or packed_layout.kernel is not None:
         if dropout:
             raise ValueError("attention dropout has no variable-length kernel: set attention_dropout to 0")
-        output = attention_variable_length(query, key, value, packed_layout, scored_only=scored_only, **options)
+        options |= {"scored_only": scored_only, "kernel": packed_layout.kernel}
+        output = attention_variable_length(query, key, value, packed_layout, **options)
     else:
         by_span = scored_attention_by_span if scored_only else attention_by_span
         output = by_span(query, key, value, packed_layout, dropout=dropout, **options)

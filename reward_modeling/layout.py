@@ -1,5 +1,6 @@
 """How a packed row is cut into spans: what its queries see, and where its rewards are read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -30,13 +31,15 @@ class PackedLayout:
     """How one packed row is cut. The spans cover the row in order; a prefix is itself one of the spans.
 
     `scored_spans` are the numbers of the spans at whose last token a reward is read. `last_layer` and
-    `scored_tokens` are set by the model, for a layout whose other tokens may be left out of the last layer.
+    `scored_tokens` are set by the model, for a layout whose other tokens may be left out of the last layer. `kernel`
+    takes the place of the device's own attention.
     """
 
     spans: tuple[Span, ...]
     scored_spans: tuple[int, ...] = ()
     last_layer: int | None = None
     scored_tokens: "ScoredTokens | None" = None
+    kernel: Callable | None = None
     _cache: dict = field(default_factory=dict, repr=False)
 
     def scored_positions(self, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,198 @@
+"""Every recipe: what its header says is what it sets, its commands can be launched, and its first steps run."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from runs import ROOT, train, write_rows
+
+import rm
+from reward_modeling.arguments import parse_script_arguments
+from reward_modeling.errors import UserError
+from reward_modeling.launching import launch_problems
+from reward_modeling.mixtures import known_mixtures
+from reward_modeling.tiny import (
+    TOKENIZER_STYLES,
+    build_tiny_checkpoint,
+    learnable_preferences,
+    tiny_config,
+    token_ids,
+    train_tokenizer,
+)
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+PUBLISHED = {
+    # what the header calls it: the flag, and how its value is written there
+    "lr": ("learning_rate", r"lr (\S+?),"),
+    "pairs": ("pairs_per_step", r"(\d+) pairs a step"),
+    "epochs": ("num_train_epochs", r"(\d+) epoch"),
+    "max_length": ("max_length", r"max_length (\d+)"),
+}
+FAMILIES = {"google/gemma-2-": "gemma2", "google/gemma-": "gemma", "mistralai/": "mistral", "meta-llama/": "llama"}
+STYLES = {"gemma": "gemma", "gemma2": "gemma", "mistral": "mistral", "llama": "llama3"}
+every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+
+
+def header(recipe: Path) -> str:
+    return "\n".join(line[2:] for line in recipe.read_text().splitlines() if line.startswith("#"))
+
+
+def commands(recipe: Path) -> list[list[str]]:
+    """What the header says to type, word by word."""
+    return [shlex.split(line) for line in re.findall(r"^ *accelerate launch .*", header(recipe), re.MULTILINE)]
+
+
+def parsed(recipe: Path, *flags: str) -> rm.ScriptArguments:
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    return parse_script_arguments(rm.ScriptArguments, ["--config", str(recipe), "--use_cpu", "true", *flags])[0]
+
+
+def test_the_models_that_were_asked_for_are_there():
+    stems = {recipe.stem.rsplit("_", 1)[0] for recipe in RECIPES}
+    assert {"gemma_2b", "gemma_7b", "gemma_7b_mixture1", "mistral_7b", "llama3_8b", "gemma2_27b"} <= stems
+
+
+@every_recipe
+def test_a_recipe_sets_what_its_header_says(recipe):
+    """The published figures stand in the header and nowhere else; a recipe of none says so."""
+    args, published = parsed(recipe), re.search(r"^Published: (.*)", header(recipe), re.MULTILINE)
+    assert args.lr_scheduler_type == "cosine"
+    assert (args.warmup_steps, args.num_train_epochs, args.bf16) == (0.03, 1, True)
+    if published is None:
+        assert "No published row" in header(recipe)
+        assert "score to\ncompare" in header(recipe)
+        return
+    assert "cosine, 3% warm-up" in published[1]
+    found = {flag: match[1] for flag, pattern in PUBLISHED.values() if (match := re.search(pattern, published[1]))}
+    assert "learning_rate" in found
+    for flag, value in found.items():
+        assert getattr(args, flag) == float(value), flag
+    if "mixture" in published[1]:
+        assert re.search(r"mixture (\d)", published[1])[1] == args.train_set_path[-1]
+
+
+@every_recipe
+def test_the_published_score_is_that_of_its_sections(recipe):
+    """RewardBench's own formula: a figure copied wrongly does not add up."""
+    line = re.search(r"^RewardBench: (.*)", header(recipe), re.MULTILINE)
+    assert (line is None) == ("No published row" in header(recipe))
+    if line is not None:
+        *sections, prior, score = map(float, re.findall(r"\d+\.\d", line[1]))
+        assert len(sections) == 4
+        assert score == pytest.approx((sum(sections) + 0.5 * prior) / 4.5, abs=0.05)
+
+
+@every_recipe
+def test_its_data_can_be_built(recipe):
+    args = parsed(recipe)
+    command = re.search(r"python (data_prep/\S+) --mixture (\w+) --output_path (\S+)", header(recipe))
+    if command is None:
+        assert "from the Hub" in header(recipe)
+        return
+    assert (ROOT / command[1]).is_file()
+    assert command[2] in known_mixtures()
+    assert command[3] == args.train_set_path
+
+
+def launch_environment(words: list[str]) -> dict[str, str]:
+    """What `accelerate launch` hands to each process of this command."""
+    args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words[2:]))
+    if args.use_deepspeed:
+        args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)  # as launch_command does
+        return prepare_deepspeed_cmd_env(args)[1] | {"WORLD_SIZE": str(args.num_processes)}
+    if args.multi_gpu or args.use_fsdp:
+        return prepare_multi_gpu_env(args) | {"WORLD_SIZE": str(args.num_processes)}
+    return prepare_simple_launcher_cmd_env(args)[1]
+
+
+@every_recipe
+def test_its_commands_can_be_launched(recipe, monkeypatch):
+    monkeypatch.chdir(ROOT)  # where they are typed
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        monkeypatch.delenv(name)
+    assert commands(recipe)
+    for words in commands(recipe):
+        assert Path(words[words.index("--config_file") + 1]).is_file()
+        flags = words[words.index("rm.py") + 1 :]
+        assert flags[:2] == ["--config", f"recipes/{recipe.name}"]
+        deepspeed = flags[flags.index("--deepspeed") + 1] if "--deepspeed" in flags else None
+        problems = launch_problems(
+            deepspeed=deepspeed,
+            fsdp=None,
+            fsdp_config=None,
+            gradient_checkpointing=True,
+            environment=launch_environment(words),
+        )
+        assert problems == []
+
+
+def test_a_command_of_two_engines_would_be_found(monkeypatch):
+    """The negative control."""
+    monkeypatch.chdir(ROOT)
+    words = shlex.split("accelerate launch --config_file accelerate_configs/fsdp2.yaml rm.py")
+    found = launch_problems(
+        deepspeed="deepspeed_3.json",
+        fsdp=None,
+        fsdp_config=None,
+        gradient_checkpointing=True,
+        environment=launch_environment(words),
+    )
+    assert "expected one engine" in found[0]
+
+
+def test_a_key_that_rm_does_not_know_is_refused(tmp_path):
+    content = yaml.safe_load(RECIPES[0].read_text())
+    content["pair_per_step"] = content.pop("pairs_per_step")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="unknown key 'pair_per_step'; did you mean pairs_per_step"):
+        parsed(tmp_path / "recipe.yaml")
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory):
+    """A tiny model of a family, made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("families")
+    texts = [row["chosen"][-1]["content"] for row in learnable_preferences(60, seed=0)]
+
+    class Models(dict):
+        def __missing__(self, family: str) -> str:
+            tokenizer = train_tokenizer(texts, 512, **TOKENIZER_STYLES[STYLES[family]])
+            config = tiny_config(family, len(tokenizer), **token_ids(tokenizer))
+            self[family] = str(build_tiny_checkpoint(folder / family, tokenizer, config))
+            return self[family]
+
+    return Models()
+
+
+@every_recipe
+def test_its_first_steps_run(recipe, tiny_models, tmp_path):
+    """As it stands, but for the model's and the data's size."""
+    content = yaml.safe_load(recipe.read_text())
+    family = next(family for start, family in FAMILIES.items() if content["model_name"].startswith(start))
+    flags = {
+        "config": recipe,
+        "model_name": tiny_models[family],
+        "train_set_path": write_rows(tmp_path / "train.jsonl", learnable_preferences(24, seed=1)),
+        "max_length": 256,
+        "max_tokens_per_micro_batch": 1024,
+        "pairs_per_step": 16,
+        "max_steps": 2,
+        "eval_size": 4,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": "true",
+        "num_proc": 1,
+        "verify_saved_model": "false",
+    }
+    run = train(flags, tmp_path / "output")
+    assert len(run.losses()) == 2
+    assert run.trainer.args.lr_scheduler_type == "cosine"
+    assert run.trainer.args.bf16
+    assert run.trainer.model.config.model_type == family
