@@ -23,6 +23,7 @@ from reward_modeling.checkpoints import (
     numbered_checkpoints,
 )
 from reward_modeling.errors import UserError
+from reward_modeling.run_files import EVAL_SCORES, EVALUATION, RUN
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ OWN_OUTPUTS = (
     MERGED_CHECKPOINT,
     f"*-{MERGED_CHECKPOINT}",
     TRAINER_STATE,
+    EVALUATION,
+    EVAL_SCORES,
+    RUN,
     "all_results.json",
 )
 SECONDS_TO_SEE_A_FILE = 30

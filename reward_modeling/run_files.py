@@ -28,7 +28,72 @@ to `to` tokens more than the rejected one, both included; the bins, at most 8, h
 process that ended the run), "versions", "manifest" (what the folder of --train_set_path says of itself, or null).
 """
 
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from reward_modeling.adapters import count_weights
+from reward_modeling.held_out import EvaluatedPairs
+from reward_modeling.manifests import MANIFEST
+
 EVALUATION = "evaluation.json"
 EVAL_SCORES = "eval_scores.jsonl"
 PREFLIGHT = "preflight.txt"
 RUN = "run.json"
+PACKAGES = (
+    *("torch", "transformers", "tokenizers", "accelerate", "peft", "deepspeed"),
+    *("datasets", "numpy", "safetensors"),
+)
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_evaluation(output: Path, evaluation: Mapping, pairs: EvaluatedPairs) -> None:
+    """evaluation.json and eval_scores.jsonl."""
+    write_json(output / EVALUATION, evaluation)
+    with (output / EVAL_SCORES).open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in pairs.score_lines())
+
+
+def remove_results(output: Path) -> None:
+    """What was written of a model that is not in last_checkpoint any more."""
+    for name in (EVALUATION, EVAL_SCORES, RUN):
+        (output / name).unlink(missing_ok=True)
+
+
+def held_out_name(train_set_path: str, eval_set_path: str | None) -> str:
+    """Where the held-out pairs come from, in words."""
+    return eval_set_path or f"held out of {train_set_path}"
+
+
+def described_model(model: torch.nn.Module) -> dict[str, object]:
+    """The part of run.json that is about the model, an adapter's model included."""
+    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    return {
+        "model_type": plain.config.model_type,
+        "class": type(plain).__name__,
+        "num_parameters": count_weights(model.parameters()),
+        "trained_parameters": count_weights(weight for weight in model.parameters() if weight.requires_grad),
+    }
+
+
+def described_device(device: torch.device, processes: int) -> str:
+    """Such as "2 x NVIDIA H100 80GB HBM3", taking it that all are alike."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name if processes == 1 else f"{processes} x {name}"
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def manifest_of(train_set_path: str) -> dict | None:
+    """What a folder of `data_prep/` says of itself."""
+    path = Path(train_set_path) / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -50,9 +50,9 @@ def train(flags: dict[str, object], output: Path, **changes: object) -> Run:
     trainers, evaluations = [], []
     save_final_model, evaluation_metrics = rm.save_final_model, rm.evaluation_metrics
 
-    def save(trainer, given):
+    def save(trainer, results):
         trainers.append(trainer)
-        return save_final_model(trainer, given)
+        return save_final_model(trainer, results)
 
     def metrics(rows, *options):
         evaluations.append(rows)
