@@ -24,7 +24,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.adapters import ALL_LINEAR, add_adapter, four_bit_options, four_bit_problem
-from reward_modeling.arguments import parse_script_arguments
+from reward_modeling.arguments import parse_script_arguments, without_tokens
 from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
 from reward_modeling.checkpoints import (
     CHECKPOINT,
@@ -804,6 +804,7 @@ def set_up_logging(args: ScriptArguments) -> None:
 
 def main() -> None:
     args, given = parse_script_arguments(ScriptArguments)
+    sys.argv = without_tokens(sys.argv)
     set_up_logging(args)
     if args.preflight_only:
         run(args, given)

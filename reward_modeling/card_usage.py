@@ -1,5 +1,7 @@
 """How to use a saved reward model, as its card says it. The Python of these texts is run by a test."""
 
+import json
+
 from reward_modeling.results import Results
 
 CONVERSATION = """\
@@ -16,8 +18,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 {conversation}
-tokenizer = AutoTokenizer.from_pretrained({name!r})
-model = AutoModelForSequenceClassification.from_pretrained({name!r}, dtype="auto").eval()
+tokenizer = AutoTokenizer.from_pretrained({quoted})
+model = AutoModelForSequenceClassification.from_pretrained({quoted}, dtype="auto").eval()
 {inputs}
 with torch.no_grad():
     reward = model(**inputs).logits[0, 0].item()"""
@@ -28,8 +30,8 @@ from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer
 
 {conversation}
-tokenizer = AutoTokenizer.from_pretrained({name!r})
-model = AutoPeftModelForSequenceClassification.from_pretrained({name!r}, num_labels=1).eval()
+tokenizer = AutoTokenizer.from_pretrained({quoted})
+model = AutoPeftModelForSequenceClassification.from_pretrained({quoted}, num_labels=1).eval()
 {inputs}
 with torch.no_grad():
     reward = model(**inputs).logits[0, 0].item()"""
@@ -38,7 +40,7 @@ PIPELINE = """\
 from transformers import pipeline
 
 {conversation}
-score = pipeline("text-classification", model={name!r})
+score = pipeline("text-classification", model={quoted})
 {text}
 reward = score(text, {options}function_to_apply="none")[0]["score"]"""
 
@@ -46,13 +48,13 @@ SCORER = """\
 from reward_modeling.scoring import RewardScorer
 
 {conversation}
-scorer = RewardScorer.from_pretrained({name!r})
+scorer = RewardScorer.from_pretrained({quoted})
 reward = scorer.score([conversation])[0]"""
 
 TRL = """\
 from reward_modeling.scoring import RewardScorer
 
-scorer = RewardScorer.from_pretrained({name!r})
+scorer = RewardScorer.from_pretrained({quoted})
 
 
 def reward_function(prompts, completions, **kwargs):
@@ -62,7 +64,8 @@ def reward_function(prompts, completions, **kwargs):
 # trainer = GRPOTrainer(..., reward_funcs=reward_function)"""
 
 BY_NAME = """
-Prompts and completions are lists of messages there. `reward_funcs={name!r}` does the same with transformers alone."""
+Prompts and completions are lists of messages there. Given `reward_funcs={quoted}`, TRL loads the model by itself.
+Neither was run under TRL where this card was written."""
 
 INPUTS = 'inputs = tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)'
 INPUTS_OF_TEXT = 'inputs = tokenizer(conversation + tokenizer.eos_token, return_tensors="pt")'
@@ -113,6 +116,7 @@ def usage(results: Results, *, name: str, adapter: bool) -> str:
     texts = not results.conversations
     parts = {
         "name": name,
+        "quoted": json.dumps(name, ensure_ascii=False),
         "class_name": results.run["class"],
         "conversation": TEXT if texts else CONVERSATION,
         "inputs": INPUTS_OF_TEXT if texts else INPUTS,
@@ -137,7 +141,7 @@ def usage(results: Results, *, name: str, adapter: bool) -> str:
 
 
 def _python(title: str, code: str, parts: dict[str, str]) -> str:
-    return f"### {title[0].upper() + title[1:]}\n\n```python\n{code.format(**parts)}\n```"
+    return f"### {title}\n\n```python\n{code.format(**parts)}\n```"
 
 
 def _statistics(adapter: bool) -> str:

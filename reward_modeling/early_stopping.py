@@ -1,6 +1,10 @@
 """Early stopping that counts on after a resume, through transformers' own callback."""
 
+import logging
+
 from transformers import EarlyStoppingCallback, TrainerState
+
+logger = logging.getLogger(__name__)
 
 COUNTER = "early_stopping_patience_counter"
 
@@ -16,6 +20,17 @@ class EarlyStopping(EarlyStoppingCallback):
         """Count on from the state of a checkpoint."""
         saved = state.stateful_callbacks.get(type(self).__name__)
         self.early_stopping_patience_counter = 0 if saved is None else saved["attributes"][COUNTER]
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if self.is_due:
+            logger.warning(
+                "Early stopping after step %d: held-out %s was not better than %.4g in the last %d evaluations.",
+                state.global_step,
+                args.metric_for_best_model.removeprefix("eval_"),
+                state.best_metric,
+                self.early_stopping_patience_counter,
+            )
 
     @property
     def is_due(self) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from reward_modeling.card_usage import usage
+from reward_modeling.checkpoints import LAST_CHECKPOINT, MERGED_CHECKPOINT
 from reward_modeling.data import REASON_WORDS, DropReason
 from reward_modeling.evaluation_plots import as_png, draw_bars, draw_calibration, draw_margins, png_style
 from reward_modeling.evaluation_tables import count, interval, number, percent, shown, value_or_reason
@@ -44,7 +45,7 @@ def model_card(results: Results, *, name: str, adapter: bool) -> str:
     """The text of README.md."""
     sections = [
         f"---\n{yaml.safe_dump(front_matter(results, adapter=adapter), sort_keys=False, allow_unicode=True)}---",
-        f"# {Path(name).name if hub_id(name) is None else name}",
+        f"# {_title(name)}",
         _summary(results, adapter),
         "## Results\n\n" + _results(results.evaluation),
         usage(results, name=name, adapter=adapter),
@@ -53,6 +54,12 @@ def model_card(results: Results, *, name: str, adapter: bool) -> str:
         LIMITS,
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _title(name: str) -> str:
+    """A Hub id, or the name of the run that the folder is of."""
+    path = Path(name)
+    return path.resolve().parent.name if path.name in (LAST_CHECKPOINT, MERGED_CHECKPOINT) else name
 
 
 def front_matter(results: Results, *, adapter: bool) -> dict[str, object]:
