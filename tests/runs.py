@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -111,3 +112,12 @@ def plain_rewards(folder: Path, conversations: list[list[dict]], together: bool)
             inputs = tokenizer(batch, padding=True, add_special_tokens=False, return_tensors="pt")
             rewards += model(**inputs).logits[:, 0].tolist()
     return rewards
+
+
+def run_snippets(card: Path) -> list[dict]:
+    """The names that each piece of Python of a model card leaves behind."""
+    namespaces = []
+    for code in re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), flags=re.DOTALL):
+        namespaces.append({})
+        exec(code, namespaces[-1])
+    return namespaces

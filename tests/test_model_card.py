@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from runs import Run, plain_rewards, train, write_rows
+from runs import Run, plain_rewards, run_snippets, train, write_rows
 from test_known_pains import sigterm_in_step
 from transformers import AutoConfig, AutoTokenizer
 
@@ -70,15 +70,6 @@ def lines_of(output: Path) -> list[dict]:
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text())
-
-
-def snippets(card: Path) -> list[dict]:
-    """The names that each piece of Python of a card leaves behind."""
-    namespaces = []
-    for code in re.findall(r"```python\n(.*?)```", card.read_text(), flags=re.DOTALL):
-        namespaces.append({})
-        exec(code, namespaces[-1])
-    return namespaces
 
 
 # --- the figures are of the saved weights ---------------------------------------------------------------------
@@ -172,7 +163,7 @@ def test_statistics_of_another_model_are_not_handed_on(run, base, tmp_path):
 
 
 def test_the_python_of_the_card_gives_the_rewards(run):
-    transformers, pipeline, scorer, trl = snippets(run.model / "README.md")
+    transformers, pipeline, scorer, trl = run_snippets(run.model / "README.md")
     (expected,) = plain_rewards(run.model, [transformers["conversation"]], together=False)
     for namespace in (transformers, pipeline, scorer):
         assert namespace["conversation"] == transformers["conversation"]
@@ -188,7 +179,7 @@ def test_the_python_of_the_card_gives_the_rewards(run):
 def test_the_python_of_a_card_of_plain_texts(base, rows, tmp_path):
     texts = [{side: row[side][-1]["content"] for side in ("chosen", "rejected")} for row in rows[:40]]
     run = train(base, tmp_path / "output", train_set_path=write_rows(tmp_path / "texts.jsonl", texts), max_steps=1)
-    transformers, pipeline, scorer = snippets(run.model / "README.md")
+    transformers, pipeline, scorer = run_snippets(run.model / "README.md")
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     ids = transformers["inputs"]["input_ids"][0].tolist()
     assert (ids[0], ids[-1], ids.count(tokenizer.bos_token_id)) == (tokenizer.bos_token_id, tokenizer.eos_token_id, 1)
