@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.benchmark_statistics import by_subset, pair_accuracy
-from reward_modeling.errors import UserError
 from reward_modeling.evaluation_figures import accuracy_entry, pair_statistics
 from reward_modeling.loader import PreferenceGroups
 
@@ -40,9 +39,6 @@ class EvaluatedPairs:
 
         Args:
             rows: ((group, pair of the group), chosen reward, rejected reward, margin of the loss).
-
-        Raises:
-            UserError: a reward is not a finite number.
         """
         groups_of, pairs_of = np.array([key for key, *_ in rows], dtype=np.int64).reshape(-1, 2).T
         numbers = groups.sizes.pair_offsets[groups_of] + pairs_of
@@ -54,7 +50,6 @@ class EvaluatedPairs:
             )
         columns = np.array([values for _, *values in rows], dtype=np.float64).reshape(-1, 3)[order].T
         where, (chosen, rejected, margins) = groups.of_pairs("where"), columns
-        _check_finite(chosen, rejected, where)
         sources = [source or NO_SOURCE for source in groups.of_pairs("sources")]
         return cls(where, sources, chosen, rejected, margins, *groups.sizes.answer_tokens.T)
 
@@ -66,6 +61,22 @@ class EvaluatedPairs:
         """`(2 x pairs,)`."""
         return np.concatenate([self.chosen, self.rejected])
 
+    @property
+    def not_finite(self) -> str | None:
+        """What to say where a reward is not a finite number, which no figure can be made of; None if all are.
+
+        Every comparison with NaN is false: a broken model would merely look like a bad one.
+        """
+        bad = np.flatnonzero(~np.isfinite(self.chosen + self.rejected))
+        if not len(bad):
+            return None
+        first = bad[0]
+        return (
+            f"held-out rewards are not finite in {len(bad):,} of {len(self):,} pairs, the first {self.where[first]} "
+            f"(chosen {self.chosen[first]}, rejected {self.rejected[first]}), so there are no figures. Train without "
+            "fp16, or lower --learning_rate."
+        )
+
     def score_lines(self) -> Iterator[dict]:
         """The lines of eval_scores.jsonl."""
         columns = (self.chosen, self.rejected, self.chosen - self.rejected, self.chosen_tokens, self.rejected_tokens)
@@ -75,19 +86,8 @@ class EvaluatedPairs:
             yield {"where": where, "source": source, **dict(zip(names, values, strict=True))}
 
 
-def _check_finite(chosen: NDArray, rejected: NDArray, where: Sequence[str]) -> None:
-    """Every comparison with NaN is false: a broken model would merely look like a bad one."""
-    bad = np.flatnonzero(~np.isfinite(chosen + rejected))
-    if len(bad):
-        raise UserError(
-            f"evaluation: expected finite rewards, found others in {len(bad):,} of {len(chosen):,} held-out pairs, the "
-            f"first {where[bad[0]]} (chosen {chosen[bad[0]]}, rejected {rejected[bad[0]]}). Lower --learning_rate, or "
-            "train without fp16; the last checkpoint is untouched."
-        )
-
-
 def held_out_figures(pairs: EvaluatedPairs) -> dict:
-    """The figures of evaluation.json but for its loss and where it comes from; see `run_files`."""
+    """The figures of evaluation.json but for its loss and where it comes from; see `run_files`. For finite rewards."""
     return {
         "pairs": len(pairs),
         "reward_mean": float(pairs.rewards.mean()),

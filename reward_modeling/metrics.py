@@ -1,6 +1,7 @@
 """Figures of a run, summed on the device and read only when they are logged."""
 
 import itertools
+import logging
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -12,9 +13,15 @@ from reward_modeling.held_out import NO_SOURCE, EvaluatedPairs, held_out_figures
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.losses import bradley_terry_loss
 
+logger = logging.getLogger(__name__)
+
 # Order of the sums that are kept on the device.
 PAIRS, CORRECT, MARGIN, REWARD, REWARD_SQUARED = range(5)
 
+EVALUATION_METRICS = (
+    *("loss", "accuracy", "accuracy_low", "accuracy_high", "margin", "reward_mean", "reward_std"),
+    *("calibration_error", "longer_wins"),
+)
 BEST_MODEL_METRICS = ("loss", "accuracy", "margin", "calibration_error")  # that --metric_for_best_model may name
 LESS_IS_BETTER = ("loss", "calibration_error")
 SOURCE_ACCURACY = "accuracy_"
@@ -78,13 +85,15 @@ def evaluation_metrics(
 ) -> dict[str, float]:
     """What is logged of an evaluation. A tie is wrong; `low` and `high` are the ends of the 95% interval.
 
+    NaN where a reward is not a finite number: a run is not ended for it, which may have saved nothing yet.
+
     Args:
         rows: as `EvaluatedPairs.from_rows` takes them, of all processes, in any order.
-
-    Raises:
-        UserError: a reward is not a finite number.
     """
     pairs = EvaluatedPairs.from_rows(rows, groups)
+    if pairs.not_finite is not None:
+        logger.warning("!!! Evaluation: %s !!!", pairs.not_finite)
+        return dict.fromkeys(EVALUATION_METRICS, math.nan) | {"pairs": len(pairs)}
     figures = held_out_figures(pairs)
     accuracy, sources = figures["accuracy"], figures["by_source"]
     metrics = {

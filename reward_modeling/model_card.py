@@ -108,7 +108,7 @@ def _summary(results: Results, adapter: bool) -> str:
 
 def _results(evaluation: Mapping | None) -> str:
     if evaluation is None:
-        return "No rows were held out: nothing is known of how good this model is."
+        return "Not known: no rows were held out, or their rewards were not finite numbers."
     accuracy, margins = evaluation["accuracy"], evaluation["margins"]
     longer, error = percent(evaluation["longer_wins"]["value"]), 100 * evaluation["calibration_error"]
     mean, deviation = number(evaluation["reward_mean"]), number(evaluation["reward_std"])

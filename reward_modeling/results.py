@@ -67,12 +67,11 @@ def gather_results(trainer, pairs: PreparedPairs, given: dict[str, Any], started
         trainer: an `rm.RewardTrainer` after its training.
         given: the arguments as they were given.
         started: when this process began.
-
-    Raises:
-        UserError: a held-out reward is not a finite number.
     """
     args = trainer.args
     held_out = None if pairs.evaluation is None else trainer.evaluate_final_model()
+    if held_out is not None and held_out.not_finite is not None:
+        held_out = None  # evaluation_metrics has said so; the weights are saved, and verified, all the same
     evaluation = None
     if held_out is not None:
         step = trainer.step_of_weights

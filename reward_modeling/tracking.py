@@ -38,7 +38,8 @@ def prepare_wandb(output_path: str) -> None:
 
 def tracker_problems(trackers: Sequence[str]) -> list[str]:
     """What is asked for and cannot be had, before anything is loaded."""
-    if "tensorboard" not in trackers or importlib.util.find_spec("tensorboard") is not None:
+    writers = ("tensorboard", "tensorboardX")  # transformers takes either
+    if "tensorboard" not in trackers or any(importlib.util.find_spec(name) is not None for name in writers):
         return []
     return ["--report_to tensorboard: expected tensorboard to be installed, found none. Run pip install tensorboard"]
 

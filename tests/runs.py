@@ -121,3 +121,17 @@ def run_snippets(card: Path) -> list[dict]:
         namespaces.append({})
         exec(code, namespaces[-1])
     return namespaces
+
+
+def assert_same_figures(run: Run, expected: Run) -> None:
+    """evaluation.json and the lines of eval_scores.jsonl, in the same order, of engines that round differently."""
+    found, wanted = ([json.loads(line) for line in (of.output / "eval_scores.jsonl").open()] for of in (run, expected))
+    assert [line["where"] for line in found] == [line["where"] for line in wanted]
+    for name in ("chosen_reward", "rejected_reward", "chosen_tokens", "rejected_tokens"):
+        assert [line[name] for line in found] == pytest.approx([line[name] for line in wanted], abs=1e-4)
+    found, wanted = (json.loads((of.output / "evaluation.json").read_text()) for of in (run, expected))
+    assert (found["step"], found["accuracy"], found["by_source"]) == tuple(
+        wanted[name] for name in ("step", "accuracy", "by_source")
+    )
+    assert found["reward_mean"] == pytest.approx(wanted["reward_mean"], abs=1e-4)
+    assert json.loads((run.output / "run.json").read_text())["processes"] == 2

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import statistics
 
 import numpy as np
@@ -11,7 +12,6 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from reward_modeling.data import load_preference_dataset
-from reward_modeling.errors import UserError
 from reward_modeling.evaluation_plots import LIGHT
 from reward_modeling.evaluation_report import PAGE_CSS
 from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
@@ -101,11 +101,19 @@ def test_each_pair_once(groups, rows, change):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_reward_that_is_no_number_is_refused(groups, rows, value):
+def test_a_reward_that_is_no_number_is_named(groups, rows, value, caplog):
     key, chosen, _, margin = rows[5]
     broken = [*rows[:5], (key, chosen, value, margin), *rows[6:]]
-    with pytest.raises(UserError, match=r"expected finite rewards, found others in 1 of .*rows\.jsonl:\d+"):
-        evaluation_metrics(broken, groups)
+    metrics = evaluation_metrics(broken, groups)
+    expected = evaluation_metrics(rows, groups).keys() - {
+        "accuracy_question",
+        "accuracy_follow_up",
+        "accuracy_no_source",
+    }
+    assert metrics.keys() == expected and metrics.pop("pairs") == len(rows)
+    assert all(math.isnan(figure) for figure in metrics.values())
+    assert re.search(r"not finite in 1 of .*rows\.jsonl:\d+", caplog.text)
+    assert len(evaluation_lines({f"eval_{name}": figure for name, figure in (metrics | {"pairs": 9}).items()})) == 1
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def test_statistics_of_another_model_are_not_handed_on(run, base, tmp_path):
     for folder in (again.model, again.output / "checkpoint-1"):
         assert not {"reward_mean", "reward_std"} & read(folder / "config.json").keys()
     assert not (again.output / "evaluation.json").exists() and not (again.output / "eval_scores.jsonl").exists()
-    assert "No rows were held out" in (again.model / "README.md").read_text()
+    assert "no rows were held out" in (again.model / "README.md").read_text()
     assert not list(again.model.glob("*.png"))
     with pytest.raises(UserError, match="normalize: expected reward_mean and reward_std"):
         RewardScorer.from_pretrained(again.model, normalize=True)
@@ -233,3 +233,19 @@ def test_a_card_of_a_mixture(found):
     assert "| a\\|b | org/first | MIT | 12,345 |" in card
     assert "| &lt;script> |  | not stated | 1 |" in card
     assert ModelCard(card).data.to_dict()["datasets"] == ["org/first"]
+
+
+def test_a_model_without_finite_rewards_is_saved_all_the_same(base, tmp_path, monkeypatch):
+    """Its weights may be worth something; its figures are none, and so is nothing written of them."""
+    compute_loss = rm.RewardTrainer.compute_loss
+
+    def overflows(trainer, model, inputs, return_outputs=False, **kwargs):
+        result = compute_loss(trainer, model, inputs, return_outputs, **kwargs)
+        if return_outputs and len(result[1]["chosen"]):
+            result[1]["chosen"][0] = torch.inf
+        return result
+
+    monkeypatch.setattr(rm.RewardTrainer, "compute_loss", overflows)
+    run = train(base, tmp_path / "output", max_steps=1)
+    assert "reward_mean" not in read(run.model / "config.json")
+    assert not (run.output / "evaluation.json").exists() and (run.output / "run.json").is_file()

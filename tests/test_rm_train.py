@@ -12,7 +12,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.utils import filter_repo_objects
-from runs import Run, free_port, launch, plain_rewards, train, write_rows
+from runs import Run, assert_same_figures, free_port, launch, plain_rewards, train, write_rows
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -258,20 +258,6 @@ def test_two_processes_take_the_same_steps(base, tmp_path):
     assert_same_figures(two, alone)
     weights, expected = (load_file(run.model / "model.safetensors") for run in (two, alone))
     assert all(torch.allclose(weights[name], expected[name], atol=1e-4) for name in expected)
-
-
-def assert_same_figures(run: Run, expected: Run) -> None:
-    """evaluation.json and the lines of eval_scores.jsonl, in the same order, of engines that round differently."""
-    found, wanted = ([json.loads(line) for line in (of.output / "eval_scores.jsonl").open()] for of in (run, expected))
-    assert [line["where"] for line in found] == [line["where"] for line in wanted]
-    for name in ("chosen_reward", "rejected_reward", "chosen_tokens", "rejected_tokens"):
-        assert [line[name] for line in found] == pytest.approx([line[name] for line in wanted], abs=1e-4)
-    found, wanted = (json.loads((of.output / "evaluation.json").read_text()) for of in (run, expected))
-    assert (found["step"], found["accuracy"], found["by_source"]) == tuple(
-        wanted[name] for name in ("step", "accuracy", "by_source")
-    )
-    assert found["reward_mean"] == pytest.approx(wanted["reward_mean"], abs=1e-4)
-    assert json.loads((run.output / "run.json").read_text())["processes"] == 2
 
 
 # --- models -------------------------------------------------------------------------------------------------
