@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.adapters import ALL_LINEAR, add_adapter, four_bit_options, four_bit_problem
-from reward_modeling.arguments import parse_script_arguments
+from reward_modeling.arguments import parse_script_arguments, without_tokens
 from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
 from reward_modeling.checkpoints import (
     CHECKPOINT,
@@ -34,11 +35,15 @@ from reward_modeling.checkpoints import (
     MERGED_CHECKPOINT,
     clean_up,
     supersede_later_checkpoints,
+    write_contents,
 )
 from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.early_stopping import EarlyStopping, early_stopping_problems
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.gpus import GPUS
 from reward_modeling.grouping import TokenizeOptions
+from reward_modeling.held_out import EvaluatedPairs
+from reward_modeling.held_out_tables import held_out_table
 from reward_modeling.interruption import EXIT_STATUS
 from reward_modeling.launching import engine_name, launch_problems, launched_with, variables_of_a_single_process
 from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
@@ -53,7 +58,8 @@ from reward_modeling.memory_probe import (
     start_measuring,
 )
 from reward_modeling.merging import merge_in_another_process
-from reward_modeling.metrics import EVALUATION_METRICS, PairSums, evaluation_metrics
+from reward_modeling.metrics import BEST_MODEL_METRICS, LESS_IS_BETTER, PairSums, evaluation_metrics
+from reward_modeling.model_card import write_model_card
 from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
 from reward_modeling.output_folder import (
     DATA_REPORT,
@@ -69,13 +75,16 @@ from reward_modeling.planning import PACKED, PADDED, plan_epoch
 from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports, write_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
+from reward_modeling.results import Results, gather_results
 from reward_modeling.resuming import check_same_run, run_record
+from reward_modeling.reward_statistics import set_statistics, write_adapter_statistics
 from reward_modeling.routing import why_no_balance_loss
 from reward_modeling.run_estimate import RunSettings, estimate_problems, estimate_run
+from reward_modeling.run_files import PREFLIGHT
 from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
 from reward_modeling.text_part import text_part
 from reward_modeling.tokenizer import load_tokenizer
-from reward_modeling.tracking import prepare_wandb
+from reward_modeling.tracking import DataReportCallback, log_results, prepare_wandb, tracker_problems
 from reward_modeling.verification import choose_rows, token_rows, verify_saved_model
 from reward_modeling.weightless import build_model
 
@@ -258,7 +267,22 @@ class ScriptArguments(TrainingArguments):
     save_every_steps: int | None = field(default=None, metadata={"help": "Unset: at the end of each epoch."})
     eval_every_steps: int | None = field(default=None, metadata={"help": "Unset: at the end of each epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "no, steps, epoch or best."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch."})
+    eval_strategy: str = field(
+        default="epoch", metadata={"help": "no, steps or epoch. The final model is evaluated in any case."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations without a better --metric_for_best_model (unset: loss). The best "
+            "model is then what is saved at the end, unless --load_best_model_at_end false."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "By how much the metric has to be better for an evaluation to count as one."}
+    )
+    load_best_model_at_end: bool | None = field(
+        default=None, metadata={"help": "End with the best model evaluated. Unset: with early stopping, else not."}
+    )
     report_to: None | str | list[str] = field(  # noqa: RUF036 (the order that HfArgumentParser reads)
         default="wandb", metadata={"help": "wandb, tensorboard, none, ..."}
     )
@@ -285,6 +309,12 @@ class ScriptArguments(TrainingArguments):
             self.bf16 = (
                 not self.fp16 and not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
             )
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = self.early_stopping_patience is not None
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") not in LESS_IS_BETTER
         if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
             self.activation_checkpointing = self.gradient_checkpointing
         # A step is one batch of the data loader, which cuts it into forward passes: the Trainer accumulates nothing.
@@ -332,6 +362,7 @@ class ScriptArguments(TrainingArguments):
             if tracker not in ("none", "all", *INTEGRATION_TO_CALLBACK):
                 known = ", ".join(INTEGRATION_TO_CALLBACK)
                 problems.append(f"--report_to: expected none, all or some of {known}, found {tracker!r}")
+        problems += tracker_problems(trackers)
         for name in ("seed", "data_seed"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 2**32:
                 problems.append(f"--{name}: expected 0 to {2**32 - 1}, found {getattr(self, name)}")
@@ -340,8 +371,8 @@ class ScriptArguments(TrainingArguments):
         if self.max_steps == -1 and not self.num_train_epochs > 0:
             problems.append(f"--num_train_epochs: expected more than 0, found {self.num_train_epochs}")
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
-        if metric and metric not in EVALUATION_METRICS:
-            known = ", ".join(EVALUATION_METRICS)
+        if metric and metric not in BEST_MODEL_METRICS:
+            known = ", ".join(BEST_MODEL_METRICS)
             problems.append(f"--metric_for_best_model: expected one of {known}, found {self.metric_for_best_model!r}")
         if self.save_strategy == "best" and not metric:
             problems.append("--save_strategy best: expected --metric_for_best_model too, accuracy or loss")
@@ -368,6 +399,7 @@ class ScriptArguments(TrainingArguments):
             problems
             + self._adapter_problems()
             + estimate_problems(self.estimate, self.gpus, self.gpu, self.optim)
+            + self._early_stopping_problems()
             + launch_problems(
                 deepspeed=self.deepspeed,
                 fsdp=self.fsdp,
@@ -403,6 +435,18 @@ class ScriptArguments(TrainingArguments):
                 problems.append("--load_in_4bit: expected one GPU or DDP, found DeepSpeed or FSDP, which would cut it")
         return problems
 
+    def _early_stopping_problems(self) -> list[str]:
+        return early_stopping_problems(
+            self.early_stopping_patience,
+            self.early_stopping_threshold,
+            eval_strategy="steps" if self.eval_every_steps else self.eval_strategy,
+            eval_steps=self.eval_every_steps or self.eval_steps,
+            save_strategy="steps" if self.save_every_steps else self.save_strategy,
+            save_steps=self.save_every_steps or self.save_steps,
+            keeps_best=self.load_best_model_at_end is not False,
+            no_rows=self.eval_set_path is None and self.eval_size == 0,
+        )
+
 
 # ----------------------------------------------------------------------------------------------------------
 # Trainer
@@ -417,8 +461,11 @@ class RewardTrainer(SafeTrainer):
     """
 
     def __init__(self, *, args: ScriptArguments, collator: MicroBatchCollator, **kwargs):
-        super().__init__(args=args, **kwargs)
+        patience, threshold = args.early_stopping_patience, args.early_stopping_threshold
+        early_stopping = None if patience is None else EarlyStopping(patience, threshold)
+        super().__init__(args=args, early_stopping=early_stopping, **kwargs)
         self.collator = collator
+        self.last_evaluation: tuple[int, list[tuple]] | None = None  # its step, and its rows over all processes
         self.memory_is_probed = not args.probe_memory
         self.sums = PairSums(args.device)
         self.last_log_time: float | None = None
@@ -576,10 +623,23 @@ class RewardTrainer(SafeTrainer):
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         if self.args.world_size > 1:
             rows = gather_object(rows)
-        metrics = evaluation_metrics(rows, self.args.label_smoothing)
+        metrics = evaluation_metrics(rows, dataloader.dataset.groups, self.args.label_smoothing)
+        self.last_evaluation = self.state.global_step, rows
         self.last_log_time = self.last_log_time and self.last_log_time + time.perf_counter() - started
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(rows))
+
+    @property
+    def step_of_weights(self) -> int:
+        """After training, the step whose weights the model has."""
+        is_best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        return self.state.best_global_step if is_best else self.state.global_step
+
+    def evaluate_final_model(self) -> EvaluatedPairs:
+        """The held-out pairs under the weights that are saved at the end, which need not be the ones evaluated last."""
+        if self.last_evaluation is None or self.last_evaluation[0] != self.step_of_weights:
+            self.evaluation_loop(self.get_eval_dataloader(), "Final evaluation")
+        return EvaluatedPairs.from_rows(self.last_evaluation[1], self.eval_dataset)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -714,22 +774,30 @@ def estimate(args: ScriptArguments, given: dict, config, tokenizer, batching: st
     return estimate_run(groups, plan, collator, config, settings, gpus=args.gpus or 1, gpu=args.gpu)
 
 
-def save_final_model(trainer: RewardTrainer, given: dict) -> Path:
-    """`last_checkpoint`: an ordinary checkpoint with its tokenizer and the arguments as they were given."""
+def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
+    """`last_checkpoint`: an ordinary checkpoint with its tokenizer, a model card, and the arguments as given."""
     folder = Path(trainer.args.output_path) / LAST_CHECKPOINT
+    if not trainer.args.use_peft:
+        set_statistics(trainer.model.config, results.statistics)
     with trainer.complete_or_absent(folder) as writing:
         trainer.save_state()
         trainer.save_whole_model(writing)
         if trainer.is_world_process_zero():
-            Path(writing, "script_arguments.json").write_text(json.dumps(given, indent=2, default=str))
+            given = json.dumps(results.given, indent=2, default=str)
+            Path(writing, "script_arguments.json").write_text(given, encoding="utf-8")
+            if trainer.args.use_peft:
+                write_adapter_statistics(Path(writing), results.statistics)
+            write_model_card(Path(writing), results, name=trainer.name_of(folder), adapter=trainer.args.use_peft)
     return folder
 
 
-def merge_final_adapter(trainer: RewardTrainer, adapter: Path) -> Path:
+def merge_final_adapter(trainer: RewardTrainer, adapter: Path, results: Results) -> Path:
     """`merged_checkpoint`, by process 0 and away from the engine."""
     folder = adapter.with_name(MERGED_CHECKPOINT)
     if trainer.is_world_process_zero():
         merge_in_another_process(adapter, folder, trust_remote_code=trainer.args.trust_remote_code)
+        write_model_card(folder, results, name=trainer.name_of(folder), adapter=False)
+        write_contents(folder)
     return folder
 
 
@@ -761,6 +829,14 @@ def verify_final_model(trainer: RewardTrainer, folders: list[Path]) -> None:
             load_in_4bit=args.load_in_4bit,
         )
         verification.raise_if_failed(folder)
+
+
+def show_results(trainer: RewardTrainer, results: Results) -> None:
+    """The held-out figures of the final model, on the screen and at wandb."""
+    if results.evaluation is not None:
+        print(held_out_table(results.evaluation), flush=True)
+    if "wandb" in trainer.args.report_to:
+        log_results(results)
 
 
 def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
@@ -797,6 +873,7 @@ def set_up_logging(args: ScriptArguments) -> None:
 
 def main() -> None:
     args, given = parse_script_arguments(ScriptArguments)
+    sys.argv = without_tokens(sys.argv)
     set_up_logging(args)
     if args.looks_only:
         run(args, given)
@@ -808,6 +885,7 @@ def main() -> None:
 
 def run(args: ScriptArguments, given: dict) -> None:
     """The job, from the data to the proven model."""
+    started = datetime.now(UTC)
     checkpoint = prepare_output_folder(args)
     set_seed(args.seed)
 
@@ -843,8 +921,9 @@ def run(args: ScriptArguments, given: dict) -> None:
     if "wandb" in args.report_to:
         prepare_wandb(args.output_path)
     if pairs.evaluation is None:
-        if args.load_best_model_at_end or args.save_strategy == "best":
-            raise UserError("--load_best_model_at_end, --save_strategy best: expected rows to evaluate on, found none")
+        if args.load_best_model_at_end or args.save_strategy == "best" or args.early_stopping_patience is not None:
+            flags = "--load_best_model_at_end, --save_strategy best, --early_stopping_patience"
+            raise UserError(f"{flags}: expected rows to evaluate on, found none")
         args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
     with out_of_memory_explained("loading the model", args.max_tokens):
         model = load_model(args, config, tokenizer, batching, hub_options | loading_options)
@@ -856,6 +935,9 @@ def run(args: ScriptArguments, given: dict) -> None:
             eval_dataset=pairs.evaluation,
             collator=MicroBatchCollator(batching, tokenizer.pad_token_id),
         )
+
+    if "wandb" in args.report_to:
+        trainer.add_callback(DataReportCallback(pairs.reports))
 
     # Training
     num_pairs, num_steps = len(pairs.train), math.ceil(len(pairs.train) / args.pairs_per_step)
@@ -875,6 +957,8 @@ def run(args: ScriptArguments, given: dict) -> None:
         args.eval_on_start = False  # it was done
     # Not before everything that can be refused has passed, and all processes have read the model.
     make_room(trainer, checkpoint)
+    if args.process_index == 0:
+        Path(args.output_path, PREFLIGHT).write_text(preflight.table + "\n", encoding="utf-8")
     with trainer.interruption.listening():
         with out_of_memory_explained("training", args.max_tokens):
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -883,9 +967,13 @@ def run(args: ScriptArguments, given: dict) -> None:
 
         # Result
         trainer.interruption.training_is_over = True
-        folders = [save_final_model(trainer, given)]
+        results = gather_results(trainer, pairs, given, started)
+        folders = [save_final_model(trainer, results)]
         if args.merge_adapter:
-            folders.append(merge_final_adapter(trainer, folders[0]))
+            folders.append(merge_final_adapter(trainer, folders[0], results))
+        if args.process_index == 0:
+            results.write(Path(args.output_path))
+            show_results(trainer, results)
         if args.verify_saved_model:
             verify_final_model(trainer, folders)
         if args.push_to_hub:

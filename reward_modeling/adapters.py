@@ -5,6 +5,7 @@ What is saved is what peft saves and reads: `adapter_model.safetensors` with the
 
 import importlib.util
 import logging
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,19 @@ def add_adapter(
     config.base_model_name_or_path = config.base_model_name_or_path or model_name
     if float32:
         getattr(adapted.base_model.model, head).to(torch.float32)
-    trained = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    trained = count_weights(weight for weight in adapted.parameters() if weight.requires_grad)
     layers = sum(hasattr(module, "lora_A") for module in adapted.modules())
-    # Of weights that ZeRO-3 has cut only an empty rest is here, and the whole number in a note on it.
-    whole = sum(getattr(weight, "ds_numel", weight.numel()) for weight in adapted.parameters())
+    whole = count_weights(adapted.parameters())
     logger.warning(
         "Adapter: LoRA of rank %d on %d linear layers, and the score head: %s of %s weights are trained (%.2f%%).",
         *(r, layers, f"{trained:,}", f"{whole:,}", 100 * trained / whole),
     )
     return adapted
+
+
+def count_weights(parameters: Iterable[torch.Tensor]) -> int:
+    """Of weights that ZeRO-3 has cut only an empty rest is here, and the whole number in a note on it."""
+    return sum(getattr(weight, "ds_numel", weight.numel()) for weight in parameters)
 
 
 def adapter_state_dict(model: PeftModel) -> dict[str, torch.Tensor]:

@@ -16,6 +16,8 @@ from reward_modeling.errors import UserError
 
 Arguments = TypeVar("Arguments")
 
+NOT_KEPT = "(not kept)"  # in the place of a secret
+
 
 class YamlLoader(yaml.SafeLoader):
     """YAML 1.2's booleans: `save_strategy: no` is the word, not False."""
@@ -87,6 +89,21 @@ def parse_script_arguments(
     return parsed[0], _given_values(parser, tokens + argv)
 
 
+def without_tokens(argv: Sequence[str]) -> list[str]:
+    """The command line without the values of --hub_token and the like: trackers write it down."""
+    kept = []
+    for token in argv:
+        name = kept[-1] if kept else ""
+        flag, equals, _ = token.partition("=")
+        if name.startswith("--") and name.endswith("_token"):
+            kept.append(NOT_KEPT)
+        elif equals and flag.startswith("--") and flag.endswith("_token"):
+            kept.append(f"{flag}={NOT_KEPT}")
+        else:
+            kept.append(token)
+    return kept
+
+
 def named_paths(text: str) -> list[tuple[str, str]]:
     """(name, path) of each entry of "name=path,name=path"; one of both is empty where the entry lacks it.
 
@@ -142,4 +159,4 @@ def _given_values(parser: ScriptArgumentParser, tokens: list[str]) -> dict[str, 
     namespace = parser.parse_args(tokens)
     options = {option: action.dest for action in parser._actions for option in action.option_strings}
     names = {options[token.split("=")[0]] for token in tokens if token.split("=")[0] in options}
-    return {name: "(not kept)" if name.endswith("_token") else getattr(namespace, name) for name in sorted(names)}
+    return {name: NOT_KEPT if name.endswith("_token") else getattr(namespace, name) for name in sorted(names)}

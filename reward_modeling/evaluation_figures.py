@@ -177,7 +177,8 @@ def _figure(figure: Estimate, rows: int) -> dict:
     return {"value": number(figure.value), "low": number(low), "high": number(high), "rows": rows}
 
 
-def _accuracy(share: Accuracy) -> dict:
+def accuracy_entry(share: Accuracy) -> dict:
+    """An accuracy as it stands in JSON."""
     interval = {"value": number(share.accuracy), "low": number(share.low), "high": number(share.high)}
     return interval | {"rows": share.rows, "right": share.right, "ties": share.ties}
 
@@ -200,8 +201,10 @@ def _pairs(
     part = {
         "warnings": [],
         "figures": {},
-        "subsets": {subset: _accuracy(pair_accuracy(chosen_of[subset], rejected_of[subset])) for subset in verdicts},
-        "pairs": _pair_statistics(chosen, rejected, *_lengths(rows, scored)),
+        "subsets": {
+            subset: accuracy_entry(pair_accuracy(chosen_of[subset], rejected_of[subset])) for subset in verdicts
+        },
+        "pairs": pair_statistics(chosen, rejected, *_lengths(rows, scored)),
     }
     if name == "rewardbench":
         part["sections"] = {section: list(names) for section, names in SECTIONS.items()}
@@ -235,18 +238,19 @@ def _lengths(rows: Dataset, scored: NDArray) -> tuple[NDArray, NDArray]:
     return tuple(np.array(lengths).reshape(-1, 2).T)
 
 
-def _pair_statistics(chosen: NDArray, rejected: NDArray, chosen_lengths: NDArray, rejected_lengths: NDArray) -> dict:
+def pair_statistics(chosen: NDArray, rejected: NDArray, chosen_lengths: NDArray, rejected_lengths: NDArray) -> dict:
+    """What is told of any pairs; all four arguments are `(pairs,)`, the lengths in characters or in tokens."""
     by_length = accuracy_by_length(chosen, rejected, chosen_lengths, rejected_lengths)
     table = calibration_table(chosen, rejected)
     bins = []
     for one in table:
-        observed = _accuracy(one.observed)
+        observed = accuracy_entry(one.observed)
         observed |= {"value_low": observed.pop("low"), "value_high": observed.pop("high")}
         bins.append({"low": one.low, "high": one.high, "confidence": number(one.confidence)} | observed)
     return {
-        "accuracy": _accuracy(pair_accuracy(chosen, rejected)),
-        "longer_wins": _accuracy(longer_wins(chosen_lengths, rejected_lengths)),
-        "by_length": {name: _accuracy(share) for name, share in by_length.items()},
+        "accuracy": accuracy_entry(pair_accuracy(chosen, rejected)),
+        "longer_wins": accuracy_entry(longer_wins(chosen_lengths, rejected_lengths)),
+        "by_length": {name: accuracy_entry(share) for name, share in by_length.items()},
         "calibration_error": number(calibration_error(table)),
         "calibration": bins,
         "margins": _margins(chosen - rejected),

@@ -22,14 +22,16 @@ from matplotlib.figure import Figure
 from reward_modeling.evaluation_tables import INCOMPLETE, percent, shortened, value_or_reason
 
 WIDTH = 260  # points; a phone shows them at 1.3 px each, a wide screen at 1.8 px
+PNG_DPI = 200
 LINE = 14  # points between two bars
 NAME_CHARACTERS = 24
 STYLES = ("concise", "detailed plain", "detailed markdown")  # of RM-Bench's answers
 
-_VARIABLES = {
-    f"#{f'0{i}' * 3}": name for i, name in enumerate(("ink", "muted", "line", "bar", "strong", "accent", "page"))
-}
-INK, MUTED, GRID, BAR, STRONG, ACCENT, PAGE = _VARIABLES
+_NAMES = ("ink", "muted", "line", "bar", "strong", "accent", "page")
+_VARIABLES = {f"#{f'0{i}' * 3}": name for i, name in enumerate(_NAMES)}
+# Of the palette that a plot is drawn in: placeholders for the page's variables, or colours.
+INK, MUTED, GRID, BAR, STRONG, ACCENT, PAGE = (f"C{i}" for i in range(len(_NAMES)))
+LIGHT = ("#1b1f24", "#59626e", "#d5dae0", "#0072b2", "#004b76", "#b84e00", "#ffffff")  # the page's, by day
 _SETTINGS = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures on every machine
@@ -59,28 +61,35 @@ def bar_plot(
         chance: percent that guessing gives, marked by a line.
         baseline: percent that the longer answer always gives, marked by another one.
     """
+    with svg_style(label):
+        return as_svg(draw_bars(groups, chance=chance, baseline=baseline), label)
+
+
+def draw_bars(
+    groups: Mapping[str, Mapping[str, Mapping]], *, chance: float | None, baseline: float | None = None
+) -> Figure:
+    """The figure of `bar_plot`, to be drawn and saved within `svg_style` or `png_style`."""
     lines = sum(len(group) + bool(heading) for heading, group in groups.items())
     lengths = [4.6 * _length(name) for group in groups.values() for name in group]
     left = 10 + max(lengths + [5.4 * _length(heading) for heading in groups])  # points; headings are bold
-    with svg_style(label):
-        figure = new_figure(height=LINE * lines + 46)
-        axes = new_axes(figure, left, 20, WIDTH - left - 32, LINE * lines)
-        axes.set(xlim=(0, 100), ylim=(LINE * lines, 0), xticks=(0, 25, 50, 75, 100))
-        axes.tick_params(axis="y", left=False, labelleft=False)
-        axes.set_xlabel("percent, with its 95% interval", labelpad=1)
-        axes.grid(axis="x", color=GRID, linewidth=0.5)
-        axes.set_axisbelow(True)
-        _mark(axes, chance, f"chance {chance:g}" if chance is not None else "", MUTED, line=0)
-        _mark(axes, baseline, f"longer answer {baseline:.1f}" if baseline is not None else "", ACCENT, line=1)
-        y = LINE / 2
-        for heading, group in groups.items():
-            if heading:
-                axes.text(-3, y, shortened(heading, NAME_CHARACTERS), ha="right", va="center", weight="bold")
-                y += LINE
-            for name, row in group.items():
-                _bar(axes, y, name, row)
-                y += LINE
-        return as_svg(figure, label)
+    figure = new_figure(height=LINE * lines + 46)
+    axes = new_axes(figure, left, 20, WIDTH - left - 32, LINE * lines)
+    axes.set(xlim=(0, 100), ylim=(LINE * lines, 0), xticks=(0, 25, 50, 75, 100))
+    axes.tick_params(axis="y", left=False, labelleft=False)
+    axes.set_xlabel("percent, with its 95% interval", labelpad=1)
+    axes.grid(axis="x", color=GRID, linewidth=0.5)
+    axes.set_axisbelow(True)
+    _mark(axes, chance, f"chance {chance:g}" if chance is not None else "", MUTED, line=0)
+    _mark(axes, baseline, f"longer answer {baseline:.1f}" if baseline is not None else "", ACCENT, line=1)
+    y = LINE / 2
+    for heading, group in groups.items():
+        if heading:
+            axes.text(-3, y, shortened(heading, NAME_CHARACTERS), ha="right", va="center", weight="bold")
+            y += LINE
+        for name, row in group.items():
+            _bar(axes, y, name, row)
+            y += LINE
+    return figure
 
 
 def _length(name: str) -> int:
@@ -117,63 +126,71 @@ def margin_plot(margins: Mapping, accuracy: Mapping, *, label: str) -> str:
 
     A bin across zero is neither: it gets a colour of its own.
     """
+    with svg_style(label):
+        return as_svg(draw_margins(margins, accuracy), label)
+
+
+def draw_margins(margins: Mapping, accuracy: Mapping) -> Figure:
+    """The figure of `margin_plot`."""
     edges, counts = margins["edges"], margins["counts"]
     bins = list(pairwise(edges))
     colors = [ACCENT if high <= 0 else BAR if low >= 0 else MUTED for low, high in bins]
-    with svg_style(label):
-        figure = new_figure(height=150)
-        axes = new_axes(figure, 36, 14, WIDTH - 44, 106)
-        axes.bar([low for low, _ in bins], counts, [high - low for low, high in bins], align="edge", color=colors)
-        axes.axvline(0, color=INK, linewidth=1)
-        axes.set_xlabel("reward(chosen) - reward(rejected)", labelpad=1)
-        axes.set_ylabel("pairs", labelpad=1)
-        axes.margins(x=0.02)
-        axes.locator_params(nbins=5)
-        rows, right, ties = accuracy["rows"], accuracy["right"], accuracy["ties"]
-        if rows and right is not None and ties is not None:
-            wrong = f"{percent((rows - right - ties) / rows)}% wrong" + (
-                f", {percent(ties / rows)}% tied" if ties else ""
-            )
-            axes.text(0, 1.03, wrong, transform=axes.transAxes, color=ACCENT, weight="bold")
-            axes.text(
-                1,
-                1.03,
-                f"{percent(right / rows)}% right",
-                transform=axes.transAxes,
-                color=BAR,
-                ha="right",
-                weight="bold",
-            )
-        return as_svg(figure, label)
+    figure = new_figure(height=150)
+    axes = new_axes(figure, 36, 14, WIDTH - 44, 106)
+    axes.bar([low for low, _ in bins], counts, [high - low for low, high in bins], align="edge", color=colors)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_xlabel("reward(chosen) - reward(rejected)", labelpad=1)
+    axes.set_ylabel("pairs", labelpad=1)
+    axes.margins(x=0.02)
+    axes.locator_params(nbins=5)
+    rows, right, ties = accuracy["rows"], accuracy["right"], accuracy["ties"]
+    if rows and right is not None and ties is not None:
+        wrong = f"{percent((rows - right - ties) / rows)}% wrong" + (f", {percent(ties / rows)}% tied" if ties else "")
+        axes.text(0, 1.03, wrong, transform=axes.transAxes, color=ACCENT, weight="bold")
+        axes.text(
+            1,
+            1.03,
+            f"{percent(right / rows)}% right",
+            transform=axes.transAxes,
+            color=BAR,
+            ha="right",
+            weight="bold",
+        )
+    return figure
 
 
 def calibration_plot(bins: Sequence[Mapping], *, label: str) -> str:
     """Confidence against the share right, each point with its interval, over the number of pairs of each bin."""
-    filled = [one for one in bins if one["rows"] and one["value"] is not None and one["confidence"] is not None]
     with svg_style(label):
-        figure = new_figure(height=206)
-        axes = new_axes(figure, 36, 8, WIDTH - 44, 120)
-        below = new_axes(figure, 36, 140, WIDTH - 44, 30)
-        axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
-        for one in filled:
-            if one["value_low"] is not None and one["value_high"] is not None:
-                ends = [100 * one["value_low"], 100 * one["value_high"]]
-                axes.plot([100 * one["confidence"]] * 2, ends, color=BAR, linewidth=1.2)
-        confidence, right = [100 * one["confidence"] for one in filled], [100 * one["value"] for one in filled]
-        axes.plot(confidence, right, color=BAR, linewidth=0.8, marker="o", markersize=4)
-        lowest = min([50, *(100 * one["value_low"] for one in filled if one["value_low"] is not None)])
-        axes.set(xlim=(49, 101), ylim=(max(0, lowest - 3), 102), xticks=range(50, 101, 10), xticklabels=[])
-        axes.set_ylabel("share right, percent", labelpad=1)
-        axes.grid(color=GRID, linewidth=0.5)
-        tallest = max([1, *(one["rows"] or 0 for one in bins)])
-        for one in bins:
-            middle, width = 50 * (one["low"] + one["high"]), 100 * (one["high"] - one["low"])
-            below.bar(middle, one["rows"] or 0, 0.8 * width, color=GRID)
-            below.text(middle, (one["rows"] or 0) + 0.06 * tallest, _short(one["rows"] or 0), ha="center", fontsize=6.5)
-        below.set(xlim=(49, 101), ylim=(0, 1.4 * tallest), xticks=range(50, 101, 10), yticks=[])
-        below.set_ylabel("pairs", labelpad=12)
-        below.set_xlabel("confidence, percent", labelpad=1)
-        return as_svg(figure, label)
+        return as_svg(draw_calibration(bins), label)
+
+
+def draw_calibration(bins: Sequence[Mapping]) -> Figure:
+    """The figure of `calibration_plot`."""
+    filled = [one for one in bins if one["rows"] and one["value"] is not None and one["confidence"] is not None]
+    figure = new_figure(height=206)
+    axes = new_axes(figure, 36, 8, WIDTH - 44, 120)
+    below = new_axes(figure, 36, 140, WIDTH - 44, 30)
+    axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
+    for one in filled:
+        if one["value_low"] is not None and one["value_high"] is not None:
+            ends = [100 * one["value_low"], 100 * one["value_high"]]
+            axes.plot([100 * one["confidence"]] * 2, ends, color=BAR, linewidth=1.2)
+    confidence, right = [100 * one["confidence"] for one in filled], [100 * one["value"] for one in filled]
+    axes.plot(confidence, right, color=BAR, linewidth=0.8, marker="o", markersize=4)
+    lowest = min([50, *(100 * one["value_low"] for one in filled if one["value_low"] is not None)])
+    axes.set(xlim=(49, 101), ylim=(max(0, lowest - 3), 102), xticks=range(50, 101, 10), xticklabels=[])
+    axes.set_ylabel("share right, percent", labelpad=1)
+    axes.grid(color=GRID, linewidth=0.5)
+    tallest = max([1, *(one["rows"] or 0 for one in bins)])
+    for one in bins:
+        middle, width = 50 * (one["low"] + one["high"]), 100 * (one["high"] - one["low"])
+        below.bar(middle, one["rows"] or 0, 0.8 * width, color=GRID)
+        below.text(middle, (one["rows"] or 0) + 0.06 * tallest, _short(one["rows"] or 0), ha="center", fontsize=6.5)
+    below.set(xlim=(49, 101), ylim=(0, 1.4 * tallest), xticks=range(50, 101, 10), yticks=[])
+    below.set_ylabel("pairs", labelpad=12)
+    below.set_xlabel("confidence, percent", labelpad=1)
+    return figure
 
 
 def style_matrix(cells: Sequence[Sequence[float | None]]) -> str:
@@ -211,7 +228,21 @@ def new_axes(figure: Figure, left: float, top: float, width: float, height: floa
 @contextmanager
 def svg_style(label: str):
     """matplotlib's settings while a plot is made, and no others afterwards."""
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": label}), warnings.catch_warnings():
+    with _style(tuple(_VARIABLES), {"svg.hashsalt": label}):
+        yield
+
+
+@contextmanager
+def png_style():
+    """As `svg_style`, for a file of its own: in the colours that a page has by day."""
+    with _style(LIGHT, {}):
+        yield
+
+
+@contextmanager
+def _style(palette: Sequence[str], settings: Mapping):
+    cycle = {"axes.prop_cycle": matplotlib.cycler(color=palette)}
+    with matplotlib.rc_context({**cycle, **_SETTINGS, **settings}), warnings.catch_warnings():
         # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -227,6 +258,14 @@ def as_svg(figure: Figure, label: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _inlined(buffer.getvalue(), label, 72 * figure.get_figheight())
+
+
+def as_png(figure: Figure) -> bytes:
+    """On a white ground, sharp on any screen."""
+    figure.patch.set(visible=True, facecolor=PAGE)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _inlined(svg: str, label: str, height: float) -> str:

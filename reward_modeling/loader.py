@@ -20,6 +20,10 @@ class PreferenceGroups:
     def __len__(self) -> int:
         return self.sizes.num_pairs
 
+    def of_pairs(self, column: str) -> list[str]:
+        """What stands in "where" or "sources" for each pair, in the order of the groups."""
+        return self.groups.data.column(column).combine_chunks().flatten().to_pylist()
+
     def read(self, micro_batch: MicroBatch) -> dict[int, dict]:
         """The groups of a micro-batch, by number."""
         numbers = sorted({chunk.group for chunk in micro_batch})

@@ -1,18 +1,31 @@
 """Figures of a run, summed on the device and read only when they are logged."""
 
+import itertools
+import logging
 import math
+import re
+from collections.abc import Iterable, Sequence
 
 import torch
 from accelerate import Accelerator
 
+from reward_modeling.held_out import NO_SOURCE, EvaluatedPairs, held_out_figures
+from reward_modeling.loader import PreferenceGroups
 from reward_modeling.losses import bradley_terry_loss
+
+logger = logging.getLogger(__name__)
 
 # Order of the sums that are kept on the device.
 PAIRS, CORRECT, MARGIN, REWARD, REWARD_SQUARED = range(5)
 
-
-# What an evaluation gives, and --metric_for_best_model may name.
-EVALUATION_METRICS = ("loss", "accuracy", "margin", "reward_mean", "reward_std", "pairs")
+EVALUATION_METRICS = (
+    *("loss", "accuracy", "accuracy_low", "accuracy_high", "margin", "reward_mean", "reward_std"),
+    *("calibration_error", "longer_wins"),
+)
+BEST_MODEL_METRICS = ("loss", "accuracy", "margin", "calibration_error")  # that --metric_for_best_model may name
+LESS_IS_BETTER = ("loss", "calibration_error")
+SOURCE_ACCURACY = "accuracy_"
+LONGEST_SOURCE = 60  # characters of a source's name in the name of a metric
 
 
 class PairSums:
@@ -67,22 +80,52 @@ class PairSums:
         }
 
 
-def evaluation_metrics(rows: list[tuple], label_smoothing: float = 0.0) -> dict[str, float]:
-    """Loss, accuracy (a tie is wrong) and rewards of an evaluation.
+def evaluation_metrics(
+    rows: Sequence[tuple], groups: PreferenceGroups, label_smoothing: float = 0.0
+) -> dict[str, float]:
+    """What is logged of an evaluation. A tie is wrong; `low` and `high` are the ends of the 95% interval.
+
+    NaN where a reward is not a finite number: a run is not ended for it, which may have saved nothing yet.
 
     Args:
-        rows: (key, chosen reward, rejected reward, margin) of every pair, each key once.
+        rows: as `EvaluatedPairs.from_rows` takes them, of all processes, in any order.
     """
-    keys = [row[0] for row in rows]
-    if len(set(keys)) != len(keys):
-        raise RuntimeError(f"{len(keys) - len(set(keys))} pairs were evaluated more than once")
-    chosen, rejected, margins = (torch.tensor([row[i] for row in rows], dtype=torch.float64) for i in (1, 2, 3))
-    rewards = torch.cat([chosen, rejected])
-    return {
-        "loss": bradley_terry_loss(chosen, rejected, margins, label_smoothing).mean().item(),
-        "accuracy": (chosen > rejected).double().mean().item(),
-        "margin": (chosen - rejected).mean().item(),
-        "reward_mean": rewards.mean().item(),
-        "reward_std": rewards.std(correction=0).item(),
-        "pairs": len(rows),
+    pairs = EvaluatedPairs.from_rows(rows, groups)
+    if pairs.not_finite is not None:
+        logger.warning("!!! Evaluation: %s !!!", pairs.not_finite)
+        return dict.fromkeys(EVALUATION_METRICS, math.nan) | {"pairs": len(pairs)}
+    figures = held_out_figures(pairs)
+    accuracy, sources = figures["accuracy"], figures["by_source"]
+    metrics = {
+        "loss": evaluation_loss(pairs, label_smoothing),
+        "accuracy": accuracy["value"],
+        "accuracy_low": accuracy["low"],
+        "accuracy_high": accuracy["high"],
+        "margin": figures["margins"]["mean"],
+        "reward_mean": figures["reward_mean"],
+        "reward_std": figures["reward_std"],
+        "calibration_error": figures["calibration_error"],
+        "longer_wins": figures["longer_wins"]["value"],
+        "pairs": len(pairs),
     }
+    if sources.keys() != {NO_SOURCE}:
+        names = metric_names(sources, taken=metrics)
+        metrics |= {names[source]: entry["value"] for source, entry in sources.items()}
+    return metrics
+
+
+def evaluation_loss(pairs: EvaluatedPairs, label_smoothing: float) -> float:
+    """The mean loss of the pairs, margins and label smoothing included, without the penalty on large rewards."""
+    columns = (torch.from_numpy(values) for values in (pairs.chosen, pairs.rejected, pairs.loss_margins))
+    return bradley_terry_loss(*columns, label_smoothing).mean().item()
+
+
+def metric_names(sources: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """`accuracy_<source>` for each source, in characters that every tracker takes, and each name once."""
+    used, names = set(taken), {}
+    for source in sources:
+        name = SOURCE_ACCURACY + re.sub(r"[^0-9A-Za-z_.-]+", "_", source)[:LONGEST_SOURCE]
+        several = (f"{name}_{number}" for number in itertools.count(2))
+        names[source] = next(candidate for candidate in itertools.chain([name], several) if candidate not in used)
+        used.add(names[source])
+    return names

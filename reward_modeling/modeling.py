@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from reward_modeling.attention import SHARED_PREFIX, packed_row_mask, scatter_tokens
 from reward_modeling.errors import UserError
 from reward_modeling.layout import PackedLayout, ScoredTokens
+from reward_modeling.reward_statistics import set_statistics
 from reward_modeling.routing import balance_losses
 from reward_modeling.tokenizer import HUB_ERRORS, first_line, not_found
 
@@ -236,6 +237,7 @@ def load_config(model_name: str, *, revision: str | None = None, trust_remote_co
             f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
         )
     config.num_labels = 1
+    set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
     return config
 
 
@@ -299,6 +301,8 @@ def load_reward_model(
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
         logger.warning("Embeddings: resized to %d for the new pad token.", len(tokenizer))
+    # A reward is a logit as it is: without this word transformers' pipeline and vLLM would put it through a sigmoid.
+    model.config.problem_type = "regression"
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model

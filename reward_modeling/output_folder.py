@@ -23,6 +23,7 @@ from reward_modeling.checkpoints import (
     numbered_checkpoints,
 )
 from reward_modeling.errors import UserError
+from reward_modeling.run_files import EVAL_SCORES, EVALUATION, PREFLIGHT, RUN
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ OWN_OUTPUTS = (
     MERGED_CHECKPOINT,
     f"*-{MERGED_CHECKPOINT}",
     TRAINER_STATE,
+    EVALUATION,
+    EVAL_SCORES,
+    RUN,
     "all_results.json",
 )
 SECONDS_TO_SEE_A_FILE = 30
@@ -153,7 +157,7 @@ def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
     if go_on:
         found = sorted(path.name for pattern in OWN_OUTPUTS for path in output.glob(pattern))
     else:
-        ignored = (DATA_REPORT, SEEN_BY_ALL)
+        ignored = (DATA_REPORT, PREFLIGHT, SEEN_BY_ALL)
         found = sorted(path.name for path in output.iterdir() if path.name not in ignored) if output.is_dir() else []
     if found:
         raise UserError(

@@ -83,6 +83,16 @@ class GroupSizes:
     def num_pairs(self) -> int:
         return int(self.pair_offsets[-1])
 
+    @property
+    def group_of_pair(self) -> np.ndarray:
+        """`(pairs,)`: the number of each pair's group."""
+        return np.repeat(np.arange(len(self)), self.pairs_per_group)
+
+    @property
+    def answer_tokens(self) -> np.ndarray:
+        """`(pairs, 2)`: tokens of each pair's chosen and rejected completion."""
+        return self.completion_lengths[self.pairs + self.completion_offsets[self.group_of_pair, None]]
+
     def group_tokens(self, batching: str) -> np.ndarray:
         """`(groups,)`: tokens that a whole group takes in a packed micro-batch."""
         completions = np.diff(self.completion_offsets)

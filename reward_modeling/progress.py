@@ -3,6 +3,7 @@
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from reward_modeling.errors import UserError
+from reward_modeling.held_out_tables import evaluation_lines
 
 SHOWN = {"loss": "loss", "accuracy": "accuracy", "margin": "margin", "pairs_per_second": "pairs/s"}
 
@@ -16,8 +17,14 @@ class RewardProgressCallback(ProgressCallback):
         figures = {name: logs[key] for key, name in SHOWN.items() if key in logs}
         if figures:
             self.training_bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
-        line = "  ".join(f"{name} {_shown(value)}" for name, value in logs.items() if name != "total_flos")
-        self.training_bar.write(f"step {state.global_step}/{state.max_steps}  {line}")
+        if "eval_loss" in logs:
+            lines = evaluation_lines(logs)
+        else:
+            lines = ["  ".join(f"{name} {_shown(value)}" for name, value in logs.items() if name != "total_flos")]
+        step = f"step {state.global_step}/{state.max_steps}"
+        self.training_bar.write(f"{step}  {lines[0]}")
+        for line in lines[1:]:
+            self.training_bar.write(f"{' ' * len(step)}  {line}")
 
 
 class FiniteLossCallback(TrainerCallback):

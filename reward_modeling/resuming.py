@@ -59,6 +59,8 @@ FREE = (
     "fp16",
     "batching",
     "max_tokens_per_micro_batch",
+    "early_stopping_patience",
+    "early_stopping_threshold",
 )
 # What the pairs and tokens depend on: named where the data differ.
 DATA = ("train_set_path", "eval_set_path", "eval_size", "max_length", "overlong", "loss_margin")

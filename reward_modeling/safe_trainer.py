@@ -16,10 +16,13 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
 
 from reward_modeling.adapters import save_adapter
 from reward_modeling.checkpoints import (
     CHECKPOINT,
+    CONTENTS,
     LAST_CHECKPOINT,
     MERGED_CHECKPOINT,
     TRAINER_STATE,
@@ -31,11 +34,17 @@ from reward_modeling.checkpoints import (
     supersede,
     unfinished,
 )
+from reward_modeling.early_stopping import EarlyStopping
 from reward_modeling.interruption import InterruptionCallback
 from reward_modeling.launching import launched_with
-from reward_modeling.resuming import write_run_record
+from reward_modeling.resuming import RUN_RECORD, write_run_record
+from reward_modeling.run_files import remove_results
 
 logger = logging.getLogger(__name__)
+
+# What a checkpoint holds beside the model, which those who use the model have no use for.
+FOR_A_RESUME = ["*.pt", "*.pth", "*.distcp", "*/.metadata", "*zero_to_fp32.py", "latest"]
+FOR_A_RESUME += [TRAINER_STATE, RUN_RECORD, CONTENTS]
 
 
 class LayerByLayer(FullyShardedDataParallelPlugin):
@@ -81,14 +90,19 @@ class SafeTrainer(Trainer):
     `run_record` is written into every checkpoint, to compare a resume with.
     """
 
-    def __init__(self, *, args: TrainingArguments, **kwargs):
+    def __init__(self, *, args: TrainingArguments, early_stopping: EarlyStopping | None = None, **kwargs):
         super().__init__(args=args, **kwargs)
         self.run_record: dict = {}
+        self.early_stopping = early_stopping
+        self.push_in_progress: PushInProgress | None = None
+        self.pushed_folders: set[Path] = set()  # by the push in progress
         # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
         self.save_total_limit, args.save_total_limit = args.save_total_limit, None
         self.interruption = InterruptionCallback()
         self.add_callback(self.interruption)
         self.add_callback(MissedEvaluationCallback(self))
+        if early_stopping is not None:
+            self.add_callback(early_stopping)
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -106,7 +120,7 @@ class SafeTrainer(Trainer):
             )
 
     def _init_training_state(self, max_steps, steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial):
-        """A run that was at its end has no step left: transformers would take one more."""
+        """A run that was at its end, or had stopped early, has no step left: transformers would take one more."""
         place = super()._init_training_state(
             max_steps, steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
@@ -114,16 +128,29 @@ class SafeTrainer(Trainer):
         self.resumed_from = resume_from_checkpoint
         self._find_best_checkpoint()
         self.evaluation_was_missed = self._was_evaluation_missed(max_steps, steps_per_epoch)
-        if self.state.global_step < max_steps:
-            for name in (LAST_CHECKPOINT, MERGED_CHECKPOINT):
-                last = Path(self.args.output_dir) / name
-                if resume_from_checkpoint and self.args.process_index == 0 and last.is_dir():
-                    logger.warning(
-                        "Resume: %s is of the run as it was before; now it is %s.", last, supersede(last).name
-                    )
+        if self.early_stopping is not None:
+            self.early_stopping.go_on_from(self.state)
+        stopped_early = self.early_stopping is not None and self.early_stopping.is_due
+        if self.state.global_step < max_steps and not stopped_early:
+            if resume_from_checkpoint and self.args.process_index == 0:
+                self._supersede_results()
             return place
-        logger.info("Resume: step %d of %d, so no step is left to train.", self.state.global_step, max_steps)
+        why = "and it had stopped early, " if stopped_early else ""
+        logger.info("Resume: step %d of %d, %sso no step is left to train.", self.state.global_step, max_steps, why)
         return num_train_epochs, 0
+
+    def _supersede_results(self) -> None:
+        """The final model of the run as it was before is kept under another name; its figures are in its model card."""
+        for name in (LAST_CHECKPOINT, MERGED_CHECKPOINT):
+            last = Path(self.args.output_dir) / name
+            if last.is_dir():
+                logger.warning("Resume: %s is of the run as it was before; now it is %s.", last, supersede(last).name)
+        remove_results(Path(self.args.output_dir))
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        """None of its steps where the evaluation that was made up for has stopped the run."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def _find_best_checkpoint(self) -> None:
         """Where its folder is now, if it was moved: in the output folder, or beside the checkpoint resumed from."""
@@ -211,7 +238,9 @@ class SafeTrainer(Trainer):
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
         if self.args.process_index == 0:
-            delete_old_checkpoints(output, self.save_total_limit, keep={folder, best})
+            # A folder that is still being uploaded is not deleted under it.
+            pushed = self.pushed_folders if self._is_pushing() else set()
+            delete_old_checkpoints(output, self.save_total_limit, keep={folder, best} | pushed)
 
     def _save_state_of_callbacks(self) -> None:
         """Where the Trainer looks for it on a resume."""
@@ -242,13 +271,47 @@ class SafeTrainer(Trainer):
         else:
             self.save_model(folder, _internal_call=True)
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As transformers', but from the checkpoint itself.
+
+        transformers copies it into the output folder, beside a pickle of all arguments (--hub_token among them), and
+        uploads whatever else lies there.
+        """
+        strategy, pushing = self.args.hub_strategy, self._is_pushing()
+        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+            return
+        if pushing and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        message = f"Training in progress, step {self.state.global_step}"
+        jobs = [self._upload(checkpoint_folder, message, ignore_patterns=FOR_A_RESUME, run_as_future=True)]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            name = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else Path(checkpoint_folder).name
+            jobs.append(self._upload(checkpoint_folder, message, path_in_repo=name, run_as_future=True))
+        if pushing:
+            self.push_in_progress.jobs.extend(jobs)
+        else:
+            self.push_in_progress, self.pushed_folders = PushInProgress(jobs), set()
+        self.pushed_folders.add(Path(checkpoint_folder))
+
+    def _is_pushing(self) -> bool:
+        return self.push_in_progress is not None and not self.push_in_progress.is_done()
+
+    def _upload(self, folder: str | Path, message: str, **options):
+        return HfApi().upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=folder,
+            commit_message=message,
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            **options,
+        )
+
+    def name_of(self, folder: Path) -> str:
+        """What a model card calls the model in this folder: where others find it."""
+        return self.hub_model_id if self.args.push_to_hub else str(folder)
+
     def push_folder(self, folder: Path) -> None:
         """The final model to the Hub, once it is proven: what is in its folder, and no log or checkpoint beside it."""
         if self.is_world_process_zero():
-            HfApi().upload_folder(
-                repo_id=self.hub_model_id,
-                folder_path=folder,
-                commit_message="Reward model",
-                token=self.args.hub_token,
-                revision=self.args.hub_revision,
-            )
+            self._upload(folder, "Reward model")

@@ -9,7 +9,7 @@ rewards = scorer.score(conversations)  # [[{"role": "user", "content": "..."}, .
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from reward_modeling.modeling import (
     why_not_packed,
 )
 from reward_modeling.planning import PACKED, PADDED, MicroBatch
+from reward_modeling.reward_statistics import statistics_of
 from reward_modeling.scoring_checkpoint import load_checkpoint
 from reward_modeling.scoring_plan import (
     Batches,
@@ -80,9 +81,14 @@ class RewardScorer:
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batches: Batches, max_length: int | None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Batches,
+        max_length: int | None,
+        statistics: Mapping[str, float] | None = None,
     ):
-        """See `from_pretrained`. `max_length` None cuts nothing."""
+        """See `from_pretrained`. `max_length` None cuts nothing, `statistics` None normalizes nothing."""
         self.model = model
         self.tokenizer = tokenizer
         self.batches = batches
@@ -90,6 +96,7 @@ class RewardScorer:
         # Any token will do: where a row ends is known, and not read off its padding.
         self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0)
         self.counts = ScoringCounts()
+        self.statistics = statistics
 
     @classmethod
     def from_pretrained(
@@ -103,6 +110,7 @@ class RewardScorer:
         max_length: int | None = None,
         max_tokens_per_batch: int | None = None,
         batching: str = "auto",
+        normalize: bool = False,
     ) -> "RewardScorer":
         """The scorer of a `*ForSequenceClassification` with one label, or of a LoRA adapter that has its head.
 
@@ -116,10 +124,12 @@ class RewardScorer:
             max_tokens_per_batch: tokens of one forward pass, which bounds its memory.
             batching: "auto" is "shared_prefix" where the model allows it and "padded" elsewhere; "packed" has neither
                 padding nor shared prompts.
+            normalize: give (reward - reward_mean) / reward_std, by the held-out rewards of the training that the
+                checkpoint carries. Unset: raw logits.
 
         Raises:
             UserError: nothing is found there; it has no score head, several labels or no chat template; `max_length`
-                is beyond the model's context.
+                is beyond the model's context; it carries no figures to normalize by.
         """
         path = str(Path(path).expanduser() if str(path).startswith("~") else path)
         if not path:
@@ -142,7 +152,8 @@ class RewardScorer:
         max_length = _checked_length(path, max_length, context_length(model.config))
         max_tokens = max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
         batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
-        return cls(model.to(device).eval(), tokenizer, batches, max_length)
+        statistics = _statistics_to_normalize_by(path, model.config) if normalize else None
+        return cls(model.to(device).eval(), tokenizer, batches, max_length, statistics)
 
     @property
     def dtype_name(self) -> str:
@@ -232,7 +243,10 @@ class RewardScorer:
         device = self.model.device
         inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs.items()}
         try:
-            return self.model(**inputs).logits[:, 0].float()
+            rewards = self.model(**inputs).logits[:, 0].float()
+            if self.statistics is None:
+                return rewards
+            return (rewards - self.statistics["reward_mean"]) / self.statistics["reward_std"]
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"Memory ran out in a forward pass of {inputs['input_ids'].numel():,} tokens: {first_line(error)}\n"
@@ -288,6 +302,16 @@ def _checked_length(path: str, max_length: int | None, context: int | None) -> i
             f"{max_length}. Leave it out to take the model's own."
         )
     return max_length
+
+
+def _statistics_to_normalize_by(path: str, config: PreTrainedConfig) -> dict[str, float]:
+    statistics = statistics_of(config)
+    if statistics is None or not statistics["reward_std"] > 0:
+        raise UserError(
+            f"normalize: expected reward_mean and reward_std, which rm.py saves with a model that had held-out rows, "
+            f"found {statistics or 'neither'} in {path}. Leave it out, and normalize by rewards of your own."
+        )
+    return statistics
 
 
 def _choose_batching(path: str, batching: str, config: PreTrainedConfig) -> str:

@@ -17,6 +17,7 @@ from reward_modeling.modeling import (
     reward_model_class,
     why_not_packed,
 )
+from reward_modeling.reward_statistics import read_adapter_statistics, set_statistics
 from reward_modeling.tokenizer import HUB_ERRORS, is_for_encoder, name_encoder_marks, not_found
 
 HEAD = "score.weight"
@@ -132,6 +133,7 @@ def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedM
     )
     merged = PeftModel.from_pretrained(model, path, revision=options["revision"]).merge_and_unload()
     merged.config.architectures = [type(merged).__name__]
+    set_statistics(merged.config, read_adapter_statistics(path, options["revision"]))
     if not isinstance(merged, RewardModelMixin):
         merged.config.pad_token_id = -1  # as in load_checkpoint
         return merged.to(dtype), tokenizer

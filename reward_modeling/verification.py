@@ -64,9 +64,8 @@ def choose_rows(groups: PreferenceGroups, batching: str, most: int = 8, max_toke
         max_tokens: of all rows together, counted as if both of a pair had the length of the longer one.
     """
     sizes = groups.sizes
-    group_of_pair = np.repeat(np.arange(len(sizes)), sizes.pairs_per_group)
-    completions = sizes.pairs + sizes.completion_offsets[group_of_pair, None]  # (pairs, 2)
-    tokens = 2 * (sizes.prefix_lengths[group_of_pair] + sizes.completion_lengths[completions].max(axis=1))
+    group_of_pair = sizes.group_of_pair
+    tokens = 2 * (sizes.prefix_lengths[group_of_pair] + sizes.answer_tokens.max(axis=1))
     by_length = np.argsort(tokens, kind="stable")
     shortest = np.cumsum(tokens[by_length[: most // 2]])
     count = max(1, int(np.searchsorted(shortest, max_tokens, side="right")))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -50,9 +51,9 @@ def train(flags: dict[str, object], output: Path, **changes: object) -> Run:
     trainers, evaluations = [], []
     save_final_model, evaluation_metrics = rm.save_final_model, rm.evaluation_metrics
 
-    def save(trainer, given):
+    def save(trainer, results):
         trainers.append(trainer)
-        return save_final_model(trainer, given)
+        return save_final_model(trainer, results)
 
     def metrics(rows, *options):
         evaluations.append(rows)
@@ -111,3 +112,26 @@ def plain_rewards(folder: Path, conversations: list[list[dict]], together: bool)
             inputs = tokenizer(batch, padding=True, add_special_tokens=False, return_tensors="pt")
             rewards += model(**inputs).logits[:, 0].tolist()
     return rewards
+
+
+def run_snippets(card: Path) -> list[dict]:
+    """The names that each piece of Python of a model card leaves behind."""
+    namespaces = []
+    for code in re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), flags=re.DOTALL):
+        namespaces.append({})
+        exec(code, namespaces[-1])
+    return namespaces
+
+
+def assert_same_figures(run: Run, expected: Run) -> None:
+    """evaluation.json and the lines of eval_scores.jsonl, in the same order, of engines that round differently."""
+    found, wanted = ([json.loads(line) for line in (of.output / "eval_scores.jsonl").open()] for of in (run, expected))
+    assert [line["where"] for line in found] == [line["where"] for line in wanted]
+    for name in ("chosen_reward", "rejected_reward", "chosen_tokens", "rejected_tokens"):
+        assert [line[name] for line in found] == pytest.approx([line[name] for line in wanted], abs=1e-4)
+    found, wanted = (json.loads((of.output / "evaluation.json").read_text()) for of in (run, expected))
+    assert (found["step"], found["accuracy"], found["by_source"]) == tuple(
+        wanted[name] for name in ("step", "accuracy", "by_source")
+    )
+    assert found["reward_mean"] == pytest.approx(wanted["reward_mean"], abs=1e-4)
+    assert json.loads((run.output / "run.json").read_text())["processes"] == 2

@@ -9,9 +9,10 @@ import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
+from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from peft.utils.other import fsdp_auto_wrap_policy
-from runs import Run, plain_rewards, train, write_rows
+from runs import Run, plain_rewards, run_snippets, train, write_rows
 from safetensors.torch import load_file, save_file
 from test_engines import EVERY_ENGINE, launched
 from test_eval_bench_mark import evaluate, flags, read_lines
@@ -168,6 +169,43 @@ def test_the_benchmark_takes_the_adapter_as_it_is(alone, rows, tmp_path):
         scores.append([line[side] for line in lines for side in ("chosen_reward", "rejected_reward")])
     assert len(scores[0]) == 40
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_an_adapter_carries_the_statistics_of_its_rewards(alone, rows, tmp_path):
+    """In a file of its own, and in the config of whatever it is merged into, now or later."""
+    merged, by_hand = alone.output / "merged_checkpoint", tmp_path / "by_hand"
+    evaluation = json.loads((alone.output / "evaluation.json").read_text())
+    expected = {name: evaluation[name] for name in ("reward_mean", "reward_std")}
+    assert json.loads((alone.model / "reward_statistics.json").read_text()) == expected
+    merge_adapter(alone.model, by_hand)
+    for folder in (merged, by_hand):
+        config = json.loads((folder / "config.json").read_text())
+        assert {name: config[name] for name in expected} == expected
+    conversations = [row["chosen"] for row in rows[:4]]
+    raw = RewardScorer.from_pretrained(alone.model).score(conversations)
+    wanted = [(reward - expected["reward_mean"]) / expected["reward_std"] for reward in raw]
+    for folder in (alone.model, merged):
+        assert RewardScorer.from_pretrained(folder, normalize=True).score(conversations) == pytest.approx(
+            wanted, abs=1e-3
+        )
+
+
+def test_the_cards_of_an_adapter_and_of_what_it_is_merged_into(alone):
+    conversation = run_snippets(alone.model / "README.md")[0]["conversation"]
+    (expected,) = plain_rewards(alone.output / "merged_checkpoint", [conversation], together=False)
+    for folder, library, names in ((alone.model, "peft", 3), (alone.output / "merged_checkpoint", "transformers", 4)):
+        card = ModelCard.load(folder / "README.md")
+        assert card.data.to_dict()["library_name"] == library
+        found = run_snippets(folder / "README.md")
+        assert len(found) == names
+        rewards = [namespace["reward"] for namespace in found if "reward" in namespace]
+        assert rewards == pytest.approx([expected] * (names - 1), abs=1e-3)
+        contents = json.loads((folder / "contents.json").read_text())
+        assert "README.md" in contents and all(
+            (folder / name).stat().st_size == size for name, size in contents.items()
+        )
+        figures = f"of its {sum(weight.numel() for weight in alone.trainer.model.parameters()):,} weights were trained"
+        assert figures in (folder / "README.md").read_text()
 
 
 def test_merging_by_hand(alone, tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reward_modeling.arguments import parse_script_arguments
+from reward_modeling.arguments import parse_script_arguments, without_tokens
 from reward_modeling.errors import UserError
 
 
@@ -217,3 +217,17 @@ def test_yaml_that_is_no_mapping(parse, text, found):
 def test_broken_yaml_says_where(parse):
     problem = problem_of(parse, yaml="max_length: 1\n  learning_rate: [2\n")
     assert "expected YAML" in problem and "line 2" in problem
+
+
+def test_a_command_line_can_be_shown_without_its_tokens():
+    argv = ["rm.py", "--hub_token", "hf_a", "--push_to_hub_token=hf_b", "--model_name", "hf_token", "--seed=3"]
+    kept = [
+        "rm.py",
+        "--hub_token",
+        "(not kept)",
+        "--push_to_hub_token=(not kept)",
+        "--model_name",
+        "hf_token",
+        "--seed=3",
+    ]
+    assert without_tokens(argv) == kept

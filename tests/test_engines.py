@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from runs import ROOT, Run, free_port, launch, plain_rewards, train, write_rows
+from runs import ROOT, Run, assert_same_figures, free_port, launch, plain_rewards, train, write_rows
 from safetensors.torch import load_file
 
 from reward_modeling.tiny import learnable_preferences
@@ -314,6 +314,7 @@ def test_the_best_model_is_loaded_at_the_end(engine, base, tmp_path):
         f"checkpoint-{step}" for step in (run.state["best_global_step"], STEPS)
     )
     assert_same_weights(run, expected, 1e-4)
+    assert_same_figures(run, expected)  # of the best weights, evaluated again once they were loaded
 
 
 def test_machines_that_do_not_share_the_output_folder(base, tmp_path):

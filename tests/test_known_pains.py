@@ -436,12 +436,14 @@ def test_the_saved_model_can_be_served(finished, conversations):
     """12. What others save needs their own class, a renamed head or a second file: servers and `pipeline` refuse it, or
     read a head that they have drawn themselves.
 
-    Seen to fail with a class name of our own in the config, with the head saved as v_head.weight, and with two labels.
+    Seen to fail with a class name of our own in the config, with the head saved as v_head.weight, with two labels, and
+    without the problem type in the config.
     """
     names = {path.name for path in finished.model.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= names
     assert "chat_template.jinja" in names  # which servers render conversations with
-    assert {path.suffix for path in finished.model.iterdir()} <= {".json", ".safetensors", ".jinja"}  # no code
+    suffixes = {path.suffix for path in finished.model.iterdir()}
+    assert suffixes <= {".json", ".safetensors", ".jinja", ".md", ".png"}  # no code
     config = json.loads((finished.model / "config.json").read_text())
     # vLLM and SGLang choose the model by this name and build one linear layer, `score`, without a bias, of as many
     # outputs as there are labels. text-embeddings-inference asks for a name in ...Classification, for id2label and
@@ -450,6 +452,8 @@ def test_the_saved_model_can_be_served(finished, conversations):
     assert config["id2label"].keys() == {"0"} and list(config["label2id"].values()) == [0]
     assert isinstance(config["pad_token_id"], int)
     assert config["pad_token_id"] == AutoTokenizer.from_pretrained(finished.model).pad_token_id
+    # Without it vLLM and transformers' pipeline put the one logit through a sigmoid.
+    assert config["problem_type"] == "regression"
     assert "auto_map" not in config | json.loads((finished.model / "tokenizer_config.json").read_text())
     weights = weights_of(finished.model)
     assert weights["score.weight"].shape == (1, config["hidden_size"])
@@ -459,9 +463,10 @@ def test_the_saved_model_can_be_served(finished, conversations):
     assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
     classify = pipeline("text-classification", model=str(finished.model), dtype=torch.float32, device="cpu")
     texts = classify.tokenizer.apply_chat_template(conversations, tokenize=False)
-    results = classify(texts, function_to_apply="none", add_special_tokens=False, batch_size=4)
     expected = rewards_by_hand(finished.model, conversations)
-    assert [result["score"] for result in results] == pytest.approx(expected, abs=1e-4)
+    for options in ({"function_to_apply": "none"}, {}):
+        results = classify(texts, add_special_tokens=False, batch_size=4, **options)
+        assert [result["score"] for result in results] == pytest.approx(expected, abs=1e-4)
 
 
 def padded_rewards(folder: Path, conversations: list[list[dict]], size: int, side: str, attention: str) -> list[float]:

@@ -462,7 +462,8 @@ def test_resume_from_what_is_no_checkpoint(refused, gemma_folder, tmp_path):
 
 def test_overwrite_removes_only_what_rm_wrote(run, flags):
     output = Path(flags["output_path"])
-    for name in ("checkpoint-7/model.safetensors", "last_checkpoint/old.txt", "mine/notes.txt", "notes.txt"):
+    ours = ("checkpoint-7/model.safetensors", "last_checkpoint/old.txt", "evaluation.json", "eval_scores.jsonl")
+    for name in (*ours, "mine/notes.txt", "notes.txt"):
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (output / name).write_text("from before")
     (output / "trainer_state.json").write_text("{}")
@@ -472,6 +473,8 @@ def test_overwrite_removes_only_what_rm_wrote(run, flags):
         "last_checkpoint",
         "mine",
         "notes.txt",
+        "preflight.txt",
+        "run.json",
         "trainer_state.json",
     ]
     assert (output / "mine" / "notes.txt").read_text() == "from before"

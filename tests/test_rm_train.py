@@ -5,12 +5,14 @@ import logging
 import math
 import shutil
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import HfApi
-from runs import Run, free_port, launch, plain_rewards, train, write_rows
+from huggingface_hub.utils import filter_repo_objects
+from runs import Run, assert_same_figures, free_port, launch, plain_rewards, train, write_rows
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -253,6 +255,7 @@ def test_two_processes_take_the_same_steps(base, tmp_path):
         assert two.last(name) == pytest.approx(alone.last(name), abs=1e-4)
     assert two.last("eval_pairs") == alone.last("eval_pairs")
     assert process.stdout.count("One pair as the model sees it") == 1
+    assert_same_figures(two, alone)
     weights, expected = (load_file(run.model / "model.safetensors") for run in (two, alone))
     assert all(torch.allclose(weights[name], expected[name], atol=1e-4) for name in expected)
 
@@ -368,19 +371,7 @@ def test_first_loss_is_the_formula(finished, base, rows, tmp_path, changes):
     assert run.losses()[0] == pytest.approx(total / len(some), abs=1e-5)
 
 
-# --- tracking -----------------------------------------------------------------------------------------------
-
-
-def test_wandb_without_a_login_goes_offline(base, tmp_path):
-    """The default, with nobody logged in and nobody at the keyboard: it must say so, and must not wait."""
-    home = tmp_path / "home"
-    home.mkdir()
-    flags = {name: value for name, value in base.items() if name != "report_to"} | {"max_steps": 1, "eval_size": 0}
-    nobody = {"WANDB_MODE": None, "WANDB_API_KEY": None, "NETRC": None, "HOME": str(home)}
-    process = launch([sys.executable], flags, tmp_path / "output", **nobody)
-    assert "wandb: no login found, so the run is kept offline" in process.stderr
-    assert list((tmp_path / "output" / "wandb").glob("offline-run-*"))
-    assert (tmp_path / "output" / "last_checkpoint" / "model.safetensors").is_file()
+# --- the end of a run -----------------------------------------------------------------------------------------------
 
 
 def test_logging_level_shows_the_end(base, tmp_path, caplog):
@@ -390,21 +381,43 @@ def test_logging_level_shows_the_end(base, tmp_path, caplog):
     assert "8 a step" in caplog.text and "shared_prefix batches" in caplog.text
 
 
-def test_the_final_model_is_pushed_after_it_is_saved(base, tmp_path, monkeypatch):
-    """The Hub itself cannot be had here: what it is asked for."""
+@pytest.fixture
+def uploads(monkeypatch) -> list[tuple[str, str, set[str]]]:
+    """What the Hub, which cannot be had here, is asked for: from where, to where, and which files."""
     asked = []
+
+    def upload(_, *, folder_path, path_in_repo="", ignore_patterns=None, run_as_future=False, **options):
+        assert (options["repo_id"], options["token"]) == ("me/reward", "hf_secret")
+        files = [path.relative_to(folder_path).as_posix() for path in Path(folder_path).rglob("*") if path.is_file()]
+        asked.append((str(folder_path), path_in_repo, set(filter_repo_objects(files, ignore_patterns=ignore_patterns))))
+        done = Future()
+        done.set_result(None)
+        return done if run_as_future else None
+
     monkeypatch.setattr(rm.RewardTrainer, "init_hf_repo", lambda self, **_: setattr(self, "hub_model_id", "me/reward"))
-    monkeypatch.setattr(HfApi, "upload_folder", lambda _, **options: asked.append(options))
-    run = train(
-        base,
-        tmp_path / "output",
-        max_steps=2,
-        eval_size=0,
-        push_to_hub="true",
-        hub_token="hf_secret",
-        hub_strategy="end",
-        save_every_steps=1,
-    )
-    assert [(options["repo_id"], options["folder_path"]) for options in asked] == [("me/reward", run.model)]
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    return asked
+
+
+@pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint"])
+def test_what_is_pushed(strategy, base, tmp_path, uploads):
+    """The final model with its card, and on the way what transformers pushes: no logs, no optimizer, no token."""
+    flags = base | {"max_steps": 2, "push_to_hub": "true", "hub_token": "hf_secret", "hub_strategy": strategy}
+    run = train(flags, tmp_path / "output", save_every_steps=1)
+    source, target, files = uploads.pop()
+    assert (source, target) == (str(run.model), "")
+    assert files >= {"README.md", "config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
+    assert not files & {"optimizer.pt", "trainer_state.json"}
+    assert "base_model" not in (run.model / "README.md").read_text().split("---")[1]  # a folder is none of the Hub's
+    assert '"me/reward"' in (run.model / "README.md").read_text()
+    places = [(Path(source).name, target) for source, target, _ in uploads]
+    saved = [f"checkpoint-{step}" for step in (1, 2)]
+    on_the_way = [(name, target) for name in saved for target in ("", "last-checkpoint")]
+    expected = {"end": [], "every_save": [(name, "") for name in saved], "checkpoint": on_the_way}
+    assert places == expected[strategy]
+    for _, target, files in uploads:
+        model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+        assert files == model if target == "" else files > model | {"optimizer.pt", "trainer_state.json"}
+    assert not list(run.output.glob("*.safetensors")) and not list(run.output.glob("*.bin"))
     for path in run.output.rglob("*"):
         assert path.is_dir() or b"hf_secret" not in path.read_bytes(), path

@@ -1,0 +1,249 @@
+"""Figures of held-out pairs: aligned with the data, the same in any order of the rows, and right."""
+
+import itertools
+import json
+import math
+import re
+import statistics
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from reward_modeling.data import load_preference_dataset
+from reward_modeling.evaluation_plots import LIGHT
+from reward_modeling.evaluation_report import PAGE_CSS
+from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
+from reward_modeling.held_out import EvaluatedPairs, by_length_difference, by_source, held_out_figures
+from reward_modeling.held_out_tables import evaluation_lines, held_out_table
+from reward_modeling.loader import PreferenceGroups
+from reward_modeling.metrics import evaluation_metrics, metric_names
+from reward_modeling.tiny import learnable_preferences
+
+
+@pytest.fixture(scope="module")
+def source_rows() -> list[dict]:
+    """Prompts come back after others, and some rows have no source."""
+    rows = learnable_preferences(12, seed=3)
+    rows = rows[::2] + rows[1::2]
+    return [{**row, "source": row["source"] if number % 3 else None} for number, row in enumerate(rows)]
+
+
+@pytest.fixture(scope="module")
+def groups(source_rows, gemma_folder, tmp_path_factory) -> PreferenceGroups:
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in source_rows))
+    tokenizer = AutoTokenizer.from_pretrained(gemma_folder)
+    rows = load_preference_dataset(str(path), num_proc=1)
+    return PreferenceGroups(tokenize_and_group(rows, tokenizer, TokenizeOptions(512)))
+
+
+@pytest.fixture(scope="module")
+def rows(groups) -> list[tuple]:
+    """Rewards of every pair, one of them a tie."""
+    random = np.random.default_rng(0)
+    keys = [(group, pair) for group, count in enumerate(groups.sizes.pairs_per_group) for pair in range(count)]
+    rewards = random.normal((0.5, 0.0), 1.0, size=(len(keys), 2)).tolist()
+    rewards[3][1] = rewards[3][0]
+    return [(key, *pair, 0.0) for key, pair in zip(keys, rewards, strict=True)]
+
+
+def shuffled(rows: list[tuple], seed: int) -> list[tuple]:
+    return [rows[number] for number in np.random.default_rng(seed).permutation(len(rows))]
+
+
+def pairs_of(chosen, rejected, chosen_tokens=None, rejected_tokens=None, sources=None) -> EvaluatedPairs:
+    count = len(chosen)
+    lengths = [
+        np.ones(count, dtype=int) if tokens is None else np.array(tokens) for tokens in (chosen_tokens, rejected_tokens)
+    ]
+    where = [f"rows.jsonl:{number + 1}" for number in range(count)]
+    rewards = [np.array(values, dtype=float) for values in (chosen, rejected)]
+    return EvaluatedPairs(where, sources or ["one"] * count, *rewards, np.zeros(count), *lengths)
+
+
+# --- aligned with the data --------------------------------------------------------------------------------------
+
+
+def test_every_line_is_of_its_own_row(groups, rows, source_rows):
+    """Rewards, lengths and sources against the rows of the file and the groups read one by one."""
+    pairs = EvaluatedPairs.from_rows(shuffled(rows, 1), groups)
+    lines = list(pairs.score_lines())
+    assert len(lines) == len(rows) == len(source_rows)
+    for line, ((group, pair), chosen, rejected, _) in zip(lines, rows, strict=True):
+        written = groups.groups[group]
+        row = source_rows[int(line["where"].rpartition(":")[2]) - 1]
+        assert line["where"] == written["where"][pair]
+        assert line["source"] == (row["source"] or "no source")
+        assert (line["chosen_reward"], line["rejected_reward"]) == (chosen, rejected)
+        assert line["margin"] == chosen - rejected
+        for side in ("chosen", "rejected"):
+            assert line[f"{side}_tokens"] == len(written["completion_ids"][written[f"{side}_index"][pair]])
+    assert len({line["where"] for line in lines}) == len(lines)
+
+
+def test_any_order_and_any_number_of_processes_give_the_same(groups, rows):
+    expected = evaluation_metrics(rows, groups, 0.1)
+    for seed in range(3):
+        parts = shuffled(rows, seed)
+        assert evaluation_metrics(parts[1::2] + parts[0::2], groups, 0.1) == expected
+    moved = [(key, rejected, chosen, margin) for key, chosen, rejected, margin in rows[:1]] + rows[1:]
+    assert evaluation_metrics(moved, groups, 0.1) != expected
+
+
+@pytest.mark.parametrize(
+    "change", [lambda rows: rows[:-1], lambda rows: [*rows, rows[0]], lambda rows: [*rows[1:], rows[1]]]
+)
+def test_each_pair_once(groups, rows, change):
+    with pytest.raises(RuntimeError, match="expected each of"):
+        evaluation_metrics(change(rows), groups)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_reward_that_is_no_number_is_named(groups, rows, value, caplog):
+    key, chosen, _, margin = rows[5]
+    broken = [*rows[:5], (key, chosen, value, margin), *rows[6:]]
+    metrics = evaluation_metrics(broken, groups)
+    expected = evaluation_metrics(rows, groups).keys() - {
+        "accuracy_question",
+        "accuracy_follow_up",
+        "accuracy_no_source",
+    }
+    assert metrics.keys() == expected and metrics.pop("pairs") == len(rows)
+    assert all(math.isnan(figure) for figure in metrics.values())
+    assert re.search(r"not finite in 1 of .*rows\.jsonl:\d+", caplog.text)
+    assert len(evaluation_lines({f"eval_{name}": figure for name, figure in (metrics | {"pairs": 9}).items()})) == 1
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------
+
+
+def test_figures_by_hand(groups, rows):
+    figures = held_out_figures(EvaluatedPairs.from_rows(rows, groups))
+    right = sum(chosen > rejected for _, chosen, rejected, _ in rows)
+    rewards = [reward for _, *pair, _ in rows for reward in pair]
+    assert figures["accuracy"]["right"] == right and figures["accuracy"]["ties"] == 1
+    assert figures["accuracy"]["value"] == right / len(rows)
+    assert figures["accuracy"]["low"] < right / len(rows) < figures["accuracy"]["high"]
+    assert figures["reward_mean"] == pytest.approx(statistics.fmean(rewards))
+    assert figures["reward_std"] == pytest.approx(statistics.pstdev(rewards))
+    assert figures["margins"]["mean"] == pytest.approx(statistics.fmean(c - r for _, c, r, _ in rows))
+    sides = figures["by_length"].values()
+    assert sum(side["rows"] for side in sides) == figures["pairs"] == len(rows)
+    histogram = figures["rewards"]
+    assert sum(histogram["chosen"]) == sum(histogram["rejected"]) == len(rows)
+    assert len(histogram["edges"]) == 41 and all(low < high for low, high in itertools.pairwise(histogram["edges"]))
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_metrics_are_the_figures(groups, rows):
+    metrics, figures = evaluation_metrics(rows, groups), held_out_figures(EvaluatedPairs.from_rows(rows, groups))
+    by_hand = [math.log1p(math.exp(rejected - chosen)) for _, chosen, rejected, _ in rows]
+    assert metrics["loss"] == pytest.approx(statistics.fmean(by_hand))
+    assert (metrics["accuracy_low"], metrics["accuracy_high"]) == (
+        figures["accuracy"]["low"],
+        figures["accuracy"]["high"],
+    )
+    assert metrics["longer_wins"] == figures["longer_wins"]["value"]
+    named = {name.removeprefix("accuracy_"): value for name, value in metrics.items() if name.startswith("accuracy_")}
+    assert named.keys() == {"low", "high", "no_source", "question", "follow_up"}
+    assert named["question"] == figures["by_source"]["question"]["value"]
+    margins = [(key, chosen, rejected, 0.5) for key, chosen, rejected, _ in rows]
+    assert evaluation_metrics(margins, groups)["loss"] > metrics["loss"]
+
+
+def test_sources_beyond_fifty_are_one():
+    sources = [f"s{number}" for number in range(53) for _ in range(2 if number < 50 else 1)]
+    pairs = pairs_of([1.0] * len(sources), [0.0] * (len(sources) - 1) + [2.0], sources=sources)
+    entries = by_source(pairs)
+    assert len(entries) == 51
+    assert entries["3 other sources"]["rows"] == 3 and entries["3 other sources"]["right"] == 2
+    assert sum(entry["rows"] for entry in entries.values()) == len(sources)
+
+
+def test_names_of_sources_hide_no_other_metric():
+    names = metric_names(["low", "a/b", "a b", "a_b", "é" * 100], taken=["accuracy", "accuracy_low", "accuracy_high"])
+    assert names["low"] == "accuracy_low_2"
+    assert [names[source] for source in ("a/b", "a b", "a_b")] == ["accuracy_a_b", "accuracy_a_b_2", "accuracy_a_b_3"]
+    assert len(set(names.values())) == 5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bins_of_the_length_difference_hold_every_pair_once(seed):
+    random = np.random.default_rng(seed)
+    count, largest = int(random.integers(1, 200)), int(random.choice([0, 1, 3, 50, 4000]))
+    tokens = random.integers(1, largest + 2, size=(2, count))
+    pairs = pairs_of(*random.normal(size=(2, count)), *tokens)
+    bins = by_length_difference(pairs)
+    difference = (tokens[0] - tokens[1]).tolist()
+    assert 1 <= len(bins) <= 8
+    assert all(one["from"] <= one["to"] for one in bins)
+    assert all(one["to"] < after["from"] for one, after in itertools.pairwise(bins))
+    for one in bins:
+        inside = [number for number, value in enumerate(difference) if one["from"] <= value <= one["to"]]
+        assert one["rows"] == len(inside) > 0
+        assert one["right"] == sum(pairs.chosen[number] > pairs.rejected[number] for number in inside)
+    assert sum(one["rows"] for one in bins) == count
+
+
+def test_one_pair_and_equal_rewards():
+    figures = held_out_figures(pairs_of([0.0], [0.0]))
+    assert figures["accuracy"]["value"] == 0 and figures["accuracy"]["ties"] == 1
+    assert figures["rewards"]["edges"][0] < 0 < figures["rewards"]["edges"][-1]
+    json.dumps(figures, allow_nan=False)
+
+
+def test_an_empty_source_column_is_no_source():
+    record = {name: [[]] for name in GROUP_FEATURES} | {"prefix_ids": [[1, 2]], "prefix_length": [2]}
+    record |= {"completion_ids": [[[3], [4, 5]]], "completion_lengths": [[1, 2]], "truncated_pairs": [0]}
+    record |= {
+        "chosen_index": [[0]],
+        "rejected_index": [[1]],
+        "margins": [[0.0]],
+        "sources": [[""]],
+        "where": [["a:1"]],
+    }
+    groups = PreferenceGroups(Dataset.from_dict(record, features=GROUP_FEATURES))
+    pairs = EvaluatedPairs.from_rows([((0, 0), 1.0, 0.0, 0.0)], groups)
+    assert pairs.sources == ["no source"]
+    assert "accuracy_no_source" not in evaluation_metrics([((0, 0), 1.0, 0.0, 0.0)], groups)
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_is_one_line_and_its_worst_sources():
+    sources = [f"source {number:02}" for number in range(12) for _ in range(2)]
+    chosen = [1.0] * len(sources)
+    chosen[:2] = [-1.0, -1.0]
+    pairs = pairs_of(chosen, [0.0] * len(sources), sources=sources)
+    metrics = {"loss": 0.3} | dict.fromkeys(("margin", "reward_mean", "reward_std", "calibration_error"), 0.5)
+    metrics |= {
+        "accuracy": 11 / 12,
+        "accuracy_low": 0.7,
+        "accuracy_high": 0.98,
+        "longer_wins": 0.5,
+        "pairs": len(pairs),
+    }
+    entries = by_source(pairs)
+    names = metric_names(entries, taken=metrics)
+    metrics |= {names[source]: entry["value"] for source, entry in entries.items()}
+    lines = evaluation_lines({f"eval_{name}": value for name, value in metrics.items()} | {"epoch": 1.0})
+    assert len(lines) == 2
+    assert "evaluation of 24 pairs" in lines[0] and "91.7% right (70.0-98.0" in lines[0]
+    assert lines[1].startswith("by source: source_00 0.0, ") and lines[1].endswith("and 4 better ones")
+
+
+def test_table_of_the_final_model(groups, rows):
+    figures = held_out_figures(EvaluatedPairs.from_rows(rows, groups))
+    table = held_out_table({"step": 7, "epoch": 1.0, "data": "held out of x", "loss": 0.5, **figures})
+    for name, entry in figures["by_source"].items():
+        (line,) = (line for line in table.splitlines() if line.split("  ")[1:2] == [name])
+        assert line.split()[-1] == str(entry["rows"])
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_plots_in_files_have_the_colours_of_the_page():
+    by_day = PAGE_CSS[: PAGE_CSS.index("@media")].replace("#fff;", "#ffffff;")
+    assert all(f":{color};" in by_day.replace("}", ";") for color in LIGHT)
