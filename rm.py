@@ -13,6 +13,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
@@ -34,7 +35,6 @@ from reward_modeling.checkpoints import (
 )
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.errors import UserError, run_script
-from reward_modeling.grouping import TokenizeOptions
 from reward_modeling.interruption import EXIT_STATUS
 from reward_modeling.launching import engine_name, launch_problems, launched_with, variables_of_a_single_process
 from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
@@ -63,13 +63,15 @@ from reward_modeling.output_folder import (
 )
 from reward_modeling.planning import PACKED, PADDED
 from reward_modeling.preflight import context_too_short, run_preflight
-from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports, write_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.resuming import check_same_run, run_record
 from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
 from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import prepare_wandb
 from reward_modeling.verification import choose_rows, token_rows, verify_saved_model
+
+if TYPE_CHECKING:
+    from reward_modeling.preparation import PreparedPairs
 
 logger = logging.getLogger("rm")
 
@@ -598,8 +600,12 @@ def choose_batching(args: ScriptArguments, config) -> str:
     return SHARED_PREFIX if args.batching == "auto" else args.batching
 
 
-def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) -> PreparedPairs:
+def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) -> "PreparedPairs":
     """Training and evaluation pairs; their counts go to the screen and, in a new run, into the output folder."""
+    # Only here, so that a benchmark takes the trainer of this file without `datasets` being installed.
+    from reward_modeling.grouping import TokenizeOptions
+    from reward_modeling.preparation import prepare_pairs, show_reports, write_reports
+
     pairs = prepare_pairs(
         args.train_set_path,
         args.eval_set_path,
