@@ -34,6 +34,7 @@ from reward_modeling.checkpoints import (
     supersede_later_checkpoints,
 )
 from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.devices import to_device
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.interruption import EXIT_STATUS
 from reward_modeling.launching import engine_name, launch_problems, launched_with, variables_of_a_single_process
@@ -481,6 +482,10 @@ class RewardTrainer(SafeTrainer):
         peak = self.accelerator.gather(torch.tensor([peak_memory(device)], device=device)).max().item()
         self.log({"heaviest_micro_batch_tokens": micro_batch["num_tokens"], "peak_memory_gib": peak})
         self.memory_is_probed = True
+
+    def _prepare_input(self, data):
+        """A micro-batch's tensors to the device, without waiting for it."""
+        return super()._prepare_input(to_device(data, self.args.device) if torch.is_tensor(data) else data)
 
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """The *sum* of the loss over the micro-batch's pairs, and with `return_outputs` the rewards of the pairs."""
