@@ -51,9 +51,9 @@ FUNCTIONS = {
     "torch": varlen_kernels.torch_varlen,
     "flash_attn": varlen_kernels.flash_attn_varlen,
 }
-# Of the outputs and gradients, as a share of their norm. bfloat16 rounds each number by up to 2^-9 = 0.002 and a mean
-# of 0.0011, and a result goes through a few roundings: the input of a matrix product, the weights, the output.
-BFLOAT16_TOLERANCE = 0.01
+# Of outputs and gradients, as a share of their norm. bfloat16 keeps 8 bits: one rounding is 0.0016, and span by span on
+# a CPU the cases below came to 0.0073 at most.
+BFLOAT16_TOLERANCE = 0.015
 
 
 def layout_of(groups: list[dict], batching: str = SHARED_PREFIX) -> PackedLayout:
@@ -122,7 +122,8 @@ def test_kernels(name, device, shape, window, softcap):
     exact = [tensor.detach().float().requires_grad_() for tensor in inputs]
     tolerance = 1e-5 if device == "cpu" else BFLOAT16_TOLERANCE
     options = {"scaling": 1.5 * shape[-1] ** -0.5, "window": window, "softcap": softcap}
-    changed = [options | {"window": 39 if window else 200}]  # negative controls: another window, no soft cap
+    other_window = {None: 100, 40: 30, 2: 3}[window]  # 3: one key too many
+    changed = [options | {"window": other_window}]  # negative controls, which must not agree
     changed += [options | {"softcap": None}] if softcap else []
     for scored_only in (False, True):
         result = outputs_and_gradients(name, inputs, layout, scored_only=scored_only, **options)
@@ -130,7 +131,7 @@ def test_kernels(name, device, shape, window, softcap):
         assert distance(result, reference) < tolerance
         for other in changed:
             wrong = outputs_and_gradients("written_out", exact, layout, scored_only=scored_only, **other)
-            assert distance(result, wrong) > 3 * tolerance
+            assert distance(result, wrong) > 3 * BFLOAT16_TOLERANCE
 
 
 @pytest.mark.parametrize(("name", "device"), KERNELS)
