@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -122,13 +123,15 @@ def train_all(report: Report, cases: list[Case], options: argparse.Namespace, sm
         amount = amount_of(case, options, small)
         workload = WORKLOADS[case.workload].shortened(SMALL_BY) if small else WORKLOADS[case.workload]
         figures = {"model": case.model, "workload": case.workload, "mode": case.mode}
-        figures |= {"checkpointing": case.checkpointing, "weights": shapes[case.model].weights}
+        shape = replace(shapes[case.model], compiled=options.compile)
+        shape = replace(shape, weights=options.weights or shape.weights)
+        figures |= {"checkpointing": case.checkpointing, "weights": shape.weights, "compiled": shape.compiled}
         if not small and expected_seconds(case, amount, report.record["matrix_rate"]) > report.seconds_left:
             report.add("training", figures | {"result": NO_TIME}, f"{case}: {NO_TIME}")
             continue
         try:
             with tempfile.TemporaryDirectory() as folder:
-                figures |= run_case(case, shapes[case.model], workload, amount, folder)
+                figures |= run_case(case, shape, workload, amount, folder)
         except Exception as error:  # one case that fails must not take the figures of the others with it
             traceback.print_exc()
             figures |= {FAILED: f"{type(error).__name__}: {error}"[:300]}
@@ -235,8 +238,9 @@ def print_report(record: dict) -> None:
     print(f"\n```\n{facts['command']}\n```\n")
     print(f"{facts['device']}{driver}; {packages}, Python {facts['python']}; {facts['date']}.")
     print(f"Matrix products on random numbers: {record['matrix_rate'] / 1e12:.2f} TFLOP/s.")
-    for table in (training_table, parts_table, scoring_table):
-        print("", *table(record), sep="\n")
+    for table in (training_table(record), parts_table(record), scoring_table(record)):
+        if table[2:]:
+            print("", *table, sep="\n")
 
 
 def read_options() -> argparse.Namespace:
@@ -246,16 +250,19 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="*", default=list(SHAPES), choices=list(SHAPES), help="to train")
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
-    parser.add_argument(
-        "--checkpointing", nargs="+", default=[False, True], type=lambda text: {"off": False, "on": True}[text],
-        help="gradient checkpointing: off, on or both",
-    )  # fmt: skip
+    parser.add_argument("--checkpointing", nargs="+", default=["off", "on"], choices=["off", "on"], help="of gradients")
+    parser.add_argument("--weights", choices=["float32", "bfloat16"], help="of the trained model; see gpu_workloads.py")
+    parser.add_argument("--compile", action="store_true", help="fuse norms and feed-forward parts by torch.compile")
     parser.add_argument("--score", nargs="*", default=["gemma-2b"], choices=list(SHAPES), help="models to score with")
     parser.add_argument("--rows", type=int, default=2000, help="rows that each scorer scores")
     parser.add_argument("--pairs_per_step", type=int, default=64)
     parser.add_argument("--warm_up", type=int, default=2, help="steps of each case that are not timed")
     parser.add_argument("--timed", type=int, default=4, help="steps of each case that are; of the larger model half")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.checkpointing = [name == "on" for name in options.checkpointing]
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    return options
 
 
 def main() -> None:

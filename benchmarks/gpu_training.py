@@ -16,7 +16,7 @@ import torch
 from gpu_profile import new_profiler, times
 from gpu_workloads import GroupsInMemory, Shape, Workload, draw_groups, work_of
 from torch.profiler import profile
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 
 import rm
 from reward_modeling.collators import MicroBatchCollator
@@ -152,6 +152,8 @@ def build_trainer(
             attn_implementation="sdpa" if padded else SHARED_PREFIX,
             dtype=getattr(torch, shape.weights),
         )
+    if shape.compiled:
+        compile_parts(model)
     groups = draw_groups(workload, amount.pairs_per_step * amount.steps, amount.max_length, shape.config.vocab_size)
     trainer = (PaddedTrainer if padded else rm.RewardTrainer)(
         args=args, model=model, train_dataset=GroupsInMemory(groups), collator=MicroBatchCollator(case.mode, 0)
@@ -159,6 +161,18 @@ def build_trainer(
     for callback in (RewardProgressCallback, PrinterCallback):  # a table at the end says more
         trainer.remove_callback(callback)
     return trainer
+
+
+def compile_parts(model: PreTrainedModel) -> None:
+    """Fuse norms and feed-forward parts, which are many small kernels, by torch.compile. rm.py does not do this.
+
+    Not the last layer's feed-forward part, whose hooks change from batch to batch.
+    """
+    layers = model.get_decoder().layers
+    for layer in layers:
+        parts = [layer.input_layernorm, layer.post_attention_layernorm, layer.mlp]
+        for part in parts if layer is not layers[-1] else parts[:2]:
+            part.compile(dynamic=True)
 
 
 def train_case(case: Case, shape: Shape, workload: Workload, amount: Amount, max_tokens: int, folder: str) -> dict:

@@ -13,11 +13,12 @@ from reward_modeling.planning import SHARED_PREFIX, EpochPlan, GroupSizes, Micro
 
 @dataclass(frozen=True)
 class Shape:
-    """A model of random weights. `weights` is the type of what the optimizer holds."""
+    """A model of random weights. `weights` is the type of what the optimizer holds; see `compile_parts`."""
 
     config: PreTrainedConfig
     weights: str
     optimizer: str = "adamw_torch_fused"
+    compiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from gpu_workloads import SMALL_SHAPES, WORKLOADS, GroupsInMemory, draw_groups, 
 from reward_modeling.collators import MicroBatchCollator  # noqa: E402
 from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch  # noqa: E402
 
-# A GPU machine may have none of these. As if they were not installed:
+# A GPU machine may have none of these. As if they were not installed, for the script and for the tests of the kernels:
 MISSING = ("datasets", "deepspeed", "peft", "flash_attn", "wandb", "matplotlib", "bitsandbytes", "trl")
 WITHOUT = f"""
 import os, runpy, sys
@@ -35,7 +35,8 @@ class Finder(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 sys.argv = sys.argv[1:]
-sys.path[0] = os.path.dirname(sys.argv[0])
+sys.path[:1] = [os.path.dirname(sys.argv[0]), {str(ROOT / "tests")!r}, {str(ROOT)!r}]
+import conftest, test_gpu_kernels
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
