@@ -151,7 +151,7 @@ def score_all(report: Report, options: argparse.Namespace, device: torch.device,
             report.add("scoring", {"model": name, "result": NO_TIME}, f"scoring, {name}: {NO_TIME}")
             continue
         try:
-            scorers = score_rows(shapes[name], 12 if small else options.rows, device)
+            scorers = score_rows(shapes[name], 6 if small else options.rows, device)
             line = ", ".join(f"{kind} {of['rows'] / of['seconds']:.1f} rows/s" for kind, of in scorers.items())
             figures = {"model": name, "scorers": scorers}
         except Exception as error:  # as in train_all
