@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
@@ -38,10 +39,10 @@ from reward_modeling.checkpoints import (
     write_contents,
 )
 from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.devices import to_device
 from reward_modeling.early_stopping import EarlyStopping, early_stopping_problems
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.gpus import GPUS
-from reward_modeling.grouping import TokenizeOptions
 from reward_modeling.held_out import EvaluatedPairs
 from reward_modeling.held_out_tables import held_out_table
 from reward_modeling.interruption import EXIT_STATUS
@@ -73,7 +74,6 @@ from reward_modeling.output_folder import (
 )
 from reward_modeling.planning import PACKED, PADDED, plan_epoch
 from reward_modeling.preflight import context_too_short, run_preflight
-from reward_modeling.preparation import PreparedPairs, prepare_pairs, show_reports, write_reports
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.results import Results, gather_results
 from reward_modeling.resuming import check_same_run, run_record
@@ -87,6 +87,9 @@ from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import DataReportCallback, log_results, prepare_wandb, tracker_problems
 from reward_modeling.verification import choose_rows, token_rows, verify_saved_model
 from reward_modeling.weightless import build_model
+
+if TYPE_CHECKING:
+    from reward_modeling.preparation import PreparedPairs
 
 logger = logging.getLogger("rm")
 
@@ -553,6 +556,10 @@ class RewardTrainer(SafeTrainer):
         self.log({"heaviest_micro_batch_tokens": micro_batch["num_tokens"], "peak_memory_gib": peak})
         self.memory_is_probed = True
 
+    def _prepare_input(self, data):
+        """A micro-batch's tensors to the device, without waiting for it."""
+        return super()._prepare_input(to_device(data, self.args.device) if torch.is_tensor(data) else data)
+
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """The *sum* of the loss over the micro-batch's pairs, and with `return_outputs` the rewards of the pairs."""
         inputs = self._prepare_inputs({name: inputs[name] for name in ("model_inputs", "pairs", "margins")})
@@ -688,8 +695,12 @@ def choose_batching(args: ScriptArguments, config) -> str:
     return SHARED_PREFIX if args.batching == "auto" else args.batching
 
 
-def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) -> PreparedPairs:
+def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) -> "PreparedPairs":
     """Training and evaluation pairs; their counts go to the screen and, in a new run, into the output folder."""
+    # Only here, so that a benchmark takes the trainer of this file without `datasets` being installed.
+    from reward_modeling.grouping import TokenizeOptions
+    from reward_modeling.preparation import prepare_pairs, show_reports, write_reports
+
     pairs = prepare_pairs(
         args.train_set_path,
         args.eval_set_path,

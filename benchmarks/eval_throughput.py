@@ -185,12 +185,12 @@ def our_scorer(folder: Path):
     return RewardScorer.from_pretrained(folder / "model", dtype="float32", device="cpu")
 
 
-def score_pairs(scorer: PlainScorer, rows: list[dict]) -> list[tuple[float, float]]:
-    """(chosen, rejected) of every pair of every row, 8 pairs at a time."""
+def score_pairs(scorer: PlainScorer, rows: list[dict], batch: int = BATCH) -> list[tuple[float, float]]:
+    """(chosen, rejected) of every pair of every row, so many pairs at a time."""
     pairs = [[conversation(row, answers_of(row)[n]) for n in pair] for row in rows for pair in pairs_of(row)]
     rewards = []
-    for start in range(0, len(pairs), BATCH):
-        sides = zip(*pairs[start : start + BATCH], strict=True)
+    for start in range(0, len(pairs), batch):
+        sides = zip(*pairs[start : start + batch], strict=True)
         rewards += zip(*[scorer.score(list(side)) for side in sides], strict=True)
     return rewards
 

@@ -8,14 +8,16 @@ import logging
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch.distributed.tensor import DTensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from reward_modeling.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftModel  # imported for real where an adapter is made: a run without one does not need it
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def add_adapter(
     dropout: float,
     target_modules: str,
     float32: bool = True,
-) -> PeftModel:
+) -> "PeftModel":
     """Freeze the model and give it an adapter; the score head stays trainable.
 
     Args:
@@ -45,6 +47,8 @@ def add_adapter(
     Raises:
         UserError: the model has no layers of these names.
     """
+    from peft import LoraConfig, TaskType, get_peft_model
+
     head = next(name for name in HEADS if hasattr(model, name))
     poolers = [name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] == POOLER]
     trained_whole = [head, POOLER] if poolers else [head]
@@ -88,7 +92,12 @@ def count_weights(parameters: Iterable[torch.Tensor]) -> int:
     return sum(getattr(weight, "ds_numel", weight.numel()) for weight in parameters)
 
 
-def adapter_state_dict(model: PeftModel) -> dict[str, torch.Tensor]:
+def has_adapter(model: torch.nn.Module) -> bool:
+    """Whether it is what `add_adapter` returns."""
+    return hasattr(model, "peft_config")
+
+
+def adapter_state_dict(model: "PeftModel") -> dict[str, torch.Tensor]:
     """The weights that are trained, whole and on the CPU, under every engine. Every process has to call it."""
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     gathered: Any = nullcontext()
@@ -104,7 +113,7 @@ def _whole(weight: torch.Tensor) -> torch.Tensor:
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
-def save_adapter(model: PeftModel, folder: str, *, write: bool) -> None:
+def save_adapter(model: "PeftModel", folder: str, *, write: bool) -> None:
     """As peft saves it, without a copy of the embeddings: no adapter of ours changes them.
 
     Every process has to call it, and one to `write`: what peft asks of a model that FSDP has cut, such as its

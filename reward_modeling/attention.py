@@ -14,18 +14,16 @@ comes to it as the keyword argument `packed_layout` of the model's forward. With
 attention, with transformers' own mask, so that the same model also takes ordinary padded batches.
 """
 
-import importlib.util
-
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from reward_modeling.layout import PackedLayout, VariableLength
+from reward_modeling.layout import PackedLayout
+from reward_modeling.varlen_kernels import Kernel, choose_kernel
 
 SHARED_PREFIX = "shared_prefix"
-HAS_FLASH_ATTN = importlib.util.find_spec("flash_attn") is not None
 
 # Arguments that change the result and that no backend here computes: attention sinks, position biases, caches.
 UNSUPPORTED_ARGUMENTS = ("s_aux", "position_bias", "cache")
@@ -130,15 +128,11 @@ def attention_variable_length(
     window: int | None = None,
     softcap: float | None = None,
     scored_only: bool = False,
-    kernel=None,
+    kernel: Kernel,
 ) -> torch.Tensor:
-    """The whole row in one call of a variable-length kernel. Shapes as in `attention_by_span`.
+    """The whole row in one call of a kernel of `varlen_kernels`. Shapes as in `attention_by_span`.
 
     With `scored_only`, the queries of the scored tokens alone: `(1, responses, heads, head_dim)`.
-
-    `kernel(query, key, value, lengths, scaling, window, softcap)` takes and returns `(tokens, heads, head_dim)`
-    and aligns causality to the bottom right of each span; `window` is (left, right) as flash attention counts,
-    that is without the query itself.
     """
     lengths = layout.variable_length(query.device, scored_only)
     if scored_only:
@@ -147,44 +141,8 @@ def attention_variable_length(
     if lengths.key_index is not None:
         key, value = key.index_select(0, lengths.key_index), value.index_select(0, lengths.key_index)
     left = -1 if window is None or window >= lengths.max_length_k else window - 1
-    kernel = kernel or (_torch_varlen if softcap is None else _flash_attn_varlen)
     output = kernel(query.contiguous(), key.contiguous(), value.contiguous(), lengths, scaling, (left, 0), softcap)
     return output[None]
-
-
-def _torch_varlen(query, key, value, lengths: VariableLength, scaling, window, _softcap) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # not on every build of torch that can train on a CPU
-
-    return varlen_attn(
-        query,
-        key,
-        value,
-        lengths.cu_seqlens_q,
-        lengths.cu_seqlens_k,
-        lengths.max_length_q,
-        lengths.max_length_k,
-        scale=scaling,
-        window_size=window,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-
-
-def _flash_attn_varlen(query, key, value, lengths: VariableLength, scaling, window, softcap) -> torch.Tensor:
-    from flash_attn import flash_attn_varlen_func  # a GPU extra, see HAS_FLASH_ATTN
-
-    return flash_attn_varlen_func(
-        query,
-        key,
-        value,
-        lengths.cu_seqlens_q,
-        lengths.cu_seqlens_k,
-        lengths.max_length_q,
-        lengths.max_length_k,
-        softmax_scale=scaling,
-        causal=True,
-        window_size=window,
-        softcap=softcap or 0.0,
-    )
 
 
 def shared_prefix_attention(
@@ -211,12 +169,10 @@ def shared_prefix_attention(
         return _plain_attention(module, query, key, value, attention_mask, scaling, dropout, softcap, **kwargs)
     scored_only = packed_layout.last_layer is not None and module.layer_idx == packed_layout.last_layer
     options = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
-    has_kernel = softcap is None or HAS_FLASH_ATTN  # torch's own kernel has no soft cap: span by span is as exact
-    on_gpu = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and has_kernel
-    if on_gpu or packed_layout.kernel is not None:
-        if dropout:
-            raise ValueError("attention dropout has no variable-length kernel: set attention_dropout to 0")
-        options |= {"scored_only": scored_only, "kernel": packed_layout.kernel}
+    query, key, value = in_computed_dtype(query, key, value)
+    kernel = packed_layout.kernel or choose_kernel(query, value, softcap, dropout)
+    if kernel is not None:
+        options |= {"scored_only": scored_only, "kernel": kernel}
         output = attention_variable_length(query, key, value, packed_layout, **options)
     else:
         by_span = scored_attention_by_span if scored_only else attention_by_span
@@ -226,6 +182,17 @@ def shared_prefix_attention(
         packed_layout.scored_tokens.positions = positions
         output = scatter_tokens(output, positions, query.shape[2])
     return output, None
+
+
+def in_computed_dtype(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """What autocast would make of them: rotary positions in float32 make queries and keys float32 again.
+
+    scaled_dot_product_attention casts by itself; a kernel that takes bfloat16 alone would never be chosen.
+    """
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
 
 
 def scatter_tokens(tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.data import DropReason, read_column
 from reward_modeling.data_report import DataReport
+from reward_modeling.sequences import common_prefix_length, end_text, leading_bos
 
 CACHE_VERSION = 2  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
@@ -156,12 +157,6 @@ def _render(prompt: list[dict] | None, completion: str, tokenizer: PreTrainedTok
         return _Completion(None, refusal=str(error))
 
 
-def end_text(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A plain text with EOS at its end, once."""
-    eos = tokenizer.eos_token or ""
-    return text if text.endswith(eos) else text + eos
-
-
 def _tokenize_completions(completions: list[_Completion], tokenizer: PreTrainedTokenizerBase) -> None:
     """Fill in the ids: exactly one BOS in front where the tokenizer puts one there, whoever wrote it."""
     renderable = [completion for completion in completions if completion.rendered is not None]
@@ -172,13 +167,6 @@ def _tokenize_completions(completions: list[_Completion], tokenizer: PreTrainedT
     bos = leading_bos(tokenizer)
     for completion, ids in zip(renderable, all_ids, strict=True):
         completion.ids = ids if not bos or ids[:1] == bos else bos + ids
-
-
-def leading_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """[bos_token_id] if the tokenizer itself starts a text with it, else []."""
-    bos_token_id = tokenizer.bos_token_id
-    starts_with_bos = bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [bos_token_id]
-    return [bos_token_id] if starts_with_bos else []
 
 
 def _build_group(
@@ -260,18 +248,6 @@ def _distinct_ids(rows: list[dict], completions: dict[str, _Completion]) -> list
     """Token sequences in order of first use, each once: different texts may have the same tokens."""
     sequences = {tuple(completions[row[side]].ids): None for row in rows for side in ("chosen", "rejected")}
     return [list(ids) for ids in sequences]
-
-
-def common_prefix_length(sequences: list[list[int]]) -> int:
-    """Tokens that all sequences begin with; every sequence keeps at least its last token to itself."""
-    if not sequences:
-        return 0
-    smallest, largest = min(sequences), max(sequences)
-    limit = min(map(len, sequences)) - 1
-    for position in range(limit):
-        if smallest[position] != largest[position]:
-            return position
-    return limit
 
 
 def _fill_pairs(

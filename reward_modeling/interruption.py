@@ -63,10 +63,12 @@ class InterruptionCallback(TrainerCallback):
 
         All must leave after the same step, and a scheduler may tell the processes of one machine alone.
         """
-        received = torch.tensor(float(self.received), device=args.device)
-        if args.world_size > 1:
-            torch.distributed.all_reduce(received)
-        self.agreed = self.agreed or received.item() > 0
+        received = self.received
+        if args.world_size > 1:  # one process alone asks itself: reading a tensor would wait for the GPU in every step
+            total = torch.tensor(float(received), device=args.device)
+            torch.distributed.all_reduce(total)
+            received = total.item() > 0
+        self.agreed = self.agreed or received
         return self.agreed
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+
+from reward_modeling.devices import to_device
 
 
 class Span(NamedTuple):
@@ -46,7 +48,7 @@ class PackedLayout:
         """`(responses,)`: where in the row the rewards are read."""
         if ("scored", device) not in self._cache:
             ends = [self.spans[number].end - 1 for number in self.scored_spans]
-            self._cache["scored", device] = torch.tensor(ends, device=device)
+            self._cache["scored", device] = to_device(torch.tensor(ends), device)
         return self._cache["scored", device]
 
     @cached_property
@@ -123,20 +125,27 @@ class VariableLength:
 
     @classmethod
     def from_spans(cls, spans: tuple[Span, ...], device: torch.device, scored_only: bool) -> "VariableLength":
-        pieces, key_lengths = [], []
-        for span in spans:
-            pieces += [torch.arange(span.prefix_start, span.prefix_end), torch.arange(span.start, span.end)]
-            key_lengths.append(span.num_keys)
-        query_lengths = [1 if scored_only else span.num_queries for span in spans]
-        gathers = scored_only or any(span.prefix_end > span.prefix_start for span in spans)
+        """With numpy, and one copy per tensor: a row of short answers has hundreds of spans."""
+        starts, ends, prefix_starts, prefix_ends = np.array(spans, dtype=np.int64).T
+        own_lengths, prefix_lengths = ends - starts, prefix_ends - prefix_starts
+        query_lengths = np.ones_like(own_lengths) if scored_only else own_lengths
+        key_lengths = prefix_lengths + own_lengths
+        key_index = None
+        if scored_only or prefix_lengths.any():
+            # each span's keys are two pieces of the row; within a piece the positions count up by one
+            piece_lengths = np.stack([prefix_lengths, own_lengths], axis=1).ravel()
+            piece_starts = np.stack([prefix_starts, starts], axis=1).ravel()
+            shifts = piece_starts - (np.cumsum(piece_lengths) - piece_lengths)
+            key_index = np.arange(piece_lengths.sum()) + np.repeat(shifts, piece_lengths)
+            key_index = to_device(torch.from_numpy(key_index), device)
         return cls(
-            key_index=torch.cat(pieces).to(device) if gathers else None,
+            key_index=key_index,
             cu_seqlens_q=_cumulative(query_lengths, device),
             cu_seqlens_k=_cumulative(key_lengths, device),
-            max_length_q=max(query_lengths),
-            max_length_k=max(key_lengths),
+            max_length_q=int(query_lengths.max()),
+            max_length_k=int(key_lengths.max()),
         )
 
 
-def _cumulative(lengths: list[int], device: torch.device) -> torch.Tensor:
-    return F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(device=device, dtype=torch.int32)
+def _cumulative(lengths: np.ndarray, device: torch.device) -> torch.Tensor:
+    return to_device(torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)), device)

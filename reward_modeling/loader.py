@@ -1,19 +1,22 @@
 """Data loaders whose batches are the planned micro-batches of one process."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from datasets import Dataset
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.planning import EpochPlan, GroupSizes, MicroBatch, plan_epoch, plan_evaluation
 
+if TYPE_CHECKING:
+    from datasets import Dataset  # not in a benchmark, whose groups are in memory
+
 
 class PreferenceGroups:
     """Groups as `grouping.tokenize_and_group` writes them, with their sizes; its length is counted in pairs."""
 
-    def __init__(self, groups: Dataset):
+    def __init__(self, groups: "Dataset"):
         self.groups = groups
         self.sizes = GroupSizes.from_dataset(groups)
 

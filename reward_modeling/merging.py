@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
-from peft.utils import CONFIG_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME
 
 from reward_modeling.attention import register_shared_prefix_attention
 from reward_modeling.checkpoints import publish, unfinished
@@ -33,8 +33,8 @@ def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = Fals
     Raises:
         UserError: there is no adapter, or something is in the way.
     """
-    if not (adapter / CONFIG_NAME).is_file():
-        raise UserError(f"{adapter}: expected the folder of an adapter, found no {CONFIG_NAME} in it.")
+    if not (adapter / ADAPTER_CONFIG_NAME).is_file():
+        raise UserError(f"{adapter}: expected the folder of an adapter, found no {ADAPTER_CONFIG_NAME} in it.")
     if folder.exists() and not replace:
         raise UserError(f"{folder}: expected nothing there yet, found something. Take another folder, or remove it.")
     register_shared_prefix_attention()

@@ -11,10 +11,12 @@ Everything that is held in memory is a flat numpy array: a million pairs take so
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from datasets import Dataset
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # training and scoring run where it is not installed
 
 SHARED_PREFIX, PACKED, PADDED = "shared_prefix", "packed", "padded"
 
@@ -59,7 +61,7 @@ class GroupSizes:
     pair_offsets: np.ndarray
 
     @classmethod
-    def from_dataset(cls, groups: Dataset) -> "GroupSizes":
+    def from_dataset(cls, groups: "Dataset") -> "GroupSizes":
         """Read from the columns that `grouping.tokenize_and_group` writes."""
         completion_lengths, completion_offsets = _flat_column(groups, "completion_lengths")
         chosen, pair_offsets = _flat_column(groups, "chosen_index")
@@ -70,6 +72,23 @@ class GroupSizes:
             completion_offsets=completion_offsets,
             pairs=np.stack([chosen, rejected], axis=1),
             pair_offsets=pair_offsets,
+        )
+
+    @classmethod
+    def from_rows(cls, groups: list[dict]) -> "GroupSizes":
+        """Of group rows in memory, as `MicroBatchCollator` takes them."""
+        completions = [len(group["completion_ids"]) for group in groups]
+        pairs = [len(group["chosen_index"]) for group in groups]
+        chosen, rejected = (
+            np.array([number for group in groups for number in group[name]], dtype=np.int64)
+            for name in ("chosen_index", "rejected_index")
+        )
+        return cls(
+            prefix_lengths=np.array([len(group["prefix_ids"]) for group in groups]),
+            completion_lengths=np.array([len(ids) for group in groups for ids in group["completion_ids"]]),
+            completion_offsets=np.concatenate([[0], np.cumsum(completions)]).astype(np.int64),
+            pairs=np.stack([chosen, rejected], axis=1),
+            pair_offsets=np.concatenate([[0], np.cumsum(pairs)]).astype(np.int64),
         )
 
     def __len__(self) -> int:
@@ -118,7 +137,7 @@ class GroupSizes:
         return self.pairs[offset + start : offset + end]
 
 
-def _flat_column(groups: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _flat_column(groups: "Dataset", name: str) -> tuple[np.ndarray, np.ndarray]:
     """The values of a list column and the offsets of its rows."""
     values, lengths = [], []
     for chunk in groups.data.column(name).chunks:

@@ -6,9 +6,9 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from reward_modeling.errors import UserError
-from reward_modeling.grouping import leading_bos
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.modeling import context_length, has_longrope
+from reward_modeling.sequences import leading_bos
 from reward_modeling.tokenizer import answer_ending, is_for_encoder, special_ids
 
 GROUPS_CHECKED = 200  # spread evenly over the data

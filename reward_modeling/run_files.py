@@ -36,7 +36,7 @@ from pathlib import Path
 
 import torch
 
-from reward_modeling.adapters import count_weights
+from reward_modeling.adapters import count_weights, has_adapter
 from reward_modeling.held_out import EvaluatedPairs
 from reward_modeling.manifests import MANIFEST
 
@@ -74,7 +74,7 @@ def held_out_name(train_set_path: str, eval_set_path: str | None) -> str:
 
 def described_model(model: torch.nn.Module) -> dict[str, object]:
     """The part of run.json that is about the model, an adapter's model included."""
-    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    plain = model.get_base_model() if has_adapter(model) else model
     return {
         "model_type": plain.config.model_type,
         "class": type(plain).__name__,

@@ -11,7 +11,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from huggingface_hub import HfApi
-from peft import PeftModel
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -19,7 +18,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
-from reward_modeling.adapters import save_adapter
+from reward_modeling.adapters import has_adapter, save_adapter
 from reward_modeling.checkpoints import (
     CHECKPOINT,
     CONTENTS,
@@ -111,7 +110,7 @@ class SafeTrainer(Trainer):
             self.accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
             self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
             self.is_fsdp_enabled = True
-        if self.accelerator.is_fsdp2 and isinstance(self.model, PeftModel):
+        if self.accelerator.is_fsdp2 and has_adapter(self.model):
             self.accelerator.state.fsdp_plugin = layer_by_layer(self.accelerator.state.fsdp_plugin)
         if self.accelerator.is_fsdp2 and self.args.bf16:
             # accelerate's own choice reduces gradients in bfloat16, and rounds the float32 rewards to it.
@@ -261,7 +260,7 @@ class SafeTrainer(Trainer):
 
         Of a model with an adapter, the adapter and the score head.
         """
-        if isinstance(self.model, PeftModel):
+        if has_adapter(self.model):
             save_adapter(self.model, folder, write=self.args.should_save)
             if self.args.should_save:
                 self.processing_class.save_pretrained(folder)

@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
 from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.devices import to_device
 from reward_modeling.errors import UserError
 from reward_modeling.modeling import (
     RewardModelMixin,
@@ -241,7 +242,7 @@ class RewardScorer:
         if self.batches.equal_lengths:  # not RewardModelMixin's forward: the class reads the last token by itself
             del inputs["end_positions"]
         device = self.model.device
-        inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+        inputs = {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in inputs.items()}
         try:
             rewards = self.model(**inputs).logits[:, 0].float()
             if self.statistics is None:

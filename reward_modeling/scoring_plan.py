@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.errors import UserError
-from reward_modeling.grouping import common_prefix_length, end_text, leading_bos
 from reward_modeling.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
+from reward_modeling.sequences import common_prefix_length, end_text, leading_bos
 
 # A template's own refusal; the others are mistakes in a template (text + number).
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)
@@ -236,21 +235,8 @@ def _micro_batches(groups: list[dict], batches: Batches) -> list[MicroBatch]:
     """The heaviest first."""
     if batches.batching == PADDED:
         return _padded_batches([len(group["completion_ids"][0]) for group in groups], batches)
-    sizes = _sizes(groups)
+    sizes = GroupSizes.from_rows(groups)
     return plan_evaluation(sizes, max_tokens=batches.max_tokens, batching=batches.batching, num_processes=1)[0]
-
-
-def _sizes(groups: list[dict]) -> GroupSizes:
-    completions = [len(group["completion_ids"]) for group in groups]
-    numbers = np.concatenate([np.arange(count) for count in completions])
-    offsets = np.concatenate([[0], np.cumsum(completions)]).astype(np.int64)
-    return GroupSizes(
-        prefix_lengths=np.array([len(group["prefix_ids"]) for group in groups]),
-        completion_lengths=np.array([len(ids) for group in groups for ids in group["completion_ids"]]),
-        completion_offsets=offsets,
-        pairs=np.stack([numbers, numbers], axis=1),
-        pair_offsets=offsets,
-    )
 
 
 def _padded_batches(lengths: list[int], batches: Batches) -> list[MicroBatch]:

@@ -4,7 +4,6 @@ Rewards agree within 1e-5 relative, and every parameter's gradient within 1e-5 o
 """
 
 import copy
-import functools
 
 import pytest
 import torch
@@ -76,8 +75,9 @@ def rewards_and_gradients(model, batching: str, groups: list[dict], layout_chang
     batch = MicroBatchCollator(batching, PAD)(micro_batch, dict(enumerate(groups)))
     if layout_change is not None:
         batch["model_inputs"]["packed_layout"] = layout_change(batch["model_inputs"]["packed_layout"])
-    rewards = model(**batch["model_inputs"]).logits[:, 0]
-    chosen, rejected = rewards[batch["pairs"]].unbind(dim=1)
+    inputs = {name: v.to(model.device) if torch.is_tensor(v) else v for name, v in batch["model_inputs"].items()}
+    rewards = model(**inputs).logits[:, 0]
+    chosen, rejected = rewards[batch["pairs"].to(model.device)].unbind(dim=1)
     bradley_terry_loss(chosen, rejected).mean().backward()
     return rewards.detach(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
@@ -201,46 +201,34 @@ def test_random_groups(models, drawn, family):
     assert max(differences(reference, rewards_and_gradients(fast, SHARED_PREFIX, groups))) < TOLERANCE
 
 
+@torch.autocast("cpu", enabled=False)
+@torch.autocast("cuda", enabled=False)
 def reference_varlen_kernel(query, key, value, lengths, scaling, window, softcap):
-    """What a variable-length kernel computes, written out: causal to the bottom right, window as (left, right)."""
+    """What a variable-length kernel computes, in float32: causal to the bottom right, window as (left, right 0)."""
     outputs = []
     repeats = query.shape[1] // key.shape[1]
     starts_q, starts_k = lengths.cu_seqlens_q.tolist(), lengths.cu_seqlens_k.tolist()
     for q0, q1, k0, k1 in zip(starts_q, starts_q[1:], starts_k, starts_k[1:], strict=False):
-        q, k, v = query[q0:q1], key[k0:k1], value[k0:k1]
+        q, k, v = query[q0:q1].float(), key[k0:k1].float(), value[k0:k1].float()
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         scores = torch.einsum("qhd,khd->hqk", q, k) * scaling
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
-        distance = torch.arange(k1 - k0 - (q1 - q0), k1 - k0)[:, None] - torch.arange(k1 - k0)[None, :]
+        places = torch.arange(k1 - k0, device=query.device)
+        distance = places[k1 - k0 - (q1 - q0) :, None] - places[None, :]
         hidden = distance < 0
         if window[0] >= 0:
             hidden |= distance > window[0]
         outputs.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v))
-    return torch.cat(outputs)
+    return torch.cat(outputs).to(query.dtype)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "mistral", "llama"])
 def test_the_layout_for_variable_length_kernels(models, family, monkeypatch):
     """The gathered keys, cumulative lengths and windows that a GPU kernel gets describe the same attention."""
     eager, fast = models(family)
-
-    def one_call(query, key, value, layout, *, scaling, dropout, window, softcap, scored_only=False):
-        return attention.attention_variable_length(
-            query,
-            key,
-            value,
-            layout,
-            scaling=scaling,
-            window=window,
-            softcap=softcap,
-            scored_only=scored_only,
-            kernel=reference_varlen_kernel,
-        )
-
     reference = rewards_and_gradients(eager, PADDED, mixed_groups())
-    monkeypatch.setattr(attention, "attention_by_span", one_call)
-    monkeypatch.setattr(attention, "scored_attention_by_span", functools.partial(one_call, scored_only=True))
+    monkeypatch.setattr(attention, "choose_kernel", lambda *_: reference_varlen_kernel)
     for batching in (SHARED_PREFIX, PACKED):
         assert max(differences(reference, rewards_and_gradients(fast, batching, mixed_groups()))) < TOLERANCE
 

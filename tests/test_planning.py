@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -293,3 +294,18 @@ def test_a_million_pairs_are_planned_in_ten_seconds():
     seconds = time.perf_counter() - started
     assert (len(epoch_plan), planned) == (31_250, 1_000_000)
     assert seconds < 10
+
+
+def test_sizes_of_rows_in_memory_are_those_of_a_data_set():
+    rows = [
+        {"prefix_ids": [1, 2, 3], "completion_ids": [[4], [5, 6]], "chosen_index": [1], "rejected_index": [0]},
+        {"prefix_ids": [], "completion_ids": [[7], [8], [9, 9]], "chosen_index": [0, 2], "rejected_index": [1, 0]},
+    ]
+    lengths = [
+        {"prefix_length": len(row["prefix_ids"]), "completion_lengths": [len(ids) for ids in row["completion_ids"]]}
+        for row in rows
+    ]
+    groups = Dataset.from_list([row | more for row, more in zip(rows, lengths, strict=True)])
+    expected, sizes = GroupSizes.from_dataset(groups), GroupSizes.from_rows(rows)
+    for name, value in vars(expected).items():
+        assert np.array_equal(getattr(sizes, name), value), name

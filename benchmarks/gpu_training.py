@@ -1,0 +1,237 @@
+"""One case of gpu_throughput.py's training part: rm.py's own RewardTrainer on drawn groups, timed from outside.
+
+Modes:
+
+shared_prefix, packed  as rm.py trains
+padded                 as TRL's RewardTrainer: eight pairs in a random order, both rows of each, padded to the
+                       longest of the sixteen, with scaled_dot_product_attention; otherwise trained in the same way
+"""
+
+import gc
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from gpu_profile import new_profiler, times
+from gpu_workloads import GroupsInMemory, Shape, Workload, draw_groups, work_of
+from torch.profiler import profile
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
+
+import rm
+from reward_modeling.collators import MicroBatchCollator
+from reward_modeling.errors import UserError
+from reward_modeling.loader import StepDataLoader, StepDataset, StepSampler
+from reward_modeling.memory_probe import peak_memory
+from reward_modeling.modeling import reward_model_class
+from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, EpochPlan, MicroBatch
+from reward_modeling.progress import RewardProgressCallback
+
+MODES = (SHARED_PREFIX, PADDED, PACKED)
+PADDED_PAIRS = 8
+OUT_OF_MEMORY = "out of memory"
+
+
+@dataclass(frozen=True)
+class Case:
+    model: str
+    workload: str
+    mode: str
+    checkpointing: bool
+
+    def __str__(self) -> str:
+        checkpointing = "on" if self.checkpointing else "off"
+        return f"{self.model}, {self.workload}, {self.mode}, checkpointing {checkpointing}"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of a case is trained: `warm_up` steps, `timed` ones, and one more where it is profiled."""
+
+    pairs_per_step: int
+    max_length: int
+    warm_up: int
+    timed: int
+    profiled: bool
+
+    @property
+    def steps(self) -> int:
+        return self.warm_up + self.timed + self.profiled
+
+
+class PairByPair(EpochPlan):
+    """The same pairs in each step, eight at a time in a random order, with two rows for each."""
+
+    def micro_batches(self, step: int, num_processes: int) -> list[list[MicroBatch]]:
+        units = self.units[self.step_starts[step] : self.step_starts[step + 1]].tolist()
+        pairs = [(group, pair) for group, first, last in units for pair in range(first, last)]
+        order = np.random.default_rng(step).permutation(len(pairs))
+        chunks = [self.sizes.chunk(PADDED, group, pair, pair + 1) for group, pair in (pairs[i] for i in order)]
+        return [[chunks[start : start + PADDED_PAIRS] for start in range(0, len(chunks), PADDED_PAIRS)]]
+
+
+class PairByPairSampler(StepSampler):
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        self.plan = PairByPair(**vars(self.plan))
+
+
+class PaddedTrainer(rm.RewardTrainer):
+    def get_train_dataloader(self) -> StepDataLoader:
+        sampler = PairByPairSampler(
+            self.train_dataset.sizes,
+            process=0,
+            num_processes=1,
+            pairs_per_step=self.args.pairs_per_step,
+            max_tokens=self.args.max_tokens,
+            batching=PADDED,
+            seed=self.args.seed,
+        )
+        dataset = StepDataset(self.train_dataset, self.collator)
+        return StepDataLoader(dataset, batch_sampler=sampler, collate_fn=lambda items: items[0])
+
+
+class Stopwatch(TrainerCallback):
+    """Waits for the GPU where the timed steps begin and where they end, and nowhere between."""
+
+    def __init__(self, amount: Amount, device: torch.device):
+        self.amount, self.device = amount, device
+        self.seconds = self.peak = 0.0
+        self.profiler: profile | None = None
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """The next batch is collated after this, so that every timed step has its own collation in its time."""
+        done = state.global_step
+        if done not in (self.amount.warm_up, self.amount.warm_up + self.amount.timed, self.amount.steps):
+            return
+        self.synchronize()
+        if done == self.amount.warm_up:
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+            self.started = time.perf_counter()
+        if done == self.amount.warm_up + self.amount.timed:
+            self.seconds = time.perf_counter() - self.started
+            self.peak = peak_memory(self.device)
+            if self.amount.profiled:
+                self.profiler = new_profiler(self.device)
+                self.profiler.start()
+        elif done == self.amount.steps:
+            self.profiler.stop()
+
+
+def build_trainer(
+    case: Case, shape: Shape, workload: Workload, amount: Amount, max_tokens: int, folder: str
+) -> rm.RewardTrainer:
+    """rm.py's trainer with its defaults, but without logs, checkpoints and evaluations."""
+    padded = case.mode == PADDED
+    args = rm.ScriptArguments(
+        output_dir=folder,
+        model_dtype=shape.weights,
+        optim=shape.optimizer,
+        max_steps=amount.steps,
+        pairs_per_step=amount.pairs_per_step,
+        max_length=amount.max_length,
+        max_tokens_per_micro_batch=max_tokens,
+        gradient_checkpointing=case.checkpointing,
+        logging_steps=10**6,
+        logging_first_step=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=0,
+    )
+    set_seed(args.seed)
+    with torch.device(args.device):
+        model = reward_model_class(type(shape.config))._from_config(
+            shape.config,
+            attn_implementation="sdpa" if padded else SHARED_PREFIX,
+            dtype=getattr(torch, shape.weights),
+        )
+    if shape.compiled:
+        compile_parts(model)
+    groups = draw_groups(workload, amount.pairs_per_step * amount.steps, amount.max_length, shape.config.vocab_size)
+    trainer = (PaddedTrainer if padded else rm.RewardTrainer)(
+        args=args, model=model, train_dataset=GroupsInMemory(groups), collator=MicroBatchCollator(case.mode, 0)
+    )
+    for callback in (RewardProgressCallback, PrinterCallback):  # a table at the end says more
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def compile_parts(model: PreTrainedModel) -> None:
+    """Fuse norms and feed-forward parts, which are many small kernels, by torch.compile. rm.py does not do this.
+
+    Not the last layer's feed-forward part, whose hooks change from batch to batch.
+    """
+    layers = model.get_decoder().layers
+    for layer in layers:
+        parts = [layer.input_layernorm, layer.post_attention_layernorm, layer.mlp]
+        for part in parts if layer is not layers[-1] else parts[:2]:
+            part.compile(dynamic=True)
+
+
+def train_case(case: Case, shape: Shape, workload: Workload, amount: Amount, max_tokens: int, folder: str) -> dict:
+    """The figures of one case.
+
+    Raises:
+        UserError, torch.OutOfMemoryError: see `is_out_of_memory`.
+    """
+    trainer = build_trainer(case, shape, workload, amount, max_tokens, folder)
+    device = trainer.args.device
+    stopwatch = Stopwatch(amount, device)
+    trainer.add_callback(stopwatch)
+    plan = trainer.get_train_dataloader().batch_sampler.plan
+    timed = range(amount.warm_up, amount.warm_up + amount.timed)
+    work = work_of(plan, timed, trainer.model)
+    computed, passes = computed_tokens(plan, timed)
+    trainer.train()
+    figures = asdict(work) | {"computed_tokens": computed, "passes": passes, "max_tokens": max_tokens}
+    figures |= {"pairs_per_step": amount.pairs_per_step, "seconds": stopwatch.seconds, "peak_gib": stopwatch.peak}
+    if stopwatch.profiler is not None:
+        figures["profile"] = times(stopwatch.profiler, device)
+        last = range(amount.steps - 1, amount.steps)
+        figures["profile"]["unique_tokens"] = work_of(plan, last, trainer.model).unique_tokens
+    return figures
+
+
+def computed_tokens(plan: EpochPlan, steps: range) -> tuple[int, int]:
+    """Tokens with padding, and forward passes."""
+    micro_batches = [micro_batch for step in steps for micro_batch in plan.micro_batches(step, 1)[0]]
+    tokens = 0
+    for micro_batch in micro_batches:
+        row_length = max(chunk.row_length for chunk in micro_batch)
+        tokens += sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
+    return tokens, len(micro_batches)
+
+
+def run_case(case: Case, shape: Shape, workload: Workload, amount: Amount, folder: str) -> dict:
+    """With rm.py's default size of a forward pass and, where memory runs out, with half of it, the least allowed."""
+    sizes = (4 * amount.max_length, 2 * amount.max_length)
+    for max_tokens in sizes if case.mode != PADDED else sizes[:1]:
+        failure = None
+        try:
+            figures = train_case(case, shape, workload, amount, max_tokens, folder)
+        except (torch.OutOfMemoryError, UserError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = str(error).splitlines()[0][:200]
+        free_memory()  # not in the handler, where the failed trainer still hangs on the traceback
+        if failure is None:
+            return figures
+    return {OUT_OF_MEMORY: failure}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """torch's own error, or rm.py's message in the place of it."""
+    return isinstance(error, torch.OutOfMemoryError) or str(error).startswith("Memory ran out")
+
+
+def free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
