@@ -7,7 +7,7 @@ has no date but that of the summary, so that the same summary gives the same byt
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from reward_modeling.html_page import (
     plots_block,
     section,
     settings_table,
+    shown_date,
     warnings_block,
     write_page,
 )
@@ -62,16 +63,9 @@ def write_report(summary: dict, path: Path) -> None:
         *(_benchmark(name, part) for name, part in parts.items()),
         _origin(summary),
     ]
-    kicker = f"Reward model evaluation, {_date(summary['date'])}"
+    kicker = f"Reward model evaluation, {shown_date(summary['date'])}"
     whole = page(f"{name}: evaluation", kicker=kicker, heading=name, line=model_line(summary), blocks=blocks)
     write_page(path, whole)
-
-
-def _date(date: str | None) -> str:
-    if date is None:
-        return "undated"
-    day, _, time = date.partition("T")
-    return f"{day} {time[:5]} UTC" if time.endswith(("+00:00", "Z")) else date
 
 
 def _cards(summary: Mapping) -> Iterator[tuple[str, str, list[str]]]:
@@ -113,7 +107,7 @@ def _plots(name: str, part: Mapping) -> list[str]:
         rows = sum(len(group) + 1 for group in subsets.values())
         plots.append(figure_block(by, note, drawn, tall=rows > 12))
     if pairs:
-        plots += _pair_plots(title, pairs)
+        plots += pair_plots(title, pairs)
     if matrix := part.get("matrix"):
         plots.append(figure_block("Styles", STYLES_CAPTION, style_matrix(matrix["all"])))
     return plots
@@ -132,7 +126,8 @@ def _bar_groups(name: str, part: Mapping) -> tuple[dict, dict]:
     return {heading: {figure: figures[figure] for figure in group} for heading, group in names.items()}, cells
 
 
-def _pair_plots(title: str, pairs: Mapping) -> list[str]:
+def pair_plots(title: str, pairs: Mapping) -> list[str]:
+    """Margins, calibration and the share right by length, of any pairs that `pair_lines` words."""
     accuracy, longer = pairs["accuracy"], pairs["longer_wins"]
     by_length = {
         "the model": {"all pairs": accuracy, **pairs["by_length"]},
@@ -168,21 +163,36 @@ def _numbers(name: str, part: Mapping) -> str:
     ]
     for heading, group in grouped_subsets(name, part).items():
         tables += [f"<h3>{escape(heading or 'Subsets')}</h3>"]
-        tables += [html_table(NUMBERS, (_row(subset, row) for subset, row in group.items()))]
+        tables += [accuracy_table(group)]
     if pairs := part.get("pairs"):
-        rows = {"all pairs": pairs["accuracy"], **pairs["by_length"], "always the longer answer": pairs["longer_wins"]}
-        tables += ["<h3>Pairs</h3>", html_table(NUMBERS, (_row(label, row) for label, row in rows.items()))]
-        head = ("confidence", "its mean", "percent right", "95% interval", "pairs", "ties")
-        tables += ["<h3>Calibration</h3>", html_table(head, map(_bin, pairs["calibration"]))]
-        margins = pairs["margins"]
-        bins = zip(margins["edges"][:-1], margins["edges"][1:], margins["counts"], strict=True)
-        tables += [
-            "<h3>Margins</h3>",
-            html_table(("from", "to", "pairs"), ((number(a), number(b), count(c)) for a, b, c in bins)),
-        ]
+        tables.append(pair_tables(pairs))
     for domain, cells in part.get("matrix", {}).items():
         tables += [f"<h3>Styles: {escape(domain)}</h3>", style_matrix(cells)]
     return "".join(tables)
+
+
+def pair_tables(pairs: Mapping) -> str:
+    """Every number behind `pair_plots`."""
+    rows = {"all pairs": pairs["accuracy"], **pairs["by_length"], "always the longer answer": pairs["longer_wins"]}
+    head = ("confidence", "its mean", "percent right", "95% interval", "pairs", "ties")
+    margins = pairs["margins"]
+    bins = zip(*bin_ends(margins["edges"]), margins["counts"], strict=True)
+    tables = {
+        "Pairs": accuracy_table(rows),
+        "Calibration": html_table(head, map(_bin, pairs["calibration"])),
+        "Margins": html_table(("from", "to", "pairs"), ((number(a), number(b), count(c)) for a, b, c in bins)),
+    }
+    return "".join(f"<h3>{title}</h3>{table}" for title, table in tables.items())
+
+
+def bin_ends(edges: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Where each bin of a histogram begins, and where it ends."""
+    return edges[:-1], edges[1:]
+
+
+def accuracy_table(rows: Mapping[str, Mapping]) -> str:
+    """A line for each share of rows: percent, interval, rows, ties."""
+    return html_table(NUMBERS, (_row(name, row) for name, row in rows.items()))
 
 
 def _row(name: str, row: Mapping) -> tuple[str, ...]:

@@ -137,3 +137,11 @@ def settings_table(values: Mapping[str, object]) -> str:
     """Names with their values; what is no text is shown as JSON."""
     rows = ((str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in values.items())
     return html_table(("", ""), rows, "text")
+
+
+def shown_date(date: str | None) -> str:
+    """2026-11-22T22:30:00+00:00 as 2026-11-22 22:30 UTC."""
+    if date is None:
+        return "undated"
+    day, _, time = date.partition("T")
+    return f"{day} {time[:5]} UTC" if time.endswith(("+00:00", "Z")) else date
