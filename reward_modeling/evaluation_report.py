@@ -6,7 +6,6 @@ Everything that came from outside (paths, names of subsets, warnings) is escaped
 has no date but that of the summary, so that the same summary gives the same bytes.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -37,6 +36,7 @@ from reward_modeling.html_page import (
     paragraph,
     plots_block,
     section,
+    sentence,
     settings_table,
     shown_date,
     warnings_block,
@@ -79,17 +79,11 @@ def _cards(summary: Mapping) -> Iterator[tuple[str, str, list[str]]]:
 
 def _benchmark(name: str, part: Mapping) -> str:
     pairs = part.get("pairs")
-    lines = "".join(_sentence(line.strip()) for line in [*left_out(part), *(pair_lines(pairs) if pairs else [])])
+    lines = "".join(sentence(line.strip()) for line in [*left_out(part), *(pair_lines(pairs) if pairs else [])])
     report = f"<h3>What was read</h3><pre>{escape(part['data_report'])}</pre>" if part.get("data_report") else ""
     read = paragraph(f"{count(part['rows'])} {unit(name)}; from {_listed(part['sources'])}", "muted")
     numbers = folded(f"All numbers of {part['title']}", _numbers(name, part))
     return section(part["title"], f"{read}{plots_block(_plots(name, part))}{lines}{report}{numbers}")
-
-
-def _sentence(line: str) -> str:
-    """A line of the screen as a paragraph that does not break within an interval."""
-    text = re.sub(r"[\d.]+-[\d.]+", r"<span>\g<0></span>", escape(line[0].upper() + line[1:]))
-    return f'<p class="line">{text}</p>'
 
 
 def _plots(name: str, part: Mapping) -> list[str]:

@@ -28,8 +28,8 @@ h2{font-size:1.25rem;margin:0}
 h3{font-size:1rem;margin:16px 0 4px}
 p{margin:4px 0}
 .muted,figcaption,summary{color:var(--muted);font-size:.875rem}
-.cards,.plots{display:grid;gap:16px;grid-template-columns:repeat(auto-fit,minmax(min(100%,150px),1fr));margin:16px 0}
-.cards{gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,170px),1fr))}
+.cards,.plots{display:grid;gap:16px;margin:16px 0}
+.cards{gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,150px),1fr))}
 .cards>div{background:var(--card);border-radius:8px;padding:10px 12px}
 .cards b{display:block;font-size:clamp(1.1rem,5vw,1.5rem);line-height:1.3;font-variant-numeric:tabular-nums}
 .warnings{background:var(--warn);border-left:4px solid var(--accent);padding:10px 14px;margin:16px 0}
@@ -44,12 +44,16 @@ svg *{stroke-linejoin:round}
 svg text{fill:var(--ink);font-family:inherit!important;font-variant-numeric:tabular-nums}
 .line span{white-space:nowrap}
 .scroll{overflow-x:auto}
+.scroll+.scroll{margin-top:12px}
 table{border-collapse:collapse;overflow-wrap:normal;font-size:.8125rem;font-variant-numeric:tabular-nums}
 th,td{padding:3px 8px 3px 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
 td+td{white-space:nowrap}
 th:first-child,td:first-child,.text td,.text th{text-align:left}
 .text td+td{white-space:normal;overflow-wrap:anywhere}
 .text td:first-child{overflow-wrap:normal;min-width:7em}
+.words td:first-child{min-width:11em}
+.words td:nth-last-child(-n+2){white-space:normal;min-width:12em}
+.words th:nth-last-child(-n+2),.words td:nth-last-child(-n+2){text-align:left;padding-left:8px}
 .matrix{width:100%;max-width:480px;table-layout:fixed}
 .matrix th,.matrix td{padding:6px 4px;text-align:center;font-weight:normal;white-space:normal}
 .matrix th{color:var(--muted);font-size:.8rem;overflow-wrap:normal}
@@ -126,11 +130,21 @@ def plots_block(figures: Iterable[str]) -> str:
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table that scrolls in itself. The kind "text" has words in all columns, aligned to the left."""
+    """A table that scrolls in itself.
+
+    Args:
+        kind: "text" has words in all columns, "words" in the first and in the last two.
+    """
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     named = f' class="{kind}"' if kind else ""
     return f'<div class="scroll"><table{named}><tr>{top}</tr>{body}</table></div>'
+
+
+def sentence(line: str) -> str:
+    """A line of the screen as a paragraph that does not break within an interval."""
+    text = re.sub(r"[\d.]+-[\d.]+", r"<span>\g<0></span>", escape(line[0].upper() + line[1:]))
+    return f'<p class="line">{text}</p>'
 
 
 def settings_table(values: Mapping[str, object]) -> str:

@@ -206,7 +206,7 @@ def test_sigterm_saves_a_checkpoint(base, whole, tmp_path):
     assert watched.process.wait(timeout=60) == EXIT_STATUS == 143, watched.end_of_log()
     (step,) = steps_in(output)
     assert 2 <= step < STEPS
-    assert names(output) == [f"checkpoint-{step}", "data_report.json"]
+    assert names(output) == [f"checkpoint-{step}", "data_report.json", "report.html", "trainer_state.json"]
     message = f"Stopped by SIGTERM after step {step} of {STEPS}: checkpoint-{step} is saved in {output}."
     assert message in watched.end_of_log()
     assert "Traceback" not in watched.end_of_log()
