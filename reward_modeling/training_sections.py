@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from html import escape
 
+from reward_modeling.checkpoints import LAST_CHECKPOINT
 from reward_modeling.data import REASON_WORDS, DropReason
 from reward_modeling.evaluation_plots import bar_plot
 from reward_modeling.evaluation_report import accuracy_table, bin_ends, pair_plots, pair_tables
@@ -258,7 +259,7 @@ def origin_section(run: RunFiles) -> str:
         others = {name: value for name, value in run.run.items() if name not in ("versions", "manifest")}
         content += folded("Run", settings_table(others)) + folded("Versions", settings_table(run.run["versions"]))
     if run.arguments is None:
-        content += paragraph(f"No {ARGUMENTS} is there: it is saved with the final model.")
+        content += paragraph(f"No {LAST_CHECKPOINT}/{ARGUMENTS} is there: it is saved with the final model.")
     else:
         content += folded("Arguments, as given", settings_table(run.arguments))
     return section("How it was made", content)
@@ -267,7 +268,7 @@ def origin_section(run: RunFiles) -> str:
 def _proof(run: RunFiles) -> str:
     proof = run.verification
     if proof is None:
-        return f"The saved model was not compared with the one in memory: no {VERIFICATION} is there."
+        return f"The saved model was not compared with the one in memory: no {LAST_CHECKPOINT}/{VERIFICATION} is there."
     if not proof["passed"]:
         return f"The saved model is NOT the one that was trained: {'; '.join(proof['problems'])}"
     off = max(proof["largest_difference_padded"], proof["largest_difference_alone"])

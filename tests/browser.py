@@ -5,6 +5,7 @@ with Browser() as browser:
 """
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -65,18 +66,19 @@ class Browser:
 
     def __enter__(self) -> "Browser":
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
-        to_read, self._commands = os.pipe()
-        self._answers, to_write = os.pipe()
+        (to_read, self._commands), (self._answers, to_write) = os.pipe(), os.pipe()
+        # Chromium reads commands from descriptor 3 and answers on 4, which must not be one of the pipes' own.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_read, to_write)]
         command = [CHROMIUM, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
-        self._process = subprocess.Popen(  # Chromium reads commands from descriptor 3, and answers on 4
-            ["/bin/sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", *command],
-            pass_fds=(to_read, to_write),
+        self._process = subprocess.Popen(
+            ["bash", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', "bash", *command],
+            pass_fds=ends,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(to_read)
-        os.close(to_write)
+        for end in (to_read, to_write, *ends):
+            os.close(end)
         self._buffer, self._number, self._events = b"", 0, []
         self._session = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
