@@ -17,9 +17,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # HTML has no way to
 
 PAGE_CSS = """
 :root{color-scheme:light dark;--ink:#1b1f24;--muted:#59626e;--line:#d5dae0;--page:#fff;--card:#f4f6f8;
---bar:#0072b2;--strong:#004b76;--accent:#b84e00;--warn:#fff4e0}
+--bar:#0072b2;--strong:#004b76;--accent:#b84e00;--warn:#fff4e0;
+--model0:#0072b2;--model1:#b84e00;--model2:#008060;--model3:#9b4f96;--model4:#96700a;--model5:#59626e;
+--model6:#c2185b;--model7:#00838f}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e9ee;--muted:#a4adb9;--line:#3a424d;--page:#14171c;--card:#1e232a;
---bar:#4aa8dd;--strong:#9fd6f7;--accent:#f0a05a;--warn:#33270f}}
+--bar:#4aa8dd;--strong:#9fd6f7;--accent:#f0a05a;--warn:#33270f;
+--model0:#4aa8dd;--model1:#f0a05a;--model2:#3cc99b;--model3:#cf8fcb;--model4:#e0b840;--model5:#a4adb9;
+--model6:#f06aa0;--model7:#40c4d0}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1160px;padding:16px;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;overflow-wrap:anywhere}

@@ -25,11 +25,14 @@ from matplotlib.figure import Figure
 WIDTH = 260  # points; a phone shows them at 1.3 px each, a wide screen at 1.8 px
 PNG_DPI = 200
 
-_NAMES = ("ink", "muted", "line", "bar", "strong", "accent", "page")
-_VARIABLES = {f"#{f'0{i}' * 3}": name for i, name in enumerate(_NAMES)}
+_NAMES = ("ink", "muted", "line", "bar", "strong", "accent", "page", *(f"model{i}" for i in range(8)))
+_VARIABLES = {f"#{f'0{i:x}' * 3}": name for i, name in enumerate(_NAMES)}
 # Of the palette that a plot is drawn in: placeholders for the page's variables, or colours.
-INK, MUTED, GRID, BAR, STRONG, ACCENT, PAGE = (f"C{i}" for i in range(len(_NAMES)))
-LIGHT = ("#1b1f24", "#59626e", "#d5dae0", "#0072b2", "#004b76", "#b84e00", "#ffffff")  # the page's, by day
+INK, MUTED, GRID, BAR, STRONG, ACCENT, PAGE, *MODELS = (f"C{i}" for i in range(len(_NAMES)))
+LIGHT = (  # the page's, by day
+    *("#1b1f24", "#59626e", "#d5dae0", "#0072b2", "#004b76", "#b84e00", "#ffffff"),
+    *("#0072b2", "#b84e00", "#008060", "#9b4f96", "#96700a", "#59626e", "#c2185b", "#00838f"),
+)
 _SETTINGS = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures on every machine
@@ -111,7 +114,7 @@ def _inlined(svg: str, label: str, height: float) -> str:
 
     def cleaned(tag: re.Match) -> str:  # tags alone: a subset's name may look like any of this
         text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", tag[0])
-        text = re.sub(r"#0([0-6])(?:0\1){2}", lambda found: f"var(--{_VARIABLES[found[0]]})", text)
+        text = re.sub(r"#0([0-9a-e])(?:0\1){2}", lambda found: f"var(--{_VARIABLES[found[0]]})", text)
         return text.replace("'DejaVu Sans', sans-serif", "sans-serif").replace(" xlink:href=", " href=")
 
     body = re.sub(r"<[^>]*>", cleaned, body)
