@@ -152,7 +152,9 @@ def _models(models: Iterable[Mapping]) -> str:
 def _benchmark(name: str, part: Mapping) -> str:
     about = f"{count(part['rows'])} {unit(name)}; from {', '.join(map(str, part['sources'])) or '-'}"
     main = _main(name, part)
-    groups = grouped_subsets(name, part | {"subsets": {name: _size(rows) for name, rows in part["subsets"].items()}})
+    sizes = {subset: _size(rows) for subset, rows in part["subsets"].items()}
+    counted = {} if name == "pairs" else part["figures"]  # a source may be called as the one figure of pairs is
+    groups = grouped_subsets(name, {"subsets": sizes, "figures": counted, "sections": part["sections"]})
     subsets = "".join(
         f"<h3>{escape(heading or 'Subsets')}</h3>" + _table({subset: part["subsets"][subset] for subset in group}, part)
         for heading, group in groups.items()
