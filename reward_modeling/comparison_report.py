@@ -15,6 +15,7 @@ from reward_modeling.comparison_warnings import MARK, RUN_OTHERWISE
 from reward_modeling.evaluation_folders import LETTERS
 from reward_modeling.evaluation_report import CHANCE
 from reward_modeling.evaluation_tables import (
+    MOST_SUBSETS,
     aligned,
     count,
     grouped_subsets,
@@ -43,6 +44,7 @@ NOTE = (
     "A difference is in points to the first model that has the benchmark, with a paired interval: over the same rows. "
     "better, worse: the interval leaves zero out, as one in twenty does by chance."
 )
+MOST_LINES = 24  # of a table that is not folded
 TALL = 16  # lines of a plot, from which on it stands beside two others
 OWN_CSS = """
 .models{list-style:none;padding:0;margin:12px 0}
@@ -57,7 +59,8 @@ OWN_CSS = """
 def comparison_tables(comparison: Mapping) -> str:
     """Warnings, the models, and the figures of each benchmark; its subsets are in the page alone."""
     blocks = [[line for message in comparison["warnings"] for line in wrapped(f"WARNING: {message}", hanging=9)]]
-    blocks.append([line for model in comparison["models"] for line in wrapped(_model_line(model), indent=2)])
+    models = (f"{model['letter']}  {': '.join(_described(model))}" for model in comparison["models"])
+    blocks.append([line for model in models for line in wrapped(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
         head = f"{shown(part['title'])}: {count(part['rows'])} {unit(name)}, differences to {part['reference']}"
         blocks.append([head, *aligned([list(HEAD), *_lines(_main(name, part), part)])])
@@ -68,11 +71,12 @@ def comparison_tables(comparison: Mapping) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _model_line(model: Mapping) -> str:
+def _described(model: Mapping) -> tuple[str, str]:
+    """A model's name, and how it was run."""
     revision = f" at {model['revision']}" if model["revision"] else ""
-    return (
-        f"{model['letter']}  {model['name_or_path']}{revision}: {model['class']}, {model['dtype']}, max_length "
-        f"{count(model['max_length'])}, batching {model['batching']}, {shown_date(model['date'])}; {model['folder']}"
+    return f"{model['name_or_path']}{revision}", (
+        f"{model['class']}, {model['dtype']}, max_length {count(model['max_length'])}, batching {model['batching']}, "
+        f"{shown_date(model['date'])}; {model['folder']}"
     )
 
 
@@ -115,7 +119,7 @@ def write_comparison(comparison: Mapping, path: Path) -> None:
 
 def comparison_page(comparison: Mapping) -> str:
     """The whole page."""
-    names = " and ".join(one["title"] for one in comparison["benchmarks"].values())
+    names = ", ".join(one["title"] for one in comparison["benchmarks"].values())
     blocks = [
         _models(comparison["models"]),
         warnings_block(comparison["warnings"]),
@@ -140,8 +144,7 @@ def comparison_page(comparison: Mapping) -> str:
 def _models(models: Iterable[Mapping]) -> str:
     items = []
     for model in models:
-        letter, _, words = _model_line(model).partition("  ")
-        name, _, about = words.partition(": ")
+        letter, (name, about) = model["letter"], _described(model)
         color = f"model{LETTERS.index(letter)}"
         items.append(
             f'<li><b class="{color}">{letter}</b>{escape(name)}<br><span class="muted">{escape(about)}</span></li>'
@@ -150,24 +153,33 @@ def _models(models: Iterable[Mapping]) -> str:
 
 
 def _benchmark(name: str, part: Mapping) -> str:
+    """Plots, and the numbers behind them: folded where they are many."""
     about = f"{count(part['rows'])} {unit(name)}; from {', '.join(map(str, part['sources'])) or '-'}"
-    main = _main(name, part)
-    sizes = {subset: _size(rows) for subset, rows in part["subsets"].items()}
-    counted = {} if name == "pairs" else part["figures"]  # a source may be called as the one figure of pairs is
-    groups = grouped_subsets(name, {"subsets": sizes, "figures": counted, "sections": part["sections"]})
-    subsets = "".join(
-        f"<h3>{escape(heading or 'Subsets')}</h3>" + _table({subset: part["subsets"][subset] for subset in group}, part)
-        for heading, group in groups.items()
-    )
-    others = {figure: rows for figure, rows in part["figures"].items() if figure not in main}
-    subsets += f"<h3>Domains and levels</h3>{_table(others, part)}" if others else ""
+    main, others = _main(name, part), _other_tables(name, part)
+    is_short = sum(map(len, main.values())) <= MOST_LINES
+    seen = _table(main, part) if is_short else ""
+    rest = others if is_short else f"<h3>Scores</h3>{_table(main, part)}{others}"
     return section(
         part["title"],
         paragraph(about, "muted")
         + _plots(part["title"], main, part, CHANCE.get(name, 50))
-        + _table(main, part)
-        + (folded(f"All numbers of {part['title']}", subsets) if subsets else ""),
+        + seen
+        + (folded(f"All numbers of {part['title']}", rest) if rest else ""),
     )
+
+
+def _other_tables(name: str, part: Mapping) -> str:
+    """The figures that no plot shows, and the subsets."""
+    main = _main(name, part)
+    figures = {figure: rows for figure, rows in part["figures"].items() if figure not in main}
+    sizes = {subset: _size(rows) for subset, rows in part["subsets"].items()}
+    counted = {} if name == "pairs" else part["figures"]  # a source may be called as the one figure of pairs is
+    groups = grouped_subsets(name, {"subsets": sizes, "figures": counted, "sections": part["sections"]})
+    named = {heading or "Subsets": {subset: part["subsets"][subset] for subset in of} for heading, of in groups.items()}
+    tables = {"Domains and levels": figures, **named} if figures else named
+    more = len(part["subsets"]) - MOST_SUBSETS
+    left_out = paragraph(f"The {MOST_SUBSETS} largest subsets; {more:,} more in comparison.json.") if more > 0 else ""
+    return left_out + "".join(f"<h3>{escape(heading)}</h3>{_table(rows, part)}" for heading, rows in tables.items())
 
 
 def _size(entries: Mapping[str, Mapping]) -> dict[str, int]:

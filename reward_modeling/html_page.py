@@ -35,7 +35,7 @@ p{margin:4px 0}
 .cards,.plots{display:grid;gap:16px;margin:16px 0}
 .cards{gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,150px),1fr))}
 .cards>div{background:var(--card);border-radius:8px;padding:10px 12px}
-.cards b{display:block;font-size:clamp(1.1rem,5vw,1.5rem);line-height:1.3;font-variant-numeric:tabular-nums}
+.cards b{display:block;font-size:clamp(1.1rem,5vw,1.4rem);line-height:1.3;font-variant-numeric:tabular-nums}
 .warnings{background:var(--warn);border-left:4px solid var(--accent);padding:10px 14px;margin:16px 0}
 .warnings ul{margin:4px 0;padding-left:20px}
 section{border-top:1px solid var(--line);margin-top:28px;padding-top:20px}
