@@ -33,7 +33,7 @@ h3{font-size:1rem;margin:16px 0 4px}
 p{margin:4px 0}
 .muted,figcaption,summary{color:var(--muted);font-size:.875rem}
 .cards,.plots{display:grid;gap:16px;margin:16px 0}
-.cards{gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,150px),1fr))}
+.cards{gap:12px;grid-template-columns:repeat(auto-fill,minmax(max(min(100%,150px),15%),1fr))}
 .cards>div{background:var(--card);border-radius:8px;padding:10px 12px}
 .cards b{display:block;font-size:clamp(1.1rem,5vw,1.4rem);line-height:1.3;font-variant-numeric:tabular-nums}
 .warnings{background:var(--warn);border-left:4px solid var(--accent);padding:10px 14px;margin:16px 0}
