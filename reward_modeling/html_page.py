@@ -91,8 +91,11 @@ def page(title: str, *, kicker: str, heading: str, line: str, blocks: Iterable[s
 def write_page(path: Path, text: str) -> None:
     """The file is there whole, or as it was before."""
     unfinished = path.with_name(f".unfinished-{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def cards(figures: Iterable[tuple[str, str, Sequence[str]]]) -> str:

@@ -45,6 +45,8 @@ def update_report(output: Path, state: TrainerState, *, page: bool = True) -> No
     except OSError as error:
         logger.warning("!!! %s was not written: %s !!!", output / TRAINER_STATE, error)
         return
+    finally:
+        unfinished.unlink(missing_ok=True)
     if page:
         write_report_or_say_why(output)
 

@@ -17,7 +17,7 @@ class RunFiles:
     name: str
     """Of the folder."""
     state: Mapping
-    """The Trainer's: `log_history`, `global_step`, `max_steps`."""
+    """The Trainer's: `log_history`, `global_step`, `max_steps`, `epoch`."""
     data_report: Mapping | None
     evaluation: Mapping | None
     preflight: str | None
@@ -55,7 +55,7 @@ def read_run(output: Path) -> RunFiles:
             "that has come to its first evaluation or checkpoint."
         )
     state = _read_object(output / TRAINER_STATE)
-    if missing := [name for name in ("log_history", "global_step", "max_steps") if name not in state]:
+    if missing := [name for name in ("log_history", "global_step", "max_steps", "epoch") if name not in state]:
         raise UserError(
             f"{output / TRAINER_STATE}: expected the state of transformers' Trainer, found no {', '.join(missing)} in "
             "it. Name the --output_path of a run of rm.py."

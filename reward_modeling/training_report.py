@@ -106,9 +106,10 @@ def _cards(run: RunFiles) -> Iterator[tuple[str, str, list[str]]]:
     elif last is not None:
         words = [f"step {count(last['step'])}", f"loss {number(last['eval_loss'])}"]
         yield "Held-out accuracy", f"{percent(last['eval_accuracy'])}%", words
-    epoch = f"epoch {run.state['epoch']:.2f}" if run.state.get("epoch") is not None else "not begun"
+    epoch = "not begun" if run.state["epoch"] is None else f"epoch {run.state['epoch']:.2f}"
+    early = ["ended early"] if run.end is not None and run.step < run.state["max_steps"] else []
     pairs = [] if run.run is None else [f"{count(run.run['pairs_per_step'])} pairs a step"]
-    yield "Steps", f"{count(run.step)} of {count(run.state['max_steps'])}", [epoch, *pairs]
+    yield "Steps", f"{count(run.step)} of {count(run.state['max_steps'])}", [epoch, *pairs, *early]
     if run.end is not None:
         yield "Training time", duration(run.end["train_runtime"]), ["evaluations included"]
     if (fast := run.last_entry("tokens_per_second")) is not None:

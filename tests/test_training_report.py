@@ -314,7 +314,7 @@ def test_the_command_makes_the_page_again(copied, page):
     [
         ("trainer_state.json", '{"log_history": [', "trainer_state.json: expected JSON, found it torn"),
         ("trainer_state.json", "[]", "expected a JSON object, found list"),
-        ("trainer_state.json", "{}", "found no log_history, global_step, max_steps in it"),
+        ("trainer_state.json", "{}", "found no log_history, global_step, max_steps, epoch in it"),
         ("evaluation.json", "", "evaluation.json: expected JSON"),
     ],
 )
