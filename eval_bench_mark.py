@@ -2,6 +2,8 @@
 
     accelerate launch eval_bench_mark.py --reward_name_or_path ./models/gemma2b_rm/last_checkpoint \
         --record_dir ./bench_mark_eval.txt
+
+    python eval_bench_mark.py --compare bench_mark_eval/model-a bench_mark_eval/model-b     # no model is loaded
 """
 
 import json
@@ -25,10 +27,13 @@ from transformers.utils import logging as transformers_logging
 
 from reward_modeling.arguments import parse_script_arguments
 from reward_modeling.benchmark_data import BENCHMARKS, BenchmarkRows, read_benchmark
+from reward_modeling.comparison_report import comparison_tables, write_comparison
 from reward_modeling.errors import SECONDS_TO_SPEAK, UserError, run_script, said_once
 from reward_modeling.evaluation import BenchmarkRewards, score_benchmark
+from reward_modeling.evaluation_comparison import compare
 from reward_modeling.evaluation_figures import combined_figures, pair_verdicts, summarise
-from reward_modeling.evaluation_files import append_record, append_scores, writing_explained
+from reward_modeling.evaluation_files import REPORT, SCORES, SUMMARY, append_record, append_scores, writing_explained
+from reward_modeling.evaluation_folders import read_evaluations
 from reward_modeling.evaluation_report import write_report
 from reward_modeling.evaluation_tables import summary_tables
 from reward_modeling.scoring import RewardScorer
@@ -38,7 +43,7 @@ logger = logging.getLogger("eval_bench_mark")
 WITH_PRIOR = ("rewardbench", "preference_test_sets")  # what the overall score with prior sets needs
 
 RECORD = "bench_mark_eval.txt"  # where record_dir is a folder
-SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
+COMPARISON_FOLDER, COMPARISON, COMPARISON_PAGE = "bench_mark_comparison", "comparison.json", "comparison.html"
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "numpy")
 HOURS_TO_WAIT = 6  # for the process that downloads, or that has the longest passes
 
@@ -77,6 +82,15 @@ class ScriptArguments:
     )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Replace what an earlier evaluation of the model left in output_dir."}
+    )
+
+    compare: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Folders that earlier evaluations have written, 2 to 8: their figures side by side, with paired "
+            "intervals of the differences, as a table and a page. No model is loaded. Beside it only --output_dir "
+            "(unset: ./bench_mark_comparison) and --overwrite_output_dir."
+        },
     )
 
     # Benchmarks
@@ -120,6 +134,9 @@ class ScriptArguments:
     )
 
     def __post_init__(self):
+        if self.compare is not None:
+            self._check_comparison()
+            return
         given = [self.benchmarks] if isinstance(self.benchmarks, str) else self.benchmarks or []
         self.benchmarks = [name for text in given for name in re.split(r"[,\s]+", text) if name]
         self.num_proc = self.num_proc or min(16, os.cpu_count())
@@ -132,6 +149,21 @@ class ScriptArguments:
         self.record_file = record / RECORD if is_folder else record
         beside = self.record_file.with_suffix("") if self.record_file.suffix else Path(f"{self.record_file}_reports")
         self.model_folder = Path(self.output_dir or beside).expanduser() / folder_name(self.reward_name_or_path)
+
+    def _check_comparison(self) -> None:
+        """
+        Raises:
+            UserError: flags of an evaluation beside --compare, which makes none.
+        """
+        own = ("compare", "output_dir", "overwrite_output_dir")
+        others = (one for one in fields(self) if one.name not in own)
+        if given := [f"--{one.name}" for one in others if getattr(self, one.name) != one.default]:
+            raise UserError(
+                f"--compare: expected no flags beside it but --output_dir and --overwrite_output_dir, found "
+                f"{', '.join(given)}. It reads what earlier evaluations have written: leave the others out, or "
+                "evaluate first."
+            )
+        self.comparison_folder = Path(self.output_dir or COMPARISON_FOLDER).expanduser()
 
     def _problems(self) -> list[str]:
         problems = []
@@ -189,27 +221,43 @@ def start_processes() -> PartialState:
     return state
 
 
+def check_place(flag: str, path: Path) -> None:
+    """
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    nearest = next(path for path in (path.absolute(), *path.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UserError(f"{flag}: expected a folder to write to, found that {nearest} is none. Take another path.")
+
+
+def check_nothing_is_there(folder: Path, names: tuple[str, ...], args: ScriptArguments) -> None:
+    """
+    Raises:
+        UserError: an earlier output is there, and it is not to be replaced.
+    """
+    earlier = [name for name in names if (folder / name).exists()]
+    if earlier and not args.overwrite_output_dir:
+        raise UserError(
+            f"{folder}: expected no earlier {'comparison' if args.compare else 'evaluation'}, found "
+            f"{', '.join(earlier)}. Pass another --output_dir, or --overwrite_output_dir true to replace them."
+        )
+
+
 def check_outputs(args: ScriptArguments) -> None:
     """Before anything is read.
 
     Raises:
         UserError: an earlier evaluation is there, or something cannot be written.
     """
-    for flag, path in {"--record_dir": args.record_file.parent, "--output_dir": args.model_folder}.items():
-        nearest = next(path for path in (path.absolute(), *path.absolute().parents) if path.exists())
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise UserError(f"{flag}: expected a folder to write to, found that {nearest} is none. Take another path.")
+    check_place("--record_dir", args.record_file.parent)
+    check_place("--output_dir", args.model_folder)
     if args.record_file.exists() and not os.access(args.record_file, os.W_OK):
         raise UserError(f"--record_dir {args.record_file}: expected a file to append to, found it write-protected.")
     own = [(args.model_folder / name).resolve() for name in (SCORES, SUMMARY, REPORT)]
     if args.record_file.resolve() in own:
         raise UserError(f"--record_dir {args.record_file}: expected a file of its own, found one of the evaluation's.")
-    earlier = [name for name in (SCORES, SUMMARY, REPORT) if (args.model_folder / name).exists()]
-    if earlier and not args.overwrite_output_dir:
-        raise UserError(
-            f"{args.model_folder}: expected no earlier evaluation, found {', '.join(earlier)}. Pass another "
-            "--output_dir, or --overwrite_output_dir true to replace them."
-        )
+    check_nothing_is_there(args.model_folder, (SCORES, SUMMARY, REPORT), args)
 
 
 def read_benchmarks(args: ScriptArguments, state: PartialState) -> list[BenchmarkRows]:
@@ -336,9 +384,28 @@ def evaluate(
     return scored, mistakes
 
 
+def compare_evaluations(args: ScriptArguments) -> None:
+    """What earlier evaluations have written, side by side: a table, comparison.json and comparison.html."""
+    folder, evaluations = args.comparison_folder, read_evaluations(args.compare)
+    check_place("--output_dir", folder)
+    check_nothing_is_there(folder, (COMPARISON, COMPARISON_PAGE), args)
+    comparison = compare(evaluations)
+    print(comparison_tables(comparison), flush=True)
+    with writing_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / COMPARISON).write_text(text + "\n", encoding="utf-8")
+        write_comparison(comparison, folder / COMPARISON_PAGE)
+    print(f"\nComparison: {folder / COMPARISON_PAGE}", flush=True)
+
+
 def main() -> None:
     with said_once():
         args, _ = parse_script_arguments(ScriptArguments)
+        if args.compare is not None:
+            if os.environ.get("RANK", "0") == "0":  # no work for several processes
+                compare_evaluations(args)
+            return
         check_outputs(args)
     state = start_processes()
     data = read_benchmarks(args, state)

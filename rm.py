@@ -42,6 +42,7 @@ from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.devices import to_device
 from reward_modeling.early_stopping import EarlyStopping, early_stopping_problems
 from reward_modeling.errors import UserError, run_script
+from reward_modeling.file_names import ARGUMENTS, DATA_REPORT, PREFLIGHT, REPORT
 from reward_modeling.gpus import GPUS
 from reward_modeling.held_out import EvaluatedPairs
 from reward_modeling.held_out_tables import held_out_table
@@ -63,7 +64,6 @@ from reward_modeling.metrics import BEST_MODEL_METRICS, LESS_IS_BETTER, PairSums
 from reward_modeling.model_card import write_model_card
 from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
 from reward_modeling.output_folder import (
-    DATA_REPORT,
     check_all_nodes_share,
     check_nothing_is_lost,
     check_output_folder,
@@ -75,12 +75,12 @@ from reward_modeling.output_folder import (
 from reward_modeling.planning import PACKED, PADDED, plan_epoch
 from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
+from reward_modeling.report_callback import ReportCallback, update_report, write_report_or_say_why
 from reward_modeling.results import Results, gather_results
 from reward_modeling.resuming import check_same_run, run_record
 from reward_modeling.reward_statistics import set_statistics, write_adapter_statistics
 from reward_modeling.routing import why_no_balance_loss
 from reward_modeling.run_estimate import RunSettings, estimate_problems, estimate_run
-from reward_modeling.run_files import PREFLIGHT
 from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
 from reward_modeling.text_part import text_part
 from reward_modeling.tokenizer import load_tokenizer
@@ -475,6 +475,7 @@ class RewardTrainer(SafeTrainer):
         self.remove_callback(ProgressCallback)
         self.add_callback(RewardProgressCallback)
         self.add_callback(FiniteLossCallback)
+        self.add_callback(ReportCallback)
 
     # Data
 
@@ -795,7 +796,7 @@ def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
         trainer.save_whole_model(writing)
         if trainer.is_world_process_zero():
             given = json.dumps(results.given, indent=2, default=str)
-            Path(writing, "script_arguments.json").write_text(given, encoding="utf-8")
+            Path(writing, ARGUMENTS).write_text(given, encoding="utf-8")
             if trainer.args.use_peft:
                 write_adapter_statistics(Path(writing), results.statistics)
             write_model_card(Path(writing), results, name=trainer.name_of(folder), adapter=trainer.args.use_peft)
@@ -865,6 +866,7 @@ def leave_interrupted(trainer: RewardTrainer) -> None:
     """End the process after SIGTERM, with the status of a process that the signal ended."""
     if trainer.is_world_process_zero():
         step = trainer.state.global_step
+        update_report(Path(trainer.args.output_path), trainer.state)
         print(
             f"\nStopped by SIGTERM after step {step} of {trainer.state.max_steps}: {CHECKPOINT}{step} is saved in "
             f"{trainer.args.output_path}. Go on with --resume_from_checkpoint true.",
@@ -989,6 +991,9 @@ def run(args: ScriptArguments, given: dict) -> None:
             verify_final_model(trainer, folders)
         if args.push_to_hub:
             trainer.push_folder(folders[-1])
+        output = Path(args.output_path)
+        if args.process_index == 0 and write_report_or_say_why(output):
+            logger.info("Report: %s", output / REPORT)
     logger.info("Done: the reward model is in %s", " and ".join(map(str, folders)))
 
 

@@ -249,3 +249,29 @@ def estimate(
     streams = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in filled}
     samples = formula({name: resampled_means(array, streams[name], resamples) for name, array in filled.items()})
     return {name: Estimate(float(point), *percentile_interval(samples[name])) for name, point in points.items()}
+
+
+def estimate_difference(
+    formula: Callable[[dict], Mapping],
+    first: Mapping[str, ArrayLike],
+    other: Mapping[str, ArrayLike],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Estimate]:
+    """Every figure of `other` less that of `first`, with the 95% interval of a paired bootstrap.
+
+    A row is drawn with what both models made of it: what is hard for both cancels out, and the interval is narrower
+    than two separate ones suggest. Where the models agree on every row it has no width.
+
+    Args:
+        formula: as `estimate` takes it.
+        first, other: `(rows, ...)` per subset, the same subsets and the same rows in the same order.
+    """
+
+    def difference(means: dict) -> dict:
+        before, after = (formula({name: mean[..., side] for name, mean in means.items()}) for side in (0, 1))
+        return {name: after[name] - before[name] for name in before}
+
+    both = {name: np.stack([values, other[name]], axis=-1) for name, values in first.items()}
+    return estimate(difference, both, seed=seed, resamples=resamples)

@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from reward_modeling.data import REASON_WORDS, DropReason
 
+LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
 TABLE_EXCERPT = 60  # characters of the first row's excerpt that the table shows
 
 

@@ -41,14 +41,14 @@ from reward_modeling.evaluation import ROWS_PER_READ, BenchmarkRewards
 from reward_modeling.ranking_benchmarks import (
     REWARDBENCH2,
     RM_BENCH_DOMAINS,
-    best_of_four_credit,
+    TIES,
     check_rm_bench,
     check_ties,
     rewardbench2_scores,
+    rewardbench2_values,
     rm_bench_by_domain,
     rm_bench_scores,
     rm_bench_wins,
-    ties_units,
 )
 
 TITLES = {
@@ -59,7 +59,6 @@ TITLES = {
     "pairs": "Pairs",
 }
 MARGIN_BINS = 40
-TIES = "Ties"  # the one subset of RewardBench 2 that has a formula of its own
 
 
 def summarise(data: BenchmarkRows, rewards: BenchmarkRewards, *, legacy_xstest_weights: bool = False) -> dict:
@@ -281,21 +280,13 @@ def _margins(margins: NDArray) -> dict:
 def _rewardbench2(
     rows: Dataset, scored: NDArray, subsets: Sequence[str], rewards: BenchmarkRewards, incomplete: set[str]
 ) -> dict:
-    by_name: dict[str, list[int]] = {}
-    for row, subset in zip(scored, subsets, strict=True):
-        by_name.setdefault(subset, []).append(int(row))
-    values: dict[str, NDArray] = {}
-    warnings = check_subsets(dict(Counter(subsets)), REWARDBENCH2)
-    for subset, numbers in by_name.items():
-        if subset == TIES:
-            ids = [json.loads(rows[row]["id"]) for row in numbers]
-            right, wrong = zip(*(rewards.of_row(row) for row in numbers), strict=True)
-            values[subset] = ties_units(ids, right, wrong)
-            warnings += check_ties(ids)
-        else:
-            values[subset] = best_of_four_credit(np.stack([np.concatenate(rewards.of_row(row)) for row in numbers]))
+    ids = [json.loads(row_id) for row_id in rows[scored]["id"]]
+    right, wrong = zip(*map(rewards.of_row, scored), strict=True)
+    values = rewardbench2_values(subsets, ids, right, wrong)
     values = {subset: credits for subset, credits in values.items() if subset not in incomplete}
-    counts = {subset: len(numbers) for subset, numbers in by_name.items()}
+    counts = dict(Counter(subsets))
+    warnings = check_subsets(counts, REWARDBENCH2)
+    warnings += check_ties(row_id for row_id, subset in zip(ids, subsets, strict=True) if subset == TIES)
     unknown = {subset: values[subset] for subset in values if subset not in REWARDBENCH2.subset_rows}
     figures = _figures(rewardbench2_scores, values, REWARDBENCH2, counts)
     means = estimate(lambda means: means, unknown) if unknown else {}

@@ -14,6 +14,8 @@ from reward_modeling.errors import UserError
 from reward_modeling.evaluation import BenchmarkRewards
 from reward_modeling.evaluation_figures import number
 
+SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
+
 
 def score_lines(data: BenchmarkRows, rewards: BenchmarkRewards) -> Iterator[dict]:
     """One dictionary for each row of the input, in its order."""

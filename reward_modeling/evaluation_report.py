@@ -6,9 +6,7 @@ Everything that came from outside (paths, names of subsets, warnings) is escaped
 has no date but that of the summary, so that the same summary gives the same bytes.
 """
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -29,54 +27,26 @@ from reward_modeling.evaluation_tables import (
     unit,
     value_or_reason,
 )
+from reward_modeling.html_page import (
+    cards,
+    figure_block,
+    folded,
+    html_table,
+    page,
+    paragraph,
+    plots_block,
+    section,
+    sentence,
+    settings_table,
+    shown_date,
+    warnings_block,
+    write_page,
+)
 from reward_modeling.ranking_benchmarks import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
 
 CHANCE = {"rewardbench2": 25}  # percent that guessing gives: one of four answers; 50 with two
 STYLES_CAPTION = "Percent of prompts where the chosen answer (row) beats the rejected one (column)."
 NUMBERS = ("", "percent", "95% interval", "rows", "ties")
-
-PAGE_CSS = """
-:root{color-scheme:light dark;--ink:#1b1f24;--muted:#59626e;--line:#d5dae0;--page:#fff;--card:#f4f6f8;
---bar:#0072b2;--strong:#004b76;--accent:#b84e00;--warn:#fff4e0}
-@media (prefers-color-scheme:dark){:root{--ink:#e6e9ee;--muted:#a4adb9;--line:#3a424d;--page:#14171c;--card:#1e232a;
---bar:#4aa8dd;--strong:#9fd6f7;--accent:#f0a05a;--warn:#33270f}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1160px;padding:16px;background:var(--page);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.5rem;line-height:1.25;margin:0 0 4px}
-h2{font-size:1.25rem;margin:0}
-h3{font-size:1rem;margin:16px 0 4px}
-p{margin:4px 0}
-.muted,figcaption,summary{color:var(--muted);font-size:.875rem}
-.cards,.plots{display:grid;gap:16px;grid-template-columns:repeat(auto-fit,minmax(min(100%,150px),1fr));margin:16px 0}
-.cards{gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,170px),1fr))}
-.cards>div{background:var(--card);border-radius:8px;padding:10px 12px}
-.cards b{display:block;font-size:clamp(1.1rem,5vw,1.5rem);line-height:1.3;font-variant-numeric:tabular-nums}
-.warnings{background:var(--warn);border-left:4px solid var(--accent);padding:10px 14px;margin:16px 0}
-.warnings ul{margin:4px 0;padding-left:20px}
-section{border-top:1px solid var(--line);margin-top:28px;padding-top:20px}
-.plots{grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));grid-auto-flow:dense;align-items:start}
-figure{margin:0;max-width:480px}
-figure.tall{grid-row:span 2}
-figcaption b{display:block;color:var(--ink);font-size:1rem}
-svg{display:block;width:100%;height:auto;max-width:480px;margin-top:4px}
-svg *{stroke-linejoin:round}
-svg text{fill:var(--ink);font-family:inherit!important;font-variant-numeric:tabular-nums}
-.line span{white-space:nowrap}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;overflow-wrap:normal;font-size:.8125rem;font-variant-numeric:tabular-nums}
-th,td{padding:3px 8px 3px 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
-td+td{white-space:nowrap}
-th:first-child,td:first-child,.text td,.text th{text-align:left}
-.text td+td{white-space:normal;overflow-wrap:anywhere}
-.text td:first-child{overflow-wrap:normal;min-width:7em}
-.matrix{width:100%;max-width:480px;table-layout:fixed}
-.matrix th,.matrix td{padding:6px 4px;text-align:center;font-weight:normal;white-space:normal}
-.matrix th{color:var(--muted);font-size:.8rem;overflow-wrap:normal}
-details{margin:8px 0}
-summary{cursor:pointer;padding:4px 0}
-pre{overflow-x:auto;font-size:.75rem;background:var(--card);padding:10px;border-radius:8px}
-"""
 
 
 def write_report(summary: dict, path: Path) -> None:
@@ -86,63 +56,34 @@ def write_report(summary: dict, path: Path) -> None:
         summary: as it stands in summary.json.
         path: the file to write; one that is there is replaced.
     """
-    parts = summary["benchmarks"]
-    name = escape(str(summary["model"]["name_or_path"]))
-    page = [
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{name}: evaluation</title><style>{PAGE_CSS}</style></head><body>",
-        f'<header><p class="muted">Reward model evaluation, {escape(_date(summary["date"]))}</p><h1>{name}</h1>',
-        f'<p class="muted">{escape(model_line(summary))}</p></header>',
-        _cards(summary),
-        _warnings(message for part in parts.values() for message in part["warnings"]),
+    parts, name = summary["benchmarks"], str(summary["model"]["name_or_path"])
+    blocks = [
+        cards(_cards(summary)),
+        warnings_block(message for part in parts.values() for message in part["warnings"]),
         *(_benchmark(name, part) for name, part in parts.items()),
         _origin(summary),
-        "</body></html>\n",
     ]
-    path.write_text("\n".join(page), encoding="utf-8")
+    kicker = f"Reward model evaluation, {shown_date(summary['date'])}"
+    whole = page(f"{name}: evaluation", kicker=kicker, heading=name, line=model_line(summary), blocks=blocks)
+    write_page(path, whole)
 
 
-def _date(date: str | None) -> str:
-    if date is None:
-        return "undated"
-    day, _, time = date.partition("T")
-    return f"{day} {time[:5]} UTC" if time.endswith(("+00:00", "Z")) else date
-
-
-def _cards(summary: Mapping) -> str:
+def _cards(summary: Mapping) -> Iterator[tuple[str, str, list[str]]]:
     figures = [(part["title"], *headline(part), unit(name)) for name, part in summary["benchmarks"].items()]
     figures += [("RewardBench and prior sets", name, row, "rows") for name, row in summary["combined"].items()]
-    cards = []
     for title, figure, row, things in figures:
         value = INCOMPLETE if row["value"] is None else f"{percent(row['value'])}%"
-        span = "" if row["value"] is None else f"95%: {interval(row)}<br>"
-        note = f"{span}{escape(figure)}<br>{count(row['rows'])} {things}"
-        cards.append(f'<div>{escape(title)}<b>{value}</b><span class="muted">{note}</span></div>')
-    return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def _warnings(messages: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(message)}</li>" for message in messages)
-    return f'<div class="warnings" role="alert"><b>WARNING</b><ul>{items}</ul></div>' if items else ""
+        span = [] if row["value"] is None else [f"95%: {interval(row)}"]
+        yield title, value, [*span, figure, f"{count(row['rows'])} {things}"]
 
 
 def _benchmark(name: str, part: Mapping) -> str:
     pairs = part.get("pairs")
-    lines = "".join(_sentence(line.strip()) for line in [*left_out(part), *(pair_lines(pairs) if pairs else [])])
+    lines = "".join(sentence(line.strip()) for line in [*left_out(part), *(pair_lines(pairs) if pairs else [])])
     report = f"<h3>What was read</h3><pre>{escape(part['data_report'])}</pre>" if part.get("data_report") else ""
-    return (
-        f"<section><h2>{escape(part['title'])}</h2>"
-        f'<p class="muted">{count(part["rows"])} {unit(name)}; from {escape(_listed(part["sources"]))}</p>'
-        f'<div class="plots">{"".join(_plots(name, part))}</div>{lines}{report}'
-        f"<details><summary>All numbers of {escape(part['title'])}</summary>{_numbers(name, part)}</details></section>"
-    )
-
-
-def _sentence(line: str) -> str:
-    """A line of the screen as a paragraph that does not break within an interval."""
-    text = re.sub(r"[\d.]+-[\d.]+", r"<span>\g<0></span>", escape(line[0].upper() + line[1:]))
-    return f'<p class="line">{text}</p>'
+    read = paragraph(f"{count(part['rows'])} {unit(name)}; from {_listed(part['sources'])}", "muted")
+    numbers = folded(f"All numbers of {part['title']}", _numbers(name, part))
+    return section(part["title"], f"{read}{plots_block(_plots(name, part))}{lines}{report}{numbers}")
 
 
 def _plots(name: str, part: Mapping) -> list[str]:
@@ -160,7 +101,7 @@ def _plots(name: str, part: Mapping) -> list[str]:
         rows = sum(len(group) + 1 for group in subsets.values())
         plots.append(figure_block(by, note, drawn, tall=rows > 12))
     if pairs:
-        plots += _pair_plots(title, pairs)
+        plots += pair_plots(title, pairs)
     if matrix := part.get("matrix"):
         plots.append(figure_block("Styles", STYLES_CAPTION, style_matrix(matrix["all"])))
     return plots
@@ -179,7 +120,8 @@ def _bar_groups(name: str, part: Mapping) -> tuple[dict, dict]:
     return {heading: {figure: figures[figure] for figure in group} for heading, group in names.items()}, cells
 
 
-def _pair_plots(title: str, pairs: Mapping) -> list[str]:
+def pair_plots(title: str, pairs: Mapping) -> list[str]:
+    """Margins, calibration and the share right by length, of any pairs that `pair_lines` words."""
     accuracy, longer = pairs["accuracy"], pairs["longer_wins"]
     by_length = {
         "the model": {"all pairs": accuracy, **pairs["by_length"]},
@@ -207,11 +149,6 @@ def _pair_plots(title: str, pairs: Mapping) -> list[str]:
     ]
 
 
-def figure_block(title: str, caption: str, content: str, tall: bool = False) -> str:
-    kind = ' class="tall"' if tall else ""
-    return f"<figure{kind}><figcaption><b>{escape(title)}</b>{escape(caption)}</figcaption>{content}</figure>"
-
-
 def _numbers(name: str, part: Mapping) -> str:
     """Every number of the benchmark in tables."""
     tables = [
@@ -220,21 +157,36 @@ def _numbers(name: str, part: Mapping) -> str:
     ]
     for heading, group in grouped_subsets(name, part).items():
         tables += [f"<h3>{escape(heading or 'Subsets')}</h3>"]
-        tables += [html_table(NUMBERS, (_row(subset, row) for subset, row in group.items()))]
+        tables += [accuracy_table(group)]
     if pairs := part.get("pairs"):
-        rows = {"all pairs": pairs["accuracy"], **pairs["by_length"], "always the longer answer": pairs["longer_wins"]}
-        tables += ["<h3>Pairs</h3>", html_table(NUMBERS, (_row(label, row) for label, row in rows.items()))]
-        head = ("confidence", "its mean", "percent right", "95% interval", "pairs", "ties")
-        tables += ["<h3>Calibration</h3>", html_table(head, map(_bin, pairs["calibration"]))]
-        margins = pairs["margins"]
-        bins = zip(margins["edges"][:-1], margins["edges"][1:], margins["counts"], strict=True)
-        tables += [
-            "<h3>Margins</h3>",
-            html_table(("from", "to", "pairs"), ((number(a), number(b), count(c)) for a, b, c in bins)),
-        ]
+        tables.append(pair_tables(pairs))
     for domain, cells in part.get("matrix", {}).items():
         tables += [f"<h3>Styles: {escape(domain)}</h3>", style_matrix(cells)]
     return "".join(tables)
+
+
+def pair_tables(pairs: Mapping) -> str:
+    """Every number behind `pair_plots`."""
+    rows = {"all pairs": pairs["accuracy"], **pairs["by_length"], "always the longer answer": pairs["longer_wins"]}
+    head = ("confidence", "its mean", "percent right", "95% interval", "pairs", "ties")
+    margins = pairs["margins"]
+    bins = zip(*bin_ends(margins["edges"]), margins["counts"], strict=True)
+    tables = {
+        "Pairs": accuracy_table(rows),
+        "Calibration": html_table(head, map(_bin, pairs["calibration"])),
+        "Margins": html_table(("from", "to", "pairs"), ((number(a), number(b), count(c)) for a, b, c in bins)),
+    }
+    return "".join(f"<h3>{title}</h3>{table}" for title, table in tables.items())
+
+
+def bin_ends(edges: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Where each bin of a histogram begins, and where it ends."""
+    return edges[:-1], edges[1:]
+
+
+def accuracy_table(rows: Mapping[str, Mapping]) -> str:
+    """A line for each share of rows: percent, interval, rows, ties."""
+    return html_table(NUMBERS, (_row(name, row) for name, row in rows.items()))
 
 
 def _row(name: str, row: Mapping) -> tuple[str, ...]:
@@ -249,33 +201,15 @@ def _bin(one: Mapping) -> tuple[str, ...]:
     return place, percent(one["confidence"]), percent(one["value"]), span, count(one["rows"]), count(one["ties"])
 
 
-def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table{kind}><tr>{top}</tr>{body}</table></div>'
-
-
 def _origin(summary: Mapping) -> str:
     """Where the numbers come from: data, arguments, versions."""
-    text = ' class="text"'
     parts = summary["benchmarks"].values()
     data = ((part["title"], _listed(part["sources"]), count(part["rows"]), str(part["fingerprint"])) for part in parts)
     settings = {name: summary[name] for name in ("model", "arguments", "versions")}
-    tables = [
-        f"<details><summary>{name.capitalize()}</summary>"
-        f"{html_table(('', ''), ((str(key), _plain(value)) for key, value in values.items()), text)}</details>"
-        for name, values in settings.items()
-    ]
-    return (
-        f"<section><h2>Where the numbers come from</h2><p>{escape(scoring_line(summary))}</p>"
-        f"<details><summary>Data and fingerprints</summary>"
-        f"{html_table(('benchmark', 'from', 'rows', 'fingerprint'), data, text)}</details>{''.join(tables)}</section>"
-    )
+    tables = [folded(name.capitalize(), settings_table(values)) for name, values in settings.items()]
+    read = folded("Data and fingerprints", html_table(("benchmark", "from", "rows", "fingerprint"), data, "text"))
+    return section("Where the numbers come from", f"{paragraph(scoring_line(summary))}{read}{''.join(tables)}")
 
 
 def _listed(sources: Iterable[str]) -> str:
     return ", ".join(map(str, sources)) or "-"
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""The plots of lint.html: inline SVGs in the page's own colours and font, as `evaluation_plots` draws them.
+"""The plots of lint.html: inline SVGs in the page's own colours and font, as `plot_style` makes them.
 
 length_plot(summary["lengths"]["characters"]["histogram"], label="Lengths in characters")
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from reward_modeling.evaluation_plots import ACCENT, BAR, INK, MUTED, WIDTH, as_svg, new_axes, new_figure, svg_style
+from reward_modeling.plot_style import ACCENT, BAR, INK, MUTED, WIDTH, as_svg, new_axes, new_figure, svg_style
 
 LINES = {"prompt": (MUTED, (0, (3, 2))), "chosen": (BAR, "solid"), "rejected": (ACCENT, "solid")}
 

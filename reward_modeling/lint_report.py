@@ -6,14 +6,14 @@ The texts of a data set are anybody's: every one is escaped where it is put into
 Same summary, same bytes.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 
 from reward_modeling.evaluation_plots import bar_plot
-from reward_modeling.evaluation_report import PAGE_CSS, figure_block, html_table
 from reward_modeling.evaluation_tables import count, interval, percent
+from reward_modeling.html_page import cards, figure_block, folded, html_table, plots_block, section
+from reward_modeling.html_page import page as whole_page
 from reward_modeling.lint_findings import LEVELS, LIMITS
 from reward_modeling.lint_plots import count_plot, length_plot
 from reward_modeling.lint_tables import Rows, headline, source_rows, tables
@@ -23,8 +23,6 @@ SHOWN_BARS = 20  # sources in a plot
 SHOWN_ROWS = 1000  # of the table of sources
 
 FEWEST_FOR_A_BAR = 20  # pairs that differ; below it an interval is as wide as the plot
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # HTML has no way to write these
 
 _OWN_CSS = """
 .finding{border-left:4px solid var(--line);padding:2px 12px;margin:8px 0}
@@ -53,42 +51,39 @@ def write_report(summary: Mapping, path: Path) -> None:
 
 def page(summary: Mapping) -> str:
     """The whole page."""
-    name = escape(str(summary["path"]))
-    whole = "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{name}: lint</title><style>{PAGE_CSS}{_OWN_CSS}</style></head><body>",
-            f'<header><p class="muted">Preference set, looked through</p><h1>{name}</h1>',
-            f'<p class="muted">{escape(headline(summary))}; seed {summary["seed"]}</p></header>',
-            _cards(summary),
+    name = str(summary["path"])
+    return whole_page(
+        f"{name}: lint",
+        kicker="Preference set, looked through",
+        heading=name,
+        line=f"{headline(summary)}; seed {summary['seed']}",
+        blocks=[
+            cards(_cards(summary)),
             _findings(summary),
-            f'<section><h2>What it looks like</h2><div class="plots">{"".join(_plots(summary))}</div></section>',
+            section("What it looks like", plots_block(_plots(summary))),
             _tables(summary),
             _samples(summary),
             _limits(),
-            "</body></html>\n",
-        ]
+        ],
+        css=_OWN_CSS,
     )
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", whole)
 
 
-def _cards(summary: Mapping) -> str:
+def _cards(summary: Mapping) -> list[tuple[str, str, list[str]]]:
     """The numbers to see first."""
     rows, prompts = summary["rows"], summary["prompts"]
     levels = {level: sum(one["level"] == level for one in summary["findings"]) for level in LEVELS}
-    cards = [
-        ("Pairs", count(rows["kept"]), f"of {count(rows['rows_read'])} rows"),
-        ("Prompts", count(prompts["distinct"]), f"one has {count(prompts['largest']['pairs'])} pairs at most"),
-        ("Serious", count(levels["serious"]), f"warnings {levels['warning']}, notes {levels['note']}"),
+    found = [
+        ("Pairs", count(rows["kept"]), [f"of {count(rows['rows_read'])} rows"]),
+        ("Prompts", count(prompts["distinct"]), [f"one has {count(prompts['largest']['pairs'])} pairs at most"]),
+        ("Serious", count(levels["serious"]), [f"warnings {levels['warning']}, notes {levels['note']}"]),
     ]
     for name, words in (("characters", "Longer preferred"), ("markdown", "More markdown"), ("refusal", "Refusal")):
-        found = summary["rules"][name]["greater_preferred"]
-        value = "-" if found["value"] is None else f"{percent(found['value'])}%"
-        span = f"95%: {interval(found)}; " if found["value"] is not None else ""
-        cards.append((words, value, f"{span}{count(found['rows'])} pairs differ"))
-    drawn = (f'<div>{title}<b>{value}</b><span class="muted">{note}</span></div>' for title, value, note in cards)
-    return f'<div class="cards">{"".join(drawn)}</div>'
+        rule = summary["rules"][name]["greater_preferred"]
+        value = "-" if rule["value"] is None else f"{percent(rule['value'])}%"
+        span = f"95%: {interval(rule)}; " if rule["value"] is not None else ""
+        found.append((words, value, [f"{span}{count(rule['rows'])} pairs differ"]))
+    return found
 
 
 def _findings(summary: Mapping) -> str:
@@ -98,7 +93,7 @@ def _findings(summary: Mapping) -> str:
         words = f"<p><b>{one['level']}</b> {escape(one['message'])}</p>"
         found.append(f'<div class="finding {one["level"]}">{words}{first}</div>')
     listed = "".join(found) or "<p>None.</p>"
-    return f"<section><h2>Findings</h2>{listed}</section>"
+    return section("Findings", listed)
 
 
 def _plots(summary: Mapping) -> Iterator[str]:
@@ -140,7 +135,7 @@ def _tables(summary: Mapping) -> str:
     for title, rows in tables(summary):
         shown = source_rows(summary["sources"], SHOWN_ROWS) if title == "Sources" else rows
         parts.append(f"<h3>{escape(title)}</h3>{_drawn(shown)}")
-    return f"<section><h2>All numbers</h2>{''.join(parts)}</section>"
+    return section("All numbers", "".join(parts))
 
 
 def _drawn(rows: Rows) -> str:
@@ -150,7 +145,7 @@ def _drawn(rows: Rows) -> str:
 def _samples(summary: Mapping) -> str:
     pairs = "".join(_sample(place, sample) for place, sample in enumerate(summary["samples"], 1))
     title = f"{len(summary['samples'])} random pairs to read"
-    return f"<section><h2>{title}</h2>{pairs or '<p>None.</p>'}</section>"
+    return section(title, pairs or "<p>None.</p>")
 
 
 def _sample(place: int, sample: Mapping) -> str:
@@ -181,8 +176,7 @@ def _limits() -> str:
         (name, one.figure, *("-" if limit is None else f"{100 * limit:g}%" for limit in _three(one)))
         for name, one in LIMITS.items()
     )
-    table = html_table(head, rows, ' class="text"')
-    return f"<section><details><summary>The limits behind the findings</summary>{table}</details></section>"
+    return f"<section>{folded('The limits behind the findings', html_table(head, rows, 'text'))}</section>"
 
 
 def _three(one) -> tuple[float | None, ...]:

@@ -15,8 +15,9 @@ import yaml
 from reward_modeling.card_usage import usage
 from reward_modeling.checkpoints import LAST_CHECKPOINT, MERGED_CHECKPOINT
 from reward_modeling.data import REASON_WORDS, DropReason
-from reward_modeling.evaluation_plots import as_png, draw_bars, draw_calibration, draw_margins, png_style
+from reward_modeling.evaluation_plots import draw_bars, draw_calibration, draw_margins
 from reward_modeling.evaluation_tables import count, interval, number, percent, shown, value_or_reason
+from reward_modeling.plot_style import as_png, png_style
 from reward_modeling.results import Results
 
 CARD = "README.md"

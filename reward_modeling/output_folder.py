@@ -23,27 +23,24 @@ from reward_modeling.checkpoints import (
     numbered_checkpoints,
 )
 from reward_modeling.errors import UserError
-from reward_modeling.run_files import EVAL_SCORES, EVALUATION, PREFLIGHT, RUN
+from reward_modeling.file_names import DATA_REPORT, EVAL_SCORES, EVALUATION, PREFLIGHT, REPORT, RUN
 
 logger = logging.getLogger(__name__)
 
-OWN_OUTPUTS = (
+MODELS = (
     f"{CHECKPOINT}*",
     f"*-{CHECKPOINT}*",
     LAST_CHECKPOINT,
     f"*-{LAST_CHECKPOINT}",
     MERGED_CHECKPOINT,
     f"*-{MERGED_CHECKPOINT}",
-    TRAINER_STATE,
-    EVALUATION,
-    EVAL_SCORES,
-    RUN,
-    "all_results.json",
 )
+# Written while a run runs, too: one that died before its first checkpoint has left no more than these.
+LOGS = (TRAINER_STATE, "all_results.json", REPORT, PREFLIGHT, EVALUATION, EVAL_SCORES, RUN, ".unfinished-*")
+OWN_OUTPUTS = (*MODELS, *LOGS)  # but for data_report.json, which a run has written before it makes room
 SECONDS_TO_SEE_A_FILE = 30
 SECONDS_TO_WAIT_FOR_A_RUN = 5
 SEEN_BY_ALL = ".seen-by-all"
-DATA_REPORT = "data_report.json"  # written anew by every run, even by one that then stops
 
 
 def check_output_folder(output_path: str) -> None:
@@ -155,7 +152,7 @@ def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
     """
     output = Path(output_path)
     if go_on:
-        found = sorted(path.name for pattern in OWN_OUTPUTS for path in output.glob(pattern))
+        found = sorted(path.name for pattern in MODELS for path in output.glob(pattern))
     else:
         ignored = (DATA_REPORT, PREFLIGHT, SEEN_BY_ALL)
         found = sorted(path.name for path in output.iterdir() if path.name not in ignored) if output.is_dir() else []

@@ -10,15 +10,13 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.data import load_preference_dataset, read_column, split_by_prompt
-from reward_modeling.data_report import DataReport, report_rows
+from reward_modeling.data_report import LOUD_SHARE_DROPPED, DataReport, report_rows
 from reward_modeling.errors import UserError
 from reward_modeling.grouping import TokenizeOptions, report_groups, tokenize_and_group
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.preflight import no_chat_template
 
 logger = logging.getLogger(__name__)
-
-LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
 
 
 @dataclass

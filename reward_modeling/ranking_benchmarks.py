@@ -3,8 +3,7 @@
 No files, no model, no printing. As in `benchmarks`, a formula takes the means of subsets, or all their bootstrap
 samples at once, and what is incomplete is NaN:
 
-credits = by_subset(subsets, best_of_four_credit(rewards)) | {"Ties": ties_units(ids, right, wrong)}
-figures = estimate(rewardbench2_scores, credits)
+figures = estimate(rewardbench2_scores, rewardbench2_values(subsets, ids, right, wrong))
 
 figures = estimate(rm_bench_scores, rm_bench_by_domain(domains, rm_bench_wins(chosen, rejected)))
 """
@@ -27,6 +26,7 @@ REWARDBENCH2 = Benchmark(
     REWARDBENCH2_ROWS,
     {**{name: (name,) for name in REWARDBENCH2_ROWS}, "overall": tuple(REWARDBENCH2_ROWS)},
 )
+TIES = "Ties"  # the one subset that has a formula of its own
 # Of the five parts of the Ties score, in the order of `ties_parts`.
 TIES_WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
 
@@ -151,6 +151,27 @@ def ties_parts(unit_means: ArrayLike) -> NDArray[np.float64]:
     means = np.asarray(unit_means, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         return means[..., [1, 3, 5, 6, 7]] / means[..., [0, 2, 4, 4, 4]]
+
+
+def rewardbench2_values(
+    subsets: Sequence[str], ids: Sequence[str], right: Sequence[ArrayLike], wrong: Sequence[ArrayLike]
+) -> dict[str, NDArray]:
+    """What `rewardbench2_scores` takes the means of: `best_of_four_credit` per subset, and for "Ties" `ties_units`.
+
+    Args:
+        subsets, ids: `(rows,)`.
+        right, wrong: per row the rewards of its right and of its wrong answers, `(answers,)` each.
+    """
+    numbers: dict[str, list[int]] = {}
+    for row, subset in enumerate(subsets):
+        numbers.setdefault(subset, []).append(row)
+    values: dict[str, NDArray] = {}
+    for subset, rows in numbers.items():
+        if subset == TIES:
+            values[subset] = ties_units(*([column[row] for row in rows] for column in (ids, right, wrong)))
+        else:
+            values[subset] = best_of_four_credit(np.stack([np.concatenate([right[row], wrong[row]]) for row in rows]))
+    return values
 
 
 def rewardbench2_overall(scores: Mapping[str, float]) -> float:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
-from reward_modeling.attention import HAS_FLASH_ATTN
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.epoch_tokens import PAIRS_PADDED, EpochTokens, count_epoch
 from reward_modeling.gpus import GPUS, Gpu, unknown_gpu
@@ -26,6 +25,7 @@ from reward_modeling.memory_estimate import (
 )
 from reward_modeling.memory_probe import STATES_OF_OPTIMIZER, heaviest_micro_batch
 from reward_modeling.planning import EpochPlan
+from reward_modeling.varlen_kernels import HAS_FLASH_ATTN
 from reward_modeling.weightless import ModelSizes, WeightlessModel
 
 # Of a GPU's dense peak, what well-fed training of large models reaches. Assumed: nothing here was measured on a GPU.

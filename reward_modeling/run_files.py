@@ -37,13 +37,10 @@ from pathlib import Path
 import torch
 
 from reward_modeling.adapters import count_weights, has_adapter
+from reward_modeling.file_names import EVAL_SCORES, EVALUATION, RUN
 from reward_modeling.held_out import EvaluatedPairs
 from reward_modeling.manifests import MANIFEST
 
-EVALUATION = "evaluation.json"
-EVAL_SCORES = "eval_scores.jsonl"
-PREFLIGHT = "preflight.txt"
-RUN = "run.json"
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "accelerate", "peft", "deepspeed"),
     *("datasets", "numpy", "safetensors"),

@@ -23,13 +23,13 @@ import transformers
 from safetensors import safe_open
 
 from reward_modeling.errors import UserError
+from reward_modeling.file_names import VERIFICATION
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.planning import MicroBatch
 
 logger = logging.getLogger(__name__)
 
 SCRIPT = Path(__file__).with_name("plain_rewards.py")
-RECORD = "verification.json"
 STDERR_LINES = 20
 FLOAT_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}  # as safetensors calls them
 
@@ -129,7 +129,7 @@ class Verification:
         if not self.passed:
             raise UserError(
                 f"The saved model is not proven to be the trained one: {'; '.join(self.problems)}.\n"
-                f"The weights are kept in {folder}, and {RECORD} there has all the figures. Do not use the model "
+                f"The weights are kept in {folder}, and {VERIFICATION} there has all the figures. Do not use the model "
                 "before this is explained: score some rows by hand, or take an earlier checkpoint. "
                 "--verify_saved_model false leaves the check out."
             )
@@ -171,7 +171,7 @@ def verify_saved_model(
     result.passed = not result.problems
     result.seconds = round(time.perf_counter() - started, 2)
     result.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    _write(result, folder / RECORD)
+    _write(result, folder / VERIFICATION)
     _log(result)
     return result
 

@@ -12,13 +12,13 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from reward_modeling.data import load_preference_dataset
-from reward_modeling.evaluation_plots import LIGHT
-from reward_modeling.evaluation_report import PAGE_CSS
 from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
 from reward_modeling.held_out import EvaluatedPairs, by_length_difference, by_source, held_out_figures
 from reward_modeling.held_out_tables import evaluation_lines, held_out_table
+from reward_modeling.html_page import PAGE_CSS
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.metrics import evaluation_metrics, metric_names
+from reward_modeling.plot_style import LIGHT
 from reward_modeling.tiny import learnable_preferences
 
 

@@ -206,7 +206,7 @@ def test_sigterm_saves_a_checkpoint(base, whole, tmp_path):
     assert watched.process.wait(timeout=60) == EXIT_STATUS == 143, watched.end_of_log()
     (step,) = steps_in(output)
     assert 2 <= step < STEPS
-    assert names(output) == [f"checkpoint-{step}", "data_report.json"]
+    assert names(output) == [f"checkpoint-{step}", "data_report.json", "report.html", "trainer_state.json"]
     message = f"Stopped by SIGTERM after step {step} of {STEPS}: checkpoint-{step} is saved in {output}."
     assert message in watched.end_of_log()
     assert "Traceback" not in watched.end_of_log()
@@ -278,7 +278,7 @@ def test_sigterm_to_one_of_two_processes(base, tmp_path):
         "rng_state_1.pth",
     }
     assert step < STEPS
-    assert names(output) == [checkpoint.name, "data_report.json"]
+    assert names(output) == [checkpoint.name, "data_report.json", "report.html", "trainer_state.json"]
     assert f"Stopped by SIGTERM after step {step} of {STEPS}" in watched.end_of_log()
 
 
@@ -380,7 +380,7 @@ def test_a_small_file_system(base, whole, small_disk, capsys):
     assert status == 2
     assert_refused_by_the_disk(message, output / "checkpoint-2", output / "checkpoint-1")
     assert "; 0.0 GiB are free" in message
-    assert names(output) == ["checkpoint-1", "data_report.json"]
+    assert names(output) == ["checkpoint-1", "data_report.json", "trainer_state.json"]
     small_disk("200m")
     assert_same_end(train(base, output, resume_from_checkpoint="true"), whole)
 

@@ -466,7 +466,8 @@ def test_overwrite_removes_only_what_rm_wrote(run, flags):
     for name in (*ours, "mine/notes.txt", "notes.txt"):
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (output / name).write_text("from before")
-    (output / "trainer_state.json").write_text("{}")
+    for name in ("trainer_state.json", ".unfinished-report.html"):
+        (output / name).write_text("{}")
     run(overwrite_output_dir="true")
     assert sorted(path.name for path in output.iterdir()) == [
         "data_report.json",
@@ -474,6 +475,7 @@ def test_overwrite_removes_only_what_rm_wrote(run, flags):
         "mine",
         "notes.txt",
         "preflight.txt",
+        "report.html",
         "run.json",
         "trainer_state.json",
     ]

@@ -18,6 +18,7 @@ from reward_modeling import verification
 from reward_modeling.attention import SHARED_PREFIX
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.errors import UserError
+from reward_modeling.file_names import VERIFICATION
 from reward_modeling.loader import PreferenceGroups
 from reward_modeling.modeling import load_config, load_reward_model
 from reward_modeling.plain_rewards import padded_batches, plain_rewards
@@ -27,7 +28,6 @@ from reward_modeling.verification import (
     FLOAT32_TOLERANCE,
     LARGEST_ROUNDING_TOLERANCE,
     LEAST_ROUNDING_TOLERANCE,
-    RECORD,
     ROUNDING_FACTOR,
     child_environment,
     choose_rows,
@@ -173,7 +173,7 @@ def test_a_saved_model_is_the_one_in_memory(model, save, caplog):
     assert result.rewards_alone == pytest.approx(rewards, abs=1e-5)
     assert len(rewards) == 24 and len({round(reward, 4) for reward in rewards}) == 8
     assert "Saved model: reloaded in plain transformers, 24 rows score as in memory" in caplog.text
-    record = json.loads((folder / RECORD).read_text())
+    record = json.loads((folder / VERIFICATION).read_text())
     assert record == vars(result)
     assert (record["model_class"], record["device"]) == ("GemmaForSequenceClassification", "cpu")
     assert record["versions"]["torch"] == torch.__version__
@@ -253,7 +253,7 @@ def test_wrong_weights_are_found(model, save, damage, precision, at_once, caplog
     assert "NOT verified" in caplog.text
     with pytest.raises(UserError, match=r"expected the rewards .* found differences up to .*\n.* kept in"):
         result.raise_if_failed(folder)
-    assert json.loads((folder / RECORD).read_text())["passed"] is False
+    assert json.loads((folder / VERIFICATION).read_text())["passed"] is False
 
 
 def test_another_pad_token_is_found(model, save, at_once):
@@ -290,7 +290,7 @@ def test_damaged_files_are_found(model, save, damage):
         result.raise_if_failed(folder)
     assert expected in str(error.value)
     assert "Traceback" not in str(error.value)
-    assert result.stderr and json.loads((folder / RECORD).read_text())["stderr"] == result.stderr
+    assert result.stderr and json.loads((folder / VERIFICATION).read_text())["stderr"] == result.stderr
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf")])
@@ -299,7 +299,7 @@ def test_rewards_that_are_no_numbers_are_found(model, save, at_once, reward):
     folder = save(model)
     result = verify_saved_model(folder, rows, [reward, *rewards[1:]], **FLOAT32)
     assert not result.passed
-    assert json.loads((folder / RECORD).read_text())["rewards"][:2] == [None, rewards[1]]
+    assert json.loads((folder / VERIFICATION).read_text())["rewards"][:2] == [None, rewards[1]]
 
 
 def test_lost_weights_are_named(model, save, at_once):

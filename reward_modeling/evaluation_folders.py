@@ -1,0 +1,101 @@
+"""Folders that eval_bench_mark.py has written, read back.
+
+evaluations = read_evaluations(["eval/a", "eval/b"])
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reward_modeling.errors import UserError
+from reward_modeling.evaluation_files import SCORES, SUMMARY
+from reward_modeling.evaluation_tables import count
+from reward_modeling.paired_scores import RowScores, read_scores
+
+LETTERS = "ABCDEFGH"  # of the models, in the order in which they are given
+FEWEST_MODELS = 2
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One folder: what its summary.json says, and the rows of its scores.jsonl (None where it has none)."""
+
+    letter: str
+    folder: Path
+    summary: Mapping
+    scores: Mapping[str, RowScores] | None
+
+    @property
+    def legacy_weights(self) -> bool:
+        return self.summary["arguments"]["legacy_xstest_weights"]
+
+    def part(self, benchmark: str) -> Mapping | None:
+        return self.summary["benchmarks"].get(benchmark)
+
+
+def read_evaluations(folders: Sequence[str]) -> list[Evaluation]:
+    """
+    Raises:
+        UserError: with every folder that is not one of an evaluation, or too few or too many of them.
+    """
+    problems = []
+    if not FEWEST_MODELS <= len(folders) <= len(LETTERS):
+        problems.append(f"--compare: expected {FEWEST_MODELS} to {len(LETTERS)} folders, found {len(folders)}")
+    summaries: dict[Path, dict] = {}
+    for name in folders:
+        folder = Path(name).expanduser()
+        found = _read_summary(folder)
+        if isinstance(found, str):
+            problems.append(f"--compare {name}: expected a folder that eval_bench_mark.py has written, found {found}")
+        elif folder.resolve() in {one.resolve() for one in summaries}:
+            problems.append(f"--compare {name}: expected every folder once, found it again")
+        else:
+            summaries[folder] = found
+    if problems:
+        raise UserError("\n".join(problems))
+    return [
+        Evaluation(letter, folder, summary, _scores_of(folder, summary))
+        for letter, (folder, summary) in zip(LETTERS, summaries.items(), strict=False)
+    ]
+
+
+def _read_summary(folder: Path) -> dict | str:
+    """The summary, or in words what is there instead."""
+    if not folder.is_dir():
+        return "no such folder" if not folder.exists() else "a file"
+    path = folder / SUMMARY
+    if not path.is_file():
+        deeper = sorted(one.parent.name for one in folder.glob(f"*/{SUMMARY}"))
+        return f"no {SUMMARY} in it" + (f"; its {', '.join(deeper[:3])} has one" if deeper else "")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return f"that its {SUMMARY} is torn"
+    wanted = {"model", "date", "arguments", "benchmarks", "combined", "scoring"}
+    if not isinstance(summary, dict) or not wanted <= summary.keys():
+        return f"that its {SUMMARY} is not one of eval_bench_mark.py"
+    return summary
+
+
+def _scores_of(folder: Path, summary: Mapping) -> dict[str, RowScores] | None:
+    """
+    Raises:
+        UserError: scores.jsonl is torn, or has other rows than the summary.
+    """
+    if not (folder / SCORES).is_file():
+        return None
+    scores = read_scores(folder / SCORES)
+    for benchmark, part in summary["benchmarks"].items():
+        rows = len(scores.get(benchmark, RowScores()))
+        if rows != part["rows"]:
+            raise UserError(
+                f"{folder / SCORES}: expected the {count(part['rows'])} rows of {part['title']} that {SUMMARY} counts, "
+                f"found {count(rows)}. Evaluate the model again, or remove the file."
+            )
+    return scores
+
+
+def having(benchmark: str, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Those that have evaluated this benchmark."""
+    return [one for one in evaluations if one.part(benchmark) is not None]
