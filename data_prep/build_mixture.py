@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from reward_modeling.arguments import parse_script_arguments
 from reward_modeling.benchmark_prompts import NamedPrompts, read_named_prompts
-from reward_modeling.data import DropReason
 from reward_modeling.data_report import DataReport
 from reward_modeling.decontamination import find_overlap, index_prompts, overlap_entries
+from reward_modeling.drop_reasons import DropReason
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.manifests import dropped_entry, manifest_table, pairs_per_prompt, source_entry
 from reward_modeling.mixing import (

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import helpsteer
 from reward_modeling.answer_pairs import pairs_from_answers
-from reward_modeling.data import DropReason
+from reward_modeling.drop_reasons import DropReason
 from reward_modeling.errors import run_script
 from reward_modeling.preference_files import run_source
 from reward_modeling.preference_sources import PreferenceSource, RowDropped, SourcePairs, read_answers

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from datasets import concatenate_datasets
 
-from reward_modeling.data import DropReason
 from reward_modeling.data_report import DataReport
+from reward_modeling.drop_reasons import DropReason
 from reward_modeling.errors import UserError, run_script
 from reward_modeling.hub_data import HubOptions
 from reward_modeling.loading import Columns

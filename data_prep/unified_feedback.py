@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from reward_modeling.answer_pairs import TOLERANCE
-from reward_modeling.data import DropReason
+from reward_modeling.drop_reasons import DropReason
 from reward_modeling.errors import run_script
 from reward_modeling.hub_data import HubOptions
 from reward_modeling.loading import Columns

@@ -32,8 +32,9 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
-from reward_modeling.data import FLOAT32_MAX, DropReason, dropped_row, mixed, read_column, standardise_row
+from reward_modeling.data import FLOAT32_MAX, dropped_row, mixed, read_column, standardise_row
 from reward_modeling.data_report import DataReport, report_rows
+from reward_modeling.drop_reasons import DropReason
 from reward_modeling.loading import cache_error, cache_root
 from reward_modeling.preference_sources import (
     EXCERPT_LENGTH,

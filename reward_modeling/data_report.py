@@ -7,12 +7,15 @@ print(report.table())
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset
 
-from reward_modeling.data import REASON_WORDS, DropReason
+from reward_modeling.drop_reasons import REASON_WORDS, DropReason
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
 TABLE_EXCERPT = 60  # characters of the first row's excerpt that the table shows
@@ -91,7 +94,7 @@ def _aligned(cells: list[tuple[str, str, str, str]]) -> Iterable[str]:
         yield f"  {word:<{words}}  {count:>{counts}}  {share:>{shares}}  {first}".rstrip()
 
 
-def report_rows(name: str, rows: Dataset) -> DataReport:
+def report_rows(name: str, rows: "Dataset") -> DataReport:
     """Count the reasons of standard rows (see `data.load_preference_dataset`), on their Arrow columns."""
     report = DataReport(name, len(rows))
     if not len(rows):

@@ -4,7 +4,6 @@ Plain dictionaries of JSON's types come out; a figure that is incomplete is None
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,14 +14,9 @@ from numpy.typing import NDArray
 
 from reward_modeling.benchmark_data import LARGEST_SHARE_UNREADABLE, BenchmarkRows, answer_length, fingerprint
 from reward_modeling.benchmark_statistics import (
-    Accuracy,
     Estimate,
-    accuracy_by_length,
     by_subset,
-    calibration_error,
-    calibration_table,
     estimate,
-    longer_wins,
     pair_accuracy,
     wilson_interval,
 )
@@ -38,6 +32,7 @@ from reward_modeling.benchmarks import (
 )
 from reward_modeling.errors import UserError
 from reward_modeling.evaluation import ROWS_PER_READ, BenchmarkRewards
+from reward_modeling.pair_figures import accuracy_entry, number, pair_statistics
 from reward_modeling.ranking_benchmarks import (
     REWARDBENCH2,
     RM_BENCH_DOMAINS,
@@ -58,7 +53,6 @@ TITLES = {
     "rm_bench": "RM-Bench",
     "pairs": "Pairs",
 }
-MARGIN_BINS = 40
 
 
 def summarise(data: BenchmarkRows, rewards: BenchmarkRewards, *, legacy_xstest_weights: bool = False) -> dict:
@@ -163,23 +157,12 @@ def pair_verdicts(data: BenchmarkRows, rewards: BenchmarkRewards) -> dict[str, N
     return {name: values for name, values in verdicts.items() if name not in incomplete}
 
 
-def number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return float(value) if math.isfinite(value) else None
-
-
 def _figure(figure: Estimate, rows: int) -> dict:
     low, high = figure.low, figure.high
     if low == high and rows:
         # Where all rows of a subset agree no bootstrap sample differs, and the interval would have no width.
         low, high = wilson_interval(figure.value * rows, rows)
     return {"value": number(figure.value), "low": number(low), "high": number(high), "rows": rows}
-
-
-def accuracy_entry(share: Accuracy) -> dict:
-    """An accuracy as it stands in JSON."""
-    interval = {"value": number(share.accuracy), "low": number(share.low), "high": number(share.high)}
-    return interval | {"rows": share.rows, "right": share.right, "ties": share.ties}
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------
@@ -235,43 +218,6 @@ def _lengths(rows: Dataset, scored: NDArray) -> tuple[NDArray, NDArray]:
     sides = ((batch["chosen"], batch["rejected"]) for batch in batches)
     lengths = [[answer_length(c[0]), answer_length(r[0])] for side in sides for c, r in zip(*side, strict=True)]
     return tuple(np.array(lengths).reshape(-1, 2).T)
-
-
-def pair_statistics(chosen: NDArray, rejected: NDArray, chosen_lengths: NDArray, rejected_lengths: NDArray) -> dict:
-    """What is told of any pairs; all four arguments are `(pairs,)`, the lengths in characters or in tokens."""
-    by_length = accuracy_by_length(chosen, rejected, chosen_lengths, rejected_lengths)
-    table = calibration_table(chosen, rejected)
-    bins = []
-    for one in table:
-        observed = accuracy_entry(one.observed)
-        observed |= {"value_low": observed.pop("low"), "value_high": observed.pop("high")}
-        bins.append({"low": one.low, "high": one.high, "confidence": number(one.confidence)} | observed)
-    return {
-        "accuracy": accuracy_entry(pair_accuracy(chosen, rejected)),
-        "longer_wins": accuracy_entry(longer_wins(chosen_lengths, rejected_lengths)),
-        "by_length": {name: accuracy_entry(share) for name, share in by_length.items()},
-        "calibration_error": number(calibration_error(table)),
-        "calibration": bins,
-        "margins": _margins(chosen - rejected),
-    }
-
-
-def _margins(margins: NDArray) -> dict:
-    """A histogram in which zero is an edge, so that a bar is either right or wrong."""
-    if not len(margins):
-        return {"mean": None, "median": None, "standard_deviation": None, "edges": [], "counts": []}
-    # A few far outliers would leave all others in one bar: what lies beyond is counted in the outermost bars.
-    reach = float(np.quantile(np.abs(margins), 0.99)) or float(np.abs(margins).max()) or 1.0
-    edges = np.linspace(-reach, reach, MARGIN_BINS + 1)
-    edges[MARGIN_BINS // 2] = 0.0
-    counts, _ = np.histogram(np.clip(margins, -reach, reach), edges)
-    return {
-        "mean": float(margins.mean()),
-        "median": float(np.median(margins)),
-        "standard_deviation": float(margins.std()),
-        "edges": edges.tolist(),
-        "counts": counts.tolist(),
-    }
 
 
 # --- rankings ------------------------------------------------------------------------------------------------

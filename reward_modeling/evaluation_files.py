@@ -12,7 +12,7 @@ from reward_modeling.benchmark_data import BenchmarkRows
 from reward_modeling.benchmarks import SECTIONS, TEST_SET_ROWS
 from reward_modeling.errors import UserError
 from reward_modeling.evaluation import BenchmarkRewards
-from reward_modeling.evaluation_figures import number
+from reward_modeling.pair_figures import number
 
 SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
 

@@ -1,4 +1,4 @@
-"""Names of what a run leaves in its output folder for people, and of two files in last_checkpoint.
+"""Names of what a run leaves in its output folder for people, and of files in last_checkpoint and in a data set.
 
 `run_files` says what is in them. (Checkpoints and transformers' log have their names in `checkpoints`.)
 """
@@ -12,3 +12,5 @@ RUN = "run.json"
 
 ARGUMENTS = "script_arguments.json"
 VERIFICATION = "verification.json"
+
+MANIFEST = "manifest.json"  # beside the rows that data_prep/ writes

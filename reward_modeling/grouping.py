@@ -16,8 +16,9 @@ from datasets import Dataset, Features, List, Value
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.data import DropReason, read_column
+from reward_modeling.data import read_column
 from reward_modeling.data_report import DataReport
+from reward_modeling.drop_reasons import DropReason
 from reward_modeling.sequences import common_prefix_length, end_text, leading_bos
 
 CACHE_VERSION = 2  # to be raised when what is written below changes

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.benchmark_statistics import by_subset, pair_accuracy
-from reward_modeling.evaluation_figures import accuracy_entry, pair_statistics
 from reward_modeling.loader import PreferenceGroups
+from reward_modeling.pair_figures import accuracy_entry, pair_statistics
 
 NO_SOURCE = "no source"
 MOST_SOURCES = 50

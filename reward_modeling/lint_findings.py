@@ -8,7 +8,7 @@ A figure gets the highest level whose limit it is above. The limits are a judgem
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from reward_modeling.data import REASON_WORDS, DropReason
+from reward_modeling.drop_reasons import REASON_WORDS, DropReason
 from reward_modeling.evaluation_tables import count, interval, percent
 
 LEVELS = ("serious", "warning", "note")

@@ -6,8 +6,8 @@ print(summary_text(summary))
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from reward_modeling.data import REASON_WORDS, DropReason
 from reward_modeling.decontamination import EXACT, RUNS
+from reward_modeling.drop_reasons import REASON_WORDS, DropReason
 from reward_modeling.evaluation_tables import (
     WIDTH,
     aligned,

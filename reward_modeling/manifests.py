@@ -12,12 +12,11 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from reward_modeling.data import REASON_WORDS, DropReason
 from reward_modeling.data_report import TABLE_EXCERPT, DataReport
+from reward_modeling.drop_reasons import REASON_WORDS, DropReason
 from reward_modeling.pair_table import SCORES
 from reward_modeling.preference_sources import SourcePairs, column
 
-MANIFEST = "manifest.json"
 PACKAGES = ("datasets", "numpy", "pyarrow")  # those that could make other bytes of the same rows
 
 

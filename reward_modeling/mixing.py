@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from reward_modeling.data import DropReason, mixed
+from reward_modeling.data import mixed
 from reward_modeling.data_report import DataReport
+from reward_modeling.drop_reasons import DropReason
 from reward_modeling.pair_table import SCORES, PairTable
 from reward_modeling.preference_sources import EXCERPT_LENGTH
 

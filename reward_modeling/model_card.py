@@ -14,10 +14,8 @@ import yaml
 
 from reward_modeling.card_usage import usage
 from reward_modeling.checkpoints import LAST_CHECKPOINT, MERGED_CHECKPOINT
-from reward_modeling.data import REASON_WORDS, DropReason
-from reward_modeling.evaluation_plots import draw_bars, draw_calibration, draw_margins
+from reward_modeling.drop_reasons import REASON_WORDS, DropReason
 from reward_modeling.evaluation_tables import count, interval, number, percent, shown, value_or_reason
-from reward_modeling.plot_style import as_png, png_style
 from reward_modeling.results import Results
 
 CARD = "README.md"
@@ -135,6 +133,10 @@ def _accuracy_rows(evaluation: Mapping) -> list[tuple[str, ...]]:
 
 
 def _write_plots(folder: Path, evaluation: Mapping) -> None:
+    # Half a second of matplotlib, which no other process and no benchmark needs.
+    from reward_modeling.evaluation_plots import draw_bars, draw_calibration, draw_margins
+    from reward_modeling.plot_style import as_png, png_style
+
     groups = {"": {"overall": evaluation["accuracy"]}, "by length": evaluation["by_length"]}
     if len(evaluation["by_source"]) > 1:
         groups["by source"] = dict(list(evaluation["by_source"].items())[:MOST_BARS])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reward_modeling.benchmark_statistics import Estimate, by_subset, estimate_difference, wilson_interval
 from reward_modeling.benchmarks import scores_with_prior
 from reward_modeling.errors import UserError
-from reward_modeling.evaluation_figures import number
+from reward_modeling.pair_figures import number
 from reward_modeling.ranking_benchmarks import (
     rewardbench2_scores,
     rewardbench2_values,

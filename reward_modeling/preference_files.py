@@ -28,8 +28,9 @@ from tqdm import tqdm
 
 from reward_modeling.arguments import parse_script_arguments
 from reward_modeling.errors import UserError
+from reward_modeling.file_names import MANIFEST
 from reward_modeling.json_lines import one_line
-from reward_modeling.manifests import MANIFEST, manifest_table, manifest_text, source_entry
+from reward_modeling.manifests import manifest_table, manifest_text, source_entry
 from reward_modeling.pair_table import SCORES, TEXTS, PairTable
 from reward_modeling.preference_sources import SourceArguments, SourcePairs, options_of
 from reward_modeling.whole_folder import TRAIN, check_output, new_folder, synced_file

@@ -26,16 +26,9 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 
-from reward_modeling.data import (
-    REASON_WORDS,
-    STANDARD_FEATURES,
-    DropReason,
-    dropped_row,
-    mixed,
-    read_column,
-    standardise_row,
-)
+from reward_modeling.data import STANDARD_FEATURES, dropped_row, mixed, read_column, standardise_row
 from reward_modeling.data_report import DataReport, report_rows
+from reward_modeling.drop_reasons import REASON_WORDS, DropReason
 from reward_modeling.errors import UserError
 from reward_modeling.hub_data import HubOptions
 from reward_modeling.loading import Columns, find_source, load_rows

@@ -8,7 +8,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from reward_modeling.checkpoints import TRAINER_STATE
 from reward_modeling.file_names import REPORT
-from reward_modeling.training_report import write_training_report
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +52,9 @@ def update_report(output: Path, state: TrainerState, *, page: bool = True) -> No
 
 def write_report_or_say_why(output: Path) -> bool:
     """Whether the page was written. Whatever goes wrong with it is said, and costs no run its model."""
+    # Half a second of matplotlib, which no other process and no benchmark needs.
+    from reward_modeling.training_report import write_training_report
+
     try:
         write_training_report(output)
     except Exception as error:

@@ -7,12 +7,11 @@ results.write(output)      # run.json, evaluation.json, eval_scores.jsonl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_modeling.held_out import EvaluatedPairs, held_out_figures
 from reward_modeling.launching import engine_name
 from reward_modeling.metrics import evaluation_loss
-from reward_modeling.preparation import PreparedPairs
 from reward_modeling.reward_statistics import NAMES
 from reward_modeling.run_files import (
     RUN,
@@ -25,6 +24,9 @@ from reward_modeling.run_files import (
     write_evaluation,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from reward_modeling.preparation import PreparedPairs
 
 # Arguments that decide what is learned, whether they were given or not.
 MATTERING = (
@@ -60,7 +62,7 @@ class Results:
             write_evaluation(output, self.evaluation, self.held_out)
 
 
-def gather_results(trainer, pairs: PreparedPairs, given: dict[str, Any], started: datetime) -> Results:
+def gather_results(trainer, pairs: "PreparedPairs", given: dict[str, Any], started: datetime) -> Results:
     """The same on every process, all of which have to call it.
 
     Args:
@@ -102,7 +104,7 @@ def _epoch(state, step: int) -> float | None:
     return next((entry["epoch"] for entry in state.log_history if entry["step"] == step), None)
 
 
-def _run(trainer, pairs: PreparedPairs, started: datetime) -> dict[str, Any]:
+def _run(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, Any]:
     """The content of run.json."""
     args = trainer.args
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else args.model_dtype

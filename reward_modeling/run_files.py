@@ -37,9 +37,8 @@ from pathlib import Path
 import torch
 
 from reward_modeling.adapters import count_weights, has_adapter
-from reward_modeling.file_names import EVAL_SCORES, EVALUATION, RUN
+from reward_modeling.file_names import EVAL_SCORES, EVALUATION, MANIFEST, RUN
 from reward_modeling.held_out import EvaluatedPairs
-from reward_modeling.manifests import MANIFEST
 
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "accelerate", "peft", "deepspeed"),

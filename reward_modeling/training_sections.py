@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from reward_modeling.checkpoints import LAST_CHECKPOINT
-from reward_modeling.data import REASON_WORDS, DropReason
+from reward_modeling.drop_reasons import REASON_WORDS, DropReason
 from reward_modeling.evaluation_plots import bar_plot
 from reward_modeling.evaluation_report import accuracy_table, bin_ends, pair_plots, pair_tables
 from reward_modeling.evaluation_tables import MOST_SUBSETS, count, interval, number, pair_lines, percent

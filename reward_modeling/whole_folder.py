@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reward_modeling.errors import UserError
+from reward_modeling.file_names import MANIFEST
 from reward_modeling.json_lines import one_line
-from reward_modeling.manifests import MANIFEST
 
 LINT_REPORT = ("lint.json", "lint.html")  # may stand beside the data
 TRAIN, TEST = "train", "test"  # the test set has a folder of its own, where a reader of the training set does not look

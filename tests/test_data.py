@@ -19,15 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling import data, hub_data, json_lines, loading
-from reward_modeling.data import (
-    REASON_WORDS,
-    STANDARD_FEATURES,
-    DropReason,
-    load_preference_dataset,
-    split_by_prompt,
-    standardise_row,
-)
+from reward_modeling.data import STANDARD_FEATURES, load_preference_dataset, split_by_prompt, standardise_row
 from reward_modeling.data_report import DataReport, report_rows
+from reward_modeling.drop_reasons import REASON_WORDS, DropReason
 from reward_modeling.errors import UserError
 
 ROOT = Path(__file__).parents[1]
