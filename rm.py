@@ -4,7 +4,6 @@
         --train_set_path weqweasdas/preference_dataset_mix2 --output_path ./models/gemma2b_rm
 """
 
-import json
 import logging
 import math
 import os
@@ -22,32 +21,29 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
 from transformers import ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations import unset_hf_deepspeed_config
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging as transformers_logging
 
-from reward_modeling.adapters import ALL_LINEAR, add_adapter, four_bit_options, four_bit_problem
+from reward_modeling.adapters import ALL_LINEAR, add_adapter, four_bit_options
+from reward_modeling.argument_checks import argument_problems
 from reward_modeling.arguments import parse_script_arguments, without_tokens
 from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
 from reward_modeling.checkpoints import (
     CHECKPOINT,
-    LAST_CHECKPOINT,
-    MERGED_CHECKPOINT,
     clean_up,
     supersede_later_checkpoints,
-    write_contents,
 )
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.devices import to_device
-from reward_modeling.early_stopping import EarlyStopping, early_stopping_problems
+from reward_modeling.early_stopping import EarlyStopping
 from reward_modeling.errors import UserError, run_script
-from reward_modeling.file_names import ARGUMENTS, DATA_REPORT, PREFLIGHT, REPORT
+from reward_modeling.file_names import DATA_REPORT, PREFLIGHT, REPORT
+from reward_modeling.final_model import merge_final_adapter, save_final_model, show_results, verify_final_model
 from reward_modeling.gpus import GPUS
 from reward_modeling.held_out import EvaluatedPairs
-from reward_modeling.held_out_tables import held_out_table
 from reward_modeling.interruption import EXIT_STATUS
-from reward_modeling.launching import engine_name, launch_problems, launched_with, variables_of_a_single_process
+from reward_modeling.launching import engine_name, launched_with, variables_of_a_single_process
 from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
 from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
 from reward_modeling.memory_probe import (
@@ -59,9 +55,7 @@ from reward_modeling.memory_probe import (
     reserve_gradients,
     start_measuring,
 )
-from reward_modeling.merging import merge_in_another_process
-from reward_modeling.metrics import BEST_MODEL_METRICS, LESS_IS_BETTER, PairSums, evaluation_metrics
-from reward_modeling.model_card import write_model_card
+from reward_modeling.metrics import LESS_IS_BETTER, PairSums, evaluation_metrics
 from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
 from reward_modeling.output_folder import (
     check_all_nodes_share,
@@ -72,20 +66,19 @@ from reward_modeling.output_folder import (
     only_run_in,
     remove_earlier_run,
 )
-from reward_modeling.planning import PACKED, PADDED, plan_epoch
+from reward_modeling.planning import PADDED, plan_epoch
 from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.report_callback import ReportCallback, update_report, write_report_or_say_why
-from reward_modeling.results import Results, gather_results
+from reward_modeling.results import gather_results
 from reward_modeling.resuming import check_same_run, run_record
-from reward_modeling.reward_statistics import set_statistics, write_adapter_statistics
 from reward_modeling.routing import why_no_balance_loss
-from reward_modeling.run_estimate import RunSettings, estimate_problems, estimate_run
+from reward_modeling.run_estimate import RunSettings, estimate_run
 from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
 from reward_modeling.text_part import text_part
 from reward_modeling.tokenizer import load_tokenizer
-from reward_modeling.tracking import DataReportCallback, log_results, prepare_wandb, tracker_problems
-from reward_modeling.verification import choose_rows, token_rows, verify_saved_model
+from reward_modeling.tracking import DataReportCallback, prepare_wandb
+from reward_modeling.verification import choose_rows, token_rows
 from reward_modeling.weightless import build_model
 
 if TYPE_CHECKING:
@@ -97,7 +90,6 @@ logger = logging.getLogger("rm")
 # a pass train 5 to 10% faster than 2,000 and more (benchmarks/RESULTS.md).
 CPU_TARGET_TOKENS = 1024
 MANY_STEPS = 500  # to lose, where nothing is saved before the end of an epoch
-BATCHINGS = ("auto", SHARED_PREFIX, PACKED, PADDED)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -293,7 +285,7 @@ class ScriptArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: batches are built by rm.py."})
 
     def __post_init__(self):
-        problems = self._own_problems()
+        problems = argument_problems(self)
         if problems:
             raise UserError("\n".join(problems))
         if self.output_dir is None:
@@ -339,116 +331,6 @@ class ScriptArguments(TrainingArguments):
     def looks_only(self) -> bool:
         """Whether the run stops before it trains, and writes nothing."""
         return self.preflight_only or self.estimate
-
-    def _own_problems(self) -> list[str]:
-        """Everything that is wrong with the values, before anything is loaded."""
-        problems = []
-        choices = {
-            "batching": BATCHINGS,
-            "overlong": ("truncate", "drop"),
-            "loss_margin": ("auto", "scores", "none"),
-            "model_dtype": ("float32", "bfloat16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                problems.append(f"--{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)!r}")
-        at_least_one = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        at_least_one += ("pairs_per_step", "max_length", "num_proc", "save_every_steps", "eval_every_steps", "gpus")
-        for name in at_least_one:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "center_rewards_coefficient", "router_aux_loss_coef"):
-            if not 0 <= getattr(self, name) < math.inf:
-                problems.append(f"--{name}: expected 0 or more, found {getattr(self, name)}")
-        trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
-        for tracker in trackers:
-            if tracker not in ("none", "all", *INTEGRATION_TO_CALLBACK):
-                known = ", ".join(INTEGRATION_TO_CALLBACK)
-                problems.append(f"--report_to: expected none, all or some of {known}, found {tracker!r}")
-        problems += tracker_problems(trackers)
-        for name in ("seed", "data_seed"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 2**32:
-                problems.append(f"--{name}: expected 0 to {2**32 - 1}, found {getattr(self, name)}")
-        if self.max_steps != -1 and self.max_steps < 1:
-            problems.append(f"--max_steps: expected at least 1, or -1 for whole epochs, found {self.max_steps}")
-        if self.max_steps == -1 and not self.num_train_epochs > 0:
-            problems.append(f"--num_train_epochs: expected more than 0, found {self.num_train_epochs}")
-        metric = (self.metric_for_best_model or "").removeprefix("eval_")
-        if metric and metric not in BEST_MODEL_METRICS:
-            known = ", ".join(BEST_MODEL_METRICS)
-            problems.append(f"--metric_for_best_model: expected one of {known}, found {self.metric_for_best_model!r}")
-        if self.save_strategy == "best" and not metric:
-            problems.append("--save_strategy best: expected --metric_for_best_model too, accuracy or loss")
-        if str(self.include_num_input_tokens_seen).lower() not in ("false", "no"):
-            problems.append("--include_num_input_tokens_seen: tokens_per_second and tokens_saved are logged instead")
-        if self.eval_size < 0:
-            problems.append(f"--eval_size: expected 0 or more rows, found {self.eval_size}")
-        if not 0 <= self.label_smoothing < 0.5:
-            problems.append(f"--label_smoothing: expected 0 or more and below 0.5, found {self.label_smoothing}")
-        if self.label_smoothing_factor:
-            problems.append("--label_smoothing_factor is for classifiers: pass --label_smoothing")
-        if self.use_liger_kernel:
-            problems.append(
-                "--use_liger_kernel: expected false. What liger-kernel saves is the logits of a vocabulary, which a "
-                "score head does not have; its other kernels replace functions of transformers at run time, and were "
-                "not shown equal on packed rows"
-            )
-        if self.max_tokens_per_micro_batch is not None and self.max_tokens_per_micro_batch < 2 * self.max_length:
-            problems.append(
-                f"--max_tokens_per_micro_batch: expected at least {2 * self.max_length} (2 x max_length, one pair), "
-                f"found {self.max_tokens_per_micro_batch}"
-            )
-        return (
-            problems
-            + self._adapter_problems()
-            + estimate_problems(self.estimate, self.gpus, self.gpu, self.optim)
-            + self._early_stopping_problems()
-            + launch_problems(
-                deepspeed=self.deepspeed,
-                fsdp=self.fsdp,
-                fsdp_config=self.fsdp_config,
-                gradient_checkpointing=self.gradient_checkpointing,
-                environment=os.environ,
-            )
-        )
-
-    def _adapter_problems(self) -> list[str]:
-        """What is wrong with the flags of adapters."""
-        problems = []
-        if not self.use_peft:
-            names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit", "merge_adapter")
-            defaults = type(self).__dataclass_fields__
-            given = [f"--{name}" for name in names if getattr(self, name) != defaults[name].default]
-            return [f"{', '.join(given)}: expected --use_peft true beside it, found false"] if given else []
-        for name in ("lora_r", "lora_alpha"):
-            if getattr(self, name) < 1:
-                problems.append(f"--{name}: expected at least 1, found {getattr(self, name)}")
-        if not 0 <= self.lora_dropout < 1:
-            problems.append(f"--lora_dropout: expected 0 or more and below 1, found {self.lora_dropout}")
-        if self.load_in_4bit:
-            if not self.estimate and (reason := four_bit_problem()):
-                problems.append(f"--load_in_4bit: {reason}")
-            if self.merge_adapter:
-                problems.append(
-                    "--merge_adapter: expected weights that are not in four bits, found --load_in_4bit. The adapter "
-                    "was trained beside the rounded weights: merge by hand (python -m reward_modeling.merging), and "
-                    "evaluate what comes out."
-                )
-            if self.deepspeed or self.fsdp or any(launched_with(os.environ, name) for name in ("DEEPSPEED", "FSDP")):
-                problems.append("--load_in_4bit: expected one GPU or DDP, found DeepSpeed or FSDP, which would cut it")
-        return problems
-
-    def _early_stopping_problems(self) -> list[str]:
-        return early_stopping_problems(
-            self.early_stopping_patience,
-            self.early_stopping_threshold,
-            eval_strategy="steps" if self.eval_every_steps else self.eval_strategy,
-            eval_steps=self.eval_every_steps or self.eval_steps,
-            save_strategy="steps" if self.save_every_steps else self.save_strategy,
-            save_steps=self.save_every_steps or self.save_steps,
-            keeps_best=self.load_best_model_at_end is not False,
-            no_rows=self.eval_set_path is None and self.eval_size == 0,
-        )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -784,71 +666,6 @@ def estimate(args: ScriptArguments, given: dict, config, tokenizer, batching: st
     )
     collator = MicroBatchCollator(batching, tokenizer.pad_token_id)
     return estimate_run(groups, plan, collator, config, settings, gpus=args.gpus or 1, gpu=args.gpu)
-
-
-def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
-    """`last_checkpoint`: an ordinary checkpoint with its tokenizer, a model card, and the arguments as given."""
-    folder = Path(trainer.args.output_path) / LAST_CHECKPOINT
-    if not trainer.args.use_peft:
-        set_statistics(trainer.model.config, results.statistics)
-    with trainer.complete_or_absent(folder) as writing:
-        trainer.save_state()
-        trainer.save_whole_model(writing)
-        if trainer.is_world_process_zero():
-            given = json.dumps(results.given, indent=2, default=str)
-            Path(writing, ARGUMENTS).write_text(given, encoding="utf-8")
-            if trainer.args.use_peft:
-                write_adapter_statistics(Path(writing), results.statistics)
-            write_model_card(Path(writing), results, name=trainer.name_of(folder), adapter=trainer.args.use_peft)
-    return folder
-
-
-def merge_final_adapter(trainer: RewardTrainer, adapter: Path, results: Results) -> Path:
-    """`merged_checkpoint`, by process 0 and away from the engine."""
-    folder = adapter.with_name(MERGED_CHECKPOINT)
-    if trainer.is_world_process_zero():
-        merge_in_another_process(adapter, folder, trust_remote_code=trainer.args.trust_remote_code)
-        write_model_card(folder, results, name=trainer.name_of(folder), adapter=False)
-        write_contents(folder)
-    return folder
-
-
-def verify_final_model(trainer: RewardTrainer, folders: list[Path]) -> None:
-    """Reload what was saved in plain transformers (and peft), in a process of its own, and compare rewards.
-
-    Raises:
-        UserError: it is not the model in memory.
-    """
-    args, model = trainer.args, trainer.model
-    rows, rewards = trainer.score_handful()
-    if not trainer.is_world_process_zero():
-        return
-    if args.device.type == "cuda":
-        torch.cuda.empty_cache()  # room for the other process
-    weights_dtype = model.dtype
-    # TF32 rounds as float16 does
-    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 or args.tf32 else weights_dtype
-    for folder in folders:
-        verification = verify_saved_model(
-            folder,
-            rows,
-            rewards,
-            dtype=dtype,
-            weights_dtype=weights_dtype,
-            # FSDP casts the weights of a layer; elsewhere weights that stay in float32 are cast by each operation
-            autocast=args.load_in_4bit or (dtype != weights_dtype and not trainer.is_fsdp_enabled),
-            trust_remote_code=args.trust_remote_code,
-            load_in_4bit=args.load_in_4bit,
-        )
-        verification.raise_if_failed(folder)
-
-
-def show_results(trainer: RewardTrainer, results: Results) -> None:
-    """The held-out figures of the final model, on the screen and at wandb."""
-    if results.evaluation is not None:
-        print(held_out_table(results.evaluation), flush=True)
-    if "wandb" in trainer.args.report_to:
-        log_results(results)
 
 
 def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:

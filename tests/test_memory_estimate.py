@@ -139,7 +139,9 @@ def test_an_adapter_and_bfloat16_take_less(groups, tokenizer):
     assert adapter.sizes.trained == sum(weight.numel() for weight in real if weight.requires_grad)
     assert adapter.sizes.trained_bytes == 4 * adapter.sizes.trained  # the adapter stays in float32
     assert adapter.sizes.frozen == whole.sizes.weights  # peft keeps the untrained head beside the trained one
-    assert adapter.pass_bytes(inputs, autocast=torch.bfloat16) < whole.pass_bytes(inputs, autocast=torch.bfloat16)
+    # Against the same adapter on float32 weights: at a width of 64 its own activations are as large as what it saves.
+    in_float32 = WeightlessModel(partial(build, config, adapt=adapt))
+    assert adapter.pass_bytes(inputs, autocast=torch.bfloat16) < in_float32.pass_bytes(inputs, autocast=torch.bfloat16)
 
 
 def test_attention_as_on_a_gpu_holds_no_matrix_of_scores(groups, tokenizer):

@@ -13,6 +13,7 @@ from test_known_pains import sigterm_in_step
 from transformers import AutoConfig, AutoTokenizer
 
 import rm
+from reward_modeling import final_model
 from reward_modeling.errors import UserError
 from reward_modeling.model_card import model_card
 from reward_modeling.results import Results
@@ -51,9 +52,9 @@ def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
 def found(base, tmp_path_factory) -> tuple[Run, Results]:
     """A run that ends with an earlier model than it evaluated last, and what it told the card."""
     told = []
-    write_model_card = rm.write_model_card
+    write_model_card = final_model.write_model_card
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm, "write_model_card", lambda *a, **o: (told.append(a[1]), write_model_card(*a, **o)))
+        patch.setattr(final_model, "write_model_card", lambda *a, **o: (told.append(a[1]), write_model_card(*a, **o)))
         run = train(base, tmp_path_factory.mktemp("run") / "output", load_best_model_at_end="true")
     assert 1 < run.state["best_global_step"] < LAST
     return run, told[0]
