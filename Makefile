@@ -1,5 +1,6 @@
 # make quickstart   train a tiny reward model from nothing, score it on generated rows, show what it learned
 # make test         run the tests
+# make pictures     the quickstart's two reports as pictures, docs/*.png (needs chromium)
 # make lint         check style and formatting (make format puts them right)
 # make clean        remove caches and the quickstart; the environment in .venv stays
 #
@@ -8,7 +9,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint format clean
+CHROMIUM ?= chromium
+SCREENSHOT = $(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d)
+
+.PHONY: quickstart pictures test lint format clean
 .DELETE_ON_ERROR:
 
 quickstart: quickstart/preferences.jsonl
@@ -25,7 +29,8 @@ quickstart: quickstart/preferences.jsonl
 		--gradient_checkpointing false \
 		--eval_size 400 \
 		--eval_on_start true \
-		--logging_steps 20 \
+		--logging_steps 1 \
+		--eval_every_steps 3 \
 		--save_strategy no \
 		--report_to none \
 		--seed 0
@@ -36,6 +41,11 @@ quickstart: quickstart/preferences.jsonl
 		--rewardbench_path quickstart/rewardbench.jsonl \
 		--record_dir quickstart/bench_mark_eval.txt
 	$(BIN)/python -m reward_modeling.quickstart report quickstart/output
+
+pictures: quickstart
+	$(SCREENSHOT) --window-size=1200,1250 --screenshot=docs/training.png file://$(CURDIR)/quickstart/output/report.html
+	$(SCREENSHOT) --window-size=1200,1250 --screenshot=docs/report.png \
+		file://$$(ls $(CURDIR)/quickstart/bench_mark_eval/*/report.html)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest

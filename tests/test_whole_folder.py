@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reward_modeling.errors import UserError
-from reward_modeling.manifests import MANIFEST
+from reward_modeling.file_names import MANIFEST
 from reward_modeling.whole_folder import check_output, new_folder
 
 
