@@ -1,6 +1,6 @@
 # make quickstart   train a tiny reward model from nothing, score it on generated rows, show what it learned
 # make test         run the tests
-# make pictures     the quickstart's two reports as pictures, docs/*.png (needs chromium)
+# make pictures     a shorter run's two reports as pictures, docs/*.png (needs chromium)
 # make lint         check style and formatting (make format puts them right)
 # make clean        remove caches and the quickstart; the environment in .venv stays
 #
@@ -10,42 +10,39 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 CHROMIUM ?= chromium
-SCREENSHOT = $(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d)
+SCREENSHOT = $(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d) --log-level=3
 
 .PHONY: quickstart pictures test lint format clean
 .DELETE_ON_ERROR:
 
-quickstart: quickstart/preferences.jsonl
-	rm -rf quickstart/output quickstart/bench_mark_eval*
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no rm.py \
+LAUNCH = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+TRAIN = $(LAUNCH) rm.py \
 		--model_name quickstart/model \
 		--train_set_path quickstart/preferences.jsonl \
-		--output_path quickstart/output \
 		--max_length 256 \
 		--per_device_train_batch_size 16 \
 		--gradient_accumulation_steps 1 \
-		--learning_rate 1e-3 \
-		--num_train_epochs 1 \
 		--gradient_checkpointing false \
 		--eval_size 400 \
 		--eval_on_start true \
-		--logging_steps 1 \
-		--eval_every_steps 3 \
 		--save_strategy no \
 		--report_to none \
 		--seed 0
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		eval_bench_mark.py \
-		--reward_name_or_path quickstart/output/last_checkpoint \
-		--benchmarks rewardbench \
-		--rewardbench_path quickstart/rewardbench.jsonl \
-		--record_dir quickstart/bench_mark_eval.txt
+EVALUATE = $(LAUNCH) eval_bench_mark.py --benchmarks rewardbench --rewardbench_path quickstart/rewardbench.jsonl
+
+quickstart: quickstart/preferences.jsonl
+	rm -rf quickstart/output quickstart/bench_mark_eval*
+	$(TRAIN) --output_path quickstart/output --learning_rate 1e-3 --num_train_epochs 1 --logging_steps 20
+	$(EVALUATE) --reward_name_or_path quickstart/output/last_checkpoint --record_dir quickstart/bench_mark_eval.txt
 	$(BIN)/python -m reward_modeling.quickstart report quickstart/output
 
-pictures: quickstart
-	$(SCREENSHOT) --window-size=1200,1250 --screenshot=docs/training.png file://$(CURDIR)/quickstart/output/report.html
+pictures: quickstart/preferences.jsonl
+	rm -rf quickstart/pictures quickstart/pictures_eval*
+	$(TRAIN) --output_path quickstart/pictures --learning_rate 3e-4 --max_steps 60 --logging_steps 1 --eval_every_steps 4
+	$(EVALUATE) --reward_name_or_path quickstart/pictures/last_checkpoint --record_dir quickstart/pictures_eval.txt
+	$(SCREENSHOT) --window-size=1200,1250 --screenshot=docs/training.png file://$(CURDIR)/quickstart/pictures/report.html
 	$(SCREENSHOT) --window-size=1200,1250 --screenshot=docs/report.png \
-		file://$$(ls $(CURDIR)/quickstart/bench_mark_eval/*/report.html)
+		file://$$(ls $(CURDIR)/quickstart/pictures_eval/*/report.html)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
