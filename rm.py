@@ -70,7 +70,7 @@ from reward_modeling.planning import PADDED, plan_epoch
 from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.report_callback import ReportCallback, update_report, write_report_or_say_why
-from reward_modeling.results import gather_results
+from reward_modeling.results import Results, gather_results
 from reward_modeling.resuming import check_same_run, run_record
 from reward_modeling.routing import why_no_balance_loss
 from reward_modeling.run_estimate import RunSettings, estimate_run
@@ -560,6 +560,20 @@ def prepare_output_folder(args: ScriptArguments) -> str | None:
     return checkpoint
 
 
+def load_config_and_tokenizer(args: ScriptArguments) -> tuple:
+    """What the model's folder says of itself, its tokenizer, and how its weights are to be loaded."""
+    hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
+    config = load_config(args.model_name, **hub_options)
+    config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
+    context = context_length(config)
+    if context is not None and args.max_length > context:
+        raise UserError(context_too_short(args.max_length, config))
+    reason = why_no_balance_loss(config) if args.router_aux_loss_coef else None
+    if reason is not None:
+        raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
+    return config, load_tokenizer(args.model_name, **hub_options), hub_options | loading_options
+
+
 def choose_batching(args: ScriptArguments, config) -> str:
     """The batching that the model allows, and in the log why."""
     reason = why_not_packed(config)
@@ -668,6 +682,44 @@ def estimate(args: ScriptArguments, given: dict, config, tokenizer, batching: st
     return estimate_run(groups, plan, collator, config, settings, gpus=args.gpus or 1, gpu=args.gpu)
 
 
+def build_trainer(
+    args: ScriptArguments, config, tokenizer, batching: str, pairs: "PreparedPairs", loading_options: dict
+) -> RewardTrainer:
+    """The trainer of the loaded model, with the trackers that were asked for."""
+    if pairs.evaluation is None:
+        if args.load_best_model_at_end or args.save_strategy == "best" or args.early_stopping_patience is not None:
+            flags = "--load_best_model_at_end, --save_strategy best, --early_stopping_patience"
+            raise UserError(f"{flags}: expected rows to evaluate on, found none")
+        args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
+    if "wandb" in args.report_to:
+        prepare_wandb(args.output_path)
+    trainer = RewardTrainer(
+        args=args,
+        model=load_model(args, config, tokenizer, batching, loading_options),
+        processing_class=tokenizer,
+        train_dataset=pairs.train,
+        eval_dataset=pairs.evaluation,
+        collator=MicroBatchCollator(batching, tokenizer.pad_token_id),
+    )
+    if "wandb" in args.report_to:
+        trainer.add_callback(DataReportCallback(pairs.reports))
+    return trainer
+
+
+def show_plan(args: ScriptArguments, batching: str, num_pairs: int) -> None:
+    """How many steps there will be, and when the first of them is safe."""
+    num_steps = math.ceil(num_pairs / args.pairs_per_step)
+    logger.info(
+        f"Training: {num_pairs:,} pairs, {args.pairs_per_step} a step, {num_steps:,} steps an epoch; {batching} "
+        f"batches of at most {args.max_tokens:,} tokens."
+    )
+    if args.save_strategy == "epoch" and num_steps > MANY_STEPS:
+        logger.warning(
+            "Checkpoints: the first is saved after %s steps, at the end of an epoch; --save_every_steps loses less.",
+            f"{num_steps:,}",
+        )
+
+
 def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
     """Put out of the way what an earlier run left and this one would write over or mistake for its own."""
     args = trainer.args
@@ -691,6 +743,24 @@ def leave_interrupted(trainer: RewardTrainer) -> None:
             flush=True,
         )
     sys.exit(EXIT_STATUS)
+
+
+def finish(trainer: RewardTrainer, results: Results) -> None:
+    """Save the model, prove it, and tell of it."""
+    args, output = trainer.args, Path(trainer.args.output_path)
+    folders = [save_final_model(trainer, results)]
+    if args.merge_adapter:
+        folders.append(merge_final_adapter(trainer, folders[0], results))
+    if args.process_index == 0:
+        results.write(output)
+        show_results(trainer, results)
+    if args.verify_saved_model:
+        verify_final_model(trainer, folders)
+    if args.push_to_hub:
+        trainer.push_folder(folders[-1])
+    if args.process_index == 0 and write_report_or_say_why(output):
+        logger.info("Report: %s", output / REPORT)
+    logger.info("Done: the reward model is in %s", " and ".join(map(str, folders)))
 
 
 def set_up_logging(args: ScriptArguments) -> None:
@@ -720,16 +790,7 @@ def run(args: ScriptArguments, given: dict) -> None:
     set_seed(args.seed)
 
     # Tokenizer and configuration: small, and most mistakes show here
-    hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
-    config = load_config(args.model_name, **hub_options)
-    config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
-    context = context_length(config)
-    if context is not None and args.max_length > context:
-        raise UserError(context_too_short(args.max_length, config))
-    reason = why_no_balance_loss(config) if args.router_aux_loss_coef else None
-    if reason is not None:
-        raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
-    tokenizer = load_tokenizer(args.model_name, **hub_options)
+    config, tokenizer, loading_options = load_config_and_tokenizer(args)
     batching = choose_batching(args, config)
 
     # Data
@@ -748,44 +809,16 @@ def run(args: ScriptArguments, given: dict) -> None:
         return
 
     # Model
-    if "wandb" in args.report_to:
-        prepare_wandb(args.output_path)
-    if pairs.evaluation is None:
-        if args.load_best_model_at_end or args.save_strategy == "best" or args.early_stopping_patience is not None:
-            flags = "--load_best_model_at_end, --save_strategy best, --early_stopping_patience"
-            raise UserError(f"{flags}: expected rows to evaluate on, found none")
-        args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
     with out_of_memory_explained("loading the model", args.max_tokens):
-        model = load_model(args, config, tokenizer, batching, hub_options | loading_options)
-        trainer = RewardTrainer(
-            args=args,
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=pairs.train,
-            eval_dataset=pairs.evaluation,
-            collator=MicroBatchCollator(batching, tokenizer.pad_token_id),
-        )
-
-    if "wandb" in args.report_to:
-        trainer.add_callback(DataReportCallback(pairs.reports))
-
-    # Training
-    num_pairs, num_steps = len(pairs.train), math.ceil(len(pairs.train) / args.pairs_per_step)
-    logger.info(
-        f"Training: {num_pairs:,} pairs, {args.pairs_per_step} a step, {num_steps:,} steps an epoch; {batching} "
-        f"batches of at most {args.max_tokens:,} tokens."
-    )
-    if args.save_strategy == "epoch" and num_steps > MANY_STEPS:
-        logger.warning(
-            "Checkpoints: the first is saved after %s steps, at the end of an epoch; --save_every_steps loses less.",
-            f"{num_steps:,}",
-        )
+        trainer = build_trainer(args, config, tokenizer, batching, pairs, loading_options)
+    show_plan(args, batching, len(pairs.train))
     engine = engine_name(trainer.accelerator.state)
     trainer.run_record = run_record(args, pairs.train, pairs.evaluation, config, engine, args.world_size)
     if checkpoint is not None:
         check_same_run(checkpoint, trainer.run_record)
         args.eval_on_start = False  # it was done
-    # Not before everything that can be refused has passed, and all processes have read the model.
+
+    # Training; not before everything that can be refused has passed, and all processes have read the model
     make_room(trainer, checkpoint)
     if args.process_index == 0:
         Path(args.output_path, PREFLIGHT).write_text(preflight.table + "\n", encoding="utf-8")
@@ -794,24 +827,8 @@ def run(args: ScriptArguments, given: dict) -> None:
             trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.interruption.agreed:
             leave_interrupted(trainer)
-
-        # Result
         trainer.interruption.training_is_over = True
-        results = gather_results(trainer, pairs, given, started)
-        folders = [save_final_model(trainer, results)]
-        if args.merge_adapter:
-            folders.append(merge_final_adapter(trainer, folders[0], results))
-        if args.process_index == 0:
-            results.write(Path(args.output_path))
-            show_results(trainer, results)
-        if args.verify_saved_model:
-            verify_final_model(trainer, folders)
-        if args.push_to_hub:
-            trainer.push_folder(folders[-1])
-        output = Path(args.output_path)
-        if args.process_index == 0 and write_report_or_say_why(output):
-            logger.info("Report: %s", output / REPORT)
-    logger.info("Done: the reward model is in %s", " and ".join(map(str, folders)))
+        finish(trainer, gather_results(trainer, pairs, given, started))
 
 
 if __name__ == "__main__":
