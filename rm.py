@@ -756,10 +756,10 @@ def finish(trainer: RewardTrainer, results: Results) -> None:
         show_results(trainer, results)
     if args.verify_saved_model:
         verify_final_model(trainer, folders)
-    if args.push_to_hub:
-        trainer.push_folder(folders[-1])
     if args.process_index == 0 and write_report_or_say_why(output):
         logger.info("Report: %s", output / REPORT)
+    if args.push_to_hub:
+        trainer.push_folder(folders[-1])
     logger.info("Done: the reward model is in %s", " and ".join(map(str, folders)))
 
 

@@ -95,13 +95,18 @@ def without_tokens(argv: Sequence[str]) -> list[str]:
     for token in argv:
         name = kept[-1] if kept else ""
         flag, equals, _ = token.partition("=")
-        if name.startswith("--") and name.endswith("_token"):
+        if _takes_token(name):
             kept.append(NOT_KEPT)
-        elif equals and flag.startswith("--") and flag.endswith("_token"):
+        elif equals and _takes_token(flag):
             kept.append(f"{flag}={NOT_KEPT}")
         else:
             kept.append(token)
     return kept
+
+
+def _takes_token(flag: str) -> bool:
+    """Whether the flag's value is a secret; HfArgumentParser reads `--hub-token` too."""
+    return flag.startswith("--") and flag.endswith(("_token", "-token"))
 
 
 def named_paths(text: str) -> list[tuple[str, str]]:

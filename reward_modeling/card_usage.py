@@ -94,11 +94,14 @@ curl http://localhost:30000/classify -H "Content-Type: application/json" -d '{{"
 ```
 
 text-embeddings-inference serves classifiers of encoders (BERT, RoBERTa, ModernBERT and others); those of decoders such
-as Gemma, Llama, Mistral or Qwen its version 1.9 refuses. The reward is `score` of the answer:
+as Gemma, Llama, Mistral or Qwen its version 1.9 refuses. It writes the outer marks by itself, so send what the chat
+template renders without the first `[CLS]` and the last `[SEP]` (or what the tokenizer calls them): with them, or as a
+pair of texts, a conversation gets another reward. The reward is `score` of the answer:
 
 ```sh
 text-embeddings-router --model-id {name} --port 8080
-curl http://localhost:8080/predict -H "Content-Type: application/json" -d '{{"inputs": "...", "raw_scores": true}}'
+curl http://localhost:8080/predict -H "Content-Type: application/json" -d '{{"inputs": "question[SEP]answer",
+  "raw_scores": true}}'
 ```"""
 
 OF_AN_ADAPTER = """\

@@ -17,7 +17,7 @@ class EpochTokens:
     pairs: int
     prompts: int
     computed: int
-    as_rows: int  # one row without padding per answer of a pair
+    as_rows: int  # two rows without padding per pair, also where pairs share an answer
     padded: int  # the same, padded in batches of PAIRS_PADDED pairs
     attended: int
     steps: int

@@ -151,7 +151,10 @@ def _write_plots(folder: Path, evaluation: Mapping) -> None:
 
 
 def _data(results: Results) -> str:
-    parts = [f"{count(results.run['pairs'])} pairs over {count(results.run['prompts'])} prompts were trained on."]
+    run = results.run
+    epoch = run["epoch_of_weights"]
+    seen = "" if epoch is None else f" The saved weights saw {epoch:.2f} epochs of it."
+    parts = [f"The training set has {count(run['pairs'])} pairs over {count(run['prompts'])} prompts.{seen}"]
     for name, report in results.data_report.items():
         rows = [
             (REASON_WORDS[reason], count(report["dropped"][reason.value]["count"]))
@@ -175,8 +178,10 @@ def _data(results: Results) -> str:
 
 def _training(results: Results) -> str:
     run = results.run
+    step = run["step_of_weights"]
+    kept = "" if step == run["steps"] else f"; the weights are those after step {count(step)}"
     text = (
-        f"{count(run['steps'])} steps of {count(run['pairs_per_step'])} pairs, computed in {run['dtype']} on "
+        f"{count(run['steps'])} steps of {count(run['pairs_per_step'])} pairs{kept}, computed in {run['dtype']} on "
         f"{run['devices']} ({run['engine']}, {run['batching']} batches). {_listed(run['versions'])}."
     )
     named = {**results.arguments, **{name: value for name, value in results.given.items() if name != "output_path"}}

@@ -120,6 +120,8 @@ def _run(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, Any]:
         "prompts": int((pairs.train.sizes.pairs_per_group > 0).sum()),
         "pairs_per_step": args.pairs_per_step,
         "steps": trainer.state.global_step,
+        "step_of_weights": trainer.step_of_weights,
+        "epoch_of_weights": _epoch(trainer.state, trainer.step_of_weights),
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
         "versions": versions(),

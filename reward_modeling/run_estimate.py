@@ -141,7 +141,7 @@ def _data_lines(epoch: EpochTokens, steps: int) -> list[str]:
     rows = [
         ("pairs", epoch.pairs, f"over {epoch.prompts:,} prompts"),
         ("tokens computed", epoch.computed, "every micro-batch of the first epoch, exactly"),
-        ("one row per answer", epoch.as_rows, f"tokens, {epoch.as_rows / epoch.computed:.2f} times as many"),
+        ("two rows per pair", epoch.as_rows, f"tokens, {epoch.as_rows / epoch.computed:.2f} times as many"),
         (f"padded at {PAIRS_PADDED} pairs", epoch.padded, f"tokens, {epoch.padded / epoch.computed:.2f} times as many"),
         ("optimizer steps", epoch.steps, f"{steps:,} in the whole run"),
         ("forward passes", epoch.passes, f"of each GPU; the heaviest has {epoch.heaviest:,} tokens"),

@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -34,6 +35,7 @@ from reward_modeling.checkpoints import (
     unfinished,
 )
 from reward_modeling.early_stopping import EarlyStopping
+from reward_modeling.errors import UserError
 from reward_modeling.interruption import InterruptionCallback
 from reward_modeling.launching import launched_with
 from reward_modeling.resuming import RUN_RECORD, write_run_record
@@ -312,5 +314,12 @@ class SafeTrainer(Trainer):
 
     def push_folder(self, folder: Path) -> None:
         """The final model to the Hub, once it is proven: what is in its folder, and no log or checkpoint beside it."""
-        if self.is_world_process_zero():
+        if not self.is_world_process_zero():
+            return
+        try:
             self._upload(folder, "Reward model")
+        except HfHubHTTPError as error:
+            raise UserError(
+                f"--push_to_hub: expected {self.hub_model_id} to take the model, found {error}\n"
+                f"The model is complete in {folder}. Once that is put right: hf upload {self.hub_model_id} {folder}"
+            ) from error

@@ -219,15 +219,8 @@ def test_broken_yaml_says_where(parse):
     assert "expected YAML" in problem and "line 2" in problem
 
 
-def test_a_command_line_can_be_shown_without_its_tokens():
-    argv = ["rm.py", "--hub_token", "hf_a", "--push_to_hub_token=hf_b", "--model_name", "hf_token", "--seed=3"]
-    kept = [
-        "rm.py",
-        "--hub_token",
-        "(not kept)",
-        "--push_to_hub_token=(not kept)",
-        "--model_name",
-        "hf_token",
-        "--seed=3",
-    ]
+@pytest.mark.parametrize("flag", ["--hub_token", "--hub-token"])
+def test_a_command_line_can_be_shown_without_its_tokens(flag):
+    argv = ["rm.py", flag, "hf_a", f"{flag}=hf_b", "--model_name", "hf_token", "--seed=3"]
+    kept = ["rm.py", flag, "(not kept)", f"{flag}=(not kept)", "--model_name", "hf_token", "--seed=3"]
     assert without_tokens(argv) == kept

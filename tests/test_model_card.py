@@ -1,6 +1,7 @@
 """What a finished run says of its model: files, configuration and card, against the saved weights themselves."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +199,11 @@ def test_what_the_card_tells(run, base):
     report = read(run.output / "data_report.json")["train"]
     assert f"{report['rows_read']} rows read, {report['kept']} kept" in card
     assert f"| learning_rate | `{base['learning_rate']}` |" in card and "| seed | `42` |" in card
+    trained, best = read(run.output / "run.json"), run.state["best_global_step"]  # the rest of the epoch was not seen
+    assert (trained["steps"], trained["step_of_weights"]) == (LAST, best)
+    assert f"{LAST} steps of {base['pairs_per_step']} pairs; the weights are those after step {best}" in card
+    epochs = best / math.ceil(trained["pairs"] / base["pairs_per_step"])
+    assert f"over {trained['prompts']} prompts. The saved weights saw {epochs:.2f} epochs of it." in card
     plots = re.findall(r"!\[.*?\]\((.*?)\)", card)
     assert len(plots) == 3 and all((run.model / name).read_bytes().startswith(PNG) for name in plots)
     contents = read(run.model / "contents.json")

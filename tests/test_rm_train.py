@@ -7,10 +7,12 @@ import shutil
 import sys
 from concurrent.futures import Future
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import filter_repo_objects
 from runs import Run, assert_same_figures, free_port, launch, plain_rewards, train, write_rows
 from safetensors.torch import load_file
@@ -24,6 +26,7 @@ from transformers import (
 
 import rm
 from reward_modeling.attention import SHARED_PREFIX
+from reward_modeling.errors import UserError
 from reward_modeling.modeling import load_config, load_reward_model
 from reward_modeling.tiny import (
     TOKENIZER_STYLES,
@@ -421,3 +424,15 @@ def test_what_is_pushed(strategy, base, tmp_path, uploads):
     assert not list(run.output.glob("*.safetensors")) and not list(run.output.glob("*.bin"))
     for path in run.output.rglob("*"):
         assert path.is_dir() or b"hf_secret" not in path.read_bytes(), path
+
+
+def test_a_hub_that_refuses_costs_no_report(base, tmp_path, uploads, monkeypatch):
+    def refuse(_, **options):
+        raise HfHubHTTPError("403 Forbidden", response=Mock())
+
+    monkeypatch.setattr(HfApi, "upload_folder", refuse)
+    flags = base | {"max_steps": 1, "push_to_hub": "true", "hub_token": "hf_secret", "hub_strategy": "end"}
+    output = tmp_path / "output"
+    with pytest.raises(UserError, match=f"403 Forbidden\nThe model is complete in {output / 'last_checkpoint'}"):
+        train(flags, output)
+    assert (output / "report.html").is_file() and (output / "last_checkpoint" / "model.safetensors").is_file()

@@ -83,7 +83,7 @@ def test_the_tokens_are_those_that_the_run_computes(batching, estimate, flags, t
     steps = list(run.trainer.get_train_dataloader())
     micro_batches = [batch for step in steps for batch in step["micro_batches"]]
     assert shown(table, "tokens computed") == sum(batch["num_tokens"] for batch in micro_batches)
-    assert shown(table, "one row per answer") == sum(batch["row_tokens"] for batch in micro_batches)
+    assert shown(table, "two rows per pair") == sum(batch["row_tokens"] for batch in micro_batches)
     assert shown(table, "optimizer steps") == len(steps) > 1
     assert shown(table, "forward passes") == len(micro_batches) > len(steps)
     assert shown(table, "pairs") == sum(step["step_pairs"] for step in steps)
