@@ -64,12 +64,15 @@ def add_adapter(
         base_model_name_or_path=str(Path(model_name).resolve()) if Path(model_name).is_dir() else model_name,
         revision=revision,
     )
-    found = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    unknown = [name for name in names if name != ALL_LINEAR and name.rsplit(".", 1)[-1] not in found]
-    if unknown:
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = [name for name in linear if name.split(".")[0] != head and f"{POOLER}.dense" not in name]
+    # as peft looks for them; beside a name, all-linear would be one more name to it, of no layer
+    unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in linear)]
+    if unknown and names != [ALL_LINEAR]:
+        found = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in linear}))
         raise UserError(
-            f"--lora_target_modules {target_modules}: expected {ALL_LINEAR}, or linear layers of "
-            f"{type(model).__name__} separated by commas ({', '.join(sorted(found - {head}))}), found {unknown[0]!r}."
+            f"--lora_target_modules {target_modules}: expected {ALL_LINEAR} alone, or linear layers of "
+            f"{type(model).__name__} but its head, separated by commas ({found}), found {unknown[0]!r}."
         )
     adapted = get_peft_model(model, config, autocast_adapter_dtype=float32)
     # peft adds both names of a head to a list that had one: written down, each stands there once.

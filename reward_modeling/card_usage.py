@@ -32,6 +32,7 @@ from transformers import AutoTokenizer
 {conversation}
 tokenizer = AutoTokenizer.from_pretrained({quoted})
 model = AutoPeftModelForSequenceClassification.from_pretrained({quoted}, num_labels=1).eval()
+model.config.pad_token_id = tokenizer.pad_token_id  # that of the model under the adapter may be EOS, or none
 {inputs}
 with torch.no_grad():
     reward = model(**inputs).logits[0, 0].item()"""

@@ -208,6 +208,22 @@ def test_the_cards_of_an_adapter_and_of_what_it_is_merged_into(alone):
         assert figures in (folder / "README.md").read_text()
 
 
+def test_the_card_of_an_adapter_on_a_model_that_pads_with_eos(base, rows, tmp_path):
+    """In peft the model comes with its own pad token: a row that ends in it was read somewhere before its end."""
+    style = TOKENIZER_STYLES["llama3"] | {"pad": TOKENIZER_STYLES["llama3"]["eos"]}
+    tokenizer = train_tokenizer([row["chosen"][-1]["content"] for row in rows], 512, **style)
+    config = tiny_config("llama", len(tokenizer), **token_ids(tokenizer))
+    folder = build_tiny_checkpoint(tmp_path / "llama", tokenizer, config)
+    assert config.pad_token_id == config.eos_token_id
+    run = train(base | {"model_name": folder, "merge_adapter": "true", "max_steps": 1}, tmp_path / "output")
+    found = run_snippets(run.model / "README.md")
+    conversation = found[0]["conversation"]
+    rewards = [namespace["reward"] for namespace in found if "reward" in namespace]
+    assert len(rewards) == 2
+    expected = plain_rewards(run.output / "merged_checkpoint", [conversation], together=False)
+    assert rewards == pytest.approx(2 * expected, abs=1e-4)
+
+
 def test_merging_by_hand(alone, tmp_path):
     merge_adapter(alone.model, tmp_path / "merged")
     merged = load_file(tmp_path / "merged" / "model.safetensors")
@@ -299,6 +315,9 @@ def test_fsdp_cuts_a_model_with_an_adapter_layer_by_layer(alone):
         ({"lora_r": 0}, "--lora_r: expected at least 1, found 0"),
         ({"lora_dropout": 1.0}, "--lora_dropout: expected 0 or more and below 1"),
         ({"lora_target_modules": "q_proj,qproj"}, r"separated by commas .*q_proj.* found 'qproj'"),
+        ({"lora_target_modules": "all-linear,q_proj"}, "expected all-linear alone, or .* found 'all-linear'"),
+        ({"lora_target_modules": "q_proj,score"}, "but its head, .* found 'score'"),
+        ({"lora_target_modules": "cross_attn.q_proj"}, "found 'cross_attn.q_proj'"),
         ({"load_in_4bit": "true"}, "--load_in_4bit: expected a CUDA GPU"),
         ({"use_liger_kernel": "true"}, "--use_liger_kernel: expected false"),
     ],

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from peft import AutoPeftModelForSequenceClassification
 from runs import Run, plain_rewards, train, write_rows
 from safetensors.torch import load_file
 from test_engines import NEEDS_COMPILER, launched
@@ -234,8 +235,8 @@ def test_lora_trains_saves_and_merges_the_score_head(base, conversations, tmp_pa
     """4. With an adapter others freeze the score head, leave it out of what is saved, so that a new one is drawn at
     every load, or merge the adapter without it.
 
-    Seen to fail with the head frozen after the adapter was added, with the head left out of what is saved, and with a
-    merge under another head.
+    Seen to fail with the head frozen after the adapter was added, with the head left out of what is saved, with a merge
+    under another head, and with one that leaves the matrices out.
     """
     flags = base | ADAPTER
     run = train(flags, tmp_path / "output", merge_adapter="true")
@@ -246,6 +247,13 @@ def test_lora_trains_saves_and_merges_the_score_head(base, conversations, tmp_pa
     # Read again, twice, the same rewards: nothing is drawn anew, and what was trained is what scores.
     rewards = [RewardScorer.from_pretrained(run.model, dtype="float32").score(conversations) for _ in range(2)]
     assert rewards[0] == rewards[1]
+    # The same without the merging that our scorer shares with --merge_adapter: in peft, with the adapter beside.
+    tokenizer = AutoTokenizer.from_pretrained(run.model)
+    beside = AutoPeftModelForSequenceClassification.from_pretrained(run.model, num_labels=1).eval()
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False)
+    rows = [tokenizer(text, add_special_tokens=False, return_tensors="pt") for text in texts]
+    with torch.no_grad():
+        assert [beside(**row).logits.item() for row in rows] == pytest.approx(rewards[0], abs=1e-4)
     merged = run.output / "merged_checkpoint"
     assert torch.equal(weights_of(merged)["score.weight"], adapter_of(run)[head])
     assert rewards_by_hand(merged, conversations) == pytest.approx(rewards[0], abs=1e-5)
