@@ -6,7 +6,7 @@ curve_plot({"training": curve, "held out": held_out}, label="Loss")
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from reward_modeling.log_curves import Curve
 from reward_modeling.plot_style import ACCENT, BAR, GRID, INK, WIDTH, as_svg, new_axes, new_figure, svg_style
@@ -37,9 +37,11 @@ def curve_plot(
         values = [value for curve in curves.values() for value in (*curve.lows, *curve.highs)]
         if may_be_logarithmic and values and min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
             axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.locator_params(axis="y", nbins=5)
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+        # Not matplotlib's own for a logarithmic axis: it writes formulas, which the pages show as they stand.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         axes.locator_params(axis="x", nbins=5, integer=True)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.margins(x=0.02)

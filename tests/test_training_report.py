@@ -23,6 +23,7 @@ from reward_modeling.evaluation_tables import percent
 from reward_modeling.log_curves import MOST_POINTS, log_curve
 from reward_modeling.run_reader import read_run
 from reward_modeling.tiny import learnable_preferences
+from reward_modeling.training_plots import curve_plot
 from reward_modeling.training_report import duration, short_count, training_page, write_training_report
 
 OPTIONAL = (
@@ -106,6 +107,14 @@ def test_logs_that_are_no_numbers_are_counted_and_left_out():
     assert (curve.values, curve.steps, curve.not_finite) == ([1.0, 2.0], [0.0, 2.0], 3)
     assert log_curve(history[1:2], "loss").values == []
     assert log_curve(history, "margin") is None
+
+
+def test_a_logarithmic_axis_is_marked_with_numbers():
+    """matplotlib would mark it with formulas, which an SVG of plain text shows as they are written."""
+    curve = log_curve([{"step": step, "grad_norm": 10.0 ** (1 - step)} for step in range(5)], "grad_norm")
+    drawn = curve_plot({"training": curve}, label="Gradient norm", may_be_logarithmic=True)
+    texts = re.findall(r"<text[^>]*>(.*?)</text>", drawn)
+    assert {"0.001", "0.01", "0.1", "1", "10"} <= set(texts) and "$" not in drawn
 
 
 def test_the_interval_of_an_accuracy_is_its_band():
