@@ -40,7 +40,7 @@ def curve_plot(
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.locator_params(axis="y", nbins=5)
-        # Matplotlib's own labels of a logarithmic axis are formulas, which an inline SVG does not set.
+        # Not matplotlib's own for a logarithmic axis: it writes formulas, which the pages show as they stand.
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         axes.locator_params(axis="x", nbins=5, integer=True)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -88,7 +88,8 @@ def reward_plot(edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, 
                 axes.stairs(counts[name], edges, fill=True, color=color, alpha=0.3, linewidth=0)
                 axes.stairs(counts[name], edges, color=color, linewidth=1.2)
             _name(axes, place, name, color)
-        axes.axvline(0, color=INK, linewidth=0.6)
+        if len(edges) > 1 and edges[0] <= 0 <= edges[-1]:  # elsewhere it would press the bins into a corner
+            axes.axvline(0, color=INK, linewidth=0.6)
         axes.set_ylim(bottom=0)
         axes.margins(x=0.02)
         axes.locator_params(nbins=5)

@@ -20,6 +20,7 @@ from reward_modeling.training_plots import short_number
 from reward_modeling.training_sections import (
     data_section,
     held_out_section,
+    logged_interval,
     origin_section,
     preflight_section,
     training_section,
@@ -104,14 +105,16 @@ def _cards(run: RunFiles) -> Iterator[tuple[str, str, list[str]]]:
         off = "-" if found["calibration_error"] is None else f"{100 * found['calibration_error']:.1f} points"
         yield "Calibration error", off, [f"loss {number(found['loss'])}", "of the same pairs"]
     elif last is not None:
-        words = [f"step {count(last['step'])}", f"loss {number(last['eval_loss'])}"]
+        words = [f"95%: {logged_interval(last)}", f"step {count(last['step'])}", f"loss {number(last['eval_loss'])}"]
         yield "Held-out accuracy", f"{percent(last['eval_accuracy'])}%", words
     epoch = "not begun" if run.state["epoch"] is None else f"epoch {run.state['epoch']:.2f}"
     early = ["ended early"] if run.end is not None and run.step < run.state["max_steps"] else []
     pairs = [] if run.run is None else [f"{count(run.run['pairs_per_step'])} pairs a step"]
     yield "Steps", f"{count(run.step)} of {count(run.state['max_steps'])}", [epoch, *pairs, *early]
     if run.end is not None:
-        yield "Training time", duration(run.end["train_runtime"]), ["evaluations included"]
+        resumes = str((run.arguments or {}).get("resume_from_checkpoint", "false")).lower() != "false"
+        since = ["since the last start"] if resumes else []  # the Trainer times its own process
+        yield "Training time", duration(run.end["train_runtime"]), [*since, "evaluations included"]
     if (fast := run.last_entry("tokens_per_second")) is not None:
         saved = [f"{percent(fast['tokens_saved'])}% of tokens saved", "in the last log"]
         yield "Tokens per second", short_number(fast["tokens_per_second"]), saved
@@ -139,6 +142,9 @@ def _warnings(run: RunFiles) -> Iterator[str]:
     found = run.evaluation
     if found is not None and found["step"] <= run.step and found["longer_wins"]["value"] is not None:
         row, longer = found["accuracy"], found["longer_wins"]
+        if row["low"] <= 0.5:
+            words = "is not clearly above guessing, 50%"
+            yield f"The held-out accuracy, {percent(row['value'])}% ({interval(row)}), {words}"
         if row["low"] <= longer["value"]:
             yield (
                 f"The held-out accuracy, {percent(row['value'])}% ({interval(row)}), is not clearly above that of "

@@ -95,7 +95,7 @@ def _evaluations(run: RunFiles) -> str:
             count(one["step"]),
             f"{one['epoch']:.2f}",
             percent(one.get("eval_accuracy")),
-            _span(one),
+            logged_interval(one),
             *(shown(one[name]) if name in one else "-" for name, shown in names.items()),
         )
         for one in found[-MOST_EVALUATIONS:]
@@ -104,7 +104,8 @@ def _evaluations(run: RunFiles) -> str:
     return folded(f"All evaluations{left_out}", html_table(head, rows))
 
 
-def _span(entry: Mapping) -> str:
+def logged_interval(entry: Mapping) -> str:
+    """Of the accuracy of an evaluation in the log."""
     row = {key: entry.get(f"eval_accuracy{end}") for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))}
     return "-" if row["low"] is None else interval(row)
 

@@ -23,6 +23,7 @@ from reward_modeling.evaluation_tables import percent
 from reward_modeling.log_curves import MOST_POINTS, log_curve
 from reward_modeling.run_reader import read_run
 from reward_modeling.tiny import learnable_preferences
+from reward_modeling.training_plots import curve_plot, reward_plot
 from reward_modeling.training_report import duration, short_count, training_page, write_training_report
 
 OPTIONAL = (
@@ -106,6 +107,14 @@ def test_logs_that_are_no_numbers_are_counted_and_left_out():
     assert (curve.values, curve.steps, curve.not_finite) == ([1.0, 2.0], [0.0, 2.0], 3)
     assert log_curve(history[1:2], "loss").values == []
     assert log_curve(history, "margin") is None
+
+
+def test_a_logarithmic_axis_is_marked_with_numbers():
+    """matplotlib would mark it with formulas, which an SVG of plain text shows as they are written."""
+    curve = log_curve([{"step": step, "grad_norm": 10.0 ** (1 - step)} for step in range(5)], "grad_norm")
+    drawn = curve_plot({"training": curve}, label="Gradient norm", may_be_logarithmic=True)
+    texts = re.findall(r"<text[^>]*>(.*?)</text>", drawn)
+    assert {"0.001", "0.01", "0.1", "1", "10"} <= set(texts) and "$" not in drawn
 
 
 def test_the_interval_of_an_accuracy_is_its_band():
@@ -228,6 +237,40 @@ def test_warnings(copied):
     assert "is not clearly above that of always taking the longer answer" in alert
     assert "train: 5.1% of the rows were dropped" in alert
     assert "not the one that was trained" in alert and "a reward is off" in page_of(copied)
+
+
+def test_an_accuracy_that_guessing_has_too_is_warned_of(copied):
+    """Also where the longer answer is seldom right."""
+    words = "is not clearly above guessing, 50%"
+    assert words not in page_of(copied)
+    evaluation = read_json(copied / "evaluation.json")
+    longer = evaluation["longer_wins"] | {"value": 0.3, "low": 0.27, "high": 0.33}
+    accuracy = evaluation["accuracy"] | {"value": 0.53, "low": 0.49, "high": 0.57}
+    changed(copied, "evaluation.json", accuracy=accuracy, longer_wins=longer)
+    assert words in page_of(copied) and "always taking the longer answer" not in page_of(copied)
+
+
+def test_a_resumed_run_says_of_which_part_its_time_is(copied):
+    """The Trainer's train_runtime is that of the process that ended the run."""
+    words = "since the last start"
+    assert words not in page_of(copied)
+    changed(copied, "last_checkpoint/script_arguments.json", resume_from_checkpoint="True")
+    assert words in page_of(copied)
+
+
+def test_the_accuracy_so_far_has_its_interval(copied):
+    (copied / "evaluation.json").unlink()
+    entry = [one for one in read_json(copied / "trainer_state.json")["log_history"] if "eval_loss" in one][-1]
+    low, high = (percent(entry[f"eval_accuracy_{end}"]) for end in ("low", "high"))
+    assert f'<b>{percent(entry["eval_accuracy"])}%</b><span class="muted">95%: {low}-{high}' in page_of(copied)
+
+
+def test_rewards_far_from_zero_fill_their_plot():
+    """Only differences of rewards mean something: where they lie is chance."""
+    counts = {"chosen": [1, 5], "rejected": [4, 2]}
+    scales = [reward_plot([base, base + 0.1, base + 0.2], counts, label="Rewards") for base in (-0.1, 40.0)]
+    ticks = [[float(text) for text in re.findall(r"<text[^>]*>\D?(\d+\.\d+)</text>", drawn)] for drawn in scales]
+    assert min(ticks[1]) >= 39.9 and len(ticks[1]) >= 3 and "0.0" in scales[0]
 
 
 def test_null_is_incomplete(copied):
