@@ -71,6 +71,13 @@ def layer_by_layer(plugin: FullyShardedDataParallelPlugin) -> LayerByLayer:
     return kept
 
 
+def hub_failures() -> tuple[type[Exception], ...]:
+    """What a Hub that refuses, or that is not reached, raises."""
+    from huggingface_hub.utils import httpx  # its own client's, and not needed by a run that pushes nothing
+
+    return HfHubHTTPError, httpx.RequestError, OSError
+
+
 class EvaluationInterrupted(Exception):
     """SIGTERM came during an evaluation."""
 
@@ -312,13 +319,27 @@ class SafeTrainer(Trainer):
         """What a model card calls the model in this folder: where others find it."""
         return self.hub_model_id if self.args.push_to_hub else str(folder)
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """
+        Raises:
+            UserError: before anything is trained, where the Hub is not reached or takes nothing.
+        """
+        try:
+            super().init_hf_repo(token, private)
+        except hub_failures() as error:
+            raise UserError(
+                f"--push_to_hub: expected a Hub that takes the model, found {type(error).__name__}: {error}\n"
+                "Log in (hf auth login), check --hub_model_id and the connection, or leave --push_to_hub out and "
+                "upload last_checkpoint later."
+            ) from error
+
     def push_folder(self, folder: Path) -> None:
         """The final model to the Hub, once it is proven: what is in its folder, and no log or checkpoint beside it."""
         if not self.is_world_process_zero():
             return
         try:
             self._upload(folder, "Reward model")
-        except HfHubHTTPError as error:
+        except hub_failures() as error:
             raise UserError(
                 f"--push_to_hub: expected {self.hub_model_id} to take the model, found {error}\n"
                 f"The model is complete in {folder}. Once that is put right: hf upload {self.hub_model_id} {folder}"

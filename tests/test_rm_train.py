@@ -13,7 +13,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils import filter_repo_objects, httpx
 from runs import Run, assert_same_figures, free_port, launch, plain_rewards, train, write_rows
 from safetensors.torch import load_file
 from transformers import (
@@ -436,3 +436,14 @@ def test_a_hub_that_refuses_costs_no_report(base, tmp_path, uploads, monkeypatch
     with pytest.raises(UserError, match=f"403 Forbidden\nThe model is complete in {output / 'last_checkpoint'}"):
         train(flags, output)
     assert (output / "report.html").is_file() and (output / "last_checkpoint" / "model.safetensors").is_file()
+
+
+def test_a_hub_that_is_not_reached_is_told_of_before_training(base, tmp_path, monkeypatch):
+    def unreached(_, *args, **options):
+        raise httpx.ConnectError("Connection refused")
+
+    monkeypatch.setattr(HfApi, "create_repo", unreached)
+    flags = base | {"max_steps": 1, "push_to_hub": "true", "hub_token": "hf_secret"}
+    with pytest.raises(UserError, match=r"--push_to_hub: expected a Hub .* ConnectError: Connection refused"):
+        train(flags, tmp_path / "output")
+    assert not (tmp_path / "output" / "trainer_state.json").exists()
