@@ -37,7 +37,7 @@ from reward_modeling.checkpoints import (
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.devices import to_device
 from reward_modeling.early_stopping import EarlyStopping
-from reward_modeling.errors import UserError, run_script
+from reward_modeling.errors import UserError, run_script, said_once
 from reward_modeling.file_names import DATA_REPORT, PREFLIGHT, REPORT
 from reward_modeling.final_model import merge_final_adapter, save_final_model, show_results, verify_final_model
 from reward_modeling.gpus import GPUS
@@ -772,7 +772,8 @@ def set_up_logging(args: ScriptArguments) -> None:
 
 
 def main() -> None:
-    args, given = parse_script_arguments(ScriptArguments)
+    with said_once():
+        args, given = parse_script_arguments(ScriptArguments)
     sys.argv = without_tokens(sys.argv)
     set_up_logging(args)
     if args.looks_only:
@@ -790,11 +791,12 @@ def run(args: ScriptArguments, given: dict) -> None:
     set_seed(args.seed)
 
     # Tokenizer and configuration: small, and most mistakes show here
-    config, tokenizer, loading_options = load_config_and_tokenizer(args)
-    batching = choose_batching(args, config)
+    with said_once():
+        config, tokenizer, loading_options = load_config_and_tokenizer(args)
+        batching = choose_batching(args, config)
 
     # Data
-    with args.main_process_first(desc="reading and tokenising"):
+    with said_once(), args.main_process_first(desc="reading and tokenising"):
         pairs = load_pairs(args, tokenizer, checkpoint)
     preflight = run_preflight(
         pairs.train, tokenizer, config, max_length=args.max_length, conversations=pairs.conversations

@@ -17,6 +17,18 @@ from reward_modeling.errors import UserError
 Arguments = TypeVar("Arguments")
 
 NOT_KEPT = "(not kept)"  # in the place of a secret
+# What other tools call it; the names here are those of rm.py and eval_bench_mark.py.
+OTHER_NAMES = {
+    "lr": ("learning_rate",),
+    "batch_size": ("pairs_per_step", "max_tokens_per_batch"),
+    "epochs": ("num_train_epochs",),
+    "model": ("model_name", "reward_name_or_path"),
+    "model_name_or_path": ("model_name", "reward_name_or_path"),
+    "dataset": ("train_set_path", "pairs_path"),
+    "dataset_name": ("train_set_path", "pairs_path"),
+    "output": ("output_path", "output_dir"),
+    "max_seq_length": ("max_length",),
+}
 
 
 class YamlLoader(yaml.SafeLoader):
@@ -79,6 +91,8 @@ def parse_script_arguments(
     known = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
     _check_names(list(from_file), list(known), lambda name: f"{config_path}: unknown key {name!r}")
     tokens = [token for name, value in from_file.items() for token in _as_tokens(known[name], value)]
+    if argv and not argv[0].startswith("-") and argv[0].endswith((".yaml", ".yml")):
+        raise UserError(f"expected flags, found {argv[0]}: a file of flags is passed as --config {argv[0]}")
     given = [token.split("=")[0] for token in argv if token.startswith("--")]
     options = [option for action in parser._actions for option in action.option_strings]
     _check_names(given, options, lambda name: f"unknown flag {name}")
@@ -145,10 +159,19 @@ def _check_names(names: list[str], known: list[str], describe) -> None:
     problems = []
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            problems.append(describe(name) + (f"; did you mean {close[0]}?" if close else ""))
+            meant = _meant(name, known)
+            problems.append(describe(name) + (f"; did you mean {meant}?" if meant else ""))
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _meant(name: str, known: list[str]) -> str | None:
+    """The name that another tool's stands for, or the nearest one."""
+    dashes = "--" if name.startswith("--") else ""
+    others = (dashes + other for other in OTHER_NAMES.get(name.removeprefix("--"), ()))
+    return next((other for other in others if other in known), None) or next(
+        iter(difflib.get_close_matches(name, known, n=1)), None
+    )
 
 
 def _as_tokens(option: str, value: object) -> list[str]:

@@ -252,9 +252,13 @@ def read_source(source: MixtureSource, seed: int, path: str | None, num_proc: in
         options["dataset_path"] = path or source.path
     arguments = source_arguments(source.script, options)
     arguments.num_proc = num_proc
-    if source.script is not None:
-        return script_module(source.script).build(arguments)
-    return read_pairs(arguments, PreferenceSource(source.shown, PREFERENCE_COLUMNS, licence="not known"), _as_it_is)
+    try:
+        if source.script is not None:
+            return script_module(source.script).build(arguments)
+        return read_pairs(arguments, PreferenceSource(source.shown, PREFERENCE_COLUMNS, licence="not known"), _as_it_is)
+    except UserError as error:
+        cure = f"A local copy is passed as --source_paths {source.shown}=PATH."
+        raise UserError(str(error).replace("The flag for the path is --dataset_path.", cure)) from error
 
 
 def check_source_names(mixture: Mixture, source_paths: str | None) -> dict[str, str]:

@@ -84,13 +84,13 @@ def gather_results(trainer, pairs: "PreparedPairs", given: dict[str, Any], start
             "loss": evaluation_loss(held_out, args.label_smoothing),
             **held_out_figures(held_out),
         }
-    names = MATTERING + (OF_ADAPTERS if args.use_peft else ())
+    arguments = {name: getattr(args, name) for name in MATTERING + (OF_ADAPTERS if args.use_peft else ())}
     return Results(
-        run=_run(trainer, pairs, started),
+        run=_run(trainer, pairs, started) | {"arguments": arguments},
         evaluation=evaluation,
         held_out=held_out,
         data_report={report.name: report.to_dict() for report in pairs.reports},
-        arguments={name: getattr(args, name) for name in names},
+        arguments=arguments,
         given=given,
         conversations=pairs.conversations,
         train_set_path=args.train_set_path,

@@ -24,10 +24,12 @@ from transformers import (
 
 from reward_modeling.tiny_templates import (
     CHATML_TEMPLATE,
+    GEMMA3_TEMPLATE,
     GEMMA_TEMPLATE,
     LLAMA3_TEMPLATE,
     MISTRAL_TEMPLATE,
     PHI3_TEMPLATE,
+    QWEN3_TEMPLATE,
     QWEN25_TEMPLATE,
 )
 
@@ -76,6 +78,22 @@ TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
         "pad": "<|endoftext|>",
         "control_tokens": ("<|im_start|>",),
         "chat_template": QWEN25_TEMPLATE,
+    },
+    "qwen3": {
+        "bos": None,
+        "eos": "<|im_end|>",
+        "pad": "<|endoftext|>",
+        "control_tokens": ("<|im_start|>", "<think>", "</think>"),
+        "chat_template": QWEN3_TEMPLATE,
+    },
+    # As Gemma's, but for a system turn, which it takes.
+    "gemma3": {
+        "bos": "<bos>",
+        "eos": "<eos>",
+        "pad": "<pad>",
+        "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
+        "chat_template": GEMMA3_TEMPLATE,
+        "bos_by_post_processor": True,
     },
     # Pad is EOS; a BOS that neither the template nor the tokenizer writes.
     "phi3": {

@@ -50,3 +50,29 @@ PHI3_TEMPLATE = """\
 {{- '<|' + message.role + '|>\n' + message.content + '<|end|>\n' }}
 {%- endfor %}
 {{- '<|assistant|>\n' if add_generation_prompt else eos_token }}"""
+
+# A system turn stands before the first question, within the user's turn.
+GEMMA3_TEMPLATE = """\
+{{ bos_token }}
+{%- if messages[0].role == 'system' %}
+{%- set preamble = messages[0].content + '\n\n' %}{%- set turns = messages[1:] %}
+{%- else %}
+{%- set preamble = '' %}{%- set turns = messages %}
+{%- endif %}
+{%- for message in turns %}
+{%- if message.role != ('assistant' if loop.index0 is odd else 'user') %}
+{{- raise_exception('Roles must alternate: user, assistant, user, ...') }}
+{%- endif %}
+{{- '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user') + '\n' }}
+{{- (preamble if loop.first else '') + message.content | trim + '<end_of_turn>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
+
+# Before the last answer stands a thought, an empty one where the answer has none.
+QWEN3_TEMPLATE = """\
+{% for message in messages %}
+{{- '<|im_start|>' + message.role + '\n' }}
+{%- if message.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}
+{{- message.content + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""

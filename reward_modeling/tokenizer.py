@@ -4,12 +4,16 @@ An encoder's tokenizer has no template: it gets the one that reward models on en
 """
 
 import logging
+import re
 from collections.abc import Callable
+from datetime import date
+from pathlib import Path
 
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from reward_modeling.checkpoints import LAST_CHECKPOINT
 from reward_modeling.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -26,6 +30,10 @@ PAD_CANDIDATES = (
     "<unused0>",
 )
 NEW_PAD_TOKEN = "<pad>"
+# The function of transformers that gives a template the date, and its format.
+DATE_CALL = r"""strftime_now\(\s*["']([^"']+)["']"""
+DATE_MACRO = "{%- macro strftime_now(format) -%}"
+TEMPLATE_DATE = date(2024, 7, 26)  # Llama-3.2's own, where its template is given none
 # Of an encoder: the texts of all messages, with the marks that the tokenizer itself puts around texts.
 ENCODER_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
 
@@ -60,6 +68,7 @@ def load_tokenizer(
         set_up_for_encoder(tokenizer)
     set_pad_token(tokenizer)
     if tokenizer.chat_template is not None:
+        fix_date(tokenizer)
         begin_with_bos(tokenizer)
         end_answers(tokenizer)
     return tokenizer
@@ -67,6 +76,11 @@ def load_tokenizer(
 
 def not_found(model_name: str, what: str, error: Exception) -> UserError:
     """One message for a model that is neither here nor to be had."""
+    if Path(model_name, LAST_CHECKPOINT).is_dir():
+        return UserError(
+            f"--model_name {model_name}: expected {what}, found the output folder of a run. Its model is in "
+            f"{Path(model_name, LAST_CHECKPOINT)}."
+        )
     return UserError(
         f"--model_name {model_name}: expected {what} in a local folder or on the Hugging Face Hub, and could not "
         f"load one ({type(error).__name__}: {first_line(error)}).\n"
@@ -158,6 +172,26 @@ def answer_ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Tokens that no text merges with."""
     return set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+
+
+def fix_date(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a template that writes today's date write `TEMPLATE_DATE`, as Llama-3.2's does where it knows no date.
+
+    The same conversation would have other tokens, and another reward, on the next day; and a resumed run, or one that
+    finds its tokens in the cache, those of an earlier one.
+    """
+    template = tokenizer.chat_template
+    template = template["default"] if isinstance(template, dict) else template
+    formats = sorted(set(re.findall(DATE_CALL, template)))
+    if not formats or template.startswith(DATE_MACRO):
+        return
+    cases = "".join(
+        f"{{%- {'elif' if place else 'if'} format == {shape!r} -%}}{TEMPLATE_DATE.strftime(shape)}"
+        for place, shape in enumerate(formats)
+    )
+    macro = f"{DATE_MACRO}{cases}{{%- endif -%}}{{%- endmacro -%}}"
+    edit_template(tokenizer, lambda template: macro + template)
+    logger.warning("Chat template: it writes today's date; %s is now written there.", TEMPLATE_DATE.isoformat())
 
 
 def begin_with_bos(tokenizer: PreTrainedTokenizerBase) -> None:

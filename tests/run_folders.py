@@ -104,6 +104,7 @@ def sample_run_record() -> dict:
         "steps": 200,
         "started": "2026-11-24T21:07:00+00:00",
         "seconds": 5200.5,
+        "arguments": {"learning_rate": 1e-05, "pairs_per_step": 16},
         "versions": {"python": "3.11.2", "torch": "2.13.0", "transformers": "5.23.0"},
         "manifest": {"name": "mixture2", "pairs": 52_000, "sources": [source | {"name": "hh_rlhf"}]},
     }

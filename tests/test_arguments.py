@@ -137,6 +137,17 @@ def test_unknown_flag_with_a_suggestion(parse):
     assert problem_of(parse, "--max_lenght=3") == "unknown flag --max_lenght; did you mean --max_length?"
 
 
+def test_names_that_other_tools_have(parse):
+    assert problem_of(parse, "--lr", "3") == "unknown flag --lr; did you mean --learning_rate?"
+    assert (
+        problem_of(parse, "--model_name_or_path=a") == "unknown flag --model_name_or_path; did you mean --model_name?"
+    )
+
+
+def test_a_file_of_flags_without_its_flag(parse):
+    assert problem_of(parse, "run.yaml").endswith("is passed as --config run.yaml")
+
+
 def test_unknown_flag_without_anything_like_it(parse):
     assert problem_of(parse, "--zzz") == "unknown flag --zzz"
 

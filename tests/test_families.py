@@ -44,12 +44,12 @@ from reward_modeling.tokenizer import load_tokenizer
 FAMILIES = {
     "gemma": ("GemmaForSequenceClassification", "gemma"),
     "gemma2": ("Gemma2ForSequenceClassification", "gemma"),
-    "gemma3_text": ("Gemma3TextForSequenceClassification", "gemma"),
+    "gemma3_text": ("Gemma3TextForSequenceClassification", "gemma3"),
     "mistral": ("MistralForSequenceClassification", "mistral"),
     "mixtral": ("MixtralForSequenceClassification", "mistral"),
     "llama": ("LlamaForSequenceClassification", "llama3"),
     "qwen2": ("Qwen2ForSequenceClassification", "qwen25"),
-    "qwen3": ("Qwen3ForSequenceClassification", "chatml"),
+    "qwen3": ("Qwen3ForSequenceClassification", "qwen3"),
     "phi3": ("Phi3ForSequenceClassification", "phi3"),
     "bert": ("BertForSequenceClassification", "bert"),
     "deberta-v2": ("DebertaV2ForSequenceClassification", "deberta"),
@@ -59,6 +59,7 @@ ROWS = learnable_preferences(170, seed=3)
 TRAINED, HELD_OUT = ROWS[:-60], ROWS[-60:]
 # What some templates refuse: a system message, and two turns of one role in a row.
 ODD_FIRST = [{"role": "system", "content": "Be kind."}] * 2 + [{"role": "user", "content": "Good morning."}] * 3
+REFUSED = {"gemma": 5, "mistral": 5, "gemma3": 3}  # of these by a style's template
 ODD = [
     {side: [message, *row[side]] for side in ("chosen", "rejected")}
     for message, row in zip(ODD_FIRST, TRAINED, strict=False)
@@ -159,9 +160,9 @@ def test_scores_as_in_plain_transformers(family, finished, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_that_a_template_refuses_are_counted_and_the_others_trained_on(family, finished):
-    """A system role and two turns of one role are refused by the templates of Gemma and Mistral, and by no other."""
+    """Gemma's templates and Mistral's refuse two turns of one role in a row and, but for Gemma-3's, a system role."""
     report = json.loads((finished(family).output / "data_report.json").read_text())["train"]
-    refused = len(ODD) if FAMILIES[family][1] in ("gemma", "mistral") else 0
+    refused = REFUSED.get(FAMILIES[family][1], 0)
     assert report["rows_read"] == len(TRAINED) + len(ODD)
     assert report["kept"] == len(TRAINED) + len(ODD) - refused
     assert {reason: lost["count"] for reason, lost in report["dropped"].items()} == (

@@ -1,8 +1,10 @@
 """A pad token that is not EOS, and templates that end their answers."""
 
 import logging
+from datetime import date
 
 import pytest
+from transformers import AutoTokenizer
 
 from reward_modeling.errors import UserError
 from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
@@ -131,6 +133,29 @@ def test_a_template_without_an_end_gets_eos(caplog):
     assert "'<eos>' is now written there" in caplog.text
     prompt = tokenizer.apply_chat_template(TURNS[:1], tokenize=False, add_generation_prompt=True)
     assert prompt == "user: How?\n"
+
+
+def test_a_template_that_writes_the_date_of_today(tmp_path, caplog):
+    """As Llama-3.2's: the date stands in the system turn, unless one is passed."""
+    dated = (
+        "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+        "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = 'none' %}{%- endif %}"
+        "{%- endif %}{{ bos_token + 'Today: ' + date_string + '. ' }}"
+        "{%- for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{%- endfor %}"
+    )
+    tokenizer = styled(chat_template=dated)
+    today = tokenizer.apply_chat_template(TURNS, tokenize=False)
+    assert today.startswith(f"<bos>Today: {date.today():%d %b %Y}. user: How?")
+    with caplog.at_level(logging.WARNING):
+        loaded = load_tokenizer(saved(tokenizer, tmp_path))
+    assert "2024-07-26 is now written there" in caplog.text
+    fixed = loaded.apply_chat_template(TURNS, tokenize=False)
+    assert fixed == today.replace(f"{date.today():%d %b %Y}", "26 Jul 2024")
+    # and once saved, anybody's tokenizer writes it, without another macro
+    loaded.save_pretrained(tmp_path / "again")
+    assert AutoTokenizer.from_pretrained(tmp_path / "again").apply_chat_template(TURNS, tokenize=False) == fixed
+    again = load_tokenizer(str(tmp_path / "again"))
+    assert again.chat_template == loaded.chat_template
 
 
 def test_a_template_is_ended_once():
