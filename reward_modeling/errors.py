@@ -24,11 +24,14 @@ class UserError(Exception):
 
 @contextmanager
 def said_once() -> Iterator[None]:
-    """For mistakes that every process of a launch finds: process 0 says it, the others end without a word."""
+    """For mistakes that every process of a launch finds: the first one of each machine says it, the others only end.
+
+    Of each machine, since a file may be missing on one of them alone.
+    """
     try:
         yield
     except UserError:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("LOCAL_RANK", "0") == "0":
             raise
         time.sleep(SECONDS_TO_SPEAK)
         sys.exit(2)

@@ -26,8 +26,8 @@ to `to` tokens more than the rejected one, both included; the bins, at most 8, h
 `run.json`: "model_name", "model_type", "class", "num_parameters", "trained_parameters", "engine", "processes",
 "devices", "dtype", "batching", "pairs", "prompts", "pairs_per_step", "steps", "step_of_weights" and
 "epoch_of_weights" (of the saved ones; epochs may be null), "started" (UTC), "seconds" (of the process that ended the
-run), "versions", "arguments" (those that decide what is
-learned), "manifest" (what the folder of --train_set_path says of itself, or null).
+run), "versions", "arguments" (those that decide what is learned), "manifest" (what the folder of --train_set_path says
+of itself, or null).
 """
 
 import json
