@@ -62,7 +62,7 @@ def read_run(output: Path) -> RunFiles:
         )
     preflight = output / PREFLIGHT
     return RunFiles(
-        name="/".join(output.resolve().parts[-2:]).replace("//", "/"),
+        name=output.resolve().name,
         state=state,
         data_report=_read_object(output / DATA_REPORT),
         evaluation=_read_object(output / EVALUATION),
