@@ -166,7 +166,13 @@ class Watched:
         return self.process.poll() is not None
 
     def new_folders(self) -> list[str]:
-        return [name for inode, name in folders_in(self.output).items() if inode not in self.found]
+        """A file system gives the number of an unfinished folder, which a restart removes, to the next one made."""
+        now = folders_in(self.output).items()
+        return [
+            name
+            for inode, name in now
+            if self.found.get(inode, UNFINISHED).startswith(UNFINISHED) and (self.found.get(inode) != name)
+        ]
 
     def read_steps(self) -> None:
         *lines, self.partial = (self.partial + self.lines.read()).split("\n")

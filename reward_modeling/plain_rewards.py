@@ -83,8 +83,8 @@ def plain_rewards(
     far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model.
 
     Returns:
-        `padded`, `alone` and, with `rounded_by`, `rounded`: one reward per row; `missing_weights`: names that the
-        checkpoint has nothing for; `device` and `model_class`.
+        `padded`, `padded_again`, `alone` and, with `rounded_by`, `rounded`: one reward per row; `missing_weights`:
+        names that the checkpoint has nothing for; `device` and `model_class`.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     model, missing = load_model(folder, tokenizer, load_in_4bit, options)
@@ -98,6 +98,7 @@ def plain_rewards(
 
     answer = {
         "padded": [reward for batch in padded_batches(rows) for reward in score(batch)],
+        "padded_again": [reward for batch in padded_batches(rows) for reward in score(batch)],
         "alone": [reward for row in rows for reward in score([row])],
         "missing_weights": missing,
         "device": device,
