@@ -246,7 +246,7 @@ def _compare(result: Verification, answer: dict) -> None:
     rounded = torch.tensor(answer["rounded"]) if "rounded" in answer else None
     result.rounding = None if rounded is None else (rounded - padded).abs().max().item()
     result.tolerance = tolerance(max(1.0, rewards.abs().max().item()), result.rounding)
-    result.largest_difference_padded = _padded_difference(result, rewards, padded, torch.tensor(answer["padded_again"]))
+    result.largest_difference_padded = (rewards - padded).abs().max().item()
     result.largest_difference_alone = (rewards - alone).abs().max().item()
     if answer["missing_weights"]:
         names = answer["missing_weights"]
@@ -261,18 +261,13 @@ def _compare(result: Verification, answer: dict) -> None:
             f"{figures}"
         )
     if wrong == ["padded together"]:
+        between = (padded - torch.tensor(answer["padded_again"])).abs().max().item()
         result.problems.append(
-            "rows alone agree, so it is the padding: compare the tokenizer's pad token with pad_token_id in config.json"
+            f"the same padded rows, scored twice in one process, differ by {between:.2g}: it is this machine, try again"
+            if between > result.tolerance
+            else "rows alone agree, so it is the padding: compare the tokenizer's pad token with pad_token_id in "
+            "config.json"
         )
-
-
-def _padded_difference(result: Verification, rewards: torch.Tensor, padded: torch.Tensor, again: torch.Tensor) -> float:
-    """Of the better of two scorings: a wrong pad token is wrong in both, and a machine that errs once is told of."""
-    between = (padded - again).abs().max().item()
-    if between > result.tolerance:
-        logger.warning("!!! The same padded rows, scored twice in one process, differ by %.2g !!!", between)
-    differences = [(rewards - scored).abs().max().item() for scored in (padded, again)]
-    return min(differences, key=lambda found: found if math.isfinite(found) else math.inf)
 
 
 def _write(result: Verification, path: Path) -> None:

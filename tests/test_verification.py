@@ -338,13 +338,11 @@ def test_the_script_needs_nothing_of_ours(model, save, tmp_path):
     assert answer["padded"] == pytest.approx(answer["alone"], abs=1e-5)
 
 
-def test_a_machine_that_errs_once_is_told_of_and_a_wrong_padding_is_found(caplog):
-    """Seen once in hundreds of runs: one scoring of the padded rows 7e-4 off, the next one not."""
+def test_a_machine_that_errs_once_is_told_from_a_wrong_padding():
+    """Both fail; what is said of them differs. Seen once in hundreds of runs: one scoring of padded rows 7e-4 off."""
     right, off = [1.0, -2.0], [1.0, -2.001]
     answer = {"alone": right, "missing_weights": [], "device": "cpu", "model_class": "Model"}
-    for padded, again, passes in ((right, right, True), (off, right, True), (right, off, True), (off, off, False)):
-        caplog.clear()
+    for padded, again, said in ((right, right, None), (off, right, "scored twice"), (off, off, "it is the padding")):
         result = verification.Verification(rewards=right)
         verification._compare(result, answer | {"padded": padded, "padded_again": again})
-        assert (not result.problems) == passes
-        assert ("scored twice in one process, differ by" in caplog.text) == (padded != again)
+        assert said in result.problems[-1] if said else not result.problems
