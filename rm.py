@@ -78,6 +78,7 @@ from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
 from reward_modeling.text_part import text_part
 from reward_modeling.tokenizer import load_tokenizer
 from reward_modeling.tracking import DataReportCallback, prepare_wandb
+from reward_modeling.vector_maths import settle_vector_maths
 from reward_modeling.verification import choose_rows, token_rows
 from reward_modeling.weightless import build_model
 
@@ -788,6 +789,7 @@ def run(args: ScriptArguments, given: dict) -> None:
     """The job, from the data to the proven model."""
     started = datetime.now(UTC)
     checkpoint = prepare_output_folder(args)
+    settle_vector_maths()
     set_seed(args.seed)
 
     # Tokenizer and configuration: small, and most mistakes show here

@@ -145,6 +145,8 @@ class Watched:
     def __init__(self, command: list[str], output: Path, log: Path):
         self.output, self.log, self.has_launcher = output, log, "torch.distributed.run" in command
         self.found = folders_in(output)  # what was there before, under any name
+        # Of what is removed, the file system gives the inode to something new, but not while it is open.
+        self.held_open = [os.open(output / name, os.O_RDONLY) for name in self.found.values()]
         self.steps: list[int] = []  # that it has logged
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         environment |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "HF_HOME": str(log.parent / "cache")}
@@ -166,13 +168,7 @@ class Watched:
         return self.process.poll() is not None
 
     def new_folders(self) -> list[str]:
-        """A file system gives the number of an unfinished folder, which a restart removes, to the next one made."""
-        now = folders_in(self.output).items()
-        return [
-            name
-            for inode, name in now
-            if self.found.get(inode, UNFINISHED).startswith(UNFINISHED) and (self.found.get(inode) != name)
-        ]
+        return [name for inode, name in folders_in(self.output).items() if inode not in self.found]
 
     def read_steps(self) -> None:
         *lines, self.partial = (self.partial + self.lines.read()).split("\n")
@@ -191,6 +187,11 @@ class Watched:
         psutil.wait_procs(family, timeout=30)
         self.process.wait(timeout=30)
         self.read_steps()
+
+    def close(self) -> None:
+        self.lines.close()
+        for descriptor in self.held_open:
+            os.close(descriptor)
 
     def end_of_log(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
@@ -405,6 +406,7 @@ class Experiment:
             output = self.folder / f"undisturbed-{name}"
             watched = self.start(name, output, save_total_limit=STEPS)
             self._observe(watched)
+            watched.close()
             if watched.process.returncode:
                 raise RuntimeError(f"the undisturbed run failed:\n{watched.end_of_log()}")
             print(
@@ -455,10 +457,12 @@ class Experiment:
             killed = kill_in_time(watched, aim or Aim("the end", 2, 0))  # which never happens
             steps_taken += len(watched.steps)
             self.check(output, reference, before)
+            if killed:
+                self._count_kill(watched, name, aim, before)
+            watched.close()
             if not killed:
                 break
             kills += 1
-            self._count_kill(watched, name, aim, before)
         status = watched.process.returncode
         if status:
             results.differences.append(f"{name}: the process ended by itself with status {status}")

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 PADDED_BATCH_TOKENS = 16_384  # with padding; eight rows of 2,000 tokens
+FIRST_CALLS = ("cos", "sin", "exp", "erf", "log", "log1p", "sqrt", "tanh")
 
 
 def padded_batches(rows: list[list[int]]) -> list[list[list[int]]]:
@@ -35,6 +36,12 @@ def choose_device(model: PreTrainedModel) -> str:
     """The GPU where it has room: the training process may still fill it."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     return "cuda" if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.5 * size else "cpu"
+
+
+def settle_vector_maths() -> None:
+    """As in vector_maths.py: what several threads call first together may be inaccurate (pytorch/pytorch#188792)."""
+    for name in FIRST_CALLS:
+        getattr(torch, name)(torch.full((1,), 0.5))
 
 
 def load_model(folder: str, tokenizer: PreTrainedTokenizerBase, load_in_4bit: bool, options: dict) -> tuple:
@@ -83,9 +90,10 @@ def plain_rewards(
     far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model.
 
     Returns:
-        `padded`, `padded_again`, `alone` and, with `rounded_by`, `rounded`: one reward per row; `missing_weights`:
-        names that the checkpoint has nothing for; `device` and `model_class`.
+        `padded`, `alone` and, with `rounded_by`, `rounded`: one reward per row; `missing_weights`: names that the
+        checkpoint has nothing for; `device` and `model_class`.
     """
+    settle_vector_maths()
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     model, missing = load_model(folder, tokenizer, load_in_4bit, options)
     device = "cuda" if load_in_4bit else choose_device(model)
@@ -98,7 +106,6 @@ def plain_rewards(
 
     answer = {
         "padded": [reward for batch in padded_batches(rows) for reward in score(batch)],
-        "padded_again": [reward for batch in padded_batches(rows) for reward in score(batch)],
         "alone": [reward for row in rows for reward in score([row])],
         "missing_weights": missing,
         "device": device,

@@ -42,6 +42,7 @@ from reward_modeling.scoring_plan import (
     prompt_key,
 )
 from reward_modeling.tokenizer import first_line
+from reward_modeling.vector_maths import settle_vector_maths
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class RewardScorer:
         statistics: Mapping[str, float] | None = None,
     ):
         """See `from_pretrained`. `max_length` None cuts nothing, `statistics` None normalizes nothing."""
+        settle_vector_maths()
         self.model = model
         self.tokenizer = tokenizer
         self.batches = batches

@@ -17,8 +17,10 @@ os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix).resolve() / "
 import pytest
 
 from reward_modeling.attention import register_shared_prefix_attention
+from reward_modeling.vector_maths import settle_vector_maths
 
 register_shared_prefix_attention()
+settle_vector_maths()
 
 
 def pytest_sessionstart(session):

@@ -336,13 +336,3 @@ def test_the_script_needs_nothing_of_ours(model, save, tmp_path):
     subprocess.run(command, input=request, text=True, check=True, cwd=tmp_path, capture_output=True, timeout=120)
     answer = json.loads((tmp_path / "answer.json").read_text())
     assert answer["padded"] == pytest.approx(answer["alone"], abs=1e-5)
-
-
-def test_a_machine_that_errs_once_is_told_from_a_wrong_padding():
-    """Both fail; what is said of them differs. Seen once in hundreds of runs: one scoring of padded rows 7e-4 off."""
-    right, off = [1.0, -2.0], [1.0, -2.001]
-    answer = {"alone": right, "missing_weights": [], "device": "cpu", "model_class": "Model"}
-    for padded, again, said in ((right, right, None), (off, right, "scored twice"), (off, off, "it is the padding")):
-        result = verification.Verification(rewards=right)
-        verification._compare(result, answer | {"padded": padded, "padded_again": again})
-        assert said in result.problems[-1] if said else not result.problems
