@@ -38,7 +38,7 @@ from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.devices import to_device
 from reward_modeling.early_stopping import EarlyStopping
 from reward_modeling.errors import UserError, run_script, said_once
-from reward_modeling.file_names import DATA_REPORT, PREFLIGHT, REPORT
+from reward_modeling.file_names import DATA_REPORT, PREFLIGHT, REPORT, RUN
 from reward_modeling.final_model import merge_final_adapter, save_final_model, show_results, verify_final_model
 from reward_modeling.gpus import GPUS
 from reward_modeling.held_out import EvaluatedPairs
@@ -70,10 +70,11 @@ from reward_modeling.planning import PADDED, plan_epoch
 from reward_modeling.preflight import context_too_short, run_preflight
 from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
 from reward_modeling.report_callback import ReportCallback, update_report, write_report_or_say_why
-from reward_modeling.results import Results, gather_results
+from reward_modeling.results import Results, gather_results, run_so_far
 from reward_modeling.resuming import check_same_run, run_record
 from reward_modeling.routing import why_no_balance_loss
 from reward_modeling.run_estimate import RunSettings, estimate_run
+from reward_modeling.run_files import write_json
 from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
 from reward_modeling.text_part import text_part
 from reward_modeling.tokenizer import load_tokenizer
@@ -826,6 +827,7 @@ def run(args: ScriptArguments, given: dict) -> None:
     make_room(trainer, checkpoint)
     if args.process_index == 0:
         Path(args.output_path, PREFLIGHT).write_text(preflight.table + "\n", encoding="utf-8")
+        write_json(Path(args.output_path, RUN), run_so_far(trainer, pairs, started))
     with trainer.interruption.listening():
         with out_of_memory_explained("training", args.max_tokens):
             trainer.train(resume_from_checkpoint=checkpoint)

@@ -1,5 +1,6 @@
 """What is known of a trained model once the last step is taken: how it was trained, on what, and how good it is.
 
+write_json(output / RUN, run_so_far(trainer, pairs, started))      # before the first step
 results = gather_results(trainer, pairs, given, started)
 results.write(output)      # run.json, evaluation.json, eval_scores.jsonl
 """
@@ -9,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reward_modeling.file_names import RUN
 from reward_modeling.held_out import EvaluatedPairs, held_out_figures
 from reward_modeling.launching import engine_name
 from reward_modeling.metrics import evaluation_loss
 from reward_modeling.reward_statistics import NAMES
 from reward_modeling.run_files import (
-    RUN,
     described_device,
     described_model,
     held_out_name,
@@ -84,13 +85,18 @@ def gather_results(trainer, pairs: "PreparedPairs", given: dict[str, Any], start
             "loss": evaluation_loss(held_out, args.label_smoothing),
             **held_out_figures(held_out),
         }
-    arguments = {name: getattr(args, name) for name in MATTERING + (OF_ADAPTERS if args.use_peft else ())}
+    run = run_so_far(trainer, pairs, started) | {
+        "steps": trainer.state.global_step,
+        "step_of_weights": trainer.step_of_weights,
+        "epoch_of_weights": _epoch(trainer.state, trainer.step_of_weights),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
+    }
     return Results(
-        run=_run(trainer, pairs, started) | {"arguments": arguments},
+        run=run,
         evaluation=evaluation,
         held_out=held_out,
         data_report={report.name: report.to_dict() for report in pairs.reports},
-        arguments=arguments,
+        arguments=run["arguments"],
         given=given,
         conversations=pairs.conversations,
         train_set_path=args.train_set_path,
@@ -104,8 +110,8 @@ def _epoch(state, step: int) -> float | None:
     return next((entry["epoch"] for entry in state.log_history if entry["step"] == step), None)
 
 
-def _run(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, Any]:
-    """The content of run.json."""
+def run_so_far(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, Any]:
+    """The content of run.json before the first step: what only the end can tell is None."""
     args = trainer.args
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else args.model_dtype
     return {
@@ -119,11 +125,12 @@ def _run(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, Any]:
         "pairs": len(pairs.train),
         "prompts": int((pairs.train.sizes.pairs_per_group > 0).sum()),
         "pairs_per_step": args.pairs_per_step,
-        "steps": trainer.state.global_step,
-        "step_of_weights": trainer.step_of_weights,
-        "epoch_of_weights": _epoch(trainer.state, trainer.step_of_weights),
+        "steps": None,
+        "step_of_weights": None,
+        "epoch_of_weights": None,
         "started": started.isoformat(timespec="seconds"),
-        "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
+        "seconds": None,
         "versions": versions(),
+        "arguments": {name: getattr(args, name) for name in MATTERING + (OF_ADAPTERS if args.use_peft else ())},
         "manifest": manifest_of(args.train_set_path),
     }

@@ -27,19 +27,21 @@ to `to` tokens more than the rejected one, both included; the bins, at most 8, h
 "devices", "dtype", "batching", "pairs", "prompts", "pairs_per_step", "steps", "step_of_weights" and
 "epoch_of_weights" (of the saved ones; epochs may be null), "started" (UTC), "seconds" (of the process that ended the
 run), "versions", "arguments" (those that decide what is learned), "manifest" (what the folder of --train_set_path says
-of itself, or null).
+of itself, or null). It is written before the first step, and again at the end: until then "steps", "step_of_weights",
+"epoch_of_weights" and "seconds" are null.
 """
 
 import json
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from reward_modeling.adapters import count_weights, has_adapter
-from reward_modeling.file_names import EVAL_SCORES, EVALUATION, MANIFEST, RUN
+from reward_modeling.file_names import EVAL_SCORES, EVALUATION, MANIFEST
 from reward_modeling.held_out import EvaluatedPairs
 
 PACKAGES = (
@@ -60,8 +62,8 @@ def write_evaluation(output: Path, evaluation: Mapping, pairs: EvaluatedPairs) -
 
 
 def remove_results(output: Path) -> None:
-    """What was written of a model that is not in last_checkpoint any more."""
-    for name in (EVALUATION, EVAL_SCORES, RUN):
+    """The figures of a model that is not in last_checkpoint any more."""
+    for name in (EVALUATION, EVAL_SCORES):
         (output / name).unlink(missing_ok=True)
 
 
@@ -88,7 +90,12 @@ def described_device(device: torch.device, processes: int) -> str:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    """Of what is installed: a run on one GPU needs no deepspeed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def manifest_of(train_set_path: str) -> dict | None:

@@ -9,6 +9,7 @@ the same files give the same bytes. rm.py makes it at the end, and while it runs
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 from reward_modeling.data_report import LOUD_SHARE_DROPPED
 from reward_modeling.errors import UserError, run_script
@@ -115,9 +116,10 @@ def _cards(run: RunFiles) -> Iterator[tuple[str, str, list[str]]]:
         resumes = str((run.arguments or {}).get("resume_from_checkpoint", "false")).lower() != "false"
         since = ["since the last start"] if resumes else []  # the Trainer times its own process
         yield "Training time", duration(run.end["train_runtime"]), [*since, "evaluations included"]
-    if (fast := run.last_entry("tokens_per_second")) is not None:
-        saved = [f"{percent(fast['tokens_saved'])}% of tokens saved", "in the last log"]
-        yield "Tokens per second", short_number(fast["tokens_per_second"]), saved
+    if speeds := [entry["tokens_per_second"] for entry in run.history if "tokens_per_second" in entry]:
+        saved = median(entry["tokens_saved"] for entry in run.history if "tokens_saved" in entry)
+        words = [f"{percent(saved)}% of tokens saved", "median over the logs"]
+        yield "Tokens per second", short_number(median(speeds)), words
 
 
 def duration(seconds: float) -> str:

@@ -257,9 +257,11 @@ def origin_section(run: RunFiles) -> str:
     if run.run is None:
         content += paragraph(f"No {RUN} is there: model, engine and versions are not known.")
     else:
-        others = {name: value for name, value in run.run.items() if name not in ("versions", "manifest", "arguments")}
+        apart = ("versions", "manifest", "arguments")
+        others = {name: value for name, value in run.run.items() if name not in apart and value is not None}
         content += folded("Run", settings_table(others)) + folded("Versions", settings_table(run.run["versions"]))
-        content += folded("Arguments that decide what is learned, defaults too", settings_table(run.run["arguments"]))
+        learned = settings_table(run.run.get("arguments", {}))  # which older runs did not write
+        content += folded("Arguments that decide what is learned, defaults too", learned)
     if run.arguments is None:
         content += paragraph(f"No {LAST_CHECKPOINT}/{ARGUMENTS} is there: it is saved with the final model.")
     else:

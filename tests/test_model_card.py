@@ -129,8 +129,11 @@ def test_figures_of_an_earlier_end_are_not_left(run, base, tmp_path):
     assert (output / "evaluation.json").is_file()
     with sigterm_in_step(3), pytest.raises(SystemExit):
         train(base, output, max_steps=4, resume_from_checkpoint="true")
-    for name in ("evaluation.json", "eval_scores.jsonl", "run.json"):
+    for name in ("evaluation.json", "eval_scores.jsonl"):
         assert not (output / name).exists()
+    content = read(output / "run.json")
+    assert content["class"] == "GemmaForSequenceClassification"
+    assert content["steps"] is content["step_of_weights"] is content["epoch_of_weights"] is content["seconds"] is None
 
 
 # --- mean and standard deviation of the rewards ---------------------------------------------------------------

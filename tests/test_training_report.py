@@ -215,6 +215,22 @@ def test_a_run_that_was_just_begun(tmp_path):
     assert "Nothing was logged yet." in page_of(tmp_path)
 
 
+def test_a_run_json_without_arguments_as_older_runs_wrote_it(copied):
+    run = read_json(copied / "run.json")
+    del run["arguments"]
+    write_json(copied / "run.json", run)
+    assert run["model_name"] in page_of(copied)
+
+
+def test_speed_is_the_median_of_the_logs(copied):
+    state = read_json(copied / "trainer_state.json")
+    logs = [entry for entry in state["log_history"] if "tokens_per_second" in entry]
+    for number, entry in enumerate(logs):
+        entry["tokens_per_second"] = 5000.0 if number < len(logs) // 2 + 1 else 9.0
+    write_json(copied / "trainer_state.json", state)
+    assert "<b>5,000</b>" in page_of(copied)
+
+
 def test_figures_of_an_earlier_run_are_not_shown(copied):
     """A run that was started again in its folder has not written an evaluation.json of its own."""
     value = percent(read_json(copied / "evaluation.json")["accuracy"]["value"])
@@ -441,6 +457,7 @@ def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
         train(flags, output)
     text = (output / "report.html").read_text(encoding="utf-8")
     assert "when the page was made: step 2 of 4" in text
+    assert "GemmaForSequenceClassification" in text and "Arguments that decide what is learned" in text
     assert json.loads((output / "trainer_state.json").read_text())["log_history"][-1]["step"] == 2
     again = train(flags, output, resume_from_checkpoint="true")
     assert "not come to its end" not in (again.output / "report.html").read_text(encoding="utf-8")
