@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from requests.utils import get_netrc_auth
 from transformers import TrainerCallback
 
 from reward_modeling.data_report import DataReport
@@ -30,6 +29,8 @@ def prepare_wandb(output_path: str) -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):
         return
+    from requests.utils import get_netrc_auth  # comes with wandb, which not every machine has
+
     host = os.environ.get("WANDB_BASE_URL", WANDB_HOST)
     if get_netrc_auth(host) is None:
         os.environ["WANDB_MODE"] = "offline"

@@ -21,6 +21,8 @@ from test_exactness import (
     reference_varlen_kernel,
     rewards_and_gradients,
 )
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reward_modeling import attention, varlen_kernels
 from reward_modeling.attention import (
@@ -228,3 +230,50 @@ def test_a_bfloat16_run_computes_with_a_kernel(autocast, monkeypatch):
     with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
         rewards_and_gradients(model, SHARED_PREFIX, mixed_groups())
     assert set(chosen) == {varlen_kernels.torch_varlen}
+
+
+class Operations(TorchDispatchMode):
+    """The names of what was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def forward_on_fake_cuda(family: str, function=None) -> tuple[torch.Tensor, list[str]]:
+    """Rewards without numbers in them, by the shapes that each operation would give on a GPU, and the operations."""
+    groups = mixed_groups()
+    chunks = [Chunk(number, 0, len(group["chosen_index"]), 0) for number, group in enumerate(groups)]
+    with FakeTensorMode(allow_non_fake_inputs=True), Operations() as operations:
+        with torch.device("cuda"):
+            model = build_model(family, SHARED_PREFIX)
+        batch = MicroBatchCollator(SHARED_PREFIX, PAD)(chunks, dict(enumerate(groups)))["model_inputs"]
+        inputs = {name: value.to("cuda") if torch.is_tensor(value) else value for name, value in batch.items()}
+        operations.names.clear()
+        rewards = model(**inputs).logits
+        if function is not None:
+            function(rewards)
+    return rewards, operations.names
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this torch was built without CUDA")
+@pytest.mark.parametrize("family", ["gemma", "mistral", "llama", "qwen3"])
+def test_a_forward_pass_waits_for_nothing(family, monkeypatch):
+    """On tensors that are a GPU's in name alone, so that no GPU is needed: a kernel call for each layer, arguments that
+    this torch's kernel takes, and no number that Python would have to wait for: reading one raises."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # which is not there for them
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        rewards, names = forward_on_fake_cuda(family)
+        with pytest.raises(DataDependentOutputException):
+            forward_on_fake_cuda(family, lambda rewards: rewards.sum().item())
+    finally:
+        torch.set_default_dtype(default)
+    assert rewards.shape == (18, 1) and rewards.is_cuda and rewards.dtype == torch.float32
+    assert names.count("_varlen_attn") == build_model(family, SHARED_PREFIX).config.num_hidden_layers
