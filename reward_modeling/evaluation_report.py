@@ -133,7 +133,8 @@ def pair_plots(title: str, pairs: Mapping) -> list[str]:
     return [
         figure_block(
             "Margins",
-            "Reward of the chosen answer less that of the rejected one. Left of zero the model is wrong.",
+            "Reward of the chosen answer less that of the rejected one. Left of zero the model is wrong. "
+            "The outermost bars count what lies beyond them, too.",
             margin_plot(pairs["margins"], accuracy, label=f"{title}: histogram of the margins"),
         ),
         figure_block(

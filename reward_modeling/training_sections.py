@@ -157,7 +157,10 @@ def _why_no_evaluation(run: RunFiles) -> str:
 
 def _reward_figures(found: Mapping) -> Iterator[str]:
     rewards = found["rewards"]
-    caption = "Of the chosen and of the rejected answers; the less they overlap, the better."
+    caption = (
+        "Of the chosen and of the rejected answers; the less they overlap, the better. The outermost bins count what "
+        "lies beyond them, too."
+    )
     plot = reward_plot(rewards["edges"], rewards, label="Rewards of held-out answers")
     yield figure_block("Rewards", caption, plot)
     yield from pair_plots("Held-out pairs", found)
