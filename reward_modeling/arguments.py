@@ -1,5 +1,7 @@
 """Command-line arguments of a script: one dataclass, an optional YAML file, mistakes in one short message."""
 
+import argparse
+import copy
 import difflib
 import json
 import re
@@ -45,11 +47,24 @@ YamlLoader.add_implicit_resolver(
 )
 
 
+class FlagFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Each flag under one name, though HfArgumentParser also reads `--max-length`, and without an unset default."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        shown = copy.copy(action)
+        shown.option_strings = [name for name in action.option_strings if "-" not in name.lstrip("-")]
+        return super()._format_action_invocation(shown)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class ScriptArgumentParser(HfArgumentParser):
     """argparse for a dataclass of some 150 fields: a mistake names the flag, not the whole usage."""
 
     def __init__(self, arguments_class: type, **options):
-        super().__init__(arguments_class, **options)
+        super().__init__(arguments_class, formatter_class=FlagFormatter, **options)
+        self.usage = "%(prog)s [--config FILE.yaml] [--flag value ...]"
         hints = get_type_hints(arguments_class)
         self._one_or_more: list[str] = []
         for action in self._actions:
@@ -58,6 +73,27 @@ class ScriptArgumentParser(HfArgumentParser):
             elif action.nargs is None and list[str] in get_args(hints.get(action.dest)):  # read as str alone
                 action.nargs = "+"
                 self._one_or_more.append(action.dest)
+        self._fold_inherited_flags(arguments_class)
+
+    def _fold_inherited_flags(self, arguments_class: type) -> None:
+        """--help shows the flags that the class itself declares; transformers' own come with --help_all."""
+        base = arguments_class.__mro__[1]
+        if not base.__module__.startswith("transformers."):
+            return
+        own = {"--help", *(f"--{name}" for name in arguments_class.__annotations__)}  # and no --no_bf16
+        texts = {action: action.help for action in self._actions if not own & set(action.option_strings)}
+        for action in texts:
+            action.help = argparse.SUPPRESS
+
+        class HelpAll(argparse.Action):
+            def __call__(self, parser, namespace, values, option_string=None):
+                for action, text in texts.items():
+                    action.help = text
+                parser.print_help()
+                parser.exit()
+
+        words = f"Show these flags and those of transformers' {base.__name__}, which all work here."
+        self.add_argument("--help_all", action=HelpAll, nargs=0, default=argparse.SUPPRESS, help=words)
 
     def parse_known_args(self, args=None, namespace=None):
         namespace, rest = super().parse_known_args(args, namespace)

@@ -172,8 +172,17 @@ def test_help():
     text = " ".join(process.stdout.split())
     for shown in ("google/gemma-2b-it", "weqweasdas/preference_dataset_mix2", "./models/gemma2b_rm", "default: 4096"):
         assert shown in text
-    for flag in ("--config", "--max_tokens_per_micro_batch", "--preflight_only", "--max_steps"):
+    for flag in ("--config", "--max_tokens_per_micro_batch", "--preflight_only", "--help_all", "--learning_rate"):
         assert flag in text
+    assert "--adam_beta1" not in text and "--max-length" not in text  # transformers' own, and a second name
+    assert "default: None" not in text
+
+
+def test_help_of_all_flags(capsys):
+    with pytest.raises(SystemExit) as end:
+        rm.parse_script_arguments(rm.ScriptArguments, ["--help_all"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and "--adam_beta1" in text and "--max_tokens_per_micro_batch" in text
 
 
 def test_config_file_gives_values_and_flags_win(run, tmp_path, flags):
