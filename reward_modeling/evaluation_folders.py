@@ -53,7 +53,7 @@ def read_evaluations(folders: Sequence[str]) -> list[Evaluation]:
         else:
             summaries[folder] = found
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(dict.fromkeys(problems)))
     return [
         Evaluation(letter, folder, summary, _scores_of(folder, summary))
         for letter, (folder, summary) in zip(LETTERS, summaries.items(), strict=False)
