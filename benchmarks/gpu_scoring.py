@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from eval_throughput import SUBSETS, answers_of, generated, score_ours, score_pairs
-from gpu_workloads import Shape
+from gpu_workloads import Shape, first_layer_alone
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.attention import SHARED_PREFIX
@@ -76,6 +76,8 @@ def score_rows(shape: Shape, num_rows: int, device: torch.device) -> dict[str, d
     padded = PaddedScorer(model, tokenizer)
     for batch in PADDED_BATCHES:
         name = f"padded, {batch} pairs"
+        with first_layer_alone(model):
+            score_pairs(padded, rows, batch=batch)
         seconds, rewards = timed(score_pairs, padded, rows, batch=batch)
         figures[name] = {"seconds": seconds, "rows": num_rows}
         margins[name] = [chosen - rejected for chosen, rejected in rewards]

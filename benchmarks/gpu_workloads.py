@@ -1,5 +1,7 @@
 """What gpu_throughput.py trains on: shapes of models, rows of given lengths, and the operations that they need."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,6 +168,22 @@ def work_of(plan: EpochPlan, steps: range, model: PreTrainedModel) -> Work:
 
 def linear_weights(module: nn.Module) -> int:
     return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+
+
+@contextmanager
+def first_layer_alone(model: PreTrainedModel) -> Iterator[None]:
+    """The model without its other layers, to let the host settle in short time what depends on shapes.
+
+    On Hopper scaled_dot_product_attention goes to cuDNN (torch 2.11, cuDNN after 9.15), which plans on the host, for
+    tens of milliseconds, each time a shape is new. Padded rows have another shape in nearly every pass: a long run has
+    met most of them, and a short measurement would show the planning as well.
+    """
+    decoder = model.get_decoder()
+    layers, decoder.layers = decoder.layers, decoder.layers[:1]
+    try:
+        yield
+    finally:
+        decoder.layers = layers
 
 
 def matrix_rate(device: torch.device) -> float:
