@@ -142,9 +142,10 @@ def train_all(report: Report, cases: list[Case], options: argparse.Namespace, sm
         amount = amount_of(case, options, small)
         workload = WORKLOADS[case.workload].shortened(SMALL_BY) if small else WORKLOADS[case.workload]
         figures = {"model": case.model, "workload": case.workload, "mode": case.mode}
-        shape = replace(shapes[case.model], compiled=options.compile)
+        shape = replace(shapes[case.model], compiled=options.compile, fused_norms=options.fused_norms)
         shape = replace(shape, weights=options.weights or shape.weights)
         figures |= {"checkpointing": case.checkpointing, "weights": shape.weights, "compiled": shape.compiled}
+        figures["fused_norms"] = shape.fused_norms
         if not small and expected_seconds(case, amount, report.record["matrix_rate"]) > report.seconds_left:
             report.add("training", figures | {"result": NO_TIME}, f"{case}: {NO_TIME}")
             continue
@@ -276,6 +277,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--checkpointing", nargs="+", default=["off", "on"], choices=["off", "on"], help="of gradients")
     parser.add_argument("--weights", choices=["float32", "bfloat16"], help="of the trained model; see gpu_workloads.py")
     parser.add_argument("--compile", action="store_true", help="fuse norms and feed-forward parts by torch.compile")
+    parser.add_argument("--fused_norms", action="store_true", help="compute norms by torch's kernel for them")
     parser.add_argument("--score", nargs="*", default=["gemma-2b"], choices=list(SHAPES), help="models to score with")
     parser.add_argument("--rows", type=int, default=1000, help="rows that each scorer scores")
     parser.add_argument("--pairs_per_step", type=int, default=64)

@@ -15,12 +15,16 @@ from reward_modeling.planning import SHARED_PREFIX, EpochPlan, GroupSizes, Micro
 
 @dataclass(frozen=True)
 class Shape:
-    """A model of random weights. `weights` is the type of what the optimizer holds; see `compile_parts`."""
+    """A model of random weights. `weights` is the type of what the optimizer holds.
+
+    What rm.py does not do, to find out what it would gain: see `compile_parts` and `fuse_norms` of gpu_training.py.
+    """
 
     config: PreTrainedConfig
     weights: str
     optimizer: str = "adamw_torch_fused"
     compiled: bool = False
+    fused_norms: bool = False
 
 
 @dataclass(frozen=True)

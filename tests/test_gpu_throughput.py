@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_exactness import build_model
+from test_exactness import build_model, differences, mixed_groups, rewards_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +27,7 @@ from gpu_training import (  # noqa: E402
     PairByPair,
     build_trainer,
     computed_tokens,
+    fuse_norms,
     meet_shapes,
     run_case,
 )
@@ -219,6 +220,20 @@ def test_profiled_or_not_the_timed_steps_have_the_same_pairs(tmp_path):
     plans = [trainer.get_train_dataloader().batch_sampler.plan for trainer in trainers]
     assert plans[0].units.tolist() == plans[1].units.tolist()
     assert [trainer.args.max_steps for trainer in trainers] == [2, 3] and len(plans[0]) == 3
+
+
+@pytest.mark.parametrize("family", ["gemma", "mistral"])
+def test_fused_norms_give_the_same_rewards_and_gradients(family):
+    groups, fused = mixed_groups(), build_model(family, SHARED_PREFIX)
+    reference = rewards_and_gradients(build_model(family, SHARED_PREFIX), SHARED_PREFIX, groups)
+    fuse_norms(fused)
+    called = [name for name, module in fused.named_modules() if "forward" in vars(module)]
+    assert len(called) == 2 * len(fused.get_decoder().layers) + 1
+    assert max(differences(reference, rewards_and_gradients(fused, SHARED_PREFIX, groups))) < 1e-5
+    for name in called:
+        module = fused.get_submodule(name)
+        setattr(module, "eps" if family == "gemma" else "variance_epsilon", 0.1)
+    assert max(differences(reference, rewards_and_gradients(fused, SHARED_PREFIX, groups))) > 1e-3  # they are computed
 
 
 def test_padded_rows_that_fit_are_trained_before_the_larger_model():
