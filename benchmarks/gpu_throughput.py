@@ -278,6 +278,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--weights", choices=["float32", "bfloat16"], help="of the trained model; see gpu_workloads.py")
     parser.add_argument("--compile", action="store_true", help="fuse norms and feed-forward parts by torch.compile")
     parser.add_argument("--fused_norms", action="store_true", help="compute norms by torch's kernel for them")
+    parser.add_argument("--without_cudnn", action="store_true", help="padded rows by other attention kernels")
     parser.add_argument("--score", nargs="*", default=["gemma-2b"], choices=list(SHAPES), help="models to score with")
     parser.add_argument("--rows", type=int, default=1000, help="rows that each scorer scores")
     parser.add_argument("--pairs_per_step", type=int, default=64)
@@ -296,6 +297,7 @@ def main() -> None:
     register_shared_prefix_attention()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     small = device.type == "cpu"
+    torch.backends.cuda.enable_cudnn_sdp(not options.without_cudnn)
     if small:
         print("No GPU here: a small version on the CPU, to try the script. Its figures say nothing about a GPU.")
         options.models = [name for name in options.models if name in SMALL_SHAPES]

@@ -17,7 +17,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gpu_profile import new_profiler, times
-from gpu_workloads import GroupsInMemory, Shape, Workload, draw_groups, first_layer_alone, work_of
+from gpu_workloads import (
+    GroupsInMemory,
+    Shape,
+    Workload,
+    draw_groups,
+    first_layer_alone,
+    without_cudnn_where_it_fails,
+    work_of,
+)
 from torch.profiler import profile
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
@@ -242,11 +250,12 @@ def train_case(case: Case, shape: Shape, workload: Workload, amount: Amount, max
     work = work_of(plan, timed, trainer.model)
     computed, passes = computed_tokens(plan, timed)
     if case.mode == PADDED:
-        meet_shapes(trainer, plan)
+        without_cudnn_where_it_fails(lambda: meet_shapes(trainer, plan))
     trainer.train()
     figures = asdict(work) | {"computed_tokens": computed, "passes": passes, "max_tokens": max_tokens}
     figures |= {"pairs_per_step": amount.pairs_per_step, "seconds": stopwatch.seconds, "peak_gib": stopwatch.peak}
     figures["allocation_retries"] = stopwatch.retries
+    figures["cudnn_attention"] = torch.backends.cuda.cudnn_sdp_enabled()  # allowed: padded rows alone can have it
     if stopwatch.profiler is not None:
         figures["profile"] = times(stopwatch.profiler, device)
         last = range(amount.steps - 1, amount.steps)

@@ -1,6 +1,6 @@
 """What gpu_throughput.py trains on: shapes of models, rows of given lengths, and the operations that they need."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -188,6 +188,21 @@ def first_layer_alone(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         decoder.layers = layers
+
+
+def without_cudnn_where_it_fails(run: Callable[[], object]) -> None:
+    """Run it, and once more without cuDNN's attention where that has no plan for a shape.
+
+    torch 2.11 chooses cuDNN before it knows, and padded rows would have no figure at all.
+    """
+    try:
+        run()
+    except RuntimeError as error:
+        if "cudnn" not in str(error).lower() or isinstance(error, torch.OutOfMemoryError):
+            raise
+        print(f"Without cuDNN's attention from here on: {str(error).splitlines()[0][:200]}", flush=True)
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        run()
 
 
 def matrix_rate(device: torch.device) -> float:

@@ -31,7 +31,16 @@ from gpu_training import (  # noqa: E402
     meet_shapes,
     run_case,
 )
-from gpu_workloads import SHAPES, SMALL_SHAPES, WORKLOADS, GroupsInMemory, draw_groups, linear_weights, work_of  # noqa: E402
+from gpu_workloads import (  # noqa: E402
+    SHAPES,
+    SMALL_SHAPES,
+    WORKLOADS,
+    GroupsInMemory,
+    draw_groups,
+    linear_weights,
+    without_cudnn_where_it_fails,
+    work_of,
+)
 
 from reward_modeling.collators import MicroBatchCollator  # noqa: E402
 from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch  # noqa: E402
@@ -234,6 +243,25 @@ def test_fused_norms_give_the_same_rewards_and_gradients(family):
         module = fused.get_submodule(name)
         setattr(module, "eps" if family == "gemma" else "variance_epsilon", 0.1)
     assert max(differences(reference, rewards_and_gradients(fused, SHARED_PREFIX, groups))) > 1e-3  # they are computed
+
+
+def test_attention_that_cudnn_cannot_plan_is_computed_without_it():
+    tried = []
+
+    def run(message):
+        tried.append(torch.backends.cuda.cudnn_sdp_enabled())
+        if tried[-1]:
+            raise RuntimeError(message)
+
+    try:
+        without_cudnn_where_it_fails(lambda: run("cuDNN Frontend error: No valid execution plans built."))
+        assert tried == [True, False]
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        with pytest.raises(RuntimeError, match="shape"):
+            without_cudnn_where_it_fails(lambda: run("another shape"))
+        assert tried == [True, False, True]
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 def test_padded_rows_that_fit_are_trained_before_the_larger_model():
