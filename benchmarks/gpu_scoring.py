@@ -7,10 +7,11 @@ from conversations to rewards, chat template and tokenising included. All scorer
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from eval_throughput import SUBSETS, answers_of, generated, score_ours, score_pairs
-from gpu_workloads import Shape
+from gpu_workloads import Shape, first_layer_alone, without_cudnn_where_it_fails
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.attention import SHARED_PREFIX
@@ -76,8 +77,11 @@ def score_rows(shape: Shape, num_rows: int, device: torch.device) -> dict[str, d
     padded = PaddedScorer(model, tokenizer)
     for batch in PADDED_BATCHES:
         name = f"padded, {batch} pairs"
+        with first_layer_alone(model):
+            without_cudnn_where_it_fails(partial(score_pairs, padded, rows, batch=batch))
         seconds, rewards = timed(score_pairs, padded, rows, batch=batch)
-        figures[name] = {"seconds": seconds, "rows": num_rows}
+        cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+        figures[name] = {"seconds": seconds, "rows": num_rows, "cudnn_attention": cudnn}
         margins[name] = [chosen - rejected for chosen, rejected in rewards]
     reference = margins[f"padded, {PADDED_BATCHES[0]} pairs"]
     spread = statistics.pstdev(reference)

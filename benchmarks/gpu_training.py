@@ -4,19 +4,32 @@ Modes:
 
 shared_prefix, packed  as rm.py trains
 padded                 as TRL's RewardTrainer: eight pairs in a random order, both rows of each, padded to the
-                       longest of the sixteen, with scaled_dot_product_attention; otherwise trained in the same way
+                       longest of the sixteen, with scaled_dot_product_attention; otherwise trained in the same way.
+                       Every shape of rows has been met once before its time is taken, see `first_layer_alone`
 """
 
 import gc
 import time
+import types
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from gpu_profile import new_profiler, times
-from gpu_workloads import GroupsInMemory, Shape, Workload, draw_groups, work_of
+from gpu_workloads import (
+    GroupsInMemory,
+    Shape,
+    Workload,
+    draw_groups,
+    first_layer_alone,
+    without_cudnn_where_it_fails,
+    work_of,
+)
 from torch.profiler import profile
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
 import rm
 from reward_modeling.collators import MicroBatchCollator
@@ -58,6 +71,11 @@ class Amount:
     def steps(self) -> int:
         return self.warm_up + self.timed + self.profiled
 
+    @property
+    def pairs_drawn(self) -> int:
+        """Profiled or not the same: another number of groups would be shuffled into steps of other pairs."""
+        return self.pairs_per_step * (self.warm_up + self.timed + 1)
+
 
 class PairByPair(EpochPlan):
     """The same pairs in each step, eight at a time in a random order, with two rows for each."""
@@ -97,11 +115,15 @@ class Stopwatch(TrainerCallback):
     def __init__(self, amount: Amount, device: torch.device):
         self.amount, self.device = amount, device
         self.seconds = self.peak = 0.0
+        self.retries = 0  # allocations that first had to wait for the GPU and give memory back: the time is not typical
         self.profiler: profile | None = None
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+    def allocation_retries(self) -> int:
+        return torch.cuda.memory_stats(self.device)["num_alloc_retries"] if self.device.type == "cuda" else 0
 
     def on_step_end(self, args, state, control, **kwargs):
         """The next batch is collated after this, so that every timed step has its own collation in its time."""
@@ -112,10 +134,12 @@ class Stopwatch(TrainerCallback):
         if done == self.amount.warm_up:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
+            self.retries = self.allocation_retries()
             self.started = time.perf_counter()
         if done == self.amount.warm_up + self.amount.timed:
             self.seconds = time.perf_counter() - self.started
             self.peak = peak_memory(self.device)
+            self.retries = self.allocation_retries() - self.retries
             if self.amount.profiled:
                 self.profiler = new_profiler(self.device)
                 self.profiler.start()
@@ -152,15 +176,36 @@ def build_trainer(
             attn_implementation="sdpa" if padded else SHARED_PREFIX,
             dtype=getattr(torch, shape.weights),
         )
+    if shape.fused_norms:
+        fuse_norms(model)
     if shape.compiled:
         compile_parts(model)
-    groups = draw_groups(workload, amount.pairs_per_step * amount.steps, amount.max_length, shape.config.vocab_size)
+    groups = draw_groups(workload, amount.pairs_drawn, amount.max_length, shape.config.vocab_size)
     trainer = (PaddedTrainer if padded else rm.RewardTrainer)(
         args=args, model=model, train_dataset=GroupsInMemory(groups), collator=MicroBatchCollator(case.mode, 0)
     )
     for callback in (RewardProgressCallback, PrinterCallback):  # a table at the end says more
         trainer.remove_callback(callback)
     return trainer
+
+
+def gemma_norm(module: GemmaRMSNorm, x: torch.Tensor) -> torch.Tensor:
+    return F.rms_norm(x.float(), x.shape[-1:], 1.0 + module.weight.float(), module.eps).type_as(x)
+
+
+def mistral_norm(module: MistralRMSNorm, x: torch.Tensor) -> torch.Tensor:
+    return module.weight * F.rms_norm(x.float(), x.shape[-1:], None, module.variance_epsilon).to(x.dtype)
+
+
+def fuse_norms(model: PreTrainedModel) -> None:
+    """Norms by torch's own kernel, which gives the same numbers in one pass over memory instead of six.
+
+    Written out, norms are what takes longest beside matrix products: their tensors are in float32 under autocast.
+    """
+    functions = {GemmaRMSNorm: gemma_norm, MistralRMSNorm: mistral_norm}
+    for module in model.modules():
+        if type(module) in functions:
+            module.forward = types.MethodType(functions[type(module)], module)
 
 
 def compile_parts(model: PreTrainedModel) -> None:
@@ -173,6 +218,21 @@ def compile_parts(model: PreTrainedModel) -> None:
         parts = [layer.input_layernorm, layer.post_attention_layernorm, layer.mlp]
         for part in parts if layer is not layers[-1] else parts[:2]:
             part.compile(dynamic=True)
+
+
+def meet_shapes(trainer: rm.RewardTrainer, plan: EpochPlan) -> None:
+    """One layer, forward and backward, over padded rows of every shape that will be trained; no trace of it."""
+    model, device = trainer.model, trainer.args.device
+    micro_batches = [micro_batch for step in range(len(plan)) for micro_batch in plan.micro_batches(step, 1)[0]]
+    shapes = {(len(chunks), max(chunk.row_length for chunk in chunks)): chunks for chunks in micro_batches}
+    with first_layer_alone(model):
+        for chunks in shapes.values():
+            batch = trainer.collator(chunks, trainer.train_dataset.read(chunks))
+            inputs = {name: value.to(device) for name, value in batch["model_inputs"].items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=bool(trainer.args.bf16)):
+                rewards = model.train()(**inputs).logits
+            rewards.sum().backward()
+            model.zero_grad()
 
 
 def train_case(case: Case, shape: Shape, workload: Workload, amount: Amount, max_tokens: int, folder: str) -> dict:
@@ -189,9 +249,13 @@ def train_case(case: Case, shape: Shape, workload: Workload, amount: Amount, max
     timed = range(amount.warm_up, amount.warm_up + amount.timed)
     work = work_of(plan, timed, trainer.model)
     computed, passes = computed_tokens(plan, timed)
+    if case.mode == PADDED:
+        without_cudnn_where_it_fails(lambda: meet_shapes(trainer, plan))
     trainer.train()
     figures = asdict(work) | {"computed_tokens": computed, "passes": passes, "max_tokens": max_tokens}
     figures |= {"pairs_per_step": amount.pairs_per_step, "seconds": stopwatch.seconds, "peak_gib": stopwatch.peak}
+    figures["allocation_retries"] = stopwatch.retries
+    figures["cudnn_attention"] = torch.backends.cuda.cudnn_sdp_enabled()  # allowed: padded rows alone can have it
     if stopwatch.profiler is not None:
         figures["profile"] = times(stopwatch.profiler, device)
         last = range(amount.steps - 1, amount.steps)

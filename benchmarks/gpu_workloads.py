@@ -1,5 +1,7 @@
 """What gpu_throughput.py trains on: shapes of models, rows of given lengths, and the operations that they need."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +15,16 @@ from reward_modeling.planning import SHARED_PREFIX, EpochPlan, GroupSizes, Micro
 
 @dataclass(frozen=True)
 class Shape:
-    """A model of random weights. `weights` is the type of what the optimizer holds; see `compile_parts`."""
+    """A model of random weights. `weights` is the type of what the optimizer holds.
+
+    What rm.py does not do, to find out what it would gain: see `compile_parts` and `fuse_norms` of gpu_training.py.
+    """
 
     config: PreTrainedConfig
     weights: str
     optimizer: str = "adamw_torch_fused"
     compiled: bool = False
+    fused_norms: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,37 @@ def work_of(plan: EpochPlan, steps: range, model: PreTrainedModel) -> Work:
 
 def linear_weights(module: nn.Module) -> int:
     return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+
+
+@contextmanager
+def first_layer_alone(model: PreTrainedModel) -> Iterator[None]:
+    """The model without its other layers, to let the host settle in short time what depends on shapes.
+
+    On Hopper scaled_dot_product_attention goes to cuDNN (torch 2.11, cuDNN after 9.15), which plans on the host, for
+    tens of milliseconds, each time a shape is new. Padded rows have another shape in nearly every pass: a long run has
+    met most of them, and a short measurement would show the planning as well.
+    """
+    decoder = model.get_decoder()
+    layers, decoder.layers = decoder.layers, decoder.layers[:1]
+    try:
+        yield
+    finally:
+        decoder.layers = layers
+
+
+def without_cudnn_where_it_fails(run: Callable[[], object]) -> None:
+    """Run it, and once more without cuDNN's attention where that has no plan for a shape.
+
+    torch 2.11 chooses cuDNN before it knows, and padded rows would have no figure at all.
+    """
+    try:
+        run()
+    except RuntimeError as error:
+        if "cudnn" not in str(error).lower() or isinstance(error, torch.OutOfMemoryError):
+            raise
+        print(f"Without cuDNN's attention from here on: {str(error).splitlines()[0][:200]}", flush=True)
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        run()
 
 
 def matrix_rate(device: torch.device) -> float:

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 # What an optimizer keeps per weight, in bytes for each byte of the weight. Others are not foreseen.
 STATES_OF_OPTIMIZER = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_apex_fused": 2, "sgd": 0}
-OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
+# The last is cuBLAS's, which takes memory for each thread that it first works for: the backward pass has its own.
+OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
 def heaviest_micro_batch(plan: EpochPlan, num_processes: int) -> tuple[MicroBatch, int]:

@@ -1,23 +1,46 @@
 """benchmarks/gpu_throughput.py on the CPU, where what only some machines have is missing; its counts, one by one."""
 
+import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_exactness import build_model
+from test_exactness import build_model, differences, mixed_groups, rewards_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import gpu_throughput  # noqa: E402
 import gpu_training  # noqa: E402
 from gpu_profile import ATTENTION, COPIES, ELEMENTWISE, GATHERS, HEAD, LINEAR, LOSS, OPTIMIZER, part_of  # noqa: E402
-from gpu_training import OUT_OF_MEMORY, Amount, Case, PairByPair, computed_tokens, run_case  # noqa: E402
-from gpu_workloads import SMALL_SHAPES, WORKLOADS, GroupsInMemory, draw_groups, linear_weights, work_of  # noqa: E402
+from gpu_training import (  # noqa: E402
+    MODES,
+    OUT_OF_MEMORY,
+    Amount,
+    Case,
+    PairByPair,
+    build_trainer,
+    computed_tokens,
+    fuse_norms,
+    meet_shapes,
+    run_case,
+)
+from gpu_workloads import (  # noqa: E402
+    SHAPES,
+    SMALL_SHAPES,
+    WORKLOADS,
+    GroupsInMemory,
+    draw_groups,
+    linear_weights,
+    without_cudnn_where_it_fails,
+    work_of,
+)
 
 from reward_modeling.collators import MicroBatchCollator  # noqa: E402
 from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch  # noqa: E402
@@ -155,6 +178,7 @@ def test_operations_are_those_that_torch_counts(workload):
 
 
 SMALL = Amount(pairs_per_step=12, max_length=256, warm_up=1, timed=1, profiled=False)
+PROFILED = replace(SMALL, profiled=True)
 
 
 @pytest.mark.parametrize(("mode", "sizes"), [(SHARED_PREFIX, [1024, 512]), (PADDED, [1024])])
@@ -169,3 +193,92 @@ def test_memory_that_runs_out_is_a_row(mode, sizes, tmp_path, monkeypatch):
     case = Case("gemma-2b", "hh", mode, False)
     figures = run_case(case, SMALL_SHAPES["gemma-2b"], WORKLOADS["hh"], SMALL, str(tmp_path))
     assert figures == {OUT_OF_MEMORY: "CUDA out of memory. Tried to allocate 3 GiB."} and tried == sizes
+
+
+def test_padded_rows_of_every_shape_are_met_and_leave_no_trace(tmp_path):
+    """Each shape of rows in the steps goes once through the first layer of the model itself, and no other."""
+    case = Case("gemma-2b", "hh", PADDED, False)
+    shape, workload = SMALL_SHAPES["gemma-2b"], WORKLOADS["hh"].shortened(8)
+    trainer = build_trainer(case, shape, workload, SMALL, 1024, str(tmp_path))
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    plan = trainer.get_train_dataloader().batch_sampler.plan
+    met, planned = [], []
+    layers = list(trainer.model.get_decoder().layers)
+    for number, layer in enumerate(layers):
+        layer.self_attn.q_proj.register_forward_hook(
+            lambda _, inputs, __, n=number: met.append((n, inputs[0].shape[:2]))
+        )
+    meet_shapes(trainer, plan)
+    for step in range(len(plan)):
+        for chunks in plan.micro_batches(step, 1)[0]:
+            batch = trainer.collator(chunks, trainer.train_dataset.read(chunks))
+            planned.append((0, batch["model_inputs"]["input_ids"].shape))
+    assert len(planned) > 2 and set(met) == set(planned) and len(met) == len(set(planned))
+    assert list(trainer.model.get_decoder().layers) == layers and len(layers) > 1
+    assert all(weight.grad is None for weight in trainer.model.parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.state_dict().items())
+
+
+def test_profiled_or_not_the_timed_steps_have_the_same_pairs(tmp_path):
+    case, shape, workload = (
+        Case("gemma-2b", "hh", PACKED, False),
+        SMALL_SHAPES["gemma-2b"],
+        WORKLOADS["hh"].shortened(8),
+    )
+    trainers = [build_trainer(case, shape, workload, amount, 1024, str(tmp_path)) for amount in (SMALL, PROFILED)]
+    plans = [trainer.get_train_dataloader().batch_sampler.plan for trainer in trainers]
+    assert plans[0].units.tolist() == plans[1].units.tolist()
+    assert [trainer.args.max_steps for trainer in trainers] == [2, 3] and len(plans[0]) == 3
+
+
+@pytest.mark.parametrize("family", ["gemma", "mistral"])
+def test_fused_norms_give_the_same_rewards_and_gradients(family):
+    groups, fused = mixed_groups(), build_model(family, SHARED_PREFIX)
+    reference = rewards_and_gradients(build_model(family, SHARED_PREFIX), SHARED_PREFIX, groups)
+    fuse_norms(fused)
+    called = [name for name, module in fused.named_modules() if "forward" in vars(module)]
+    assert len(called) == 2 * len(fused.get_decoder().layers) + 1
+    assert max(differences(reference, rewards_and_gradients(fused, SHARED_PREFIX, groups))) < 1e-5
+    for name in called:
+        module = fused.get_submodule(name)
+        setattr(module, "eps" if family == "gemma" else "variance_epsilon", 0.1)
+    assert max(differences(reference, rewards_and_gradients(fused, SHARED_PREFIX, groups))) > 1e-3  # they are computed
+
+
+def test_attention_that_cudnn_cannot_plan_is_computed_without_it():
+    tried = []
+
+    def run(message):
+        tried.append(torch.backends.cuda.cudnn_sdp_enabled())
+        if tried[-1]:
+            raise RuntimeError(message)
+
+    try:
+        without_cudnn_where_it_fails(lambda: run("cuDNN Frontend error: No valid execution plans built."))
+        assert tried == [True, False]
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        with pytest.raises(RuntimeError, match="shape"):
+            without_cudnn_where_it_fails(lambda: run("another shape"))
+        assert tried == [True, False, True]
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+
+
+def test_padded_rows_that_fit_are_trained_before_the_larger_model():
+    """Without checkpointing they fit on no GPU of 80 GB: what comes last may find no time left."""
+    options = argparse.Namespace(
+        models=list(SHAPES), workloads=list(WORKLOADS), modes=list(MODES), checkpointing=[False, True]
+    )
+    before, after = gpu_throughput.cases_in_order(options)
+    assert len({*before, *after}) == 2 * 2 * len(WORKLOADS) * len(MODES)
+    smaller, larger = (
+        [place for place, case in enumerate(after) if case.model == model and case.checkpointing] for model in SHAPES
+    )
+    assert max(smaller) < min(larger)
+    assert sum(gpu_throughput.is_profiled(case) for case in (*before, *after) if case.mode == PADDED) == 1
+    assert all(gpu_throughput.is_profiled(case) for case in before if case.mode != PADDED)
+
+
+def test_a_machine_without_nvidia_smi(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_throughput.driver_version() == "unknown"

@@ -139,6 +139,8 @@ def test_only_memory_errors_are_explained():
     expected = pytest.raises(UserError, match="max_tokens_per_micro_batch below 1,024")
     with expected, out_of_memory_explained("the trial", 1024):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    with expected, out_of_memory_explained("the trial", 1024):  # where no memory is left for the backward pass's cuBLAS
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     with pytest.raises(RuntimeError, match="shape"), out_of_memory_explained("the trial", 1024):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
