@@ -176,4 +176,5 @@ def _entry(found: Estimate, rows: int) -> dict:
         # below Wilson's bound for none of so many, and so is the difference.
         bound = wilson_interval(0, rows)[1]
         low, high = max(-1.0, found.value - bound), min(1.0, found.value + bound)
+        low, high = min(low, found.value), max(high, found.value)  # scores of Ties differ by up to 1.02
     return {"value": found.value, "low": number(low), "high": number(high), "rows": rows}
