@@ -736,15 +736,25 @@ def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
 def leave_interrupted(trainer: RewardTrainer) -> None:
     """End the process after SIGTERM, with the status of a process that the signal ended."""
     if trainer.is_world_process_zero():
-        step = trainer.state.global_step
         update_report(Path(trainer.args.output_path), trainer.state)
-        print(
-            f"\nStopped by SIGTERM after step {step} of {trainer.state.max_steps}: {CHECKPOINT}{step} is saved in "
-            f"{trainer.args.output_path}. Go on with --resume_from_checkpoint true.",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"\n{words_of_interruption(trainer)}", file=sys.stderr, flush=True)
     sys.exit(EXIT_STATUS)
+
+
+def words_of_interruption(trainer: RewardTrainer) -> str:
+    """What is saved and how to go on. An evaluation before the first step leaves nothing to save."""
+    step, output = trainer.state.global_step, Path(trainer.args.output_path)
+    checkpoint = output / f"{CHECKPOINT}{step}"
+    if checkpoint.is_dir():
+        saved, go_on = f"{checkpoint.name} is saved in {output}", "true"
+    elif trainer.resumed_from:
+        saved, go_on = "no step was taken since", f"{trainer.resumed_from} --overwrite_output_dir true"
+    else:
+        saved, go_on = "there is nothing to save", "true"
+    place = f"after step {step} of" if step else "before the first step of"
+    return (
+        f"Stopped by SIGTERM {place} {trainer.state.max_steps}: {saved}. Go on with --resume_from_checkpoint {go_on}."
+    )
 
 
 def finish(trainer: RewardTrainer, results: Results) -> None:

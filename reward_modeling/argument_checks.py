@@ -29,6 +29,14 @@ AT_LEAST_ONE = (
 NOT_NEGATIVE = ("learning_rate", "weight_decay", "center_rewards_coefficient", "router_aux_loss_coef")
 OF_ADAPTERS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit", "merge_adapter")
 
+# Flags of transformers with another value than their default, and what speaks against it.
+WITHOUT_EFFECT = {
+    "neftune_noise_alpha": "Its noise is scaled by the length of a row, which in a packed row is that of many answers",
+    "train_sampling_strategy": "Steps are drawn whatever the lengths, and micro-batches balanced by tokens",
+    "auto_find_batch_size": "Memory is a matter of --max_tokens_per_micro_batch; the batch size is the pairs of a step",
+    "enable_jit_checkpoint": "A checkpoint is saved at SIGTERM without it, and its own handler would be in the way",
+}
+
 
 def argument_problems(args: Any) -> list[str]:
     """Every problem of an `rm.ScriptArguments` as it was parsed, each with what was expected and what was found."""
@@ -100,6 +108,10 @@ def _flags_without_effect(args: Any) -> Iterator[str]:
         yield "--include_num_input_tokens_seen: tokens_per_second and tokens_saved are logged instead"
     if args.label_smoothing_factor:
         yield "--label_smoothing_factor is for classifiers: pass --label_smoothing"
+    for name, reason in WITHOUT_EFFECT.items():
+        default = type(args).__dataclass_fields__[name].default
+        if getattr(args, name) != default:
+            yield f"--{name}: expected {default}, found {getattr(args, name)}. {reason}"
     if args.use_liger_kernel:
         yield (
             "--use_liger_kernel: expected false. What liger-kernel saves is the logits of a vocabulary, which a "

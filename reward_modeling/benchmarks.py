@@ -79,6 +79,13 @@ PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
 FEW = 3  # subsets that are missing, or of another size, before one message names them together
 PRIOR_WEIGHT = 0.5  # of the prior sets in the overall score, where a section weighs 1
 PREFERENCE_TEST_SETS = Benchmark("preference test sets", TEST_SET_ROWS, {"Prior Sets": PRIOR_SETS})
+OVERALL_WITH_PRIOR = "overall with prior sets"
+# What `scores_with_prior` gives; the other five test sets are in none of its figures.
+REWARDBENCH_WITH_PRIOR = Benchmark(
+    "RewardBench and prior sets",
+    {**SUBSET_ROWS, **TEST_SET_ROWS},
+    {**REWARDBENCH.figures, **PREFERENCE_TEST_SETS.figures, OVERALL_WITH_PRIOR: (*SUBSET_ROWS, *PRIOR_SETS)},
+)
 
 
 def check_subsets(names: Iterable[str] | Mapping[str, int], benchmark: Benchmark = REWARDBENCH) -> list[str]:
@@ -172,4 +179,4 @@ def scores_with_prior(accuracy: Mapping[str, float], *, legacy_xstest_weights: b
     """`section_scores`, "Prior Sets" and "overall with prior sets", from subsets and test sets in one mapping."""
     scores = section_scores(accuracy, legacy_xstest_weights=legacy_xstest_weights)
     prior = prior_score(accuracy)
-    return {**scores, "Prior Sets": prior, "overall with prior sets": overall_with_prior(scores, prior)}
+    return {**scores, "Prior Sets": prior, OVERALL_WITH_PRIOR: overall_with_prior(scores, prior)}

@@ -21,8 +21,10 @@ from reward_modeling.benchmark_statistics import (
     wilson_interval,
 )
 from reward_modeling.benchmarks import (
+    OVERALL_WITH_PRIOR,
     PREFERENCE_TEST_SETS,
     REWARDBENCH,
+    REWARDBENCH_WITH_PRIOR,
     SECTIONS,
     Benchmark,
     check_subsets,
@@ -42,6 +44,7 @@ from reward_modeling.ranking_benchmarks import (
     rewardbench2_scores,
     rewardbench2_values,
     rm_bench_by_domain,
+    rm_bench_figure_rows,
     rm_bench_scores,
     rm_bench_wins,
 )
@@ -143,10 +146,11 @@ def _refusal_warnings(data: BenchmarkRows, rewards: BenchmarkRewards, incomplete
 
 def combined_figures(verdicts: Mapping[str, NDArray], *, legacy_xstest_weights: bool = False) -> dict:
     """The overall score with the prior sets at half weight, which needs both benchmarks' verdicts."""
-    name = "overall with prior sets"
+    name = OVERALL_WITH_PRIOR
     formula = partial(scores_with_prior, legacy_xstest_weights=legacy_xstest_weights)
     figure = estimate(lambda means: {name: formula(means)[name]}, verdicts)[name]
-    return {name: _figure(figure, sum(map(len, verdicts.values())))}
+    rows = REWARDBENCH_WITH_PRIOR.figure_rows({subset: len(values) for subset, values in verdicts.items()})
+    return {name: _figure(figure, rows[name])}
 
 
 def pair_verdicts(data: BenchmarkRows, rewards: BenchmarkRewards) -> dict[str, NDArray]:
@@ -161,7 +165,9 @@ def _figure(figure: Estimate, rows: int) -> dict:
     low, high = figure.low, figure.high
     if low == high and rows:
         # Where all rows of a subset agree no bootstrap sample differs, and the interval would have no width.
-        low, high = wilson_interval(figure.value * rows, rows)
+        share = min(max(figure.value, 0.0), 1.0)  # the score of Ties goes from -0.01 to 1.01
+        low, high = wilson_interval(share * rows, rows)
+        low, high = min(low, figure.value), max(high, figure.value)
     return {"value": number(figure.value), "low": number(low), "high": number(high), "rows": rows}
 
 
@@ -248,11 +254,8 @@ def _rm_bench(domains: Sequence[str], rewards: BenchmarkRewards, incomplete: set
     for domain in RM_BENCH_DOMAINS:
         if any(name.startswith(domain) for name in incomplete):
             by_domain.pop(domain, None)
-    rows = {domain: sum(name.startswith(domain) for name in domains) for domain in RM_BENCH_DOMAINS}
-    figures = {
-        name: _figure(figure, rows.get(name.split()[0], sum(rows.values())))
-        for name, figure in estimate(rm_bench_scores, by_domain).items()
-    }
+    rows = rm_bench_figure_rows(domains)
+    figures = {name: _figure(figure, rows[name]) for name, figure in estimate(rm_bench_scores, by_domain).items()}
     matrices = {"all": wins} | {name: wins[[d.startswith(name) for d in domains]] for name in RM_BENCH_DOMAINS}
     return {
         "warnings": check_rm_bench(domains),

@@ -6,7 +6,8 @@ differences["figures"]["overall"]  # {"value": 0.012, "low": -0.003, "high": 0.0
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.benchmark_statistics import Estimate, by_subset, estimate_difference, wilson_interval
-from reward_modeling.benchmarks import scores_with_prior
+from reward_modeling.benchmarks import REWARDBENCH_WITH_PRIOR, scores_with_prior
 from reward_modeling.errors import UserError
 from reward_modeling.pair_figures import number
 from reward_modeling.ranking_benchmarks import (
+    REWARDBENCH2,
     rewardbench2_scores,
     rewardbench2_values,
     rm_bench_by_domain,
+    rm_bench_figure_rows,
     rm_bench_scores,
     rm_bench_wins,
 )
@@ -113,6 +116,18 @@ def figure_formula(benchmark: str, values: Mapping[str, NDArray], *, legacy_xste
     return partial(scores_with_prior, legacy_xstest_weights=legacy_xstest_weights)
 
 
+def figure_rows(benchmark: str, subsets: Sequence[str]) -> dict[str, int]:
+    """Rows behind each figure of `figure_formula`, from the subset of each row."""
+    counts = Counter(subsets)
+    if benchmark == "rewardbench2":
+        return REWARDBENCH2.figure_rows(counts)
+    if benchmark == "rm_bench":
+        return rm_bench_figure_rows(subsets)
+    if benchmark == "pairs":
+        return {ALL_ROWS: len(subsets)}
+    return REWARDBENCH_WITH_PRIOR.figure_rows(counts)
+
+
 def paired_differences(
     benchmark: str,
     first: RowScores,
@@ -143,11 +158,14 @@ def paired_differences(
         figures = {("figures", name): value for name, value in formula(means).items()}
         return figures | {("subsets", name): means[name] for name in plain}
 
+    rows = {
+        "figures": figure_rows(benchmark, first.select(both).subsets),
+        "subsets": {name: len(before[name]) for name in plain},
+    }
     entries = {"figures": {}, "subsets": {}}
     for (kind, name), found in estimate_difference(everything, before, after).items():
-        rows = len(before[name]) if kind == "subsets" else sum(map(len, before.values()))
         if number(found.value) is not None:
-            entries[kind][name] = _entry(found, rows)
+            entries[kind][name] = _entry(found, rows[kind][name])
     return entries
 
 
@@ -158,4 +176,5 @@ def _entry(found: Estimate, rows: int) -> dict:
         # below Wilson's bound for none of so many, and so is the difference.
         bound = wilson_interval(0, rows)[1]
         low, high = max(-1.0, found.value - bound), min(1.0, found.value + bound)
+        low, high = min(low, found.value), max(high, found.value)  # scores of Ties differ by up to 1.02
     return {"value": found.value, "low": number(low), "high": number(high), "rows": rows}

@@ -253,6 +253,16 @@ def rm_bench_by_domain(domains: Sequence[str], wins: ArrayLike) -> dict[str, NDA
     return {domain: matrices[domain] for domain in RM_BENCH_DOMAINS if not missing[domain]}
 
 
+def rm_bench_figure_rows(domains: Iterable[str]) -> dict[str, int]:
+    """Prompts behind each figure of `rm_bench_scores`, from the `domain` column."""
+    prompts = Counter(map(_rm_bench_domain, domains))
+    rows = {}
+    for domain in RM_BENCH_DOMAINS:
+        rows |= dict.fromkeys((domain, *(f"{domain} {level}" for level in RM_BENCH_LEVELS)), prompts[domain])
+    total = sum(prompts[domain] for domain in RM_BENCH_DOMAINS)
+    return rows | dict.fromkeys((*RM_BENCH_LEVELS, "overall"), total)
+
+
 def rm_bench_scores(domain_matrices: Mapping[str, ArrayLike]) -> dict[str, float]:
     """Hard, normal and easy of each domain and of the whole.
 

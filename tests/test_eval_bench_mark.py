@@ -9,16 +9,22 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from runs import ROOT, as_argv, free_port, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import eval_bench_mark
 from reward_modeling import evaluation, scoring
+from reward_modeling.benchmark_data import EVALUATION_FEATURES, BenchmarkRows
 from reward_modeling.benchmarks import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS, TEST_SET_ROWS
+from reward_modeling.evaluation import BenchmarkRewards
+from reward_modeling.evaluation_figures import summarise
 from reward_modeling.quickstart import rewardbench_like_rows
+from reward_modeling.scoring_plan import ScoringCounts
 from reward_modeling.tiny import TOKENIZER_STYLES, learnable_preferences, tiny_config, token_ids, train_tokenizer
 
 ROWS = learnable_preferences(60, seed=5)
@@ -250,7 +256,7 @@ def test_figures_follow_from_the_rows(model, files, tmp_path, capsys):
     assert parts["preference_test_sets"]["figures"]["Prior Sets"]["value"] == pytest.approx(prior)
     both = summary["combined"]["overall with prior sets"]
     assert both["value"] == pytest.approx((4 * overall + 0.5 * prior) / 4.5)
-    assert both["low"] <= both["value"] <= both["high"] and both["rows"] == 69 + 72
+    assert both["low"] <= both["value"] <= both["high"] and both["rows"] == 69 + 32
 
     for subset in ("Math", "Focus"):
         credit = [line["chosen_reward"][0] > max(line["rejected_reward"]) for line in of["rewardbench2"][subset]]
@@ -540,6 +546,25 @@ def test_a_broken_model_gives_no_score_but_its_rows(model, files, tmp_path):
     line = read_lines(folder / "scores.jsonl")[0]
     assert line["chosen_reward"] is None and line["correct"] is None
     assert not (folder / "summary.json").exists() and not given["record_dir"].exists()
+
+
+@pytest.mark.parametrize(("better", "value"), [("right", 1.01), ("wrong", -0.01)])
+def test_a_score_of_ties_beyond_the_unit_interval_has_an_interval(better, value):
+    """Where all right answers share one reward the fifth part is 0.01 or -0.01, and no bootstrap sample differs."""
+    columns = {name: [] for name in EVALUATION_FEATURES}
+    for row_id, right in (("ref:1", 1), ("tied:1", 2), ("ref:2", 1), ("tied:2", 2)):
+        row = {"where": row_id, "id": json.dumps(row_id), "subset": "Ties", "prompt": '"?"', "prompt_key": 0}
+        row |= {"chosen": ['"yes"'] * right, "rejected": ['"no"'], "reason": "", "excerpt": ""}
+        for name, values in columns.items():
+            values.append(row[name])
+    data = BenchmarkRows("rewardbench2", ("ties.jsonl",), Dataset.from_dict(columns, features=EVALUATION_FEATURES))
+    reward = 1.0 if better == "right" else -1.0
+    rewards = np.array([reward, 0, reward, reward, 0] * 2)
+    offsets, num_chosen = np.array([0, 2, 5, 7, 10]), np.array([1, 2, 1, 2])
+    found = summarise(data, BenchmarkRewards(rewards, offsets, num_chosen, {}, ScoringCounts()))
+    ties = found["figures"]["Ties"]
+    assert ties["value"] == pytest.approx(value)
+    assert ties["low"] <= ties["value"] <= ties["high"] and ties["high"] - ties["low"] > 0.1
 
 
 def test_a_mistake_of_one_benchmark_costs_no_other_its_figures(model, files, tmp_path, monkeypatch):

@@ -18,7 +18,14 @@ from test_training_report import tables
 import eval_bench_mark
 from reward_modeling.benchmark_data import EVALUATION_FEATURES, BenchmarkRows
 from reward_modeling.benchmark_statistics import estimate_difference, wilson_interval
-from reward_modeling.benchmarks import SUBSET_WEIGHTS, TEST_SET_ROWS, section_scores
+from reward_modeling.benchmarks import (
+    OVERALL_WITH_PRIOR,
+    PRIOR_SETS,
+    SECTIONS,
+    SUBSET_WEIGHTS,
+    TEST_SET_ROWS,
+    section_scores,
+)
 from reward_modeling.comparison_report import comparison_page, comparison_tables
 from reward_modeling.errors import UserError
 from reward_modeling.evaluation import BenchmarkRewards
@@ -27,7 +34,7 @@ from reward_modeling.evaluation_figures import combined_figures, pair_verdicts, 
 from reward_modeling.evaluation_files import append_scores
 from reward_modeling.evaluation_folders import read_evaluations
 from reward_modeling.evaluation_tables import percent
-from reward_modeling.paired_scores import read_scores
+from reward_modeling.paired_scores import RowScores, paired_differences, read_scores
 from reward_modeling.ranking_benchmarks import REWARDBENCH2_ROWS
 from reward_modeling.scoring_plan import ScoringCounts
 
@@ -306,6 +313,27 @@ def test_models_that_agree_on_every_row_still_have_an_interval(evaluations, tmp_
                 kind,
                 name,
             )
+
+
+def test_a_difference_is_over_the_rows_behind_its_figure(comparison):
+    """Wilson's bound is of these rows: over all rows of the benchmark it would be far too narrow for a section."""
+    rows = {}
+    for benchmark, kind, name, letter, entry in entries_of(comparison):
+        if letter == "B":
+            rows[benchmark, name] = entry["difference"]["rows"]
+            assert entry["difference"]["rows"] == entry["rows"], (benchmark, kind, name)
+    assert rows["rewardbench", "Safety"] == ROWS_PER_SUBSET * len(SECTIONS["Safety"])
+    assert rows["rewardbench2", "Ties"] == 10 and rows["rm_bench", "chat hard"] == 5 and rows["rm_bench", "hard"] == 25
+    together = len(SUBSET_WEIGHTS) + len(PRIOR_SETS)
+    assert rows["combined", OVERALL_WITH_PRIOR] == ROWS_PER_SUBSET * together
+
+
+def test_a_difference_of_ties_beyond_one_is_in_its_interval():
+    rows = [np.array([2.0]), np.array([1.0, 1.0])]
+    ids, subsets, zeros = ["ref:1", "tied:1"], ["Ties"] * 2, [np.zeros(1)] * 2
+    right, wrong = (RowScores(ids, subsets, own, zeros) for own in (rows, [-row for row in rows]))
+    difference = paired_differences("rewardbench2", wrong, right)["figures"]["Ties"]
+    assert difference["low"] < difference["value"] == pytest.approx(1.02) and difference["high"] >= difference["value"]
 
 
 def test_rows_of_another_evaluation_are_found(evaluations, tmp_path):

@@ -9,6 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reward_modeling import planning
 from reward_modeling.collators import MicroBatchCollator
 from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, Chunk, GroupSizes, balance, plan_epoch
 from reward_modeling.planning import plan_evaluation as evaluate
@@ -272,6 +273,24 @@ def test_evaluation_counts_every_pair_once(sizes, batching, processes, max_token
 
 
 # --- size ---------------------------------------------------------------------------------------------------
+
+
+def test_many_padded_pairs_are_dealt_out_a_few_times(monkeypatch):
+    """A long row makes all beside it longer, so that the first guess at the number of micro-batches is far too low."""
+    rng, count, tries = np.random.default_rng(0), 4000, []
+    lengths = np.clip(rng.lognormal(5.3, 0.8, 3 * count), 5, 2000).astype(int)
+    offsets = np.arange(count + 1)
+    sizes = GroupSizes(lengths[:count], lengths[count:], 2 * offsets, np.tile([[0, 1]], (count, 1)), offsets)
+    longest_first = planning._longest_first
+
+    def counted(ordered, num_bins, max_tokens):
+        tries.append(num_bins)
+        return longest_first(ordered, num_bins, max_tokens)
+
+    monkeypatch.setattr(planning, "_longest_first", counted)
+    (micro_batches,) = evaluate(sizes, max_tokens=16_384, batching=PADDED, num_processes=1)
+    assert tries[-1] == len(micro_batches) > 1.5 * tries[0] and len(tries) < 50
+    assert tries[-2] >= tries[-1] / (1 + planning.GROWTH) - 1  # the last number that was too small is near
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ def test_sigterm_saves_a_checkpoint(base, whole, tmp_path):
     assert watched.process.wait(timeout=60) == EXIT_STATUS == 143, watched.end_of_log()
     (step,) = steps_in(output)
     assert 2 <= step < STEPS
-    assert names(output) == [f"checkpoint-{step}", "data_report.json", "report.html", "trainer_state.json"]
+    assert names(output) == [f"checkpoint-{step}", "data_report.json", "report.html", "run.json", "trainer_state.json"]
     message = f"Stopped by SIGTERM after step {step} of {STEPS}: checkpoint-{step} is saved in {output}."
     assert message in watched.end_of_log()
     assert "Traceback" not in watched.end_of_log()
@@ -278,7 +278,7 @@ def test_sigterm_to_one_of_two_processes(base, tmp_path):
         "rng_state_1.pth",
     }
     assert step < STEPS
-    assert names(output) == [checkpoint.name, "data_report.json", "report.html", "trainer_state.json"]
+    assert names(output) == [checkpoint.name, "data_report.json", "report.html", "run.json", "trainer_state.json"]
     assert f"Stopped by SIGTERM after step {step} of {STEPS}" in watched.end_of_log()
 
 
@@ -637,6 +637,43 @@ def test_sigterm_during_an_evaluation(base, tmp_path, capsys):
     assert steps_in(tmp_path / "output") == [8]
     run = train(flags, tmp_path / "output", resume_from_checkpoint="true")
     assert_same_end(run, reference)
+
+
+@contextmanager
+def sigterm_in_the_next_evaluation() -> Iterator[None]:
+    """Before a micro-batch of it that is not the last one."""
+    get_eval_dataloader = rm.RewardTrainer.get_eval_dataloader
+
+    def interrupted(trainer, dataset=None):
+        loader = get_eval_dataloader(trainer, dataset)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return itertools.chain(loader, loader)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rm.RewardTrainer, "get_eval_dataloader", interrupted)
+        yield
+
+
+def test_sigterm_before_the_first_step(base, whole, tmp_path, capsys):
+    """In the evaluation before it: no checkpoint is spoken of that is not there."""
+    flags = base | {"eval_on_start": "true"}
+    with sigterm_in_the_next_evaluation():
+        status, message = ended(flags, tmp_path / "output", capsys)
+    assert status == EXIT_STATUS and steps_in(tmp_path / "output") == []
+    assert f"Stopped by SIGTERM before the first step of {STEPS}: there is nothing to save" in message
+    run = train(flags, tmp_path / "output", resume_from_checkpoint="true")
+    assert same_weights(run.model, whole.model)
+
+
+def test_sigterm_before_the_first_step_of_a_resume_from_elsewhere(base, whole, tmp_path, capsys):
+    """In the evaluation that is made up for: --resume_from_checkpoint true would start afresh."""
+    checkpoint = whole.output / f"checkpoint-{STEPS_PER_EPOCH}"
+    with sigterm_in_the_next_evaluation():
+        status, message = ended(base, tmp_path / "output", capsys, resume_from_checkpoint=checkpoint)
+    assert status == EXIT_STATUS and steps_in(tmp_path / "output") == []
+    assert f"Go on with --resume_from_checkpoint {checkpoint} --overwrite_output_dir true" in message
+    run = train(base, tmp_path / "output", resume_from_checkpoint=checkpoint, overwrite_output_dir="true")
+    assert_same_end(run, whole)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "trainer_state.json", "contents.json"])
