@@ -100,6 +100,14 @@ def _flags_without_effect(args: Any) -> Iterator[str]:
         yield "--include_num_input_tokens_seen: tokens_per_second and tokens_saved are logged instead"
     if args.label_smoothing_factor:
         yield "--label_smoothing_factor is for classifiers: pass --label_smoothing"
+    for kind in ("save", "eval"):  # transformers' flags of a strategy that is not its default here
+        steps, strategy = (getattr(args, f"{kind}_{name}") for name in ("steps", "strategy"))
+        is_default = steps == type(args).__dataclass_fields__[f"{kind}_steps"].default
+        if not is_default and strategy != "steps" and not getattr(args, f"{kind}_every_steps"):
+            yield (
+                f"--{kind}_steps: expected --{kind}_strategy steps beside it, without which it does nothing, found "
+                f"{steps:g} alone. Pass both, or --{kind}_every_steps in their place"
+            )
     if args.use_liger_kernel:
         yield (
             "--use_liger_kernel: expected false. What liger-kernel saves is the logits of a vocabulary, which a "

@@ -333,6 +333,8 @@ def test_unknown_flags_suggest_the_near_one(refused):
         ("per_device_eval_batch_size", "0", ["--per_device_eval_batch_size", "at least 1", "0"]),
         ("gradient_accumulation_steps", "0", ["--gradient_accumulation_steps", "at least 1", "0"]),
         ("save_every_steps", "0", ["--save_every_steps", "at least 1", "0"]),
+        ("save_steps", "7", ["--save_steps: expected --save_strategy steps beside it", "found 7 alone"]),
+        ("eval_steps", "7", ["--eval_steps: expected --eval_strategy steps beside it", "found 7 alone"]),
         ("num_proc", "0", ["--num_proc", "at least 1", "0"]),
         ("label_smoothing", "0.5", ["--label_smoothing", "below 0.5"]),
         ("label_smoothing_factor", "0.1", ["--label_smoothing_factor", "pass --label_smoothing"]),
