@@ -112,6 +112,14 @@ def _flags_without_effect(args: Any) -> Iterator[str]:
         default = type(args).__dataclass_fields__[name].default
         if getattr(args, name) != default:
             yield f"--{name}: expected {default}, found {getattr(args, name)}. {reason}"
+    for kind in ("save", "eval"):  # transformers' flags of a strategy that is not its default here
+        steps, strategy = (getattr(args, f"{kind}_{name}") for name in ("steps", "strategy"))
+        is_default = steps == type(args).__dataclass_fields__[f"{kind}_steps"].default
+        if not is_default and strategy != "steps" and not getattr(args, f"{kind}_every_steps"):
+            yield (
+                f"--{kind}_steps: expected --{kind}_strategy steps beside it, without which it does nothing, found "
+                f"{steps:g} alone. Pass both, or --{kind}_every_steps in their place"
+            )
     if args.use_liger_kernel:
         yield (
             "--use_liger_kernel: expected false. What liger-kernel saves is the logits of a vocabulary, which a "

@@ -133,9 +133,13 @@ def parse_script_arguments(
     options = [option for action in parser._actions for option in action.option_strings]
     _check_names(given, options, lambda name: f"unknown flag {name}")
     try:
-        parsed = parser.parse_args_into_dataclasses(tokens + argv, look_for_args_file=False)
+        *parsed, left_over = parser.parse_args_into_dataclasses(
+            tokens + argv, return_remaining_strings=True, look_for_args_file=False
+        )
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"arguments: {error}") from error
+    if left_over:
+        raise UserError(_too_many_values(tokens + argv, left_over))
     return parsed[0], _given_values(parser, tokens + argv)
 
 
@@ -207,6 +211,18 @@ def _meant(name: str, known: list[str]) -> str | None:
     others = (dashes + other for other in OTHER_NAMES.get(name.removeprefix("--"), ()))
     return next((other for other in others if other in known), None) or next(
         iter(difflib.get_close_matches(name, known, n=1)), None
+    )
+
+
+def _too_many_values(tokens: list[str], left_over: list[str]) -> str:
+    """Most often an unquoted glob, of which the shell has made many values."""
+    before = [token for token in tokens[: tokens.index(left_over[0])] if token.startswith("--")]
+    found = ", ".join(map(repr, left_over[:3])) + (f" and {len(left_over) - 3} more" if len(left_over) > 3 else "")
+    if not before:
+        return f"expected flags, found {found}"
+    return (
+        f"{before[-1]}: expected one value, found {found} after it. Several files go in as a folder or a glob, and a "
+        "glob in quotes ('data/*.jsonl'): the shell makes many values of it otherwise."
     )
 
 

@@ -57,13 +57,17 @@ OWN_CSS = """
 
 
 def comparison_tables(comparison: Mapping) -> str:
-    """Warnings, the models, and the figures of each benchmark; its subsets are in the page alone."""
+    """Warnings, the models, and the figures of each benchmark; its subsets are in the page alone if it has figures."""
     blocks = [[line for message in comparison["warnings"] for line in wrapped(f"WARNING: {message}", hanging=9)]]
     models = (f"{model['letter']}  {': '.join(_described(model))}" for model in comparison["models"])
     blocks.append([line for model in models for line in wrapped(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
         head = f"{shown(part['title'])}: {count(part['rows'])} {unit(name)}, differences to {part['reference']}"
-        blocks.append([head, *aligned([list(HEAD), *_lines(_main(name, part), part)])])
+        lines = _lines(_main(name, part), part)
+        if not _any_value(part["figures"]):  # of a part of the benchmark: the subsets are all that there is to compare
+            scored = {subset: rows for subset, rows in part["subsets"].items() if _any_value({subset: rows})}
+            lines += _lines(scored, part)
+        blocks.append([head, *aligned([list(HEAD), *lines])])
     if combined := comparison["combined"]:
         lines = _lines(combined["figures"], combined)
         blocks.append(["Over several benchmarks", *aligned([list(HEAD), *lines])])
@@ -86,6 +90,10 @@ def _main(name: str, part: Mapping) -> dict[str, Mapping]:
     if name != "rm_bench":
         return figures
     return {figure: figures[figure] for figure in (*RM_BENCH_DOMAINS, *RM_BENCH_LEVELS, "overall")}
+
+
+def _any_value(figures: Mapping[str, Mapping]) -> bool:
+    return any(entry["value"] is not None for entries in figures.values() for entry in entries.values())
 
 
 def _lines(figures: Mapping[str, Mapping], part: Mapping) -> list[list[str]]:

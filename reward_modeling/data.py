@@ -27,7 +27,7 @@ from datasets import Dataset, Features, Value
 from reward_modeling import loading
 from reward_modeling.drop_reasons import DropReason
 
-CACHE_VERSION = 2  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 3  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32
 
@@ -55,11 +55,12 @@ _to_json: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False, default
 
 
 class _Dropped(Exception):
-    """Leaves the checks of a row with the reason of the first that fails."""
+    """Leaves the checks of a row with the reason of the first that fails, and which field it was."""
 
-    def __init__(self, reason: DropReason) -> None:
+    def __init__(self, reason: DropReason, field: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.field = field
 
 
 def load_preference_dataset(path: str, *, num_proc: int | None = None, default_split: str = "train") -> Dataset:
@@ -88,7 +89,7 @@ def standardise_row(row: object, where: str) -> dict[str, object]:
     try:
         return {"where": where, **_checked(row), "reason": "", "excerpt": ""}
     except _Dropped as dropped:
-        return dropped_row(where, dropped.reason, _excerpt(row))
+        return dropped_row(where, dropped.reason, _excerpt(row, dropped.field))
 
 
 def dropped_row(where: str, reason: DropReason, excerpt: str) -> dict[str, object]:
@@ -117,8 +118,8 @@ def _checked(row: object) -> dict[str, object]:
     if chosen is None or rejected is None:
         raise _Dropped(DropReason.NO_CHOSEN_OR_REJECTED)
     if type(chosen) is not type(rejected):
-        raise _Dropped(DropReason.WRONG_TYPE)
-    numbers = {name: _number(row.get(name)) for name in ("margin", "chosen_score", "rejected_score")}
+        raise _Dropped(DropReason.WRONG_TYPE, f"chosen is {_kind(chosen)}, rejected {_kind(rejected)}")
+    numbers = {name: _number(name, row.get(name)) for name in ("margin", "chosen_score", "rejected_score")}
     is_text = isinstance(chosen, str) and prompt is None
     texts = _check_texts(chosen, rejected) if is_text else _check_conversations(prompt, chosen, rejected)
     if any(number is not None and not abs(number) <= FLOAT32_MAX for number in numbers.values()):
@@ -182,7 +183,7 @@ def _messages(value: object, role: str) -> list[Message]:
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if not isinstance(value, list):
-        raise _Dropped(DropReason.WRONG_TYPE)
+        raise _Dropped(DropReason.WRONG_TYPE, f"messages are {_kind(value)}")
     return [_message(message) for message in value]
 
 
@@ -192,10 +193,11 @@ def _message(message: object) -> Message:
     Null values go: Arrow gives every message of a column the keys of all.
     """
     if not isinstance(message, dict):
-        raise _Dropped(DropReason.WRONG_TYPE)
+        raise _Dropped(DropReason.WRONG_TYPE, f"a message is {_kind(message)}")
     role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise _Dropped(DropReason.WRONG_TYPE)
+    for name, value in (("role", role), ("content", content)):
+        if not isinstance(value, str):
+            raise _Dropped(DropReason.WRONG_TYPE, f"a message's {name} is {_kind(value)}")
     canonical: Message = {"role": role, "content": content}
     if len(message) > 2:
         others = sorted(message.keys() - {"role", "content"})
@@ -207,11 +209,17 @@ def _is_blank(message: Message) -> bool:
     return not message["content"].strip()
 
 
-def _number(value: object) -> float | None:
+def _kind(value: object) -> str:
+    """A type as its JSON is called."""
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "missing"}
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
+def _number(name: str, value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _Dropped(DropReason.WRONG_TYPE)
+        raise _Dropped(DropReason.WRONG_TYPE, f"{name} is {_kind(value)}")
     try:
         return float(value)
     except OverflowError:  # JSON knows integers beyond float64
@@ -235,15 +243,16 @@ def _without_outer_space(prompt: str) -> str:
     return _to_json([{**message, "content": message["content"].strip()} for message in json.loads(prompt)])
 
 
-def _excerpt(row: object) -> str:
-    """At most `EXCERPT_LENGTH` characters that show what is wrong with a row: both ends of its fields."""
+def _excerpt(row: object, field: str) -> str:
+    """At most `EXCERPT_LENGTH` characters that show what is wrong with a row: the field, both ends of the others."""
     if not isinstance(row, dict):
         return _shortened(_to_json(row), EXCERPT_LENGTH)
     shown = {name: row[name] for name in ("margin", "chosen_score", "rejected_score") if row.get(name)}
     extra = _shortened(_to_json(shown), 60) if shown else ""
-    room = (EXCERPT_LENGTH - len(extra) - len("chosen:  | rejected:  | ")) // 2
+    room = (EXCERPT_LENGTH - len(field) - len(extra) - len(" | chosen:  | rejected:  | ")) // 2
     sides = (f"{side}: {_shortened(_to_json(row.get(side)), room)}" for side in ("chosen", "rejected"))
-    return " | ".join((*sides, extra) if extra else sides)
+    # The field first: tables show the first characters only.
+    return " | ".join(part for part in (field, *sides, extra) if part)
 
 
 def _shortened(text: str, length: int) -> str:

@@ -19,6 +19,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME
 from reward_modeling.attention import register_shared_prefix_attention
 from reward_modeling.checkpoints import publish, unfinished
 from reward_modeling.errors import UserError, run_script
+from reward_modeling.json_lines import one_line
 from reward_modeling.scoring_checkpoint import load_checkpoint
 from reward_modeling.verification import child_environment
 
@@ -31,7 +32,7 @@ def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = Fals
     The folder is complete or not there.
 
     Raises:
-        UserError: there is no adapter, or something is in the way.
+        UserError: there is no adapter, something is in the way, or the folder cannot be written.
     """
     if not (adapter / ADAPTER_CONFIG_NAME).is_file():
         raise UserError(f"{adapter}: expected the folder of an adapter, found no {ADAPTER_CONFIG_NAME} in it.")
@@ -40,12 +41,18 @@ def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = Fals
     register_shared_prefix_attention()
     model, tokenizer = load_checkpoint(str(adapter), torch.float32, revision=None, trust_remote_code=trust_remote_code)
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    writing = unfinished(folder)
-    shutil.rmtree(writing, ignore_errors=True)  # of a merge that was killed
-    model.save_pretrained(writing)
-    tokenizer.save_pretrained(writing)
-    publish(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        writing = unfinished(folder)
+        shutil.rmtree(writing, ignore_errors=True)  # of a merge that was killed
+        model.save_pretrained(writing)
+        tokenizer.save_pretrained(writing)
+        publish(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: expected a folder that can be written, with room for the model, found [{one_line(error)}]. "
+            "Take another one, or make room."
+        ) from error
 
 
 def merge_in_another_process(adapter: Path, folder: Path, *, trust_remote_code: bool = False) -> None:

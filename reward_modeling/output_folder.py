@@ -24,6 +24,7 @@ from reward_modeling.checkpoints import (
 )
 from reward_modeling.errors import UserError
 from reward_modeling.file_names import DATA_REPORT, EVAL_SCORES, EVALUATION, PREFLIGHT, REPORT, RUN
+from reward_modeling.json_lines import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +76,18 @@ def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
     A launcher that is killed alone leaves its workers running: the restarted run would write beside them.
 
     Raises:
-        UserError: another run holds it, and has not ended after some seconds.
+        UserError: another run holds it, and has not ended after some seconds; or it cannot be made.
     """
     if process_index != 0:
         yield
         return
-    Path(output_path).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(output_path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a mount that is read-only for root too, or a quota, which no look at the modes tells
+        raise UserError(
+            f"--output_path {output_path}: expected a folder that can be made and written to, found "
+            f"[{one_line(error)}]. Take another path."
+        ) from error
     descriptor = os.open(output_path, os.O_RDONLY)
     _held.add(descriptor)
     try:

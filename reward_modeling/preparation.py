@@ -56,6 +56,8 @@ def prepare_pairs(
         reports = [report, report_rows("eval", eval_rows)]
     if options.margin == "scores":
         _check_scores(rows, report)
+    if options.margin == "auto":
+        _report_margins([rows] if eval_set_path is None else [rows, eval_rows], reports)
     conversations = has_conversations(rows) or has_conversations(eval_rows)
     if conversations and tokenizer.chat_template is None:
         raise UserError(no_chat_template(tokenizer))
@@ -89,6 +91,15 @@ def _check_scores(rows: Dataset, report: DataReport) -> None:
         )
     if without:
         report.notes["rows without scores, whose margin is 0"] = without
+
+
+def _report_margins(parts: list[Dataset], reports: list[DataReport]) -> None:
+    """Nobody has asked for them: a column of that name is enough, in some of the rows too."""
+    for rows, report in zip(parts, reports, strict=True):
+        kept = pc.equal(read_column(rows, "reason"), "")
+        with_margin = pc.sum(pc.and_(kept, pc.is_valid(read_column(rows, "margin")))).as_py() or 0
+        if with_margin:
+            report.notes["rows with a margin, which the loss subtracts"] = with_margin
 
 
 def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:

@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,6 +237,8 @@ def test_merging_by_hand(alone, tmp_path):
         merge_adapter(alone.model, tmp_path / "merged")
     with pytest.raises(UserError, match="expected the folder of an adapter"):
         merge_adapter(tmp_path / "merged", tmp_path / "again")
+    with pytest.raises(UserError, match="expected a folder that can be written"):
+        merge_adapter(alone.model, Path("/proc/nowhere/merged"))
 
 
 def test_the_head_of_a_reward_model_goes_on_under_an_adapter(base, alone, tmp_path):

@@ -201,7 +201,13 @@ def test_a_boolean_that_may_be_unset_is_on_without_a_value(parse):
 
 
 def test_a_stray_word(parse):
-    assert "'stray'" in problem_of(parse, "stray")
+    assert problem_of(parse, "stray") == "expected flags, found 'stray'"
+
+
+def test_a_glob_that_the_shell_has_spelt_out(parse):
+    found = problem_of(parse, "--num_proc", "2", "--eval_set_path", *(f"{number}.jsonl" for number in range(6)))
+    assert found.startswith("--eval_set_path: expected one value, found '1.jsonl', '2.jsonl', '3.jsonl' and 2 more ")
+    assert "a glob in quotes" in found
 
 
 def test_a_value_that_the_dataclass_refuses(parse):

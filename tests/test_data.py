@@ -23,6 +23,9 @@ from reward_modeling.data import STANDARD_FEATURES, load_preference_dataset, spl
 from reward_modeling.data_report import DataReport, report_rows
 from reward_modeling.drop_reasons import REASON_WORDS, DropReason
 from reward_modeling.errors import UserError
+from reward_modeling.grouping import TokenizeOptions
+from reward_modeling.preparation import prepare_pairs
+from reward_modeling.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 QUESTION = {"role": "user", "content": "Wie weit ist der Mond?"}
@@ -207,6 +210,43 @@ def test_an_excerpt_shows_both_ends_of_both_sides():
     excerpt = standardise_row(row, "")["excerpt"]
     assert len(excerpt) <= 200
     assert all(part in excerpt for part in ("chosen: [", "the end", 'rejected: ""', "NaN"))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({**ROW, "margin": "0.5"}, "margin is a text"),
+        ({**ROW, "rejected_score": True}, "rejected_score is true or false"),
+        ({**ROW, "rejected": "bad"}, "chosen is a list, rejected a text"),
+        ({**ROW, "chosen": [{"role": "user", "content": ["hi"]}, GOOD]}, "a message's content is a list"),
+        ({"chosen": [{"from": "gpt", "value": "a"}], "rejected": [BAD]}, "a message's role is missing"),
+        ({"chosen": {"from": "gpt"}, "rejected": {"from": "gpt"}}, "messages are an object"),
+    ],
+)
+def test_a_wrong_type_is_said_first(row, said):
+    """Tables show the first characters of an excerpt only."""
+    found = standardise_row(row, "")
+    assert found["reason"] == DropReason.WRONG_TYPE
+    assert found["excerpt"].startswith(f"{said} | chosen: ")
+    assert len(found["excerpt"]) <= 200
+
+
+def test_margins_that_nobody_asked_for_are_counted(tmp_path, gemma_folder):
+    rows = [row | ({"margin": 0.5} if number % 3 == 0 else {}) for number, row in enumerate(numbered(12))]
+    rows.append({**ROW, "margin": math.nan})
+    train, evaluation = write_lines(tmp_path / "t.jsonl", rows), write_lines(tmp_path / "e.jsonl", rows[:3])
+    note = "rows with a margin, which the loss subtracts"
+    for eval_path, margin, expected in [(None, "auto", [4]), (evaluation, "auto", [4, 1]), (None, "none", [None])]:
+        prepared = prepare_pairs(
+            str(train),
+            eval_path and str(eval_path),
+            load_tokenizer(gemma_folder),
+            TokenizeOptions(128, margin=margin),
+            eval_size=0,
+            seed=0,
+            num_proc=1,
+        )
+        assert [report.notes.get(note) for report in prepared.reports] == expected
 
 
 # --- kinds of paths -----------------------------------------------------------------------------------------
@@ -657,7 +697,7 @@ def test_the_report_counts_and_names_the_first(tmp_path):
     assert lines[0] == "train: 10 rows read, 3 kept (30.0%)"
     assert lines[1].split() == ["dropped", "because", "rows", "share", "first", "row"]
     assert lines[2].split()[:6] == ["chosen", "or", "rejected", "is", "missing", "2"]
-    assert f"{path}:7  chosen: 7 | rejected: [" in lines[3]
+    assert f"{path}:7  chosen is a number, rejected a list | chosen: 7" in lines[3]
     assert lines[5].endswith("3  30.00%  x:1  …")
     assert len({line.index("%") for line in lines[2:6]}) == 1, "aligned"
     assert lines[-1] == "  prompts: 3"

@@ -1,5 +1,6 @@
 """eval_bench_mark.py --compare: folders of evaluations that never ran, from random rewards."""
 
+import copy
 import json
 import math
 import shutil
@@ -255,6 +256,21 @@ def test_other_data_is_marked_and_never_compared(evaluations, tmp_path):
     rows = [row for name, rows in tables(comparison_page(found)).items() if "difference" in name for row in rows]
     assert rows and all(("†" in row[2]) == (row[4] == "") for row in rows if row[1] == "B")
     assert comparison_tables(found).count("†") > 20
+
+
+def test_of_a_part_of_a_benchmark_the_screen_shows_the_subsets(comparison):
+    """Without them it would show no number at all."""
+    assert "llmbar-natural" not in comparison_tables(comparison)
+    of_a_part = copy.deepcopy(comparison)
+    figures = of_a_part["benchmarks"]["rewardbench"]["figures"]
+    for entry in (entry for entries in figures.values() for entry in entries.values()):
+        entry.update(value=None, low=None, high=None, difference=None)
+    subsets = of_a_part["benchmarks"]["rewardbench"]["subsets"]
+    for entry in subsets["mt-bench-easy"].values():
+        entry.update(value=None, low=None, high=None, difference=None)
+    text = comparison_tables(of_a_part)
+    assert f"{100 * subsets['llmbar-natural']['A']['value']:.1f}" in text.split("llmbar-natural")[1].splitlines()[0]
+    assert "mt-bench-easy" not in text.split("RewardBench: ")[-1]
 
 
 def test_differences_are_over_the_rows_that_both_have(evaluations, tmp_path):

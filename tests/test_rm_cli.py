@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import rm
 from reward_modeling.checkpoints import write_contents
 from reward_modeling.errors import UserError
+from reward_modeling.output_folder import only_run_in
 from reward_modeling.tiny import learnable_preferences
 
 ROOT = Path(__file__).parents[1]
@@ -341,6 +342,8 @@ def test_unknown_flags_suggest_the_near_one(refused):
         ("per_device_eval_batch_size", "0", ["--per_device_eval_batch_size", "at least 1", "0"]),
         ("gradient_accumulation_steps", "0", ["--gradient_accumulation_steps", "at least 1", "0"]),
         ("save_every_steps", "0", ["--save_every_steps", "at least 1", "0"]),
+        ("save_steps", "7", ["--save_steps: expected --save_strategy steps beside it", "found 7 alone"]),
+        ("eval_steps", "7", ["--eval_steps: expected --eval_strategy steps beside it", "found 7 alone"]),
         ("num_proc", "0", ["--num_proc", "at least 1", "0"]),
         ("label_smoothing", "0.5", ["--label_smoothing", "below 0.5"]),
         ("label_smoothing_factor", "0.1", ["--label_smoothing_factor", "pass --label_smoothing"]),
@@ -464,6 +467,13 @@ def test_unknown_attention(refused):
 def test_output_path_is_a_file(refused, preferences):
     assert "expected a folder, found the file" in refused(output_path=preferences)
     assert "expected a folder, found the file" in refused(output_path=f"{preferences}/below")
+
+
+def test_output_path_that_cannot_be_made():
+    """Modes tell root that it may write everywhere; a read-only mount says otherwise."""
+    message = "/proc/nowhere/below: expected a folder that can be made"
+    with pytest.raises(UserError, match=message), only_run_in("/proc/nowhere/below", process_index=0):
+        pass
 
 
 def test_resume_from_what_is_no_checkpoint(refused, gemma_folder, tmp_path):
