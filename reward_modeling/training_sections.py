@@ -32,7 +32,7 @@ FIGURES = {
     "tokens_per_second": "Tokens per second",
 }
 CAPTIONS = {
-    "loss": "Mean over pairs.",
+    "loss": "Mean over pairs. Centering and a router's loss are in that of the training alone.",
     "accuracy": "Pairs whose chosen answer has the higher reward.",
     "margin": "Mean of reward(chosen) - reward(rejected).",
     "learning_rate": "As the schedule gave it.",
