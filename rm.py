@@ -39,7 +39,13 @@ from reward_modeling.devices import to_device
 from reward_modeling.early_stopping import EarlyStopping
 from reward_modeling.errors import UserError, run_script, said_once
 from reward_modeling.file_names import DATA_REPORT, PREFLIGHT, REPORT, RUN
-from reward_modeling.final_model import merge_final_adapter, save_final_model, show_results, verify_final_model
+from reward_modeling.final_model import (
+    leave_the_others,
+    merge_final_adapter,
+    save_final_model,
+    show_results,
+    verify_final_model,
+)
 from reward_modeling.gpus import GPUS
 from reward_modeling.held_out import EvaluatedPairs
 from reward_modeling.interruption import EXIT_STATUS
@@ -768,6 +774,7 @@ def finish(trainer: RewardTrainer, results: Results) -> None:
         show_results(trainer, results)
     if args.verify_saved_model:
         verify_final_model(trainer, folders)
+    leave_the_others()
     if args.process_index == 0 and write_report_or_say_why(output):
         logger.info("Report: %s", output / REPORT)
     if args.push_to_hub:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from reward_modeling.checkpoints import LAST_CHECKPOINT, MERGED_CHECKPOINT, write_contents
 from reward_modeling.file_names import ARGUMENTS
@@ -54,6 +55,7 @@ def verify_final_model(trainer, folders: list[Path]) -> None:
     """
     args, model = trainer.args, trainer.model
     rows, rewards = trainer.score_handful()
+    leave_the_others()
     if not trainer.is_world_process_zero():
         return
     if args.device.type == "cuda":
@@ -74,6 +76,15 @@ def verify_final_model(trainer, folders: list[Path]) -> None:
             load_in_4bit=args.load_in_4bit,
         )
         verification.raise_if_failed(folder)
+
+
+def leave_the_others() -> None:
+    """End what ties the processes together, once none of them needs another one, and while all are at one place.
+
+    Otherwise it ends with each interpreter, and now and then by an abort of torch's threads (seen once in some hundred
+    runs of two processes over gloo): the launcher then kills process 0 in the midst of its proof.
+    """
+    PartialState().destroy_process_group()
 
 
 def show_results(trainer, results: Results) -> None:

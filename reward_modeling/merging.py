@@ -19,7 +19,6 @@ from transformers.utils import ADAPTER_CONFIG_NAME
 from reward_modeling.attention import register_shared_prefix_attention
 from reward_modeling.checkpoints import publish, unfinished
 from reward_modeling.errors import UserError, run_script
-from reward_modeling.json_lines import one_line
 from reward_modeling.scoring_checkpoint import load_checkpoint
 from reward_modeling.verification import child_environment
 
@@ -50,7 +49,7 @@ def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = Fals
         publish(folder)
     except OSError as error:
         raise UserError(
-            f"{folder}: expected a folder that can be written, with room for the model, found [{one_line(error)}]. "
+            f"{folder}: expected a folder that can be written, with room for the model, found [{error}]. "
             "Take another one, or make room."
         ) from error
 

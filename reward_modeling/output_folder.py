@@ -24,7 +24,6 @@ from reward_modeling.checkpoints import (
 )
 from reward_modeling.errors import UserError
 from reward_modeling.file_names import DATA_REPORT, EVAL_SCORES, EVALUATION, PREFLIGHT, REPORT, RUN
-from reward_modeling.json_lines import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
     except OSError as error:  # a mount that is read-only for root too, or a quota, which no look at the modes tells
         raise UserError(
             f"--output_path {output_path}: expected a folder that can be made and written to, found "
-            f"[{one_line(error)}]. Take another path."
+            f"[{error}]. Take another path."
         ) from error
     descriptor = os.open(output_path, os.O_RDONLY)
     _held.add(descriptor)

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -195,7 +196,10 @@ def _rewards_of_another_process(folder: Path, request: dict, timeout: float, res
     if process.returncode == 0:
         return answer
     result.stderr = process.stderr.strip().splitlines()[-STDERR_LINES:]
-    ended = "killed, perhaps for host memory" if process.returncode < 0 else f"exit status {process.returncode}"
+    ended = f"exit status {process.returncode}"
+    if process.returncode < 0:
+        by = signal.Signals(-process.returncode)
+        ended = f"ended by {by.name}" + (", perhaps for host memory" if by == signal.SIGKILL else "")
     why = answer.get("error") or f"{ended}; {' '.join(result.stderr[-1:])}"
     result.problems.append(f"plain transformers could not load and score it ({' '.join(why.split())[:400]})")
     return None

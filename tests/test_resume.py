@@ -311,7 +311,7 @@ def test_a_process_whose_disk_is_full(base, whole, stopped_after, tmp_path):
     )
     assert process.returncode == 2, process.stderr
     assert_refused_by_the_disk(process.stderr, output / "checkpoint-5", output / "checkpoint-4")
-    assert names(output) == ["checkpoint-2", "checkpoint-4", "data_report.json"]
+    assert names(output) == ["checkpoint-2", "checkpoint-4", "data_report.json", "run.json"]
     assert_same_end(train(base, output, resume_from_checkpoint="true"), whole)
 
 
@@ -340,7 +340,7 @@ def test_whatever_file_does_not_fit(size, base, stopped_after, capsys):
         status, message = ended(base, output, capsys, resume_from_checkpoint="true")
     assert status == 2
     assert_refused_by_the_disk(message, output / "checkpoint-5", output / "checkpoint-4")
-    assert names(output) == ["checkpoint-4", "data_report.json"]
+    assert names(output) == ["checkpoint-4", "data_report.json", "run.json"]
 
 
 @pytest.mark.parametrize("method", ["save_whole_model", "save_state"])
@@ -380,7 +380,7 @@ def test_a_small_file_system(base, whole, small_disk, capsys):
     assert status == 2
     assert_refused_by_the_disk(message, output / "checkpoint-2", output / "checkpoint-1")
     assert "; 0.0 GiB are free" in message
-    assert names(output) == ["checkpoint-1", "data_report.json", "trainer_state.json"]
+    assert names(output) == ["checkpoint-1", "data_report.json", "run.json", "trainer_state.json"]
     small_disk("200m")
     assert_same_end(train(base, output, resume_from_checkpoint="true"), whole)
 
