@@ -198,8 +198,8 @@ def _rewards_of_another_process(folder: Path, request: dict, timeout: float, res
     result.stderr = process.stderr.strip().splitlines()[-STDERR_LINES:]
     ended = f"exit status {process.returncode}"
     if process.returncode < 0:
-        by = signal.Signals(-process.returncode)
-        ended = f"ended by {by.name}" + (", perhaps for host memory" if by == signal.SIGKILL else "")
+        by = -process.returncode
+        ended = f"ended by signal {by}" + (", perhaps for host memory" if by == signal.SIGKILL else "")
     why = answer.get("error") or f"{ended}; {' '.join(result.stderr[-1:])}"
     result.problems.append(f"plain transformers could not load and score it ({' '.join(why.split())[:400]})")
     return None

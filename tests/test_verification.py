@@ -327,6 +327,15 @@ def test_a_process_that_does_not_end(model, save):
     assert result.problems == ["reloading and scoring 8 rows took more than 0.01 s"]
 
 
+@pytest.mark.parametrize(("number", "words"), [(9, "signal 9, perhaps for host memory"), (15, "signal 15;")])
+def test_a_process_that_is_killed(number, words, model, save, tmp_path, monkeypatch):
+    script = tmp_path / "killed.py"
+    script.write_text(f"import os; os.kill(os.getpid(), {number})")
+    monkeypatch.setattr(verification, "SCRIPT", script)
+    result = verify_saved_model(save(model), *in_memory(model, SHARED_PREFIX), **FLOAT32)
+    assert len(result.problems) == 1 and words in result.problems[0] and not result.passed
+
+
 def test_the_script_needs_nothing_of_ours(model, save, tmp_path):
     """Copied to another folder, as somebody without this project would run it."""
     folder = save(model)
