@@ -340,12 +340,15 @@ def test_words_for_numbers():
     assert [duration(value) for value in (7.46, 99, 5025, 11_100)] == ["7.5 s", "99.0 s", "84 min", "3 h 05 min"]
 
 
-def test_ten_thousand_logs_take_seconds(tmp_path):
-    """Of the process's time, 2.3 s where two shared cores were at their slowest."""
+def test_ten_thousand_logs_take_no_two_seconds(tmp_path):
+    """0.9 s of the process's time here; the best of three, since a shared machine once made 2.3 s of it."""
     output = write_sample_run(tmp_path / "long", steps=10_000)
-    before = time.process_time()
-    written = write_training_report(output)
-    assert time.process_time() - before < 5
+    seconds = []
+    for _ in range(3):
+        before = time.process_time()
+        written = write_training_report(output)
+        seconds.append(time.process_time() - before)
+    assert min(seconds) < 2
     assert written.stat().st_size < 400_000
     assert "Each point is the mean of 67 logs in a row" in written.read_text()
 
