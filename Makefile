@@ -34,7 +34,7 @@ quickstart: quickstart/preferences.jsonl
 	rm -rf quickstart/output quickstart/bench_mark_eval*
 	$(TRAIN) --output_path quickstart/output --learning_rate 1e-3 --num_train_epochs 1 --logging_steps 20
 	$(EVALUATE) --reward_name_or_path quickstart/output/last_checkpoint --record_dir quickstart/bench_mark_eval.txt
-	$(BIN)/python -m reward_modeling.quickstart report quickstart/output
+	$(BIN)/python -m reward_modeling.tiny.quickstart report quickstart/output
 
 pictures: quickstart/preferences.jsonl
 	rm -rf quickstart/pictures quickstart/pictures_eval*
@@ -59,9 +59,9 @@ clean:
 	rm -rf quickstart .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-quickstart/preferences.jsonl: reward_modeling/quickstart.py reward_modeling/tiny.py | .venv/.runtime
+quickstart/preferences.jsonl: reward_modeling/tiny/quickstart.py reward_modeling/tiny/models.py | .venv/.runtime
 	mkdir -p quickstart
-	$(BIN)/python -m reward_modeling.quickstart prepare quickstart
+	$(BIN)/python -m reward_modeling.tiny.quickstart prepare quickstart
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

@@ -25,17 +25,26 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers.utils import logging as transformers_logging
 
-from reward_modeling.arguments import parse_script_arguments
-from reward_modeling.benchmark_data import BENCHMARKS, BenchmarkRows, read_benchmark
-from reward_modeling.comparison_report import comparison_tables, write_comparison
-from reward_modeling.errors import SECONDS_TO_SPEAK, UserError, run_script, said_once
-from reward_modeling.evaluation import BenchmarkRewards, score_benchmark
-from reward_modeling.evaluation_comparison import compare
-from reward_modeling.evaluation_figures import combined_figures, pair_verdicts, summarise
-from reward_modeling.evaluation_files import REPORT, SCORES, SUMMARY, append_record, append_scores, writing_explained
-from reward_modeling.evaluation_folders import read_evaluations
-from reward_modeling.evaluation_report import write_report
-from reward_modeling.evaluation_tables import summary_tables
+from reward_modeling.common.arguments import parse_script_arguments
+from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError, run_script, said_once
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.reading import read_benchmark
+from reward_modeling.evaluation.comparison import compare
+from reward_modeling.evaluation.comparison_report import comparison_tables, write_comparison
+from reward_modeling.evaluation.files import (
+    REPORT,
+    SCORES,
+    SUMMARY,
+    append_record,
+    append_scores,
+    read_evaluations,
+    writing_explained,
+)
+from reward_modeling.evaluation.report import write_report
+from reward_modeling.evaluation.rewards import BenchmarkRewards, score_benchmark
+from reward_modeling.evaluation.summary import combined_figures, pair_verdicts, summarise
+from reward_modeling.evaluation.tables import summary_tables
 from reward_modeling.scoring import RewardScorer
 
 logger = logging.getLogger("eval_bench_mark")

@@ -25,45 +25,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging as transformers_logging
 
-from reward_modeling.adapters import ALL_LINEAR, add_adapter, four_bit_options
-from reward_modeling.argument_checks import argument_problems
-from reward_modeling.arguments import parse_script_arguments, without_tokens
-from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
-from reward_modeling.checkpoints import (
-    CHECKPOINT,
-    clean_up,
-    supersede_later_checkpoints,
-)
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.devices import to_device
-from reward_modeling.early_stopping import EarlyStopping
-from reward_modeling.errors import UserError, run_script, said_once
-from reward_modeling.file_names import DATA_REPORT, PREFLIGHT, REPORT, RUN
-from reward_modeling.final_model import (
-    leave_the_others,
-    merge_final_adapter,
-    save_final_model,
-    show_results,
-    verify_final_model,
-)
-from reward_modeling.gpus import GPUS
-from reward_modeling.held_out import EvaluatedPairs
-from reward_modeling.interruption import EXIT_STATUS
-from reward_modeling.launching import engine_name, launched_with, variables_of_a_single_process
-from reward_modeling.loader import PreferenceGroups, evaluation_loader, training_loader
-from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
-from reward_modeling.memory_probe import (
-    heaviest_micro_batch,
-    no_trace,
-    out_of_memory_explained,
-    peak_memory,
-    reserve_for_optimizer,
-    reserve_gradients,
-    start_measuring,
-)
-from reward_modeling.metrics import LESS_IS_BETTER, PairSums, evaluation_metrics
-from reward_modeling.modeling import context_length, load_config, load_reward_model, why_not_packed
-from reward_modeling.output_folder import (
+from reward_modeling.checkpoints.folders import clean_up, supersede_later_checkpoints
+from reward_modeling.checkpoints.output_folder import (
     check_all_nodes_share,
     check_nothing_is_lost,
     check_output_folder,
@@ -72,25 +35,62 @@ from reward_modeling.output_folder import (
     only_run_in,
     remove_earlier_run,
 )
-from reward_modeling.planning import PADDED, plan_epoch
-from reward_modeling.preflight import context_too_short, run_preflight
-from reward_modeling.progress import FiniteLossCallback, RewardProgressCallback
-from reward_modeling.report_callback import ReportCallback, update_report, write_report_or_say_why
-from reward_modeling.results import Results, gather_results, run_so_far
-from reward_modeling.resuming import check_same_run, run_record
-from reward_modeling.routing import why_no_balance_loss
-from reward_modeling.run_estimate import RunSettings, estimate_run
-from reward_modeling.run_files import write_json
-from reward_modeling.safe_trainer import EvaluationInterrupted, SafeTrainer
-from reward_modeling.text_part import text_part
-from reward_modeling.tokenizer import load_tokenizer
-from reward_modeling.tracking import DataReportCallback, prepare_wandb
-from reward_modeling.vector_maths import settle_vector_maths
-from reward_modeling.verification import choose_rows, token_rows
-from reward_modeling.weightless import build_model
+from reward_modeling.checkpoints.run_record import check_same_run, run_record
+from reward_modeling.checkpoints.verification import choose_rows, token_rows
+from reward_modeling.common.arguments import parse_script_arguments, without_tokens
+from reward_modeling.common.devices import settle_vector_maths, to_device
+from reward_modeling.common.errors import UserError, run_script, said_once
+from reward_modeling.common.file_names import CHECKPOINT, DATA_REPORT, PREFLIGHT, REPORT, RUN
+from reward_modeling.common.launch import engine_name, launched_with, variables_of_a_single_process
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.loader import PreferenceGroups, evaluation_loader, training_loader
+from reward_modeling.data.planning import PADDED, heaviest_micro_batch, plan_epoch
+from reward_modeling.estimate.gpus import GPUS
+from reward_modeling.estimate.meta_model import build_model
+from reward_modeling.estimate.report import RunSettings, estimate_run
+from reward_modeling.models.adapters import ALL_LINEAR, add_adapter, four_bit_options
+from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.moe_balance import why_no_balance_loss
+from reward_modeling.models.multimodal import text_part
+from reward_modeling.models.support import context_length, context_too_short, why_not_packed
+from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.objectives.bradley_terry import bradley_terry_loss, center_rewards_penalty
+from reward_modeling.results.files import write_json
+from reward_modeling.results.held_out import LESS_IS_BETTER, EvaluatedPairs, evaluation_metrics
+from reward_modeling.results.run import Results, gather_results, run_so_far
+from reward_modeling.training.argument_checks import argument_problems
+from reward_modeling.training.callbacks import (
+    FiniteLossCallback,
+    ReportCallback,
+    RewardProgressCallback,
+    update_report,
+    write_report_or_say_why,
+)
+from reward_modeling.training.early_stopping import EarlyStopping
+from reward_modeling.training.final_model import (
+    leave_the_others,
+    merge_final_adapter,
+    save_final_model,
+    show_results,
+    verify_final_model,
+)
+from reward_modeling.training.interruption import EXIT_STATUS
+from reward_modeling.training.memory_probe import (
+    no_trace,
+    out_of_memory_explained,
+    peak_memory,
+    reserve_for_optimizer,
+    reserve_gradients,
+    start_measuring,
+)
+from reward_modeling.training.metrics import PairSums
+from reward_modeling.training.preflight import run_preflight
+from reward_modeling.training.resumable_trainer import EvaluationInterrupted, SafeTrainer
+from reward_modeling.training.tracking import DataReportCallback, prepare_wandb
 
 if TYPE_CHECKING:
-    from reward_modeling.preparation import PreparedPairs
+    from reward_modeling.data.prepare import PreparedPairs
 
 logger = logging.getLogger("rm")
 
@@ -603,8 +603,8 @@ def choose_batching(args: ScriptArguments, config) -> str:
 def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) -> "PreparedPairs":
     """Training and evaluation pairs; their counts go to the screen and, in a new run, into the output folder."""
     # Only here, so that a benchmark takes the trainer of this file without `datasets` being installed.
-    from reward_modeling.grouping import TokenizeOptions
-    from reward_modeling.preparation import prepare_pairs, show_reports, write_reports
+    from reward_modeling.data.prepare import prepare_pairs, show_reports, write_reports
+    from reward_modeling.data.prompt_groups import TokenizeOptions
 
     pairs = prepare_pairs(
         args.train_set_path,

@@ -51,12 +51,12 @@ def write_rows(path: Path, num_pairs: int) -> None:
 def prepare_once(path: Path, num_proc: int, tokenizer_folder: str) -> dict:
     import datasets
 
-    from reward_modeling.collators import MicroBatchCollator
-    from reward_modeling.data import load_preference_dataset, split_by_prompt
-    from reward_modeling.data_report import report_rows
-    from reward_modeling.grouping import TokenizeOptions, report_groups, tokenize_and_group
-    from reward_modeling.loader import PreferenceGroups, training_loader
-    from reward_modeling.tokenizer import load_tokenizer
+    from reward_modeling.data.collator import MicroBatchCollator
+    from reward_modeling.data.loader import PreferenceGroups, training_loader
+    from reward_modeling.data.preferences import load_preference_dataset, split_by_prompt
+    from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
+    from reward_modeling.data.report import report_rows
+    from reward_modeling.models.tokenizer import load_tokenizer
 
     datasets.disable_progress_bars()
     figures: dict[str, float] = {}
@@ -103,9 +103,9 @@ def tokenise_against_trl(path: Path, tokenizer_folder: str) -> dict:
     from transformers import AutoModelForSequenceClassification, GemmaConfig
     from trl import RewardConfig, RewardTrainer
 
-    from reward_modeling.data import load_preference_dataset
-    from reward_modeling.grouping import TokenizeOptions, tokenize_and_group
-    from reward_modeling.tokenizer import load_tokenizer
+    from reward_modeling.data.preferences import load_preference_dataset
+    from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
+    from reward_modeling.models.tokenizer import load_tokenizer
 
     datasets.disable_progress_bars()
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -142,7 +142,7 @@ def tokenise_against_trl(path: Path, tokenizer_folder: str) -> dict:
 
 
 def make_tokenizer(folder: Path, rows: Path) -> None:
-    from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
+    from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
     with rows.open(encoding="utf-8") as lines:
         texts = [json.loads(line)["chosen"][-1]["content"] for _, line in zip(range(3000), lines, strict=False)]

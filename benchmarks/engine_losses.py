@@ -20,14 +20,9 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from reward_modeling.tiny import (  # noqa: E402
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config  # noqa: E402
+from reward_modeling.tiny.preferences import learnable_preferences  # noqa: E402
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer  # noqa: E402
 
 STEPS, PAIRS_PER_STEP = 20, 8
 # name: launch file (None: plain python), processes, accumulation

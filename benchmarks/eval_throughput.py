@@ -70,7 +70,7 @@ DOMAINS = {
 
 def generated(table: dict, rows: int) -> list[dict]:
     """Rows with the shares and lengths of the table, in its order, in words of the tiny preferences."""
-    from reward_modeling.tiny import learnable_preferences
+    from reward_modeling.tiny.preferences import learnable_preferences
 
     rng = random.Random(0)
     turns = [turn["content"] for row in learnable_preferences(1000, seed=0) for turn in row["chosen"]]
@@ -118,8 +118,8 @@ def prepare(folder: Path, rows: list[dict]) -> int:
     import torch
     from transformers import LlamaConfig
 
-    from reward_modeling.modeling import reward_model_class
-    from reward_modeling.tiny import TOKENIZER_STYLES, token_ids, train_tokenizer
+    from reward_modeling.models.reward_model import reward_model_class
+    from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
     folder.mkdir()
     (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")

@@ -14,11 +14,11 @@ from eval_throughput import SUBSETS, answers_of, generated, score_ours, score_pa
 from gpu_workloads import Shape, first_layer_alone, without_cudnn_where_it_fails
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_modeling.attention import SHARED_PREFIX
-from reward_modeling.modeling import reward_model_class
-from reward_modeling.scoring import CPU_TOKENS, GPU_TOKENS, RewardScorer
-from reward_modeling.scoring_plan import Batches
-from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
+from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.scoring.plan import Batches
+from reward_modeling.scoring.scorer import CPU_TOKENS, GPU_TOKENS, RewardScorer
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
 PADDED_BATCHES = (8, 64)
 VOCAB_SIZE = 8192

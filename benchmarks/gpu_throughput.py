@@ -33,8 +33,8 @@ from gpu_scoring import score_rows
 from gpu_training import MODES, OUT_OF_MEMORY, Amount, Case, free_memory, run_case
 from gpu_workloads import SHAPES, SMALL_BY, SMALL_SHAPES, WORKLOADS, matrix_rate
 
-from reward_modeling.attention import register_shared_prefix_attention
-from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX
+from reward_modeling.models.attention import register_shared_prefix_attention
 
 SMALLER, LARGER = SHAPES
 NO_TIME, FAILED = "no time left", "failed"

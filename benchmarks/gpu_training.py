@@ -32,13 +32,13 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
 import rm
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.errors import UserError
-from reward_modeling.loader import StepDataLoader, StepDataset, StepSampler
-from reward_modeling.memory_probe import peak_memory
-from reward_modeling.modeling import reward_model_class
-from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, EpochPlan, MicroBatch
-from reward_modeling.progress import RewardProgressCallback
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.loader import StepDataLoader, StepDataset, StepSampler
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, EpochPlan, MicroBatch
+from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.training.callbacks import RewardProgressCallback
+from reward_modeling.training.memory_probe import peak_memory
 
 MODES = (SHARED_PREFIX, PADDED, PACKED)
 PADDED_PAIRS = 8

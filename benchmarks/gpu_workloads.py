@@ -10,7 +10,7 @@ import torch.utils.benchmark
 from torch import nn
 from transformers import GemmaConfig, MistralConfig, PreTrainedConfig, PreTrainedModel
 
-from reward_modeling.planning import SHARED_PREFIX, EpochPlan, GroupSizes, MicroBatch
+from reward_modeling.data.planning import SHARED_PREFIX, EpochPlan, GroupSizes, MicroBatch
 
 
 @dataclass(frozen=True)

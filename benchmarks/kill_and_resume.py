@@ -40,15 +40,9 @@ import torch
 from safetensors.torch import load_file
 from transformers.trainer_pt_utils import safe_globals
 
-from reward_modeling.checkpoints import (
-    CHECKPOINT,
-    DISCARDED,
-    LAST_CHECKPOINT,
-    REPLACED,
-    TRAINER_STATE,
-    UNFINISHED,
-    step_of,
-)
+from reward_modeling.checkpoints.folders import step_of
+from reward_modeling.common.atomic import DISCARDED, REPLACED, UNFINISHED
+from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, TRAINER_STATE
 
 SCRIPT = Path(__file__).resolve().parents[1] / "rm.py"
 STEPS = 40
@@ -99,14 +93,9 @@ TIMES_DIFFER = ("runtime", "per_second", "peak_memory")  # figures of the log th
 
 def prepare(folder: Path) -> dict[str, object]:
     """A tiny model and its pairs in `folder`. Returns the flags that name them."""
-    from reward_modeling.tiny import (
-        TOKENIZER_STYLES,
-        build_tiny_checkpoint,
-        learnable_preferences,
-        tiny_config,
-        token_ids,
-        train_tokenizer,
-    )
+    from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+    from reward_modeling.tiny.preferences import learnable_preferences
+    from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
     rows = learnable_preferences(60, seed=5)
     data = folder / "train.jsonl"

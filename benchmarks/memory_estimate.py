@@ -1,6 +1,6 @@
 """The README's table: memory per GPU of rm.py by engine, for models of 2B, 7B and 27B parameters.
 
-Estimates, not measurements, by the formulas of reward_modeling/memory_estimate.py: bf16, gradient checkpointing, AdamW,
+Estimates, not measurements, by the formulas of reward_modeling/estimate/memory.py: bf16, gradient checkpointing, AdamW,
 forward passes of 4 conversations of 4,096 tokens without a shared prompt. GB are 10^9 bytes.
 
     python benchmarks/memory_estimate.py
@@ -18,9 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from reward_modeling.attention import SHARED_PREFIX, register_shared_prefix_attention
-from reward_modeling.layout import PackedLayout, Span
-from reward_modeling.memory_estimate import (
+from reward_modeling.estimate.memory import (
     DDP,
     FSDP2,
     OFFLOAD,
@@ -32,7 +30,9 @@ from reward_modeling.memory_estimate import (
     engine_memory,
     holds_copies,
 )
-from reward_modeling.weightless import WeightlessModel, build_model
+from reward_modeling.estimate.meta_model import WeightlessModel, build_model
+from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.models.packed_layout import PackedLayout, Span
 
 GB = 1e9
 TOKENS, CONVERSATIONS = 4 * 4096, 4

@@ -34,18 +34,13 @@ from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from reward_modeling.data import load_preference_dataset  # noqa: E402
-from reward_modeling.grouping import TokenizeOptions, tokenize_and_group  # noqa: E402
-from reward_modeling.scoring import RewardScorer  # noqa: E402
-from reward_modeling.tiny import (  # noqa: E402
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
-from reward_modeling.tokenizer import load_tokenizer  # noqa: E402
+from reward_modeling.data.preferences import load_preference_dataset  # noqa: E402
+from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group  # noqa: E402
+from reward_modeling.models.tokenizer import load_tokenizer  # noqa: E402
+from reward_modeling.scoring.scorer import RewardScorer  # noqa: E402
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config  # noqa: E402
+from reward_modeling.tiny.preferences import learnable_preferences  # noqa: E402
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer  # noqa: E402
 
 LIMIT = 1e-4
 CONTROL = 1e-3  # what a control has to differ by at least

@@ -63,8 +63,8 @@ def prepare(folder: Path, qa: Path, hh: Path) -> None:
     import torch
     from transformers import GemmaConfig
 
-    from reward_modeling.modeling import reward_model_class
-    from reward_modeling.tiny import TOKENIZER_STYLES, token_ids, train_tokenizer
+    from reward_modeling.models.reward_model import reward_model_class
+    from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
     rows = {"qa": read_rows(qa), "hh": parse_hh(read_rows(hh))}
     texts = [turn["content"] for name in rows for row in rows[name][:1500] for turn in row["chosen"]]
@@ -136,9 +136,9 @@ def run_trl(folder: Path, name: str, steps: int) -> dict:
 
 def load_ours(folder: Path, name: str, steps: int):
     import rm
-    from reward_modeling.collators import MicroBatchCollator
-    from reward_modeling.modeling import load_config, load_reward_model
-    from reward_modeling.tokenizer import load_tokenizer
+    from reward_modeling.data.collator import MicroBatchCollator
+    from reward_modeling.models.loading import load_config, load_reward_model
+    from reward_modeling.models.tokenizer import load_tokenizer
 
     rm.register_shared_prefix_attention()
     model_name = str(folder / "model")

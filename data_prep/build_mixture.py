@@ -6,13 +6,13 @@
     python data_prep/build_mixture.py --mixture my.yaml --output_path data/my --test_size 1000 \\
         --source_paths 'shp=copies/SHP/*/train.json,orca=orca.parquet' --decontaminate rewardbench,rm_bench
 
-Mixtures are small YAML files: those of data_prep/mixtures/ by their names, or your own (reward_modeling/mixtures.py
-says what stands in them). In this order: the sources are read; of each, pairs that stand in it twice go, and those
-whose prompt is in a benchmark; weights and limits sample what each has left; of what was sampled, pairs that an earlier
-source has too go, then pairs that contradict each other; the rest is shuffled, and a test set split off by prompt. So
-no pair goes for one that a weight or a limit leaves out; and a source may end up with fewer pairs than its limit or
-weight asks for. Nothing of this depends on the order of a source's rows, nor on the number of workers.
-"""
+Mixtures are small YAML files: those of data_prep/mixtures/ by their names, or your own
+(reward_modeling/preference_sets/mixture.py says what stands in them). In this order: the sources are read; of each,
+pairs that stand in it twice go, and those whose prompt is in a benchmark; weights and limits sample what each has left;
+of what was sampled, pairs that an earlier source has too go, then pairs that contradict each other; the rest is
+shuffled, and a test set split off by prompt. So no pair goes for one that a weight or a limit leaves out; and a source
+may end up with fewer pairs than its limit or weight asks for. Nothing of this depends on the order of a source's rows,
+nor on the number of workers."""
 
 import os
 import sys
@@ -29,14 +29,13 @@ import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from reward_modeling.arguments import parse_script_arguments
-from reward_modeling.benchmark_prompts import NamedPrompts, read_named_prompts
-from reward_modeling.data_report import DataReport
-from reward_modeling.decontamination import find_overlap, index_prompts, overlap_entries
-from reward_modeling.drop_reasons import DropReason
-from reward_modeling.errors import UserError, run_script
-from reward_modeling.manifests import dropped_entry, manifest_table, pairs_per_prompt, source_entry
-from reward_modeling.mixing import (
+from reward_modeling.common.arguments import parse_script_arguments
+from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.data.report import DataReport, DropReason
+from reward_modeling.preference_sets.benchmark_prompts import NamedPrompts, read_named_prompts
+from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts, overlap_entries
+from reward_modeling.preference_sets.manifest import dropped_entry, manifest_table, pairs_per_prompt, source_entry
+from reward_modeling.preference_sets.mixing import (
     content_keys,
     contradictions,
     count_dropped,
@@ -45,11 +44,24 @@ from reward_modeling.mixing import (
     not_sampled,
     shuffled,
 )
-from reward_modeling.mixtures import DECIDED_ELSEWHERE, Mixture, check_source_names, read_mixture, read_source
-from reward_modeling.pair_table import PairTable, pair_digests, split_keys
-from reward_modeling.preference_files import value_columns, write_manifest, write_pairs
-from reward_modeling.preference_sources import FORMATS, SourcePairs
-from reward_modeling.whole_folder import TEST, TRAIN, check_output, new_folder
+from reward_modeling.preference_sets.mixture import (
+    DECIDED_ELSEWHERE,
+    Mixture,
+    check_source_names,
+    read_mixture,
+    read_source,
+)
+from reward_modeling.preference_sets.pair_table import PairTable, pair_digests, split_keys
+from reward_modeling.preference_sets.source import FORMATS, SourcePairs
+from reward_modeling.preference_sets.writing import (
+    TEST,
+    TRAIN,
+    check_output,
+    new_output,
+    value_columns,
+    write_manifest,
+    write_pairs,
+)
 
 
 @dataclass
@@ -173,7 +185,7 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
             "decontamination": chosen.overlaps,
         }
     columns = value_columns(table, chosen.order)
-    with stage("writing"), new_folder(arguments.output_path, arguments.overwrite) as folder:
+    with stage("writing"), new_output(arguments.output_path, arguments.overwrite) as folder:
         written = {}
         for split, numbers in splits.items():
             place = folder / TEST if split == TEST else folder

@@ -17,11 +17,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import helpsteer
-from reward_modeling.answer_pairs import pairs_from_answers
-from reward_modeling.drop_reasons import DropReason
-from reward_modeling.errors import run_script
-from reward_modeling.preference_files import run_source
-from reward_modeling.preference_sources import PreferenceSource, RowDropped, SourcePairs, read_answers
+from reward_modeling.common.errors import run_script
+from reward_modeling.data.report import DropReason
+from reward_modeling.preference_sets.answer_pairs import pairs_from_answers
+from reward_modeling.preference_sets.source import PreferenceSource, RowDropped, SourcePairs, read_answers
+from reward_modeling.preference_sets.writing import run_source
 
 SOURCE = PreferenceSource("helpsteer2", helpsteer.COLUMNS, licence="CC-BY-4.0")
 _TURN = re.compile(r"(?:\A|\n)<extra_id_1>(User|Assistant)(?=\n|\Z)")

@@ -19,13 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from datasets import concatenate_datasets
 
-from reward_modeling.data_report import DataReport
-from reward_modeling.drop_reasons import DropReason
-from reward_modeling.errors import UserError, run_script
-from reward_modeling.hub_data import HubOptions
-from reward_modeling.loading import Columns
-from reward_modeling.preference_files import run_source
-from reward_modeling.preference_sources import (
+from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.data.hub import HubOptions
+from reward_modeling.data.report import DataReport, DropReason
+from reward_modeling.data.sources import Columns
+from reward_modeling.data.transcripts import turns_of
+from reward_modeling.preference_sets.source import (
     PreferenceSource,
     RowDropped,
     SourceArguments,
@@ -35,7 +34,7 @@ from reward_modeling.preference_sources import (
     read_pairs,
     text_of,
 )
-from reward_modeling.transcripts import turns_of
+from reward_modeling.preference_sets.writing import run_source
 
 SUBSETS = ("helpful-base", "helpful-rejection-sampled", "helpful-online", "harmless-base")
 COLUMNS = ("chosen", "rejected")

@@ -4,7 +4,7 @@ Rows kept and dropped, prompts, lengths, duplicates, pairs that contradict each 
 that are cut, what a judge who only counts characters would get right (and fourteen like it), prompts that stand in a
 benchmark, sources, and ten random pairs to read. The table goes to the screen; lint.json and lint.html (one page, no
 network) to --output_path. What is found is serious, a warning or a note: the limits stand in
-reward_modeling/lint_findings.py. With --strict the exit status is 1 where something serious is found.
+reward_modeling/preference_sets/lint/findings.py. With --strict the exit status is 1 where something serious is found.
 
     python data_prep/lint.py data/mixture2 --strict
     python data_prep/lint.py pairs.jsonl.gz --tokenizer google/gemma-2b-it --benchmarks rewardbench=filtered.parquet
@@ -19,12 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from reward_modeling.arguments import parse_script_arguments
-from reward_modeling.errors import UserError, run_script
-from reward_modeling.lint_output import LINT_HTML, LINT_JSON, check_output, write_output
-from reward_modeling.lint_summary import LintOptions, lint
-from reward_modeling.lint_tables import summary_text
-from reward_modeling.loading import JSON_SUFFIXES, TABLE_SUFFIXES
+from reward_modeling.common.arguments import parse_script_arguments
+from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.data.sources import JSON_SUFFIXES, TABLE_SUFFIXES
+from reward_modeling.preference_sets.lint.output import LINT_HTML, LINT_JSON, check_output, write_output
+from reward_modeling.preference_sets.lint.summary import LintOptions, lint
+from reward_modeling.preference_sets.lint.tables import summary_text
 
 SWITCHES = ("--strict", "--overwrite")  # need no value
 SWITCH_WORDS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")

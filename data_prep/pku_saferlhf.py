@@ -14,10 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from reward_modeling.errors import run_script
-from reward_modeling.loading import Columns
-from reward_modeling.preference_files import run_source
-from reward_modeling.preference_sources import (
+from reward_modeling.common.errors import run_script
+from reward_modeling.data.sources import Columns
+from reward_modeling.preference_sets.source import (
     PreferenceSource,
     SourceArguments,
     SourcePairs,
@@ -27,6 +26,7 @@ from reward_modeling.preference_sources import (
     text_of,
     wrong_type,
 )
+from reward_modeling.preference_sets.writing import run_source
 
 FULL_SET, FULL_SET_REVISION = "PKU-Alignment/PKU-SafeRLHF", "v0"
 PREFERENCES = ("safer", "better")

@@ -15,11 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from reward_modeling.drop_reasons import DropReason
-from reward_modeling.errors import run_script
-from reward_modeling.loading import Columns
-from reward_modeling.preference_files import run_source
-from reward_modeling.preference_sources import (
+from reward_modeling.common.errors import run_script
+from reward_modeling.data.report import DropReason
+from reward_modeling.data.sources import Columns
+from reward_modeling.preference_sets.source import (
     PreferenceSource,
     RowDropped,
     SourceArguments,
@@ -30,6 +29,7 @@ from reward_modeling.preference_sources import (
     text_of,
     wrong_type,
 )
+from reward_modeling.preference_sets.writing import run_source
 
 COLUMNS = (
     "post_id",

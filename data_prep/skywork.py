@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from reward_modeling.errors import run_script
-from reward_modeling.loading import Columns
-from reward_modeling.preference_files import run_source
-from reward_modeling.preference_sources import PreferenceSource, SourceArguments, SourcePairs, read_pairs
+from reward_modeling.common.errors import run_script
+from reward_modeling.data.sources import Columns
+from reward_modeling.preference_sets.source import PreferenceSource, SourceArguments, SourcePairs, read_pairs
+from reward_modeling.preference_sets.writing import run_source
 
 COLUMNS = ("chosen", "rejected")
 SOURCE = PreferenceSource(

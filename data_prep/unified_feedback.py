@@ -13,13 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from reward_modeling.answer_pairs import TOLERANCE
-from reward_modeling.drop_reasons import DropReason
-from reward_modeling.errors import run_script
-from reward_modeling.hub_data import HubOptions
-from reward_modeling.loading import Columns
-from reward_modeling.preference_files import run_source
-from reward_modeling.preference_sources import (
+from reward_modeling.common.errors import run_script
+from reward_modeling.data.hub import HubOptions
+from reward_modeling.data.report import DropReason
+from reward_modeling.data.sources import Columns
+from reward_modeling.preference_sets.answer_pairs import TOLERANCE
+from reward_modeling.preference_sets.source import (
     PreferenceSource,
     RowDropped,
     SourceArguments,
@@ -27,6 +26,7 @@ from reward_modeling.preference_sources import (
     number_of,
     read_pairs,
 )
+from reward_modeling.preference_sets.writing import run_source
 
 CONFIG_NAMES = (
     "all",

@@ -16,8 +16,8 @@ os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix).resolve() / "
 
 import pytest
 
-from reward_modeling.attention import register_shared_prefix_attention
-from reward_modeling.vector_maths import settle_vector_maths
+from reward_modeling.common.devices import settle_vector_maths
+from reward_modeling.models.attention import register_shared_prefix_attention
 
 register_shared_prefix_attention()
 settle_vector_maths()
@@ -32,14 +32,9 @@ def pytest_sessionstart(session):
 @pytest.fixture(scope="session")
 def gemma_folder(tmp_path_factory) -> str:
     """A tiny Gemma language model with its tokenizer, as from the Hub."""
-    from reward_modeling.tiny import (
-        TOKENIZER_STYLES,
-        build_tiny_checkpoint,
-        learnable_preferences,
-        tiny_config,
-        token_ids,
-        train_tokenizer,
-    )
+    from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+    from reward_modeling.tiny.preferences import learnable_preferences
+    from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
     texts = [row["chosen"][-1]["content"] for row in learnable_preferences(200, seed=0)]
     tokenizer = train_tokenizer(texts, 512, **TOKENIZER_STYLES["gemma"])

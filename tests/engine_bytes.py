@@ -15,8 +15,8 @@ from torch.distributed.tensor import DTensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import rm
-from reward_modeling.launching import launched_with
-from reward_modeling.live_bytes import LiveBytes
+from reward_modeling.common.launch import launched_with
+from reward_modeling.estimate.live_bytes import LiveBytes
 
 
 class RealBytes(LiveBytes):

@@ -21,18 +21,13 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import AutoTokenizer
 
 import rm
-from reward_modeling.errors import UserError
-from reward_modeling.merging import merge_adapter, merge_in_another_process
-from reward_modeling.safe_trainer import layer_by_layer
+from reward_modeling.common.errors import UserError
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.tiny import (
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
+from reward_modeling.scoring.merge_adapter import merge_adapter, merge_in_another_process
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.training.fsdp import layer_by_layer
 
 STEPS = 6
 # ZeRO-2 holds whole weights as DDP does, and its optimizer as ZeRO-3 does.

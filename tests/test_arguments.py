@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reward_modeling.arguments import parse_script_arguments, without_tokens
-from reward_modeling.errors import UserError
+from reward_modeling.common.arguments import parse_script_arguments, without_tokens
+from reward_modeling.common.errors import UserError
 
 
 @dataclass

@@ -11,20 +11,14 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_modeling import benchmark_data, hub_data, loading
-from reward_modeling.benchmark_data import (
-    BENCHMARKS,
-    EVALUATION_FEATURES,
-    answer_length,
-    conversations,
-    fingerprint,
-    read_benchmark,
-    reading_order,
-)
-from reward_modeling.benchmark_rows import ROW_FORMATS, evaluation_row
-from reward_modeling.benchmarks import TEST_SET_ROWS
-from reward_modeling.errors import UserError
-from reward_modeling.transcripts import merge_turns, parse_transcript
+from reward_modeling.common.errors import UserError
+from reward_modeling.data import hub, sources
+from reward_modeling.data.transcripts import merge_turns, parse_transcript
+from reward_modeling.evaluation.benchmarks import reading
+from reward_modeling.evaluation.benchmarks.base import EVALUATION_FEATURES, answer_length, conversations
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, ROW_FORMATS, evaluation_row
+from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
+from reward_modeling.evaluation.benchmarks.reading import fingerprint, read_benchmark, reading_order
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SETS = "preference_test_sets"
@@ -425,8 +419,8 @@ def test_one_file_as_two_benchmarks(tmp_path, cache):
 def test_a_second_reading_reads_the_cache(tmp_path, monkeypatch):
     path = save(tmp_path / "x.jsonl", rewardbench())
     first, pairs = read_benchmark("rewardbench", path), read_benchmark("pairs", path)
-    monkeypatch.setattr(loading, "_parts", None)
-    monkeypatch.setattr(benchmark_data, "_pair_rows", None)
+    monkeypatch.setattr(sources, "_parts", None)
+    monkeypatch.setattr(reading, "_pair_rows", None)
     assert read_benchmark("rewardbench", path, num_proc=2).rows[:] == first.rows[:]
     assert read_benchmark("pairs", path).rows[:] == pairs.rows[:]
 
@@ -576,8 +570,8 @@ def test_the_published_rows_are_the_default(monkeypatch):
             return load(name, *config, **options)
         return DatasetDict({split: Dataset.from_list(rows) for split, rows in hub[name].items()})
 
-    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
-    monkeypatch.setattr(hub_data.datasets, "load_dataset", from_hub)
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(hub.datasets, "load_dataset", from_hub)
     found = {name: read_benchmark(name, None) for name in BENCHMARKS if name != "pairs"}
     assert {name: len(read.rows) for name, read in found.items()} == {
         "rewardbench": 4,
@@ -594,9 +588,9 @@ def test_the_published_rows_are_the_default(monkeypatch):
 @pytest.mark.parametrize("benchmark", [name for name in BENCHMARKS if name != "pairs"])
 def test_a_hub_that_cannot_be_reached(benchmark, monkeypatch):
     def refuse(self, name, revision, timeout):
-        raise hub_data.httpx.ConnectTimeout("slow")
+        raise hub.httpx.ConnectTimeout("slow")
 
-    monkeypatch.setattr(hub_data.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(hub.HfApi, "dataset_info", refuse)
     message = message_of(benchmark, None)
     assert "the Hub cannot be reached for " in message
     assert f" The flag for the path is --{benchmark}_path" in message

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.benchmark_statistics import (
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.intervals import (
     accuracy_by_length,
     by_subset,
     calibration_error,
@@ -21,32 +22,30 @@ from reward_modeling.benchmark_statistics import (
     resampled_means,
     wilson_interval,
 )
-from reward_modeling.benchmarks import (
+from reward_modeling.evaluation.benchmarks.base import check_subsets
+from reward_modeling.evaluation.benchmarks.preference_test_sets import (
     PREFERENCE_TEST_SETS,
-    REWARDBENCH,
-    SECTIONS,
-    SUBSET_ROWS,
     TEST_SET_ROWS,
-    check_subsets,
     overall_with_prior,
     prior_score,
     scores_with_prior,
-    section_scores,
 )
-from reward_modeling.errors import UserError
-from reward_modeling.ranking_benchmarks import (
+from reward_modeling.evaluation.benchmarks.rewardbench import REWARDBENCH, SECTIONS, SUBSET_ROWS, section_scores
+from reward_modeling.evaluation.benchmarks.rewardbench2 import (
     REWARDBENCH2,
     REWARDBENCH2_ROWS,
     best_of_four_credit,
-    check_rm_bench,
     check_ties,
     rewardbench2_overall,
     rewardbench2_scores,
+    ties_parts,
+    ties_units,
+)
+from reward_modeling.evaluation.benchmarks.rm_bench import (
+    check_rm_bench,
     rm_bench_by_domain,
     rm_bench_scores,
     rm_bench_wins,
-    ties_parts,
-    ties_units,
 )
 
 # LDL-Reward-Gemma-2-27B-v0.1, published with every subset.
@@ -140,7 +139,7 @@ def test_a_missing_subset_leaves_its_section_and_overall_without_a_score(subset)
     assert {name: score for name, score in scores.items() if not math.isnan(score)} == {
         name: score for name, score in whole.items() if name not in (section, "overall")
     }
-    (message,) = check_subsets(accuracy.keys())
+    (message,) = check_subsets(accuracy.keys(), REWARDBENCH)
     assert repr(subset) in message and f"({SUBSET_ROWS[subset]} rows) is missing" in message
     assert message.endswith(f"without a score: {section}, overall")
 
@@ -154,7 +153,7 @@ def test_a_nan_accuracy_is_no_score_either_and_an_empty_table_has_none():
 def test_misspelt_subsets_are_named_with_the_right_spelling():
     """The two names that once made 176 rows vanish."""
     names = [*(set(SUBSET_ROWS) - {"mt-bench-med", "donotanswer"}), "mt-bench-medium", "do not answer"]
-    messages = check_subsets(names)
+    messages = check_subsets(names, REWARDBENCH)
     assert len(messages) == 4
     assert "unknown subset 'do not answer' (did you mean 'donotanswer'?): its rows count in no score" in messages[0]
     assert "unknown subset 'mt-bench-medium' (did you mean 'mt-bench-med'?)" in messages[1]
@@ -164,11 +163,11 @@ def test_misspelt_subsets_are_named_with_the_right_spelling():
 
 
 def test_checks_are_silent_on_a_whole_benchmark_and_count_rows():
-    assert check_subsets(list(SUBSET_ROWS) * 3) == check_subsets(SUBSET_ROWS) == []
+    assert check_subsets(list(SUBSET_ROWS) * 3, REWARDBENCH) == check_subsets(SUBSET_ROWS, REWARDBENCH) == []
     assert check_subsets(TEST_SET_ROWS, PREFERENCE_TEST_SETS) == check_subsets(REWARDBENCH2_ROWS, REWARDBENCH2) == []
-    (short,) = check_subsets(SUBSET_ROWS | {"hep-go": 163})
+    (short,) = check_subsets(SUBSET_ROWS | {"hep-go": 163}, REWARDBENCH)
     assert "'hep-go' has 163 rows, expected 164" in short
-    (empty,) = check_subsets(SUBSET_ROWS | {"hep-go": 0})
+    (empty,) = check_subsets(SUBSET_ROWS | {"hep-go": 0}, REWARDBENCH)
     assert "'hep-go' (164 rows) is missing" in empty
     no_shp = {name: rows for name, rows in TEST_SET_ROWS.items() if name not in ("shp", "pku_safer")}
     safer, shp = check_subsets(no_shp, PREFERENCE_TEST_SETS)

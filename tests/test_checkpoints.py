@@ -16,26 +16,27 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from reward_modeling.checkpoints import (
-    CONTENTS,
-    DISCARDED,
-    LAST_CHECKPOINT,
-    REPLACED,
-    TRAINER_STATE,
-    UNFINISHED,
+from reward_modeling.checkpoints.folders import (
     clean_up,
     complete_checkpoints,
     delete_old_checkpoints,
-    discard,
-    publish,
     saving_failed,
     step_of,
     supersede_later_checkpoints,
+)
+from reward_modeling.checkpoints.output_folder import remove_earlier_run
+from reward_modeling.common.atomic import (
+    CONTENTS,
+    DISCARDED,
+    REPLACED,
+    UNFINISHED,
+    discard,
+    publish,
     unfinished,
     write_contents,
 )
-from reward_modeling.errors import UserError
-from reward_modeling.output_folder import remove_earlier_run
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.file_names import LAST_CHECKPOINT, TRAINER_STATE
 
 CHANGES = ("rename", "replace", "unlink", "remove", "rmdir", "mkdir")
 # More than one file before and after the last one that is written, so that every half deletion is possible.

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.layout import Span
-from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, Chunk
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, Chunk
+from reward_modeling.models.packed_layout import Span
 
 PAD = 0
 EXAMPLE = {

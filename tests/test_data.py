@@ -18,14 +18,18 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import data, hub_data, json_lines, loading
-from reward_modeling.data import STANDARD_FEATURES, load_preference_dataset, split_by_prompt, standardise_row
-from reward_modeling.data_report import DataReport, report_rows
-from reward_modeling.drop_reasons import REASON_WORDS, DropReason
-from reward_modeling.errors import UserError
-from reward_modeling.grouping import TokenizeOptions
-from reward_modeling.preparation import prepare_pairs
-from reward_modeling.tokenizer import load_tokenizer
+from reward_modeling.common.errors import UserError
+from reward_modeling.data import hub, json_lines, preferences, sources
+from reward_modeling.data.preferences import (
+    STANDARD_FEATURES,
+    load_preference_dataset,
+    split_by_prompt,
+    standardise_row,
+)
+from reward_modeling.data.prepare import prepare_pairs
+from reward_modeling.data.prompt_groups import TokenizeOptions
+from reward_modeling.data.report import REASON_WORDS, DataReport, DropReason, report_rows
+from reward_modeling.models.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 QUESTION = {"role": "user", "content": "Wie weit ist der Mond?"}
@@ -348,8 +352,8 @@ def test_a_local_path_wins_over_a_hub_id(tmp_path, monkeypatch):
 def test_rows_of_the_hub(tmp_path, monkeypatch):
     Dataset.from_list(numbered(4)).to_parquet(tmp_path / "x.parquet")
     found = datasets.load_dataset("parquet", data_files={"train_prefs": str(tmp_path / "x.parquet")})
-    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
-    monkeypatch.setattr(hub_data.datasets, "load_dataset", lambda name, *_, **options: found)
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(hub.datasets, "load_dataset", lambda name, *_, **options: found)
     rows = load_preference_dataset("org/name:train_prefs")
     assert rows["where"][:2] == ["org/name:train_prefs row 0", "org/name:train_prefs row 1"]
     assert set(rows["reason"]) == {""}
@@ -374,7 +378,7 @@ def test_line_numbers_hold_over_blocks_processes_and_blank_lines(suffix, tmp_pat
     by_two = load_preference_dataset(str(path), num_proc=2)
     assert len(by_two.cache_files) == 2
     assert by_two["where"][:] == expected
-    monkeypatch.setattr(data, "CACHE_VERSION", -1)
+    monkeypatch.setattr(preferences, "CACHE_VERSION", -1)
     by_one = load_preference_dataset(str(path))
     assert len(by_one.cache_files) == 1
     assert by_one[:] == by_two[:]
@@ -423,7 +427,7 @@ def test_a_second_call_reads_the_cache_and_a_changed_file_does_not(tmp_path, cac
     path = write_lines(tmp_path / "x.jsonl", numbered(4))
     first = load_preference_dataset(str(path))
     with monkeypatch.context() as no_reading:
-        no_reading.setattr(loading, "_parts", None)
+        no_reading.setattr(sources, "_parts", None)
         again = load_preference_dataset(str(path), num_proc=2)
     assert again[:] == first[:]
     assert again._fingerprint == first._fingerprint, "so that later stages' maps hit their cache too"
@@ -435,7 +439,7 @@ def test_a_second_call_reads_the_cache_and_a_changed_file_does_not(tmp_path, cac
     os.utime(path, ns=(1, 1))
     load_preference_dataset(str(path))
     assert len(list(cache.iterdir())) == 3
-    monkeypatch.setattr(data, "CACHE_VERSION", -1)
+    monkeypatch.setattr(preferences, "CACHE_VERSION", -1)
     load_preference_dataset(str(path))
     assert len(list(cache.iterdir())) == 4
 
@@ -480,7 +484,7 @@ def test_a_path_that_is_not_there(path):
 
 
 def test_a_hub_that_cannot_be_reached_fails_at_once(tmp_path):
-    code = "from reward_modeling.data import load_preference_dataset as f; f('org/name:test')"
+    code = "from reward_modeling.data.preferences import load_preference_dataset as f; f('org/name:test')"
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
     environment.pop("HF_HUB_OFFLINE", None)
     start = time.monotonic()
@@ -495,25 +499,23 @@ def test_a_hub_that_cannot_be_reached_fails_at_once(tmp_path):
 
 
 def hub_error(kind):
-    return kind(
-        "said the Hub", response=hub_data.httpx.Response(404, request=hub_data.httpx.Request("GET", "http://x"))
-    )
+    return kind("said the Hub", response=hub.httpx.Response(404, request=hub.httpx.Request("GET", "http://x")))
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (hub_error(hub_data.RepositoryNotFoundError), "no data set org/name on the Hub (or it is private"),
-        (hub_error(hub_data.HfHubHTTPError), "the Hub cannot be reached"),
-        (hub_data.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set"),
-        (hub_data.httpx.ConnectTimeout("slow"), "[ConnectTimeout: slow]"),
+        (hub_error(hub.RepositoryNotFoundError), "no data set org/name on the Hub (or it is private"),
+        (hub_error(hub.HfHubHTTPError), "the Hub cannot be reached"),
+        (hub.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set"),
+        (hub.httpx.ConnectTimeout("slow"), "[ConnectTimeout: slow]"),
     ],
 )
 def test_what_the_hub_may_answer(error, expected, monkeypatch):
     def refuse(self, name, revision, timeout):
         raise error
 
-    monkeypatch.setattr(hub_data.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(hub.HfApi, "dataset_info", refuse)
     assert expected in message_of("org/name")
 
 
@@ -521,8 +523,8 @@ def test_a_hub_data_set_that_cannot_be_loaded(monkeypatch):
     def refuse(name, *_, **options):
         raise ValueError("Config name is missing.\nPlease pick one")
 
-    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
-    monkeypatch.setattr(hub_data.datasets, "load_dataset", refuse)
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(hub.datasets, "load_dataset", refuse)
     assert "cannot be loaded [ValueError: Config name is missing.]" in message_of("org/name")
 
 
@@ -663,7 +665,7 @@ def test_holding_out_fills_the_size_and_follows_the_seed():
 def test_splitmix64_is_the_published_one():
     """The first outputs of the reference implementation (Vigna) for state 1234567."""
     states = np.array([1234567, 1234567 + 0x9E3779B97F4A7C15], dtype=np.uint64)
-    assert data._splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
+    assert preferences._splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
 
 
 def test_a_million_rows_are_split_in_seconds():
@@ -735,33 +737,33 @@ def turns(*contents):
 )
 def test_a_prompt_beside_conversations_is_never_lost(prompt, expected):
     row = {"prompt": prompt, "chosen": turns("q", "good"), "rejected": turns("q", "bad")}
-    standard = data.standardise_row(row, "x:1")
+    standard = preferences.standardise_row(row, "x:1")
     assert standard["reason"] == ""
     assert json.loads(standard["prompt"]) == expected
 
 
 def test_prompts_that_differ_in_outer_space_have_one_key():
     rows = [{"chosen": turns(q, "good"), "rejected": turns(q, "bad")} for q in ("question", "question ", "questions")]
-    keys = [data.standardise_row(row, "x:1")["prompt_key"] for row in rows]
+    keys = [preferences.standardise_row(row, "x:1")["prompt_key"] for row in rows]
     assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_margin_beyond_float32_is_not_a_number():
     row = {"chosen": turns("q", "good"), "rejected": turns("q", "bad"), "margin": 1e39}
-    assert data.standardise_row(row, "x:1")["reason"] == "nan_margin"
+    assert preferences.standardise_row(row, "x:1")["reason"] == "nan_margin"
 
 
 @pytest.mark.parametrize(("name", "content"), [("dataset_dict.json", "{"), ("state.json", "{}")])
 def test_a_saved_data_set_with_a_broken_index(name, content, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match="found a broken one"):
-        data.load_preference_dataset(str(tmp_path))
+        preferences.load_preference_dataset(str(tmp_path))
 
 
 def test_read_column_follows_a_selection():
     rows = Dataset.from_dict({"number": [10, 11, 12, 13]})
-    assert data.read_column(rows, "number").to_pylist() == [10, 11, 12, 13]
-    assert data.read_column(rows.select([3, 0]).select([1, 0]), "number").to_pylist() == [10, 13]
+    assert preferences.read_column(rows, "number").to_pylist() == [10, 11, 12, 13]
+    assert preferences.read_column(rows.select([3, 0]).select([1, 0]), "number").to_pylist() == [10, 13]
 
 
 def test_an_empty_parquet_file_beside_a_full_one(tmp_path):

@@ -14,13 +14,13 @@ import pytest
 from datasets import Dataset, Features, List, Value
 
 from data_prep import helpsteer, helpsteer2, nectar, ultrafeedback
-from reward_modeling import answer_pairs
-from reward_modeling.answer_pairs import PAIR_CHOICES, choose_pairs, pairs_from_answers, score_levels
-from reward_modeling.data import load_preference_dataset, mixed
-from reward_modeling.data_report import DataReport
-from reward_modeling.errors import UserError
-from reward_modeling.loading import Columns
-from reward_modeling.preference_sources import (
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.preferences import load_preference_dataset, mixed
+from reward_modeling.data.report import DataReport
+from reward_modeling.data.sources import Columns
+from reward_modeling.preference_sets import answer_pairs
+from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, choose_pairs, pairs_from_answers, score_levels
+from reward_modeling.preference_sets.source import (
     ANSWER_FEATURES,
     PAIR_FEATURES,
     PreferenceSource,

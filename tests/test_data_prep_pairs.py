@@ -13,11 +13,11 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from data_prep import capybara, helpsteer3, hh_rlhf, orca, pku_saferlhf, shp, skywork, unified_feedback
-from reward_modeling import hub_data
-from reward_modeling.data import load_preference_dataset
-from reward_modeling.errors import UserError
-from reward_modeling.preference_sources import options_of, read_pairs
-from reward_modeling.transcripts import parse_transcript, turns_of
+from reward_modeling.common.errors import UserError
+from reward_modeling.data import hub
+from reward_modeling.data.preferences import load_preference_dataset
+from reward_modeling.data.transcripts import parse_transcript, turns_of
+from reward_modeling.preference_sets.source import options_of, read_pairs
 
 SCRIPTS = (capybara, helpsteer3, hh_rlhf, orca, pku_saferlhf, shp, skywork, unified_feedback)
 KINDS = ("parquet", "jsonl")
@@ -752,8 +752,8 @@ def test_what_is_asked_of_the_hub(monkeypatch):
         rows, features = FIXTURES[next(script for script in SCRIPTS if script.ScriptArguments().dataset_path == name)]
         return DatasetDict({split: Dataset.from_list(rows, features=features) for split in ("train", "test")})
 
-    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
-    monkeypatch.setattr(hub_data, "datasets", replace_load_dataset(from_hub))
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(hub, "datasets", replace_load_dataset(from_hub))
     result = hh_rlhf.build(hh_rlhf.ScriptArguments(num_proc=1, revision="abc"))
     hh_asked = [("Anthropic/hh-rlhf", None, subset, "abc") for subset in hh_rlhf.SUBSETS[:3]]
     assert asked == hh_asked

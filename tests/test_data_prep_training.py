@@ -18,14 +18,9 @@ from test_data_prep_answers import (
 from test_data_prep_pairs import FIXTURES
 
 from data_prep import helpsteer, helpsteer2, nectar, ultrafeedback
-from reward_modeling.tiny import (
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
 ALL = FIXTURES | {
     ultrafeedback: (ULTRAFEEDBACK_ROWS, ULTRAFEEDBACK_FEATURES),

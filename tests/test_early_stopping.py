@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from test_known_pains import same_weights, sigterm_in_step
 
 import rm
-from reward_modeling.early_stopping import EarlyStopping
-from reward_modeling.errors import UserError
-from reward_modeling.tiny import learnable_preferences
+from reward_modeling.common.errors import UserError
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training.early_stopping import EarlyStopping
 
 PATIENCE, MOST_STEPS = 3, 14
 

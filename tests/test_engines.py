@@ -15,7 +15,7 @@ import yaml
 from runs import ROOT, Run, assert_same_figures, free_port, launch, plain_rewards, train, write_rows
 from safetensors.torch import load_file
 
-from reward_modeling.tiny import learnable_preferences
+from reward_modeling.tiny.preferences import learnable_preferences
 
 STEPS = 20
 PAIRS_PER_STEP = 8
@@ -335,8 +335,8 @@ def test_machines_that_do_not_share_the_output_folder(base, tmp_path):
         "import os, runpy, sys\n"
         "os.environ['LOCAL_WORLD_SIZE'] = '1'\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "import reward_modeling.output_folder\n"
-        "reward_modeling.output_folder.SECONDS_TO_SEE_A_FILE = 1\n"
+        "import reward_modeling.checkpoints.output_folder\n"
+        "reward_modeling.checkpoints.output_folder.SECONDS_TO_SEE_A_FILE = 1\n"
         "sys.argv[sys.argv.index('--output_path') + 1] += os.environ['RANK']\n"
         f"runpy.run_path({str(ROOT / 'rm.py')!r}, run_name='__main__')\n"
     )

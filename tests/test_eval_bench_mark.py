@@ -18,14 +18,18 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import eval_bench_mark
-from reward_modeling import evaluation, scoring
-from reward_modeling.benchmark_data import EVALUATION_FEATURES, BenchmarkRows
-from reward_modeling.benchmarks import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS, TEST_SET_ROWS
-from reward_modeling.evaluation import BenchmarkRewards
-from reward_modeling.evaluation_figures import summarise
-from reward_modeling.quickstart import rewardbench_like_rows
-from reward_modeling.scoring_plan import ScoringCounts
-from reward_modeling.tiny import TOKENIZER_STYLES, learnable_preferences, tiny_config, token_ids, train_tokenizer
+from reward_modeling.evaluation import rewards
+from reward_modeling.evaluation.benchmarks.base import EVALUATION_FEATURES, BenchmarkRows
+from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
+from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
+from reward_modeling.evaluation.rewards import BenchmarkRewards
+from reward_modeling.evaluation.summary import summarise
+from reward_modeling.scoring import scorer as scorer_module
+from reward_modeling.scoring.plan import ScoringCounts
+from reward_modeling.tiny.models import tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.quickstart import rewardbench_like_rows
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
 ROWS = learnable_preferences(60, seed=5)
 ANSWERS = sorted({row[side][-1]["content"] for row in ROWS for side in ("chosen", "rejected")})
@@ -418,14 +422,14 @@ def test_two_processes_give_the_same_files(model, files, tmp_path):
 
 def test_a_reward_that_is_lost_or_doubled_does_not_pass(model, files, tmp_path, monkeypatch):
     """The control of the test above."""
-    gathered = evaluation._gathered
+    gathered = rewards._gathered
 
     def twice(own, state):
         indices, values = gathered(own, state)
         indices[0] = indices[1]
         return indices, values
 
-    monkeypatch.setattr(evaluation, "_gathered", twice)
+    monkeypatch.setattr(rewards, "_gathered", twice)
     with pytest.raises(RuntimeError, match="not each exactly once"):
         evaluate(flags(model("llama"), {"rewardbench": files["rewardbench"]}, tmp_path))
 
@@ -641,7 +645,7 @@ def test_template_that_refuses_what_is_said(model, files, tmp_path):
 
 def test_equal_answers_tie_wherever_windows_end(model, tmp_path, monkeypatch):
     """Six equal answers on both sides of a window's end, and texts that differ only in what is cut off."""
-    monkeypatch.setattr(scoring, "WINDOW", 16)
+    monkeypatch.setattr(scorer_module, "WINDOW", 16)
     rows = [row | {"chosen": [ANSWERS[0]] * 3, "rejected": [ANSWERS[0]] * 3} for row in ranking_rows("rm_bench")]
     (tmp_path / "rm.json").write_text(json.dumps(rows))
     folder = evaluate(flags(model("gemma"), {"rm_bench": tmp_path / "rm.json"}, tmp_path))

@@ -17,27 +17,20 @@ from test_evaluation_report import HOSTILE, Page
 from test_training_report import tables
 
 import eval_bench_mark
-from reward_modeling.benchmark_data import EVALUATION_FEATURES, BenchmarkRows
-from reward_modeling.benchmark_statistics import estimate_difference, wilson_interval
-from reward_modeling.benchmarks import (
-    OVERALL_WITH_PRIOR,
-    PRIOR_SETS,
-    SECTIONS,
-    SUBSET_WEIGHTS,
-    TEST_SET_ROWS,
-    section_scores,
-)
-from reward_modeling.comparison_report import comparison_page, comparison_tables
-from reward_modeling.errors import UserError
-from reward_modeling.evaluation import BenchmarkRewards
-from reward_modeling.evaluation_comparison import compare
-from reward_modeling.evaluation_figures import combined_figures, pair_verdicts, summarise
-from reward_modeling.evaluation_files import append_scores
-from reward_modeling.evaluation_folders import read_evaluations
-from reward_modeling.evaluation_tables import percent
-from reward_modeling.paired_scores import RowScores, paired_differences, read_scores
-from reward_modeling.ranking_benchmarks import REWARDBENCH2_ROWS
-from reward_modeling.scoring_plan import ScoringCounts
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.intervals import estimate_difference, wilson_interval
+from reward_modeling.display.text import percent
+from reward_modeling.evaluation.benchmarks.base import EVALUATION_FEATURES, BenchmarkRows
+from reward_modeling.evaluation.benchmarks.preference_test_sets import OVERALL_WITH_PRIOR, PRIOR_SETS, TEST_SET_ROWS
+from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_WEIGHTS, section_scores
+from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS
+from reward_modeling.evaluation.comparison import compare
+from reward_modeling.evaluation.comparison_report import comparison_page, comparison_tables
+from reward_modeling.evaluation.files import append_scores, read_evaluations
+from reward_modeling.evaluation.paired import RowScores, paired_differences, read_scores
+from reward_modeling.evaluation.rewards import BenchmarkRewards
+from reward_modeling.evaluation.summary import combined_figures, pair_verdicts, summarise
+from reward_modeling.scoring.plan import ScoringCounts
 
 ROWS_PER_SUBSET = 4
 DOMAINS = ("chat", "code", "math", "safety-refuse", "safety-response")

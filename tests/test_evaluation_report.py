@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from reward_modeling.benchmark_statistics import (
+from reward_modeling.common.intervals import (
     accuracy_by_length,
     by_subset,
     calibration_error,
@@ -18,27 +18,20 @@ from reward_modeling.benchmark_statistics import (
     longer_wins,
     pair_accuracy,
 )
-from reward_modeling.benchmarks import (
-    PREFERENCE_TEST_SETS,
-    REWARDBENCH,
-    SECTIONS,
-    SUBSET_ROWS,
-    check_subsets,
-    prior_score,
-    section_scores,
-)
-from reward_modeling.evaluation_report import write_report
-from reward_modeling.evaluation_tables import benchmark_table, percent, shortened, summary_tables
-from reward_modeling.ranking_benchmarks import (
+from reward_modeling.display.text import percent, shortened
+from reward_modeling.evaluation.benchmarks.base import check_subsets
+from reward_modeling.evaluation.benchmarks.preference_test_sets import PREFERENCE_TEST_SETS, prior_score
+from reward_modeling.evaluation.benchmarks.rewardbench import REWARDBENCH, SECTIONS, SUBSET_ROWS, section_scores
+from reward_modeling.evaluation.benchmarks.rewardbench2 import (
     REWARDBENCH2,
     REWARDBENCH2_ROWS,
     best_of_four_credit,
     rewardbench2_scores,
-    rm_bench_by_domain,
-    rm_bench_scores,
-    rm_bench_wins,
     ties_units,
 )
+from reward_modeling.evaluation.benchmarks.rm_bench import rm_bench_by_domain, rm_bench_scores, rm_bench_wins
+from reward_modeling.evaluation.report import write_report
+from reward_modeling.evaluation.tables import benchmark_table, summary_tables
 
 HOSTILE = '<script>alert("x")</script>&$\\frac{1}{2}$ id="figure_1" #010101'
 
@@ -121,7 +114,7 @@ def _rewardbench(missing: str) -> dict:
     figures = pairs.estimates(section_scores, REWARDBENCH.figure_rows(rows))
     sections = {section: list(names) for section, names in SECTIONS.items()}
     return pairs.part("RewardBench", "allenai/reward-bench:filtered", figures, sections=sections) | {
-        "warnings": check_subsets(rows)
+        "warnings": check_subsets(rows, REWARDBENCH)
     }
 
 

@@ -10,14 +10,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import attention
-from reward_modeling.attention import SHARED_PREFIX
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.layout import PackedLayout
-from reward_modeling.losses import bradley_terry_loss
-from reward_modeling.modeling import reward_model_class
-from reward_modeling.planning import PACKED, PADDED, Chunk
-from reward_modeling.tiny import tiny_config
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import PACKED, PADDED, Chunk
+from reward_modeling.models import attention
+from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.packed_layout import PackedLayout
+from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.objectives.bradley_terry import bradley_terry_loss
+from reward_modeling.tiny.models import tiny_config
 
 DENSE = ["gemma", "gemma2", "gemma3_text", "mistral", "llama", "phi3", "qwen2", "qwen3"]
 FAMILIES = [*DENSE, "mixtral", "qwen2_moe", "qwen3_moe"]

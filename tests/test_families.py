@@ -23,22 +23,18 @@ from transformers import (
     AutoTokenizer,
 )
 
-from reward_modeling.attention import SHARED_PREFIX
-from reward_modeling.errors import UserError
-from reward_modeling.modeling import context_length, reward_model_class, why_not_packed
-from reward_modeling.planning import PADDED
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.planning import PADDED
+from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.multimodal import save_text_part
+from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.models.support import context_length, why_not_packed
+from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.scoring_plan import ConversationReader, ScoringCounts
-from reward_modeling.text_part import save_text_part
-from reward_modeling.tiny import (
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
-from reward_modeling.tokenizer import load_tokenizer
+from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
 # The class that is saved, and the tokenizer's style.
 FAMILIES = {

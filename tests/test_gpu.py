@@ -14,7 +14,7 @@ import yaml
 from runs import ROOT, Run, free_port, launch, write_rows
 from safetensors.torch import load_file
 
-from reward_modeling.tiny import learnable_preferences
+from reward_modeling.tiny.preferences import learnable_preferences
 
 pytestmark = [
     pytest.mark.gpu,

@@ -24,17 +24,17 @@ from test_exactness import (
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reward_modeling import attention, varlen_kernels
-from reward_modeling.attention import (
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import PACKED, PADDED, Chunk
+from reward_modeling.models import attention, varlen_kernels
+from reward_modeling.models.attention import (
     SHARED_PREFIX,
     attention_by_span,
     attention_variable_length,
     scored_attention_by_span,
 )
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.layout import PackedLayout, VariableLength
-from reward_modeling.modeling import ScoreHead
-from reward_modeling.planning import PACKED, PADDED, Chunk
+from reward_modeling.models.heads import ScoreHead
+from reward_modeling.models.packed_layout import PackedLayout, VariableLength
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]

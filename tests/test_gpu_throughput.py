@@ -42,8 +42,8 @@ from gpu_workloads import (  # noqa: E402
     work_of,
 )
 
-from reward_modeling.collators import MicroBatchCollator  # noqa: E402
-from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch  # noqa: E402
+from reward_modeling.data.collator import MicroBatchCollator  # noqa: E402
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch  # noqa: E402
 
 # A GPU machine may have none of these. As if they were not installed, for the script and for the tests of the kernels:
 MISSING = ("datasets", "deepspeed", "peft", "flash_attn", "wandb", "matplotlib", "bitsandbytes", "trl", "requests")

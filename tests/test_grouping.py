@@ -10,13 +10,13 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import grouping
-from reward_modeling.data import STANDARD_FEATURES, standardise_row
-from reward_modeling.data_report import DataReport, report_rows
-from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, report_groups, tokenize_and_group
-from reward_modeling.loader import PreferenceGroups
-from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
-from reward_modeling.tokenizer import is_for_encoder, set_up_for_encoder
+from reward_modeling.data import prompt_groups
+from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
+from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.data.report import DataReport, report_rows
+from reward_modeling.models.tokenizer import is_for_encoder, set_up_for_encoder
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
 CORPUS = ["How do I bake rye bread?", "Begin by setting a timer.\nThen wait, and wait again.", "user assistant " * 9]
 LONG = TokenizeOptions(max_length=1000)
@@ -97,11 +97,11 @@ def test_random_texts_have_the_tokens_of_their_conversations(tokenizers, questio
     tokenizer = tokenizers[style]
     rows = [standardise_row(row(question, answers[0], other), json.dumps(other)) for other in answers[1:]]
     rows = [each for each in rows if not each["reason"]]
-    texts = grouping._render_group(rows, tokenizer) if rows else {}
-    grouping._tokenize_completions(list(texts.values()), tokenizer)
+    texts = prompt_groups._render_group(rows, tokenizer) if rows else {}
+    prompt_groups._tokenize_completions(list(texts.values()), tokenizer)
     if not rows:
         return
-    group = grouping._build_group(rows, texts, tokenizer, LONG)
+    group = prompt_groups._build_group(rows, texts, tokenizer, LONG)
     found = sequences(group)
     assert len({tuple(ids) for ids in found}) == len(found)
     assert len(group["chosen_index"]) + len(group["dropped_reason"]) == len(rows)
@@ -279,8 +279,8 @@ def test_margins(tokenizers):
 
 def test_the_cache_knows_rows_options_tokenizer_and_template(tokenizers, cache, monkeypatch):
     calls = []
-    tokenize_batch = grouping._tokenize_batch
-    monkeypatch.setattr(grouping, "_tokenize_batch", lambda *a, **k: calls.append(1) or tokenize_batch(*a, **k))
+    tokenize_batch = prompt_groups._tokenize_batch
+    monkeypatch.setattr(prompt_groups, "_tokenize_batch", lambda *a, **k: calls.append(1) or tokenize_batch(*a, **k))
     gemma = tokenizers["gemma"]
     other_template = copy.deepcopy(gemma)
     other_template.chat_template = gemma.chat_template.replace("user", "human")

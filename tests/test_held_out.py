@@ -11,15 +11,21 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from reward_modeling.data import load_preference_dataset
-from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
-from reward_modeling.held_out import EvaluatedPairs, by_length_difference, by_source, held_out_figures
-from reward_modeling.held_out_tables import evaluation_lines, held_out_table
-from reward_modeling.html_page import PAGE_CSS
-from reward_modeling.loader import PreferenceGroups
-from reward_modeling.metrics import evaluation_metrics, metric_names
-from reward_modeling.plot_style import LIGHT
-from reward_modeling.tiny import learnable_preferences
+from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.preferences import load_preference_dataset
+from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
+from reward_modeling.display.page import PAGE_CSS
+from reward_modeling.display.plot_style import LIGHT
+from reward_modeling.results.held_out import (
+    EvaluatedPairs,
+    by_length_difference,
+    by_source,
+    evaluation_metrics,
+    held_out_figures,
+    metric_names,
+)
+from reward_modeling.results.held_out_tables import evaluation_lines, held_out_table
+from reward_modeling.tiny.preferences import learnable_preferences
 
 
 @pytest.fixture(scope="module")

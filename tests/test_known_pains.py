@@ -23,19 +23,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import rm
 from data_prep import build_mixture
-from reward_modeling.interruption import EXIT_STATUS
-from reward_modeling.loader import PreferenceGroups
+from reward_modeling.checkpoints.verification import token_rows
+from reward_modeling.data.loader import PreferenceGroups
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.tiny import (
-    LLAMA3_TEMPLATE,
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
-from reward_modeling.verification import token_rows
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.templates import LLAMA3_TEMPLATE
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.training.interruption import EXIT_STATUS
 
 GUESSING = math.log(2)  # 0.693: the loss of a model that scores both answers alike
 

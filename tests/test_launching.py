@@ -12,7 +12,8 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, DistributedType
 from torch.utils.file_baton import FileBaton
 
-from reward_modeling.launching import engine_name, launch_problems, variables_of_a_single_process
+from reward_modeling.common.launch import engine_name, variables_of_a_single_process
+from reward_modeling.training.launch_checks import launch_problems
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))

@@ -15,12 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.benchmark_statistics import wilson_interval
-from reward_modeling.errors import UserError, run_script
-from reward_modeling.lint_findings import LEVELS, LIMITS, RULE_WORDS
-from reward_modeling.lint_output import check_output, write_output
-from reward_modeling.lint_report import page
-from reward_modeling.lint_statistics import (
+from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.common.intervals import wilson_interval
+from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, RULE_WORDS
+from reward_modeling.preference_sets.lint.output import check_output, write_output
+from reward_modeling.preference_sets.lint.pair_checks import (
     counted,
     distribution,
     length_histogram,
@@ -28,9 +27,10 @@ from reward_modeling.lint_statistics import (
     single_rule,
     strong_components,
 )
-from reward_modeling.lint_summary import RULES, LintOptions, lint
-from reward_modeling.lint_tables import summary_text
-from reward_modeling.lint_text import ending, is_refusal, measure
+from reward_modeling.preference_sets.lint.report import page
+from reward_modeling.preference_sets.lint.summary import RULES, LintOptions, lint
+from reward_modeling.preference_sets.lint.tables import summary_text
+from reward_modeling.preference_sets.lint.text_measures import ending, is_refusal, measure
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = '</pre></div><script>alert("x")</script><img src=x onerror=alert(1)>&amp;\u202e"\' $\\frac{1}{2}$'
@@ -395,8 +395,8 @@ def test_limits_and_words_cover_every_rule():
 
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_order_of_rows_and_workers_change_nothing(tmp_path, num_proc, monkeypatch):
-    monkeypatch.setattr("reward_modeling.lint_text.ROWS_PER_WORKER", 2)
-    monkeypatch.setattr("reward_modeling.lint_text.ROWS_PER_PART", 23)
+    monkeypatch.setattr("reward_modeling.preference_sets.lint.text_measures.ROWS_PER_WORKER", 2)
+    monkeypatch.setattr("reward_modeling.preference_sets.lint.text_measures.ROWS_PER_PART", 23)
     rows = random_rows(40, seed=2) + HAND_MADE
     random.Random(3).shuffle(rows)
     (tmp_path / "other").mkdir()
@@ -430,7 +430,7 @@ def test_set_without_a_usable_row(tmp_path):
 
 
 def test_tokens_of_all_pairs_and_of_a_sample(tmp_path, gemma_folder):
-    from reward_modeling.tokenizer import load_tokenizer
+    from reward_modeling.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(gemma_folder)
     rows = random_rows(30, seed=6)

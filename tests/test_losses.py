@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_modeling.losses import bradley_terry_loss, center_rewards_penalty
+from reward_modeling.objectives.bradley_terry import bradley_terry_loss, center_rewards_penalty
 
 
 def rewards(*values: float) -> torch.Tensor:

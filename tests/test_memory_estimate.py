@@ -14,17 +14,18 @@ from runs import ROOT, launch, write_rows
 from test_engines import NEEDS_COMPILER, launcher
 from transformers import BertConfig
 
-from reward_modeling.adapters import add_adapter
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.live_bytes import LiveBytes
-from reward_modeling.memory_estimate import DDP, FSDP2, SINGLE, ZERO2, ZERO3, EngineMemory, Precision, engine_memory
-from reward_modeling.memory_probe import heaviest_micro_batch
-from reward_modeling.modeling import load_config
-from reward_modeling.planning import plan_epoch
-from reward_modeling.preparation import TokenizeOptions, prepare_pairs
-from reward_modeling.tiny import learnable_preferences, tiny_config
-from reward_modeling.tokenizer import load_tokenizer
-from reward_modeling.weightless import WeightlessModel, build_model, flash_attention_bytes, pass_bytes
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import heaviest_micro_batch, plan_epoch
+from reward_modeling.data.prepare import prepare_pairs
+from reward_modeling.data.prompt_groups import TokenizeOptions
+from reward_modeling.estimate.live_bytes import LiveBytes
+from reward_modeling.estimate.memory import DDP, FSDP2, SINGLE, ZERO2, ZERO3, EngineMemory, Precision, engine_memory
+from reward_modeling.estimate.meta_model import WeightlessModel, build_model, flash_attention_bytes, pass_bytes
+from reward_modeling.models.adapters import add_adapter
+from reward_modeling.models.loading import load_config
+from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.tiny.models import tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
 
 PAIRS_PER_STEP, MAX_TOKENS = 16, 512
 

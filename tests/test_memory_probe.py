@@ -10,15 +10,15 @@ import torch
 from runs import ROOT, as_argv, train, write_rows
 from safetensors.torch import load_file
 
-from reward_modeling.errors import UserError
-from reward_modeling.memory_probe import (
-    heaviest_micro_batch,
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.planning import heaviest_micro_batch
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training.memory_probe import (
     no_trace,
     out_of_memory_explained,
     reserve_for_optimizer,
     reserve_gradients,
 )
-from reward_modeling.tiny import learnable_preferences
 
 
 @pytest.fixture(scope="module")

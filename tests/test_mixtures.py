@@ -17,16 +17,15 @@ from test_data_prep_answers import HELPSTEER_FEATURES, HELPSTEER_ROWS, ULTRAFEED
 from test_data_prep_pairs import FIXTURES, unified_row
 
 from data_prep import build_mixture
-from reward_modeling import preference_files
-from reward_modeling.benchmark_prompts import plain_text, read_named_prompts, words_of
-from reward_modeling.data import load_preference_dataset
-from reward_modeling.decontamination import find_overlap, index_prompts
-from reward_modeling.errors import UserError
-from reward_modeling.mixing import contradictions, duplicates, held_out, not_sampled
-from reward_modeling.mixtures import known_mixtures, read_mixture
-from reward_modeling.pair_table import PairTable, pair_digests, split_keys
-from reward_modeling.preference_files import json_lines, value_columns, write_pairs
-from reward_modeling.whole_folder import new_folder
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.preferences import load_preference_dataset
+from reward_modeling.preference_sets import writing
+from reward_modeling.preference_sets.benchmark_prompts import plain_text, read_named_prompts, words_of
+from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts
+from reward_modeling.preference_sets.mixing import contradictions, duplicates, held_out, not_sampled
+from reward_modeling.preference_sets.mixture import known_mixtures, read_mixture
+from reward_modeling.preference_sets.pair_table import PairTable, pair_digests, split_keys
+from reward_modeling.preference_sets.writing import json_lines, new_output, value_columns, write_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -347,8 +346,8 @@ def test_nothing_depends_on_the_order_of_rows_or_on_workers(file_format, tmp_pat
 
 @pytest.mark.parametrize("file_format", ["parquet", "jsonl"])
 def test_building_twice_gives_the_same_bytes(file_format, tmp_path, monkeypatch):
-    monkeypatch.setattr(preference_files, "ROWS_PER_SHARD", 400)
-    monkeypatch.setattr(preference_files, "ROWS_PER_BATCH", 150)
+    monkeypatch.setattr(writing, "ROWS_PER_SHARD", 400)
+    monkeypatch.setattr(writing, "ROWS_PER_BATCH", 150)
     path = write_rows(tmp_path / "rows.jsonl", many_rows(2000))
     for output in ("one", "two"):
         build(tmp_path, [f"path: {path}"], output=output, test_size=100, format=file_format)
@@ -641,11 +640,11 @@ def test_plain_texts(tmp_path):
 
 
 def test_batches_are_bounded_in_bytes(monkeypatch):
-    monkeypatch.setattr(preference_files, "BYTES_PER_BATCH", 100)
-    monkeypatch.setattr(preference_files, "ROWS_PER_BATCH", 3)
+    monkeypatch.setattr(writing, "BYTES_PER_BATCH", 100)
+    monkeypatch.setattr(writing, "ROWS_PER_BATCH", 3)
     sizes = np.array([40, 60, 1, 500, 500, 10, 10, 10, 10])
-    assert preference_files._cuts(sizes) == [2, 3, 4, 5, 8]
-    assert preference_files._cuts(sizes[:1]) == preference_files._cuts(sizes[:0]) == []
+    assert writing._cuts(sizes) == [2, 3, 4, 5, 8]
+    assert writing._cuts(sizes[:1]) == writing._cuts(sizes[:0]) == []
 
 
 # --- a folder, whole or not at all ------------------------------------------------------------------------------
@@ -683,19 +682,19 @@ def test_what_is_not_ours_is_not_replaced(tmp_path):
 
 def test_an_error_leaves_nothing_and_what_was_there(tmp_path):
     for overwrite in (False, True):
-        with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out", overwrite) as folder:
+        with pytest.raises(ZeroDivisionError), new_output(tmp_path / "out", overwrite) as folder:
             (folder / "train-0").write_text("half")
             1 / 0  # noqa: B018
         assert [path.name for path in tmp_path.iterdir()] == (["out"] if overwrite else [])
         if not overwrite:
-            with new_folder(tmp_path / "out", False) as folder:
+            with new_output(tmp_path / "out", False) as folder:
                 (folder / "manifest.json").write_text("whole")
     assert (tmp_path / "out" / "manifest.json").read_text() == "whole"
 
 
 def test_a_full_disk_is_a_message(tmp_path):
     message = r"room for the pairs, found \[OSError: .*\]. Nothing was written"
-    with pytest.raises(UserError, match=message), new_folder(tmp_path / "out", False):
+    with pytest.raises(UserError, match=message), new_output(tmp_path / "out", False):
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())
 
@@ -703,19 +702,19 @@ def test_a_full_disk_is_a_message(tmp_path):
 def test_two_runs_at_once(tmp_path):
     message = "expected a folder that no other run writes to"
     with (
-        new_folder(tmp_path / "out", False),
+        new_output(tmp_path / "out", False),
         pytest.raises(UserError, match=message),
-        new_folder(tmp_path / "out", True),
+        new_output(tmp_path / "out", True),
     ):
         raise AssertionError
     assert (tmp_path / "out").is_dir()
 
 
 def test_a_run_that_was_killed_between_the_renames(tmp_path):
-    with new_folder(tmp_path / "out", False) as folder:
+    with new_output(tmp_path / "out", False) as folder:
         (folder / "manifest.json").write_text("old")
     (tmp_path / "out").rename(tmp_path / ".out.replaced")
-    with pytest.raises(UserError, match=r"found manifest.json in it"), new_folder(tmp_path / "out", False):
+    with pytest.raises(UserError, match=r"found manifest.json in it"), new_output(tmp_path / "out", False):
         raise AssertionError
     assert (tmp_path / "out" / "manifest.json").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -736,7 +735,7 @@ def test_a_killed_build_leaves_what_was_there(overwrite, tmp_path):
     command += ["--output_path", "out", *["--overwrite"] * overwrite]
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
     if overwrite:
-        with new_folder(tmp_path / "out", False) as folder:
+        with new_output(tmp_path / "out", False) as folder:
             (folder / "manifest.json").write_text("old")
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -14,12 +14,12 @@ from test_known_pains import sigterm_in_step
 from transformers import AutoConfig, AutoTokenizer
 
 import rm
-from reward_modeling import final_model
-from reward_modeling.errors import UserError
-from reward_modeling.model_card import model_card
-from reward_modeling.results import Results
+from reward_modeling.common.errors import UserError
+from reward_modeling.results.model_card import model_card
+from reward_modeling.results.run import Results
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.tiny import learnable_preferences
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training import final_model
 
 LAST = 6  # steps
 PNG = b"\x89PNG\r\n"

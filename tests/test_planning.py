@@ -9,10 +9,10 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import planning
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, Chunk, GroupSizes, balance, plan_epoch
-from reward_modeling.planning import plan_evaluation as evaluate
+from reward_modeling.data import planning
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, Chunk, GroupSizes, balance, plan_epoch
+from reward_modeling.data.planning import plan_evaluation as evaluate
 
 BATCHINGS = [SHARED_PREFIX, PACKED, PADDED]
 EVERY_PAIR_OF = {count: [(i, j) for i in range(count) for j in range(i + 1, count)] for count in range(2, 8)}

@@ -4,13 +4,21 @@ import datasets
 import pytest
 from datasets import Dataset
 
-from reward_modeling.data import STANDARD_FEATURES, standardise_row
-from reward_modeling.errors import UserError
-from reward_modeling.grouping import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
-from reward_modeling.loader import PreferenceGroups
-from reward_modeling.preflight import run_preflight, show_pair
-from reward_modeling.tiny import TOKENIZER_STYLES, learnable_preferences, tiny_config, train_tokenizer
-from reward_modeling.tokenizer import answer_ending, end_answers, is_for_encoder, set_pad_token, set_up_for_encoder
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
+from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
+from reward_modeling.models.tokenizer import (
+    answer_ending,
+    end_answers,
+    is_for_encoder,
+    set_pad_token,
+    set_up_for_encoder,
+)
+from reward_modeling.tiny.models import tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
+from reward_modeling.training.preflight import run_preflight, show_pair
 
 CORPUS = [row["chosen"][-1]["content"] + "\n\n" for row in learnable_preferences(50, seed=0)]
 

@@ -13,18 +13,13 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from runs import ROOT, train, write_rows
 
 import rm
-from reward_modeling.arguments import parse_script_arguments
-from reward_modeling.errors import UserError
-from reward_modeling.launching import launch_problems
-from reward_modeling.mixtures import known_mixtures
-from reward_modeling.tiny import (
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
+from reward_modeling.common.arguments import parse_script_arguments
+from reward_modeling.common.errors import UserError
+from reward_modeling.preference_sets.mixture import known_mixtures
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.training.launch_checks import launch_problems
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 PUBLISHED = {

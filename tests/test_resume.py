@@ -25,18 +25,13 @@ from safetensors.torch import load_file
 
 import rm
 from benchmarks.kill_and_resume import PLACES, Aim, Experiment, Watched, command_of, history_of, prepare
-from reward_modeling import output_folder
-from reward_modeling.checkpoints import complete_checkpoints, step_of
-from reward_modeling.errors import UserError, run_script
-from reward_modeling.interruption import EXIT_STATUS
-from reward_modeling.tiny import (
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
+from reward_modeling.checkpoints import output_folder
+from reward_modeling.checkpoints.folders import complete_checkpoints, step_of
+from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.training.interruption import EXIT_STATUS
 
 STEPS, STEPS_PER_EPOCH = 14, 6
 FILES = {

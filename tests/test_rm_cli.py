@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
 import rm
-from reward_modeling.checkpoints import write_contents
-from reward_modeling.errors import UserError
-from reward_modeling.output_folder import only_run_in
-from reward_modeling.tiny import learnable_preferences
+from reward_modeling.checkpoints.output_folder import only_run_in
+from reward_modeling.common.atomic import write_contents
+from reward_modeling.common.errors import UserError
+from reward_modeling.tiny.preferences import learnable_preferences
 
 ROOT = Path(__file__).parents[1]
 

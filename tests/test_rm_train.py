@@ -25,18 +25,13 @@ from transformers import (
 )
 
 import rm
-from reward_modeling.attention import SHARED_PREFIX
-from reward_modeling.errors import UserError
-from reward_modeling.modeling import load_config, load_reward_model
-from reward_modeling.tiny import (
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
-from reward_modeling.tokenizer import load_tokenizer
+from reward_modeling.common.errors import UserError
+from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
 LOGGED = (
     "loss",

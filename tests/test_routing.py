@@ -6,20 +6,15 @@ import torch.nn.functional as F
 from runs import train, write_rows
 from test_exactness import VOCAB_SIZE, build_model, differences, mixed_groups
 
-from reward_modeling.attention import SHARED_PREFIX
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.errors import UserError
-from reward_modeling.losses import bradley_terry_loss
-from reward_modeling.planning import PACKED, PADDED, Chunk
-from reward_modeling.routing import SOFTMAX_ROUTERS, balance_losses, why_no_balance_loss
-from reward_modeling.tiny import (
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import PACKED, PADDED, Chunk
+from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.moe_balance import SOFTMAX_ROUTERS, balance_losses, why_no_balance_loss
+from reward_modeling.objectives.bradley_terry import bradley_terry_loss
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
 FAMILIES = sorted(SOFTMAX_ROUTERS)
 EXPERTS, TOP_K = 4, 2

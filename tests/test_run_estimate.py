@@ -16,18 +16,20 @@ from transformers import AutoConfig
 from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled, unset_hf_deepspeed_config
 
 import rm
-from reward_modeling.adapters import add_adapter
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.epoch_tokens import PAIRS_PADDED, count_epoch
-from reward_modeling.errors import UserError
-from reward_modeling.gpus import GPUS
-from reward_modeling.loader import training_loader
-from reward_modeling.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch
-from reward_modeling.preparation import TokenizeOptions, prepare_pairs
-from reward_modeling.run_estimate import UTILISATION, operations_of_attention, operations_of_products
-from reward_modeling.tiny import learnable_preferences, tiny_config
-from reward_modeling.tokenizer import load_tokenizer
-from reward_modeling.weightless import WeightlessModel, build_model
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.loader import training_loader
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch
+from reward_modeling.data.prepare import prepare_pairs
+from reward_modeling.data.prompt_groups import TokenizeOptions
+from reward_modeling.estimate.gpus import GPUS
+from reward_modeling.estimate.meta_model import WeightlessModel, build_model
+from reward_modeling.estimate.report import UTILISATION, operations_of_attention, operations_of_products
+from reward_modeling.estimate.tokens import PAIRS_PADDED, count_epoch
+from reward_modeling.models.adapters import add_adapter
+from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.tiny.models import tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
 
 EPOCH = {"pairs_per_step": 30, "max_tokens": 1024, "seed": 42}
 

@@ -12,21 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from reward_modeling import scoring, scoring_checkpoint
-from reward_modeling.attention import SHARED_PREFIX
-from reward_modeling.errors import UserError
-from reward_modeling.planning import PACKED, PADDED
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.planning import PACKED, PADDED
+from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.scoring_plan import TEXT_KEY
-from reward_modeling.tiny import (
-    CHATML_TEMPLATE,
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
+from reward_modeling.scoring import checkpoint as checkpoint_module
+from reward_modeling.scoring import scorer as scorer_module
+from reward_modeling.scoring.plan import TEXT_KEY
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.templates import CHATML_TEMPLATE
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
 TOLERANCE = 1e-4  # a tenth of what is promised
 WRONG = 1e-3  # what a mistake must move rewards by to be seen
@@ -164,7 +160,7 @@ def test_every_batching_gives_the_same(folder, reference, family, batching):
 
 def test_soft_cap_is_kept_by_a_model_that_cannot_be_packed(folder, reference, monkeypatch):
     """And a negative control: without it the rewards are others."""
-    for module in (scoring, scoring_checkpoint):
+    for module in (scorer_module, checkpoint_module):
         monkeypatch.setattr(module, "why_not_packed", lambda config: "a test says so")
     scorer = RewardScorer.from_pretrained(folder("gemma2"))
     assert scorer.batches.batching == PADDED
@@ -312,7 +308,7 @@ def test_padded_rows_of_like_length_go_together(folder):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_share_the_work_and_give_the_same(folder, monkeypatch, num_processes, dtype):
-    monkeypatch.setattr(scoring, "WINDOW", 37)
+    monkeypatch.setattr(scorer_module, "WINDOW", 37)
     scorer = RewardScorer.from_pretrained(folder("gemma"), dtype=dtype)
     alone = list(scorer.stream(conversations()))
     assert [index for index, _ in alone] == list(range(len(conversations())))
@@ -327,7 +323,7 @@ def test_processes_share_the_work_and_give_the_same(folder, monkeypatch, num_pro
 
 
 def test_a_stream_reads_a_window_at_a_time(folder, reference, monkeypatch):
-    monkeypatch.setattr(scoring, "WINDOW", 20)
+    monkeypatch.setattr(scorer_module, "WINDOW", 20)
     read, done = [], []
 
     def lazily():
@@ -346,7 +342,7 @@ def test_a_stream_reads_a_window_at_a_time(folder, reference, monkeypatch):
 
 
 def test_scores_do_not_need_one_window(folder, reference, monkeypatch):
-    monkeypatch.setattr(scoring, "WINDOW", 5)
+    monkeypatch.setattr(scorer_module, "WINDOW", 5)
     scorer = RewardScorer.from_pretrained(folder("gemma"))
     assert largest_difference(scorer.score(conversations(), progress=True), reference("gemma")) < TOLERANCE
 

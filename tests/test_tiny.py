@@ -8,17 +8,12 @@ import torch
 from jinja2.exceptions import TemplateError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from reward_modeling.errors import UserError
-from reward_modeling.quickstart import report
-from reward_modeling.tiny import (
-    GEMMA_TEMPLATE,
-    TOKENIZER_STYLES,
-    build_tiny_checkpoint,
-    learnable_preferences,
-    tiny_config,
-    token_ids,
-    train_tokenizer,
-)
+from reward_modeling.common.errors import UserError
+from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.quickstart import report
+from reward_modeling.tiny.templates import GEMMA_TEMPLATE
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
 TEXTS = [
     "How do I bake rye bread?",

@@ -6,9 +6,8 @@ from datetime import date
 import pytest
 from transformers import AutoTokenizer
 
-from reward_modeling.errors import UserError
-from reward_modeling.tiny import TOKENIZER_STYLES, train_tokenizer
-from reward_modeling.tokenizer import (
+from reward_modeling.common.errors import UserError
+from reward_modeling.models.tokenizer import (
     PAD_CANDIDATES,
     answer_ending,
     end_answers,
@@ -16,6 +15,7 @@ from reward_modeling.tokenizer import (
     load_tokenizer,
     set_pad_token,
 )
+from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
 CORPUS = ["How do I bake rye bread?\n\nBegin.\n\nAnd wait.\n\n", "user assistant question answer\n\n"]
 BARE_TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}"

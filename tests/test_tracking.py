@@ -10,8 +10,8 @@ from runs import launch, train, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2 as wandb_records
 
-from reward_modeling.tiny import learnable_preferences
-from reward_modeling.tracking import tracker_problems
+from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training.tracking import tracker_problems
 
 BLOCK, HEADER, RECORD_HEADER = 32768, 7, struct.Struct("<IHB")  # of wandb's files: LevelDB's log
 

@@ -16,15 +16,15 @@ from run_folders import SOURCES, read_json, sample_history, write_json, write_sa
 from runs import ROOT, train, write_rows
 from test_evaluation_report import HOSTILE, Page, sample_summary
 
-from reward_modeling import training_report
-from reward_modeling.errors import UserError
-from reward_modeling.evaluation_report import write_report
-from reward_modeling.evaluation_tables import percent
-from reward_modeling.log_curves import MOST_POINTS, log_curve
-from reward_modeling.run_reader import read_run
-from reward_modeling.tiny import learnable_preferences
-from reward_modeling.training_plots import curve_plot, reward_plot
-from reward_modeling.training_report import duration, short_count, training_page, write_training_report
+from reward_modeling.common.errors import UserError
+from reward_modeling.display.text import percent
+from reward_modeling.evaluation.report import write_report
+from reward_modeling.results import report
+from reward_modeling.results.log_curves import MOST_POINTS, log_curve
+from reward_modeling.results.read_run import read_run
+from reward_modeling.results.report import duration, short_count, training_page, write_training_report
+from reward_modeling.results.report_plots import curve_plot, reward_plot
+from reward_modeling.tiny.preferences import learnable_preferences
 
 OPTIONAL = (
     "data_report.json",
@@ -358,7 +358,7 @@ def test_ten_thousand_logs_take_no_two_seconds(tmp_path):
 
 def command(output: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "reward_modeling.training_report", str(output)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "reward_modeling.results.report", str(output)], cwd=ROOT, capture_output=True, text=True
     )
 
 
@@ -434,13 +434,13 @@ def test_a_page_that_cannot_be_made_costs_no_run_its_model(flags, tmp_path, monk
     def fails(run):
         raise ZeroDivisionError("of the page")
 
-    monkeypatch.setattr(training_report, "training_page", fails)
-    monkeypatch.setattr("reward_modeling.report_callback.SECONDS_BETWEEN_PAGES", 0)
+    monkeypatch.setattr(report, "training_page", fails)
+    monkeypatch.setattr("reward_modeling.training.callbacks.SECONDS_BETWEEN_PAGES", 0)
     run = train(flags, tmp_path / "output")
     assert (run.model / "model.safetensors").is_file() and not (run.output / "report.html").exists()
     said = [record.getMessage() for record in caplog.records if "report.html was not written" in record.getMessage()]
     assert len(said) == 2 + 1  # after two evaluations, and at the end
-    assert "ZeroDivisionError: of the page" in said[0] and "python -m reward_modeling.training_report" in said[0]
+    assert "ZeroDivisionError: of the page" in said[0] and "python -m reward_modeling.results.report" in said[0]
 
 
 def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
@@ -454,7 +454,7 @@ def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return training_step(trainer, *args, **kwargs)
 
-    monkeypatch.setattr("reward_modeling.report_callback.SECONDS_BETWEEN_PAGES", 0)
+    monkeypatch.setattr("reward_modeling.training.callbacks.SECONDS_BETWEEN_PAGES", 0)
     output = tmp_path / "output"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(rm.RewardTrainer, "training_step", dies)

@@ -15,11 +15,11 @@ from test_exactness import (
 )
 from torch.nn.attention import varlen
 
-from reward_modeling import attention, varlen_kernels
-from reward_modeling.attention import SHARED_PREFIX
-from reward_modeling.layout import PackedLayout, Span, VariableLength
-from reward_modeling.planning import PADDED
-from reward_modeling.varlen_kernels import flash_attn_varlen, kernel_for, torch_varlen, torch_varlen_arguments
+from reward_modeling.data.planning import PADDED
+from reward_modeling.models import attention, varlen_kernels
+from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.packed_layout import PackedLayout, Span, VariableLength
+from reward_modeling.models.varlen_kernels import flash_attn_varlen, kernel_for, torch_varlen, torch_varlen_arguments
 
 AMPERE, TURING = (8, 0), (7, 5)
 

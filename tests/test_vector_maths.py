@@ -9,10 +9,10 @@ import torch
 from runs import train, write_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reward_modeling.plain_rewards import plain_rewards
+from reward_modeling.checkpoints.reference_rewards import plain_rewards
+from reward_modeling.common.devices import FUNCTIONS, settle_vector_maths
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.tiny import learnable_preferences
-from reward_modeling.vector_maths import FUNCTIONS, settle_vector_maths
+from reward_modeling.tiny.preferences import learnable_preferences
 
 NAMES = {variant for name in FUNCTIONS for variant in (name, f"{name}_", f"_foreach_{name}", f"_foreach_{name}_")}
 

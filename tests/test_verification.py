@@ -14,29 +14,29 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from reward_modeling import verification
-from reward_modeling.attention import SHARED_PREFIX
-from reward_modeling.collators import MicroBatchCollator
-from reward_modeling.errors import UserError
-from reward_modeling.file_names import VERIFICATION
-from reward_modeling.loader import PreferenceGroups
-from reward_modeling.modeling import load_config, load_reward_model
-from reward_modeling.plain_rewards import padded_batches, plain_rewards
-from reward_modeling.planning import PACKED, PADDED
-from reward_modeling.tokenizer import load_tokenizer
-from reward_modeling.verification import (
+from reward_modeling.checkpoints import verification
+from reward_modeling.checkpoints.reference_rewards import padded_batches, plain_rewards
+from reward_modeling.checkpoints.verification import (
     FLOAT32_TOLERANCE,
     LARGEST_ROUNDING_TOLERANCE,
     LEAST_ROUNDING_TOLERANCE,
     ROUNDING_FACTOR,
-    child_environment,
     choose_rows,
     token_rows,
     tolerance,
     verify_saved_model,
 )
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.file_names import VERIFICATION
+from reward_modeling.common.launch import child_environment
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.planning import PACKED, PADDED
+from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.tokenizer import load_tokenizer
 
-SCRIPT = Path(__file__).parents[1] / "reward_modeling" / "plain_rewards.py"
+SCRIPT = Path(__file__).parents[1] / "reward_modeling" / "checkpoints" / "reference_rewards.py"
 FLOAT32 = {"dtype": torch.float32, "weights_dtype": torch.float32}
 AUTOCAST = {"dtype": torch.bfloat16, "weights_dtype": torch.float32, "autocast": True}
 BFLOAT16 = {"dtype": torch.bfloat16, "weights_dtype": torch.bfloat16}

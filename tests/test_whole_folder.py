@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reward_modeling.errors import UserError
-from reward_modeling.file_names import MANIFEST
-from reward_modeling.whole_folder import check_output, new_folder
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.file_names import MANIFEST
+from reward_modeling.preference_sets.writing import check_output, new_output
 
 
 def fill(folder: Path, text: str) -> None:
@@ -18,12 +18,12 @@ def fill(folder: Path, text: str) -> None:
 
 
 def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path):
-    with new_folder(tmp_path / "real", overwrite=False) as folder:
+    with new_output(tmp_path / "real", overwrite=False) as folder:
         fill(folder, "first")
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real")
     for text in ("second", "third"):
-        with new_folder(link, overwrite=True) as folder:
+        with new_output(link, overwrite=True) as folder:
             fill(folder, text)
         assert link.is_symlink() and (tmp_path / "real" / "train-00000-of-00001.jsonl").read_text() == text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
@@ -32,13 +32,13 @@ def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path):
 def test_a_link_that_leads_nowhere_yet(tmp_path):
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real")
-    with new_folder(link, overwrite=False) as folder:
+    with new_output(link, overwrite=False) as folder:
         fill(folder, "first")
     assert (tmp_path / "real" / MANIFEST).exists() and link.is_symlink()
 
 
 def test_a_report_of_the_linter_is_no_reason_to_refuse(tmp_path):
-    with new_folder(tmp_path / "out", overwrite=False) as folder:
+    with new_output(tmp_path / "out", overwrite=False) as folder:
         fill(folder, "first")
     (tmp_path / "out" / "lint.json").write_text("{}")
     check_output(tmp_path / "out", overwrite=True)

@@ -1,0 +1,213 @@
+"""The folder that a run writes to: never over another run without being asked."""
+
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from accelerate import PartialState
+
+from reward_modeling.checkpoints.folders import complete_checkpoints, is_complete, numbered_checkpoints
+from reward_modeling.common.atomic import CONTENTS, discard
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.file_names import (
+    CHECKPOINT,
+    DATA_REPORT,
+    EVAL_SCORES,
+    EVALUATION,
+    LAST_CHECKPOINT,
+    MERGED_CHECKPOINT,
+    PREFLIGHT,
+    REPORT,
+    RUN,
+    TRAINER_STATE,
+)
+
+logger = logging.getLogger(__name__)
+
+MODELS = (
+    f"{CHECKPOINT}*",
+    f"*-{CHECKPOINT}*",
+    LAST_CHECKPOINT,
+    f"*-{LAST_CHECKPOINT}",
+    MERGED_CHECKPOINT,
+    f"*-{MERGED_CHECKPOINT}",
+)
+# Written while a run runs, too: one that died before its first checkpoint has left no more than these.
+LOGS = (TRAINER_STATE, "all_results.json", REPORT, PREFLIGHT, EVALUATION, EVAL_SCORES, RUN, ".unfinished-*")
+OWN_OUTPUTS = (*MODELS, *LOGS)  # but for data_report.json, which a run has written before it makes room
+SECONDS_TO_SEE_A_FILE = 30
+SECONDS_TO_WAIT_FOR_A_RUN = 5
+SEEN_BY_ALL = ".seen-by-all"
+
+
+def check_output_folder(output_path: str) -> None:
+    """
+    Raises:
+        UserError: there is a file in the way, or the folder cannot be written.
+    """
+    output = Path(output_path)
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--output_path {output}: expected a folder, found the file {nearest}. Take another path.")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"--output_path {output}: expected a folder to write to, found that {nearest} refuses it.")
+
+
+_held: set[int] = set()  # descriptors that hold an output folder
+
+
+def _let_go_in_child() -> None:
+    """A lock is shared with forked processes: workers that outlive this one would keep the folder from the next run."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+@contextmanager
+def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
+    """Hold the folder for this run as long as process 0 lives, whatever ends it.
+
+    A launcher that is killed alone leaves its workers running: the restarted run would write beside them.
+
+    Raises:
+        UserError: another run holds it, and has not ended after some seconds; or it cannot be made.
+    """
+    if process_index != 0:
+        yield
+        return
+    try:
+        Path(output_path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a mount that is read-only for root too, or a quota, which no look at the modes tells
+        raise UserError(
+            f"--output_path {output_path}: expected a folder that can be made and written to, found "
+            f"[{error}]. Take another path."
+        ) from error
+    descriptor = os.open(output_path, os.O_RDONLY)
+    _held.add(descriptor)
+    try:
+        deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_A_RUN
+        while not _lock(descriptor):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"--output_path {output_path}: expected a folder that no other run writes to, found that a process "
+                    "which is still alive does (of a launcher that was killed, perhaps). End it first: pgrep -af rm.py"
+                )
+            time.sleep(0.5)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # which it is if anything was written
+                Path(output_path).rmdir()
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # some network file systems lock no folders: then there is nothing to tell by
+        logger.debug("Output: %s", error)
+    return True
+
+
+def check_all_nodes_share(output_path: str, state: PartialState) -> None:
+    """On several machines: every process must see what process 0 writes, since each writes its part of a checkpoint.
+
+    Raises:
+        UserError: on a process that does not.
+    """
+    if state.num_processes == int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)):
+        return
+    sign = Path(output_path) / SEEN_BY_ALL
+    state.wait_for_everyone()  # all have looked whether the folder is empty
+    if state.is_main_process:
+        sign.parent.mkdir(parents=True, exist_ok=True)
+        sign.touch()
+    state.wait_for_everyone()
+    # A network file system may show a new file a few seconds late.
+    deadline = time.monotonic() + SECONDS_TO_SEE_A_FILE
+    while not (seen := sign.exists()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        sign.unlink()
+    if not seen:
+        raise UserError(
+            f"--output_path {output_path}: expected a folder that all machines share, found that process "
+            f"{state.process_index} on {socket.gethostname()} does not see what process 0 writes there. Take a folder "
+            "on a shared disk."
+        )
+
+
+def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
+    """
+    Args:
+        go_on: whether the run was to go on from a checkpoint of this folder, had there been one: then the reports and
+            logs in it are this run's.
+
+    Raises:
+        UserError: the folder holds something that a new run could write over.
+    """
+    output = Path(output_path)
+    if go_on:
+        found = sorted(path.name for pattern in MODELS for path in output.glob(pattern))
+    else:
+        ignored = (DATA_REPORT, PREFLIGHT, SEEN_BY_ALL)
+        found = sorted(path.name for path in output.iterdir() if path.name not in ignored) if output.is_dir() else []
+    if found:
+        raise UserError(
+            f"--output_path {output}: expected a new or an empty folder, found {', '.join(found[:3])} in it. Take "
+            "another folder, go on with --resume_from_checkpoint true, or replace that run with --overwrite_output_dir."
+        )
+
+
+def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint` means: true for the newest one, or a folder.
+
+    Raises:
+        UserError: the folder is not a checkpoint.
+    """
+    if resume is None or resume.lower() == "false":
+        return None
+    if resume.lower() == "true":
+        complete = complete_checkpoints(Path(output_path))
+        for torn in sorted(set(numbered_checkpoints(Path(output_path))) - set(complete)):
+            logger.warning("Resume: %s has not all the files that its %s lists, and is passed over.", torn, CONTENTS)
+        if not complete:
+            logger.warning("Resume: no complete checkpoint in %s, so training starts afresh.", output_path)
+            return None
+        logger.info("Resume: going on from %s.", complete[-1])
+        return str(complete[-1])
+    if not is_complete(Path(resume)):
+        raise UserError(
+            f"--resume_from_checkpoint {resume}: expected true or a checkpoint-N folder of rm.py with all the files "
+            f"that its {CONTENTS} lists, found neither. Take an earlier checkpoint; to start from a model's weights "
+            "pass it as --model_name."
+        )
+    logger.info("Resume: going on from %s.", resume)
+    return resume
+
+
+def is_own(checkpoint: str | None, output_path: str) -> bool:
+    """Whether the checkpoint has its place in this output folder, be it as a link."""
+    return checkpoint is not None and Path(checkpoint).absolute().parent.resolve() == Path(output_path).resolve()
+
+
+def remove_earlier_run(output_path: str) -> None:
+    """Only what rm.py writes: other files in the folder are somebody's."""
+    for pattern in OWN_OUTPUTS:
+        for path in list(Path(output_path).glob(pattern)):
+            if path.is_dir():
+                discard(path)  # a kill on the way leaves no half of a checkpoint
+            else:
+                path.unlink()

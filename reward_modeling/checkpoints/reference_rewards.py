@@ -1,0 +1,133 @@
+"""Rewards of a saved model as anybody reads them: transformers (and peft, for an adapter), and nothing of this project.
+
+`verification.verify_saved_model` starts it in a process of its own; by hand:
+
+    echo '{"rows": [[2, 5, 7], [2, 9]]}' \
+        | python -P reward_modeling/checkpoints/reference_rewards.py models/gemma2b_rm/last_checkpoint rewards.json
+"""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+PADDED_BATCH_TOKENS = 16_384  # with padding; eight rows of 2,000 tokens
+FIRST_CALLS = ("cos", "sin", "exp", "erf", "log", "log1p", "sqrt", "tanh")
+
+
+def padded_batches(rows: list[list[int]]) -> list[list[list[int]]]:
+    """The rows in batches of about `PADDED_BATCH_TOKENS` and at least two rows, since one alone has no padding."""
+    rows_per_batch = max(2, PADDED_BATCH_TOKENS // max(map(len, rows)))
+    num_batches = max(1, len(rows) // rows_per_batch)
+    bounds = [number * len(rows) // num_batches for number in range(num_batches + 1)]
+    return [rows[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def choose_device(model: PreTrainedModel) -> str:
+    """The GPU where it has room: the training process may still fill it."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    return "cuda" if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.5 * size else "cpu"
+
+
+def settle_vector_maths() -> None:
+    """As in vector_maths.py: what several threads call first together may be inaccurate (pytorch/pytorch#188792)."""
+    for name in FIRST_CALLS:
+        getattr(torch, name)(torch.full((1,), 0.5))
+
+
+def load_model(folder: str, tokenizer: PreTrainedTokenizerBase, load_in_4bit: bool, options: dict) -> tuple:
+    """A checkpoint, or the adapter in a folder on the model that it names; and the names of missing weights."""
+    if not Path(folder, "adapter_config.json").is_file():
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **options
+        )
+        return model, sorted(info["missing_keys"])
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    config = PeftConfig.from_pretrained(folder)
+    if load_in_4bit:
+        four_bits = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=config.modules_to_save,
+        )
+        options = options | {"quantization_config": four_bits, "device_map": {"": "cuda"}}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        config.base_model_name_or_path, revision=config.revision, num_labels=1, dtype=torch.float32, **options
+    )
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id  # that of the model under the adapter may be another, or none
+    model = PeftModel.from_pretrained(model, folder)
+    saved = load_peft_weights(folder, device="cpu")
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return model, sorted(expected.keys() - saved.keys())
+
+
+def plain_rewards(
+    folder: str,
+    rows: list[list[int]],
+    rounded_by: str | None = None,
+    dtype: str = "float32",
+    load_in_4bit: bool = False,
+    **options,
+) -> dict:
+    """Rewards of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
+
+    They are computed in float32. With `rounded_by`, the padded rows are scored once more in `dtype`, which shows how
+    far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model.
+
+    Returns:
+        `padded`, `alone` and, with `rounded_by`, `rounded`: one reward per row; `missing_weights`: names that the
+        checkpoint has nothing for; `device` and `model_class`.
+    """
+    settle_vector_maths()
+    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    model, missing = load_model(folder, tokenizer, load_in_4bit, options)
+    device = "cuda" if load_in_4bit else choose_device(model)
+    model.to(device).eval()
+
+    @torch.no_grad()
+    def score(batch: list[list[int]]) -> list[float]:
+        inputs = tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(device)
+        return model(**inputs).logits[:, 0].float().tolist()
+
+    answer = {
+        "padded": [reward for batch in padded_batches(rows) for reward in score(batch)],
+        "alone": [reward for row in rows for reward in score([row])],
+        "missing_weights": missing,
+        "device": device,
+        "model_class": type(model).__name__,
+    }
+    if rounded_by is not None:
+        if rounded_by == "weights":
+            model.to(getattr(torch, dtype))
+        with torch.autocast(device, getattr(torch, dtype), enabled=rounded_by == "autocast"):
+            answer["rounded"] = [reward for batch in padded_batches(rows) for reward in score(batch)]
+    return answer
+
+
+def main() -> None:
+    folder, result = sys.argv[1:]
+    try:
+        answer = plain_rewards(folder, **json.load(sys.stdin))
+    except Exception as error:  # the caller gets the message without having to find it in a traceback
+        Path(result).write_text(json.dumps({"error": f"{type(error).__name__}: {error}"}), encoding="utf-8")
+        raise
+    Path(result).write_text(json.dumps(answer), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

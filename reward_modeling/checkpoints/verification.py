@@ -1,0 +1,274 @@
+"""Proof that the saved model is the model in memory.
+
+A few rows are scored in memory, and again by `reference_rewards.py`: another process, which reads the checkpoint with
+transformers alone. The training process could not do that itself, since DeepSpeed would partition what is loaded, and
+this project's attention is registered in it.
+"""
+
+import bisect
+import json
+import logging
+import math
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors import safe_open
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.file_names import VERIFICATION
+from reward_modeling.common.launch import child_environment
+from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.planning import MicroBatch
+
+logger = logging.getLogger(__name__)
+
+SCRIPT = Path(__file__).with_name("reference_rewards.py")
+STDERR_LINES = 20
+FLOAT_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}  # as safetensors calls them
+
+# How far rewards may differ, as a share of the largest one, or of 1 if all are smaller. Measured over Llama, Mistral,
+# Gemma, Gemma-2 and Qwen2 with 2 to 24 layers, packed rows in memory: at most 2.5e-6 in float32, while a new head, a
+# zeroed layer or projection and two swapped layers gave 0.012 to 2.6.
+FLOAT32_TOLERANCE = 1e-4
+# In bfloat16 the model's own rounding decides: 0.003 to 0.034. How much it is, the reloaded model says itself, by its
+# rewards in both precisions. What was measured is at most 1.5 times that, and what is wrong 8 times and more (but
+# swapped layers of a fresh Gemma with weights of 0.02, which are much alike, gave as little as 2 times).
+ROUNDING_FACTOR = 3
+LEAST_ROUNDING_TOLERANCE, LARGEST_ROUNDING_TOLERANCE = 0.005, 0.2
+
+
+def choose_rows(groups: PreferenceGroups, batching: str, most: int = 8, max_tokens: int = 4096) -> MicroBatch:
+    """Whole pairs for the check, of different lengths from all over the set; the same ones on every process.
+
+    They lie at even steps between the shortest pair and the longest that `max_tokens` leaves room for: on a CPU a
+    large model takes many seconds for a thousand tokens. One pair always goes through.
+
+    Args:
+        batching: of the collator that will read the micro-batch.
+        most: responses, two for a pair.
+        max_tokens: of all rows together, counted as if both of a pair had the length of the longer one.
+    """
+    sizes = groups.sizes
+    group_of_pair = sizes.group_of_pair
+    tokens = 2 * (sizes.prefix_lengths[group_of_pair] + sizes.answer_tokens.max(axis=1))
+    by_length = np.argsort(tokens, kind="stable")
+    shortest = np.cumsum(tokens[by_length[: most // 2]])
+    count = max(1, int(np.searchsorted(shortest, max_tokens, side="right")))
+
+    def spread(longest: int) -> np.ndarray:
+        return by_length[np.linspace(0, longest, count).astype(int)]
+
+    # A longer longest pair makes no other one shorter, so the sum of the tokens only grows.
+    longest = range(count - 1, len(by_length))
+    longest_fitting = bisect.bisect_right(longest, max_tokens, key=lambda end: tokens[spread(end)].sum()) - 1
+    chosen = spread(longest[max(0, longest_fitting)])
+    micro_batch = []
+    for pair in chosen.tolist():
+        group = int(group_of_pair[pair])
+        first = pair - int(sizes.pair_offsets[group])
+        micro_batch.append(sizes.chunk(batching, group, first, first + 1))
+    return micro_batch
+
+
+def token_rows(model_inputs: dict) -> list[list[int]]:
+    """The whole conversation behind each reward that the model returns for these inputs, in the same order.
+
+    Read from the inputs themselves, that is from what the model in memory was given.
+    """
+    tokens, ends = model_inputs["input_ids"].flatten().tolist(), model_inputs["end_positions"].tolist()
+    if "packed_layout" not in model_inputs:
+        width = model_inputs["input_ids"].shape[1]
+        return [tokens[end // width * width : end + 1] for end in ends]
+    layout = model_inputs["packed_layout"]
+    spans = [layout.spans[number] for number in layout.scored_spans]
+    return [tokens[span.prefix_start : span.prefix_end] + tokens[span.start : span.end] for span in spans]
+
+
+@dataclass
+class Verification:
+    """What the check found; `verification.json` holds these fields under their names."""
+
+    passed: bool = False
+    problems: list[str] = field(default_factory=list)
+    largest_difference_padded: float | None = None
+    largest_difference_alone: float | None = None
+    tolerance: float | None = None
+    rounding: float | None = None  # how far the lower precision moves the reloaded model's own rewards
+    precision: str = "float32"
+    num_rows: int = 0
+    num_tokens: int = 0
+    rewards: list[float] = field(default_factory=list)
+    rewards_padded: list[float] = field(default_factory=list)
+    rewards_alone: list[float] = field(default_factory=list)
+    model_class: str | None = None
+    device: str | None = None
+    seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    stderr: list[str] = field(default_factory=list)
+
+    def raise_if_failed(self, folder: Path) -> None:
+        """
+        Raises:
+            UserError: the check found a problem.
+        """
+        if not self.passed:
+            raise UserError(
+                f"The saved model is not proven to be the trained one: {'; '.join(self.problems)}.\n"
+                f"The weights are kept in {folder}, and {VERIFICATION} there has all the figures. Do not use the model "
+                "before this is explained: score some rows by hand, or take an earlier checkpoint. "
+                "--verify_saved_model false leaves the check out."
+            )
+
+
+def verify_saved_model(
+    folder: Path,
+    rows: list[list[int]],
+    rewards: list[float],
+    *,
+    dtype: torch.dtype,
+    weights_dtype: torch.dtype,
+    autocast: bool = False,
+    trust_remote_code: bool = False,
+    load_in_4bit: bool = False,
+    timeout: float = 3600,
+) -> Verification:
+    """Score the rows with the model saved in `folder` and compare; the result goes to the log and into the folder.
+
+    Args:
+        rows: token ids of whole conversations.
+        rewards: what the model in memory gave them.
+        dtype: the lowest precision that the model in memory computed with (float16 stands for TF32 too).
+        weights_dtype: of its weights: what is saved may not have less.
+        autocast: the lower precision came from torch.autocast, and not from weights cast to it (bfloat16 weights,
+            DeepSpeed, FSDP's mixed precision), which rounds more.
+        load_in_4bit: the weights under an adapter were held in four bits, and have to be again.
+        timeout: seconds for the other process.
+    """
+    result = Verification(precision=_name(dtype), num_rows=len(rows), num_tokens=sum(map(len, rows)), rewards=rewards)
+    started = time.perf_counter()
+    request = {"rows": rows, "trust_remote_code": trust_remote_code, "load_in_4bit": load_in_4bit}
+    if dtype != torch.float32:
+        request |= {"dtype": _name(dtype), "rounded_by": "autocast" if autocast else "weights"}
+    answer = _rewards_of_another_process(folder, request, timeout, result)
+    if answer is not None:
+        result.problems += _too_narrow(folder, weights_dtype)
+        _compare(result, answer)
+    result.passed = not result.problems
+    result.seconds = round(time.perf_counter() - started, 2)
+    result.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    _write(result, folder / VERIFICATION)
+    _log(result)
+    return result
+
+
+def _rewards_of_another_process(folder: Path, request: dict, timeout: float, result: Verification) -> dict | None:
+    """The answer of `reference_rewards.py`, or None with the reason among the problems."""
+    with tempfile.TemporaryDirectory() as scratch:
+        answer_file = Path(scratch) / "rewards.json"
+        # -P: the script's folder stays off the path, where our data.py or metrics.py would be found in the place of
+        # anybody's module of that name. -I would also drop PYTHONPATH, by which some find their transformers.
+        command = [sys.executable, "-P", str(SCRIPT), str(folder.absolute()), str(answer_file)]
+        try:
+            process = subprocess.run(
+                command, input=json.dumps(request), capture_output=True, env=child_environment(),
+                timeout=timeout, encoding="utf-8", errors="replace",
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            result.problems.append(f"reloading and scoring {len(request['rows'])} rows took more than {timeout:g} s")
+            return None
+        answer = json.loads(answer_file.read_text(encoding="utf-8")) if answer_file.is_file() else {}
+    if process.returncode == 0:
+        return answer
+    result.stderr = process.stderr.strip().splitlines()[-STDERR_LINES:]
+    ended = f"exit status {process.returncode}"
+    if process.returncode < 0:
+        by = -process.returncode
+        ended = f"ended by signal {by}" + (", perhaps for host memory" if by == signal.SIGKILL else "")
+    why = answer.get("error") or f"{ended}; {' '.join(result.stderr[-1:])}"
+    result.problems.append(f"plain transformers could not load and score it ({' '.join(why.split())[:400]})")
+    return None
+
+
+def _too_narrow(folder: Path, weights_dtype: torch.dtype) -> list[str]:
+    """A problem where a tensor was saved in fewer bits than it had. A wider one is no loss."""
+    narrow: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dictionary)
+                found = tensors.get_slice(name).get_dtype()
+                if FLOAT_BITS.get(found, 64) < 8 * weights_dtype.itemsize:
+                    narrow.setdefault(found, []).append(name)
+    return [
+        f"expected weights in {_name(weights_dtype)}, found {len(names)} in {found}, such as {names[0]}"
+        for found, names in narrow.items()
+    ]
+
+
+def tolerance(scale: float, rounding: float | None) -> float:
+    """The largest difference that passes, for rewards of this scale; `rounding` is None in float32."""
+    if rounding is None:
+        return FLOAT32_TOLERANCE * scale
+    if math.isnan(rounding):  # the lower precision overflows in plain transformers
+        return LARGEST_ROUNDING_TOLERANCE * scale
+    wanted = max(ROUNDING_FACTOR * rounding, LEAST_ROUNDING_TOLERANCE * scale)
+    return min(wanted, LARGEST_ROUNDING_TOLERANCE * scale)
+
+
+def _compare(result: Verification, answer: dict) -> None:
+    """Differences and tolerance; what does not hold goes among the problems."""
+    rewards, padded, alone = (torch.tensor(r) for r in (result.rewards, answer["padded"], answer["alone"]))
+    result.model_class, result.device = answer["model_class"], answer["device"]
+    result.rewards_padded, result.rewards_alone = answer["padded"], answer["alone"]
+    rounded = torch.tensor(answer["rounded"]) if "rounded" in answer else None
+    result.rounding = None if rounded is None else (rounded - padded).abs().max().item()
+    result.tolerance = tolerance(max(1.0, rewards.abs().max().item()), result.rounding)
+    result.largest_difference_padded = (rewards - padded).abs().max().item()
+    result.largest_difference_alone = (rewards - alone).abs().max().item()
+    if answer["missing_weights"]:
+        names = answer["missing_weights"]
+        result.problems.append(f"{len(names)} weights are missing, such as {names[0]}")
+    differences = {"padded together": result.largest_difference_padded, "alone": result.largest_difference_alone}
+    # A reward that is infinite or not a number is a failure, and no measure for the others.
+    wrong = [name for name, found in differences.items() if not (math.isfinite(found) and found <= result.tolerance)]
+    if wrong:
+        figures = ", ".join(f"{differences[name]:.2g} for rows {name}" for name in wrong)
+        result.problems.append(
+            f"expected the rewards of the model in memory within {result.tolerance:.2g}, found differences up to "
+            f"{figures}"
+        )
+    if wrong == ["padded together"]:
+        result.problems.append(
+            "rows alone agree, so it is the padding: compare the tokenizer's pad token with pad_token_id in config.json"
+        )
+
+
+def _write(result: Verification, path: Path) -> None:
+    """Aside first: a record is whole or not there. NaN, which JSON does not have, becomes null."""
+    record = json.loads(json.dumps(asdict(result)), parse_constant=lambda _: None)
+    aside = path.with_suffix(".json.partial")
+    aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def _log(result: Verification) -> None:
+    if not result.passed:
+        logger.error("Saved model: NOT verified: %s.", "; ".join(result.problems))
+        return
+    logger.info(
+        "Saved model: reloaded in plain transformers, %d rows score as in memory (largest difference %.1e padded, "
+        "%.1e alone; tolerance %.1e; %.0f s on %s).",
+        *(result.num_rows, result.largest_difference_padded, result.largest_difference_alone),
+        *(result.tolerance, result.seconds, result.device),
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

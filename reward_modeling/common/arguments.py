@@ -1,0 +1,242 @@
+"""Command-line arguments of a script: one dataclass, an optional YAML file, mistakes in one short message."""
+
+import argparse
+import copy
+import difflib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar, get_args, get_type_hints
+
+import yaml
+from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
+
+from reward_modeling.common.errors import UserError
+
+Arguments = TypeVar("Arguments")
+
+NOT_KEPT = "(not kept)"  # in the place of a secret
+# What other tools call it; the names here are those of rm.py and eval_bench_mark.py.
+OTHER_NAMES = {
+    "lr": ("learning_rate",),
+    "batch_size": ("pairs_per_step", "max_tokens_per_batch"),
+    "epochs": ("num_train_epochs",),
+    "model": ("model_name", "reward_name_or_path"),
+    "model_name_or_path": ("model_name", "reward_name_or_path"),
+    "dataset": ("train_set_path", "pairs_path"),
+    "dataset_name": ("train_set_path", "pairs_path"),
+    "output": ("output_path", "output_dir"),
+    "max_seq_length": ("max_length",),
+}
+
+
+class YamlLoader(yaml.SafeLoader):
+    """YAML 1.2's booleans: `save_strategy: no` is the word, not False."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+class FlagFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Each flag under one name, though HfArgumentParser also reads `--max-length`, and without an unset default."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        shown = copy.copy(action)
+        shown.option_strings = [name for name in action.option_strings if "-" not in name.lstrip("-")]
+        return super()._format_action_invocation(shown)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class ScriptArgumentParser(HfArgumentParser):
+    """argparse for a dataclass of some 150 fields: a mistake names the flag, not the whole usage."""
+
+    def __init__(self, arguments_class: type, **options):
+        super().__init__(arguments_class, formatter_class=FlagFormatter, **options)
+        self.usage = "%(prog)s [--config FILE.yaml] [--flag value ...]"
+        hints = get_type_hints(arguments_class)
+        self._one_or_more: list[str] = []
+        for action in self._actions:
+            if action.type is string_to_bool and action.nargs is None:  # a bool that may be unset: let `--bf16` do
+                action.nargs, action.const = "?", True
+            elif action.nargs is None and list[str] in get_args(hints.get(action.dest)):  # read as str alone
+                action.nargs = "+"
+                self._one_or_more.append(action.dest)
+        self._fold_inherited_flags(arguments_class)
+
+    def _fold_inherited_flags(self, arguments_class: type) -> None:
+        """--help shows the flags that the class itself declares; transformers' own come with --help_all."""
+        base = arguments_class.__mro__[1]
+        if not base.__module__.startswith("transformers."):
+            return
+        own = {"--help", *(f"--{name}" for name in arguments_class.__annotations__)}  # and no --no_bf16
+        texts = {action: action.help for action in self._actions if not own & set(action.option_strings)}
+        for action in texts:
+            action.help = argparse.SUPPRESS
+
+        class HelpAll(argparse.Action):
+            def __call__(self, parser, namespace, values, option_string=None):
+                for action, text in texts.items():
+                    action.help = text
+                parser.print_help()
+                parser.exit()
+
+        words = f"Show these flags and those of transformers' {base.__name__}, which all work here."
+        self.add_argument("--help_all", action=HelpAll, nargs=0, default=argparse.SUPPRESS, help=words)
+
+    def parse_known_args(self, args=None, namespace=None):
+        namespace, rest = super().parse_known_args(args, namespace)
+        for name in self._one_or_more:
+            value = getattr(namespace, name)
+            if isinstance(value, list) and len(value) == 1:
+                setattr(namespace, name, value[0])
+        return namespace, rest
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. All flags: python {self.prog} --help")
+
+
+def parse_script_arguments(
+    arguments_class: type[Arguments], argv: Sequence[str] | None = None
+) -> tuple[Arguments, dict[str, object]]:
+    """Read `--config FILE.yaml` and flags, flags winning, into the dataclass.
+
+    Returns:
+        The arguments, and those that were given, as they were given.
+
+    Raises:
+        UserError: unknown flag, wrong value, unreadable YAML.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = ScriptArgumentParser(arguments_class, allow_abbrev=False)
+    parser.add_argument("--config", help="A YAML file of flags and values; flags on the command line win.")
+    config_path = _config_path(argv)
+    from_file = _read_yaml(config_path) if config_path is not None else {}
+    # reversed: --no_bf16 has the destination of --bf16 and comes after it
+    known = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
+    _check_names(list(from_file), list(known), lambda name: f"{config_path}: unknown key {name!r}")
+    tokens = [token for name, value in from_file.items() for token in _as_tokens(known[name], value)]
+    if argv and not argv[0].startswith("-") and argv[0].endswith((".yaml", ".yml")):
+        raise UserError(f"expected flags, found {argv[0]}: a file of flags is passed as --config {argv[0]}")
+    given = [token.split("=")[0] for token in argv if token.startswith("--")]
+    options = [option for action in parser._actions for option in action.option_strings]
+    _check_names(given, options, lambda name: f"unknown flag {name}")
+    try:
+        *parsed, left_over = parser.parse_args_into_dataclasses(
+            tokens + argv, return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"arguments: {error}") from error
+    if left_over:
+        raise UserError(_too_many_values(tokens + argv, left_over))
+    return parsed[0], _given_values(parser, tokens + argv)
+
+
+def without_tokens(argv: Sequence[str]) -> list[str]:
+    """The command line without the values of --hub_token and the like: trackers write it down."""
+    kept = []
+    for token in argv:
+        name = kept[-1] if kept else ""
+        flag, equals, _ = token.partition("=")
+        if _takes_token(name):
+            kept.append(NOT_KEPT)
+        elif equals and _takes_token(flag):
+            kept.append(f"{flag}={NOT_KEPT}")
+        else:
+            kept.append(token)
+    return kept
+
+
+def _takes_token(flag: str) -> bool:
+    """Whether the flag's value is a secret; HfArgumentParser reads `--hub-token` too."""
+    return flag.startswith("--") and flag.endswith(("_token", "-token"))
+
+
+def named_paths(text: str) -> list[tuple[str, str]]:
+    """(name, path) of each entry of "name=path,name=path"; one of both is empty where the entry lacks it.
+
+    A comma may be part of a path: one that separates stands before "name=".
+    """
+    entries = (entry.partition("=") for entry in re.split(r",(?=[^,=/]*=)", text) if entry.strip())
+    return [(name.strip(), path.strip()) for name, _, path in entries]
+
+
+def _config_path(argv: list[str]) -> str | None:
+    for position, token in enumerate(argv):
+        if token.startswith("--config="):
+            return token.removeprefix("--config=")
+        if token == "--config":
+            if position + 1 == len(argv):
+                raise UserError("--config: expected a YAML file, found nothing")
+            return argv[position + 1]
+    return None
+
+
+def _read_yaml(path: str) -> dict[str, object]:
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), YamlLoader)
+    except OSError as error:
+        raise UserError(f"--config {path}: expected a readable YAML file ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: expected YAML, found {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path}: expected a mapping of flags to values, found {type(content).__name__}")
+    return {str(name): value for name, value in content.items()}
+
+
+def _check_names(names: list[str], known: list[str], describe) -> None:
+    problems = []
+    for name in names:
+        if name not in known:
+            meant = _meant(name, known)
+            problems.append(describe(name) + (f"; did you mean {meant}?" if meant else ""))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _meant(name: str, known: list[str]) -> str | None:
+    """The name that another tool's stands for, or the nearest one."""
+    dashes = "--" if name.startswith("--") else ""
+    others = (dashes + other for other in OTHER_NAMES.get(name.removeprefix("--"), ()))
+    return next((other for other in others if other in known), None) or next(
+        iter(difflib.get_close_matches(name, known, n=1)), None
+    )
+
+
+def _too_many_values(tokens: list[str], left_over: list[str]) -> str:
+    """Most often an unquoted glob, of which the shell has made many values."""
+    before = [token for token in tokens[: tokens.index(left_over[0])] if token.startswith("--")]
+    found = ", ".join(map(repr, left_over[:3])) + (f" and {len(left_over) - 3} more" if len(left_over) > 3 else "")
+    if not before:
+        return f"expected flags, found {found}"
+    return (
+        f"{before[-1]}: expected one value, found {found} after it. Several files go in as a folder or a glob, and a "
+        "glob in quotes ('data/*.jsonl'): the shell makes many values of it otherwise."
+    )
+
+
+def _as_tokens(option: str, value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [option, *map(str, value)]
+    return [option, json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def _given_values(parser: ScriptArgumentParser, tokens: list[str]) -> dict[str, object]:
+    """The arguments that were passed, without the defaults, for the record beside the model."""
+    namespace = parser.parse_args(tokens)
+    options = {option: action.dest for action in parser._actions for option in action.option_strings}
+    names = {options[token.split("=")[0]] for token in tokens if token.split("=")[0] in options}
+    return {name: NOT_KEPT if name.endswith("_token") else getattr(namespace, name) for name in sorted(names)}

@@ -1,0 +1,32 @@
+"""The vector mathematics of the CPU, made ready before several threads use it."""
+
+import torch
+
+# Those that torch gives to the vector mathematics of Intel's MKL (aten/src/ATen/cpu/vml.h).
+FUNCTIONS = (
+    *("abs", "acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log1p", "log2"),
+    *("sin", "sqrt", "tan", "tanh", "trunc"),
+)
+
+
+def settle_vector_maths() -> None:
+    """Call each function once, on one number and so on one thread.
+
+    MKL chooses the kernel of a function when it is called first. Where several threads call it at once, one of them
+    may compute its share with a kernel of low accuracy, that one time (pytorch/pytorch#188792): the cosines of the
+    rotary positions were 1.5e-4 off in the first forward pass of a process, and the rewards 7e-4.
+    """
+    for dtype in (torch.float32, torch.float64):
+        number = torch.full((1,), 0.5, dtype=dtype)
+        for name in FUNCTIONS:
+            getattr(torch, name)(number)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; on a GPU the copy queues up behind what was launched before.
+
+    A copy out of ordinary memory would first wait until the GPU has nothing left to do, and the GPU then for Python.
+    """
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,62 @@
+"""Mistakes of the user's: one clear message, exit status 2, no traceback.
+
+A script's entry point is wrapped once:
+
+    if __name__ == "__main__":
+        run_script(main)
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from datasets.exceptions import DatasetsError
+
+SECONDS_TO_SPEAK = 3  # that process 0 has for its message before others end, and the launcher ends it
+
+
+class UserError(Exception):
+    """Something that the user can put right.
+
+    The message says what was expected, what was found, where, and what to do about it.
+    """
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """For mistakes that every process of a launch finds: the first one of each machine says it, the others only end.
+
+    Of each machine, since a file may be missing on one of them alone.
+    """
+    try:
+        yield
+    except UserError:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            raise
+        time.sleep(SECONDS_TO_SPEAK)
+        sys.exit(2)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run `main`; a `UserError` is printed on standard error and ends the process with status 2."""
+    try:
+        main()
+    except UserError as error:
+        rank = os.environ.get("RANK", "0")
+        who = "" if rank == "0" else f" (process {rank})"
+        print(f"\nerror{who}: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says; of its cause where `datasets` wraps it."""
+    while isinstance(error, DatasetsError) and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short enough to stand in a message of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

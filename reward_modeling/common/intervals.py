@@ -1,0 +1,277 @@
+"""Figures that any benchmark of pairs shares: accuracy, 95% intervals, calibration, and what length alone would give.
+
+No files, no model, no printing: arrays of rewards in, numbers out.
+
+accuracy = pair_accuracy(chosen_rewards, rejected_rewards)         # accuracy.accuracy, .low, .high, .rows, .ties
+figures = estimate(section_scores, by_subset(subsets, verdicts))   # figures["Safety"].value, .low, .high
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reward_modeling.common.errors import UserError
+
+Z_95 = NormalDist().inv_cdf(0.975)  # 1.96: half of the width of a 95% interval in standard errors
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of rows that came out right, with its Wilson 95% interval; NaN where there are no rows."""
+
+    rows: int
+    right: float
+    """Rows that came out right. Not a whole number only where a tie counts as half of one."""
+    ties: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure over all rows, with its bootstrap 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The pairs whose confidence lies in [low, high); the last bin includes its upper end."""
+
+    low: float
+    high: float
+    confidence: float
+    """Mean predicted probability of being right over the pairs of the bin; NaN if it is empty."""
+    observed: Accuracy
+
+
+def finite_rewards(rewards: ArrayLike, name: str) -> NDArray[np.float64]:
+    """The rewards in float64 (exact for every narrower float), of any shape, refused where one is NaN or infinite.
+
+    Every comparison with NaN is false, so that a broken model would otherwise merely look like a bad one.
+
+    Raises:
+        UserError: a reward is not a finite number.
+    """
+    values = np.asarray(rewards, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        position = tuple(int(i) for i in np.unravel_index(bad[0], values.shape))
+        raise UserError(
+            f"{name}: expected finite rewards, found {bad.size:,} of {values.size:,} that are not, the first at index "
+            f"{position} (counted from 0): {values.flat[bad[0]]}. Score in float32; if they stay, the checkpoint's "
+            "weights are broken."
+        )
+    return values
+
+
+def _pair_rewards(chosen: ArrayLike, rejected: ArrayLike) -> tuple[NDArray, NDArray]:
+    chosen, rejected = finite_rewards(chosen, "chosen"), finite_rewards(rejected, "rejected")
+    if chosen.ndim != 1 or chosen.shape != rejected.shape:
+        raise ValueError(f"expected chosen and rejected of one shape (pairs,), found {chosen.shape}, {rejected.shape}")
+    return chosen, rejected
+
+
+def wilson_interval(right: float, rows: int) -> tuple[float, float]:
+    """95% interval of a share, `right` of `rows` (Wilson 1927), within [0, 1] and around the share itself.
+
+    Unlike the normal approximation it is right for small subsets and for accuracies near 0 and 1, where it keeps a
+    width. With halves among `right` (ties as half) it is a little too wide, never too narrow. No rows: (NaN, NaN).
+
+    Raises:
+        ValueError: `right` is not between 0 and `rows`.
+    """
+    if not 0 <= right <= rows:
+        raise ValueError(f"expected 0 <= right <= rows, found {right} of {rows}")
+    if rows == 0:
+        return math.nan, math.nan
+    share, z2_n = right / rows, Z_95**2 / rows
+    centre = (share + z2_n / 2) / (1 + z2_n)
+    half_width = math.sqrt(share * (1 - share) * z2_n + z2_n**2 / 4) / (1 + z2_n)
+    return max(0.0, min(share, centre - half_width)), min(1.0, max(share, centre + half_width))
+
+
+def share_right(right: float, rows: int, ties: int = 0) -> Accuracy:
+    """An `Accuracy` from counts."""
+    low, high = wilson_interval(right, rows)
+    return Accuracy(rows, right, ties, right / rows if rows else math.nan, low, high)
+
+
+def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike) -> Accuracy:
+    """How often reward(chosen) > reward(rejected). A tie is wrong, as on RewardBench, and counted.
+
+    Args:
+        chosen, rejected: `(pairs,)` rewards.
+
+    Raises:
+        UserError: a reward is not finite.
+        ValueError: the shapes differ.
+    """
+    chosen, rejected = _pair_rewards(chosen, rejected)
+    return share_right(int((chosen > rejected).sum()), len(chosen), int((chosen == rejected).sum()))
+
+
+def longer_wins(chosen_lengths: ArrayLike, rejected_lengths: ArrayLike) -> Accuracy:
+    """The accuracy of a judge who always takes the longer answer: what a model must beat to have read the answers.
+
+    Of two answers equally long that judge can only toss a coin: such a pair counts as half right, and under `ties`.
+    (As wrong, as for a model's ties, sets full of equal lengths would make the baseline look weaker than it is.)
+
+    Args:
+        chosen_lengths, rejected_lengths: `(pairs,)` lengths of the answers, both in characters or both in tokens.
+    """
+    chosen, rejected = _pair_rewards(chosen_lengths, rejected_lengths)
+    ties = int((chosen == rejected).sum())
+    return share_right(float((chosen > rejected).sum() + ties / 2), len(chosen), ties)
+
+
+def accuracy_by_length(
+    chosen: ArrayLike, rejected: ArrayLike, chosen_lengths: ArrayLike, rejected_lengths: ArrayLike
+) -> dict[str, Accuracy]:
+    """`pair_accuracy` over the pairs whose chosen answer is longer, whose rejected answer is, and the rest.
+
+    A model that follows length is good at the first and bad at the second. All four arguments are `(pairs,)`.
+
+    Returns:
+        Keys "chosen longer", "rejected longer" and "equal length", always all three.
+    """
+    chosen, rejected = _pair_rewards(chosen, rejected)
+    longer, shorter = _pair_rewards(chosen_lengths, rejected_lengths)
+    if longer.shape != chosen.shape:
+        raise ValueError(f"expected one length for each of {len(chosen)} pairs, found {len(longer)}")
+    groups = {"chosen longer": longer > shorter, "rejected longer": longer < shorter, "equal length": longer == shorter}
+    return {name: pair_accuracy(chosen[group], rejected[group]) for name, group in groups.items()}
+
+
+def calibration_table(chosen: ArrayLike, rejected: ArrayLike, bins: int = 10) -> list[CalibrationBin]:
+    """Predicted probability (Bradley-Terry) against the observed share, in `bins` equal bins of [0.5, 1].
+
+    sigmoid(chosen - rejected) cannot be held against outcomes directly: the chosen answer won in every row, so the
+    observed share would be 1 in every bin. The model does not know which answer is the chosen one; it gives its own
+    favourite the probability sigmoid(|chosen - rejected|), its confidence, and what is observed is how often the
+    favourite is the chosen answer. (Taking every pair in both orders gives these points and their mirror images below
+    0.5, and nothing new.) A tie has no favourite: confidence 0.5, half right, and counted under `ties`.
+
+    Args:
+        chosen, rejected: `(pairs,)` rewards.
+    """
+    chosen, rejected = _pair_rewards(chosen, rejected)
+    margins = chosen - rejected
+    confidence = 1 / (1 + np.exp(-np.abs(margins)))
+    right = np.where(margins == 0, 0.5, margins > 0)
+    edges = np.linspace(0.5, 1, bins + 1)
+    bin_of = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1)
+    table = []
+    for index in range(bins):
+        inside = bin_of == index
+        rows = int(inside.sum())
+        observed = share_right(float(right[inside].sum()), rows, int((margins[inside] == 0).sum()))
+        mean = float(confidence[inside].mean()) if rows else math.nan
+        table.append(CalibrationBin(float(edges[index]), float(edges[index + 1]), mean, observed))
+    return table
+
+
+def calibration_error(table: Sequence[CalibrationBin]) -> float:
+    """Mean distance of confidence and observed share, weighted by the rows of the bins; NaN without rows."""
+    filled = [(one.observed.rows, abs(one.confidence - one.observed.accuracy)) for one in table if one.observed.rows]
+    rows = sum(count for count, _ in filled)
+    return sum(count * distance for count, distance in filled) / rows if rows else math.nan
+
+
+def by_subset(subsets: Sequence[str], values: ArrayLike) -> dict[str, NDArray]:
+    """The values of each subset, subsets in the order in which they first appear.
+
+    Args:
+        subsets: `(rows,)` names.
+        values: `(rows, ...)`.
+    """
+    values = np.asarray(values)
+    if len(subsets) != len(values):
+        raise ValueError(f"expected one subset per row, found {len(subsets)} for {len(values)} rows")
+    number = {name: place for place, name in enumerate(dict.fromkeys(subsets))}
+    of_row = np.array([number[name] for name in subsets], dtype=np.int64)
+    order, counts = np.argsort(of_row, kind="stable"), np.bincount(of_row, minlength=len(number))
+    parts = np.split(values[order], np.cumsum(counts)[:-1]) if number else []
+    return {str(name): part for name, part in zip(number, parts, strict=True)}
+
+
+def resampled_means(values: ArrayLike, generator: np.random.Generator, resamples: int = RESAMPLES) -> NDArray:
+    """Means of bootstrap samples of the rows.
+
+    A sample of n rows with replacement is a multinomial draw of how often each *distinct* row occurs, so that a subset
+    of verdicts costs one binomial number per sample, whatever its size.
+
+    Args:
+        values: `(rows, ...)` without NaN, at least one row. Memory is resamples x distinct rows.
+
+    Returns:
+        `(resamples, ...)` float64.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    distinct, counts = np.unique(values.reshape(len(values), -1), axis=0, return_counts=True)
+    draws = generator.multinomial(len(values), counts / len(values), size=resamples)
+    return (draws @ distinct / len(values)).reshape(resamples, *values.shape[1:])
+
+
+def percentile_interval(samples: ArrayLike) -> tuple[float, float]:
+    """The middle 95% of the resampled figures, `(resamples,)`; (NaN, NaN) if one of them is NaN."""
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def estimate(
+    formula: Callable[[dict], Mapping], values: Mapping[str, ArrayLike], *, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Estimate]:
+    """Every figure of a formula with its 95% interval by a stratified bootstrap: rows are drawn within each subset.
+
+    The formula is computed twice, from the subsets' means and from all resampled means at once. A subset's draws
+    depend on the seed and its name alone, not on which others are there.
+
+    The rows are taken as independent; where subsets share prompts the true interval is a little wider. Where every
+    row of every subset is right, no resample differs and the interval has no width: then look at Wilson's.
+
+    Args:
+        formula: from {subset: mean `(...)`} to {figure: `()`}, or with a leading axis `(resamples, ...)` to
+            `(resamples,)`, such as `benchmarks.section_scores`. A NaN is an incomplete figure and stays one.
+        values: `(rows, ...)` per subset: verdicts, credits, matrices. A subset of no rows counts as missing.
+    """
+    filled = {name: array for name, array in ((n, np.asarray(v)) for n, v in values.items()) if len(array)}
+    points = formula({name: array.mean(axis=0) for name, array in filled.items()})
+    streams = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in filled}
+    samples = formula({name: resampled_means(array, streams[name], resamples) for name, array in filled.items()})
+    return {name: Estimate(float(point), *percentile_interval(samples[name])) for name, point in points.items()}
+
+
+def estimate_difference(
+    formula: Callable[[dict], Mapping],
+    first: Mapping[str, ArrayLike],
+    other: Mapping[str, ArrayLike],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Estimate]:
+    """Every figure of `other` less that of `first`, with the 95% interval of a paired bootstrap.
+
+    A row is drawn with what both models made of it: what is hard for both cancels out, and the interval is narrower
+    than two separate ones suggest. Where the models agree on every row it has no width.
+
+    Args:
+        formula: as `estimate` takes it.
+        first, other: `(rows, ...)` per subset, the same subsets and the same rows in the same order.
+    """
+
+    def difference(means: dict) -> dict:
+        before, after = (formula({name: mean[..., side] for name, mean in means.items()}) for side in (0, 1))
+        return {name: after[name] - before[name] for name in before}
+
+    both = {name: np.stack([values, other[name]], axis=-1) for name, values in first.items()}
+    return estimate(difference, both, seed=seed, resamples=resamples)

@@ -1,0 +1,62 @@
+"""How processes are launched: what the launcher's variables say, and the name of the engine."""
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accelerate.state import AcceleratorState
+
+
+# Variables by which a launcher tells a process its place in a distributed job.
+JOB_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK"),
+    *("CROSS_RANK", "CROSS_SIZE", "LOCAL_SIZE"),
+)
+JOB_PREFIXES = ("MASTER_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_", "DEEPSPEED_", "PARALLELISM_CONFIG_")
+JOB_PREFIXES += ("PMI_", "OMPI_", "MV2_")
+
+
+def child_environment() -> dict[str, str]:
+    """This process's variables without those that would make another one part of its distributed job."""
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in JOB_VARIABLES and not name.startswith(JOB_PREFIXES)
+    }
+    if "TORCHELASTIC_RUN_ID" in os.environ and variables.get("OMP_NUM_THREADS") == "1":
+        del variables["OMP_NUM_THREADS"]  # torchrun's default for many processes; the others are done now
+    return variables | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # torchrun, MPI
+
+
+def launched_with(environment: Mapping[str, str], engine: str) -> bool:
+    """Whether `accelerate launch` was given a configuration of this engine: DEEPSPEED or FSDP."""
+    return environment.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
+
+
+# --- what else rm.py asks -----------------------------------------------------------------------------------
+
+
+def variables_of_a_single_process(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that DeepSpeed wants of a launcher, for a run that had none; empty where there was one."""
+    if not environment.keys().isdisjoint(WORLD_SIZES):
+        return {}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", **address}
+
+
+def engine_name(state: "AcceleratorState") -> str:
+    """single, ddp, zero1, zero2, zero3 or fsdp2, for the record of a run: `engine_name(trainer.accelerator.state)`."""
+    kind = state.distributed_type.value
+    if kind == "DEEPSPEED":
+        return f"zero{state.deepspeed_plugin.zero_stage}"
+    if kind == "FSDP":
+        return f"fsdp{state.fsdp_plugin.fsdp_version}"
+    return "single" if kind == "NO" else "ddp"

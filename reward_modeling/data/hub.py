@@ -1,0 +1,66 @@
+"""Data sets of the Hub: asked for once, so that a mistake costs seconds and not minutes of retries."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from datasets import DatasetDict
+from datasets.exceptions import DatasetsError
+from huggingface_hub import HfApi
+from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, httpx
+
+from reward_modeling.common.errors import UserError, one_line
+
+HUB_TIMEOUT = 10.0  # seconds for the question whether a Hub id exists
+# load_dataset raises ValueError for a missing config name and RuntimeError for a data set that is a script.
+HUB_ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, httpx.RequestError)
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """Which version and part of a data set: as `datasets.load_dataset` names them."""
+
+    revision: str | None = None
+    config: str | None = None
+    data_dir: str | None = None
+
+
+def load_hub_splits(path: str, name: str, options: HubOptions, cure: str, num_proc: int | None) -> DatasetDict:
+    """All splits of a data set.
+
+    Args:
+        path: as the user wrote it, and `cure` what a local copy needs, for the messages.
+        name: the Hub id.
+
+    Raises:
+        UserError: there is no such data set, the Hub cannot be reached, or it cannot be loaded.
+    """
+    # load_dataset asks an unreachable Hub for half a minute before it gives up: ask once ourselves,
+    # unless it was downloaded before, when it answers without the Hub.
+    if not (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
+        _ask_hub(path, name, options, cure)
+    try:
+        return datasets.load_dataset(
+            name, options.config, data_dir=options.data_dir, revision=options.revision, num_proc=num_proc
+        )
+    except HUB_ERRORS as error:
+        raise _hub_error(path, f"the Hub's data set {name} cannot be loaded", error, cure) from error
+
+
+def _ask_hub(path: str, name: str, options: HubOptions, cure: str) -> None:
+    try:
+        HfApi().dataset_info(name, revision=options.revision, timeout=HUB_TIMEOUT)
+    except RepositoryNotFoundError as error:
+        found = f"no data set {name} on the Hub (or it is private: run `hf auth login`)"
+        raise _hub_error(path, found, error, cure) from error
+    except OfflineModeIsEnabled as error:
+        raise _hub_error(path, f"{name} is not downloaded and HF_HUB_OFFLINE is set", error, cure) from error
+    except (httpx.RequestError, HfHubHTTPError, ConnectionError, ValueError) as error:
+        raise _hub_error(path, f"the Hub cannot be reached for {name}", error, cure) from error
+
+
+def _hub_error(path: str, found: str, error: Exception, cure: str) -> UserError:
+    return UserError(
+        f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, "
+        f"and {found} [{one_line(error)}]. {cure}."
+    )

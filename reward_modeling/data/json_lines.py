@@ -1,0 +1,147 @@
+"""Read JSON lines and JSON arrays row by row, in parallel, with the place of every row.
+
+A file is cut into byte ranges of whole lines, which worker processes read with `json.loads`: one row of other
+types than the rest costs that row and not the file. A packed file, or one array, becomes lines in a scratch
+folder first.
+"""
+
+import gzip
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pyarrow as pa
+from datasets.exceptions import DatasetsError
+
+from reward_modeling.common.errors import UserError, one_line
+
+BLOCK_BYTES = 1 << 20  # what one call of a worker reads of a JSON file: some hundred rows
+LONGEST_ELEMENT = 1 << 26  # characters of one element of a JSON array: beyond it the array is broken
+FILE_ERRORS = (
+    DatasetsError,
+    OSError,
+    EOFError,
+    zlib.error,
+    pa.ArrowException,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+)
+
+ToRow = Callable[[object, str], dict[str, object]]
+
+
+def broken_file(shown: str, error: Exception) -> UserError:
+    return UserError(
+        f"expected a whole, readable file at {shown}, found a broken one [{one_line(error)}]. "
+        "Download or write it again."
+    )
+
+
+def json_blocks(file: Path, scratch: Path) -> list[dict[str, object]]:
+    """Byte ranges of whole lines; of a copy below `scratch` where the file is packed or an array."""
+    lines = file
+    is_array = False
+    try:
+        if file.name.endswith(".gz"):
+            lines = _new_file(scratch)
+            with gzip.open(file, "rb") as packed, lines.open("wb") as out:
+                shutil.copyfileobj(packed, out, BLOCK_BYTES)
+        if file.name.endswith((".json", ".json.gz")) and _starts_array(lines):
+            is_array = True
+            packed_lines, lines = lines, _new_file(scratch)
+            _write_array_lines(packed_lines, lines, str(file))
+        return list(_line_blocks(lines, str(file), is_array))
+    except FILE_ERRORS as error:
+        raise broken_file(str(file), error) from error
+
+
+def _new_file(scratch: Path) -> Path:
+    return scratch / f"lines-{len(list(scratch.glob('lines-*')))}"
+
+
+def _line_blocks(lines: Path, shown: str, is_array: bool) -> Iterator[dict[str, object]]:
+    start, first = 0, 0 if is_array else 1
+    with lines.open("rb") as stream:
+        while data := stream.read(BLOCK_BYTES):
+            rest = b"" if data.endswith(b"\n") else stream.readline()
+            stop = start + len(data) + len(rest)
+            yield {
+                "lines": str(lines),
+                "start": start,
+                "stop": stop,
+                "first": first,
+                "prefix": f"{shown} row " if is_array else f"{shown}:",
+            }
+            start = stop
+            first += data.count(b"\n") + rest.count(b"\n")
+
+
+def block_rows(batch: dict[str, list], indices: list[int], *, to_row: ToRow, names: list[str]) -> dict[str, list]:
+    rows = [to_row(row, where) for row, where in parsed_lines({name: batch[name][0] for name in batch})]
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def parsed_lines(block: dict[str, object]) -> Iterator[tuple[object, str]]:
+    """The rows of a block and where they stand; blank lines are no rows, but count as lines."""
+    with Path(block["lines"]).open("rb") as stream:
+        stream.seek(block["start"])
+        data = stream.read(block["stop"] - block["start"])
+    for number, line in enumerate(data.split(b"\n"), block["first"]):
+        if not line or line.isspace():
+            continue
+        where = f"{block['prefix']}{number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(where, line[:120].decode(errors="replace"), error) from error
+        yield row, where
+
+
+def _unreadable(where: str, excerpt: str, error: Exception) -> UserError:
+    return UserError(
+        f"expected one JSON object per line (or, in a .json file, one array of them), found at {where}: "
+        f"{excerpt!r} [{one_line(error)}]. Mend or delete it."
+    )
+
+
+def _starts_array(file: Path) -> bool:
+    with file.open(encoding="utf-8-sig") as stream:
+        return stream.read(4096).lstrip().startswith("[")
+
+
+def _write_array_lines(file: Path, out_file: Path, shown: str) -> None:
+    """One element per line, as it stands: newlines between tokens become spaces; inside strings are none."""
+    with file.open(encoding="utf-8-sig") as stream, out_file.open("w", encoding="utf-8") as out:
+        for element in _array_elements(stream, shown):
+            out.write(element.replace("\n", " ") + "\n")
+
+
+def _array_elements(stream: TextIO, shown: str) -> Iterator[str]:
+    """The texts of an array's elements, with no more of the file in memory than a block and an element."""
+    decoder, spaces = json.JSONDecoder(), re.compile(r"\s*")
+    text, index = stream.read(BLOCK_BYTES), 0
+    position = text.index("[") + 1
+    while True:
+        start = spaces.match(text, position).end()
+        if text[start : start + 1] == "]":
+            return
+        try:
+            stop = decoder.raw_decode(text, start)[1]
+            end = spaces.match(text, stop).end()
+            error = None if text[end : end + 1] in ("", ",", "]") else ValueError("expected , or ]")
+        except (ValueError, RecursionError) as raised:
+            end, error = len(text), raised
+        if end < len(text) and error is None:
+            yield text[start:stop]
+            index, position = index + 1, end + (text[end] == ",")
+            continue
+        # The element may go on behind the text that was read: read on, twice as much each time.
+        more = "" if len(text) - start > LONGEST_ELEMENT else stream.read(max(BLOCK_BYTES, len(text) - start))
+        if not more or (error is not None and end < len(text)):
+            error = error or EOFError("the array is not closed")
+            raise _unreadable(f"{shown} row {index}", text[start : start + 120], error) from error
+        text, position = text[start:] + more, 0

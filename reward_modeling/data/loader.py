@@ -1,0 +1,140 @@
+"""Data loaders whose batches are the planned micro-batches of one process."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import EpochPlan, GroupSizes, MicroBatch, plan_epoch, plan_evaluation
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # not in a benchmark, whose groups are in memory
+
+
+class PreferenceGroups:
+    """Groups as `grouping.tokenize_and_group` writes them, with their sizes; its length is counted in pairs."""
+
+    def __init__(self, groups: "Dataset"):
+        self.groups = groups
+        self.sizes = GroupSizes.from_dataset(groups)
+
+    def __len__(self) -> int:
+        return self.sizes.num_pairs
+
+    def of_pairs(self, column: str) -> list[str]:
+        """What stands in "where" or "sources" for each pair, in the order of the groups."""
+        return self.groups.data.column(column).combine_chunks().flatten().to_pylist()
+
+    def read(self, micro_batch: MicroBatch) -> dict[int, dict]:
+        """The groups of a micro-batch, by number."""
+        numbers = sorted({chunk.group for chunk in micro_batch})
+        columns = self.groups[numbers]
+        rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        return dict(zip(numbers, rows, strict=True))
+
+
+class _Collated(TorchDataset):
+    """Indexed by micro-batches, not by numbers: the sampler says what to read."""
+
+    def __init__(self, groups: PreferenceGroups, collator: MicroBatchCollator):
+        self.groups = groups
+        self.collator = collator
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def collate(self, micro_batch: MicroBatch) -> dict:
+        """What `RewardTrainer.compute_loss` takes, with the chunks that it was made of."""
+        rows = self.groups.read(micro_batch)
+        return {**self.collator(micro_batch, rows), "chunks": micro_batch}
+
+
+class StepDataset(_Collated):
+    """One item is what one process computes in one optimizer step."""
+
+    def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
+        step_pairs, micro_batches = step
+        return {"step_pairs": step_pairs, "micro_batches": [self.collate(batch) for batch in micro_batches]}
+
+
+class EvaluationDataset(_Collated):
+    """One item is one micro-batch."""
+
+    def __getitem__(self, micro_batch: MicroBatch) -> dict:
+        return self.collate(micro_batch)
+
+
+class StepSampler:
+    """For each optimizer step of an epoch the micro-batches of one process, as a batch of one item."""
+
+    def __init__(self, sizes: GroupSizes, *, process: int, num_processes: int, epoch: int = 0, **plan_options):
+        self.sizes = sizes
+        self.process, self.num_processes = process, num_processes
+        self.plan_options = plan_options
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.plan: EpochPlan = plan_epoch(self.sizes, epoch=epoch, **self.plan_options)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[list[tuple[int, list[MicroBatch]]]]:
+        for step in range(len(self.plan)):
+            micro_batches = self.plan.micro_batches(step, self.num_processes)[self.process]
+            yield [(self.plan.step_pairs(step), micro_batches)]
+
+
+class StepDataLoader(DataLoader):
+    """Tells its sampler the epoch, as transformers' Trainer expects of a data loader."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)
+
+
+def _only_item(items: list[dict]) -> dict:
+    return items[0]
+
+
+def training_loader(
+    groups: PreferenceGroups,
+    collator: MicroBatchCollator,
+    *,
+    pairs_per_step: int,
+    max_tokens: int,
+    target_tokens: int | None = None,
+    seed: int,
+    process: int,
+    num_processes: int,
+    num_workers: int = 0,
+) -> StepDataLoader:
+    """One batch per optimizer step: `step_pairs` (over all processes) and this process's `micro_batches`."""
+    sampler = StepSampler(
+        groups.sizes,
+        process=process,
+        num_processes=num_processes,
+        pairs_per_step=pairs_per_step,
+        max_tokens=max_tokens,
+        target_tokens=target_tokens,
+        batching=collator.batching,
+        seed=seed,
+    )
+    return StepDataLoader(
+        StepDataset(groups, collator), batch_sampler=sampler, collate_fn=_only_item, num_workers=num_workers
+    )
+
+
+def evaluation_loader(
+    groups: PreferenceGroups, collator: MicroBatchCollator, *, max_tokens: int, process: int, num_processes: int
+) -> DataLoader:
+    """One batch per micro-batch; every pair is counted on exactly one process."""
+    micro_batches = plan_evaluation(
+        groups.sizes, max_tokens=max_tokens, batching=collator.batching, num_processes=num_processes
+    )[process]
+    return DataLoader(
+        EvaluationDataset(groups, collator),
+        batch_sampler=[[micro_batch] for micro_batch in micro_batches],
+        collate_fn=_only_item,
+    )

@@ -1,0 +1,166 @@
+"""What was kept of a data set and what was dropped, why, and where the first such row stands.
+
+report = report_rows("train", rows)
+report.add(DropReason.OVERLONG, count=12, where="train.jsonl:812", excerpt="...")  # by a later stage
+print(report.table())
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+from enum import StrEnum
+
+
+class DropReason(StrEnum):
+    """Why a row is not used. The row-level reasons come first, in the order they are checked."""
+
+    NO_CHOSEN_OR_REJECTED = "no_chosen_or_rejected"
+    WRONG_TYPE = "wrong_type"
+    EMPTY_REPLY = "empty_reply"
+    PROMPTS_DIFFER = "prompts_differ"
+    LAST_NOT_ASSISTANT = "last_not_assistant"
+    IDENTICAL_TEXT = "identical_text"
+    NAN_MARGIN = "nan_margin"
+    # Found by later stages, which need the chat template, the tokens or the whole set.
+    TEMPLATE_REFUSES = "template_refuses"
+    IDENTICAL_TOKENS = "identical_tokens"
+    DUPLICATE_PAIR = "duplicate_pair"
+    COMPLETION_TOO_LONG = "completion_too_long"
+    OVERLONG = "overlong"
+    # Choices of a recipe (data_prep), in the order in which they are made.
+    NO_SCORE = "no_score"
+    EQUAL_SCORES = "equal_scores"
+    SMALL_SCORE_RATIO = "small_score_ratio"
+    FILTERED = "filtered"
+    TOO_FEW_ANSWERS = "too_few_answers"
+    SAME_ROLE_TWICE = "same_role_twice"
+    BEYOND_PROMPT_LIMIT = "beyond_prompt_limit"
+    NOT_SAMPLED = "not_sampled"
+    CONTRADICTION = "contradiction"
+    IN_BENCHMARK = "in_benchmark"
+    NOT_A_TRANSCRIPT = "not_a_transcript"
+    MISSING_COLUMN = "missing_column"
+
+
+REASON_WORDS: dict[DropReason, str] = {
+    DropReason.NO_CHOSEN_OR_REJECTED: "chosen or rejected is missing",
+    DropReason.WRONG_TYPE: "a field has the wrong type",
+    DropReason.EMPTY_REPLY: "a reply is empty",
+    DropReason.PROMPTS_DIFFER: "the two prompts differ",
+    DropReason.LAST_NOT_ASSISTANT: "the last message is not the assistant's",
+    DropReason.IDENTICAL_TEXT: "chosen and rejected are the same text",
+    DropReason.NAN_MARGIN: "margin or score is NaN or infinite",
+    DropReason.TEMPLATE_REFUSES: "the chat template refuses it",
+    DropReason.IDENTICAL_TOKENS: "chosen and rejected are the same tokens",
+    DropReason.DUPLICATE_PAIR: "the same pair stands there before",
+    DropReason.COMPLETION_TOO_LONG: "a completion alone is too long",
+    DropReason.OVERLONG: "prompt and completion are too long",
+    DropReason.NO_SCORE: "a score or label is missing",
+    DropReason.EQUAL_SCORES: "the scores are equal: nothing is preferred",
+    DropReason.SMALL_SCORE_RATIO: "the scores are too close to each other",
+    DropReason.FILTERED: "the recipe leaves it out",
+    DropReason.TOO_FEW_ANSWERS: "fewer than two answers with different scores",
+    DropReason.SAME_ROLE_TWICE: "two turns in a row of one speaker",
+    DropReason.BEYOND_PROMPT_LIMIT: "more pairs of a prompt than wanted",
+    DropReason.NOT_SAMPLED: "not in the random sample",
+    DropReason.CONTRADICTION: "the opposite pair is there too",
+    DropReason.IN_BENCHMARK: "the prompt is in a benchmark",
+    DropReason.NOT_A_TRANSCRIPT: "it is no transcript of Human and Assistant",
+    DropReason.MISSING_COLUMN: "a column is missing",
+}
+
+LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
+TABLE_EXCERPT = 60  # characters of the first row's excerpt that the table shows
+
+
+@dataclass
+class DroppedRows:
+    """The rows dropped under one reason: how many, and the first of them."""
+
+    count: int
+    first_where: str
+    first_excerpt: str
+
+
+@dataclass
+class DataReport:
+    """Counts of one data set. `kept` is always `rows_read` less everything dropped."""
+
+    name: str
+    rows_read: int
+    dropped: dict[str, DroppedRows] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    """Counts worth showing that drop nothing, such as the number of prompts."""
+
+    @property
+    def kept(self) -> int:
+        return self.rows_read - sum(rows.count for rows in self.dropped.values())
+
+    @property
+    def share_dropped(self) -> float:
+        """Dropped rows per row read; 0 where nothing was read."""
+        return (self.rows_read - self.kept) / self.rows_read if self.rows_read else 0.0
+
+    def add(self, reason: DropReason | str, count: int, where: str = "", excerpt: str = "") -> None:
+        """Count `count` more rows under `reason`; the first row that was named stays the one shown.
+
+        Raises:
+            ValueError: `reason` is no `DropReason`, or more rows are dropped than were read.
+        """
+        reason = DropReason(reason)
+        if count == 0:
+            return
+        if not 0 < count <= self.kept:
+            raise ValueError(f"{self.name}: {count} more rows {reason.value}, but {self.kept} are left")
+        if reason.value in self.dropped:
+            self.dropped[reason.value].count += count
+        else:
+            self.dropped[reason.value] = DroppedRows(count, where, excerpt)
+
+    def table(self) -> str:
+        """An aligned table for the screen: one line for each reason, in the order the reasons are checked."""
+        rows_read = max(self.rows_read, 1)
+        lines = [
+            f"{self.name}: {self.rows_read:,} rows read, {self.kept:,} kept ({self.kept / rows_read:.1%})",
+        ]
+        if self.dropped:
+            cells = [("dropped because", "rows", "share", "first row")]
+            for reason in DropReason:
+                if rows := self.dropped.get(reason.value):
+                    excerpt = " ".join(rows.first_excerpt.split())[:TABLE_EXCERPT]
+                    first = f"{rows.first_where}  {excerpt}".rstrip()
+                    share = f"{rows.count / rows_read:.2%}"
+                    cells.append((REASON_WORDS[reason], f"{rows.count:,}", share, first))
+            lines += _aligned(cells)
+        lines += [f"  {note}: {count:,}" for note, count in self.notes.items()]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """The report for a manifest: plain dicts, strings and numbers."""
+        return {**asdict(self), "kept": self.kept, "share_dropped": self.share_dropped}
+
+
+def _aligned(cells: list[tuple[str, str, str, str]]) -> Iterable[str]:
+    words, counts, shares, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
+    for word, count, share, first in cells:
+        yield f"  {word:<{words}}  {count:>{counts}}  {share:>{shares}}  {first}".rstrip()
+
+
+def report_rows(name: str, rows: "Dataset") -> DataReport:
+    """Count the reasons of standard rows (see `data.load_preference_dataset`), on their Arrow columns."""
+    report = DataReport(name, len(rows))
+    if not len(rows):
+        return report
+    reasons = rows.select_columns(["reason"]).with_format("arrow")[:]["reason"]
+    counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in pc.value_counts(reasons)}
+    for reason in DropReason:
+        if count := counts.get(reason.value, 0):
+            first = rows[pc.index(reasons, pa.scalar(reason.value, reasons.type)).as_py()]
+            report.add(reason, count, first["where"], first["excerpt"])
+    return report

@@ -1,0 +1,154 @@
+"""Memory of one GPU by engine. Estimates, not measurements: no GPU was at hand where they were made.
+
+W are the weights of the model, T those of them that are trained (with an adapter few), N the GPUs. AdamW keeps two
+float32 moments. Below are the bytes for bf16 (--bf16 true); `engine_memory` also does float32, adapters and SGD.
+
+    engine     weights              gradients   optimizer   to and fro, at the most
+    single     4 W                  4 T         8 T
+    DDP        4 W                  4 T         8 T         4 T   buckets, which stay: a second copy of the gradients
+    ZeRO-2     2 W + 4 T/N          4 T/N       8 T/N       two buckets of deepspeed_2.json in bf16
+    ZeRO-3     2 W/N + 4 T/N        4 T/N       8 T/N       2 min(W, max(E, 2 L, 1e9)) + 4 L
+    FSDP2      4 W/N                4 T/N       8 T/N       2 (E + 2 L) + 6 L
+    offload    -                    -           -           as ZeRO-3; the rest is in host memory
+
+DeepSpeed holds float32 weights (4 T/N) beside those in bf16, and float32 gradients ("grad_accum_dtype"). E are the
+weights of the embedding, L those of the largest layer. ZeRO-3 holds gathered weights up to stage3_max_live_parameters
+(1e9 unless set), or two layers, or the embedding; and the gradients of two layers. FSDP2 holds the root of the model,
+which has the embedding, during the whole pass, two layers (the next one is gathered before it is needed), and the
+gradients of one layer, 2 L, with their float32 copy, 4 L. With --model_dtype bfloat16 single and DDP hold all of it in
+bfloat16.
+
+To this comes one forward and backward pass over the heaviest micro-batch, `weightless.pass_bytes`: the model itself is
+run on tensors without memory, so that every activation, recomputation and copy is in it.
+
+The optimizer's step is another moment, without activations: DeepSpeed then holds a second copy of the float32
+gradients, 4 T/N under ZeRO-2, of at most 1e9 of them under ZeRO-3 (its sub_group_size). The larger of the two moments
+counts.
+
+tests/test_memory_estimate.py holds this against the tensors of tiny runs over two processes. Weights, gradients and
+optimizer are right to 0.1% (an engine pads what it cuts). The pass is right to the byte in one process, and to 1% under
+DDP and ZeRO-2, whose buckets are known (the loss, and masks that a GPU does not have); the buffers of ZeRO-3 and FSDP2
+are upper bounds. In the first pass of a step single and DDP have no gradients yet: the estimate is that of a later one.
+Not in it: the CUDA context, libraries and NCCL (1 to 2 GB), and fragmentation, for which a tenth is left free.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from reward_modeling.estimate.meta_model import ModelSizes
+
+ROOT = Path(__file__).resolve().parents[2]
+LEFT_FREE = 0.1  # of a GPU's memory
+LIVE_PARAMETERS = SUB_GROUP = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters and sub_group_size, unless set
+SINGLE, DDP, ZERO2, ZERO3, FSDP2, OFFLOAD = "single GPU", "DDP", "ZeRO-2", "ZeRO-3", "FSDP2", "ZeRO-3 + offload"
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """Bytes on one GPU by part, and in host memory over all processes.
+
+    `buffers` and `activations` are those of a forward and backward pass, and None where they are not known; `step` is
+    what the optimizer's step holds instead of them.
+    """
+
+    engine: str
+    weights: float = 0
+    gradients: float = 0
+    optimizer: float = 0
+    buffers: float = 0
+    activations: float | None = 0
+    step: float = 0
+    host: float = 0
+
+    @property
+    def states(self) -> float:
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> float:
+        """At the moment that takes the most."""
+        return self.states + max(self.buffers + (self.activations or 0), self.step)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Bytes of a number: of the weights as they are loaded, and of those that are computed with."""
+
+    loaded: int
+    computed: int
+
+    @property
+    def mixed(self) -> bool:
+        return self.loaded != self.computed
+
+
+def engines(gpus: int, four_bit: bool) -> list[str]:
+    """What a run on so many GPUs can be launched with; weights in four bits cannot be cut."""
+    if four_bit:
+        return [SINGLE if gpus == 1 else DDP]
+    return [SINGLE, OFFLOAD] if gpus == 1 else [DDP, ZERO2, ZERO3, FSDP2, OFFLOAD]
+
+
+def holds_copies(engine: str) -> bool:
+    """Whether each GPU has the whole model as it was loaded, and autocast computes in another type."""
+    return engine in (SINGLE, DDP)
+
+
+def engine_memory(
+    engine: str, sizes: ModelSizes, precision: Precision, *, gpus: int, moments: int, pass_bytes: float | None
+) -> EngineMemory:
+    """
+    Args:
+        moments: numbers that the optimizer keeps for each trained weight.
+        pass_bytes: `weightless.pass_bytes`, of the heaviest micro-batch: with autocast for the engines that
+            `holds_copies` is true of, and with weights of the computed type for the others.
+    """
+    if holds_copies(engine):
+        gradients = sizes.trained_bytes
+        buckets = gradients if engine == DDP else 0
+        return EngineMemory(
+            engine, sizes.weight_bytes, gradients, moments * gradients, buckets, pass_bytes, step=buckets
+        )
+    if engine == FSDP2:
+        return _fsdp2(sizes, precision, gpus, moments, pass_bytes)
+    if engine == ZERO2:
+        return _zero2(sizes, precision, gpus, moments, pass_bytes)
+    return _zero3(engine, sizes, precision, gpus, moments, pass_bytes)
+
+
+def _fsdp2(sizes: ModelSizes, precision: Precision, gpus: int, moments: int, pass_bytes: float | None) -> EngineMemory:
+    trained = 4 if precision.mixed else precision.loaded  # accelerate makes float32 of weights that are trained in bf16
+    weights = (precision.loaded * sizes.frozen + trained * sizes.trained) / gpus
+    gradients = trained * sizes.trained / gpus
+    gathered = precision.computed * (sizes.embedding + 2 * sizes.layer)
+    reduced = (precision.computed + 4) * sizes.trained_layer
+    return EngineMemory(FSDP2, weights, gradients, moments * gradients, gathered + reduced, pass_bytes)
+
+
+def _zero2(sizes: ModelSizes, precision: Precision, gpus: int, moments: int, pass_bytes: float | None) -> EngineMemory:
+    share = 4 * sizes.trained / gpus
+    weights = precision.computed * sizes.weights + share
+    bucket = json.loads((ROOT / "deepspeed_2.json").read_text())["zero_optimization"]["reduce_bucket_size"]
+    buckets = 2 * precision.computed * bucket
+    return EngineMemory(ZERO2, weights, share, moments * share, buckets, pass_bytes, step=share)
+
+
+def _zero3(
+    engine: str, sizes: ModelSizes, precision: Precision, gpus: int, moments: int, pass_bytes: float | None
+) -> EngineMemory:
+    share = 4 * sizes.trained / gpus
+    # in float32 the weights that are cut are those that the optimizer holds
+    weights = precision.computed * sizes.weights / gpus + (share if precision.computed < 4 else 0)
+    gathered = min(sizes.weights, max(sizes.embedding, 2 * sizes.layer, LIVE_PARAMETERS))
+    buffers = precision.computed * (gathered + 2 * sizes.trained_layer)
+    if engine == OFFLOAD:
+        # the gradients stand there twice: as they come in, and as the optimizer takes them
+        host = gpus * (weights + (2 + moments) * share)
+        return EngineMemory(OFFLOAD, buffers=buffers, activations=pass_bytes, host=host)
+    step = min(share, 4 * SUB_GROUP)
+    return EngineMemory(ZERO3, weights, share, moments * share, buffers, pass_bytes, step)
+
+
+# What an optimizer keeps per weight, in bytes for each byte of the weight. Others are not foreseen.
+STATES_OF_OPTIMIZER = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_apex_fused": 2, "sgd": 0}

@@ -1,0 +1,62 @@
+"""`--benchmarks pairs`: preference pairs of the user's own, read as rows of a benchmark."""
+
+import json
+
+from datasets.fingerprint import Hasher
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.preferences import load_preference_dataset
+from reward_modeling.data.report import report_rows
+from reward_modeling.data.sources import cache_root
+from reward_modeling.evaluation.benchmarks.base import (
+    CACHE_VERSION,
+    EVALUATION_FEATURES,
+    PAIRS,
+    BenchmarkRows,
+    _flag,
+    filled_row,
+)
+
+# --- pairs --------------------------------------------------------------------------------------------------
+
+
+def _read_pairs(path: str | None, num_proc: int | None) -> BenchmarkRows:
+    if path is None:
+        raise UserError(
+            f"{_flag(PAIRS)}: expected a path or a Hub id, because pairs are rows of your own, found none. "
+            f"Pass it, or leave pairs out of --benchmarks."
+        )
+    try:
+        standard = load_preference_dataset(path, num_proc=num_proc)
+    except UserError as error:
+        raise UserError(f"{_flag(PAIRS)}: {error}") from error
+    report = report_rows(PAIRS, standard)
+    if not report.kept:
+        raise UserError(f"{_flag(PAIRS)}: expected pairs in {path}, found none that can be used.\n{report.table()}")
+    rows_fingerprint = Hasher.hash([CACHE_VERSION, standard._fingerprint])
+    rows = standard.map(
+        _pair_rows,
+        with_indices=True,
+        batched=True,
+        remove_columns=standard.column_names,
+        features=EVALUATION_FEATURES,
+        cache_file_name=str(cache_root() / f"pairs-{rows_fingerprint}.arrow"),
+        new_fingerprint=rows_fingerprint,
+        desc="reading pairs",
+    )
+    return BenchmarkRows(PAIRS, (path,), rows, report)
+
+
+def _pair_rows(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+    """The kept rows of a batch; the id is the number of the row in the file."""
+    rows = []
+    for index, values in zip(indices, zip(*batch.values(), strict=True), strict=True):
+        row = dict(zip(batch, values, strict=True))
+        if not row["reason"]:
+            prompt = None if row["is_text"] else json.loads(row["prompt"])
+            chosen, rejected = (
+                [text if prompt is None else json.loads(text)] for text in (row["chosen"], row["rejected"])
+            )
+            fields = {"subset": row["source"] or PAIRS, "prompt": prompt, "chosen": chosen, "rejected": rejected}
+            rows.append(filled_row(row["where"], index, **fields))
+    return {name: [row[name] for row in rows] for name in EVALUATION_FEATURES}

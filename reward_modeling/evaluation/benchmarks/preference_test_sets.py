@@ -1,0 +1,202 @@
+"""Where the preference test sets stand that a person has on disk: which file, folder or split is which set."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from reward_modeling.common.arguments import named_paths
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
+from reward_modeling.data.sources import JSON_SUFFIXES, NOT_DATA, SUFFIXES, TABLE_SUFFIXES
+from reward_modeling.data.transcripts import merge_turns, parse_transcript
+from reward_modeling.evaluation.benchmarks.base import (
+    Benchmark,
+    Fields,
+    Message,
+    _answer,
+    _messages,
+    _prompt,
+    _Unreadable,
+    plain_mean,
+    weighted_mean,
+)
+from reward_modeling.evaluation.benchmarks.rewardbench import REWARDBENCH, SECTIONS, SUBSET_ROWS, section_scores
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+
+
+def test_set_sources(path: str, flag: str) -> list[tuple[str, str]]:
+    """(name, source) of each test set at `path`: the known ones in their order, then others by name.
+
+    A source is what `loading.find_source` takes; a set of several shards has one for each. `flag` is for messages.
+
+    Raises:
+        UserError: no sets there, or the list of them is malformed.
+    """
+    local = Path(path).expanduser()
+    if local.is_file() or (local / "state.json").is_file():
+        sets = [(_set_name(local), path)]
+    elif (local / "dataset_dict.json").is_file():
+        try:
+            splits = json.loads((local / "dataset_dict.json").read_text())["splits"]
+        except (*FILE_ERRORS, KeyError, TypeError) as error:
+            raise broken_file(path, error) from error
+        sets = [(name, f"{path}:{name}") for name in splits]
+    elif local.is_dir():
+        sets = _sets_of_folder(path, local, flag)
+    else:
+        sets = _listed_sets(path, flag)
+    known = list(TEST_SET_ROWS)
+    return sorted(sets, key=lambda part: (known.index(part[0]) if part[0] in known else len(known), part[0]))
+
+
+def _sets_of_folder(path: str, folder: Path, flag: str) -> list[tuple[str, str]]:
+    children = [child for child in sorted(folder.iterdir()) if _may_be_set(child)]
+    if [child.name for child in children] == ["data"] and children[0].is_dir():  # as the Hub lays them out
+        children = [child for child in sorted(children[0].iterdir()) if _may_be_set(child)]
+    if not children:
+        found = ", ".join(sorted(child.name for child in folder.iterdir())[:5]) or "nothing"
+        raise _sets_error(flag, f"found {found} in {path}")
+    by_name: dict[str, list[Path]] = {}
+    for child in children:
+        by_name.setdefault(_set_name(child), []).append(child)
+    for name, files in by_name.items():
+        if len(files) > 1 and not all(_SHARD.search(_stem(file)) for file in files):
+            raise _sets_error(
+                flag, f"found {' and '.join(file.name for file in files)} in {path}, all for the set {name}"
+            )
+    return [(name, str(file)) for name, files in by_name.items() for file in files]
+
+
+def _may_be_set(child: Path) -> bool:
+    if child.name.startswith((".", "_")) or child.name in NOT_DATA or child.name.endswith("manifest.json"):
+        return False
+    return child.is_dir() or child.name.endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES))
+
+
+def _stem(file: Path) -> str:
+    if file.is_dir():
+        return file.name
+    suffixes = (suffix for suffix in (*JSON_SUFFIXES, *TABLE_SUFFIXES) if file.name.endswith(suffix))
+    return file.name.removesuffix(max(suffixes, key=len, default=""))
+
+
+def _set_name(file: Path) -> str:
+    return _SHARD.sub("", _stem(file))
+
+
+def _listed_sets(path: str, flag: str) -> list[tuple[str, str]]:
+    sets = named_paths(path)
+    if not sets or not all(name and source for name, source in sets):
+        raise _sets_error(
+            flag, f"found {path!r}, which does not exist in {Path.cwd()} and is no list of names and paths"
+        )
+    names = [name for name, _ in sets]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise _sets_error(flag, f"found {', '.join(twice)} twice in {path!r}")
+    return sets
+
+
+def _sets_error(flag: str, found: str) -> UserError:
+    return UserError(
+        f"{flag}: expected a folder with one {SUFFIXES} file or folder for each set, a DatasetDict folder "
+        f"of save_to_disk with one split for each, or a list such as shp=shp.jsonl,summarize=other/file.parquet; "
+        f"{found}. The sets are {', '.join(TEST_SET_ROWS)}: name their files after them, once each."
+    )
+
+
+def _test_set(row: dict) -> Fields:
+    sides = _whole_sides(row)
+    for name, messages in zip(("chosen", "rejected"), sides, strict=True):
+        if messages[-1]["role"] != "assistant":
+            raise _Unreadable(f"expected the assistant's message last in {name}, found role {messages[-1]['role']!r}")
+        if all(message["role"] == "assistant" for message in messages):
+            raise _Unreadable(f"expected a user's message before the answer, found none in {name} and no prompt")
+    chosen, rejected = sides
+    # Here two prompts may differ: each side keeps its own turns, and what both begin with is the prompt.
+    length = 0
+    while length < min(len(chosen), len(rejected)) - 1 and chosen[length] == rejected[length]:
+        length += 1
+    return {"prompt": chosen[:length], "chosen": [chosen[length:]], "rejected": [rejected[length:]]}
+
+
+def _whole_sides(row: dict) -> list[list[Message]]:
+    """The whole conversations of chosen and rejected, however the row spells them."""
+    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
+    is_text = isinstance(chosen, str) and isinstance(rejected, str)
+    if is_text:
+        sides = [parse_transcript(text, keep_empty_answer=True) for text in (chosen, rejected)]
+        if None not in sides:
+            return sides
+    is_transcript = isinstance(prompt, str) and parse_transcript(prompt) is not None
+    before = parse_transcript(prompt) if is_transcript else _prompt(prompt)
+    if not is_text:
+        sides = [_messages(row[name], name, "assistant") for name in ("chosen", "rejected")]
+        return sides if _are_whole(sides, prompt, before) else [before + messages for messages in sides]
+    if not before:
+        raise _Unreadable(
+            "expected a prompt, or chosen and rejected as whole conversations (messages, or transcripts that begin "
+            "with 'Human:' and have an 'Assistant:'), found texts without a prompt"
+        )
+    if is_transcript:  # the answers are part of one: without outer space, and joined to what the assistant said before
+        return [merge_turns([*before, _answer(text.strip())]) for text in (chosen, rejected)]
+    return [[*before, _answer(text)] for text in (chosen, rejected)]
+
+
+def _are_whole(sides: list[list[Message]], prompt: object, before: list[Message]) -> bool:
+    """Whether the prompt stands in the conversations already: a text may stand there in other words.
+
+    The same question as for training rows: see `data.load_preference_dataset`.
+    """
+    if not before:
+        return True
+    if isinstance(prompt, str):
+        return all(messages[0]["role"] in ("user", "system") for messages in sides)
+    length = len(before)
+    return all(
+        any(messages[start : start + length] == before for start in range(len(messages) - length + 1))
+        for messages in sides
+    )
+
+
+# `allenai/preference-test-sets`
+TEST_SET_ROWS = {
+    "anthropic_harmless": 2266,
+    "anthropic_helpful": 6192,
+    "anthropic_hhh": 221,
+    "mtbench_gpt4": 2400,
+    "mtbench_human": 3355,
+    "pku_better": 9000,
+    "pku_safer": 9000,
+    "shp": 1741,
+    "summarize": 9000,
+}
+PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+PRIOR_WEIGHT = 0.5  # of the prior sets in the overall score, where a section weighs 1
+PREFERENCE_TEST_SETS = Benchmark("preference test sets", TEST_SET_ROWS, {"Prior Sets": PRIOR_SETS})
+OVERALL_WITH_PRIOR = "overall with prior sets"
+# What `scores_with_prior` gives; the other five test sets are in none of its figures.
+REWARDBENCH_WITH_PRIOR = Benchmark(
+    "RewardBench and prior sets",
+    {**SUBSET_ROWS, **TEST_SET_ROWS},
+    {**REWARDBENCH.figures, **PREFERENCE_TEST_SETS.figures, OVERALL_WITH_PRIOR: (*SUBSET_ROWS, *PRIOR_SETS)},
+)
+
+
+def prior_score(test_set_accuracy: Mapping[str, float]) -> float:
+    """Prior Sets: the plain mean of the four `PRIOR_SETS`, whatever their sizes; NaN where one is missing."""
+    return plain_mean(test_set_accuracy, PRIOR_SETS)
+
+
+def overall_with_prior(scores: Mapping[str, float], prior: float) -> float:
+    """(Chat + Chat Hard + Safety + Reasoning + 0.5 x Prior Sets) / 4.5; NaN where one is missing."""
+    weights = {**dict.fromkeys(SECTIONS, 1), "Prior Sets": PRIOR_WEIGHT}
+    return weighted_mean({**scores, "Prior Sets": prior}, weights)
+
+
+def scores_with_prior(accuracy: Mapping[str, float], *, legacy_xstest_weights: bool = False) -> dict[str, float]:
+    """`section_scores`, "Prior Sets" and "overall with prior sets", from subsets and test sets in one mapping."""
+    scores = section_scores(accuracy, legacy_xstest_weights=legacy_xstest_weights)
+    prior = prior_score(accuracy)
+    return {**scores, "Prior Sets": prior, OVERALL_WITH_PRIOR: overall_with_prior(scores, prior)}

@@ -1,0 +1,219 @@
+"""The formulas of RewardBench 2 and RM-Bench, whose prompts have several right or wrong answers each.
+
+No files, no model, no printing. As in `benchmarks`, a formula takes the means of subsets, or all their bootstrap
+samples at once, and what is incomplete is NaN:
+
+figures = estimate(rewardbench2_scores, rewardbench2_values(subsets, ids, right, wrong))
+
+figures = estimate(rm_bench_scores, rm_bench_by_domain(domains, rm_bench_wins(chosen, rejected)))
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import ArrayLike, NDArray
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.intervals import finite_rewards
+from reward_modeling.evaluation.benchmarks.base import (
+    FEW,
+    Benchmark,
+    Fields,
+    _answers,
+    _flag,
+    _messages,
+    _text,
+    _Unreadable,
+    plain_mean,
+)
+
+# RewardBench 2 (Malik et al. 2025, arXiv:2506.01937): `allenai/reward-bench-2`, split `test`, 1,865 rows.
+REWARDBENCH2_ROWS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
+REWARDBENCH2 = Benchmark(
+    "RewardBench 2",
+    REWARDBENCH2_ROWS,
+    {**{name: (name,) for name in REWARDBENCH2_ROWS}, "overall": tuple(REWARDBENCH2_ROWS)},
+)
+TIES = "Ties"  # the one subset that has a formula of its own
+# Of the five parts of the Ties score, in the order of `ties_parts`.
+TIES_WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
+
+
+def best_of_four_credit(rewards: ArrayLike) -> NDArray[np.float64]:
+    """RewardBench 2, all subsets but Ties: 1 / (answers sharing the top reward) if the right one is among them, else 0.
+
+    Args:
+        rewards: `(rows, 4)`, the right answer first.
+
+    Returns:
+        `(rows,)` credits; a subset's score is their mean.
+
+    Raises:
+        UserError: a reward is not finite.
+        ValueError: not four rewards per row.
+    """
+    rewards = finite_rewards(rewards, "rewards of RewardBench 2")
+    if rewards.ndim != 2 or rewards.shape[1] != 4:
+        raise ValueError(f"expected rewards of shape (rows, 4), found {rewards.shape}")
+    at_top = rewards == rewards.max(axis=1, keepdims=True)
+    return at_top[:, 0] / at_top.sum(axis=1)
+
+
+def _ties_reference(row_id: str) -> tuple[str, str]:
+    kind, _, number = row_id.partition(":")
+    if kind not in ("ref", "tied") or not number:
+        raise UserError(f"RewardBench 2, Ties: expected an id 'ref:N' or 'tied:N', found {row_id!r}")
+    return kind, number
+
+
+def check_ties(ids: Iterable[str]) -> list[str]:
+    """One message for each N that has only one of the rows ref:N and tied:N: its gaps can be compared with nothing."""
+    kinds: dict[str, list[str]] = {}
+    for row_id in ids:
+        kind, number = _ties_reference(row_id)
+        kinds.setdefault(number, []).append(kind)
+    other = {"ref": "tied", "tied": "ref"}
+    alone = [f"{found[0]}:{number}" for number, found in kinds.items() if len(set(found)) == 1]
+    if len(alone) > FEW:
+        return [
+            f"RewardBench 2, Ties: {len(alone)} ids have no other half ({', '.join(alone[:FEW])}, and so on): "
+            "they count in the accuracy alone"
+        ]
+    return [
+        f"RewardBench 2, Ties: {found[0]}:{number} has no {other[found[0]]}:{number}: it counts in the accuracy alone"
+        for number, found in kinds.items()
+        if len(set(found)) == 1
+    ]
+
+
+def _ties_row(row_id: str, right: ArrayLike, wrong: ArrayLike) -> tuple[float, float]:
+    """Gap (worst right - best wrong) and spread (best right - worst right) of one row."""
+    right, wrong = finite_rewards(right, f"{row_id}, right answers"), finite_rewards(wrong, f"{row_id}, wrong answers")
+    if not right.size or not wrong.size:
+        raise UserError(f"RewardBench 2, Ties, {row_id}: expected right and wrong answers, found none of one kind")
+    return right.min() - wrong.max(), right.max() - right.min()
+
+
+def ties_units(ids: Sequence[str], right: Sequence[ArrayLike], wrong: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """RewardBench 2, Ties: one unit per N, the rows ref:N (one right answer) and tied:N (several equally right).
+
+    Units and not rows are what the bootstrap draws, because three of the score's five parts compare the two rows.
+
+    Where the spread is 0 (all right answers share one reward) the last part divides by 0 as the official scorer's
+    numpy does: a positive gap gives tanh(inf) = 1, the limit of an ever smaller spread; a negative one -1; and 0 / 0,
+    where every answer has the same reward, is not a number and counts as 0.
+
+    Args:
+        ids: `(rows,)` "ref:N" or "tied:N".
+        right, wrong: per row the rewards of its right and of its wrong answers, `(answers,)` each.
+
+    Returns:
+        `(units, 8)`: has tied, tied accurate (gap > 0), has ref, ref accurate, has both, gap of tied > spread,
+        smaller gap > spread, tanh(smaller gap / spread - 1); 0 where the row is not there.
+
+    Raises:
+        UserError: a malformed or repeated id, a row without right or wrong answers, a reward that is not finite.
+    """
+    rows: dict[str, dict[str, tuple[float, float]]] = {}
+    for row_id, right_rewards, wrong_rewards in zip(ids, right, wrong, strict=True):
+        kind, number = _ties_reference(row_id)
+        unit = rows.setdefault(number, {})
+        if kind in unit:
+            raise UserError(f"RewardBench 2, Ties: expected every id once, found {row_id!r} again")
+        unit[kind] = _ties_row(row_id, right_rewards, wrong_rewards)
+    units = np.zeros((len(rows), 8))
+    for unit, kinds in zip(units, rows.values(), strict=True):
+        if "tied" in kinds:
+            unit[:2] = 1, kinds["tied"][0] > 0
+        if "ref" in kinds:
+            unit[2:4] = 1, kinds["ref"][0] > 0
+        if len(kinds) == 2:
+            tied_gap, spread = kinds["tied"]
+            smaller_gap = min(tied_gap, kinds["ref"][0])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                closeness = np.nan_to_num(np.tanh(smaller_gap / spread - 1), nan=0.0)
+            unit[4:] = 1, tied_gap > spread, smaller_gap > spread, closeness
+    return units
+
+
+def ties_parts(unit_means: ArrayLike) -> NDArray[np.float64]:
+    """The five parts of the Ties score, from the mean of `ties_units` over units.
+
+    Args:
+        unit_means: `(..., 8)`.
+
+    Returns:
+        `(..., 5)`: tied accuracy, ref accuracy, gap of tied > spread, smaller gap > spread, tanh; in the order of
+        `TIES_WEIGHTS` (their sum is 1.01, as published). NaN where no row is there to average.
+    """
+    means = np.asarray(unit_means, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return means[..., [1, 3, 5, 6, 7]] / means[..., [0, 2, 4, 4, 4]]
+
+
+def rewardbench2_values(
+    subsets: Sequence[str], ids: Sequence[str], right: Sequence[ArrayLike], wrong: Sequence[ArrayLike]
+) -> dict[str, NDArray]:
+    """What `rewardbench2_scores` takes the means of: `best_of_four_credit` per subset, and for "Ties" `ties_units`.
+
+    Args:
+        subsets, ids: `(rows,)`.
+        right, wrong: per row the rewards of its right and of its wrong answers, `(answers,)` each.
+    """
+    numbers: dict[str, list[int]] = {}
+    for row, subset in enumerate(subsets):
+        numbers.setdefault(subset, []).append(row)
+    values: dict[str, NDArray] = {}
+    for subset, rows in numbers.items():
+        if subset == TIES:
+            values[subset] = ties_units(*([column[row] for row in rows] for column in (ids, right, wrong)))
+        else:
+            values[subset] = best_of_four_credit(np.stack([np.concatenate([right[row], wrong[row]]) for row in rows]))
+    return values
+
+
+def rewardbench2_overall(scores: Mapping[str, float]) -> float:
+    """The plain mean of the six subsets' scores; NaN where one is missing."""
+    return plain_mean(scores, REWARDBENCH2_ROWS)
+
+
+def rewardbench2_scores(subset_means: Mapping[str, ArrayLike]) -> dict[str, float]:
+    """The six subsets' scores and "overall", always all seven; NaN where incomplete.
+
+    Args:
+        subset_means: the mean of `best_of_four_credit` per subset, and for "Ties" that of `ties_units`, `(8,)`.
+    """
+    means = dict(subset_means)
+    if "Ties" in means:
+        means["Ties"] = ties_parts(means["Ties"]) @ np.array(TIES_WEIGHTS)
+    scores = {name: means.get(name, math.nan) for name in REWARDBENCH2_ROWS}
+    return {**scores, "overall": rewardbench2_overall(scores)}
+
+
+def _check_ties_ids(rows: Dataset) -> None:
+    """
+    Raises:
+        UserError: two rows of Ties have one id, so that which belong together cannot be told.
+    """
+    seen: dict[str, str] = {}
+    for row in rows.select_columns(["where", "id", "subset"]):
+        if row["subset"] == "Ties" and (first := seen.setdefault(row["id"], row["where"])) != row["where"]:
+            raise UserError(
+                f"{REWARDBENCH2.name} ({_flag('rewardbench2')}): expected every id of Ties once, found {row['id']} at "
+                f"{first} and at {row['where']}. Remove one of them."
+            )
+
+
+def _rewardbench2(row: dict) -> Fields:
+    is_ties = row["subset"] == "Ties"
+    if is_ties and not (isinstance(row.get("id"), str) and re.fullmatch(r"(ref|tied):.+", row["id"])):
+        raise _Unreadable(f"expected id of a row of Ties as 'ref:N' or 'tied:N', found {row.get('id')!r}")
+    return {
+        "subset": _text(row, "subset"),
+        "prompt": _messages(row["prompt"], "prompt"),
+        "chosen": _answers(row, "chosen", None if is_ties else 1),
+        "rejected": _answers(row, "rejected", None if is_ties else 3),
+    }

@@ -1,0 +1,95 @@
+"""What has to be known before the figures of several evaluations are compared."""
+
+from collections.abc import Mapping, Sequence
+
+from reward_modeling.display.text import count
+from reward_modeling.evaluation.files import SCORES, Evaluation, having
+
+MARK = "\N{DAGGER}"  # beside what is not comparable with the first model
+RUN_OTHERWISE = "*"  # beside what was run with another type, or cut elsewhere
+
+
+def comparison_warnings(evaluations: Sequence[Evaluation], benchmarks: Mapping[str, Mapping]) -> list[str]:
+    """What is not comparable, what may not be, and what the evaluations themselves have warned of."""
+    messages = []
+    for benchmark, part in benchmarks.items():
+        title = part["title"]
+        for letter, words in part["incomparable"].items():
+            messages.append(f"{title}: {letter} has {words}: its figures are marked {MARK}, and not compared")
+        without = [one.letter for one in evaluations if one.part(benchmark) is None]
+        if without:
+            messages.append(f"{title}: not evaluated for {', '.join(without)}")
+        messages += _row_warnings(benchmark, part, evaluations)
+    messages += _settings_warnings(evaluations)
+    return messages + _own_warnings(evaluations)
+
+
+def _row_warnings(benchmark: str, part: Mapping, evaluations: Sequence[Evaluation]) -> list[str]:
+    """Where differences have no interval, or are not over all rows."""
+    first, *others = having(benchmark, evaluations)
+    messages = []
+    comparable = [one for one in others if one.letter not in part["incomparable"]]
+    lacking = [one.letter for one in [first, *comparable] if one.scores is None]
+    if comparable and lacking:
+        messages.append(f"{part['title']}: no paired intervals with {', '.join(lacking)}, which has no {SCORES}")
+    for one in comparable:
+        if one.scores is None or first.scores is None:
+            continue
+        before, after = first.scores[benchmark], one.scores[benchmark]
+        if not before.has_rows_of(after):
+            messages.append(
+                f"{part['title']}: no paired intervals with {one.letter}, whose {SCORES} lists other ids than "
+                f"{first.letter}'s"
+            )
+        elif (before.scored() != after.scored()).any():
+            both = int((before.scored() & after.scored()).sum())
+            messages.append(
+                f"{part['title']}: {first.letter} and {one.letter} were not scored on the same rows, since a chat "
+                f"template refused some; differences are over the {count(both)} that both have"
+            )
+    return messages
+
+
+def run_otherwise(first: Evaluation, one: Evaluation) -> bool:
+    """Whether the same model could have scored otherwise: another type, or conversations cut elsewhere."""
+    before, after = first.summary, one.summary
+    if before["model"]["dtype"] != after["model"]["dtype"]:
+        return True
+    cut = before["scoring"]["cut"] or after["scoring"]["cut"]
+    return bool(cut) and before["model"]["max_length"] != after["model"]["max_length"]
+
+
+def _settings_warnings(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What the models were run with, where it is not the same for all."""
+    messages = []
+    for name, words in (
+        ("dtype", "answers that are close may come out otherwise in another type"),
+        ("max_length", "conversations longer than the smallest were not seen whole by all"),
+    ):
+        values: dict[object, list[str]] = {}
+        for one in evaluations:
+            values.setdefault(one.summary["model"][name], []).append(one.letter)
+        if len(values) > 1:
+            listed = "; ".join(f"{', '.join(letters)}: {_shown(value)}" for value, letters in values.items())
+            cut = [one.letter for one in evaluations if one.summary["scoring"]["cut"]]
+            if name == "max_length":
+                words += f" (cut were some of {', '.join(cut)})" if cut else " (none was cut)"
+            messages.append(f"{name} differs ({listed}): {words}")
+    first, *others = evaluations
+    if otherwise := [one.letter for one in others if run_otherwise(first, one)]:
+        messages.append(f"marked {RUN_OTHERWISE}, since not run as {first.letter} was: {', '.join(otherwise)}")
+    return messages
+
+
+def _shown(value: object) -> str:
+    return "unset" if value is None else count(value) if isinstance(value, int) else str(value)
+
+
+def _own_warnings(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Those of the evaluations, each once, with the models that have it."""
+    messages: dict[str, list[str]] = {}
+    for one in evaluations:
+        for part in one.summary["benchmarks"].values():
+            for message in part["warnings"]:
+                messages.setdefault(message, []).append(one.letter)
+    return [f"{', '.join(letters)}: {message}" for message, letters in messages.items()]

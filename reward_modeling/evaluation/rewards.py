@@ -1,0 +1,162 @@
+"""Rewards of all answers of a benchmark, over any number of processes: each answer on exactly one of them.
+
+rewards = score_benchmark(scorer, data, PartialState())
+chosen, rejected = rewards.pairs()  # (rows,) each, where every row has one answer of each kind
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow.compute as pc
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.preferences import read_column
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, conversations
+from reward_modeling.evaluation.benchmarks.reading import reading_order
+from reward_modeling.scoring import RewardScorer
+from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
+
+ROWS_PER_READ = 256
+
+
+@dataclass(frozen=True)
+class BenchmarkRewards:
+    """The rewards of a benchmark's answers, in the order of the file: the chosen ones of a row, then its rejected."""
+
+    rewards: NDArray[np.float64]
+    """`(answers,)`; NaN where the row was not scored."""
+    offsets: NDArray[np.int64]
+    """`(rows + 1,)`: where the answers of each row begin."""
+    num_chosen: NDArray[np.int64]
+    """`(rows,)`."""
+    refused: dict[int, str]
+    """Rows that were not scored, and why: they cannot be read, or the chat template refuses them."""
+    counts: ScoringCounts
+    """Of all processes together."""
+
+    def of_row(self, row: int) -> tuple[NDArray, NDArray]:
+        """Rewards of a row's chosen and of its rejected answers."""
+        start, end = self.offsets[row], self.offsets[row + 1]
+        middle = start + self.num_chosen[row]
+        return self.rewards[start:middle], self.rewards[middle:end]
+
+    def scored_rows(self) -> NDArray[np.int64]:
+        """Numbers of the rows that have rewards, in the order of the file."""
+        rows = np.arange(len(self.num_chosen))
+        return rows[~np.isin(rows, list(self.refused))]
+
+    def scored_answers(self) -> NDArray[np.bool_]:
+        """`(answers,)`."""
+        return np.repeat(~np.isin(np.arange(len(self.num_chosen)), list(self.refused)), np.diff(self.offsets))
+
+    def matrix(self) -> NDArray[np.float64]:
+        """`(scored rows, answers)`, where every row has the same number of answers."""
+        rows = self.scored_rows()
+        width = np.unique(np.diff(self.offsets)[rows])
+        if len(width) > 1:
+            raise ValueError(f"expected rows with equally many answers, found {width.tolist()}")
+        return self.rewards[self.offsets[:-1][rows][:, None] + np.arange(width[0] if len(width) else 0)]
+
+    def pairs(self) -> tuple[NDArray, NDArray]:
+        """Chosen and rejected rewards of the scored rows, `(scored rows,)` each, where all have one of each."""
+        chosen, rejected = self.matrix().T
+        return chosen, rejected
+
+
+def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
+    """Rows that cannot be read, and those that the chat template refuses, with the reason.
+
+    Raises:
+        UserError: there are conversations, and the tokenizer has no chat template.
+    """
+    refused: dict[int, str] = {}
+    for number, row in enumerate(_read(rows, np.arange(len(rows)))):
+        if row["reason"]:
+            refused[number] = f"{row['reason']}: {row['excerpt']}"
+            continue
+        for conversation in chain(*conversations(row)):
+            if isinstance(conversation, str):
+                continue
+            reader.check_template()
+            if words := reader.refusal(conversation):
+                roles = ", ".join(message["role"] for message in conversation)
+                refused.setdefault(number, f"the chat template refuses it: {words} (roles: {roles})")
+    return refused
+
+
+def _read(rows: Dataset, order: NDArray[np.int64]) -> Iterator[dict]:
+    """The rows in this order, some at a time."""
+    for start in range(0, len(order), ROWS_PER_READ):
+        columns = rows[order[start : start + ROWS_PER_READ]]
+        for values in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
+def score_benchmark(scorer: RewardScorer, data: BenchmarkRows, state: PartialState) -> BenchmarkRewards:
+    """The rewards of all answers, the same on every process. Process 0 shows a progress bar.
+
+    Rows of one prompt are read one after the other, wherever they stand in the file, so that their prompt is computed
+    once; the rewards come back in the file's order.
+
+    Raises:
+        UserError: no row can be scored.
+    """
+    rows = data.rows
+    refused = refused_rows(rows, scorer.reader)
+    if len(rows) and len(refused) == len(rows):
+        number, words = next(iter(refused.items()))
+        raise UserError(
+            f"{data.benchmark}: expected conversations that the model's chat template takes, found none among "
+            f"{len(rows):,}; the first, {rows[number]['where']}: {words}."
+        )
+    order = reading_order(rows)
+    order = order[~np.isin(order, list(refused))]
+    num_chosen, num_rejected = (
+        pc.list_value_length(read_column(rows, side)).to_numpy().astype(np.int64) for side in ("chosen", "rejected")
+    )
+    offsets = np.concatenate([[0], np.cumsum(num_chosen + num_rejected)])
+    # The stream's answer number n is answer places[n] of the file.
+    places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in order] or [np.arange(0)])
+    stream = (one for row in _read(rows, order) for one in chain(*conversations(row)))
+    with _progress(data.benchmark, len(places), state) as update:
+        own = list(
+            scorer.stream(stream, process_index=state.process_index, num_processes=state.num_processes, progress=update)
+        )
+    indices, values = _gathered(own, state)
+    if not np.array_equal(np.sort(indices), np.arange(len(places))):
+        raise RuntimeError(f"{data.benchmark}: {len(indices)} rewards of {len(places)} answers, not each exactly once")
+    rewards = np.full(offsets[-1], np.nan)
+    rewards[places[indices]] = values
+    return BenchmarkRewards(rewards, offsets, num_chosen, refused, _all_counts(scorer.counts, state))
+
+
+@contextmanager
+def _progress(benchmark: str, answers: int, state: PartialState) -> Iterator[Callable[[int], object]]:
+    """A bar over all answers on process 0, moved by its own share: the others are about as far."""
+    with tqdm(total=answers, desc=benchmark, unit=" answers", disable=not state.is_main_process) as bar:
+        yield lambda done: bar.update(min(done * state.num_processes, answers - bar.n))
+        bar.update(answers - bar.n)
+
+
+def _gathered(own: list[tuple[int, float]], state: PartialState) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Indices and rewards of all processes, one after the other."""
+    indices, values = np.array([index for index, _ in own], dtype=np.int64), np.array([value for _, value in own])
+    parts = gather_object([(indices, values)]) if state.num_processes > 1 else [(indices, values)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _all_counts(counts: ScoringCounts, state: PartialState) -> ScoringCounts:
+    """Passes, tokens and bad rewards are each process's own; the rest every process has counted whole."""
+    if state.num_processes == 1:
+        return counts
+    parts = gather_object([counts])
+    own = {name: sum(getattr(part, name) for part in parts) for name in ("passes", "tokens", "not_finite")}
+    return ScoringCounts(**{**asdict(counts), **own})

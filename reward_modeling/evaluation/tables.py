@@ -1,0 +1,184 @@
+"""The figures of an evaluation as text, from its summary: the dictionary that stands in summary.json.
+
+print(summary_tables(json.loads(Path("summary.json").read_text())))
+
+A value of null is incomplete, and says so. The lower half has what report.html words and groups in the same way.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from reward_modeling.display.pair_blocks import pair_lines
+from reward_modeling.display.text import (
+    MOST_SUBSETS,
+    aligned,
+    count,
+    interval,
+    left_out,
+    percent,
+    shortened,
+    shown,
+    wrapped,
+)
+from reward_modeling.evaluation.benchmarks.preference_test_sets import PRIOR_SETS
+from reward_modeling.evaluation.benchmarks.rm_bench import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
+
+UNCOUNTED = "in no score"  # heading of the subsets that no figure is made of
+
+
+def summary_tables(summary: Mapping) -> str:
+    """Everything at once: warnings, the model, figures over several benchmarks, and a table for each benchmark."""
+    parts = summary["benchmarks"]
+    blocks = [_warnings(message for part in parts.values() for message in part["warnings"])]
+    blocks.append(wrapped(model_line(summary)) + wrapped(scoring_line(summary)))
+    blocks += [_body(name, part) for name, part in parts.items()]
+    if summary["combined"]:
+        rows = [["", "percent", "95% interval", "rows"]]
+        rows += [[shortened(name), *_cells(row)] for name, row in summary["combined"].items()]
+        blocks.append(["Over several benchmarks", *aligned(rows)])
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def benchmark_table(name: str, part: Mapping) -> str:
+    """The table of one benchmark, its warnings first.
+
+    Args:
+        name: "rewardbench", "preference_test_sets", "rewardbench2", "rm_bench" or "pairs".
+        part: what the summary holds under that name.
+    """
+    blocks = [_warnings(part["warnings"]), _body(name, part)]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _warnings(messages: Iterable[str]) -> list[str]:
+    return [line for message in messages for line in wrapped(f"WARNING: {message}", hanging=9)]
+
+
+def _body(name: str, part: Mapping) -> list[str]:
+    lines = [f"{shown(part['title'])}: {count(part['rows'])} {unit(name)}"]
+    if part["sources"]:
+        lines += wrapped(f"from {', '.join(map(str, part['sources']))}", indent=2)
+    lines += _rm_bench_table(part["figures"]) if name == "rm_bench" else _figures_table(name, part)
+    if pairs := part.get("pairs"):
+        lines += ["", *(line for text in pair_lines(pairs) for line in wrapped(text, indent=2))]
+        lines += ["", *_calibration_table(pairs["calibration"])]
+    if report := part.get("data_report"):
+        lines += ["", *(f"  {line}" for line in report.splitlines())]
+    return lines
+
+
+def _figures_table(name: str, part: Mapping) -> list[str]:
+    """Figures, the last one set off, then the subsets under their headings, all in the same columns."""
+    groups = grouped_subsets(name, part)
+    subsets = [row for group in groups.values() for row in group.values()]
+    tied = any(row.get("ties") for row in subsets)
+    rows: list[list[str] | None] = [["", "percent", "95% interval", "rows", *(["ties"] if tied else [])]]
+    figures = list(main_figures(part).items())
+    for figure, row in figures[:-1]:
+        rows.append([shortened(figure), *_cells(row, tied)])
+    rows += [None] if len(figures) > 1 else []
+    rows += [[shortened(figure), *_cells(row, tied)] for figure, row in figures[-1:]]
+    for heading, group in groups.items():
+        rows += [[""] * len(rows[0]), [shortened(heading or "subsets"), *[""] * (len(rows[0]) - 1)]]
+        rows += [[f"  {shortened(subset)}", *_cells(row, tied)] for subset, row in group.items()]
+    return [*aligned(rows), *left_out(part)]
+
+
+def _cells(row: Mapping, tied: bool = False) -> list[str]:
+    ties = [count(row["ties"]) if row.get("ties") else ""] if tied else []
+    return [percent(row["value"]), interval(row), count(row["rows"]), *ties]
+
+
+def _rm_bench_table(figures: Mapping) -> list[str]:
+    """Domains by levels, each with its interval."""
+    rows: list[list[str] | None] = [["", *RM_BENCH_LEVELS, "overall", "prompts"]]
+    for domain in RM_BENCH_DOMAINS:
+        found = [figures[f"{domain} {level}"] for level in RM_BENCH_LEVELS] + [figures[domain]]
+        rows.append([domain, *map(_with_interval, found), count(figures[domain]["rows"])])
+    found = [figures[name] for name in (*RM_BENCH_LEVELS, "overall")]
+    rows += [None, ["overall", *map(_with_interval, found), count(figures["overall"]["rows"])]]
+    return [*aligned(rows), "  percent (95% interval); hard: the chosen answer is the less styled one"]
+
+
+def _calibration_table(bins: Sequence[Mapping]) -> list[str]:
+    """One column for each bin of confidence; a bin without pairs shows dashes."""
+    filled = [bool(one["rows"]) for one in bins]
+
+    def line(label: str, cells: Iterable[str]) -> list[str]:
+        return [label, *(cell if there else "-" for cell, there in zip(cells, filled, strict=True))]
+
+    rows = [
+        ["confidence", *(f"{100 * one['low']:.0f}-{100 * one['high']:.0f}" for one in bins)],
+        line("  its mean", (percent(one["confidence"]) for one in bins)),
+        line("right", (percent(one["value"]) for one in bins)),
+        line("pairs", (count(one["rows"]) for one in bins)),
+    ]
+    return aligned(rows)
+
+
+def _with_interval(row: Mapping) -> str:
+    return percent(row["value"]) if row["value"] is None else f"{percent(row['value'])} ({interval(row)})"
+
+
+# What the report shares
+
+
+def main_figures(part: Mapping) -> dict[str, Mapping]:
+    """The figures in the order they are shown, the one that sums up the benchmark last."""
+    figures = part["figures"] or {"accuracy": part["pairs"]["accuracy"]}
+    return dict(sorted(figures.items(), key=lambda item: item[0] == "overall"))
+
+
+def headline(part: Mapping) -> tuple[str, Mapping]:
+    """The figure that sums up a benchmark, with its name."""
+    figures = main_figures(part)
+    name = "overall" if "overall" in figures else list(figures)[-1]
+    return name, figures[name]
+
+
+def grouped_subsets(name: str, part: Mapping) -> dict[str, dict[str, Mapping]]:
+    """The subsets under the figure they belong to; those that are a figure themselves are left out.
+
+    Returns:
+        {heading: {subset: row}}; the heading is "" where the benchmark has no figures of several subsets.
+    """
+    left = {subset: row for subset, row in part["subsets"].items() if subset not in part["figures"]}
+    sections = part.get("sections") or {}
+    if name == "preference_test_sets":
+        sections = {"Prior Sets": PRIOR_SETS}
+    groups = {
+        heading: {subset: left.pop(subset) for subset in subsets if subset in left}
+        for heading, subsets in sections.items()
+    }
+    if len(left) > MOST_SUBSETS:  # pairs may have a source each
+        largest = sorted(left, key=lambda subset: -left[subset]["rows"])[:MOST_SUBSETS]
+        left = {subset: left[subset] for subset in left if subset in set(largest)}
+    groups[UNCOUNTED if sections or part["figures"] else ""] = left
+    return {heading: group for heading, group in groups.items() if group}
+
+
+def model_line(summary: Mapping) -> str:
+    """The model in one line: path, class, and how it was run."""
+    model = summary["model"]
+    revision = f" at {model['revision']}" if model["revision"] else ""
+    return (
+        f"{model['name_or_path']}{revision}: {model['class']}, {model['dtype']}, "
+        f"max_length {count(model['max_length'])}, batching {model['batching']}"
+    )
+
+
+def scoring_line(summary: Mapping) -> str:
+    """What was scored in one line, and what was cut."""
+    scoring = summary["scoring"]
+    seconds = "unknown time" if scoring["seconds"] is None else f"{scoring['seconds']:,.1f} s"
+    line = (
+        f"{count(scoring['conversations'])} conversations ({count(scoring['distinct'])} distinct, "
+        f"{count(scoring['tokens'])} tokens) in {seconds}, processes: {count(scoring['processes'])}"
+    )
+    if scoring["cut"]:
+        line += f"; {count(scoring['cut'])} cut to max_length, by {count(scoring['cut_tokens'])} tokens in all"
+    return line
+
+
+def unit(name: str) -> str:
+    """What a row of this benchmark is."""
+    return {"rm_bench": "prompts", "pairs": "pairs"}.get(name, "rows")

@@ -1,0 +1,148 @@
+"""LoRA adapters (Hu et al., 2021): small matrices beside the frozen weights, and a score head trained in full.
+
+What is saved is what peft saves and reads: `adapter_model.safetensors` with the head, and `adapter_config.json`.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.distributed.tensor import DTensor
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from reward_modeling.common.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftModel  # imported for real where an adapter is made: a run without one does not need it
+
+
+logger = logging.getLogger(__name__)
+
+ALL_LINEAR = "all-linear"
+HEADS = ("score", "classifier")  # as transformers calls what it puts on a model to classify with
+POOLER = "pooler"  # of an encoder: it belongs to the head, and is as new where the encoder learned from masked words
+
+
+def add_adapter(
+    model: PreTrainedModel,
+    *,
+    model_name: str,
+    revision: str | None,
+    r: int,
+    alpha: int,
+    dropout: float,
+    target_modules: str,
+    float32: bool = True,
+) -> "PeftModel":
+    """Freeze the model and give it an adapter; the score head stays trainable.
+
+    Args:
+        model_name: what peft is to load under the adapter later; a folder is written with its whole path.
+        target_modules: `all-linear` (all linear layers but the head), or names separated by commas.
+        float32: hold the adapter and the head in float32 where the model is in bfloat16, which loses small updates.
+
+    Raises:
+        UserError: the model has no layers of these names.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    head = next(name for name in HEADS if hasattr(model, name))
+    poolers = [name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] == POOLER]
+    trained_whole = [head, POOLER] if poolers else [head]
+    names = [name.strip() for name in target_modules.split(",")]
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
+        modules_to_save=list(trained_whole),
+        exclude_modules=[f"{pooler}.dense" for pooler in poolers] or None,
+        base_model_name_or_path=str(Path(model_name).resolve()) if Path(model_name).is_dir() else model_name,
+        revision=revision,
+    )
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = [name for name in linear if name.split(".")[0] != head and f"{POOLER}.dense" not in name]
+    # as peft looks for them; beside a name, all-linear would be one more name to it, of no layer
+    unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in linear)]
+    if unknown and names != [ALL_LINEAR]:
+        found = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in linear}))
+        raise UserError(
+            f"--lora_target_modules {target_modules}: expected {ALL_LINEAR} alone, or linear layers of "
+            f"{type(model).__name__} but its head, separated by commas ({found}), found {unknown[0]!r}."
+        )
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=float32)
+    # peft adds both names of a head to a list that had one: written down, each stands there once.
+    config.modules_to_save = trained_whole
+    config.base_model_name_or_path = config.base_model_name_or_path or model_name
+    if float32:
+        getattr(adapted.base_model.model, head).to(torch.float32)
+    trained = count_weights(weight for weight in adapted.parameters() if weight.requires_grad)
+    layers = sum(hasattr(module, "lora_A") for module in adapted.modules())
+    whole = count_weights(adapted.parameters())
+    logger.warning(
+        "Adapter: LoRA of rank %d on %d linear layers, and the score head: %s of %s weights are trained (%.2f%%).",
+        *(r, layers, f"{trained:,}", f"{whole:,}", 100 * trained / whole),
+    )
+    return adapted
+
+
+def count_weights(parameters: Iterable[torch.Tensor]) -> int:
+    """Of weights that ZeRO-3 has cut only an empty rest is here, and the whole number in a note on it."""
+    return sum(getattr(weight, "ds_numel", weight.numel()) for weight in parameters)
+
+
+def has_adapter(model: torch.nn.Module) -> bool:
+    """Whether it is what `add_adapter` returns."""
+    return hasattr(model, "peft_config")
+
+
+def adapter_state_dict(model: "PeftModel") -> dict[str, torch.Tensor]:
+    """The weights that are trained, whole and on the CPU, under every engine. Every process has to call it."""
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    gathered: Any = nullcontext()
+    if any(hasattr(weight, "ds_id") for weight in trained.values()):
+        import deepspeed  # slow to import, and not needed without ZeRO-3
+
+        gathered = deepspeed.zero.GatheredParameters(list(trained.values()))
+    with gathered, torch.no_grad():
+        return {name: _whole(weight).detach().to("cpu", copy=True) for name, weight in trained.items()}
+
+
+def _whole(weight: torch.Tensor) -> torch.Tensor:
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def save_adapter(model: "PeftModel", folder: str, *, write: bool) -> None:
+    """As peft saves it, without a copy of the embeddings: no adapter of ours changes them.
+
+    Every process has to call it, and one to `write`: what peft asks of a model that FSDP has cut, such as its
+    state_dict, leaves it in another state, and the processes would wait for each other in the next forward pass.
+    """
+    state_dict = adapter_state_dict(model)
+    model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False, is_main_process=write)
+
+
+def four_bit_problem() -> str | None:
+    """Why the weights cannot be held in four bits here, or None if they can."""
+    if not torch.cuda.is_available():
+        return "expected a CUDA GPU, for which bitsandbytes has its four-bit layers, found none"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return "expected bitsandbytes to be installed, found none. Run pip install -r requirements-gpu.txt"
+    return None
+
+
+def four_bit_options(device: torch.device) -> dict[str, Any]:
+    """QLoRA (Dettmers et al., 2023): weights in NF4, quantised twice, computed with in bfloat16; the head untouched."""
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=list(HEADS),
+    )
+    return {"quantization_config": config, "device_map": {"": device}}

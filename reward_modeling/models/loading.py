@@ -1,0 +1,154 @@
+"""Load a reward model from a language model or from a reward model."""
+
+import logging
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.models.reward_normalization import set_statistics
+from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(model_name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The configuration of a Hub id or a folder, with one label: the reward.
+
+    Raises:
+        UserError: nothing is found there, or the checkpoint is a classifier of several classes or an encoder-decoder.
+    """
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if Path(model_name, "adapter_config.json").is_file():
+        raise UserError(
+            f"--model_name {model_name}: expected a model, found an adapter. Merge it first: python -m "
+            f"reward_modeling.merging {model_name} NEW_FOLDER. To go on with its training, pass the model that it was "
+            "trained on, with --resume_from_checkpoint."
+        )
+    if not Path(model_name).exists():
+        logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
+    try:
+        config = AutoConfig.from_pretrained(model_name, **options)
+    except HUB_ERRORS as error:
+        raise not_found(model_name, "a model", error) from error
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"--model_name {model_name}: expected a decoder or an encoder, found {config.model_type}, which is both "
+            "and was never shown to score a conversation rightly here. Take a causal language model or an encoder."
+        )
+    if has_score_head(config) and config.num_labels != 1:
+        raise UserError(
+            f"--model_name {model_name}: expected a causal language model or a reward model with one score, found "
+            f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
+        )
+    config.num_labels = 1
+    set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
+    return config
+
+
+def has_score_head(config: PreTrainedConfig) -> bool:
+    """Whether the checkpoint says that it is a `*ForSequenceClassification`."""
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+
+
+def load_reward_model(
+    model_name: str,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    attn_implementation: str | None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    adapter_follows: bool = False,
+    **options,
+) -> PreTrainedModel:
+    """A reward model from a language model (new head) or from a reward model (its own head).
+
+    Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
+    `options` go to `from_pretrained` (`key_mapping` for a text part, see text_part.py); `adapter_follows` where an
+    adapter brings the head.
+
+    Raises:
+        UserError: the checkpoint lacks weights other than the head's, or cannot be read.
+    """
+    model, info = _read_weights(
+        model_name,
+        config,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        **options,
+    )
+    if "key_mapping" in options:
+        forget_renaming(model)
+    if info["mismatched_keys"]:
+        name, found, expected = min(info["mismatched_keys"], key=lambda key: key[0])
+        raise UserError(
+            f"--model_name {model_name}: expected the shape {tuple(expected)} of {name}, which its config.json asks "
+            f"for, found {tuple(found)}. The weights belong to another configuration."
+        )
+    missing = sorted(info["missing_keys"])
+    # A pooler belongs to the head: an encoder that was trained on masked words has none.
+    base_missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    if base_missing:
+        raise UserError(
+            f"--model_name {model_name}: expected all the weights of {type(model).__name__}, found none for "
+            f"{len(base_missing)} of them, such as {base_missing[0]}. The checkpoint is incomplete or of another model."
+        )
+    if adapter_follows:
+        logger.info("Score head: the adapter's.")
+    elif missing:
+        logger.warning("Score head: new (%s).", ", ".join(missing))
+    else:
+        logger.warning("Score head: the one that the checkpoint has.")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+        logger.warning("Embeddings: resized to %d for the new pad token.", len(tokenizer))
+    # A reward is a logit as it is: without this word transformers' pipeline and vLLM would put it through a sigmoid.
+    model.config.problem_type = "regression"
+    # Not before: the embeddings that are built from a config refuse a pad token beyond them.
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def forget_renaming(model: PreTrainedModel) -> None:
+    """Let a model be saved under the names that it has: transformers would undo the `key_mapping` of its loading."""
+    del model._weight_conversions
+
+
+def _read_weights(model_name: str, config: PreTrainedConfig, **options) -> tuple[PreTrainedModel, dict]:
+    """`from_pretrained` with its failures in our words; the second value says what was missing."""
+    model_class = reward_model_class(type(config)) or AutoModelForSequenceClassification
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what is missing is told in a line of ours instead of a table
+    try:
+        # other shapes are refused by load_reward_model, by name
+        return model_class.from_pretrained(
+            model_name, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except SafetensorError as error:
+        raise UserError(
+            f"--model_name {model_name}: expected whole safetensors files, found a broken one ({error}). "
+            "Download or save the model again."
+        ) from error
+    except OSError as error:
+        raise not_found(model_name, "readable weights", error) from error
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"--model_name {model_name}: {config.model_type} cannot be loaded "
+            f"with --attn_implementation {options['attn_implementation']} ({first_line(error)}). Pass eager or sdpa."
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)

@@ -1,0 +1,151 @@
+"""How a packed row is cut into spans: what its queries see, and where its rewards are read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from reward_modeling.common.devices import to_device
+
+
+class Span(NamedTuple):
+    """Queries `start:end` of the row, after the keys `prefix_start:prefix_end` (empty for a span of its own)."""
+
+    start: int
+    end: int
+    prefix_start: int
+    prefix_end: int
+
+    @property
+    def num_queries(self) -> int:
+        return self.end - self.start
+
+    @property
+    def num_keys(self) -> int:
+        return self.end - self.start + self.prefix_end - self.prefix_start
+
+
+@dataclass(eq=False)
+class PackedLayout:
+    """How one packed row is cut. The spans cover the row in order; a prefix is itself one of the spans.
+
+    `scored_spans` are the numbers of the spans at whose last token a reward is read. `last_layer` and
+    `scored_tokens` are set by the model, for a layout whose other tokens may be left out of the last layer. `kernel`
+    takes the place of the device's own attention.
+    """
+
+    spans: tuple[Span, ...]
+    scored_spans: tuple[int, ...] = ()
+    last_layer: int | None = None
+    scored_tokens: "ScoredTokens | None" = None
+    kernel: Callable | None = None
+    _cache: dict = field(default_factory=dict, repr=False)
+
+    def scored_positions(self, device: torch.device) -> torch.Tensor:
+        """`(responses,)`: where in the row the rewards are read."""
+        if ("scored", device) not in self._cache:
+            ends = [self.spans[number].end - 1 for number in self.scored_spans]
+            self._cache["scored", device] = to_device(torch.tensor(ends), device)
+        return self._cache["scored", device]
+
+    @cached_property
+    def span_lengths(self) -> list[int]:
+        return [span.num_queries for span in self.spans]
+
+    @cached_property
+    def prefix_spans(self) -> list[int | None]:
+        """Per span the index of the span that is its prefix, or None."""
+        index_of_start = {span.start: index for index, span in enumerate(self.spans)}
+        prefixes = []
+        for span in self.spans:
+            if span.prefix_end == span.prefix_start:
+                prefixes.append(None)
+                continue
+            index = index_of_start[span.prefix_start]
+            if self.spans[index].end != span.prefix_end:
+                raise ValueError(f"{span} does not have a whole span as its prefix")
+            prefixes.append(index)
+        return prefixes
+
+    def causal_mask(self, span: Span, window: int | None, device: torch.device) -> torch.Tensor | None:
+        """`(queries, keys)`, True where a query sees a key; None where plain causality says the same.
+
+        The last query stands at the last key (aligned to the bottom right); `window` counts the keys that a
+        query sees, itself included, as transformers' `sliding_window` does.
+        """
+        queries, keys = span.num_queries, span.num_keys
+        if window is not None and window >= keys:
+            window = None
+        if window is None and queries == keys:
+            return None
+        cache_key = (queries, keys, window, device)
+        if cache_key not in self._cache:
+            query_positions = torch.arange(keys - queries, keys, device=device)[:, None]
+            key_positions = torch.arange(keys, device=device)[None, :]
+            visible = key_positions <= query_positions
+            if window is not None:
+                visible &= key_positions > query_positions - window
+            self._cache[cache_key] = visible
+        return self._cache[cache_key]
+
+    def variable_length(self, device: torch.device, scored_only: bool = False) -> "VariableLength":
+        """The same layout as one call of a variable-length kernel wants it."""
+        cache_key = ("variable_length", device, scored_only)
+        if cache_key not in self._cache:
+            spans = tuple(self.spans[number] for number in self.scored_spans) if scored_only else self.spans
+            self._cache[cache_key] = VariableLength.from_spans(spans, device, scored_only)
+        return self._cache[cache_key]
+
+
+@dataclass(eq=False)
+class ScoredTokens:
+    """Where rewards are read, from the last layer's attention to its feed-forward part and no further.
+
+    The attention sets `positions` each time it runs, in a recomputation too, so that it never belongs to another
+    batch than the one that the layer is computing.
+    """
+
+    positions: torch.Tensor | None = None
+    in_feed_forward: torch.Tensor | None = None
+    row_length: int = 0
+
+
+@dataclass(eq=False)
+class VariableLength:
+    """Queries in the row's own order; keys gathered as [prefix; span] for every span."""
+
+    key_index: torch.Tensor | None  # (keys,) positions in the row, None where that is the identity
+    cu_seqlens_q: torch.Tensor  # (spans + 1,) int32
+    cu_seqlens_k: torch.Tensor  # (spans + 1,) int32
+    max_length_q: int
+    max_length_k: int
+
+    @classmethod
+    def from_spans(cls, spans: tuple[Span, ...], device: torch.device, scored_only: bool) -> "VariableLength":
+        """With numpy, and one copy per tensor: a row of short answers has hundreds of spans."""
+        starts, ends, prefix_starts, prefix_ends = np.array(spans, dtype=np.int64).T
+        own_lengths, prefix_lengths = ends - starts, prefix_ends - prefix_starts
+        query_lengths = np.ones_like(own_lengths) if scored_only else own_lengths
+        key_lengths = prefix_lengths + own_lengths
+        key_index = None
+        if scored_only or prefix_lengths.any():
+            # each span's keys are two pieces of the row; within a piece the positions count up by one
+            piece_lengths = np.stack([prefix_lengths, own_lengths], axis=1).ravel()
+            piece_starts = np.stack([prefix_starts, starts], axis=1).ravel()
+            shifts = piece_starts - (np.cumsum(piece_lengths) - piece_lengths)
+            key_index = np.arange(piece_lengths.sum()) + np.repeat(shifts, piece_lengths)
+            key_index = to_device(torch.from_numpy(key_index), device)
+        return cls(
+            key_index=key_index,
+            cu_seqlens_q=_cumulative(query_lengths, device),
+            cu_seqlens_k=_cumulative(key_lengths, device),
+            max_length_q=int(query_lengths.max()),
+            max_length_k=int(key_lengths.max()),
+        )
+
+
+def _cumulative(lengths: np.ndarray, device: torch.device) -> torch.Tensor:
+    return to_device(torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)), device)

@@ -1,0 +1,148 @@
+"""The reward model: a plain `*ForSequenceClassification` that also reads many rewards from one packed row."""
+
+import functools
+import logging
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.utils import ModelOutput
+
+from reward_modeling.models.attention import SHARED_PREFIX, packed_row_mask, scatter_tokens
+from reward_modeling.models.heads import ScoreHead
+from reward_modeling.models.moe_balance import balance_losses
+from reward_modeling.models.packed_layout import PackedLayout, ScoredTokens
+
+logger = logging.getLogger(__name__)
+
+
+class RewardModelMixin:
+    """Adds to a `*ForSequenceClassification` class a forward that reads rewards at given tokens.
+
+    The class keeps its name (see `reward_model_class`), so that what is saved is an ordinary checkpoint which
+    needs none of this code.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        head = self.score
+        self.score = ScoreHead(head.in_features, head.out_features, bias=head.bias is not None)
+        self._init_weights(self.score)
+        self.last_layer, self.scored_tokens = None, ScoredTokens()
+        self._limit_last_layer()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ScoreHead):
+            # N(0, 1 / (hidden + 1)): "Learning to summarize from human feedback" (Stiennon et al., 2020, B.1)
+            nn.init.normal_(module.weight, mean=0.0, std=1.0 / math.sqrt(module.in_features + 1))
+            return
+        super()._init_weights(module)
+
+    def _limit_last_layer(self) -> None:
+        """Let the last layer's feed-forward part compute the scored tokens of a packed row and no others.
+
+        Nothing reads the other tokens' outputs of the last layer: rewards and gradients stay the same, and one
+        layer's largest part costs next to nothing. Models with another structure are left as they are.
+        """
+        layers = self.get_decoder().layers if self.get_decoder() is not None else []
+        last = layers[-1] if len(layers) else None
+        if not (hasattr(last, "mlp") and hasattr(last, "self_attn") and hasattr(last.self_attn, "layer_idx")):
+            return
+        self.last_layer = last.self_attn.layer_idx
+        last.mlp.register_forward_pre_hook(self._gather_scored_tokens)
+        last.mlp.register_forward_hook(self._scatter_scored_tokens)
+
+    def _gather_scored_tokens(self, _module: nn.Module, inputs: tuple) -> tuple | None:
+        scored = self.scored_tokens
+        # Taken at once: a recomputation may stop right after this, and nothing may be left for another forward.
+        scored.in_feed_forward, scored.positions = scored.positions, None
+        if scored.in_feed_forward is None:
+            return None
+        scored.row_length = inputs[0].shape[1]
+        return (inputs[0].index_select(1, scored.in_feed_forward), *inputs[1:])
+
+    def _scatter_scored_tokens(self, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
+        scored = self.scored_tokens
+        if scored.in_feed_forward is None:
+            return None
+        return scatter_tokens(output, scored.in_feed_forward, scored.row_length)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        end_positions: torch.Tensor | None = None,
+        packed_layout: PackedLayout | None = None,
+        balance: bool = False,
+        **kwargs,
+    ) -> "RewardOutput":
+        """Rewards at `end_positions`; without them, the ordinary forward of the class.
+
+        Args:
+            input_ids: `(batch, tokens)`; `(1, tokens)` for a packed row.
+            attention_mask: `(batch, tokens)`; not for a packed row.
+            position_ids: `(batch, tokens)`.
+            end_positions: `(responses,)` indices into the flattened `batch x tokens`.
+            packed_layout: how the packed row is cut.
+            balance: of a mixture of experts, also compute how evenly the tokens are spread.
+
+        Returns:
+            `logits` is `(responses, labels)` in float32; `balance_losses` is `(responses,)`, see routing.py.
+        """
+        self.scored_tokens.positions = None
+        if end_positions is None:
+            return super().forward(
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
+            )
+        if packed_layout is not None:
+            if self.config._attn_implementation != SHARED_PREFIX:
+                raise ValueError(f"a packed row needs attn_implementation={SHARED_PREFIX!r}")
+            attention_mask = packed_row_mask(input_ids.device)
+            # The balance is that of all tokens, in the last layer too.
+            packed_layout.last_layer = None if balance else self.last_layer
+            packed_layout.scored_tokens = self.scored_tokens
+            kwargs["packed_layout"] = packed_layout
+        kwargs["use_cache"] = False
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}  # peft names all that it may pass
+        outputs = getattr(self, self.base_model_prefix)(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            **kwargs,
+            **({"output_router_logits": True} if balance else {}),
+        )
+        last_hidden_states = outputs.last_hidden_state.flatten(0, 1).index_select(0, end_positions)
+        result = RewardOutput(logits=self.score(last_hidden_states))
+        if balance:
+            result.balance_losses = balance_losses(
+                outputs.router_logits, self.config.num_experts_per_tok, layout=packed_layout, mask=attention_mask
+            )
+        return result
+
+
+@dataclass
+class RewardOutput(ModelOutput):
+    """What `RewardModelMixin.forward` returns."""
+
+    logits: torch.Tensor | None = None
+    balance_losses: torch.Tensor | None = None
+
+
+@functools.cache
+def reward_model_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
+    """The sequence classification class of this config, with `RewardModelMixin`; None if it cannot take it.
+
+    It has the name of the class it extends: `config.architectures` is written from that name.
+    """
+    base = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(config_class, None)
+    if base is None or not issubclass(base, GenericForSequenceClassification):
+        return None
+    return type(base.__name__, (RewardModelMixin, base), {"__module__": base.__module__})

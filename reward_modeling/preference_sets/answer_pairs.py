@@ -1,0 +1,291 @@
+"""From prompts with scored answers to preference pairs.
+
+    pairs = pairs_from_answers(read_answers(arguments, SOURCE, to_answers), "distinct_scores", seed=0)
+
+| how              | pairs of a prompt                                                                             |
+|------------------|-----------------------------------------------------------------------------------------------|
+| best_vs_random   | one: the best answer against one drawn from those with a lower score                          |
+| distinct_scores  | one answer drawn for each score, every pair of those: n scores give n(n-1)/2 pairs            |
+| all_pairs        | every pair of answers with different scores                                                   |
+
+Before that, an answer without a score (null, NaN, infinite) goes, and so does one without words. A text that was given
+several times is one answer with the mean of its scores: otherwise it could be better and worse than a third at once.
+
+Scores are equal when they are within `TOLERANCE` of each other, or joined by a chain of such scores: so equality is
+transitive, and does not depend on where a grid happens to lie. (Means of a few small whole numbers are never near
+each other without being equal.)
+
+What is drawn is the smallest hash of seed, prompt and answer: the same in any order of the rows and on any number of
+workers. Prompts stand in the order in which they first appear, the pairs of a prompt from the best chosen answer on.
+"""
+
+import json
+import math
+import os
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import combinations
+
+import datasets
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset, Features, Value
+from numpy.typing import NDArray
+
+from reward_modeling.data.preferences import FLOAT32_MAX, dropped_row, mixed, read_column, standardise_row
+from reward_modeling.data.report import DataReport, DropReason, report_rows
+from reward_modeling.data.sources import cache_error, cache_root
+from reward_modeling.preference_sets.source import (
+    EXCERPT_LENGTH,
+    PAIR_FEATURES,
+    SourceAnswers,
+    SourcePairs,
+    column,
+    text_key,
+)
+
+CACHE_VERSION = 2  # to be raised when other pairs are made than before
+PAIR_CHOICES = ("best_vs_random", "distinct_scores", "all_pairs")
+TOLERANCE = 1e-6
+PROMPTS_PER_BATCH = 256
+ROWS_PER_WORKER = 2000  # a worker process costs about as much as the pairs of this many rows
+
+# Counted per prompt, in the first of its rows; the words are those of the report.
+TALLIES = {
+    "unscored": "answers without a score",
+    "empty": "empty answers",
+    "repeated": "answers that repeat another",
+    "undecided": "prompts without two different scores",
+}
+MADE_FEATURES = Features({**PAIR_FEATURES, **{name: Value("int64") for name in TALLIES}})
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A distinct answer of a prompt."""
+
+    text: str
+    score: float
+    places: tuple[int, ...]  # rows of the prompt that have it
+
+    @property
+    def order(self) -> tuple[float, str]:
+        """The best first; then whatever does not depend on the order of the rows."""
+        return -self.score, self.text
+
+
+def pairs_from_answers(
+    answers: SourceAnswers, how: str, seed: int, *, num_proc: int | None = None, write_margin: bool = False
+) -> SourcePairs:
+    """Make the pairs of every prompt; rows of one prompt may stand anywhere.
+
+    The report counts the source's rows: one is kept where an answer of it is in a pair. Else its reason is the first
+    of: no score, an empty reply, too few different scores for its prompt, what `standardise_row` says, not drawn.
+
+    Args:
+        how: one of `PAIR_CHOICES`.
+        num_proc: worker processes, at most one for `ROWS_PER_WORKER` rows; None: one per core, at most 16.
+        write_margin: give each pair a `margin`, the difference of its scores (rm.py subtracts it in the loss).
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    if how not in PAIR_CHOICES:
+        raise ValueError(f"how: expected one of {', '.join(PAIR_CHOICES)}, found {how!r}")
+    made = _made_rows(answers.rows, how, seed, num_proc, write_margin)
+    report = deepcopy(answers.report)
+    for reason, dropped in report_rows(report.name, made).dropped.items():
+        report.add(reason, dropped.count, dropped.first_where, dropped.first_excerpt)
+    rows = made.select(np.flatnonzero(pc.equal(read_column(made, "reason"), "").to_numpy()))
+    rows = rows.select_columns(list(PAIR_FEATURES))
+    _note(report, answers.rows, made, rows)
+    return SourcePairs(answers.source, rows, report, answers.options, made_of_answers=True)
+
+
+def _note(report: DataReport, answer_rows: Dataset, made: Dataset, pair_rows: Dataset) -> None:
+    groups = column(answer_rows, "group_key") if len(answer_rows) else []
+    lengths = pc.list_value_length(read_column(answer_rows, "answers")) if len(answer_rows) else []
+    report.notes |= {"prompts read": len(np.unique(groups)), "answers": int(np.sum(lengths))}
+    report.notes |= {words: int(column(made, name).sum()) for name, words in TALLIES.items()}
+    report.notes |= {"pairs": len(pair_rows), "prompts": len(np.unique(column(pair_rows, "prompt_key")))}
+
+
+# --- rows of one prompt ---------------------------------------------------------------------------------------
+
+
+def _made_rows(rows: Dataset, how: str, seed: int, num_proc: int | None, write_margin: bool) -> Dataset:
+    """`MADE_FEATURES`: a row for each pair, and one with a reason for each source row that is in none."""
+    if not len(rows):
+        return Dataset.from_dict({name: [] for name in MADE_FEATURES}, features=MADE_FEATURES)
+    order, starts = _prompt_order(column(rows, "group_key"))
+    options = {"how": how, "seed": seed, "write_margin": write_margin}
+    fingerprint = datasets.fingerprint.Hasher.hash([CACHE_VERSION, rows._fingerprint, options])
+    workers = max(1, min(num_proc or min(16, os.cpu_count()), len(order) // ROWS_PER_WORKER))
+    try:
+        return Dataset.from_dict({"start": starts[:-1], "end": starts[1:]}).map(
+            _make_batch,
+            batched=True,
+            batch_size=PROMPTS_PER_BATCH,
+            remove_columns=["start", "end"],
+            features=MADE_FEATURES,
+            fn_kwargs={"rows": rows.select(order), **options},
+            num_proc=workers if workers > 1 else None,
+            cache_file_name=str(cache_root() / f"pairs-{fingerprint}.arrow"),
+            new_fingerprint=fingerprint,
+            desc="making pairs",
+        )
+    except OSError as error:
+        raise cache_error(error) from error
+
+
+def _prompt_order(keys: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
+    """Rows with equal keys side by side, `(rows,)`, and where each key's start, `(keys + 1,)`.
+
+    Keys stand in the order in which they first appear, so that reading the rows is nearly sequential.
+    """
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    group = np.argsort(np.argsort(first))[inverse]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=len(first)))])
+    return np.argsort(group, kind="stable"), starts.astype(np.int64)
+
+
+def _make_batch(batch: dict, rows: Dataset, how: str, seed: int, write_margin: bool) -> dict[str, list]:
+    first = batch["start"][0]
+    columns = rows[first : batch["end"][-1]]
+    table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    made: list[dict] = []
+    for start, end in zip(batch["start"], batch["end"], strict=True):
+        by_prompt: dict[str, list[dict]] = {}  # equal keys of different prompts are all but impossible
+        for row in table[start - first : end - first]:
+            by_prompt.setdefault(row["prompt"], []).append(row)
+        for group in by_prompt.values():
+            made += _made_of_prompt(group, how, seed, write_margin)
+    return {name: [row[name] for row in made] for name in MADE_FEATURES}
+
+
+def _made_of_prompt(group: list[dict], how: str, seed: int, write_margin: bool) -> list[dict]:
+    """The pairs of a prompt, and its rows that are in none of them. Never nothing: a row is in a pair or dropped."""
+    tally = dict.fromkeys(TALLIES, 0)
+    answers, reasons = _distinct_answers(group, tally)
+    levels = score_levels([answer.score for answer in answers])
+    tally["undecided"] = int(len(set(levels)) < 2)
+    keys = np.array([text_key(group[0]["prompt"], answer.text.strip()) for answer in answers], dtype=np.int64)
+    chosen_pairs = choose_pairs(levels, mixed(keys, seed).tolist(), how)
+    prompt = json.loads(group[0]["prompt"])
+    made, used = [], set()
+    failure = DropReason.TOO_FEW_ANSWERS if tally["undecided"] else DropReason.NOT_SAMPLED
+    for places in chosen_pairs:
+        chosen, rejected = (answers[place] for place in places)
+        pair = _pair(group, prompt, chosen, rejected, write_margin)
+        if pair["reason"]:
+            failure = DropReason(pair["reason"])
+        else:
+            made.append(pair)
+            used.update(chosen.places, rejected.places)
+    for place, row in enumerate(group):
+        if place not in used:
+            made.append(_dropped(row, reasons.get(place, failure)))
+    made[0] |= tally
+    return [{**dict.fromkeys(TALLIES, 0), **row} for row in made]
+
+
+def _distinct_answers(group: list[dict], tally: dict[str, int]) -> tuple[list[_Answer], dict[int, DropReason]]:
+    """The answers that can be compared, the best first; and why a row has none of them.
+
+    Templates trim messages: texts that differ in the white space around them are one answer.
+    """
+    found: dict[str, list[tuple[str, float, int]]] = {}
+    reasons: dict[int, DropReason] = {}
+    for place, row in enumerate(group):
+        usable, scored = 0, 0
+        for text, score in zip(row["answers"], row["scores"], strict=True):
+            if score is None or not abs(score) <= FLOAT32_MAX:
+                tally["unscored"] += 1
+                continue
+            scored += 1
+            if not text.strip():
+                tally["empty"] += 1
+                continue
+            usable += 1
+            found.setdefault(text.strip(), []).append((text, score, place))
+        if not row["answers"]:
+            reasons[place] = DropReason.TOO_FEW_ANSWERS
+        elif not usable:
+            reasons[place] = DropReason.EMPTY_REPLY if scored else DropReason.NO_SCORE
+    answers = []
+    for same in found.values():
+        texts, scores, places = zip(*same, strict=True)
+        tally["repeated"] += len(same) - 1
+        # fsum: the mean is the same in any order
+        answers.append(_Answer(min(texts), math.fsum(scores) / len(scores), tuple(sorted(set(places)))))
+    return sorted(answers, key=lambda answer: answer.order), reasons
+
+
+def _pair(
+    group: list[dict], prompt: list[dict], chosen: _Answer, rejected: _Answer, write_margin: bool
+) -> dict[str, object]:
+    # A text may stand in rows of several sources: the smallest name does not depend on their order.
+    names = [group[place]["source"] for place in chosen.places if group[place]["source"] is not None]
+    places = sorted({chosen.places[0], rejected.places[0]})
+    standard = standardise_row(
+        {
+            "prompt": prompt,
+            "chosen": chosen.text,
+            "rejected": rejected.text,
+            "margin": chosen.score - rejected.score if write_margin else None,
+            "chosen_score": chosen.score,
+            "rejected_score": rejected.score,
+            "source": min(names, default=None),
+        },
+        ", ".join(group[place]["where"] for place in places),
+    )
+    pair_key = text_key(standard["prompt"], standard["chosen"], standard["rejected"])
+    return {**standard, "group_key": group[0]["group_key"], "pair_key": pair_key}
+
+
+def _dropped(row: dict, reason: DropReason) -> dict[str, object]:
+    scores = ", ".join(str(score) for score in row["scores"])
+    excerpt = f"scores {scores or 'none'}: {row['prompt']}"[:EXCERPT_LENGTH]
+    return {**dropped_row(row["where"], reason, excerpt), "group_key": 0, "pair_key": 0}
+
+
+# --- choosing -------------------------------------------------------------------------------------------------
+
+
+def score_levels(scores: list[float]) -> list[int]:
+    """A number for each of some scores that are sorted downwards: the same for equal ones, less for lower ones.
+
+    >>> score_levels([5.0, 4.333333333, 4.333333334 - 1e-9, 1.0])
+    [0, -1, -1, -2]
+    """
+    levels: list[int] = []
+    for place, score in enumerate(scores):
+        step = int(place > 0 and scores[place - 1] - score > TOLERANCE)
+        levels.append(levels[-1] - step if levels else 0)
+    return levels
+
+
+def choose_pairs(levels: list[int], numbers: list[int], how: str) -> list[tuple[int, int]]:
+    """Which answers make pairs, (chosen, rejected), by their places.
+
+    Args:
+        levels: of answers sorted from the best on, as `score_levels` gives them.
+        numbers: a pseudo-random one for each; the smallest is drawn.
+
+    >>> choose_pairs([0, -1, -1, -2], [7, 9, 3, 5], "distinct_scores")
+    [(0, 2), (0, 3), (2, 3)]
+    """
+
+    def drawn(places: list[int]) -> int:
+        return min(places, key=lambda place: (numbers[place], place))
+
+    places = range(len(levels))
+    if how == "all_pairs":
+        return [(better, worse) for better, worse in combinations(places, 2) if levels[better] > levels[worse]]
+    by_level: dict[int, list[int]] = {}
+    for place in places:
+        by_level.setdefault(levels[place], []).append(place)
+    if how == "distinct_scores":
+        return list(combinations([drawn(same) for same in by_level.values()], 2))
+    lower = [place for place in places if levels[place] < levels[0]]
+    return [(drawn(by_level[levels[0]]), drawn(lower))] if lower else []

@@ -1,0 +1,268 @@
+"""What the linter finds in a preference set, from numbers alone: no texts, no files, no printing.
+
+    graph = preference_graph(prompt_keys, chosen_keys, rejected_keys)   # (pairs,) int64 each
+    graph.contradicted.sum(), graph.in_cycle.sum()
+    rule = single_rule(chosen_lengths, rejected_lengths)                # a judge who looks at one number
+
+Texts are compared by 64-bit keys. Of two million distinct replies the odds that any two share a key are one in ten
+million, and to be taken for one reply they would also have to stand under one prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reward_modeling.common.intervals import Accuracy, share_right
+
+QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+TRIMMING_ROUNDS = 30  # after them a chain of preferences is followed reply by reply
+
+
+def distribution(values: ArrayLike) -> dict[str, float | int | None]:
+    """Rows, mean, extremes and `QUANTILES`, which are values that occur (the lower one between two)."""
+    values = np.asarray(values)
+    if not len(values):
+        return {"rows": 0, "mean": None, "min": None, **dict.fromkeys(QUANTILES), "max": None}
+    quantiles = np.quantile(values, list(QUANTILES.values()), method="inverted_cdf").tolist()
+    return {
+        "rows": len(values),
+        "mean": float(values.mean()),
+        "min": values.min().item(),
+        **dict(zip(QUANTILES, quantiles, strict=True)),
+        "max": values.max().item(),
+    }
+
+
+def length_histogram(columns: Sequence[NDArray]) -> dict[str, list]:
+    """Counts of each column in the same bins, four to a doubling, from the shortest to the longest of all."""
+    longest = max((int(column.max()) for column in columns if len(column)), default=0)
+    steps = np.unique(np.round(2 ** np.arange(0, np.log2(longest + 1) + 0.5, 0.25)).astype(np.int64))
+    edges = np.concatenate([[0], steps[steps <= longest], [longest + 1]])
+    counts = [np.histogram(column, bins=edges)[0] for column in columns]
+    used = np.flatnonzero(np.sum(counts, axis=0))
+    first, last = (used[0], used[-1] + 1) if len(used) else (0, 0)
+    return {"edges": edges[first : last + 1].tolist(), "counts": [count[first:last].tolist() for count in counts]}
+
+
+def counted(values: ArrayLike, upper_bounds: Sequence[int]) -> dict[str, int]:
+    """How many values lie in 1 to the first bound, above it to the second, and so on; the last group is open.
+
+    >>> counted([1, 1, 2, 5, 9], (1, 3))
+    {'1': 2, '2-3': 1, '4+': 2}
+    """
+    bounds = [0, *upper_bounds]
+    names = [str(high) if high == low + 1 else f"{low + 1}-{high}" for low, high in pairwise(bounds)]
+    groups = np.searchsorted(upper_bounds, np.asarray(values), side="left")
+    counts = np.bincount(groups, minlength=len(bounds)).tolist()
+    return dict(zip([*names, f"{bounds[-1] + 1}+"], counts, strict=True))
+
+
+# --- rules ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A judge who looks at one number of the two replies, and tosses a coin where it is equal."""
+
+    greater: Accuracy
+    """Of the pairs whose numbers differ: how often the greater one is preferred."""
+    accuracy: Accuracy
+    """Of all pairs, the judge taking whichever of the greater and the smaller is preferred more often."""
+    takes_greater: bool
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "greater_preferred": figure(self.greater),
+            "accuracy": figure(self.accuracy),
+            "takes": "greater" if self.takes_greater else "smaller",
+        }
+
+
+def single_rule(chosen: ArrayLike, rejected: ArrayLike) -> Rule:
+    """
+    Args:
+        chosen, rejected: `(pairs,)` of some number of the replies.
+
+    The intervals take pairs as independent; where prompts have many pairs the true ones are wider.
+    """
+    chosen, rejected = np.asarray(chosen), np.asarray(rejected)
+    greater, smaller = int((chosen > rejected).sum()), int((chosen < rejected).sum())
+    ties = len(chosen) - greater - smaller
+    best = max(greater, smaller) + ties / 2
+    return Rule(share_right(greater, greater + smaller), share_right(best, len(chosen), ties), greater >= smaller)
+
+
+def figure(found: Accuracy) -> dict[str, float | int | None]:
+    """A share as it stands in the report: null where there are no rows."""
+    fields = asdict(found)
+    value = fields.pop("accuracy")
+    if not found.rows:
+        return {"value": None, **fields, "low": None, "high": None}
+    return {"value": value, **fields}
+
+
+# --- preferences as a graph -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PreferenceGraph:
+    """Who is preferred to whom: replies are nodes (a reply under two prompts is two), pairs are edges.
+
+    The arrays are `(pairs,)`, in the order of the pairs.
+    """
+
+    repeated: NDArray[np.bool_]
+    """The same pair stands there before."""
+    same_reply: NDArray[np.bool_]
+    """Both replies are the same."""
+    contradicted: NDArray[np.bool_]
+    """The opposite pair is there too."""
+    in_cycle: NDArray[np.bool_]
+    """Part of a knot: replies each of which is preferred to each other along some path, three or more in a circle."""
+    contradictions: int
+    """Pairs of replies preferred both ways, each counted once however often it stands there."""
+    knots: tuple[int, ...]
+    """How many replies each knot has, largest first."""
+    replies_of_prompt: NDArray[np.int64]
+    """`(replies,)`: in how many prompts the reply of a node stands."""
+    better: NDArray[np.int64]
+    worse: NDArray[np.int64]
+
+
+def preference_graph(prompts: NDArray[np.int64], chosen: NDArray[np.int64], rejected: NDArray[np.int64]):
+    """The graph of all pairs, in time n log n: see `PreferenceGraph`.
+
+    Args:
+        prompts, chosen, rejected: `(pairs,)` keys of the texts.
+    """
+    pairs = len(prompts)
+    nodes, reply_counts = _nodes(np.concatenate([prompts, prompts]), np.concatenate([chosen, rejected]))
+    better, worse = nodes[:pairs], nodes[pairs:]
+    count = np.int64(len(reply_counts))
+    edges, first, inverse = np.unique(better * count + worse, return_index=True, return_inverse=True)
+    repeated = np.ones(pairs, dtype=bool)
+    repeated[first] = False
+    heads, tails = edges // max(count, 1), edges % max(count, 1)
+    proper = heads != tails
+    both_ways = _contained(tails * count + heads, edges) & proper
+    labels = strong_components(heads[proper], tails[proper], int(count))
+    inside = proper & (labels[heads] == labels[tails])
+    knotted, knots = _knots(heads[inside], tails[inside], both_ways[inside], labels)
+    return PreferenceGraph(
+        repeated=repeated,
+        same_reply=(better == worse),
+        contradicted=both_ways[inverse],
+        in_cycle=(inside & knotted[labels[heads]])[inverse],
+        contradictions=int(both_ways.sum()) // 2,
+        knots=knots,
+        replies_of_prompt=reply_counts,
+        better=better,
+        worse=worse,
+    )
+
+
+def _nodes(prompts: NDArray[np.int64], replies: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A number for each distinct (prompt, reply), from 0; and in how many prompts that reply stands."""
+    if not len(prompts):
+        return prompts, prompts
+    order = np.lexsort((prompts, replies))
+    prompts, replies = prompts[order], replies[order]
+    new_reply = np.append(True, replies[1:] != replies[:-1])
+    new = new_reply | np.append(True, prompts[1:] != prompts[:-1])
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = np.cumsum(new) - 1
+    reply_of_node = (np.cumsum(new_reply) - 1)[new]
+    return numbers, np.bincount(reply_of_node)[reply_of_node]
+
+
+def _contained(values: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which values occur in a sorted array."""
+    if not len(ordered):
+        return np.zeros(len(values), dtype=bool)
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[places] == values
+
+
+def _knots(
+    heads: NDArray, tails: NDArray, both_ways: NDArray, labels: NDArray
+) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
+    """Which components have a circle of three or more, by label, and their sizes.
+
+    A strongly connected component of n replies without such a circle is a tree whose every edge goes both ways: it
+    links n - 1 pairs of replies. Any more linked pairs close a circle.
+    """
+    sizes = np.bincount(labels, minlength=1)
+    weights = np.where(both_ways, 0.5, 1.0)  # an edge that goes both ways is there twice and links one pair
+    linked = np.bincount(labels[heads], weights=weights, minlength=len(sizes))
+    knotted = (sizes >= 3) & (linked > sizes - 0.75)
+    return knotted, tuple(sorted(sizes[knotted].tolist(), reverse=True))
+
+
+def strong_components(heads: NDArray[np.int64], tails: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The strongly connected component of each of `count` nodes, as a label; edges go from heads to tails.
+
+    Nodes that nothing enters or nothing leaves are in no circle. Taking them away, some rounds over, leaves next to
+    nothing of a consistent set; the rest is followed node by node (Tarjan 1972).
+    """
+    labels = np.arange(count)
+    for _ in range(TRIMMING_ROUNDS):
+        alive = (np.bincount(heads, minlength=count) > 0) & (np.bincount(tails, minlength=count) > 0)
+        kept = alive[heads] & alive[tails]
+        if kept.all():
+            break
+        heads, tails = heads[kept], tails[kept]
+    if len(heads):
+        nodes, local = np.unique(np.concatenate([heads, tails]), return_inverse=True)
+        roots = _tarjan(local[: len(heads)], local[len(heads) :], len(nodes))
+        labels[nodes] = nodes[roots]
+    return labels
+
+
+def _tarjan(heads: NDArray[np.int64], tails: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """For each node one node of its component, the same for all of them; without recursion."""
+    order = np.argsort(heads, kind="stable")
+    targets = tails[order].tolist()
+    starts = np.searchsorted(heads[order], np.arange(count + 1)).tolist()
+    position, low, root = [-1] * count, [0] * count, [-1] * count
+    following = starts[:-1]
+    path: list[int] = []
+    clock = 0
+    for first in range(count):
+        calls = [first] if position[first] < 0 else []
+        while calls:
+            node = calls[-1]
+            if position[node] < 0:
+                position[node] = low[node] = clock
+                clock += 1
+                path.append(node)
+            if following[node] < starts[node + 1]:
+                target = targets[following[node]]
+                following[node] += 1
+                if position[target] < 0:
+                    calls.append(target)
+                elif root[target] < 0:  # still on the path
+                    low[node] = min(low[node], position[target])
+                continue
+            calls.pop()
+            if calls:
+                low[calls[-1]] = min(low[calls[-1]], low[node])
+            if low[node] == position[node]:
+                member = -1
+                while member != node:
+                    member = path.pop()
+                    root[member] = node
+    return np.array(root, dtype=np.int64)
+
+
+def share(part: int, rows: int) -> dict[str, float | int | None]:
+    """`part` of `rows`, with its interval."""
+    return figure(share_right(part, rows))
+
+
+def rules(columns: Mapping[str, tuple[NDArray, NDArray]]) -> dict[str, Rule]:
+    """A rule for each number, the one that comes furthest first."""
+    found = {name: single_rule(chosen, rejected) for name, (chosen, rejected) in columns.items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1].accuracy.accuracy))

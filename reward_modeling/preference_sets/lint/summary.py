@@ -1,0 +1,294 @@
+"""Everything that the linter says of a preference set, as one dictionary: what stands in lint.json.
+
+    summary = lint("data/mixture2", LintOptions(seed=0, num_proc=2))
+    summary["findings"]        # what is wrong, worst first: see lint_findings
+
+Texts are read three times, some at a time: to be measured (see `lint_text`), to be tokenised if asked, and for the few
+pairs to read. All else is arithmetic on columns of numbers. Nothing depends on the order of the rows but which of them
+is named as the first.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.preferences import load_preference_dataset, read_column
+from reward_modeling.data.report import report_rows
+from reward_modeling.data.sources import cache_root
+from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.preference_sets.lint.findings import findings
+from reward_modeling.preference_sets.lint.measured import Measured
+from reward_modeling.preference_sets.lint.overlap import benchmark_overlap, read_benchmarks
+from reward_modeling.preference_sets.lint.pair_checks import (
+    PreferenceGraph,
+    counted,
+    distribution,
+    length_histogram,
+    preference_graph,
+    rules,
+    share,
+    single_rule,
+)
+from reward_modeling.preference_sets.lint.text_measures import (
+    CONVERSATION,
+    PLAIN_TEXT,
+    SIDES,
+    TRANSCRIPT,
+    TRANSCRIPTS_APART,
+    measure_rows,
+    prompt_text,
+    texts_of_row,
+)
+
+SUMMARY_FORMAT = 1  # raise it when a key of the summary goes, or means something else
+SCORE_TOLERANCE = 1e-6  # means of ratings are thirds: equal ones may differ in the last digit
+SHOWN_SOURCES = 50
+PAIRS_PER_PROMPT_GROUPS = (1, 2, 3, 6, 10, 30, 100)
+TURN_GROUPS = (1, 2, 3, 5, 10)
+TOKENISED_AT_ONCE = 256
+
+RULES = {  # what each rule counts: columns of MEASURES that are added up
+    "characters": ("characters",),
+    "words": ("words",),
+    "lines": ("lines",),
+    "markdown": ("headings", "items", "bold", "code"),
+    "headings": ("headings",),
+    "list items": ("items",),
+    "bold": ("bold",),
+    "code": ("code",),
+    "digits": ("digits",),
+    "question marks": ("questions",),
+    "exclamation marks": ("exclamations",),
+    "refusal": ("refusal",),
+    "unfinished": ("unfinished",),
+    "cut": ("cut",),
+}
+STANDS_ELSEWHERE = "prompts it answers"  # a rule of its own: the same reply under many prompts
+
+
+@dataclass(frozen=True)
+class LintOptions:
+    """What to look at."""
+
+    seed: int = 0
+    """Of the pairs to read and of the sample that is tokenised."""
+    num_proc: int = 1
+    samples: int = 10
+    tokenizer: str | None = None
+    token_rows: int = 10_000
+    """How many pairs are tokenised, drawn at random; 0 takes all."""
+    benchmarks: str | None = None
+    """Benchmarks and files whose prompts should not be in the set: see `benchmark_prompts.read_named_prompts`."""
+
+
+def lint(path: str, options: LintOptions) -> dict[str, object]:
+    """Read the rows and say everything.
+
+    Raises:
+        UserError: the rows, the tokenizer or a benchmark cannot be read.
+    """
+    tokenizer = None if options.tokenizer is None else _tokenizer(options.tokenizer)
+    benchmarks = read_benchmarks(options.benchmarks, options.num_proc)
+    rows = load_preference_dataset(path, num_proc=options.num_proc)
+    report = report_rows(path, rows)
+    with tempfile.TemporaryDirectory(prefix="tmp-lint-", dir=cache_root()) as scratch:
+        table = Measured(rows, measure_rows(rows, Path(scratch), options.num_proc))
+        graph = preference_graph(table["prompt_key"], table["chosen_key"], table["rejected_key"])
+        summary = {
+            "format": SUMMARY_FORMAT,
+            "path": path,
+            "seed": options.seed,
+            "rows": report.to_dict(),
+            "kinds": _kinds(table),
+            "prompts": _prompts(table),
+            "turns": _turns(table),
+            "lengths": {"characters": _characters(table), "tokens": _tokens(table, tokenizer, options)},
+            **_consistency(table, graph),
+            "scores": _scores(table),
+            "replies": _replies(table),
+            "rules": _rules(table, graph),
+            "sources": _sources(table),
+            "overlap": benchmark_overlap(rows, table.kept, benchmarks, options.num_proc),
+            "samples": _samples(table, graph, options),
+        }
+    return {**summary, "findings": findings(summary)}
+
+
+# --- prompts and lengths ----------------------------------------------------------------------------------------
+
+
+def _kinds(table: Measured) -> dict[str, object]:
+    kinds = table["kind"]
+    names = {
+        "conversations": CONVERSATION,
+        "plain_texts": PLAIN_TEXT,
+        "transcripts": TRANSCRIPT,
+        "transcripts_with_other_prompts": TRANSCRIPTS_APART,
+    }
+    counts = {name: int((kinds == kind).sum()) for name, kind in names.items()}
+    return {**counts, "first_transcript_with_other_prompts": table.first(kinds == TRANSCRIPTS_APART)}
+
+
+def _prompts(table: Measured) -> dict[str, object]:
+    there = table["has_prompt"]
+    _, first, counts = np.unique(table["prompt_key"][there], return_index=True, return_counts=True)
+    largest = table.kept[there][first[np.argmax(counts)]] if len(counts) else None
+    return {
+        "distinct": len(counts),
+        "pairs_without": int((~there).sum()),
+        "pairs_with_system": int(table["has_system"].sum()),
+        "pairs_per_prompt": distribution(counts),
+        "prompts_by_pairs": counted(counts, PAIRS_PER_PROMPT_GROUPS),
+        "largest": {
+            "pairs": int(counts.max()) if len(counts) else 0,
+            "where": None if largest is None else table.rows[int(largest)]["where"],
+        },
+    }
+
+
+def _turns(table: Measured) -> dict[str, object]:
+    turns = table["turns"][table["turns"] > 0]
+    return {**distribution(turns), "pairs_by_turns": counted(turns, TURN_GROUPS)}
+
+
+def _characters(table: Measured) -> dict[str, object]:
+    columns = {
+        "prompt": table["prompt_characters"][table["has_prompt"]],
+        **{side: table[f"{side}_characters"] for side in SIDES},
+    }
+    return _lengths(columns)
+
+
+def _lengths(columns: dict[str, NDArray]) -> dict[str, object]:
+    histogram = length_histogram(list(columns.values()))
+    counts = dict(zip(columns, histogram["counts"], strict=True))
+    return {
+        **{name: distribution(values) for name, values in columns.items()},
+        "histogram": {"edges": histogram["edges"], "counts": counts},
+    }
+
+
+def _tokens(
+    table: Measured, tokenizer: PreTrainedTokenizerBase | None, options: LintOptions
+) -> dict[str, object] | None:
+    """Lengths of the texts alone, without what a chat template puts around them."""
+    if tokenizer is None:
+        return None
+    drawn = np.sort(table.sample(options.token_rows or len(table), options.seed))
+    lengths = np.zeros((len(drawn), 3), dtype=np.int64)
+    for start in range(0, len(drawn), TOKENISED_AT_ONCE):
+        columns = table.rows[drawn[start : start + TOKENISED_AT_ONCE]]
+        texts = []
+        for values in zip(*columns.values(), strict=True):
+            _, prompt, chosen, rejected = texts_of_row(dict(zip(columns, values, strict=True)))
+            texts += [prompt_text(prompt), chosen, rejected]
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        lengths[start : start + TOKENISED_AT_ONCE] = np.array(list(map(len, ids))).reshape(-1, 3)
+    prompts = lengths[:, 0][lengths[:, 0] > 0]
+    columns = {"prompt": prompts, "chosen": lengths[:, 1], "rejected": lengths[:, 2]}
+    return {"tokenizer": options.tokenizer, "pairs": len(drawn), "of": len(table), **_lengths(columns)}
+
+
+def _tokenizer(path: str) -> PreTrainedTokenizerBase:
+    try:
+        return load_tokenizer(path)
+    except UserError as error:
+        raise UserError(str(error).replace("--model_name", "--tokenizer")) from error
+
+
+# --- consistency --------------------------------------------------------------------------------------------------
+
+
+def _consistency(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
+    """What pairs say about each other. Of several, `first` names the first."""
+    prompts = table["prompt_key"]
+
+    def part(mask: NDArray[np.bool_]) -> dict[str, object]:
+        return {"pairs": int(mask.sum()), "prompts": len(np.unique(prompts[mask])), "first": table.first(mask)}
+
+    knots = {"knots": len(graph.knots), "replies": sum(graph.knots), "largest": max(graph.knots, default=0)}
+    return {
+        "duplicates": part(graph.repeated),
+        "same_reply": part(graph.same_reply),
+        "contradictions": {**part(graph.contradicted), "replies_both_ways": graph.contradictions},
+        "cycles": {**part(graph.in_cycle), **knots},
+    }
+
+
+def _scores(table: Measured) -> dict[str, object]:
+    difference = table["chosen_score"] - table["rejected_score"]
+    margin = table["margin"]
+    scored, equal, wrong = ~np.isnan(difference), np.abs(difference) <= SCORE_TOLERANCE, difference < -SCORE_TOLERANCE
+    return {
+        "pairs": int(scored.sum()),
+        "equal": int(equal.sum()),
+        "first_equal": table.first(equal),
+        "rejected_higher": int(wrong.sum()),
+        "first_rejected_higher": table.first(wrong),
+        "difference": distribution(difference[scored]),
+        "margins": int((~np.isnan(margin)).sum()),
+        "negative_margins": int((margin < 0).sum()),
+        "first_negative_margin": table.first(margin < 0),
+        "margin": distribution(margin[~np.isnan(margin)]),
+    }
+
+
+# --- replies -------------------------------------------------------------------------------------------------------
+
+
+def _replies(table: Measured) -> dict[str, object]:
+    """How many replies of each side are unfinished, cut, a refusal, or have markdown."""
+    found = {}
+    for side in SIDES:
+        flags = {name: table[f"{side}_{name}"] > 0 for name in ("unfinished", "cut", "refusal")}
+        flags["markdown"] = table.added(side, RULES["markdown"]) > 0
+        found[side] = {name: share(int(mask.sum()), len(table)) for name, mask in flags.items()}
+        found[side]["first_cut"] = table.first(flags["cut"])
+    return found
+
+
+def _rules(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
+    columns = {name: (table.added("chosen", parts), table.added("rejected", parts)) for name, parts in RULES.items()}
+    columns[STANDS_ELSEWHERE] = (graph.replies_of_prompt[graph.better], graph.replies_of_prompt[graph.worse])
+    return {name: rule.to_dict() for name, rule in rules(columns).items()}
+
+
+def _sources(table: Measured) -> dict[str, object]:
+    """Per source, the largest first: its share, and how often its longer reply is preferred."""
+    encoded = pc.dictionary_encode(read_column(table.rows, "source"), null_encoding="encode").combine_chunks()
+    codes = encoded.indices.to_numpy()[table.kept]
+    names = encoded.dictionary.to_pylist()
+    chosen, rejected = (table[f"{side}_characters"] for side in SIDES)
+    counts = np.bincount(codes, minlength=len(names))
+    order = sorted(np.flatnonzero(counts).tolist(), key=lambda code: (-counts[code], names[code] or ""))
+    listed = []
+    for code in order[:SHOWN_SOURCES]:
+        mine = codes == code
+        listed.append(
+            {
+                "source": names[code],
+                "pairs": int(counts[code]),
+                "share": float(counts[code] / len(table)),
+                "mean_characters": float((chosen[mine].mean() + rejected[mine].mean()) / 2),
+                "longer_preferred": single_rule(chosen[mine], rejected[mine]).to_dict()["greater_preferred"],
+            }
+        )
+    others = int(counts[order[SHOWN_SOURCES:]].sum()) if len(order) > SHOWN_SOURCES else 0
+    return {"distinct": len(order), "listed": listed, "pairs_of_others": others}
+
+
+def _samples(table: Measured, graph: PreferenceGraph, options: LintOptions) -> list[dict[str, object]]:
+    """Different pairs to read, in random order."""
+    samples = []
+    for number in table.sample(options.samples, options.seed, ~graph.repeated):
+        row = table.rows[int(number)]
+        _, prompt, chosen, rejected = texts_of_row(row)
+        scores = {name: row[name] for name in ("source", "chosen_score", "rejected_score", "margin")}
+        samples.append({"where": row["where"], **scores, "prompt": prompt, "chosen": chosen, "rejected": rejected})
+    return samples

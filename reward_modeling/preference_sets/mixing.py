@@ -1,0 +1,135 @@
+"""Which pairs of a mixture stay, in which order, and which are for testing.
+
+    digests = pair_digests(table)
+    repeated = duplicates(table, *digests, among=everything, within_parts=True)
+    left_out = not_sampled(table.parts, content_keys(*digests), ~repeated, shares, seed)
+    opposed = contradictions(*digests, among=~repeated & ~left_out)
+
+All of it is numbers in numpy arrays, one element for each pair. A random choice is a hash of the seed and of what the
+pair says: it is the same in any order of the rows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from reward_modeling.data.preferences import mixed
+from reward_modeling.data.report import DataReport, DropReason
+from reward_modeling.preference_sets.pair_table import SCORES, PairTable
+from reward_modeling.preference_sets.source import EXCERPT_LENGTH
+
+# Seeds are below 2**32: each use of one has numbers of its own. A sample that was drawn by the numbers that also say
+# where a pair goes would stand at the beginning of the mixture.
+SAMPLE_SEED, SPLIT_SEED = 2**32, 2**33
+
+
+def duplicates(
+    table: PairTable,
+    digests: NDArray[np.uint64],
+    is_first: NDArray[np.bool_],
+    among: NDArray[np.bool_],
+    *,
+    within_parts: bool = False,
+) -> NDArray[np.bool_]:
+    """Pairs whose prompt, chosen and rejected stand before, `(pairs,)`; of those in `among`.
+
+    Of equal pairs that of the first part is kept; within a part the one with the smallest source, then scores, so that
+    what is kept does not depend on the order of the rows.
+
+    Args:
+        within_parts: an equal pair of another part does not count.
+    """
+    groups = _groups(digests)
+    numbers = np.flatnonzero(among & (np.bincount(groups, minlength=1)[groups] > 1)) if len(groups) else groups
+    # null sorts last, as NaN does
+    sources = pc.rank(table.column("source"), tiebreaker="dense").to_numpy()
+    columns = [table.numbers(name) for name in SCORES[::-1]] + [sources, table.parts, is_first, groups]
+    order = numbers[np.lexsort([values[numbers] for values in columns])]
+    repeated = np.zeros(len(table), dtype=bool)
+    same = (groups[order[1:]] == groups[order[:-1]]) & (is_first[order[1:]] == is_first[order[:-1]])
+    if within_parts:
+        same &= table.parts[order[1:]] == table.parts[order[:-1]]
+    repeated[order[1:][same]] = True
+    return repeated
+
+
+def contradictions(
+    digests: NDArray[np.uint64], is_first: NDArray[np.bool_], among: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Pairs A over B of a prompt that also has B over A, both sides of them, `(pairs,)`; of those in `among`."""
+    groups = _groups(digests)
+    sides = [np.zeros(len(groups) + 1, dtype=bool) for _ in range(2)]
+    for side, found in zip((False, True), sides, strict=True):
+        found[groups[among & (is_first == side)]] = True
+    return among & (sides[0] & sides[1])[groups]
+
+
+def _groups(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """A number for each digest of 128 bits, `(pairs,)`: equal for equal ones."""
+    order = np.lexsort((digests[:, 0], digests[:, 1]))
+    is_new = np.any(digests[order[1:]] != digests[order[:-1]], axis=1)
+    groups = np.empty(len(order), dtype=np.int64)
+    groups[order] = np.cumsum(np.concatenate([[0], is_new]))[: len(order)]
+    return groups
+
+
+def content_keys(digests: NDArray[np.uint64], is_first: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """64 bits that say what a pair is, for `mixed`."""
+    return (digests[:, 0] ^ (digests[:, 1] << np.uint64(1)) ^ is_first.astype(np.uint64)).view(np.int64)
+
+
+def not_sampled(
+    parts: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    among: NDArray[np.bool_],
+    shares: Sequence[tuple[float, int | None]],
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Pairs that a weight or a limit leaves out, `(pairs,)`; of those in `among`.
+
+    Args:
+        shares: for each part its weight, from 0 to 1, and its limit in pairs, or None; a part gets the fewer.
+    """
+    numbers, left_out = mixed(keys, seed + SAMPLE_SEED), np.zeros(len(keys), dtype=bool)
+    for part, (weight, limit) in enumerate(shares):
+        candidates = np.flatnonzero(among & (parts == part))
+        count = round(weight * len(candidates))
+        count = count if limit is None else min(count, limit)
+        left_out[candidates[np.argsort(numbers[candidates], kind="stable")[count:]]] = True
+    return left_out
+
+
+def shuffled(
+    keys: NDArray[np.int64], digests: NDArray[np.uint64], kept: NDArray[np.bool_], seed: int
+) -> NDArray[np.int64]:
+    """The kept pairs in an order that the seed and what they say alone give."""
+    numbers = np.flatnonzero(kept)
+    return numbers[np.lexsort((*digests[numbers].T, mixed(keys, seed)[numbers]))]
+
+
+def held_out(prompt_keys: NDArray[np.int64], test_pairs: int, seed: int) -> NDArray[np.bool_]:
+    """At most so many pairs for testing, whole prompts only, `(pairs,)`."""
+    prompts, counts = np.unique(prompt_keys, return_counts=True)
+    fitting = counts <= test_pairs  # a prompt with more pairs than are asked for would end the order at once
+    prompts, counts = prompts[fitting], counts[fitting]
+    order = np.argsort(mixed(prompts, seed + SPLIT_SEED), kind="stable")
+    return np.isin(prompt_keys, prompts[order[np.cumsum(counts[order]) <= test_pairs]])
+
+
+def count_dropped(
+    table: PairTable, names: Sequence[str], dropped: Sequence[tuple[DropReason, NDArray[np.bool_]]]
+) -> list[DataReport]:
+    """For each part what was dropped of its pairs, with the first such pair."""
+    reports = []
+    for part, name in enumerate(names):
+        is_here = table.parts == part
+        report = DataReport(name, int(is_here.sum()))
+        for reason, left_out in dropped:
+            numbers = np.flatnonzero(left_out & is_here)
+            if len(numbers):
+                first = table.take(numbers[:1]).to_pylist()[0]
+                report.add(reason, len(numbers), first["where"], (first["prompt"] or first["chosen"])[:EXCERPT_LENGTH])
+        reports.append(report)
+    return reports

@@ -1,0 +1,139 @@
+"""Pairs of several sources as one table: numbers of each row in memory, texts on disk until they are asked for.
+
+    table = PairTable([("shp", shp.rows), ("hh_rlhf", hh_rlhf.rows)])
+    table.numbers("prompt_key")      # (pairs,), the pairs of shp first
+    table.take(numbers)              # the texts of some pairs, in this order
+
+`datasets` reads the rows of a selection one by one; here they are taken out of each of Arrow's batches at once.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from reward_modeling.data.transcripts import parse_transcript
+
+TEXTS = ("prompt", "chosen", "rejected")
+SCORES = ("chosen_score", "rejected_score", "margin")
+COLUMNS = (*TEXTS, "source", *SCORES, "is_text", "where", "prompt_key")
+
+
+class PairTable:
+    """The kept rows of one or more data sets of `STANDARD_FEATURES`."""
+
+    def __init__(self, parts: Sequence[tuple[str, Dataset]]) -> None:
+        """
+        Args:
+            parts: a name, which stands for the source of a row that names none, and rows.
+        """
+        self._batches: list[pa.RecordBatch] = []
+        places, numbers, start = [], [], 0
+        for number, (name, rows) in enumerate(parts):
+            of_part = rows.data.select(list(COLUMNS)).to_batches()
+            self._batches += [_named(batch, name) for batch in of_part]
+            chosen = np.arange(len(rows)) if rows._indices is None else rows._indices.column(0).to_numpy()
+            places.append(start + chosen.astype(np.int64))  # of datasets they are uint64
+            numbers.append(np.full(len(rows), number))
+            start += sum(len(batch) for batch in of_part)
+        self._starts = np.cumsum([0, *map(len, self._batches)])
+        # Where each pair stands among all rows of all batches; int64 also where there is none.
+        self._places = np.concatenate([np.empty(0, np.int64), *places])
+        self.parts: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *numbers])
+        """Which part each pair comes from, `(pairs,)`."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def numbers(self, name: str) -> NDArray:
+        """A column of numbers, `(pairs,)`; NaN where a score is missing."""
+        return self.column(name).to_numpy()
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column that is no text of the pairs: it is read as a whole."""
+        kind = self._batches[0].schema.field(name).type if self._batches else pa.null()
+        return pa.chunked_array([batch.column(name) for batch in self._batches], kind).take(pa.array(self._places))
+
+    def bytes_of_rows(self) -> NDArray[np.int64]:
+        """How long each pair's texts are, `(pairs,)`, with the prompt in both of its conversations."""
+        lengths = [
+            pc.add(
+                pc.multiply(pc.binary_length(batch.column("prompt")), 2),
+                pc.add(pc.binary_length(batch.column("chosen")), pc.binary_length(batch.column("rejected"))),
+            ).to_numpy(zero_copy_only=False)
+            for batch in self._batches
+        ]
+        return np.concatenate([np.empty(0, np.int32), *lengths])[self._places].astype(np.int64)
+
+    def take(self, numbers: NDArray[np.integer]) -> pa.RecordBatch:
+        """All columns of these pairs, in this order."""
+        order = np.argsort(self._places[numbers], kind="stable")
+        found = [batch for _, batch in self._by_batch(numbers[order])]
+        inverse = np.empty(len(order), dtype=np.int64)
+        inverse[order] = np.arange(len(order))
+        return pa.concat_batches(found).take(pa.array(inverse))
+
+    def in_disk_order(self) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
+        """Every pair once, in batches: their numbers and their rows."""
+        yield from self._by_batch(np.argsort(self._places, kind="stable"))
+
+    def _by_batch(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
+        places = self._places[numbers]
+        which = np.searchsorted(self._starts, places, side="right") - 1
+        cuts = np.flatnonzero(np.diff(which)) + 1
+        for numbers_here, places_here in zip(np.split(numbers, cuts), np.split(places, cuts), strict=True):
+            if len(places_here):
+                number = int(np.searchsorted(self._starts, places_here[0], side="right")) - 1
+                local = pa.array(places_here - self._starts[number])
+                yield numbers_here, self._batches[number].take(local)
+
+
+def _named(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
+    """With a source in every row."""
+    filled = pc.fill_null(batch.column("source"), name)
+    return batch.set_column(batch.schema.get_field_index("source"), "source", filled)
+
+
+def pair_digests(table: PairTable) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """What stands for a prompt with two answers, `(pairs, 2)`, and which of the two is chosen, `(pairs,)`.
+
+    128 bits of a prompt with its two answers in the order of their bytes: equal for A over B and for B over A. Among a
+    million pairs two different ones agree by chance with a probability of 1e-27.
+    """
+    digests = np.empty((len(table), 2), dtype=np.uint64)
+    is_first = np.empty(len(table), dtype=np.bool_)
+    for numbers, batch in table.in_disk_order():
+        columns = [pc.cast(batch.column(name), pa.binary()).to_pylist() for name in TEXTS]
+        found = [
+            blake2b(b"\0".join((prompt, *sorted((chosen, rejected)))), digest_size=16).digest()
+            for prompt, chosen, rejected in zip(*columns, strict=True)
+        ]
+        digests[numbers] = np.frombuffer(b"".join(found), dtype="<u8").reshape(-1, 2)
+        is_first[numbers] = [chosen < rejected for chosen, rejected in zip(*columns[1:], strict=True)]
+    return digests, is_first
+
+
+def split_keys(table: PairTable) -> NDArray[np.int64]:
+    """What stands for the prompt of each pair where prompts must not be on two sides, `(pairs,)`.
+
+    It is its `prompt_key`; of a plain text that is a transcript, that of the messages before the answer, so that a
+    prompt has one key as text and as messages.
+    """
+    keys = table.numbers("prompt_key").copy()
+    is_text = table.column("is_text").to_numpy()
+    if not is_text.any():
+        return keys
+    for numbers, batch in table.in_disk_order():
+        texts = np.flatnonzero(is_text[numbers])
+        answers = batch.column("chosen").take(pa.array(texts)).to_pylist()
+        for number, chosen in zip(numbers[texts], answers, strict=True):
+            messages = parse_transcript(chosen, keep_empty_answer=True)
+            if messages is not None:
+                prompt = json.dumps(messages[:-1], ensure_ascii=False).encode()
+                keys[number] = int.from_bytes(blake2b(prompt).digest()[:8], "little", signed=True)
+    return keys

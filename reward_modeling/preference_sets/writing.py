@@ -1,0 +1,284 @@
+"""Write pairs as a folder that rm.py reads: shards and a manifest, as a whole or not at all.
+
+    run_source(ScriptArguments, build)                      # one source, as the scripts of data_prep do
+
+    with new_output("data/mixture2", overwrite=False) as folder:
+        written = write_pairs(table, order, folder, "train", "parquet", value_columns(table, order))
+        write_manifest(manifest, {"train": written}, "parquet", folder)
+
+Rows go batch by batch from the memory-mapped cache to disk, as JSON lines that Arrow joins and, for parquet, parses: no
+row becomes a Python object. The sha256 of these lines is that of the content, whatever the format.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from reward_modeling.common.arguments import parse_script_arguments
+from reward_modeling.common.atomic import new_folder, synced_file
+from reward_modeling.common.errors import UserError, one_line
+from reward_modeling.common.file_names import MANIFEST
+from reward_modeling.preference_sets.manifest import manifest_table, manifest_text, source_entry
+from reward_modeling.preference_sets.pair_table import SCORES, TEXTS, PairTable
+from reward_modeling.preference_sets.source import SourceArguments, SourcePairs, options_of
+
+TRAIN, TEST = "train", "test"  # the test set has a folder of its own, where a reader of the training set does not look
+ROWS_PER_SHARD = 100_000
+ROWS_PER_BATCH = 5_000
+BYTES_PER_BATCH = 32 << 20  # of texts: a batch takes some five times as much while it is written
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+@dataclass(frozen=True)
+class WrittenPairs:
+    """What `write_pairs` has written."""
+
+    pairs: int
+    sha256: str
+    """Of the rows as JSON lines, in their order: the same for parquet and jsonl."""
+    files: dict[str, str]
+    """Name -> sha256."""
+
+
+def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourcePairs]) -> None:
+    """The job of a script of data_prep: from flags to files. An output in the way is refused before all the reading."""
+    arguments, _ = parse_script_arguments(arguments_class)
+    check_output(arguments.output_path, arguments.overwrite)
+    write_source(build(arguments), arguments)
+
+
+def write_source(pairs: SourcePairs, arguments: SourceArguments) -> Path:
+    """Write the pairs of one source to `arguments.output_path`, and print their counts.
+
+    Raises:
+        UserError: there are no pairs, something is in the way, or the disk is full.
+    """
+    table = PairTable([(pairs.source.name, pairs.rows)])
+    if not len(table):
+        raise UserError(f"{pairs.source.name}: expected pairs, found none that can be used.\n{pairs.report.table()}")
+    entry = source_entry(pairs, pairs.source.published)
+    with new_output(arguments.output_path, arguments.overwrite) as folder:
+        order = np.arange(len(table))
+        written = write_pairs(table, order, folder, TRAIN, arguments.format, value_columns(table, order))
+        manifest = {"name": pairs.source.name, "arguments": options_of(arguments), "sources": [entry]}
+        manifest = write_manifest(manifest, {TRAIN: written}, arguments.format, folder)
+    output = Path(arguments.output_path)
+    print(f"{manifest_table(manifest)}\nwritten to {output}", flush=True)
+    return output
+
+
+def write_manifest(
+    manifest: dict[str, object], written: dict[str, WrittenPairs], file_format: str, folder: Path
+) -> dict[str, object]:
+    """Add to a manifest what was written, put it beside the data, and return it."""
+    total = sum(part.pairs for part in written.values())
+    whole = manifest | {
+        "pairs": total,
+        "format": file_format,
+        "written": {
+            name: {"pairs": part.pairs, "content_sha256": part.sha256, "files": part.files}
+            for name, part in written.items()
+        },
+    }
+    with synced_file(folder / MANIFEST) as file:
+        file.write(manifest_text(whole).encode())
+    return whole
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+def value_columns(table: PairTable, numbers: NDArray[np.integer]) -> list[str]:
+    """The columns beside chosen and rejected in which some of these pairs have a value."""
+    chosen = pa.array(numbers)
+    columns = {name: table.column(name).take(chosen) for name in ("source", *SCORES)}
+    return [name for name, values in columns.items() if values.null_count < len(values)]
+
+
+def write_pairs(
+    table: PairTable,
+    order: NDArray[np.integer],
+    folder: Path,
+    split: str,
+    file_format: str,
+    columns: Sequence[str],
+) -> WrittenPairs:
+    """Write pairs of a table, in this order, as shards of about `ROWS_PER_SHARD` rows with `columns`.
+
+    Raises:
+        UserError: rows that parquet cannot hold.
+    """
+    folder.mkdir(exist_ok=True)
+    sizes, content, files = table.bytes_of_rows(), sha256(), {}
+    shards = np.array_split(order, max(1, -(-len(order) // ROWS_PER_SHARD)))
+    with tqdm(total=len(order), desc=f"writing {split}", unit=" pairs") as bar:
+        for number, shard in enumerate(shards):
+            name = f"{split}-{number:05d}-of-{len(shards):05d}.{file_format}"
+            with synced_file(folder / name) as file, _shard_writer(file, table, columns, file_format) as writer:
+                for numbers in np.split(shard, _cuts(sizes[shard])):
+                    rows = table.take(numbers)
+                    lines = json_lines(rows, columns)
+                    content.update(lines)
+                    writer.write(lines, rows)
+                    bar.update(len(numbers))
+            with (folder / name).open("rb") as file:
+                files[name] = file_digest(file, "sha256").hexdigest()
+    return WrittenPairs(len(order), content.hexdigest(), files)
+
+
+def _cuts(sizes: NDArray[np.int64]) -> list[int]:
+    """Where batches end that have neither too many rows nor, by their texts' `sizes`, too many bytes."""
+    ends, start, totals = [], 0, np.cumsum(sizes)
+    while start < len(sizes):
+        before = totals[start - 1] if start else 0
+        fitting = int(np.searchsorted(totals, before + BYTES_PER_BATCH, side="right"))
+        start = min(max(fitting, start + 1), start + ROWS_PER_BATCH)
+        ends.append(start)
+    return ends[:-1]  # the last batch ends where the rows do
+
+
+def json_lines(rows: pa.RecordBatch, columns: Sequence[str]) -> pa.Buffer:
+    """The rows as JSON, one line each: `chosen` and `rejected`, then these columns; null where there is no value."""
+    pieces = ['{"chosen": ', _conversations(rows, "chosen"), ', "rejected": ', _conversations(rows, "rejected")]
+    for name in columns:
+        values = rows.column(name)
+        text = _quoted(values) if name == "source" else _decimals(values)
+        pieces += [f', "{name}": ', pc.fill_null(text, "null")]
+    pieces = [piece.encode() if isinstance(piece, str) else pc.cast(piece, pa.binary()) for piece in (*pieces, "}\n")]
+    lines = pc.binary_join_element_wise(*pieces, b"", null_handling="emit_null")
+    return lines.buffers()[2][: len(lines) and np.frombuffer(lines.buffers()[1], np.int32, len(lines) + 1)[-1]]
+
+
+def _conversations(rows: pa.RecordBatch, side: str) -> pa.Array:
+    """Prompt and answer, two JSON arrays, as one; a plain text as a JSON string."""
+    prompt, answer = (pc.cast(rows.column(name), pa.binary()) for name in ("prompt", side))
+    between = pc.if_else(pc.equal(prompt, b"[]"), b"", b", ")
+    joined = pc.binary_join_element_wise(
+        pc.binary_slice(prompt, 0, -1), between, pc.binary_slice(answer, 1, 2**31 - 1), b"", null_handling="emit_null"
+    )
+    is_text = rows.column("is_text")
+    if not pc.any(is_text).as_py():
+        return joined
+    texts = pa.array([json.dumps(text, ensure_ascii=False) for text in rows.column(side).to_pylist()], pa.string())
+    return pc.if_else(is_text, pc.cast(texts, pa.binary()), joined)
+
+
+def _quoted(values: pa.Array) -> pa.Array:
+    """Texts as JSON strings; few different ones, as names of sources are."""
+    names = values.dictionary_encode()
+    quoted = [json.dumps(name, ensure_ascii=False) for name in names.dictionary.to_pylist()]
+    return pa.array(quoted, pa.string()).take(names.indices)
+
+
+def _decimals(values: pa.Array) -> pa.Array:
+    """Numbers as JSON that nobody takes for integers, with all their digits."""
+    return pc.replace_substring_regex(pc.cast(values, pa.string()), r"^(-?\d+)$", r"\1.0")
+
+
+class _LineWriter:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, lines: pa.Buffer, rows: pa.RecordBatch) -> None:
+        self._file.write(lines)
+
+
+class _ParquetShard:
+    """Lines go through Arrow's JSON reader into the columns of `schema`."""
+
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer = writer
+        self._schema = schema
+
+    def write(self, lines: pa.Buffer, rows: pa.RecordBatch) -> None:
+        try:
+            columns = pj.read_json(
+                pa.BufferReader(lines),
+                # One block: no line is longer, and so nothing depends on the number of threads.
+                read_options=pj.ReadOptions(block_size=len(lines) + 1),
+                parse_options=pj.ParseOptions(explicit_schema=self._schema, unexpected_field_behavior="error"),
+            )
+        except pa.ArrowInvalid as error:
+            raise _not_for_parquet(rows, error) from error
+        self._writer.write_table(columns)
+
+
+def _not_for_parquet(rows: pa.RecordBatch, error: pa.ArrowInvalid) -> UserError:
+    found = f"[{one_line(error)}]"
+    for row in rows.select([*TEXTS, "is_text", "where"]).to_pylist():
+        messages = [] if row["is_text"] else [message for name in TEXTS for message in json.loads(row[name])]
+        if keys := sorted({key for message in messages for key in message} - {"role", "content"}):
+            found = f"{', '.join(keys)} at {row['where']}"
+            break
+    return UserError(
+        f"expected messages of role and content, as the columns of parquet are, found {found}. Pass --format jsonl."
+    )
+
+
+@contextmanager
+def _shard_writer(
+    file: BinaryIO, table: PairTable, columns: Sequence[str], file_format: str
+) -> Iterator[_LineWriter | _ParquetShard]:
+    if file_format == "jsonl":
+        yield _LineWriter(file)
+        return
+    is_text = pc.unique(table.column("is_text")).to_pylist()
+    if len(is_text) > 1:
+        raise UserError(
+            "expected either conversations or plain texts, as a parquet column holds one type, found both. Pass "
+            "--format jsonl, or write them to folders of their own."
+        )
+    side = pa.string() if is_text == [True] else MESSAGES
+    types = {"chosen": side, "rejected": side, "source": pa.string(), **dict.fromkeys(SCORES, pa.float64())}
+    schema = pa.schema([(name, types[name]) for name in ("chosen", "rejected", *columns)])
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        yield _ParquetShard(writer, schema)
+
+
+LINT_REPORT = ("lint.json", "lint.html")  # may stand beside the data
+
+
+def new_output(output_path: str | Path, overwrite: bool) -> AbstractContextManager[Path]:
+    """A folder of pairs that appears as a whole when the block ends; see `check_output` and `atomic.new_folder`."""
+    return new_folder(output_path, partial(check_output, output_path, overwrite))
+
+
+def check_output(output_path: str | Path, overwrite: bool) -> None:
+    """
+    Raises:
+        UserError: something is in the way, or `overwrite` would replace what no script of data_prep has written.
+    """
+    shown = f"--output_path {output_path}"
+    if not output_path:
+        raise UserError("--output_path: expected a folder to write to, found none. Name one.")
+    output = Path(output_path).expanduser().resolve()
+    if output.is_mount():
+        raise UserError(f"{shown}: expected a folder, found a mount point, which cannot be renamed. Take one in it.")
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{shown}: expected a folder, found the file {nearest}. Take another path.")
+    found = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    if found and not overwrite:
+        raise UserError(
+            f"{shown}: expected a new or an empty folder, found {', '.join(found[:3])} in it. Take another folder, or "
+            "replace what is there with --overwrite."
+        )
+    others = [name for name in found if name not in (MANIFEST, TEST, *LINT_REPORT) and not name.startswith(f"{TRAIN}-")]
+    if found and (others or MANIFEST not in found):
+        raise UserError(
+            f"{shown}: expected an earlier output, since --overwrite replaces the whole folder, found "
+            f"{', '.join(others[:3]) or f'no {MANIFEST}'} in it. Empty it yourself, or take another folder."
+        )

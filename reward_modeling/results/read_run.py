@@ -1,0 +1,97 @@
+"""What a run has left in its output folder so far, read for its report."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.file_names import (
+    ARGUMENTS,
+    DATA_REPORT,
+    EVALUATION,
+    LAST_CHECKPOINT,
+    PREFLIGHT,
+    RUN,
+    TRAINER_STATE,
+    VERIFICATION,
+)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run, read; None where one is not there. `run_files` has the format of the newer ones."""
+
+    name: str
+    """Of the folder."""
+    state: Mapping
+    """The Trainer's: `log_history`, `global_step`, `max_steps`, `epoch`."""
+    data_report: Mapping | None
+    evaluation: Mapping | None
+    preflight: str | None
+    run: Mapping | None
+    arguments: Mapping | None
+    verification: Mapping | None
+
+    @property
+    def history(self) -> list[dict]:
+        return self.state["log_history"]
+
+    @property
+    def step(self) -> int:
+        return self.state["global_step"]
+
+    @property
+    def end(self) -> Mapping | None:
+        """What the Trainer logs when training is over: `train_runtime`, above all."""
+        return next((entry for entry in reversed(self.history) if "train_runtime" in entry), None)
+
+    def last_entry(self, name: str) -> Mapping | None:
+        """The newest log that has this figure."""
+        return next((entry for entry in reversed(self.history) if name in entry), None)
+
+
+def read_run(output: Path) -> RunFiles:
+    """
+    Raises:
+        UserError: the folder is not one that rm.py has trained in, or a file of it is torn.
+    """
+    if not (output / TRAINER_STATE).is_file():
+        found = "no such folder" if not output.exists() else f"no {TRAINER_STATE} in it"
+        raise UserError(
+            f"{output}: expected the output folder of a run of rm.py, found {found}. Name the --output_path of a run "
+            "that has come to its first evaluation or checkpoint."
+        )
+    state = _read_object(output / TRAINER_STATE)
+    if missing := [name for name in ("log_history", "global_step", "max_steps", "epoch") if name not in state]:
+        raise UserError(
+            f"{output / TRAINER_STATE}: expected the state of transformers' Trainer, found no {', '.join(missing)} in "
+            "it. Name the --output_path of a run of rm.py."
+        )
+    preflight = output / PREFLIGHT
+    return RunFiles(
+        name=output.resolve().name,
+        state=state,
+        data_report=_read_object(output / DATA_REPORT),
+        evaluation=_read_object(output / EVALUATION),
+        preflight=preflight.read_text(encoding="utf-8") if preflight.is_file() else None,
+        run=_read_object(output / RUN),
+        arguments=_read_object(output / LAST_CHECKPOINT / ARGUMENTS),
+        verification=_read_object(output / LAST_CHECKPOINT / VERIFICATION),
+    )
+
+
+def _read_object(path: Path) -> dict | None:
+    """
+    Raises:
+        UserError: the file is there and holds no JSON object.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON, found it torn ({error}). Remove it, or copy it anew.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(found).__name__}. Remove it, or copy it anew.")
+    return found

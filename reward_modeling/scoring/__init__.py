@@ -1,0 +1,5 @@
+"""Score conversations with a trained reward model."""
+
+from reward_modeling.scoring.scorer import RewardScorer
+
+__all__ = ["RewardScorer"]

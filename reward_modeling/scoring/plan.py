@@ -1,0 +1,253 @@
+"""From conversations to forward passes for scoring: every text once, a shared prompt once, little padding.
+
+A window of conversations is rendered by the checkpoint's own chat template, tokenised as in training, grouped by
+equal prompts, and cut into micro-batches. The plan of a window depends on its conversations alone: on however many
+processes it runs, the same passes are computed, and give bit for bit the same rewards.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
+from reward_modeling.models.tokenizer import common_prefix_length, end_text, leading_bos
+
+# A template's own refusal; the others are mistakes in a template (text + number).
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)
+# Messages, or a plain text that is scored as it stands.
+Conversation = Sequence[dict[str, Any]] | str
+TEXT_KEY = 256  # characters by which plain texts, which name no prompt, are taken to share one
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How texts become forward passes.
+
+    `batching` is "shared_prefix", "packed" or "padded"; a pass has at most `max_tokens` tokens, padding included, or
+    a single conversation. With `equal_lengths` only rows of one length make a padded pass: nothing is padded then.
+    """
+
+    batching: str
+    max_tokens: int
+    equal_lengths: bool = False
+
+
+@dataclass
+class ScoringCounts:
+    """What a call of `RewardScorer` did. With several processes the passes and their tokens are this process's own."""
+
+    conversations: int = 0
+    scored: int = 0  # distinct texts: what is the same is computed once
+    cut: int = 0  # conversations that lost tokens to max_length
+    cut_tokens: int = 0
+    passes: int = 0
+    tokens: int = 0  # of all passes, padding included
+    not_finite: int = 0  # conversations whose reward is infinite or not a number
+
+
+@dataclass
+class WindowPlan:
+    """The passes of one window. `groups[g]` is a row for `MicroBatchCollator`, each completion a pair of its own.
+
+    `indices[g][c]` are the conversations, by their numbers in the input, that completion c of group g stands for.
+    """
+
+    groups: list[dict] = field(default_factory=list)
+    indices: list[list[list[int]]] = field(default_factory=list)
+    micro_batches: list[MicroBatch] = field(default_factory=list)
+
+    def scored_by(self, micro_batch: MicroBatch) -> list[list[int]]:
+        """For each reward of this pass, in its order, the conversations that it belongs to."""
+        return [self.indices[chunk.group][c] for chunk in micro_batch for c in range(chunk.pair_start, chunk.pair_end)]
+
+
+class ConversationReader:
+    """Tokens of conversations, exactly those that training makes of them.
+
+    The chat template without a generation prompt; one BOS in front where the template or the tokenizer puts one,
+    and not two where both do. What is longer than `max_length` loses the oldest tokens after BOS, each conversation
+    by itself: what a text is scored as does not depend on what else is in the list.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None):
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.bos = leading_bos(tokenizer)
+
+    def render(self, index: int, conversation: Conversation) -> str:
+        """The text of a conversation; a plain text ends in EOS, as in training.
+
+        Raises:
+            UserError: it is no list of messages, is empty, or the template refuses it.
+        """
+        check_conversation(index, conversation)
+        if isinstance(conversation, str):
+            return end_text(conversation, self.tokenizer)
+        self.check_template()
+        try:
+            return self.tokenizer.apply_chat_template(list(conversation), tokenize=False)
+        except TEMPLATE_ERRORS as error:
+            roles = ", ".join(message["role"] for message in conversation)
+            raise UserError(
+                f"conversation {index}: the chat template refuses it ({error}). Its roles are {roles}, its first "
+                f"message is {conversation[0]['content'][:80]!r}. Pass roles in the order that the template knows."
+            ) from error
+
+    def check_template(self) -> None:
+        """
+        Raises:
+            UserError: the tokenizer has no chat template, or several and none for everything.
+        """
+        template = self.tokenizer.chat_template
+        if not template or (isinstance(template, dict) and "default" not in template):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: expected a tokenizer with a chat template, found none. Set "
+                "tokenizer.chat_template to the one that the model was trained with, and save the tokenizer beside "
+                "the model."
+            )
+
+    def refusal(self, conversation: Conversation) -> str:
+        """What the chat template says against a conversation; empty if nothing."""
+        try:
+            self.tokenizer.apply_chat_template(list(conversation), tokenize=False)
+        except TEMPLATE_ERRORS as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    def tokenize(self, texts: list[str], indices: list[list[int]], counts: ScoringCounts) -> list[list[int]]:
+        """Token ids of rendered texts, of at most `max_length`; `indices` says whose they are.
+
+        Raises:
+            UserError: a text has no tokens at all.
+        """
+        rows = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        for number, ids in enumerate(rows):
+            if self.bos and ids[:1] != self.bos:
+                ids = self.bos + ids
+            if not ids:
+                raise UserError(
+                    f"conversation {indices[number][0]}: expected at least one token, found none: the chat template "
+                    "renders it as an empty text."
+                )
+            rows[number] = self._cut(ids)
+            if len(rows[number]) < len(ids):
+                counts.cut += len(indices[number])
+                counts.cut_tokens += (len(ids) - len(rows[number])) * len(indices[number])
+        return rows
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        if self.max_length is None or len(ids) <= self.max_length:
+            return ids
+        kept_bos = 1 if ids[0] == self.tokenizer.bos_token_id else 0
+        return ids[:kept_bos] + ids[len(ids) - self.max_length + kept_bos :]
+
+
+def check_conversation(index: int, conversation: Conversation) -> None:
+    """
+    Raises:
+        UserError: it is neither a text nor a list of at least one message, each with a role and a content as texts.
+    """
+    if isinstance(conversation, str) and conversation.strip():
+        return
+    if not isinstance(conversation, (list, tuple)):
+        raise UserError(
+            f"conversation {index}: expected a list of messages, [{{'role': ..., 'content': ...}}, ...], found "
+            f"{type(conversation).__name__} {str(conversation)[:80]!r}. Pass each conversation as a list."
+        )
+    if not conversation:
+        raise UserError(f"conversation {index}: expected at least one message, found none. Leave it out.")
+    for number, message in enumerate(conversation):
+        fields = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
+        if not all(isinstance(value, str) for value in fields):
+            raise UserError(
+                f"conversation {index}, message {number}: expected role and content as texts, found "
+                f"{str(message)[:120]!r}. Pass messages as {{'role': ..., 'content': ...}}."
+            )
+
+
+def prompt_key(conversation: Conversation) -> str:
+    """Equal for conversations that differ in the last message alone, and for plain texts that begin alike.
+
+    It decides what is computed together, never what comes out: only tokens that are really equal are shared.
+    """
+    if isinstance(conversation, str):
+        return conversation[:TEXT_KEY]
+    return json.dumps(list(conversation[:-1]), sort_keys=True, default=str)
+
+
+def plan_window(
+    window: list[tuple[int, Conversation]], reader: ConversationReader, batches: Batches, counts: ScoringCounts
+) -> WindowPlan:
+    """Forward passes that score each distinct text of the window once; `window` has (number in the input, messages).
+
+    Raises:
+        UserError: a conversation cannot be read; it is named by its number.
+    """
+    indices_of_text: dict[str, list[int]] = {}
+    text_numbers_of_prompt: dict[object, list[int]] = {}
+    for index, conversation in window:
+        text = reader.render(index, conversation)
+        if text not in indices_of_text:
+            number = len(indices_of_text)
+            # padded rows share nothing: each one is a group of its own, and is sorted by its own length
+            key = number if batches.batching == PADDED else prompt_key(conversation)
+            text_numbers_of_prompt.setdefault(key, []).append(number)
+        indices_of_text.setdefault(text, []).append(index)
+    indices = list(indices_of_text.values())
+    rows = reader.tokenize(list(indices_of_text), indices, counts)
+    # Different texts may be cut to the same tokens: computed apart they would differ by rounding, and a tie be won.
+    number_of_tokens: dict[tuple[int, ...], int] = {}
+    for number, ids in enumerate(rows):
+        first = number_of_tokens.setdefault(tuple(ids), number)
+        if first != number:
+            indices[first] += indices[number]
+    distinct = set(number_of_tokens.values())
+    counts.conversations += len(window)
+    counts.scored += len(distinct)
+    plan = WindowPlan()
+    for numbers in text_numbers_of_prompt.values():
+        if kept := [number for number in numbers if number in distinct]:
+            plan.groups.append(_group([rows[number] for number in kept]))
+            plan.indices.append([indices[number] for number in kept])
+    plan.micro_batches = _micro_batches(plan.groups, batches)
+    return plan
+
+
+def _group(sequences: list[list[int]]) -> dict:
+    """One group row, with what all sequences begin with as its prefix. A sequence alone shares nothing."""
+    prefix_length = common_prefix_length(sequences) if len(sequences) > 1 else 0
+    numbers = list(range(len(sequences)))
+    return {
+        "prefix_ids": sequences[0][:prefix_length],
+        "completion_ids": [ids[prefix_length:] for ids in sequences],
+        "chosen_index": numbers,
+        "rejected_index": numbers,
+        "margins": [0.0] * len(numbers),
+    }
+
+
+def _micro_batches(groups: list[dict], batches: Batches) -> list[MicroBatch]:
+    """The heaviest first."""
+    if batches.batching == PADDED:
+        return _padded_batches([len(group["completion_ids"][0]) for group in groups], batches)
+    sizes = GroupSizes.from_rows(groups)
+    return plan_evaluation(sizes, max_tokens=batches.max_tokens, batching=batches.batching, num_processes=1)[0]
+
+
+def _padded_batches(lengths: list[int], batches: Batches) -> list[MicroBatch]:
+    """Rows of like length together, the longest first: `planning.balance` would put a long one into every pass."""
+    micro_batches: list[MicroBatch] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        chunk = Chunk(number, 0, 1, lengths[number], lengths[number])
+        current = micro_batches[-1] if micro_batches else []
+        longest = current[0].row_length if current else 0
+        full = (len(current) + 1) * longest > batches.max_tokens
+        if not current or full or (batches.equal_lengths and longest != chunk.row_length):
+            micro_batches.append([])
+        micro_batches[-1].append(chunk)
+    return micro_batches

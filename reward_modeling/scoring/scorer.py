@@ -1,0 +1,323 @@
+"""Score conversations with a trained reward model: what plain transformers gives each one alone, and much faster.
+
+from reward_modeling.scoring import RewardScorer
+
+scorer = RewardScorer.from_pretrained("models/gemma2b_rm/last_checkpoint")
+rewards = scorer.score(conversations)  # [[{"role": "user", "content": "..."}, ...], ...]
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from tqdm import tqdm
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from reward_modeling.common.devices import settle_vector_maths, to_device
+from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import PACKED, PADDED, MicroBatch
+from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.models.reward_model import RewardModelMixin
+from reward_modeling.models.reward_normalization import statistics_of
+from reward_modeling.models.support import context_length, why_not_packed
+from reward_modeling.scoring.checkpoint import load_checkpoint
+from reward_modeling.scoring.plan import (
+    Batches,
+    Conversation,
+    ConversationReader,
+    ScoringCounts,
+    WindowPlan,
+    check_conversation,
+    plan_window,
+    prompt_key,
+)
+
+logger = logging.getLogger(__name__)
+
+# What torn weights, torn JSON and an adapter without weights raise.
+BROKEN_FILES = (SafetensorError, json.JSONDecodeError, HFValidationError, EOFError)
+WINDOW = 2048  # conversations that are read, sorted and cut into passes together: what a stream holds in memory
+# Tokens of one forward pass: a GPU wants large ones. A CPU gains from small ones, until a prompt with all its answers
+# no longer fits (six answers of RM-Bench: 6% fewer tokens at 2,048 than at 1,024).
+GPU_TOKENS, CPU_TOKENS = 32_768, 2048
+
+
+class RewardScorer:
+    """A reward model that gives conversations their rewards: raw logits in float32, read at the last real token.
+
+    A conversation is a list of messages, `[{"role": "user", "content": "..."}, ...]`. It is written by the
+    checkpoint's own chat template, with exactly one BOS, as in training; a plain text (`str`) is taken as it stands,
+    ended in EOS. Equal conversations are computed once, and what equal prompts begin with is computed once for all
+    their answers. In float32 each reward is the one that plain transformers gives the conversation alone:
+
+    >>> import torch
+    >>> from transformers import AutoModelForSequenceClassification
+    >>> from reward_modeling.scoring.scorer import RewardScorer
+    >>> question = [{"role": "user", "content": "How do I brew green tea?"}]
+    >>> answers = ["First heat the water to eighty degrees.", "Nobody cares, leave me alone now."]
+    >>> conversations = [question + [{"role": "assistant", "content": answer}] for answer in answers]
+
+    >>> scorer = RewardScorer.from_pretrained(path, dtype="float32")
+    >>> rewards = scorer.score(conversations)
+
+    >>> model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32)
+    >>> for conversation, reward in zip(conversations, rewards):
+    ...     inputs = scorer.tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)
+    ...     print(abs(model(**inputs).logits.item() - reward) < 1e-4)
+    True
+    True
+
+    `counts` tells what the latest call did: `ScoringCounts`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Batches,
+        max_length: int | None,
+        statistics: Mapping[str, float] | None = None,
+    ):
+        """See `from_pretrained`. `max_length` None cuts nothing, `statistics` None normalizes nothing."""
+        settle_vector_maths()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batches = batches
+        self.reader = ConversationReader(tokenizer, max_length)
+        # Any token will do: where a row ends is known, and not read off its padding.
+        self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0)
+        self.counts = ScoringCounts()
+        self.statistics = statistics
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        max_length: int | None = None,
+        max_tokens_per_batch: int | None = None,
+        batching: str = "auto",
+        normalize: bool = False,
+    ) -> "RewardScorer":
+        """The scorer of a `*ForSequenceClassification` with one label, or of a LoRA adapter that has its head.
+
+        Args:
+            path: Hub id or folder.
+            dtype: of the computation. Unset: bfloat16 on a GPU that has it, else float32. The score head is computed
+                in float32 in any case.
+            device: Unset: the current GPU, or the CPU where there is none.
+            max_length: longer conversations lose their oldest tokens after BOS, which is counted and reported. Unset:
+                the model's context.
+            max_tokens_per_batch: tokens of one forward pass, which bounds its memory.
+            batching: "auto" is "shared_prefix" where the model allows it and "padded" elsewhere; "packed" has neither
+                padding nor shared prompts.
+            normalize: give (reward - reward_mean) / reward_std, by the held-out rewards of the training that the
+                checkpoint carries. Unset: raw logits.
+
+        Raises:
+            UserError: nothing is found there; it has no score head, several labels or no chat template; `max_length`
+                is beyond the model's context; it carries no figures to normalize by.
+        """
+        path = str(Path(path).expanduser() if str(path).startswith("~") else path)
+        if not path:
+            raise UserError("expected the Hub id or folder of a reward model, found an empty name. Pass one.")
+        if max_tokens_per_batch is not None and max_tokens_per_batch < 1:
+            raise UserError(f"max_tokens_per_batch: expected at least 1, found {max_tokens_per_batch}.")
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = _choose_dtype(dtype, device)
+        register_shared_prefix_attention()
+        try:
+            model, tokenizer = load_checkpoint(path, dtype, revision=revision, trust_remote_code=trust_remote_code)
+        except BROKEN_FILES as error:
+            raise UserError(
+                f"{path}: expected whole model files, found one that cannot be read ({type(error).__name__}: "
+                f"{first_line(error)}). Download or save it again."
+            ) from error
+        except UserError as error:  # a library call has no flags, and eval_bench_mark.py has others than rm.py
+            raise UserError(str(error).removeprefix("--model_name ")) from error
+        batching = _choose_batching(path, batching, model.config)
+        max_length = _checked_length(path, max_length, context_length(model.config))
+        max_tokens = max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
+        batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
+        statistics = _statistics_to_normalize_by(path, model.config) if normalize else None
+        return cls(model.to(device).eval(), tokenizer, batches, max_length, statistics)
+
+    @property
+    def dtype_name(self) -> str:
+        """Of the computation, such as "bfloat16"; the score head is computed in float32 in any case."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def score(self, conversations: Sequence[Conversation], *, progress: bool = False) -> list[float]:
+        """The reward of each conversation, in the order given; with `progress`, under a bar.
+
+        Raises:
+            UserError: a conversation is empty, is no list of messages, or is refused by the chat template.
+        """
+        if isinstance(conversations, str):
+            raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
+        same_prompt: dict[str, list[int]] = {}
+        for index, conversation in enumerate(conversations):
+            check_conversation(index, conversation)
+            same_prompt.setdefault(prompt_key(conversation), []).append(index)
+        # Equal prompts side by side: they fall into one window then, however far apart they stand.
+        ordered = ((index, conversations[index]) for index in chain.from_iterable(same_prompt.values()))
+        with tqdm(total=len(conversations), desc="Scoring", unit=" conversations", disable=not progress) as bar:
+            rewards = dict(self._windows(ordered, 0, 1, bar.update))
+        return [rewards[index] for index in range(len(conversations))]
+
+    def stream(
+        self,
+        conversations: Iterable[Conversation],
+        *,
+        process_index: int = 0,
+        num_processes: int = 1,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[tuple[int, float]]:
+        """(number in the input, reward) of each conversation, in ascending order, in memory that does not grow.
+
+        The input is read in windows of `WINDOW`, and on to the end of a prompt; what is equal, or has an equal prompt,
+        is computed once within a window. So let all answers of a prompt follow each other.
+
+        Several processes each pass the whole input and get a part of it, every conversation on exactly one of them.
+        The forward passes are the same on any number of processes, and so are the rewards, bit for bit.
+
+        Args:
+            progress: called with the number of conversations that a pass of this process has finished, such as a
+                tqdm bar's `update`.
+
+        Raises:
+            UserError: a conversation is empty, is no list of messages, or is refused by the chat template.
+        """
+        if not 0 <= process_index < num_processes:
+            raise ValueError(f"process_index: expected 0 to {num_processes - 1}, found {process_index}")
+        return self._windows(enumerate(conversations), process_index, num_processes, progress or (lambda _: None))
+
+    def _windows(
+        self, numbered: Iterable[tuple[int, Conversation]], process: int, num_processes: int, progress: Callable
+    ) -> Iterator[tuple[int, float]]:
+        self.counts = ScoringCounts()
+        passes = 0
+        for window in _windows_of(numbered):
+            plan = plan_window(window, self.reader, self.batches, self.counts)
+            # Dealt out over the whole stream: no process gets the heaviest pass of every window.
+            mine = plan.micro_batches[(process - passes) % num_processes :: num_processes]
+            passes += len(plan.micro_batches)
+            yield from sorted(self._rewards(plan, mine, progress))
+        self._report(process)
+
+    def _rewards(
+        self, plan: WindowPlan, micro_batches: list[MicroBatch], progress: Callable
+    ) -> Iterator[tuple[int, float]]:
+        passes = ((micro_batch, self._forward(plan, micro_batch)) for micro_batch in micro_batches)
+        # A GPU has the next pass to compute before this one's rewards are waited for.
+        for (micro_batch, rewards), _ in pairwise(chain(passes, [None])):
+            done = 0
+            for reward, indices in zip(rewards.tolist(), plan.scored_by(micro_batch), strict=True):
+                yield from ((index, reward) for index in indices)
+                done += len(indices)
+                self.counts.not_finite += 0 if math.isfinite(reward) else len(indices)
+            progress(done)
+
+    @torch.inference_mode()
+    def _forward(self, plan: WindowPlan, micro_batch: MicroBatch) -> torch.Tensor:
+        """`(responses,)` rewards of one pass in float32."""
+        groups = {chunk.group: plan.groups[chunk.group] for chunk in micro_batch}
+        inputs = self.collator(micro_batch, groups)["model_inputs"]
+        self.counts.passes += 1
+        self.counts.tokens += inputs["input_ids"].numel()
+        if self.batches.equal_lengths:  # not RewardModelMixin's forward: the class reads the last token by itself
+            del inputs["end_positions"]
+        device = self.model.device
+        inputs = {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+        try:
+            rewards = self.model(**inputs).logits[:, 0].float()
+            if self.statistics is None:
+                return rewards
+            return (rewards - self.statistics["reward_mean"]) / self.statistics["reward_std"]
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"Memory ran out in a forward pass of {inputs['input_ids'].numel():,} tokens: {first_line(error)}\n"
+                f"Pass max_tokens_per_batch below {self.batches.max_tokens:,}, then max_length below what it is."
+            ) from error
+
+    def _report(self, process: int) -> None:
+        if self.counts.cut and process == 0:
+            logger.warning(
+                "%d of %d conversations were longer than %d tokens and lost their oldest ones (%d in all).",
+                *(self.counts.cut, self.counts.conversations, self.reader.max_length, self.counts.cut_tokens),
+            )
+        if self.counts.not_finite:
+            logger.warning("%d rewards are infinite or not a number: try float32.", self.counts.not_finite)
+
+
+def _windows_of(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple[int, Conversation]]]:
+    """Windows that end where a prompt ends: equal answers to it must be one text of one window, or a tie is lost."""
+    window: list[tuple[int, Conversation]] = []
+    for index, conversation in numbered:
+        is_full = len(window) >= WINDOW and (
+            len(window) >= 2 * WINDOW or _safe_key(conversation) != _safe_key(window[-1][1])
+        )
+        if is_full:
+            yield window
+            window = []
+        window.append((index, conversation))
+    if window:
+        yield window
+
+
+def _safe_key(conversation: Conversation) -> str | None:
+    """The prompt's key; None for what is no conversation and will be refused."""
+    return prompt_key(conversation) if isinstance(conversation, (list, tuple, str)) else None
+
+
+def _choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    name = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(name, name)
+    if name not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"dtype: expected float32, bfloat16 or float16, found {dtype!r}.")
+    return getattr(torch, name)
+
+
+def _checked_length(path: str, max_length: int | None, context: int | None) -> int | None:
+    if max_length is None:
+        return context
+    if max_length < 2 or (context is not None and max_length > context):
+        raise UserError(
+            f"max_length: expected 2 to {context or 'any number'}, the tokens that {path} can take, found "
+            f"{max_length}. Leave it out to take the model's own."
+        )
+    return max_length
+
+
+def _statistics_to_normalize_by(path: str, config: PreTrainedConfig) -> dict[str, float]:
+    statistics = statistics_of(config)
+    if statistics is None or not statistics["reward_std"] > 0:
+        raise UserError(
+            f"normalize: expected reward_mean and reward_std, which rm.py saves with a model that had held-out rows, "
+            f"found {statistics or 'neither'} in {path}. Leave it out, and normalize by rewards of your own."
+        )
+    return statistics
+
+
+def _choose_batching(path: str, batching: str, config: PreTrainedConfig) -> str:
+    reason = why_not_packed(config)
+    if batching not in ("auto", SHARED_PREFIX, PACKED, PADDED):
+        raise UserError(f"batching: expected auto, {SHARED_PREFIX}, {PACKED} or {PADDED}, found {batching!r}.")
+    if batching in (SHARED_PREFIX, PACKED) and reason is not None:
+        raise UserError(f"batching {batching!r}: {path} cannot take packed rows ({reason}). Pass 'padded' or 'auto'.")
+    if batching != "auto":
+        return batching
+    return SHARED_PREFIX if reason is None else PADDED

@@ -1,0 +1,198 @@
+"""Tokenizers trained on the spot, in the styles of published ones."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    PreTrainedTokenizerFast,
+)
+
+from reward_modeling.tiny.templates import (
+    CHATML_TEMPLATE,
+    GEMMA3_TEMPLATE,
+    GEMMA_TEMPLATE,
+    LLAMA3_TEMPLATE,
+    MISTRAL_TEMPLATE,
+    PHI3_TEMPLATE,
+    QWEN3_TEMPLATE,
+    QWEN25_TEMPLATE,
+)
+
+# Keyword arguments of train_tokenizer that give each family's habits.
+TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
+    # BOS comes from the post-processor *and* the template: rendering, then tokenising, would write it twice.
+    "gemma": {
+        "bos": "<bos>",
+        "eos": "<eos>",
+        "pad": "<pad>",
+        "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
+        "chat_template": GEMMA_TEMPLATE,
+        "bos_by_post_processor": True,
+    },
+    # No BOS at all; a turn ends in EOS and a newline.
+    "chatml": {
+        "bos": None,
+        "eos": "<|im_end|>",
+        "pad": "<|endoftext|>",
+        "control_tokens": ("<|im_start|>",),
+        "chat_template": CHATML_TEMPLATE,
+    },
+    # No pad token.
+    "llama3": {
+        "bos": "<|begin_of_text|>",
+        "eos": "<|eot_id|>",
+        "pad": None,
+        "control_tokens": ("<|start_header_id|>", "<|end_header_id|>"),
+        "chat_template": LLAMA3_TEMPLATE,
+        "bos_by_post_processor": True,
+    },
+    # No pad token; the template ends in EOS itself; spaces are written as in SentencePiece.
+    "mistral": {
+        "kind": "metaspace",
+        "bos": "<s>",
+        "eos": "</s>",
+        "pad": None,
+        "control_tokens": ("[INST]", "[/INST]"),
+        "chat_template": MISTRAL_TEMPLATE,
+        "bos_by_post_processor": True,
+    },
+    # As chatml, with a system turn that nobody asked for.
+    "qwen25": {
+        "bos": None,
+        "eos": "<|im_end|>",
+        "pad": "<|endoftext|>",
+        "control_tokens": ("<|im_start|>",),
+        "chat_template": QWEN25_TEMPLATE,
+    },
+    "qwen3": {
+        "bos": None,
+        "eos": "<|im_end|>",
+        "pad": "<|endoftext|>",
+        "control_tokens": ("<|im_start|>", "<think>", "</think>"),
+        "chat_template": QWEN3_TEMPLATE,
+    },
+    # As Gemma's, but for a system turn, which it takes.
+    "gemma3": {
+        "bos": "<bos>",
+        "eos": "<eos>",
+        "pad": "<pad>",
+        "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
+        "chat_template": GEMMA3_TEMPLATE,
+        "bos_by_post_processor": True,
+    },
+    # Pad is EOS; a BOS that neither the template nor the tokenizer writes.
+    "phi3": {
+        "kind": "metaspace",
+        "bos": "<s>",
+        "eos": "<|endoftext|>",
+        "pad": "<|endoftext|>",
+        "control_tokens": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+        "chat_template": PHI3_TEMPLATE,
+    },
+    # An encoder's: [CLS] and [SEP] around every text, no BOS, no EOS, no chat template.
+    "bert": {"kind": "wordpiece", "bos": None, "eos": None, "pad": "[PAD]", "control_tokens": ("[MASK]",)},
+    # The same two under the names of BOS and EOS as well.
+    "deberta": {"kind": "wordpiece", "bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "control_tokens": ("[MASK]",)},
+}
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    kind: Literal["bpe", "metaspace", "wordpiece"] = "bpe",
+    bos: str | None = "<bos>",
+    eos: str | None = "<eos>",
+    pad: str | None = "<pad>",
+    control_tokens: Sequence[str] = (),
+    chat_template: str | None = None,
+    bos_by_post_processor: bool = False,
+) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of at most `vocab_size` tokens; the same texts give the same tokenizer.
+
+    `kind` is "bpe" for byte-level BPE (nothing is ever unknown), "metaspace" for BPE with spaces written as in
+    SentencePiece, where a character not in `texts` becomes `<unk>`, or "wordpiece" for BERT's lower-case words, with
+    [CLS] and [SEP] around every text. `pad` may be None or equal `eos`, as in many published tokenizers.
+    `control_tokens` are the marks of the chat template, each one token. With `bos_by_post_processor`, plain
+    tokenisation adds BOS; `chat_template` may write one as well.
+    """
+    if bos_by_post_processor and bos is None:
+        raise ValueError("bos_by_post_processor needs a bos token, found None")
+    unk = {"bpe": None, "metaspace": "<unk>", "wordpiece": "[UNK]"}[kind]
+    cls, sep = ("[CLS]", "[SEP]") if kind == "wordpiece" else (None, None)
+    special = dict.fromkeys(t for t in (pad, bos, eos, unk, cls, sep, *control_tokens) if t is not None)
+    train = {"bpe": _byte_level, "metaspace": _metaspace, "wordpiece": _wordpiece}[kind]
+    tokenizer = train(texts, vocab_size, list(special))
+    around = (f"{bos} $A", f"{bos} $A {bos} $B") if bos_by_post_processor else None
+    if kind == "wordpiece":
+        around = (f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1")
+    if around is not None:
+        ids = [(token, tokenizer.token_to_id(token)) for token in (bos, cls, sep) if token is not None]
+        tokenizer.post_processor = processors.TemplateProcessing(single=around[0], pair=around[1], special_tokens=ids)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad,
+        unk_token=unk,
+        cls_token=cls,
+        sep_token=sep,
+        chat_template=chat_template,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _byte_level(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _train_bpe(tokenizer, texts, vocab_size, special, pre_tokenizers.ByteLevel.alphabet())
+
+
+def _metaspace(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    # Newlines stand alone: a template's line breaks must not depend on the words around them.
+    newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([newlines, metaspace])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    return _train_bpe(tokenizer, texts, vocab_size, special, ["\n"])
+
+
+def _train_bpe(
+    tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int, special: list[str], alphabet: list[str]
+) -> Tokenizer:
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    """Letters and the most frequent words: the trainer of the library gives another vocabulary each time."""
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
+    letters = sorted(set("".join(words)))
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    tokens = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *frequent])
+    vocabulary = {token: number for number, token in enumerate(itertools.islice(tokens, vocab_size))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+    """The tokenizer's BOS, EOS and pad ids under the names that a model configuration gives them."""
+    return {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }

@@ -1,0 +1,110 @@
+"""report.html and trainer_state.json of a run that goes on: after evaluations and checkpoints, at no run's expense."""
+
+import logging
+import time
+from pathlib import Path
+
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.file_names import REPORT, TRAINER_STATE
+from reward_modeling.results.held_out_tables import evaluation_lines
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_PAGES = 60  # one takes about a second
+
+
+class ReportCallback(TrainerCallback):
+    """A run that is looked at, or that has died, has a log and a page of a minute before at most."""
+
+    def __init__(self):
+        self.last_page = time.monotonic()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._update(args, state)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._update(args, state)
+
+    def _update(self, args: TrainingArguments, state: TrainerState) -> None:
+        if not state.is_world_process_zero:
+            return
+        is_due = time.monotonic() - self.last_page > SECONDS_BETWEEN_PAGES
+        update_report(Path(args.output_dir), state, page=is_due)
+        if is_due:
+            self.last_page = time.monotonic()
+
+
+def update_report(output: Path, state: TrainerState, *, page: bool = True) -> None:
+    """The log of the run so far, and the page that is made of it."""
+    unfinished = output / f".unfinished-{TRAINER_STATE}"
+    try:
+        state.save_to_json(str(unfinished))
+        unfinished.replace(output / TRAINER_STATE)
+    except OSError as error:
+        logger.warning("!!! %s was not written: %s !!!", output / TRAINER_STATE, error)
+        return
+    finally:
+        unfinished.unlink(missing_ok=True)
+    if page:
+        write_report_or_say_why(output)
+
+
+def write_report_or_say_why(output: Path) -> bool:
+    """Whether the page was written. Whatever goes wrong with it is said, and costs no run its model."""
+    # Half a second of matplotlib, which no other process and no benchmark needs.
+    from reward_modeling.results.report import write_training_report
+
+    try:
+        write_training_report(output)
+    except Exception as error:
+        logger.warning(
+            "!!! %s was not written (%s: %s). The run and its model are not touched by that. Once it is put right: "
+            "python -m reward_modeling.results.report %s !!!",
+            output / REPORT,
+            type(error).__name__,
+            error,
+            output,
+        )
+        return False
+    return True
+
+
+SHOWN = {"loss": "loss", "accuracy": "accuracy", "margin": "margin", "pairs_per_second": "pairs/s"}
+
+
+class RewardProgressCallback(ProgressCallback):
+    """transformers' progress bar, with loss, accuracy and pairs/s beside the time that is left."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
+        if not state.is_world_process_zero or self.training_bar is None or not logs:
+            return
+        figures = {name: logs[key] for key, name in SHOWN.items() if key in logs}
+        if figures:
+            self.training_bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
+        if "eval_loss" in logs:
+            lines = evaluation_lines(logs)
+        else:
+            lines = ["  ".join(f"{name} {_shown(value)}" for name, value in logs.items() if name != "total_flos")]
+        step = f"step {state.global_step}/{state.max_steps}"
+        self.training_bar.write(f"{step}  {lines[0]}")
+        for line in lines[1:]:
+            self.training_bar.write(f"{' ' * len(step)}  {line}")
+
+
+class FiniteLossCallback(TrainerCallback):
+    """Stops a run whose loss or gradients are no longer numbers: every later step would be lost."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
+        for name in ("loss", "grad_norm"):
+            value = (logs or {}).get(name)
+            if value is not None and not abs(value) < float("inf"):
+                raise UserError(
+                    f"step {state.global_step}: expected a finite {name}, found {value}. Lower --learning_rate, or "
+                    "train without fp16; the last checkpoint is untouched."
+                )
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,89 @@
+"""Experiment tracking that never waits for a key.
+
+transformers' own callbacks log the metrics and the arguments (of tokens only that there were some) to wandb and
+tensorboard; here wandb gets what they do not know: the data report, and the held-out figures of the final model.
+"""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from reward_modeling.data.report import DataReport
+from reward_modeling.results.run import Results
+
+logger = logging.getLogger(__name__)
+
+WANDB_HOST = "https://api.wandb.ai"
+
+
+def prepare_wandb(output_path: str) -> None:
+    """Let wandb write into the output folder, and work offline where nobody is logged in.
+
+    Without a key wandb asks for one on the terminal, and a run on a cluster waits for ever.
+    """
+    os.environ.setdefault("WANDB_DIR", str(Path(output_path).absolute()))
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):
+        return
+    from requests.utils import get_netrc_auth  # comes with wandb, which not every machine has
+
+    host = os.environ.get("WANDB_BASE_URL", WANDB_HOST)
+    if get_netrc_auth(host) is None:
+        os.environ["WANDB_MODE"] = "offline"
+        logger.warning("wandb: no login found, so the run is kept offline in %s/wandb.", output_path)
+
+
+def tracker_problems(trackers: Sequence[str]) -> list[str]:
+    """What is asked for and cannot be had, before anything is loaded."""
+    writers = ("tensorboard", "tensorboardX")  # transformers takes either
+    if "tensorboard" not in trackers or any(importlib.util.find_spec(name) is not None for name in writers):
+        return []
+    return ["--report_to tensorboard: expected tensorboard to be installed, found none. Run pip install tensorboard"]
+
+
+class DataReportCallback(TrainerCallback):
+    """Puts what was kept and dropped into the configuration of the run at wandb.
+
+    To be added after transformers' callback, which opens the run.
+    """
+
+    def __init__(self, reports: Sequence[DataReport]):
+        self.reports = reports
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            import wandb  # half a second, and not needed without it
+
+            content = {report.name: report.to_dict() for report in self.reports}
+            wandb.run.config.update({"data_report": content}, allow_val_change=True)
+
+
+def log_results(results: Results) -> None:
+    """The figures of the final model: in the summary of the run, and as a table with a row for each source."""
+    import wandb
+
+    run = {name: value for name, value in results.run.items() if name != "manifest"}
+    wandb.run.config.update({"run": run, "manifest": results.run["manifest"]}, allow_val_change=True)
+    if results.evaluation is None:
+        return
+    columns = ("pairs of", "accuracy", "low", "high", "pairs")
+    rows = [
+        (name, *(row[key] for key in ("value", "low", "high", "rows"))) for name, row in _shares(results.evaluation)
+    ]
+    wandb.run.log({"final/held_out": wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+    single = ("step", "pairs", "loss", "reward_mean", "reward_std", "calibration_error")
+    figures = {name: results.evaluation[name] for name in single}
+    figures |= {f"accuracy, {name}": row["value"] for name, row in _shares(results.evaluation)}
+    wandb.run.summary.update({f"final/{name}": value for name, value in figures.items()})
+
+
+def _shares(evaluation: Mapping) -> Iterator[tuple[str, Mapping]]:
+    """Every accuracy of an evaluation, with its name."""
+    yield "all", evaluation["accuracy"]
+    yield "always the longer answer", evaluation["longer_wins"]
+    yield from evaluation["by_length"].items()
+    yield from ((f"source {name}", row) for name, row in evaluation["by_source"].items())
