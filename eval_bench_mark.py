@@ -26,7 +26,7 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.arguments import parse_script_arguments
-from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError, run_script, said_once
+from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError, report_once_per_node, run_script
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark
@@ -409,7 +409,7 @@ def compare_evaluations(args: ScriptArguments) -> None:
 
 
 def main() -> None:
-    with said_once():
+    with report_once_per_node():
         args, _ = parse_script_arguments(ScriptArguments)
         if args.compare is not None:
             if os.environ.get("RANK", "0") == "0":  # no work for several processes
@@ -418,7 +418,7 @@ def main() -> None:
         check_outputs(args)
     state = start_processes()
     data = read_benchmarks(args, state)
-    with said_once():
+    with report_once_per_node():
         scorer = load_scorer(args, state)
     # Apart from what an earlier evaluation left, until everything is there.
     unfinished = args.model_folder.with_name(f"{args.model_folder.name}.unfinished")
@@ -427,7 +427,7 @@ def main() -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
     started = time.perf_counter()
-    with said_once():
+    with report_once_per_node():
         scored, mistakes = evaluate(args, scorer, data, state, unfinished)
     if scored:
         with writing_explained(unfinished):

@@ -25,7 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging as transformers_logging
 
-from reward_modeling.checkpoints.folders import clean_up, supersede_later_checkpoints
+from reward_modeling.checkpoints.folders import archive_later_checkpoints, clean_up
 from reward_modeling.checkpoints.output_folder import (
     check_all_nodes_share,
     check_nothing_is_lost,
@@ -38,8 +38,8 @@ from reward_modeling.checkpoints.output_folder import (
 from reward_modeling.checkpoints.run_record import check_same_run, run_record
 from reward_modeling.checkpoints.verification import choose_rows, token_rows
 from reward_modeling.common.arguments import parse_script_arguments, without_tokens
-from reward_modeling.common.devices import settle_vector_maths, to_device
-from reward_modeling.common.errors import UserError, run_script, said_once
+from reward_modeling.common.devices import to_device, warm_up_mkl
+from reward_modeling.common.errors import UserError, report_once_per_node, run_script
 from reward_modeling.common.file_names import CHECKPOINT, DATA_REPORT, PREFLIGHT, REPORT, RUN
 from reward_modeling.common.launch import engine_name, launched_with, variables_of_a_single_process
 from reward_modeling.data.collator import MicroBatchCollator
@@ -69,7 +69,7 @@ from reward_modeling.training.callbacks import (
 )
 from reward_modeling.training.early_stopping import EarlyStopping
 from reward_modeling.training.final_model import (
-    leave_the_others,
+    destroy_process_group,
     merge_final_adapter,
     save_final_model,
     show_results,
@@ -336,7 +336,7 @@ class ScriptArguments(TrainingArguments):
         self.target_tokens = self.max_tokens if self.device.type != "cpu" else min(self.max_tokens, CPU_TARGET_TOKENS)
 
     @property
-    def looks_only(self) -> bool:
+    def dry_run(self) -> bool:
         """Whether the run stops before it trains, and writes nothing."""
         return self.preflight_only or self.estimate
 
@@ -484,7 +484,7 @@ class RewardTrainer(SafeTrainer):
 
     # Evaluation
 
-    def score_handful(self) -> tuple[list[list[int]], list[float]]:
+    def sample_rewards(self) -> tuple[list[list[int]], list[float]]:
         """A few rows of the evaluation set (of the training set if there is none) with their rewards in memory."""
         groups = self.eval_dataset or self.train_dataset
         micro_batch = choose_rows(groups, self.collator.batching)
@@ -547,7 +547,7 @@ class RewardTrainer(SafeTrainer):
 
 def prepare_output_folder(args: ScriptArguments) -> str | None:
     """Refuse to write over another run. Returns the checkpoint to resume from, if any."""
-    if args.looks_only:
+    if args.dry_run:
         return None
     output = Path(args.output_path)
     resume = (args.resume_from_checkpoint or "false").lower()
@@ -617,7 +617,7 @@ def load_pairs(args: ScriptArguments, tokenizer, checkpoint: str | None = None) 
     )
     if args.process_index == 0:
         show_reports(pairs.reports)
-        if checkpoint is None and not args.looks_only:
+        if checkpoint is None and not args.dry_run:
             write_reports(pairs.reports, Path(args.output_path) / DATA_REPORT)
     if not len(pairs.train):
         raise UserError(f"--train_set_path {args.train_set_path}: no pair is left to train on; see the table above")
@@ -733,21 +733,21 @@ def make_room(trainer: RewardTrainer, checkpoint: str | None) -> None:
     args = trainer.args
     trainer.accelerator.wait_for_everyone()
     if args.process_index == 0 and is_own(checkpoint, args.output_path):
-        supersede_later_checkpoints(Path(checkpoint))
+        archive_later_checkpoints(Path(checkpoint))
     elif args.process_index == 0 and args.overwrite_output_dir:
         remove_earlier_run(args.output_path)
     trainer.accelerator.wait_for_everyone()
 
 
-def leave_interrupted(trainer: RewardTrainer) -> None:
+def exit_interrupted(trainer: RewardTrainer) -> None:
     """End the process after SIGTERM, with the status of a process that the signal ended."""
     if trainer.is_world_process_zero():
         update_report(Path(trainer.args.output_path), trainer.state)
-        print(f"\n{words_of_interruption(trainer)}", file=sys.stderr, flush=True)
+        print(f"\n{describe_interruption(trainer)}", file=sys.stderr, flush=True)
     sys.exit(EXIT_STATUS)
 
 
-def words_of_interruption(trainer: RewardTrainer) -> str:
+def describe_interruption(trainer: RewardTrainer) -> str:
     """What is saved and how to go on. An evaluation before the first step leaves nothing to save."""
     step, output = trainer.state.global_step, Path(trainer.args.output_path)
     checkpoint = output / f"{CHECKPOINT}{step}"
@@ -774,7 +774,7 @@ def finish(trainer: RewardTrainer, results: Results) -> None:
         show_results(trainer, results)
     if args.verify_saved_model:
         verify_final_model(trainer, folders)
-    leave_the_others()
+    destroy_process_group()
     if args.process_index == 0 and write_report_or_say_why(output):
         logger.info("Report: %s", output / REPORT)
     if args.push_to_hub:
@@ -791,11 +791,11 @@ def set_up_logging(args: ScriptArguments) -> None:
 
 
 def main() -> None:
-    with said_once():
+    with report_once_per_node():
         args, given = parse_script_arguments(ScriptArguments)
     sys.argv = without_tokens(sys.argv)
     set_up_logging(args)
-    if args.looks_only:
+    if args.dry_run:
         run(args, given)
         return
     check_output_folder(args.output_path)
@@ -807,16 +807,16 @@ def run(args: ScriptArguments, given: dict) -> None:
     """The job, from the data to the proven model."""
     started = datetime.now(UTC)
     checkpoint = prepare_output_folder(args)
-    settle_vector_maths()
+    warm_up_mkl()
     set_seed(args.seed)
 
     # Tokenizer and configuration: small, and most mistakes show here
-    with said_once():
+    with report_once_per_node():
         config, tokenizer, loading_options = load_config_and_tokenizer(args)
         batching = choose_batching(args, config)
 
     # Data
-    with said_once(), args.main_process_first(desc="reading and tokenising"):
+    with report_once_per_node(), args.main_process_first(desc="reading and tokenising"):
         pairs = load_pairs(args, tokenizer, checkpoint)
     preflight = run_preflight(
         pairs.train, tokenizer, config, max_length=args.max_length, conversations=pairs.conversations
@@ -827,7 +827,7 @@ def run(args: ScriptArguments, given: dict) -> None:
     register_shared_prefix_attention()
     if args.estimate and args.process_index == 0:
         print(estimate(args, given, config, tokenizer, batching, pairs.train))
-    if args.looks_only:
+    if args.dry_run:
         return
 
     # Model
@@ -849,7 +849,7 @@ def run(args: ScriptArguments, given: dict) -> None:
         with out_of_memory_explained("training", args.max_tokens):
             trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.interruption.agreed:
-            leave_interrupted(trainer)
+            exit_interrupted(trainer)
         trainer.interruption.training_is_over = True
         finish(trainer, gather_results(trainer, pairs, given, started))
 

@@ -30,7 +30,7 @@ from reward_modeling.estimate.memory import (
     engine_memory,
     holds_copies,
 )
-from reward_modeling.estimate.meta_model import WeightlessModel, build_model
+from reward_modeling.estimate.meta_model import MetaModel, build_model
 from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
 from reward_modeling.models.packed_layout import PackedLayout, Span
 
@@ -69,7 +69,7 @@ def packed_inputs(tokens: int) -> dict:
 def memories(name: str, gpus: int, tokens: int) -> tuple[int, list[EngineMemory]]:
     """How many weights the model has, and the memory by engine."""
     options = {"num_tokens": 0, "batching": SHARED_PREFIX, "dtype": torch.float32, "gradient_checkpointing": True}
-    model = WeightlessModel(partial(build_model, config_of(name), **options))
+    model = MetaModel(partial(build_model, config_of(name), **options))
     inputs = packed_inputs(tokens)
     whole = model.pass_bytes(inputs, autocast=torch.bfloat16)
     cut = model.pass_bytes(inputs, dtype=torch.bfloat16)

@@ -16,11 +16,11 @@ os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix).resolve() / "
 
 import pytest
 
-from reward_modeling.common.devices import settle_vector_maths
+from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.models.attention import register_shared_prefix_attention
 
 register_shared_prefix_attention()
-settle_vector_maths()
+warm_up_mkl()
 
 
 def pytest_sessionstart(session):

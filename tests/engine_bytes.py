@@ -1,4 +1,4 @@
-"""rm.py with an eye on its tensors, launched by tests/test_memory_estimate.py: bytes by part, and the most at once.
+"""rm.py that measures its tensors: bytes by part, and the peak. tests/estimate/test_memory_estimate.py launches it.
 
 Writes `bytes-RANK.json` beside the output folder.
 """

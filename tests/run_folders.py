@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from test_evaluation_report import Pairs, _plain
+from test_report import Pairs, _plain
 
 EVALUATION_KEYS = ("accuracy", "longer_wins", "by_length", "calibration_error", "calibration", "margins")
 

@@ -10,7 +10,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from reward_modeling.common.atomic import CONTENTS, DISCARDED, REPLACED, UNFINISHED, discard, supersede
+from reward_modeling.common.atomic import CONTENTS, DISCARDED, REPLACED, UNFINISHED, archive, remove_folder
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import CHECKPOINT, TRAINER_STATE
 
@@ -33,14 +33,14 @@ def clean_up(output: Path) -> None:
     for path in sorted(output.glob(f"{REPLACED}*")):
         original = path.with_name(path.name.removeprefix(REPLACED))
         if original.exists():
-            discard(path)
+            remove_folder(path)
         else:
             path.rename(original)
     for path in sorted(output.glob(f"{UNFINISHED}*")):
         logger.warning("Output: removing %s, which an earlier process did not finish writing.", path)
-        discard(path)
+        remove_folder(path)
     for path in output.glob(f"{DISCARDED}*"):
-        discard(path)
+        remove_folder(path)
 
 
 def complete_checkpoints(output: Path) -> list[Path]:
@@ -67,16 +67,16 @@ def delete_old_checkpoints(output: Path, most: int | None, keep: set[Path]) -> N
         if len(complete_checkpoints(output)) <= max(most, len(keep)):
             return
         if checkpoint not in keep:
-            discard(checkpoint)
+            remove_folder(checkpoint)
 
 
-def supersede_later_checkpoints(checkpoint: Path) -> None:
+def archive_later_checkpoints(checkpoint: Path) -> None:
     """Rename those after the one that a run goes on from: the newest is to be of this run, and none is lost."""
     step = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]  # under any name
     for later in complete_checkpoints(checkpoint.parent):
         if step_of(later) < step or later.name == checkpoint.name:
             continue
-        target = supersede(later)
+        target = archive(later)
         logger.warning("Resume: %s is later than the checkpoint to go on from; now it is %s.", later, target.name)
 
 

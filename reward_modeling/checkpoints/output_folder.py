@@ -12,7 +12,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from reward_modeling.checkpoints.folders import complete_checkpoints, is_complete, numbered_checkpoints
-from reward_modeling.common.atomic import CONTENTS, discard
+from reward_modeling.common.atomic import CONTENTS, remove_folder
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import (
     CHECKPOINT,
@@ -208,6 +208,6 @@ def remove_earlier_run(output_path: str) -> None:
     for pattern in OWN_OUTPUTS:
         for path in list(Path(output_path).glob(pattern)):
             if path.is_dir():
-                discard(path)  # a kill on the way leaves no half of a checkpoint
+                remove_folder(path)  # a kill on the way leaves no half of a checkpoint
             else:
                 path.unlink()

@@ -38,7 +38,7 @@ def choose_device(model: PreTrainedModel) -> str:
     return "cuda" if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.5 * size else "cpu"
 
 
-def settle_vector_maths() -> None:
+def warm_up_mkl() -> None:
     """As in vector_maths.py: what several threads call first together may be inaccurate (pytorch/pytorch#188792)."""
     for name in FIRST_CALLS:
         getattr(torch, name)(torch.full((1,), 0.5))
@@ -76,7 +76,7 @@ def load_model(folder: str, tokenizer: PreTrainedTokenizerBase, load_in_4bit: bo
     return model, sorted(expected.keys() - saved.keys())
 
 
-def plain_rewards(
+def reference_rewards(
     folder: str,
     rows: list[list[int]],
     rounded_by: str | None = None,
@@ -93,7 +93,7 @@ def plain_rewards(
         `padded`, `alone` and, with `rounded_by`, `rounded`: one reward per row; `missing_weights`: names that the
         checkpoint has nothing for; `device` and `model_class`.
     """
-    settle_vector_maths()
+    warm_up_mkl()
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     model, missing = load_model(folder, tokenizer, load_in_4bit, options)
     device = "cuda" if load_in_4bit else choose_device(model)
@@ -122,7 +122,7 @@ def plain_rewards(
 def main() -> None:
     folder, result = sys.argv[1:]
     try:
-        answer = plain_rewards(folder, **json.load(sys.stdin))
+        answer = reference_rewards(folder, **json.load(sys.stdin))
     except Exception as error:  # the caller gets the message without having to find it in a traceback
         Path(result).write_text(json.dumps({"error": f"{type(error).__name__}: {error}"}), encoding="utf-8")
         raise

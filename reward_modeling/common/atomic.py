@@ -107,20 +107,20 @@ def unfinished(folder: Path) -> Path:
     return folder.with_name(UNFINISHED + folder.name)
 
 
-def publish(folder: Path) -> None:
+def commit(folder: Path) -> None:
     """Give the folder that was written as `unfinished(folder)` its name; one that has it already makes way."""
     write_contents(unfinished(folder))
-    bring_to_disk(unfinished(folder))
+    sync_to_disk(unfinished(folder))
     replaced = folder.with_name(REPLACED + folder.name)
     if folder.exists():
         folder.rename(replaced)
     unfinished(folder).rename(folder)
     _sync(folder.parent)
     if replaced.exists():
-        discard(replaced)
+        remove_folder(replaced)
 
 
-def discard(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Delete a folder; a kill on the way leaves nothing under its name."""
     if not folder.name.startswith(DISCARDED):
         folder = folder.rename(_free_name(folder.with_name(DISCARDED + folder.name)))
@@ -129,7 +129,7 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def supersede(folder: Path) -> Path:
+def archive(folder: Path) -> Path:
     """Rename a folder that is not of this run any more; nothing is lost."""
     target = _free_name(folder.with_name(SUPERSEDED + folder.name))
     return folder.rename(target)
@@ -148,7 +148,7 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def bring_to_disk(folder: Path) -> None:
+def sync_to_disk(folder: Path) -> None:
     """A rename may reach the disk before the bytes it is about, unless these are asked for."""
     for path in folder.rglob("*"):
         _sync(path)

@@ -9,7 +9,7 @@ FUNCTIONS = (
 )
 
 
-def settle_vector_maths() -> None:
+def warm_up_mkl() -> None:
     """Call each function once, on one number and so on one thread.
 
     MKL chooses the kernel of a function when it is called first. Where several threads call it at once, one of them

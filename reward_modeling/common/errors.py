@@ -25,7 +25,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def said_once() -> Iterator[None]:
+def report_once_per_node() -> Iterator[None]:
     """For mistakes that every process of a launch finds: the first one of each machine says it, the others only end.
 
     Of each machine, since a file may be missing on one of them alone.

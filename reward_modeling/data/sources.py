@@ -36,7 +36,7 @@ TABLE_SUFFIXES = (".parquet", ".arrow")
 SUFFIXES = ", ".join(JSON_SUFFIXES + TABLE_SUFFIXES)
 # Stand beside data without being data; "manifest.json" as the end of a name too (train.manifest.json).
 NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "lint.json")
-LOCAL_CURE = (
+LOCAL_HINT = (
     f"To use a local copy, pass its path: a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
 )
 ROW_FORMATS = "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
@@ -198,7 +198,7 @@ def find_source(path: str, default_split: str, num_proc: int | None = None, hub:
             f"not exist in {Path.cwd()}. Check the path."
         )
     name, split = on_hub
-    splits = load_hub_splits(path, name, hub or HubOptions(), LOCAL_CURE, num_proc)
+    splits = load_hub_splits(path, name, hub or HubOptions(), LOCAL_HINT, num_proc)
     return _table_source(path, splits[_chosen_split(path, split or default_split, list(splits))])
 
 

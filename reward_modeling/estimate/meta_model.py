@@ -130,7 +130,7 @@ def _experts(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     return [weight for weight in model.parameters() if weight.ndim == 3]
 
 
-class WeightlessModel:
+class MetaModel:
     """The model that `build` makes, without its memory.
 
     Args:

@@ -24,7 +24,7 @@ from reward_modeling.estimate.memory import (
     engines,
     holds_copies,
 )
-from reward_modeling.estimate.meta_model import ModelSizes, WeightlessModel
+from reward_modeling.estimate.meta_model import MetaModel, ModelSizes
 from reward_modeling.estimate.tokens import PAIRS_PADDED, EpochTokens, count_epoch
 from reward_modeling.models.varlen_kernels import HAS_FLASH_ATTN
 
@@ -96,7 +96,7 @@ def memory_by_engine(settings: RunSettings, inputs: dict, gpus: int) -> tuple[Mo
     Args:
         inputs: of the model's forward, for the heaviest micro-batch.
     """
-    model = WeightlessModel(settings.build, settings.four_bit)
+    model = MetaModel(settings.build, settings.four_bit)
     # first with the weights as they are loaded: the other pass changes their type
     whole = model.pass_bytes(inputs, autocast=torch.bfloat16 if settings.mixed else None)
     cut = model.pass_bytes(inputs, dtype=settings.computed)

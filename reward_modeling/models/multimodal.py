@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig
 
-from reward_modeling.common.atomic import publish, unfinished
+from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.models.loading import forget_renaming, has_score_head
 from reward_modeling.models.reward_model import reward_model_class
@@ -100,7 +100,7 @@ def save_text_part(model_name: str, folder: Path) -> None:
     shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed
     model.save_pretrained(writing)
     tokenizer.save_pretrained(writing)
-    publish(folder)
+    commit(folder)
     logger.info("The text part, %s, is in %s.", type(model).__name__, folder)
 
 

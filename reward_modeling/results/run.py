@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # Arguments that decide what is learned, whether they were given or not.
-MATTERING = (
+LOGGED_ARGUMENTS = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "num_train_epochs", "max_steps"),
     *("pairs_per_step", "max_length", "overlong", "loss_margin", "center_rewards_coefficient", "label_smoothing"),
     *("model_dtype", "bf16", "seed", "use_peft", "metric_for_best_model", "early_stopping_patience"),
@@ -131,6 +131,6 @@ def run_so_far(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, 
         "started": started.isoformat(timespec="seconds"),
         "seconds": None,
         "versions": versions(),
-        "arguments": {name: getattr(args, name) for name in MATTERING + (OF_ADAPTERS if args.use_peft else ())},
+        "arguments": {name: getattr(args, name) for name in LOGGED_ARGUMENTS + (OF_ADAPTERS if args.use_peft else ())},
         "manifest": manifest_of(args.train_set_path),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers.utils import ADAPTER_CONFIG_NAME
 
-from reward_modeling.common.atomic import publish, unfinished
+from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.launch import child_environment
 from reward_modeling.models.attention import register_shared_prefix_attention
@@ -46,7 +46,7 @@ def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = Fals
         shutil.rmtree(writing, ignore_errors=True)  # of a merge that was killed
         model.save_pretrained(writing)
         tokenizer.save_pretrained(writing)
-        publish(folder)
+        commit(folder)
     except OSError as error:
         raise UserError(
             f"{folder}: expected a folder that can be written, with room for the model, found [{error}]. "

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_modeling.common.devices import settle_vector_maths, to_device
+from reward_modeling.common.devices import to_device, warm_up_mkl
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PACKED, PADDED, MicroBatch
@@ -86,7 +86,7 @@ class RewardScorer:
         statistics: Mapping[str, float] | None = None,
     ):
         """See `from_pretrained`. `max_length` None cuts nothing, `statistics` None normalizes nothing."""
-        settle_vector_maths()
+        warm_up_mkl()
         self.model = model
         self.tokenizer = tokenizer
         self.batches = batches

@@ -54,8 +54,8 @@ def verify_final_model(trainer, folders: list[Path]) -> None:
         UserError: it is not the model in memory.
     """
     args, model = trainer.args, trainer.model
-    rows, rewards = trainer.score_handful()
-    leave_the_others()
+    rows, rewards = trainer.sample_rewards()
+    destroy_process_group()
     if not trainer.is_world_process_zero():
         return
     if args.device.type == "cuda":
@@ -78,7 +78,7 @@ def verify_final_model(trainer, folders: list[Path]) -> None:
         verification.raise_if_failed(folder)
 
 
-def leave_the_others() -> None:
+def destroy_process_group() -> None:
     """End what ties the processes together, once none of them needs another one, and while all are at one place.
 
     Otherwise it ends with each interpreter, and now and then by an abort of torch's threads (seen once in some hundred

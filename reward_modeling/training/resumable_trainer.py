@@ -20,7 +20,7 @@ from transformers.utils import PushInProgress
 
 from reward_modeling.checkpoints.folders import delete_old_checkpoints, saving_failed
 from reward_modeling.checkpoints.run_record import RUN_RECORD, write_run_record
-from reward_modeling.common.atomic import CONTENTS, bring_to_disk, discard, publish, supersede, unfinished
+from reward_modeling.common.atomic import CONTENTS, archive, commit, remove_folder, sync_to_disk, unfinished
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, MERGED_CHECKPOINT, TRAINER_STATE
 from reward_modeling.common.launch import launched_with
@@ -118,7 +118,7 @@ class SafeTrainer(Trainer):
         for name in (LAST_CHECKPOINT, MERGED_CHECKPOINT):
             last = Path(self.args.output_dir) / name
             if last.is_dir():
-                logger.warning("Resume: %s is of the run as it was before; now it is %s.", last, supersede(last).name)
+                logger.warning("Resume: %s is of the run as it was before; now it is %s.", last, archive(last).name)
         remove_results(Path(self.args.output_dir))
 
     def _run_epoch(self, *args, **kwargs) -> None:
@@ -178,16 +178,16 @@ class SafeTrainer(Trainer):
             yield str(unfinished(folder))
             self.accelerator.wait_for_everyone()
             if self.args.local_process_index == 0 and self.args.world_size > 1:
-                bring_to_disk(unfinished(folder))  # what this machine wrote, which another cannot bring there
+                sync_to_disk(unfinished(folder))  # what this machine wrote, which another cannot bring there
             self.accelerator.wait_for_everyone()
             if self.args.process_index == 0:
-                publish(folder)
+                commit(folder)
         except Exception as error:
             failure = saving_failed(folder, error)
             if failure is None:
                 raise
             if unfinished(folder).exists():
-                discard(unfinished(folder))
+                remove_folder(unfinished(folder))
             raise failure from error
         self.accelerator.wait_for_everyone()
 

@@ -31,7 +31,7 @@ from reward_modeling.data.prompt_groups import TokenizeOptions
 from reward_modeling.data.report import REASON_WORDS, DataReport, DropReason, report_rows
 from reward_modeling.models.tokenizer import load_tokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUESTION = {"role": "user", "content": "Wie weit ist der Mond?"}
 GOOD = {"role": "assistant", "content": "384,400 km für den Mond"}
 BAD = {"role": "assistant", "content": "3 km"}

@@ -67,7 +67,7 @@ def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
-        "verify_saved_model": "false",  # tests/test_verification.py
+        "verify_saved_model": "false",  # tests/checkpoints/test_verification.py
         "use_cpu": "true",
     }
 

@@ -13,7 +13,7 @@ import torch
 from test_exactness import build_model, differences, mixed_groups, rewards_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import gpu_throughput  # noqa: E402

@@ -23,7 +23,7 @@ from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, plan_ep
 from reward_modeling.data.prepare import prepare_pairs
 from reward_modeling.data.prompt_groups import TokenizeOptions
 from reward_modeling.estimate.gpus import GPUS
-from reward_modeling.estimate.meta_model import WeightlessModel, build_model
+from reward_modeling.estimate.meta_model import MetaModel, build_model
 from reward_modeling.estimate.report import UTILISATION, operations_of_attention, operations_of_products
 from reward_modeling.estimate.tokens import PAIRS_PADDED, count_epoch
 from reward_modeling.models.adapters import add_adapter
@@ -168,7 +168,7 @@ def test_operations_of_products_are_those_that_torch_counts(again, adapt, batche
     options = {"num_tokens": 0, "batching": SHARED_PREFIX, "dtype": torch.float32, "adapt": adapt}
     build = partial(build_model, config, gradient_checkpointing=bool(again), **options)
     counted = products_counted_by_torch(build(), batches[:3])
-    sizes = WeightlessModel(build).sizes
+    sizes = MetaModel(build).sizes
     tokens = sum(batch["num_tokens"] for batch in batches[:3])
     least = 7 / 8 - 0.06 * again
     assert least < counted / operations_of_products(sizes, tokens, again) < 1
@@ -264,7 +264,7 @@ def test_experts_are_counted_and_their_activations_not_stated():
         "mixtral", **sizes, **heads, num_local_experts=8, num_experts_per_tok=2, num_labels=1, pad_token_id=0
     )
     options = {"num_tokens": 0, "batching": SHARED_PREFIX, "dtype": torch.float32, "gradient_checkpointing": True}
-    model = WeightlessModel(partial(build_model, config, **options))
+    model = MetaModel(partial(build_model, config, **options))
     experts = 2 * 8 * 3 * 64 * 128
     assert model.sizes.multiplied == model.sizes.weights - 512 * 64 - experts * 6 // 8
     assert model.pass_bytes({}) is None

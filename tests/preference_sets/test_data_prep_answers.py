@@ -689,7 +689,7 @@ def test_what_a_script_writes_is_what_training_reads(
 def test_a_script_runs_from_anywhere(tmp_path):
     rows = [rated(DIALOGUE, "d1", 1, 0), rated("A", "a1", 4, 4), rated(DIALOGUE, "d2", 4, 3), rated("A", "a2", 0, 1)]
     path = write(tmp_path / "train.jsonl", rows, HELPSTEER_FEATURES)
-    script = Path(__file__).parents[1] / "data_prep" / "helpsteer2.py"
+    script = Path(__file__).parents[2] / "data_prep" / "helpsteer2.py"
 
     def run(*flags):
         command = [sys.executable, str(script), "--dataset_path", path, "--output_path", "out", *flags]

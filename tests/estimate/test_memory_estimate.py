@@ -20,7 +20,7 @@ from reward_modeling.data.prepare import prepare_pairs
 from reward_modeling.data.prompt_groups import TokenizeOptions
 from reward_modeling.estimate.live_bytes import LiveBytes
 from reward_modeling.estimate.memory import DDP, FSDP2, SINGLE, ZERO2, ZERO3, EngineMemory, Precision, engine_memory
-from reward_modeling.estimate.meta_model import WeightlessModel, build_model, flash_attention_bytes, pass_bytes
+from reward_modeling.estimate.meta_model import MetaModel, build_model, flash_attention_bytes, pass_bytes
 from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import load_tokenizer
@@ -96,7 +96,7 @@ def test_a_pass_without_memory_takes_the_bytes_of_a_real_one(family, autocast, c
     batching = "padded" if family == "bert" else "shared_prefix"
     config = tiny(family)
     make = partial(build, config, batching, checkpointing=checkpointing)
-    counted = WeightlessModel(make).pass_bytes(
+    counted = MetaModel(make).pass_bytes(
         inputs_of(groups, tokenizer, batching), autocast=autocast, flash_attention=False
     )
     assert counted == pass_bytes(make(), inputs_of(groups, tokenizer, batching), autocast)
@@ -133,22 +133,22 @@ def test_an_adapter_and_bfloat16_take_less(groups, tokenizer):
     inputs = inputs_of(groups, tokenizer, "shared_prefix")
     adapt = partial(add_adapter, model_name="", revision=None, r=4, alpha=8, dropout=0.0, target_modules="all-linear")
     config = tiny("llama")
-    whole = WeightlessModel(partial(build, config))
-    adapter = WeightlessModel(partial(build, config, dtype=torch.bfloat16, adapt=adapt))
+    whole = MetaModel(partial(build, config))
+    adapter = MetaModel(partial(build, config, dtype=torch.bfloat16, adapt=adapt))
     real = list(build(config, dtype=torch.bfloat16, adapt=adapt).parameters())
     assert adapter.sizes.weight_bytes == sum(weight.nbytes for weight in real)
     assert adapter.sizes.trained == sum(weight.numel() for weight in real if weight.requires_grad)
     assert adapter.sizes.trained_bytes == 4 * adapter.sizes.trained  # the adapter stays in float32
     assert adapter.sizes.frozen == whole.sizes.weights  # peft keeps the untrained head beside the trained one
     # Against the same adapter on float32 weights: at a width of 64 its own activations are as large as what it saves.
-    in_float32 = WeightlessModel(partial(build, config, adapt=adapt))
+    in_float32 = MetaModel(partial(build, config, adapt=adapt))
     assert adapter.pass_bytes(inputs, autocast=torch.bfloat16) < in_float32.pass_bytes(inputs, autocast=torch.bfloat16)
 
 
 def test_attention_as_on_a_gpu_holds_no_matrix_of_scores(groups, tokenizer):
     """Gemma-2's capped scores are whole matrices on a CPU; the kernel's stand-in has none, and the same shapes."""
     inputs = inputs_of(groups, tokenizer, "shared_prefix")
-    model = WeightlessModel(partial(build, tiny("gemma2"), checkpointing=False))
+    model = MetaModel(partial(build, tiny("gemma2"), checkpointing=False))
     heads, longest = 4, max(span.num_keys for span in inputs["packed_layout"].spans)
     less = model.pass_bytes(inputs, flash_attention=False) - model.pass_bytes(inputs)
     assert less > 4 * heads * longest**2
@@ -198,7 +198,7 @@ def passes(gemma_folder, preferences, tmp_path_factory) -> dict[str, list[dict]]
 
 
 def estimated(engine: str, gemma_folder: str, pass_bytes: int = 0) -> EngineMemory:
-    sizes = WeightlessModel(partial(build, load_config(gemma_folder))).sizes
+    sizes = MetaModel(partial(build, load_config(gemma_folder))).sizes
     return engine_memory(ENGINES[engine], sizes, Precision(4, 2), gpus=2, moments=2, pass_bytes=pass_bytes)
 
 
@@ -228,7 +228,7 @@ def test_the_highest_point_of_each_engine(engine, passes, gemma_folder, groups, 
     micro_batch = next(batch for batch in of_process_0 if sum(chunk.tokens for chunk in batch) == seen["tokens"])
     inputs = inputs_of(groups, tokenizer, "shared_prefix", micro_batch)
     types = {"autocast": torch.bfloat16} if engine == "ddp" else {"dtype": torch.bfloat16}
-    model = WeightlessModel(partial(build, load_config(gemma_folder)))
+    model = MetaModel(partial(build, load_config(gemma_folder)))
     expected = estimated(engine, gemma_folder, model.pass_bytes(inputs, flash_attention=False, **types))
     taken = seen["peak"] - seen["rest"] - expected.states
     if engine == "ddp":
@@ -245,13 +245,13 @@ def test_the_highest_point_of_each_engine(engine, passes, gemma_folder, groups, 
 
 def test_float32_and_four_bits():
     config = tiny("llama")
-    sizes = WeightlessModel(partial(build, config)).sizes
+    sizes = MetaModel(partial(build, config)).sizes
     single = engine_memory(SINGLE, sizes, Precision(4, 4), gpus=1, moments=2, pass_bytes=0)
     assert (single.weights, single.gradients, single.optimizer) == tuple(n * sizes.weights for n in (4, 4, 8))
     zero3 = engine_memory(ZERO3, sizes, Precision(4, 4), gpus=4, moments=0, pass_bytes=0)
     assert (zero3.weights, zero3.gradients, zero3.optimizer) == (sizes.weights, sizes.weights, 0)
     adapt = partial(add_adapter, model_name="", revision=None, r=4, alpha=8, dropout=0.0, target_modules="all-linear")
-    quantised = WeightlessModel(partial(build, config, adapt=adapt), four_bit=True).sizes
+    quantised = MetaModel(partial(build, config, adapt=adapt), four_bit=True).sizes
     linear = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
     rest = quantised.frozen - linear
     assert quantised.weight_bytes == pytest.approx(0.516 * linear + 4 * (rest + quantised.trained), rel=1e-3)

@@ -13,7 +13,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from datasets import Dataset
 from runs import as_argv
-from test_evaluation_report import HOSTILE, Page
+from test_report import HOSTILE, Page
 from test_training_report import tables
 
 import eval_bench_mark

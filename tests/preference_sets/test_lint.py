@@ -32,7 +32,7 @@ from reward_modeling.preference_sets.lint.summary import RULES, LintOptions, lin
 from reward_modeling.preference_sets.lint.tables import summary_text
 from reward_modeling.preference_sets.lint.text_measures import ending, is_refusal, measure
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HOSTILE = '</pre></div><script>alert("x")</script><img src=x onerror=alert(1)>&amp;\u202e"\' $\\frac{1}{2}$'
 
 

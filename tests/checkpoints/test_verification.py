@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from reward_modeling.checkpoints import verification
-from reward_modeling.checkpoints.reference_rewards import padded_batches, plain_rewards
+from reward_modeling.checkpoints.reference_rewards import padded_batches, reference_rewards
 from reward_modeling.checkpoints.verification import (
     FLOAT32_TOLERANCE,
     LARGEST_ROUNDING_TOLERANCE,
@@ -36,7 +36,7 @@ from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.loading import load_config, load_reward_model
 from reward_modeling.models.tokenizer import load_tokenizer
 
-SCRIPT = Path(__file__).parents[1] / "reward_modeling" / "checkpoints" / "reference_rewards.py"
+SCRIPT = Path(__file__).parents[2] / "reward_modeling" / "checkpoints" / "reference_rewards.py"
 FLOAT32 = {"dtype": torch.float32, "weights_dtype": torch.float32}
 AUTOCAST = {"dtype": torch.bfloat16, "weights_dtype": torch.float32, "autocast": True}
 BFLOAT16 = {"dtype": torch.bfloat16, "weights_dtype": torch.bfloat16}
@@ -100,7 +100,7 @@ def at_once(monkeypatch):
     """The script's function called in this process: a new one takes seconds to import what it needs."""
 
     def rewards(folder, request, timeout, result):
-        return plain_rewards(str(folder), **request)
+        return reference_rewards(str(folder), **request)
 
     monkeypatch.setattr(verification, "_rewards_of_another_process", rewards)
 

@@ -1,6 +1,6 @@
 """The attention kernels of a GPU against a written-out reference, and whole models on packed rows in bfloat16.
 
-    python -m pytest -m gpu tests/test_gpu_kernels.py
+    python -m pytest -m gpu tests/models/test_gpu_kernels.py
 
 Each test runs on the CPU as well, with the written-out kernel in the place of the GPU's. It needs no datasets, no peft
 and no deepspeed.

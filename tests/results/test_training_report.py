@@ -14,7 +14,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from run_folders import SOURCES, read_json, sample_history, write_json, write_sample_run
 from runs import ROOT, train, write_rows
-from test_evaluation_report import HOSTILE, Page, sample_summary
+from test_report import HOSTILE, Page, sample_summary
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.text import percent

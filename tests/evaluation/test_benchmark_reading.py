@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from reward_modeling.common.errors import UserError
 from reward_modeling.data import hub, sources
 from reward_modeling.data.transcripts import merge_turns, parse_transcript
-from reward_modeling.evaluation.benchmarks import reading
+from reward_modeling.evaluation.benchmarks import own_pairs
 from reward_modeling.evaluation.benchmarks.base import EVALUATION_FEATURES, answer_length, conversations
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, ROW_FORMATS, evaluation_row
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.reading import fingerprint, read_benchmark, reading_order
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 SETS = "preference_test_sets"
 QUESTION, GOOD, BAD = "Wie weit ist der Mond?", "384,400 km für den Mond", "3 km"
 
@@ -420,7 +420,7 @@ def test_a_second_reading_reads_the_cache(tmp_path, monkeypatch):
     path = save(tmp_path / "x.jsonl", rewardbench())
     first, pairs = read_benchmark("rewardbench", path), read_benchmark("pairs", path)
     monkeypatch.setattr(sources, "_parts", None)
-    monkeypatch.setattr(reading, "_pair_rows", None)
+    monkeypatch.setattr(own_pairs, "_pair_rows", None)
     assert read_benchmark("rewardbench", path, num_proc=2).rows[:] == first.rows[:]
     assert read_benchmark("pairs", path).rows[:] == pairs.rows[:]
 

@@ -9,8 +9,8 @@ import torch
 from runs import train, write_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reward_modeling.checkpoints.reference_rewards import plain_rewards
-from reward_modeling.common.devices import FUNCTIONS, settle_vector_maths
+from reward_modeling.checkpoints.reference_rewards import reference_rewards
+from reward_modeling.common.devices import FUNCTIONS, warm_up_mkl
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.preferences import learnable_preferences
 
@@ -37,7 +37,7 @@ class FirstCalls(TorchDispatchMode):
 
 def test_each_function_is_called_on_one_number():
     with FirstCalls() as calls:
-        settle_vector_maths()
+        warm_up_mkl()
     assert calls.numbers == {(name, dtype): 1 for name in FUNCTIONS for dtype in (torch.float32, torch.float64)}
 
 
@@ -77,6 +77,6 @@ def test_the_proof(trained):
     run, _ = trained
     rows = [list(range(5, 60)), list(range(5, 40))]
     with FirstCalls() as calls:
-        plain_rewards(str(run.model), rows)
+        reference_rewards(str(run.model), rows)
     assert ("cos", torch.float32) in calls.numbers
     assert set(calls.numbers.values()) == {1}

@@ -19,7 +19,7 @@ from reward_modeling.common.atomic import write_contents
 from reward_modeling.common.errors import UserError
 from reward_modeling.tiny.preferences import learnable_preferences
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch.utils.file_baton import FileBaton
 from reward_modeling.common.launch import engine_name, variables_of_a_single_process
 from reward_modeling.training.launch_checks import launch_problems
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 DEEPSPEED_FILES = sorted(ROOT.glob("deepspeed_*.json"))
 ZERO3 = str(ROOT / "deepspeed_3.json")

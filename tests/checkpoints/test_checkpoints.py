@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from reward_modeling.checkpoints.folders import (
+    archive_later_checkpoints,
     clean_up,
     complete_checkpoints,
     delete_old_checkpoints,
     saving_failed,
     step_of,
-    supersede_later_checkpoints,
 )
 from reward_modeling.checkpoints.output_folder import remove_earlier_run
 from reward_modeling.common.atomic import (
@@ -30,8 +30,8 @@ from reward_modeling.common.atomic import (
     DISCARDED,
     REPLACED,
     UNFINISHED,
-    discard,
-    publish,
+    commit,
+    remove_folder,
     unfinished,
     write_contents,
 )
@@ -112,7 +112,7 @@ def names(output: Path) -> list[str]:
 def write_and_publish(folder: Path) -> None:
     """As rm.py saves; the last file is the one that makes a folder a checkpoint."""
     write(unfinished(folder), "new")
-    publish(folder)
+    commit(folder)
 
 
 OPERATIONS = {
@@ -125,7 +125,7 @@ OPERATIONS = {
     "keep one": ((2, 4, 6), lambda output: delete_old_checkpoints(output, 1, set())),
     "keep two": ((2, 4, 6, 8), lambda output: delete_old_checkpoints(output, 2, set())),
     "keep the best": ((2, 4, 6, 8), lambda output: delete_old_checkpoints(output, 2, {output / "checkpoint-4"})),
-    "supersede": ((2, 4, 6), lambda output: supersede_later_checkpoints(output / "checkpoint-2")),
+    "supersede": ((2, 4, 6), lambda output: archive_later_checkpoints(output / "checkpoint-2")),
     "overwrite": ((2, 4, LAST_CHECKPOINT), lambda output: remove_earlier_run(str(output))),
 }
 TAKES_AWAY_THE_NEWEST = ("supersede", "overwrite")  # they are asked to
@@ -209,7 +209,7 @@ def test_supersede_loses_nothing(tmp_path):
     output, at, died = tmp_path / "output", 0, True
     while died:
         prepared(output, (2, 4, 6))
-        died = killed(lambda: supersede_later_checkpoints(output / "checkpoint-2"), at)
+        died = killed(lambda: archive_later_checkpoints(output / "checkpoint-2"), at)
         assert len([path for path in output.iterdir() if is_complete(path)]) == 3
         at += 1
     assert names(output) == ["checkpoint-2", "superseded-checkpoint-4", "superseded-checkpoint-6"]
@@ -229,7 +229,7 @@ def test_nothing_is_published_before_it_is_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", note_open)
     monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append(opened[descriptor]), os_fsync(descriptor)))
     monkeypatch.setattr(os, "rename", lambda *paths: (events.append("rename"), os_rename(*paths)))
-    publish(tmp_path / "checkpoint-2")
+    commit(tmp_path / "checkpoint-2")
     folder = unfinished(tmp_path / "checkpoint-2")
     assert {folder, folder / "a", *(folder / name for name in (*FILES, CONTENTS))} == set(
         events[: events.index("rename")]
@@ -287,7 +287,7 @@ def test_superseded_twice(tmp_path):
     for version in ("first", "second", "third"):
         for step in (2, 4):
             write(tmp_path / f"checkpoint-{step}", version)
-        supersede_later_checkpoints(tmp_path / "checkpoint-2")
+        archive_later_checkpoints(tmp_path / "checkpoint-2")
     later = ["superseded-checkpoint-4", "superseded-checkpoint-4-2", "superseded-checkpoint-4-3"]
     assert names(tmp_path) == ["checkpoint-2", *later]
     assert version_of(tmp_path / later[1] / TRAINER_STATE) == "second"
@@ -318,7 +318,7 @@ def test_going_back_to_a_superseded_checkpoint(tmp_path):
         write(tmp_path / f"checkpoint-{step}")
     write(tmp_path / "checkpoint-4", "other line").rename(tmp_path / "superseded-checkpoint-4")
     write(tmp_path / "checkpoint-4")
-    supersede_later_checkpoints(tmp_path / "superseded-checkpoint-4")
+    archive_later_checkpoints(tmp_path / "superseded-checkpoint-4")
     assert names(tmp_path) == [
         "checkpoint-2",
         "superseded-checkpoint-4",
@@ -332,7 +332,7 @@ def test_discard_where_an_earlier_deletion_left_its_folder(tmp_path):
     """As on a network file system, where a file that is still open cannot be deleted."""
     write(tmp_path / "checkpoint-2")
     write(tmp_path / f"{DISCARDED}checkpoint-2", "stuck")
-    discard(tmp_path / "checkpoint-2")
+    remove_folder(tmp_path / "checkpoint-2")
     assert names(tmp_path) in ([], [f"{DISCARDED}checkpoint-2"])
 
 
