@@ -25,11 +25,12 @@ The optimizer's step is another moment, without activations: DeepSpeed then hold
 gradients, 4 T/N under ZeRO-2, of at most 1e9 of them under ZeRO-3 (its sub_group_size). The larger of the two moments
 counts.
 
-tests/estimate/test_memory_estimate.py compares this with the tensors of tiny runs over two processes. Weights, gradients
-and optimizer are right to 0.1% (an engine pads what it cuts). The pass is right to the byte in one process, and to 1% under
-DDP and ZeRO-2, whose buckets are known (the loss, and masks that a GPU does not have); the buffers of ZeRO-3 and FSDP2
-are upper bounds. In the first pass of a step single and DDP have no gradients yet: the estimate is that of a later one.
-Not in it: the CUDA context, libraries and NCCL (1 to 2 GB), and fragmentation, for which a tenth is left free.
+tests/estimate/test_memory_estimate.py compares this with the tensors of tiny runs over two processes. Weights,
+gradients and optimizer are right to 0.1% (an engine pads what it cuts). The pass is right to the byte in one process,
+and to 1% under DDP and ZeRO-2, whose buckets are known (the loss, and masks that a GPU does not have); the buffers of
+ZeRO-3 and FSDP2 are upper bounds. In the first pass of a step single and DDP have no gradients yet: the estimate is
+that of a later one. Not in it: the CUDA context, libraries and NCCL (1 to 2 GB), and fragmentation, for which a tenth
+is left free.
 """
 
 import json
