@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from engines import NEEDS_COMPILER, launcher
 from runs import ROOT, launch, write_rows
-from test_engines import NEEDS_COMPILER, launcher
 from transformers import BertConfig
 
 from reward_modeling.data.collator import MicroBatchCollator

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from evaluations import PlainModel, evaluate, flags, read_lines
 from runs import ROOT, as_argv, free_port, write_rows
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
 from reward_modeling.evaluation import rewards
@@ -121,25 +122,6 @@ def files(tmp_path_factory) -> dict[str, Path]:
     }
 
 
-def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def flags(path: Path, files: dict[str, Path], tmp_path: Path, **changes: object) -> dict[str, object]:
-    paths = {f"{name}_path": file for name, file in files.items()}
-    record = tmp_path / "record.txt"
-    return {"reward_name_or_path": path, "record_dir": record, "benchmarks": ",".join(files), **paths, **changes}
-
-
-def evaluate(given: dict[str, object]) -> Path:
-    """In this process; returns the folder with the results."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["eval_bench_mark.py", *as_argv(given)])
-        eval_bench_mark.main()
-    (folder,) = given["record_dir"].with_suffix("").iterdir()
-    return folder
-
-
 def launched(launcher: list[str], given: dict[str, object], status: int = 0) -> subprocess.CompletedProcess:
     process = subprocess.run(
         [*launcher, str(ROOT / "eval_bench_mark.py"), *as_argv(given)],
@@ -151,24 +133,6 @@ def launched(launcher: list[str], given: dict[str, object], status: int = 0) -> 
     )
     assert process.returncode == status, process.stdout[-3000:] + process.stderr[-5000:]
     return process
-
-
-class PlainModel:
-    """One conversation at a time in plain transformers: eager attention, the last token of the row."""
-
-    def __init__(self, path: Path):
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.model = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
-        self.model.config.pad_token_id = None  # a single row has none, and a last EOS is a token like others
-
-    def __call__(self, prompt: str | list[dict], answer: str) -> float:
-        before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        conversation = [*before, {"role": "assistant", "content": answer}]
-        ids = self.tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=True)["input_ids"]
-        with torch.no_grad():
-            return self.model(input_ids=torch.tensor([ids])).logits.item()
 
 
 def assert_near(found: list | float, expected: list | float) -> None:
