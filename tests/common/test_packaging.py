@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_t
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "reward_modeling"
+FILE = re.compile(r"(?<![\w/.])(?:reward_modeling|tests|benchmarks|data_prep|docs|recipes)/[\w/]*\.(?:py|md|yaml)")
 BASE = ("torch", "transformers", "numpy")
 EXTRAS = ("accelerate", "datasets", "deepspeed", "matplotlib", "peft", "pyarrow", "wandb")
 SCORE = """
@@ -44,6 +46,24 @@ def test_no_module_stands_outside_the_rooms():
     assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_every_module_and_file_that_a_text_names_is_there():
+    """In messages, strings of code and documents: the linter sees none of these names."""
+    folders = ("reward_modeling", "tests", "benchmarks", "data_prep", "docs", "recipes")
+    files = [
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".yaml")
+    ]
+    files += [ROOT / name for name in ("rm.py", "eval_bench_mark.py", "Makefile", "README.md", "CONTRIBUTING.md")]
+    missing = []
+    for file in files:
+        text = re.sub(r'"\s*\n\s*f?"', "", file.read_text())  # a message over several lines
+        modules = re.findall(r"(?:from|-m) (reward_modeling(?:\.\w+)+)", text)
+        named = {module.replace(".", "/") for module in modules} | set(FILE.findall(text))
+        for name in named:
+            if not any((ROOT / (name + ending)).is_file() for ending in ("", ".py", "/__init__.py")):
+                missing.append(f"{file.relative_to(ROOT)}: {name}")
+    assert missing == []
 
 
 def with_their_dependencies(names: tuple[str, ...]) -> dict[str, importlib.metadata.Distribution]:
