@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Objective(ABC):
     """What a kind of reward model learns from, how, and what is said of it."""
 
-    # A dataclass of the kind's own flags. Its `best_metrics` are what --metric_for_best_model may name, and whether more
-    # is better.
+    # A dataclass of the kind's own flags. Its `best_metrics` are what --metric_for_best_model may name, and whether
+    # more is better.
     flags: ClassVar[type]
     num_labels: ClassVar[int] = 1  # of the head
 

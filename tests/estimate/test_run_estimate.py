@@ -32,7 +32,7 @@ from reward_modeling.objectives.bradley_terry import BradleyTerry, PairReader
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 
-EPOCH = {"pairs_per_step": 30, "max_tokens": 1024, "seed": 42}
+EPOCH = {"units_per_step": 30, "max_tokens": 1024, "seed": 42}
 
 
 @pytest.fixture(scope="module")
