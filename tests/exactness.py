@@ -10,7 +10,7 @@ import torch
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import Chunk
 from reward_modeling.models.reward_model import reward_model_class
-from reward_modeling.objectives.bradley_terry import bradley_terry_loss
+from reward_modeling.objectives.bradley_terry import BradleyTerry, bradley_terry_loss
 from reward_modeling.tiny.models import tiny_config
 
 VOCAB_SIZE, PAD = 97, 0
@@ -40,21 +40,20 @@ def make_group(
     return {
         "prefix_ids": draw(prefix_length),
         "completion_ids": [draw(length) for length in completion_lengths],
-        "chosen_index": [i for i, _ in pairs],
-        "rejected_index": [j for _, j in pairs],
-        "margins": [0.0] * len(pairs),
+        "units": [list(pair) for pair in pairs],
+        "targets": [[0.0]] * len(pairs),
     }
 
 
 def rewards_and_gradients(model, batching: str, groups: list[dict], layout_change=None):
     model.zero_grad()
-    micro_batch = [Chunk(number, 0, len(group["chosen_index"]), 0) for number, group in enumerate(groups)]
-    batch = MicroBatchCollator(batching, PAD)(micro_batch, dict(enumerate(groups)))
+    micro_batch = [Chunk(number, 0, len(group["units"]), 0) for number, group in enumerate(groups)]
+    batch = MicroBatchCollator(batching, PAD, BradleyTerry.collate)(micro_batch, dict(enumerate(groups)))
     if layout_change is not None:
         batch["model_inputs"]["packed_layout"] = layout_change(batch["model_inputs"]["packed_layout"])
     inputs = {name: v.to(model.device) if torch.is_tensor(v) else v for name, v in batch["model_inputs"].items()}
     rewards = model(**inputs).logits[:, 0]
-    chosen, rejected = rewards[batch["pairs"].to(model.device)].unbind(dim=1)
+    chosen, rejected = rewards[batch["targets"]["pairs"].to(model.device)].unbind(dim=1)
     bradley_terry_loss(chosen, rejected).mean().backward()
     return rewards.detach(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 

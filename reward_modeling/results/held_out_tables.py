@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from reward_modeling.display.pair_blocks import pair_lines
 from reward_modeling.display.text import aligned, count, interval, number, percent, shortened, wrapped
-from reward_modeling.results.held_out import SOURCE_ACCURACY
+from reward_modeling.objectives.held_out_pairs import SOURCE_ACCURACY
 
 MOST_SHOWN = 8  # sources in the line of an evaluation, the worst ones
 OWN = ("accuracy_low", "accuracy_high")  # of the names that begin like those of the sources

@@ -69,7 +69,8 @@ def test_negative_control_shifted_spans_fail(models, family):
         prefix, first, second = layout.spans
         assert first.prefix_end == group_start
         spans = (prefix, first._replace(end=first.end + 1), second._replace(start=second.start + 1))
-        return PackedLayout(spans, layout.scored_spans)
+        ends = tuple(spans[number].end - 1 for number in layout.completion_spans)
+        return PackedLayout(spans, layout.completion_spans, ends)
 
     reference = rewards_and_gradients(eager, PADDED, groups)
     reward_difference, gradient_difference = differences(
@@ -147,7 +148,7 @@ def test_the_layout_for_variable_length_kernels(models, family, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_last_layer_computes_scored_tokens_only(models, family):
+def test_the_last_layer_computes_read_tokens_only(models, family):
     _, fast = models(family)
     last = fast.get_decoder().layers[-1]
     assert fast.last_layer == last.self_attn.layer_idx == len(fast.get_decoder().layers) - 1
@@ -184,5 +185,5 @@ def test_two_forwards_before_two_backwards_with_checkpointing(models):
 def test_a_forward_that_fails_leaves_no_trace(models):
     eager, fast = models("gemma")
     reference = rewards_and_gradients(eager, PADDED, mixed_groups())
-    fast.scored_tokens.positions = torch.tensor([0])  # as if the last layer had stopped between its two parts
+    fast.read_tokens.positions = torch.tensor([0])  # as if the last layer had stopped between its two parts
     assert max(differences(reference, rewards_and_gradients(fast, PADDED, mixed_groups()))) < TOLERANCE
