@@ -15,6 +15,9 @@ from accelerate.state import AcceleratorState, GradientState
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import rm
+from reward_modeling.objectives.bradley_terry import BradleyTerry
+from reward_modeling.training import job
+from reward_modeling.training.trainer import RewardTrainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +34,7 @@ def as_argv(flags: dict[str, object]) -> list[str]:
 class Run:
     """A finished run: its folder, its log and, where it ran in this process, its trainer and evaluations."""
 
-    def __init__(self, output: Path, trainer: rm.RewardTrainer | None = None, evaluations: list | None = None):
+    def __init__(self, output: Path, trainer: RewardTrainer | None = None, evaluations: list | None = None):
         self.output = output
         self.model = output / "last_checkpoint"
         self.trainer = trainer
@@ -49,21 +52,21 @@ class Run:
 def train(flags: dict[str, object], output: Path, **changes: object) -> Run:
     """rm.py in this process."""
     trainers, evaluations = [], []
-    save_final_model, evaluation_metrics = rm.save_final_model, rm.evaluation_metrics
+    save_final_model, held_out = job.save_final_model, BradleyTerry.held_out
 
     def save(trainer, results):
         trainers.append(trainer)
         return save_final_model(trainer, results)
 
-    def metrics(rows, *options):
+    def keep_rows(self, rows, groups):
         evaluations.append(rows)
-        return evaluation_metrics(rows, *options)
+        return held_out(self, rows, groups)
 
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm, "save_final_model", save)
-        patch.setattr(rm, "evaluation_metrics", metrics)
+        patch.setattr(job, "save_final_model", save)
+        patch.setattr(BradleyTerry, "held_out", keep_rows)
         patch.setattr(sys, "argv", ["rm.py", *as_argv(flags | {"output_path": output} | changes)])
         rm.main()
     return Run(output, trainers[0], evaluations)

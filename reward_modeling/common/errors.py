@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from datasets.exceptions import DatasetsError
-
 SECONDS_TO_SPEAK = 3  # that process 0 has for its message before others end, and the launcher ends it
 
 
@@ -52,7 +50,7 @@ def run_script(main: Callable[[], None]) -> None:
 
 def one_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says; of its cause where `datasets` wraps it."""
-    while isinstance(error, DatasetsError) and error.__cause__ is not None:
+    while type(error).__module__ == "datasets.exceptions" and error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
 

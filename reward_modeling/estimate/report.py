@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from reward_modeling.data.collator import MicroBatchCollator
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import EpochPlan, heaviest_micro_batch
 from reward_modeling.display.text import Row, aligned, count
 from reward_modeling.estimate.gpus import GPUS, Gpu, unknown_gpu
@@ -67,7 +67,7 @@ def estimate_problems(estimate: bool, gpus: int | None, gpu: str | None, optim: 
 
 
 def estimate_run(
-    groups: PreferenceGroups,
+    groups: PromptGroups,
     plan: EpochPlan,
     collator: MicroBatchCollator,
     config: PreTrainedConfig,

@@ -31,9 +31,9 @@ def load_config(model_name: str, *, revision: str | None = None, trust_remote_co
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     if Path(model_name, "adapter_config.json").is_file():
         raise UserError(
-            f"--model_name {model_name}: expected a model, found an adapter. Merge it first: python -m "
-            f"reward_modeling.merging {model_name} NEW_FOLDER. To go on with its training, pass the model that it was "
-            "trained on, with --resume_from_checkpoint."
+            f"--model_name {model_name}: expected a model, found an adapter. Merge it first: "
+            f"python -m reward_modeling.scoring.merge_adapter {model_name} NEW_FOLDER. To go on with its training, "
+            "pass the model that it was trained on, with --resume_from_checkpoint."
         )
     if not Path(model_name).exists():
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)

@@ -231,13 +231,13 @@ class RewardScorer:
 
     @torch.inference_mode()
     def _forward(self, plan: WindowPlan, micro_batch: MicroBatch) -> torch.Tensor:
-        """`(responses,)` rewards of one pass in float32."""
+        """`(completions,)` rewards of one pass in float32."""
         groups = {chunk.group: plan.groups[chunk.group] for chunk in micro_batch}
         inputs = self.collator(micro_batch, groups)["model_inputs"]
         self.counts.passes += 1
         self.counts.tokens += inputs["input_ids"].numel()
         if self.batches.equal_lengths:  # not RewardModelMixin's forward: the class reads the last token by itself
-            del inputs["end_positions"]
+            del inputs["read_positions"]
         device = self.model.device
         inputs = {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in inputs.items()}
         try:

@@ -20,13 +20,13 @@ from test_eval_bench_mark import evaluate, flags, read_lines
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import AutoTokenizer
 
-import rm
 from reward_modeling.common.errors import UserError
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.merge_adapter import merge_adapter, merge_in_another_process
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.training import job
 from reward_modeling.training.fsdp import layer_by_layer
 
 STEPS = 6
@@ -339,7 +339,7 @@ def test_an_adapter_is_no_model_to_train(base, alone, tmp_path):
 )
 def test_a_lost_weight_is_found_out(name, message, base, tmp_path, monkeypatch):
     """By the proof of the saved model: an adapter without its head, or without a part, would score something else."""
-    save_final_model = rm.save_final_model
+    save_final_model = job.save_final_model
 
     def lose(trainer, given):
         folder = save_final_model(trainer, given)
@@ -348,7 +348,7 @@ def test_a_lost_weight_is_found_out(name, message, base, tmp_path, monkeypatch):
         save_file(weights, folder / "adapter_model.safetensors")
         return folder
 
-    monkeypatch.setattr(rm, "save_final_model", lose)
+    monkeypatch.setattr(job, "save_final_model", lose)
     with pytest.raises(UserError, match=message):
         train(base | {"max_steps": 1}, tmp_path / "output")
 

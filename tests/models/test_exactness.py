@@ -16,7 +16,7 @@ from reward_modeling.models import attention
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.packed_layout import PackedLayout
 from reward_modeling.models.reward_model import reward_model_class
-from reward_modeling.objectives.bradley_terry import bradley_terry_loss
+from reward_modeling.objectives.bradley_terry import BradleyTerry, bradley_terry_loss
 from reward_modeling.tiny.models import tiny_config
 
 DENSE = ["gemma", "gemma2", "gemma3_text", "mistral", "llama", "phi3", "qwen2", "qwen3"]
@@ -63,21 +63,20 @@ def make_group(
     return {
         "prefix_ids": draw(prefix_length),
         "completion_ids": [draw(length) for length in completion_lengths],
-        "chosen_index": [i for i, _ in pairs],
-        "rejected_index": [j for _, j in pairs],
-        "margins": [0.0] * len(pairs),
+        "units": [list(pair) for pair in pairs],
+        "targets": [[0.0]] * len(pairs),
     }
 
 
 def rewards_and_gradients(model, batching: str, groups: list[dict], layout_change=None):
     model.zero_grad()
-    micro_batch = [Chunk(number, 0, len(group["chosen_index"]), 0) for number, group in enumerate(groups)]
-    batch = MicroBatchCollator(batching, PAD)(micro_batch, dict(enumerate(groups)))
+    micro_batch = [Chunk(number, 0, len(group["units"]), 0) for number, group in enumerate(groups)]
+    batch = MicroBatchCollator(batching, PAD, BradleyTerry.collate)(micro_batch, dict(enumerate(groups)))
     if layout_change is not None:
         batch["model_inputs"]["packed_layout"] = layout_change(batch["model_inputs"]["packed_layout"])
     inputs = {name: v.to(model.device) if torch.is_tensor(v) else v for name, v in batch["model_inputs"].items()}
     rewards = model(**inputs).logits[:, 0]
-    chosen, rejected = rewards[batch["pairs"].to(model.device)].unbind(dim=1)
+    chosen, rejected = rewards[batch["targets"]["pairs"].to(model.device)].unbind(dim=1)
     bradley_terry_loss(chosen, rejected).mean().backward()
     return rewards.detach(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
@@ -134,7 +133,8 @@ def test_negative_control_shifted_spans_fail(models, family):
         prefix, first, second = layout.spans
         assert first.prefix_end == group_start
         spans = (prefix, first._replace(end=first.end + 1), second._replace(start=second.start + 1))
-        return PackedLayout(spans, layout.scored_spans)
+        ends = tuple(spans[number].end - 1 for number in layout.completion_spans)
+        return PackedLayout(spans, layout.completion_spans, ends)
 
     reference = rewards_and_gradients(eager, PADDED, groups)
     reward_difference, gradient_difference = differences(
@@ -234,7 +234,7 @@ def test_the_layout_for_variable_length_kernels(models, family, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_last_layer_computes_scored_tokens_only(models, family):
+def test_the_last_layer_computes_read_tokens_only(models, family):
     _, fast = models(family)
     last = fast.get_decoder().layers[-1]
     assert fast.last_layer == last.self_attn.layer_idx == len(fast.get_decoder().layers) - 1
@@ -271,5 +271,5 @@ def test_two_forwards_before_two_backwards_with_checkpointing(models):
 def test_a_forward_that_fails_leaves_no_trace(models):
     eager, fast = models("gemma")
     reference = rewards_and_gradients(eager, PADDED, mixed_groups())
-    fast.scored_tokens.positions = torch.tensor([0])  # as if the last layer had stopped between its two parts
+    fast.read_tokens.positions = torch.tensor([0])  # as if the last layer had stopped between its two parts
     assert max(differences(reference, rewards_and_gradients(fast, PADDED, mixed_groups()))) < TOLERANCE

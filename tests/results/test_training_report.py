@@ -27,6 +27,7 @@ from reward_modeling.results.curves import MOST_POINTS, draw_curves, log_curve
 from reward_modeling.results.read_run import read_run
 from reward_modeling.results.report import training_page, write_training_report
 from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training.trainer import RewardTrainer
 
 OPTIONAL = (
     "data_report.json",
@@ -462,9 +463,8 @@ def test_a_page_that_cannot_be_made_costs_no_run_its_model(flags, tmp_path, monk
 
 def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
     """After its first evaluation; the same command then starts afresh, since there is no checkpoint."""
-    import rm
 
-    training_step = rm.RewardTrainer.training_step
+    training_step = RewardTrainer.training_step
 
     def dies(trainer, *args, **kwargs):
         if trainer.state.global_step == 3:
@@ -474,7 +474,7 @@ def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
     monkeypatch.setattr("reward_modeling.training.callbacks.SECONDS_BETWEEN_PAGES", 0)
     output = tmp_path / "output"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rm.RewardTrainer, "training_step", dies)
+        patch.setattr(RewardTrainer, "training_step", dies)
         train(flags, output)
     text = (output / "report.html").read_text(encoding="utf-8")
     assert "when this page was made: step 2 of 4" in text

@@ -142,7 +142,7 @@ def test_the_reference_has_what_can_go_wrong(alone):
     chunks = [sum(len(batch) for batch in plan.micro_batches(step, 1)[0]) for step in range(len(plan))]
     assert 1 in chunks
     assert len(set(chunks)) > 2
-    assert plan.sizes.num_pairs % PAIRS_PER_STEP
+    assert plan.sizes.num_units % PAIRS_PER_STEP
     assert len(plan) < STEPS
     assert len(set(alone.losses())) == STEPS
 

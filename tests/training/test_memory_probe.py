@@ -149,10 +149,11 @@ LIMITED = """
 import resource, runpy, sys
 import transformers, datasets, accelerate  # what is read in is not what runs out
 import rm
+from reward_modeling.common.errors import run_script
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + {room}, used + {room}))
 sys.argv = ["rm.py", *sys.argv[1:]]
-rm.run_script(rm.main)
+run_script(rm.main)
 """
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
 import rm
-from reward_modeling.checkpoints.output_folder import only_run_in
+from reward_modeling.checkpoints.output_folder import checkpoint_to_resume, only_run_in
 from reward_modeling.common.atomic import write_contents
 from reward_modeling.common.errors import UserError
 from reward_modeling.tiny.preferences import learnable_preferences
@@ -576,7 +576,7 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
         if complete:
             (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
             write_contents(tmp_path / f"checkpoint-{number}")
-    assert rm.checkpoint_to_resume(str(tmp_path), "true") == str(tmp_path / "checkpoint-4")
+    assert checkpoint_to_resume(str(tmp_path), "true") == str(tmp_path / "checkpoint-4")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from transformers import (
     pipeline,
 )
 
-import rm
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.loading import load_config, load_reward_model
@@ -32,6 +31,7 @@ from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.training.trainer import RewardTrainer
 
 LOGGED = (
     "loss",
@@ -392,7 +392,7 @@ def uploads(monkeypatch) -> list[tuple[str, str, set[str]]]:
         done.set_result(None)
         return done if run_as_future else None
 
-    monkeypatch.setattr(rm.RewardTrainer, "init_hf_repo", lambda self, **_: setattr(self, "hub_model_id", "me/reward"))
+    monkeypatch.setattr(RewardTrainer, "init_hf_repo", lambda self, **_: setattr(self, "hub_model_id", "me/reward"))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
     return asked
 
