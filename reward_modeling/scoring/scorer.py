@@ -27,6 +27,7 @@ from reward_modeling.models.attention import SHARED_PREFIX, register_shared_pref
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import statistics_of
 from reward_modeling.models.support import context_length, why_not_packed
+from reward_modeling.objectives.catalog import objective_of
 from reward_modeling.scoring.checkpoint import load_checkpoint
 from reward_modeling.scoring.plan import (
     Batches,
@@ -93,6 +94,7 @@ class RewardScorer:
         self.reader = ConversationReader(tokenizer, max_length)
         # Any token will do: where a row ends is known, and not read off its padding.
         self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0)
+        self.to_reward = objective_of(model.config).reward
         self.counts = ScoringCounts()
         self.statistics = statistics
 
@@ -241,7 +243,7 @@ class RewardScorer:
         device = self.model.device
         inputs = {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in inputs.items()}
         try:
-            rewards = self.model(**inputs).logits[:, 0].float()
+            rewards = self.to_reward(self.model(**inputs).logits).float()
             if self.statistics is None:
                 return rewards
             return (rewards - self.statistics["reward_mean"]) / self.statistics["reward_std"]

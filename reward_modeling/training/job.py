@@ -98,7 +98,7 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
 
     # Tokenizer and configuration: small, and most mistakes show here
     with report_once_per_node():
-        config, tokenizer, loading_options = load_config_and_tokenizer(args)
+        config, tokenizer, loading_options = load_config_and_tokenizer(args, objective.num_labels)
         batching = choose_batching(args, config)
 
     # Data
@@ -163,10 +163,10 @@ def prepare_output_folder(args: RunArguments) -> str | None:
     return checkpoint
 
 
-def load_config_and_tokenizer(args: RunArguments) -> tuple:
+def load_config_and_tokenizer(args: RunArguments, num_labels: int) -> tuple:
     """What the model's folder says of itself, its tokenizer, and how its weights are to be loaded."""
     hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
-    config = load_config(args.model_name, **hub_options)
+    config = load_config(args.model_name, num_labels=num_labels, **hub_options)
     config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
     context = context_length(config)
     if context is not None and args.max_length > context:
