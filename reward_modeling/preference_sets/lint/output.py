@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.preference_sets.lint.report import page
+from reward_modeling.preference_sets.lint.report import lint_page
 
 LINT_JSON, LINT_HTML = "lint.json", "lint.html"
 
@@ -32,7 +32,7 @@ def check_output(folder: Path, overwrite: bool) -> None:
 
 def write_output(summary: Mapping, folder: Path) -> None:
     """Write both files aside, then give them their names."""
-    contents = {LINT_JSON: json.dumps(summary, indent=2, ensure_ascii=False) + "\n", LINT_HTML: page(summary)}
+    contents = {LINT_JSON: json.dumps(summary, indent=2, ensure_ascii=False) + "\n", LINT_HTML: lint_page(summary)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
