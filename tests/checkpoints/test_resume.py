@@ -565,7 +565,7 @@ def test_a_folder_that_another_run_writes_to_is_refused(base, tmp_path, monkeypa
 
 HOLD_AND_DIE = """
 import os, signal, sys, time
-from reward_modeling.output_folder import only_run_in
+from reward_modeling.checkpoints.output_folder import only_run_in
 with only_run_in(sys.argv[1], 0):
     if os.fork() == 0:
         time.sleep(60)
