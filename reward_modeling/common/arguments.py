@@ -14,6 +14,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.common.flags import flag_names, help_of
 
 Arguments = TypeVar("Arguments")
 
@@ -67,6 +68,8 @@ class ScriptArgumentParser(HfArgumentParser):
         hints = get_type_hints(arguments_class)
         self._one_or_more: list[str] = []
         for action in self._actions:
+            if action.help is None:  # a script that changes a default leaves the help to its base class
+                action.help = help_of(arguments_class, action.dest.removeprefix("no_"))
             if action.type is string_to_bool and action.nargs is None:  # a bool that may be unset: let `--bf16` do
                 action.nargs, action.const = "?", True
             elif action.nargs is None and list[str] in get_args(hints.get(action.dest)):  # read as str alone
@@ -75,11 +78,12 @@ class ScriptArgumentParser(HfArgumentParser):
         self._fold_inherited_flags(arguments_class)
 
     def _fold_inherited_flags(self, arguments_class: type) -> None:
-        """--help shows the flags that the class itself declares; transformers' own come with --help_all."""
-        base = arguments_class.__mro__[1]
-        if not base.__module__.startswith("transformers."):
+        """--help shows the flags that this project declares; transformers' own come with --help_all."""
+        base = next((base for base in arguments_class.__mro__ if base.__module__.startswith("transformers.")), None)
+        if base is None:
             return
-        own = {"--help", *(f"--{name}" for name in arguments_class.__annotations__)}  # and no --no_bf16
+        names = (name for name in flag_names(arguments_class) if help_of(arguments_class, name) != help_of(base, name))
+        own = {"--help", *(f"--{name}" for name in names)}  # and no --no_bf16
         texts = {action: action.help for action in self._actions if not own & set(action.option_strings)}
         for action in texts:
             action.help = argparse.SUPPRESS
