@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from evaluations import PlainModel, evaluate, flags, read_lines
+from exactness import differences, make_group, rewards_and_gradients
 from runs import Run, launch, train, write_rows
 from safetensors.torch import load_file, save_file
-from test_eval_bench_mark import PlainModel, evaluate, flags, read_lines
-from test_exactness import differences, make_group, rewards_and_gradients
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
