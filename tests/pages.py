@@ -3,7 +3,7 @@
 import re
 from html.parser import HTMLParser
 
-HOSTILE = '<script>alert("x")</script>&$\\frac{1}{2}$ id="figure_1" #010101'
+HOSTILE = '<script>alert("x")</script>&$\\frac{1}{2}$ id="figure_1" #010b0b'
 
 
 class Page(HTMLParser):

@@ -17,8 +17,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import rm
 from reward_modeling.checkpoints.output_folder import checkpoint_to_resume, only_run_in
+from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.atomic import write_contents
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.flags import help_of
 from reward_modeling.tiny.preferences import learnable_preferences
 
 
@@ -156,8 +158,7 @@ def test_defaults_resolved():
 
 
 def test_every_own_flag_has_help():
-    own = set(rm.ScriptArguments.__annotations__)
-    assert all(field.metadata.get("help") for field in fields(rm.ScriptArguments) if field.name in own)
+    assert all(help_of(rm.ScriptArguments, field.name) for field in fields(rm.ScriptArguments))
 
 
 def test_help():
@@ -176,7 +177,7 @@ def test_help():
 
 def test_help_of_all_flags(capsys):
     with pytest.raises(SystemExit) as end:
-        rm.parse_script_arguments(rm.ScriptArguments, ["--help_all"])
+        parse_script_arguments(rm.ScriptArguments, ["--help_all"])
     text = capsys.readouterr().out
     assert end.value.code == 0 and "--adam_beta1" in text and "--max_tokens_per_micro_batch" in text
 
