@@ -306,13 +306,13 @@ def test_a_million_pairs_are_planned_in_ten_seconds():
         member_offsets=np.arange(4 * groups + 1) * 2,
         unit_offsets=np.arange(groups + 1) * 4,
     )
-    started = time.perf_counter()
+    started = time.process_time()
     epoch_plan = plan(sizes, units_per_step=32, max_tokens=16_384)
     planned = 0
     for step in range(len(epoch_plan)):
         (micro_batches,) = epoch_plan.micro_batches(step, 1)
         planned += sum(chunk.unit_end - chunk.unit_start for batch in micro_batches for chunk in batch)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert (len(epoch_plan), planned) == (31_250, 1_000_000)
     assert seconds < 10
 
