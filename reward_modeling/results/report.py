@@ -13,13 +13,14 @@ from pathlib import Path
 from reward_modeling.common.atomic import write_page
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.file_names import REPORT
-from reward_modeling.data.report import LOUD_SHARE_DROPPED, REASON_WORDS
+from reward_modeling.data.report import LOUD_SHARE_DROPPED, dropped_rows
 from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import histogram_rows, pair_plots, pair_tables
 from reward_modeling.display.plot_style import ACCENT, BAR, Plot, draw_svg
 from reward_modeling.display.plots import draw_bars, draw_steps
 from reward_modeling.display.text import MOST_SUBSETS, Rows, accuracy_rows, count, interval, number, pair_lines, percent
 from reward_modeling.results.curves import Curve, draw_curves, log_curve
+from reward_modeling.results.files import source_rows
 from reward_modeling.results.read_run import RunFiles, read_run
 
 FIGURES = {  # of the log: their titles and captions
@@ -196,31 +197,6 @@ def _named_differences(evaluation: Mapping) -> dict[str, Mapping]:
     """By names such as "-200 to -51", or one number where the bin has one."""
     ends = ((f"{row['from']:+,}", f"{row['to']:+,}", row) for row in evaluation["by_length_difference"])
     return {low if low == high else f"{low} to {high}": row for low, high, row in ends}
-
-
-# --- data -----------------------------------------------------------------------------------------------------
-
-
-def dropped_rows(report: Mapping) -> Rows:
-    """Of a data set in data_report.json: why rows were dropped, and the first of each reason."""
-    rows: Rows = [("dropped because", "rows", "share", "first row", "which reads")]
-    for reason, dropped in report["dropped"].items():
-        share = f"{dropped['count'] / report['rows_read']:.2%}"
-        cells = (count(dropped["count"]), share, dropped["first_where"], dropped["first_excerpt"])
-        rows.append((REASON_WORDS[reason], *cells))
-    return rows
-
-
-def source_rows(manifest: Mapping) -> Rows:
-    """The sources, as the data's own manifest.json counts them."""
-    head = ("source", "pairs", "prompts", "licence", "from")
-    return [
-        head,
-        *(
-            (one["name"], count(one["pairs"]), count(one["prompts"]), one["licence"], one["dataset_path"])
-            for one in manifest["sources"]
-        ),
-    ]
 
 
 def main() -> None:
