@@ -12,9 +12,8 @@ import pyarrow as pa
 import pytest
 from browser import CHROMIUM, Browser
 from datasets import Dataset
+from pages import HOSTILE, Page, tables
 from runs import as_argv
-from test_report import HOSTILE, Page
-from test_training_report import tables
 
 import eval_bench_mark
 from reward_modeling.common.errors import UserError

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from runs import Run, plain_rewards, run_snippets, train, write_rows
-from test_known_pains import sigterm_in_step
+from runs import Run, plain_rewards, run_snippets, sigterm_in_step, train, write_rows
 from transformers import AutoConfig, AutoTokenizer
 
 from reward_modeling.common.errors import UserError

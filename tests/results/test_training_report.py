@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
+from pages import HOSTILE, Page, tables
 from run_folders import SOURCES, read_json, sample_history, write_json, write_sample_run
 from runs import ROOT, train, write_rows
-from test_report import HOSTILE, Page, sample_summary
+from summaries import sample_summary
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.palette import PALETTE
@@ -59,23 +60,13 @@ def changed(folder: Path, name: str, **changes: object) -> None:
     write_json(folder / name, read_json(folder / name) | changes)
 
 
-def page_of(folder: Path) -> str:
-    return training_page(read_run(folder))
-
-
 def words_of(text: str) -> str:
     """What a reader sees of a page, with single spaces."""
     return " ".join(" ".join(Page(text).texts).split())
 
 
-def tables(text: str) -> dict[str, list[list[str]]]:
-    """Head -> rows of every table of a page."""
-    found = {}
-    for table in re.findall(r"<table[^>]*>(.*?)</table>", text, re.DOTALL):
-        head, *rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
-        cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
-        found.setdefault(" | ".join(re.findall(r"<th[^>]*>(.*?)</th>", head)), []).extend(cells)
-    return found
+def page_of(folder: Path) -> str:
+    return training_page(read_run(folder))
 
 
 # --- curves ---------------------------------------------------------------------------------------------------
