@@ -42,7 +42,7 @@ import torch
 
 from reward_modeling.common.file_names import EVAL_SCORES, EVALUATION, MANIFEST
 from reward_modeling.models.adapters import count_weights, has_adapter
-from reward_modeling.results.held_out import EvaluatedPairs
+from reward_modeling.objectives.base import HeldOut
 
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "accelerate", "peft", "deepspeed"),
@@ -54,11 +54,11 @@ def write_json(path: Path, content: Mapping) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_evaluation(output: Path, evaluation: Mapping, pairs: EvaluatedPairs) -> None:
+def write_evaluation(output: Path, evaluation: Mapping, held_out: HeldOut) -> None:
     """evaluation.json and eval_scores.jsonl."""
     write_json(output / EVALUATION, evaluation)
     with (output / EVAL_SCORES).open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in pairs.score_lines())
+        out.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in held_out.score_lines())
 
 
 def remove_results(output: Path) -> None:

@@ -52,7 +52,7 @@ class ScoringCounts:
 
 @dataclass
 class WindowPlan:
-    """The passes of one window. `groups[g]` is a row for `MicroBatchCollator`, each completion a pair of its own.
+    """The passes of one window. `groups[g]` is a row for `MicroBatchCollator`, each completion a unit of its own.
 
     `indices[g][c]` are the conversations, by their numbers in the input, that completion c of group g stands for.
     """
@@ -63,7 +63,7 @@ class WindowPlan:
 
     def scored_by(self, micro_batch: MicroBatch) -> list[list[int]]:
         """For each reward of this pass, in its order, the conversations that it belongs to."""
-        return [self.indices[chunk.group][c] for chunk in micro_batch for c in range(chunk.pair_start, chunk.pair_end)]
+        return [self.indices[chunk.group][c] for chunk in micro_batch for c in range(chunk.unit_start, chunk.unit_end)]
 
 
 class ConversationReader:
@@ -221,13 +221,11 @@ def plan_window(
 def _group(sequences: list[list[int]]) -> dict:
     """One group row, with what all sequences begin with as its prefix. A sequence alone shares nothing."""
     prefix_length = common_prefix_length(sequences) if len(sequences) > 1 else 0
-    numbers = list(range(len(sequences)))
     return {
         "prefix_ids": sequences[0][:prefix_length],
         "completion_ids": [ids[prefix_length:] for ids in sequences],
-        "chosen_index": numbers,
-        "rejected_index": numbers,
-        "margins": [0.0] * len(numbers),
+        "units": [[number] for number in range(len(sequences))],
+        "targets": [[]] * len(sequences),
     }
 
 

@@ -30,6 +30,7 @@ from reward_modeling.data.prepare import prepare_pairs
 from reward_modeling.data.prompt_groups import TokenizeOptions
 from reward_modeling.data.report import REASON_WORDS, DataReport, DropReason, report_rows
 from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.objectives.bradley_terry import PairReader
 
 ROOT = Path(__file__).parents[2]
 QUESTION = {"role": "user", "content": "Wie weit ist der Mond?"}
@@ -245,7 +246,8 @@ def test_margins_that_nobody_asked_for_are_counted(tmp_path, gemma_folder):
             str(train),
             eval_path and str(eval_path),
             load_tokenizer(gemma_folder),
-            TokenizeOptions(128, margin=margin),
+            PairReader(margin),
+            TokenizeOptions(128),
             eval_size=0,
             seed=0,
             num_proc=1,
