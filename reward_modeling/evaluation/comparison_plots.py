@@ -20,7 +20,7 @@ from reward_modeling.display.plot_style import (
     svg_style,
 )
 from reward_modeling.display.text import percent, shortened, value_or_reason
-from reward_modeling.evaluation.files import LETTERS
+from reward_modeling.evaluation.evaluations import LETTERS
 
 LINE, HEADING, GAP = 10, 12, 4  # points: a bar, the name of a figure, what is between two figures
 LEFT, RIGHT = 20, 32  # points beside the axes, for letters and for values

@@ -23,12 +23,12 @@ from reward_modeling.display.page import (
     warnings_block,
 )
 from reward_modeling.display.text import MOST_SUBSETS, aligned, count, interval, shown, value_or_reason, wrapped
-from reward_modeling.evaluation.benchmarks.rm_bench import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.comparison_plots import difference_plot, grouped_bars
 from reward_modeling.evaluation.comparison_warnings import MARK, RUN_OTHERWISE
-from reward_modeling.evaluation.files import LETTERS
-from reward_modeling.evaluation.report import CHANCE
-from reward_modeling.evaluation.tables import grouped_subsets, unit
+from reward_modeling.evaluation.evaluations import LETTERS
+from reward_modeling.evaluation.tables import grouped_subsets, run_words
 
 HEAD = ("", "", "percent", "95% interval", "difference", "95% interval", "", "rows")
 NOTE = (
@@ -53,7 +53,9 @@ def comparison_tables(comparison: Mapping) -> str:
     models = (f"{model['letter']}  {': '.join(_described(model))}" for model in comparison["models"])
     blocks.append([line for model in models for line in wrapped(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
-        head = f"{shown(part['title'])}: {count(part['rows'])} {unit(name)}, differences to {part['reference']}"
+        head = (
+            f"{shown(part['title'])}: {count(part['rows'])} {BENCHMARKS[name].unit}, differences to {part['reference']}"
+        )
         lines = _lines(_main(name, part), part)
         if not _any_value(part["figures"]):  # of a part of the benchmark: the subsets are all that there is to compare
             scored = {subset: rows for subset, rows in part["subsets"].items() if _any_value({subset: rows})}
@@ -69,18 +71,13 @@ def comparison_tables(comparison: Mapping) -> str:
 def _described(model: Mapping) -> tuple[str, str]:
     """A model's name, and how it was run."""
     revision = f" at {model['revision']}" if model["revision"] else ""
-    return f"{model['name_or_path']}{revision}", (
-        f"{model['class']}, {model['dtype']}, max_length {count(model['max_length'])}, batching {model['batching']}, "
-        f"{shown_date(model['date'])}; {model['folder']}"
-    )
+    return f"{model['name_or_path']}{revision}", (f"{run_words(model)}, {shown_date(model['date'])}; {model['folder']}")
 
 
 def _main(name: str, part: Mapping) -> dict[str, Mapping]:
-    """The figures to see first: of RM-Bench's twenty the domains and the levels."""
+    """The figures to see first."""
     figures = part["figures"]
-    if name != "rm_bench":
-        return figures
-    return {figure: figures[figure] for figure in (*RM_BENCH_DOMAINS, *RM_BENCH_LEVELS, "overall")}
+    return {figure: figures[figure] for figure in BENCHMARKS[name].main_figures or figures if figure in figures}
 
 
 def _any_value(figures: Mapping[str, Mapping]) -> bool:
@@ -153,7 +150,7 @@ def _models(models: Iterable[Mapping]) -> str:
 
 def _benchmark(name: str, part: Mapping) -> str:
     """Plots, and the numbers behind them: folded where they are many."""
-    about = f"{count(part['rows'])} {unit(name)}; from {', '.join(map(str, part['sources'])) or '-'}"
+    about = f"{count(part['rows'])} {BENCHMARKS[name].unit}; from {', '.join(map(str, part['sources'])) or '-'}"
     main, others = _main(name, part), _other_tables(name, part)
     is_short = sum(map(len, main.values())) <= MOST_LINES
     seen = _table(main, part) if is_short else ""
@@ -161,7 +158,7 @@ def _benchmark(name: str, part: Mapping) -> str:
     return section(
         part["title"],
         paragraph(about, "muted")
-        + _plots(part["title"], main, part, CHANCE.get(name, 50))
+        + _plots(part["title"], main, part, BENCHMARKS[name])
         + seen
         + (folded(f"All numbers of {part['title']}", rest) if rest else ""),
     )
@@ -172,7 +169,8 @@ def _other_tables(name: str, part: Mapping) -> str:
     main = _main(name, part)
     figures = {figure: rows for figure, rows in part["figures"].items() if figure not in main}
     sizes = {subset: _size(rows) for subset, rows in part["subsets"].items()}
-    counted = {} if name == "pairs" else part["figures"]  # a source may be called as the one figure of pairs is
+    # A source of one's own pairs may be called as their one figure is.
+    counted = part["figures"] if BENCHMARKS[name].is_published else {}
     groups = grouped_subsets(name, {"subsets": sizes, "figures": counted, "sections": part["sections"]})
     named = {heading or "Subsets": {subset: part["subsets"][subset] for subset in of} for heading, of in groups.items()}
     tables = {"Domains and levels": figures, **named} if figures else named
@@ -185,10 +183,11 @@ def _size(entries: Mapping[str, Mapping]) -> dict[str, int]:
     return {"rows": max(entry["rows"] for entry in entries.values())}
 
 
-def _plots(title: str, figures: Mapping, part: Mapping, chance: int | None = None) -> str:
+def _plots(title: str, figures: Mapping, part: Mapping, benchmark: Benchmark | None = None) -> str:
     incomparable = part["incomparable"]
     lines = sum(map(len, figures.values()))
-    note = "" if chance is None else f"Dashed: guessing, {chance}%."
+    chance = benchmark and benchmark.chance
+    note = f"Dashed: {benchmark.guessing}." if benchmark else ""
     if incomparable:
         note += f" Hollow: {', '.join(incomparable)}, not comparable."
     label = f"{title}: figures with 95% intervals"

@@ -28,10 +28,9 @@ from reward_modeling.display.page import (
 from reward_modeling.display.pair_blocks import NUMBERS, _row, accuracy_table, pair_lines, pair_plots, pair_tables
 from reward_modeling.display.plots import bar_plot, style_matrix
 from reward_modeling.display.text import INCOMPLETE, count, interval, left_out, percent
-from reward_modeling.evaluation.benchmarks.rm_bench import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
-from reward_modeling.evaluation.tables import grouped_subsets, headline, main_figures, model_line, scoring_line, unit
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.tables import grouped_subsets, headline, main_figures, model_line, scoring_line
 
-CHANCE = {"rewardbench2": 25}  # percent that guessing gives: one of four answers; 50 with two
 STYLES_CAPTION = "Percent of prompts where the chosen answer (row) beats the rejected one (column)."
 
 
@@ -55,8 +54,8 @@ def write_report(summary: dict, path: Path) -> None:
 
 
 def _cards(summary: Mapping) -> Iterator[tuple[str, str, list[str]]]:
-    figures = [(part["title"], *headline(part), unit(name)) for name, part in summary["benchmarks"].items()]
-    figures += [("RewardBench and prior sets", name, row, "rows") for name, row in summary["combined"].items()]
+    figures = [(part["title"], *headline(part), BENCHMARKS[name].unit) for name, part in summary["benchmarks"].items()]
+    figures += [(COMBINED.title, name, row, COMBINED.unit) for name, row in summary["combined"].items()]
     for title, figure, row, things in figures:
         value = INCOMPLETE if row["value"] is None else f"{percent(row['value'])}%"
         span = [] if row["value"] is None else [f"95%: {interval(row)}"]
@@ -67,7 +66,7 @@ def _benchmark(name: str, part: Mapping) -> str:
     pairs = part.get("pairs")
     lines = "".join(sentence(line.strip()) for line in [*left_out(part), *(pair_lines(pairs) if pairs else [])])
     report = f"<h3>What was read</h3><pre>{escape(part['data_report'])}</pre>" if part.get("data_report") else ""
-    read = paragraph(f"{count(part['rows'])} {unit(name)}; from {_listed(part['sources'])}", "muted")
+    read = paragraph(f"{count(part['rows'])} {BENCHMARKS[name].unit}; from {_listed(part['sources'])}", "muted")
     numbers = folded(f"All numbers of {part['title']}", _numbers(name, part))
     return section(part["title"], f"{read}{plots_block(_plots(name, part))}{lines}{report}{numbers}")
 
@@ -75,14 +74,16 @@ def _benchmark(name: str, part: Mapping) -> str:
 def _plots(name: str, part: Mapping) -> list[str]:
     """The figures of one benchmark, each with its caption."""
     title, pairs = part["title"], part.get("pairs")
-    chance = CHANCE.get(name, 50)
+    benchmark = BENCHMARKS[name]
     longer = pairs["longer_wins"]["value"] if pairs else None
-    marks = {"chance": chance, "baseline": None if longer is None else 100 * longer}
-    note = f"Dashed: guessing, {chance}%." + (" Dotted: always taking the longer answer." if longer is not None else "")
+    marks = {"chance": benchmark.chance, "baseline": None if longer is None else 100 * longer}
+    note = f"Dashed: {benchmark.guessing}." + (
+        " Dotted: always taking the longer answer." if longer is not None else ""
+    )
     figures, subsets = _bar_groups(name, part)
     plots = [figure_block("Scores", note, bar_plot(figures, label=f"{title}: scores with 95% intervals", **marks))]
     if subsets:
-        by = "Domains and levels" if name == "rm_bench" else "Subsets"
+        by = "Domains and levels" if benchmark.figure_cells else "Subsets"
         drawn = bar_plot(subsets, label=f"{title}: {by.lower()} with 95% intervals", **marks)
         rows = sum(len(group) + 1 for group in subsets.values())
         plots.append(figure_block(by, note, drawn, tall=rows > 12))
@@ -96,14 +97,18 @@ def _plots(name: str, part: Mapping) -> list[str]:
 def _bar_groups(name: str, part: Mapping) -> tuple[dict, dict]:
     """What the two bar plots show: the figures, and what they are made of."""
     figures = main_figures(part)
-    if name != "rm_bench":
-        subsets = {heading or "subsets": group for heading, group in grouped_subsets(name, part).items()}
-        if len(figures) == 1:  # a plot of one bar
-            return {"": figures, **subsets}, {}
-        return {"": figures}, subsets
-    cells = {domain: {level: figures[f"{domain} {level}"] for level in RM_BENCH_LEVELS} for domain in RM_BENCH_DOMAINS}
-    names = {"by domain": RM_BENCH_DOMAINS, "by level": RM_BENCH_LEVELS, "both": ("overall",)}
-    return {heading: {figure: figures[figure] for figure in group} for heading, group in names.items()}, cells
+    benchmark = BENCHMARKS[name]
+    groups = {
+        heading: {figure: figures[figure] for figure in names if figure in figures}
+        for heading, names in (benchmark.figure_groups or {"": figures}).items()
+    }
+    if benchmark.figure_cells:
+        cells = benchmark.figure_cells.items()
+        return groups, {heading: {label: figures[name] for label, name in of.items()} for heading, of in cells}
+    subsets = {heading or "subsets": group for heading, group in grouped_subsets(name, part).items()}
+    if len(figures) == 1:  # a plot of one bar
+        return {**groups, **subsets}, {}
+    return groups, subsets
 
 
 def _numbers(name: str, part: Mapping) -> str:

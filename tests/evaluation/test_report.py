@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Iterable
 from html.parser import HTMLParser
 
 import numpy as np
@@ -20,18 +21,12 @@ from reward_modeling.common.intervals import (
 )
 from reward_modeling.display.text import percent, shortened
 from reward_modeling.evaluation.benchmarks.base import check_subsets
-from reward_modeling.evaluation.benchmarks.preference_test_sets import PREFERENCE_TEST_SETS, prior_score
-from reward_modeling.evaluation.benchmarks.rewardbench import REWARDBENCH, SECTIONS, SUBSET_ROWS, section_scores
-from reward_modeling.evaluation.benchmarks.rewardbench2 import (
-    REWARDBENCH2,
-    REWARDBENCH2_ROWS,
-    best_of_four_credit,
-    rewardbench2_scores,
-    ties_units,
-)
-from reward_modeling.evaluation.benchmarks.rm_bench import rm_bench_by_domain, rm_bench_scores, rm_bench_wins
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS
+from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS, best_of_four_credit, ties_units
+from reward_modeling.evaluation.benchmarks.rm_bench import rm_bench_by_domain, rm_bench_wins
 from reward_modeling.evaluation.report import write_report
-from reward_modeling.evaluation.tables import benchmark_table, summary_tables
+from reward_modeling.evaluation.tables import summary_tables
 
 HOSTILE = '<script>alert("x")</script>&$\\frac{1}{2}$ id="figure_1" #010101'
 
@@ -50,8 +45,15 @@ def _accuracy(found) -> dict:
     return {"value": fields.pop("accuracy"), **fields}
 
 
-def _estimates(found, rows: dict[str, int]) -> dict:
-    return {name: {**dataclasses.asdict(one), "rows": rows[name]} for name, one in found.items()}
+def _estimates(name: str, values: dict, subsets: Iterable[str]) -> dict:
+    benchmark = BENCHMARKS[name]
+    found, rows = estimate(benchmark.formula_of(values), values), benchmark.figure_rows(subsets)
+    return {figure: {**dataclasses.asdict(one), "rows": rows[figure]} for figure, one in found.items()}
+
+
+def _tables(summary: dict, name: str, part: dict) -> str:
+    """Of one benchmark alone."""
+    return summary_tables({**summary, "benchmarks": {name: part}, "combined": {}})
 
 
 class Pairs:
@@ -71,8 +73,8 @@ class Pairs:
         rewards = by_subset(self.names, np.stack([self.chosen, self.rejected], axis=1))
         return {name: _accuracy(pair_accuracy(*pair.T)) for name, pair in rewards.items()}
 
-    def estimates(self, formula, rows: dict[str, int]) -> dict:
-        return _estimates(estimate(formula, by_subset(self.names, self.chosen > self.rejected)), rows)
+    def estimates(self, name: str) -> dict:
+        return _estimates(name, by_subset(self.names, self.chosen > self.rejected), self.names)
 
     def part(self, title: str, source: str, figures: dict, **others) -> dict:
         margins = self.chosen - self.rejected
@@ -111,17 +113,17 @@ class Pairs:
 def _rewardbench(missing: str) -> dict:
     rows = {name: count for name, count in SUBSET_ROWS.items() if name != missing}
     pairs = Pairs(rows, seed=1)
-    figures = pairs.estimates(section_scores, REWARDBENCH.figure_rows(rows))
+    figures = pairs.estimates("rewardbench")
     sections = {section: list(names) for section, names in SECTIONS.items()}
     return pairs.part("RewardBench", "allenai/reward-bench:filtered", figures, sections=sections) | {
-        "warnings": check_subsets(rows, REWARDBENCH)
+        "warnings": check_subsets(rows, BENCHMARKS["rewardbench"])
     }
 
 
 def _preference_test_sets() -> dict:
-    rows = {name: count // 10 for name, count in PREFERENCE_TEST_SETS.subset_rows.items()}
+    rows = {name: count // 10 for name, count in BENCHMARKS["preference_test_sets"].subset_rows.items()}
     pairs = Pairs(rows, seed=2)
-    figures = pairs.estimates(lambda means: {"Prior Sets": prior_score(means)}, PREFERENCE_TEST_SETS.figure_rows(rows))
+    figures = pairs.estimates("preference_test_sets")
     return pairs.part("Preference test sets", "allenai/preference-test-sets", figures)
 
 
@@ -133,7 +135,8 @@ def _rewardbench2() -> dict:
     for name, rows in REWARDBENCH2_ROWS.items():
         if name != "Ties":
             units[name] = best_of_four_credit(generator.normal([1.2, 0, 0, 0], 1, (rows, 4)))
-    figures = _estimates(estimate(rewardbench2_scores, units), REWARDBENCH2.figure_rows(REWARDBENCH2_ROWS))
+    subsets = [name for name, rows in REWARDBENCH2_ROWS.items() for _ in range(rows)]
+    figures = _estimates("rewardbench2", units, subsets)
     return {
         "title": "RewardBench 2",
         "sources": ["allenai/reward-bench-2:test"],
@@ -153,8 +156,6 @@ def _rm_bench() -> dict:
     shape = (len(domains), 3)
     wins = rm_bench_wins(generator.normal(0.8 + style, 1, shape), generator.normal(style, 1, shape))
     matrices = rm_bench_by_domain(domains, wins)
-    rows = {domain: len(one) for domain, one in matrices.items()}
-    found = estimate(rm_bench_scores, matrices)
     matrix = {"all": wins, **matrices}
     return {
         "title": "RM-Bench",
@@ -162,14 +163,14 @@ def _rm_bench() -> dict:
         "rows": len(domains),
         "fingerprint": "beef" * 4,
         "warnings": [],
-        "figures": _estimates(found, {name: rows.get(name.split()[0], len(domains)) for name in found}),
+        "figures": _estimates("rm_bench", matrices, domains),
         "subsets": {},
         "matrix": {name: one.mean(axis=0).tolist() for name, one in matrix.items()},
     }
 
 
 def sample_summary() -> dict:
-    """All five benchmarks with the published sizes (the preference test sets a tenth of them); hep-go is missing."""
+    """Five benchmarks with the published sizes (the preference test sets a tenth of them); hep-go is missing."""
     report = "pairs.jsonl: 804 rows read, 800 kept (99.5%)\n  dropped because     rows\n  identical answers      4"
     pairs = Pairs({"forum": 500, "code review": 300}, seed=5).part("Pairs", "pairs.jsonl", {}, data_report=report)
     benchmarks = {
@@ -287,14 +288,14 @@ def test_tables_show_every_figure_within_the_width(summary):
         assert name in text or (domain in text and level in text)
         assert percent(row["value"]) in text
     for name, part in summary["benchmarks"].items():
-        own = benchmark_table(name, part)
+        own = _tables(summary, name, part)
         assert own.splitlines()[-1] in text and part["title"] in own
 
 
 def test_warnings_come_first_and_overall_last_of_the_figures(summary):
     part = summary["benchmarks"]["rewardbench"]
     shuffled = {**part, "figures": {"overall": part["figures"]["overall"], **part["figures"]}}
-    for text in (summary_tables(summary), benchmark_table("rewardbench", shuffled)):
+    for text in (summary_tables(summary), _tables(summary, "rewardbench", shuffled)):
         lines = text.splitlines()
         assert lines[0].startswith("WARNING: RewardBench: subset 'hep-go' (164 rows) is missing")
         places = [text.index(f"\n  {name} ") for name in ("Chat", "Chat Hard", "Safety", "Reasoning", "overall")]
@@ -303,14 +304,13 @@ def test_warnings_come_first_and_overall_last_of_the_figures(summary):
         assert lines[rule + 1].split() == ["overall", "incomplete", "2,821"]
 
 
-def test_one_row_of_the_table_by_hand():
+def test_one_row_of_the_table_by_hand(summary):
     row = {"value": 0.96, "low": 0.9352, "high": 0.97651, "rows": 1358, "ties": 2}
     whole = {"value": 0.5, "low": None, "high": None, "rows": 1358}
     part = {"title": "A", "sources": [], "rows": 1358, "warnings": [], "figures": {"Chat": whole, "overall": whole}}
-    lines = benchmark_table(
-        "rewardbench", {**part, "subsets": {"easy": row}, "sections": {"Chat": ["easy"]}}
-    ).splitlines()
-    assert lines == [
+    part |= {"subsets": {"easy": row}, "sections": {"Chat": ["easy"]}}
+    lines = _tables(summary, "rewardbench", part).splitlines()
+    assert lines[lines.index("A: 1,358 rows") :] == [
         "A: 1,358 rows",
         "           percent  95% interval   rows  ties",
         "  Chat        50.0    incomplete  1,358",
@@ -332,7 +332,7 @@ def test_no_pairs_of_a_kind_is_no_gap_but_a_figure_without_rows_is(summary):
     nothing = {"value": None, "low": None, "high": None, "rows": 0}
     part["pairs"]["by_length"]["equal length"] = {**nothing, "right": 0, "ties": 0}
     part["figures"]["Safety"] = nothing
-    text = benchmark_table("rewardbench", part)
+    text = _tables(summary, "rewardbench", part)
     assert "equal length none (0)" in text
     assert re.search(r"Safety +incomplete +0\n", text)
 
@@ -376,7 +376,7 @@ def test_hostile_text_is_shown_and_does_nothing(summary, tmp_path):
     assert "<script" not in page and "script" not in found.tags
     assert len(found.ids) == len(set(found.ids))
     assert HOSTILE in found.texts
-    assert max(map(len, benchmark_table("pairs", worse["benchmarks"]["pairs"]).splitlines())) <= 100
+    assert max(map(len, _tables(worse, "pairs", worse["benchmarks"]["pairs"]).splitlines())) <= 100
     assert "\x1b" not in summary_tables(worse)
 
 
