@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.data.sources import JSON_SUFFIXES, TABLE_SUFFIXES
-from reward_modeling.preference_sets.lint.output import LINT_HTML, LINT_JSON, check_output, write_output
+from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
 from reward_modeling.preference_sets.lint.summary import LintOptions, lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 
