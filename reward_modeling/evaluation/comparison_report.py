@@ -11,7 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reward_modeling.common.atomic import write_page
+from reward_modeling.common.atomic import write_whole
 from reward_modeling.display.page import render
 from reward_modeling.display.plot_style import MODELS, MUTED, Plot, make_plot
 from reward_modeling.display.plots import draw_bars, lay_out_rows
@@ -34,8 +34,8 @@ from reward_modeling.evaluation.tables import grouped_subsets, run_words
 
 SEVERAL = "Over several benchmarks"
 NOTE = (
-    "A difference is in points to the first model that has the benchmark, with a paired interval: over the same rows. "
-    "better, worse: the interval leaves zero out, as one in twenty does by chance."
+    "Differences are in points, to the first model that has the benchmark. Their intervals are paired: over the same "
+    "rows. better, worse: the interval excludes zero, as one in twenty does by chance."
 )
 MOST_LINES = 24  # of a table that is not folded
 TALL = 16  # lines of a plot, from which on it stands beside two others
@@ -111,7 +111,7 @@ def _has_value(entries: Mapping[str, Mapping]) -> bool:
 
 def write_comparison(comparison: Mapping, path: Path) -> None:
     """Write the page; one that is there is replaced."""
-    write_page(path, comparison_page(comparison))
+    write_whole(path, comparison_page(comparison))
 
 
 def comparison_page(comparison: Mapping) -> str:

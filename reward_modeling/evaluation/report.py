@@ -11,7 +11,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from reward_modeling.common.atomic import write_page
+from reward_modeling.common.atomic import write_whole
 from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import pair_plots, pair_tables
 from reward_modeling.display.plot_style import Plot, make_plot
@@ -36,7 +36,7 @@ def write_report(summary: dict, path: Path) -> None:
     )
     given = {function.__name__: function for function in functions}
     given |= {"known": BENCHMARKS, "combined": COMBINED}
-    write_page(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
+    write_whole(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
 
 
 def benchmark_plots(name: str, part: Mapping) -> Iterator[Plot]:

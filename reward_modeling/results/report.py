@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from reward_modeling.common.atomic import write_page
+from reward_modeling.common.atomic import write_whole
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.file_names import REPORT
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, dropped_rows
@@ -46,7 +46,7 @@ def write_training_report(output: Path) -> Path:
     """
     text = training_page(read_run(output))
     try:
-        write_page(output / REPORT, text)
+        write_whole(output / REPORT, text)
     except OSError as error:
         raise UserError(
             f"{output / REPORT}: cannot be written ({error.strerror}). Make room, or copy the run."
