@@ -22,6 +22,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from reward_modeling.common.atomic import write_whole
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.common.launch import child_environment
@@ -251,11 +252,9 @@ def _compare(result: Verification, answer: dict) -> None:
 
 
 def _write(result: Verification, path: Path) -> None:
-    """Aside first: a record is whole or not there. NaN, which JSON does not have, becomes null."""
+    """NaN, which JSON does not have, becomes null."""
     record = json.loads(json.dumps(asdict(result)), parse_constant=lambda _: None)
-    aside = path.with_suffix(".json.partial")
-    aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
 def _log(result: Verification) -> None:

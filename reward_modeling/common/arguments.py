@@ -2,11 +2,10 @@
 
 import argparse
 import copy
-import difflib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_args, get_type_hints
 
@@ -14,7 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from reward_modeling.common.errors import UserError
+from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.common.flags import flag_names, help_of
 
 Arguments = TypeVar("Arguments")
@@ -199,23 +198,17 @@ def _read_yaml(path: str) -> dict[str, object]:
     return {str(name): value for name, value in content.items()}
 
 
-def _check_names(names: list[str], known: list[str], describe) -> None:
-    problems = []
-    for name in names:
-        if name not in known:
-            meant = _meant(name, known)
-            problems.append(describe(name) + (f"; did you mean {meant}?" if meant else ""))
+def _check_names(names: list[str], known: list[str], describe: Callable[[str], str]) -> None:
+    problems = [describe(name) + did_you_mean(_name_here(name, known), known) for name in names if name not in known]
     if problems:
         raise UserError("\n".join(problems))
 
 
-def _meant(name: str, known: list[str]) -> str | None:
-    """The name that another tool's stands for, or the nearest one."""
+def _name_here(name: str, known: list[str]) -> str:
+    """What another tool's flag is called here; the name itself where it is none."""
     dashes = "--" if name.startswith("--") else ""
     others = (dashes + other for other in OTHER_NAMES.get(name.removeprefix("--"), ()))
-    return next((other for other in others if other in known), None) or next(
-        iter(difflib.get_close_matches(name, known, n=1)), None
-    )
+    return next((other for other in others if other in known), name)
 
 
 def _too_many_values(tokens: list[str], left_over: list[str]) -> str:

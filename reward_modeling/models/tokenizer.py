@@ -9,11 +9,10 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.common.errors import HUB_ERRORS, UserError, first_line
 from reward_modeling.common.file_names import LAST_CHECKPOINT
 
 logger = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ DATE_MACRO = "{%- macro strftime_now(format) -%}"
 TEMPLATE_DATE = date(2024, 7, 26)  # Llama-3.2's own, where its template is given none
 # Of an encoder: the texts of all messages, with the marks that the tokenizer itself puts around texts.
 ENCODER_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
-
-HUB_ERRORS = (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError)
 
 
 def load_tokenizer(

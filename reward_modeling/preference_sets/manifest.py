@@ -4,14 +4,13 @@ A manifest holds neither a date nor a path of output: the same sources and argum
 """
 
 import json
-import platform
 from collections.abc import Mapping
 from hashlib import sha256
-from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reward_modeling.common.versions import installed_versions
 from reward_modeling.data.report import REASON_WORDS, TABLE_EXCERPT, DataReport, DropReason
 from reward_modeling.preference_sets.pair_table import SCORES
 from reward_modeling.preference_sets.source import SourcePairs, column
@@ -80,13 +79,8 @@ def pairs_per_prompt(prompt_keys: NDArray[np.int64]) -> dict[str, int]:
     return {str(size): int(number) for size, number in zip(sizes, prompts, strict=True)}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that make the rows and the files."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
 def manifest_text(manifest: Mapping[str, object]) -> str:
-    return json.dumps({**manifest, "versions": versions()}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({**manifest, "versions": installed_versions(PACKAGES)}, indent=2, ensure_ascii=False) + "\n"
 
 
 # --- on the screen --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ row becomes a Python object. The sha256 of these lines is that of the content, w
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest, sha256
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from reward_modeling.common.arguments import parse_script_arguments
-from reward_modeling.common.atomic import new_folder, synced_file
+from reward_modeling.common.atomic import check_writable, whole_folder
 from reward_modeling.common.errors import UserError, one_line
 from reward_modeling.common.file_names import MANIFEST
 from reward_modeling.preference_sets.manifest import manifest_table, manifest_text, source_entry
@@ -93,8 +93,7 @@ def write_manifest(
             for name, part in written.items()
         },
     }
-    with synced_file(folder / MANIFEST) as file:
-        file.write(manifest_text(whole).encode())
+    (folder / MANIFEST).write_text(manifest_text(whole), encoding="utf-8")
     return whole
 
 
@@ -127,7 +126,7 @@ def write_pairs(
     with tqdm(total=len(order), desc=f"writing {split}", unit=" pairs") as bar:
         for number, shard in enumerate(shards):
             name = f"{split}-{number:05d}-of-{len(shards):05d}.{file_format}"
-            with synced_file(folder / name) as file, _shard_writer(file, table, columns, file_format) as writer:
+            with (folder / name).open("wb") as file, _shard_writer(file, table, columns, file_format) as writer:
                 for numbers in np.split(shard, _cuts(sizes[shard])):
                     rows = table.take(numbers)
                     lines = json_lines(rows, columns)
@@ -251,9 +250,25 @@ def _shard_writer(
 LINT_REPORT = ("lint.json", "lint.html")  # may stand beside the data
 
 
-def new_output(output_path: str | Path, overwrite: bool) -> AbstractContextManager[Path]:
-    """A folder of pairs that appears as a whole when the block ends; see `check_output` and `atomic.new_folder`."""
-    return new_folder(output_path, partial(check_output, output_path, overwrite))
+@contextmanager
+def new_output(output_path: str | Path, overwrite: bool) -> Iterator[Path]:
+    """A folder of pairs that appears as a whole when the block ends; see `check_output` and `atomic.whole_folder`.
+
+    Raises:
+        UserError: as `check_output`; another run writes there; or the disk refuses.
+    """
+    in_use = UserError(
+        f"--output_path {output_path}: expected a folder that no other run writes to, found that one does. Wait for "
+        "it, or take another folder."
+    )
+    try:
+        with whole_folder(Path(output_path), partial(check_output, output_path, overwrite), in_use) as folder:
+            yield folder
+    except OSError as error:
+        raise UserError(
+            f"--output_path {output_path}: expected a folder that can be written, with room for the pairs, found "
+            f"[{one_line(error)}]. Nothing was written."
+        ) from error
 
 
 def check_output(output_path: str | Path, overwrite: bool) -> None:
@@ -267,9 +282,7 @@ def check_output(output_path: str | Path, overwrite: bool) -> None:
     output = Path(output_path).expanduser().resolve()
     if output.is_mount():
         raise UserError(f"{shown}: expected a folder, found a mount point, which cannot be renamed. Take one in it.")
-    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise UserError(f"{shown}: expected a folder, found the file {nearest}. Take another path.")
+    check_writable("--output_path", Path(output_path).expanduser())
     found = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
     if found and not overwrite:
         raise UserError(
