@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.versions import installed_versions
 from reward_modeling.data.report import REASON_WORDS, TABLE_EXCERPT, DataReport, DropReason
+from reward_modeling.display.text import aligned
 from reward_modeling.preference_sets.pair_table import SCORES
 from reward_modeling.preference_sets.source import SourcePairs, column
 
@@ -89,14 +90,14 @@ def manifest_text(manifest: Mapping[str, object]) -> str:
 def manifest_table(manifest: Mapping[str, object]) -> str:
     """The numbers of a manifest: a line for each source, then why rows and pairs were dropped."""
     sources = manifest["sources"]
-    lines = [f"{manifest['name']}: {manifest['pairs']:,} pairs", *_aligned(_source_cells(manifest))]
+    lines = [f"{manifest['name']}: {manifest['pairs']:,} pairs", *aligned(_source_cells(manifest))]
     for source in sources:
         name = source["name"]
         stages = {"rows": source["read"]["dropped"], "pairs": source.get("mixed", {"dropped": {}})["dropped"]}
         for unit, dropped in stages.items():
             if dropped:
                 lines.append(f"{name}: {unit} dropped because")
-                lines += _aligned(_reason_cells(dropped))
+                lines += aligned(_reason_cells(dropped), words=(0, 2))
         notes = [f"{note} {count:,}" for note, count in source["read"]["notes"].items() if note not in source]
         if notes:
             lines.append(f"{name}: {', '.join(notes)}")
@@ -142,16 +143,3 @@ def _reason_cells(dropped: Mapping) -> list[list[str]]:
             excerpt = " ".join(found["excerpt"].split())[:TABLE_EXCERPT]
             cells.append([REASON_WORDS[reason], f"{found['rows']:,}", f"{found['first']}  {excerpt}".rstrip()])
     return cells
-
-
-def _aligned(cells: list[list[str]]) -> list[str]:
-    """Columns side by side: the first and those of words to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  " + "  ".join(_padded(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
-
-
-def _padded(cell: str, width: int) -> str:
-    return cell.rjust(width) if cell[:1].isdigit() or cell == "-" else cell.ljust(width)

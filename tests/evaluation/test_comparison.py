@@ -412,7 +412,7 @@ def test_hostile_names_are_shown_and_do_nothing(comparison):
     found = Page(text)
     assert "script" not in found.tags and "<script" not in text and "\x1b" not in text + comparison_tables(worse)
     assert HOSTILE in found.texts and len(found.ids) == len(set(found.ids))
-    assert not any(character in text for character in ("#0a0a0a", "#070707"))
+    assert not any(character in text for character in ("#0a0b0b", "#070b0b"))
 
 
 # --- the command ----------------------------------------------------------------------------------------------

@@ -251,8 +251,9 @@ def test_a_model_without_finite_rewards_is_saved_all_the_same(base, tmp_path, mo
 
     def overflows(trainer, model, inputs, return_outputs=False, **kwargs):
         result = compute_loss(trainer, model, inputs, return_outputs, **kwargs)
-        if return_outputs and len(result[1]["chosen"]):
-            result[1]["chosen"][0] = torch.inf
+        if return_outputs:
+            logits, _ = result[1]
+            logits[:1] = torch.inf
         return result
 
     monkeypatch.setattr(RewardTrainer, "compute_loss", overflows)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reward_modeling.common.atomic import check_writable, whole_file
 from reward_modeling.common.errors import UserError
-from reward_modeling.preference_sets.lint.report import page
+from reward_modeling.preference_sets.lint.report import lint_page
 
 LINT_JSON, LINT_HTML = "lint.json", "lint.html"
 
@@ -32,6 +32,6 @@ def write_output(summary: Mapping, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / LINT_JSON) as json_path, whole_file(folder / LINT_HTML) as html_path:
             json_path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            html_path.write_text(page(summary), encoding="utf-8")
+            html_path.write_text(lint_page(summary), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output_path {folder}: cannot write there ({error.strerror}). Take another path.") from error
