@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled, unset_hf_deepspeed_config
 
 import rm
+from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import training_loader
@@ -292,7 +293,7 @@ def test_what_is_wrong_is_said_before_anything_is_read(estimate):
 def test_a_gpu_is_named_for_an_estimate_and_for_nothing_else(flags, tmp_path):
     def message(*extra: str) -> str:
         with pytest.raises(UserError) as caught:
-            rm.parse_script_arguments(rm.ScriptArguments, [*as_argv(flags), *extra])
+            parse_script_arguments(rm.ScriptArguments, [*as_argv(flags), *extra])
         return str(caught.value)
 
     assert "--gpu: expected one of" in message("--estimate") and "found none" in message("--estimate")

@@ -15,8 +15,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import rm
 from reward_modeling.checkpoints.output_folder import checkpoint_to_resume, only_run_in
+from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.atomic import write_contents
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.flags import help_of
 from reward_modeling.tiny.preferences import learnable_preferences
 
 ROOT = Path(__file__).parents[2]
@@ -161,8 +163,7 @@ def test_defaults_resolved():
 
 
 def test_every_own_flag_has_help():
-    own = set(rm.ScriptArguments.__annotations__)
-    assert all(field.metadata.get("help") for field in fields(rm.ScriptArguments) if field.name in own)
+    assert all(help_of(rm.ScriptArguments, name) for name in rm.ScriptArguments.__annotations__)
 
 
 def test_help():
@@ -181,7 +182,7 @@ def test_help():
 
 def test_help_of_all_flags(capsys):
     with pytest.raises(SystemExit) as end:
-        rm.parse_script_arguments(rm.ScriptArguments, ["--help_all"])
+        parse_script_arguments(rm.ScriptArguments, ["--help_all"])
     text = capsys.readouterr().out
     assert end.value.code == 0 and "--adam_beta1" in text and "--max_tokens_per_micro_batch" in text
 
@@ -348,7 +349,7 @@ def test_unknown_flags_suggest_the_near_one(refused):
         ("label_smoothing", "0.5", ["--label_smoothing", "below 0.5"]),
         ("label_smoothing_factor", "0.1", ["--label_smoothing_factor", "pass --label_smoothing"]),
         ("neftune_noise_alpha", "5", ["--neftune_noise_alpha: expected None, found 5.0", "length of a row"]),
-        ("train_sampling_strategy", "group_by_length", ["expected random, found group_by_length", "by tokens"]),
+        ("train_sampling_strategy", "group_by_length", ["expected random, found 'group_by_length'", "by tokens"]),
         ("enable_jit_checkpoint", "true", ["--enable_jit_checkpoint: expected False, found True", "at SIGTERM"]),
         (
             "max_tokens_per_micro_batch",
