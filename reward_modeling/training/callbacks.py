@@ -8,7 +8,7 @@ from transformers import ProgressCallback, TrainerCallback, TrainerControl, Trai
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import REPORT, TRAINER_STATE
-from reward_modeling.results.held_out_tables import evaluation_lines
+from reward_modeling.objectives.held_out_tables import evaluation_lines
 
 logger = logging.getLogger(__name__)
 
