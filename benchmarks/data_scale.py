@@ -74,7 +74,8 @@ def prepare_once(path: Path, num_proc: int, tokenizer_folder: str) -> dict:
     report = report_rows("train", rows)
     train, _ = timed("split_s", lambda: split_by_prompt(rows, 500, 0))
     groups = timed(
-        "tokenise_s", lambda: tokenize_and_group(train, tokenizer, PairReader(), TokenizeOptions(1024), num_proc)
+        "tokenise_s",
+        lambda: tokenize_and_group(train, tokenizer, PairReader(), TokenizeOptions(1024), num_proc),
     )
     report_groups(report, groups, "pairs")
     pairs = PromptGroups(groups)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reward_modeling.common.atomic import write_page
+from reward_modeling.common.atomic import write_whole
 from reward_modeling.display.page import render
-from reward_modeling.display.plot_style import MODELS, MUTED, Plot, draw_svg
+from reward_modeling.display.plot_style import MODELS, MUTED, Plot, make_plot
 from reward_modeling.display.plots import draw_bars, lay_out_rows
 from reward_modeling.display.text import (
     MOST_SUBSETS,
@@ -34,8 +34,8 @@ from reward_modeling.evaluation.tables import grouped_subsets, unit
 
 SEVERAL = "Over several benchmarks"
 NOTE = (
-    "A difference is in points to the first model that has the benchmark, with a paired interval: over the same rows. "
-    "better, worse: the interval leaves zero out, as one in twenty does by chance."
+    "Differences are in points, to the first model that has the benchmark. Their intervals are paired: over the same "
+    "rows. better, worse: the interval excludes zero, as one in twenty does by chance."
 )
 MOST_LINES = 24  # of a table that is not folded
 TALL = 16  # lines of a plot, from which on it stands beside two others
@@ -113,7 +113,7 @@ def _has_value(entries: Mapping[str, Mapping]) -> bool:
 
 def write_comparison(comparison: Mapping, path: Path) -> None:
     """Write the page; one that is there is replaced."""
-    write_page(path, comparison_page(comparison))
+    write_whole(path, comparison_page(comparison))
 
 
 def comparison_page(comparison: Mapping) -> str:
@@ -166,18 +166,19 @@ def _plots(title: str, figures: Figures, part: Mapping, chance: int | None) -> l
     if hollow:
         note += f" Hollow: {', '.join(hollow)}, not comparable."
     colors = dict(zip(LETTERS, MODELS, strict=True))
-    svg = draw_svg(
-        f"{title}: figures with 95% intervals", draw_bars, figures, chance=chance, colors=colors, hollow=hollow
-    )
-    plots = [Plot("Scores", note, svg, tall=sum(map(len, figures.values())) > TALL)]
+    label, tall = f"{title}: figures with 95% intervals", sum(map(len, figures.values())) > TALL
+    marks = {"chance": chance, "colors": colors, "hollow": hollow}
+    plots = [make_plot("Scores", note, draw_bars, figures, label=label, tall=tall, **marks)]
     differences = {
         name: {letter: entry["difference"] for letter, entry in entries.items() if entry["difference"] is not None}
         for name, entries in figures.items()
     }
     if lines := sum(map(len, differences.values())):
         note = "Right of zero a model is better. An interval across zero says too little."
-        svg = draw_svg(f"{title}: differences", draw_differences, differences, colors, part["reference"])
-        plots.append(Plot("Differences", note, svg, tall=lines > TALL))
+        options = {"label": f"{title}: differences", "tall": lines > TALL}
+        plots.append(
+            make_plot("Differences", note, draw_differences, differences, colors, part["reference"], **options)
+        )
     return plots
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from reward_modeling.common.atomic import write_page
+from reward_modeling.common.atomic import write_whole
 from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import pair_plots, pair_tables
-from reward_modeling.display.plot_style import Plot, draw_svg
+from reward_modeling.display.plot_style import Plot, make_plot
 from reward_modeling.display.plots import draw_bars
 from reward_modeling.display.text import Rows, accuracy_rows, count, left_out, pair_lines
 from reward_modeling.evaluation.benchmarks.rm_bench import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
@@ -36,7 +36,7 @@ def write_report(summary: dict, path: Path) -> None:
         *(benchmark_plots, benchmark_tables, draw_styles, data_rows),
     )
     given = {function.__name__: function for function in functions}
-    write_page(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
+    write_whole(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
 
 
 def benchmark_plots(name: str, part: Mapping) -> Iterator[Plot]:
@@ -47,16 +47,16 @@ def benchmark_plots(name: str, part: Mapping) -> Iterator[Plot]:
     marks = {"chance": chance, "baseline": None if longer is None else 100 * longer}
     note = f"Dashed: guessing, {chance}%." + (" Dotted: always taking the longer answer." if longer is not None else "")
     figures, subsets = _bar_groups(name, part)
-    yield Plot("Scores", note, draw_svg(f"{title}: scores with 95% intervals", draw_bars, figures, **marks))
+    yield make_plot("Scores", note, draw_bars, figures, label=f"{title}: scores with 95% intervals", **marks)
     if subsets:
         by = "Domains and levels" if name == "rm_bench" else "Subsets"
-        svg = draw_svg(f"{title}: {by.lower()} with 95% intervals", draw_bars, subsets, **marks)
-        yield Plot(by, note, svg, tall=sum(len(group) + 1 for group in subsets.values()) > 12)
+        label, tall = f"{title}: {by.lower()} with 95% intervals", sum(len(rows) + 1 for rows in subsets.values()) > 12
+        yield make_plot(by, note, draw_bars, subsets, label=label, tall=tall, **marks)
     if pairs:
         yield from pair_plots(title, pairs)
     if matrix := part.get("matrix"):
         caption = "Percent of prompts where the chosen answer (row) beats the rejected one (column)."
-        yield Plot("Styles", caption, draw_styles(matrix["all"]))
+        yield Plot("Styles", caption, draw_styles(matrix["all"]), tall=False)
 
 
 def draw_styles(cells: list[list[float | None]]) -> Markup:

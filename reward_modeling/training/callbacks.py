@@ -1,4 +1,4 @@
-"""report.html and trainer_state.json of a run that goes on: after evaluations and checkpoints, at no run's expense."""
+"""What a run shows while it goes on: report.html, trainer_state.json and a progress bar. One that diverges is ended."""
 
 import logging
 import time
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import REPORT, TRAINER_STATE
 from reward_modeling.objectives.held_out_tables import evaluation_lines
@@ -16,43 +17,34 @@ SECONDS_BETWEEN_PAGES = 60  # one takes about a second
 
 
 class ReportCallback(TrainerCallback):
-    """A run that is looked at, or that has died, has a log and a page of a minute before at most."""
+    """Writes the log after evaluations and checkpoints, and the page where the last one is a minute old."""
 
     def __init__(self):
         self.last_page = time.monotonic()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._update(args, state)
+        if state.is_world_process_zero:
+            is_due = time.monotonic() - self.last_page > SECONDS_BETWEEN_PAGES
+            update_report(Path(args.output_dir), state, page=is_due)
+            self.last_page = time.monotonic() if is_due else self.last_page
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._update(args, state)
-
-    def _update(self, args: TrainingArguments, state: TrainerState) -> None:
-        if not state.is_world_process_zero:
-            return
-        is_due = time.monotonic() - self.last_page > SECONDS_BETWEEN_PAGES
-        update_report(Path(args.output_dir), state, page=is_due)
-        if is_due:
-            self.last_page = time.monotonic()
+    on_save = on_evaluate
 
 
 def update_report(output: Path, state: TrainerState, *, page: bool = True) -> None:
     """The log of the run so far, and the page that is made of it."""
-    unfinished = output / f".unfinished-{TRAINER_STATE}"
     try:
-        state.save_to_json(str(unfinished))
-        unfinished.replace(output / TRAINER_STATE)
+        with whole_file(output / TRAINER_STATE) as path:
+            state.save_to_json(str(path))
     except OSError as error:
         logger.warning("!!! %s was not written: %s !!!", output / TRAINER_STATE, error)
         return
-    finally:
-        unfinished.unlink(missing_ok=True)
     if page:
-        write_report_or_say_why(output)
+        try_to_write_report(output)
 
 
-def write_report_or_say_why(output: Path) -> bool:
-    """Whether the page was written. Whatever goes wrong with it is said, and costs no run its model."""
+def try_to_write_report(output: Path) -> bool:
+    """Whether the page was written. Whatever goes wrong is a warning: a run keeps its model without the page."""
     # Half a second of matplotlib, which no other process and no benchmark needs.
     from reward_modeling.results.report import write_training_report
 
@@ -60,7 +52,7 @@ def write_report_or_say_why(output: Path) -> bool:
         write_training_report(output)
     except Exception as error:
         logger.warning(
-            "!!! %s was not written (%s: %s). The run and its model are not touched by that. Once it is put right: "
+            "!!! %s was not written (%s: %s). The run and its model are not affected. To write it again: "
             "python -m reward_modeling.results.report %s !!!",
             output / REPORT,
             type(error).__name__,

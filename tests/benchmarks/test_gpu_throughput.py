@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_exactness import build_model, differences, mixed_groups, rewards_and_gradients
+from exactness import build_model, differences, mixed_groups, rewards_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[2]

@@ -48,6 +48,11 @@ def test_no_module_stands_outside_the_rooms():
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
+def test_the_readme_shows_every_room():
+    tree = re.findall(r"^ +(\w+)/  ", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert sorted(tree) == sorted(path.parent.name for path in PACKAGE.glob("*/**/__init__.py"))
+
+
 def test_every_module_and_file_that_a_text_names_is_there():
     """In messages, strings of code and documents: the linter sees none of these names."""
     folders = ("reward_modeling", "tests", "benchmarks", "data_prep", "docs", "recipes")

@@ -1,17 +1,13 @@
 """The estimate of memory against the tensors of real runs: each part, each engine, and one pass to the byte."""
 
 import json
-import os
-import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from runs import ROOT, launch, write_rows
-from test_engines import NEEDS_COMPILER, launcher
+from engines import EVERY_ENGINE, run_engine
+from runs import ROOT, write_rows
 from transformers import BertConfig
 
 from reward_modeling.data.collator import MicroBatchCollator
@@ -161,7 +157,6 @@ def test_attention_as_on_a_gpu_holds_no_matrix_of_scores(groups, tokenizer):
 # --- parts of each engine -----------------------------------------------------------------------------------
 
 ENGINES = {"ddp": DDP, "zero2": ZERO2, "zero3": ZERO3, "fsdp2": FSDP2}
-EVERY_ENGINE = [pytest.param(name, marks=NEEDS_COMPILER if name.startswith("zero") else []) for name in ENGINES]
 
 
 @pytest.fixture(scope="module")
@@ -183,19 +178,15 @@ def passes(gemma_folder, preferences, tmp_path_factory) -> dict[str, list[dict]]
         "report_to": "none",
         "num_proc": 1,
     }
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-    def run(engine: str) -> list[dict]:
-        (folder / engine).mkdir()
-        output = folder / engine / "output"
-        script = ROOT / "tests/engine_bytes.py"
-        command = launcher(engine, folder / engine)
-        launch(command, flags | {"use_cpu": "true"}, output, script=script, PATH=path, OMP_NUM_THREADS="1")
-        return json.loads(Path(f"{output}-bytes-0.json").read_text())
+    class Passes(dict):
+        def __missing__(self, engine: str) -> list[dict]:
+            output = folder / engine / "output"
+            run_engine(engine, flags | {"use_cpu": "true"}, output, script=ROOT / "tests/engine_bytes.py")
+            self[engine] = json.loads(Path(f"{output}-bytes-0.json").read_text())
+            return self[engine]
 
-    engines = [name for name in ENGINES if shutil.which("c++") or not name.startswith("zero")]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(engines, pool.map(run, engines), strict=True))
+    return Passes()
 
 
 def estimated(engine: str, gemma_folder: str, pass_bytes: int = 0) -> EngineMemory:

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pytest
 from browser import CHROMIUM, Browser
 from datasets import Dataset
+from pages import HOSTILE, Page, tables
 from runs import as_argv
-from test_report import HOSTILE, Page
-from test_training_report import tables
 
 import eval_bench_mark
 from reward_modeling.common.errors import UserError
@@ -295,7 +294,8 @@ def test_without_rows_there_is_no_interval(evaluations, tmp_path):
             assert entry["difference"]["value"] is not None and entry["difference"]["low"] is None
     assert any("no paired intervals with B, which has no scores.jsonl" in message for message in found["warnings"])
     assert (
-        "not paired" in comparison_tables(found) and "better" not in comparison_tables(found).split("A difference")[0]
+        "not paired" in comparison_tables(found)
+        and "better" not in comparison_tables(found).split("Differences are")[0]
     )
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
+from engines import EVERY_ENGINE, run_engine
+from evaluations import evaluate, flags, read_lines
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from peft.utils.other import fsdp_auto_wrap_policy
 from runs import Run, plain_rewards, run_snippets, train, write_rows
 from safetensors.torch import load_file, save_file
-from test_engines import EVERY_ENGINE, launched
-from test_eval_bench_mark import evaluate, flags, read_lines
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import AutoTokenizer
 
@@ -79,7 +79,7 @@ def runs(base, tmp_path_factory) -> dict[str, Run]:
 
     class Runs(dict):
         def __missing__(self, engine: str) -> Run:
-            launched(engine, base, folder / engine / "output")
+            run_engine(engine, base, folder / engine / "output")
             self[engine] = Run(folder / engine / "output")
             return self[engine]
 
@@ -268,7 +268,7 @@ def test_resume_on_one_process_is_bit_equal(base, alone, tmp_path):
 @pytest.mark.parametrize("engine", ENGINES[1:])
 def test_resume_on_sharded_engines_is_bit_equal(engine, base, runs, tmp_path):
     output = stopped_at_step_3(runs[engine], tmp_path)
-    launched(engine, base | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
+    run_engine(engine, base | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
     assert Run(output).losses() == runs[engine].losses()
     assert all(torch.equal(weight, adapter_of(runs[engine])[name]) for name, weight in adapter_of(Run(output)).items())
 

@@ -12,7 +12,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_exactness import (
+from exactness import (
     PAD,
     build_model,
     differences,

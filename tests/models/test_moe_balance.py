@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from exactness import VOCAB_SIZE, build_model, differences, mixed_groups
 from runs import train, write_rows
-from test_exactness import VOCAB_SIZE, build_model, differences, mixed_groups
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.collator import MicroBatchCollator

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_exactness import (
+from exactness import (
     TOLERANCE,
     build_model,
     differences,

@@ -12,7 +12,7 @@ import datasets
 import pytest
 import torch
 from datasets import Dataset
-from test_exactness import PAD, VOCAB_SIZE, differences, make_group
+from exactness import PAD, VOCAB_SIZE, differences, make_group
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, flags_with

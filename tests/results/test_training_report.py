@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
+from pages import HOSTILE, Page, tables
 from run_folders import SOURCES, read_json, sample_history, write_json, write_sample_run
 from runs import ROOT, train, write_rows
-from test_report import HOSTILE, Page, sample_summary
+from summaries import sample_summary
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.palette import PALETTE
@@ -59,23 +60,13 @@ def changed(folder: Path, name: str, **changes: object) -> None:
     write_json(folder / name, read_json(folder / name) | changes)
 
 
-def page_of(folder: Path) -> str:
-    return training_page(read_run(folder))
-
-
 def words_of(text: str) -> str:
     """What a reader sees of a page, with single spaces."""
     return " ".join(" ".join(Page(text).texts).split())
 
 
-def tables(text: str) -> dict[str, list[list[str]]]:
-    """Head -> rows of every table of a page."""
-    found = {}
-    for table in re.findall(r"<table[^>]*>(.*?)</table>", text, re.DOTALL):
-        head, *rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
-        cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
-        found.setdefault(" | ".join(re.findall(r"<th[^>]*>(.*?)</th>", head)), []).extend(cells)
-    return found
+def page_of(folder: Path) -> str:
+    return training_page(read_run(folder))
 
 
 # --- curves ---------------------------------------------------------------------------------------------------
@@ -438,7 +429,7 @@ def flags(gemma_folder, tmp_path_factory) -> dict[str, object]:
 
 
 def test_a_run_leaves_the_page_of_its_files(flags, tmp_path):
-    run = train(flags, tmp_path / "output")
+    run = train(flags, tmp_path / "output", pages=True)
     written = (run.output / "report.html").read_text(encoding="utf-8")
     assert written == page_of(run.output)
     assert "had not ended" not in written and "4 of 4" in written and "<script" not in written
@@ -454,7 +445,7 @@ def test_a_page_that_cannot_be_made_costs_no_run_its_model(flags, tmp_path, monk
 
     monkeypatch.setattr(report, "training_page", fails)
     monkeypatch.setattr("reward_modeling.training.callbacks.SECONDS_BETWEEN_PAGES", 0)
-    run = train(flags, tmp_path / "output")
+    run = train(flags, tmp_path / "output", pages=True)
     assert (run.model / "model.safetensors").is_file() and not (run.output / "report.html").exists()
     said = [record.getMessage() for record in caplog.records if "report.html was not written" in record.getMessage()]
     assert len(said) == 2 + 1  # after two evaluations, and at the end
@@ -475,12 +466,12 @@ def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
     output = tmp_path / "output"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RewardTrainer, "training_step", dies)
-        train(flags, output)
+        train(flags, output, pages=True)
     text = (output / "report.html").read_text(encoding="utf-8")
     assert "when this page was made: step 2 of 4" in text
     assert "GemmaForSequenceClassification" in text and "Arguments that decide what is learned" in text
     assert json.loads((output / "trainer_state.json").read_text())["log_history"][-1]["step"] == 2
-    again = train(flags, output, resume_from_checkpoint="true")
+    again = train(flags, output, pages=True, resume_from_checkpoint="true")
     assert "had not ended" not in (again.output / "report.html").read_text(encoding="utf-8")
 
 

@@ -5,8 +5,6 @@ Each docstring says what happens elsewhere, and with which damage to this projec
 
 import json
 import math
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +13,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from engines import NEEDS_COMPILER, run_engine
 from peft import AutoPeftModelForSequenceClassification
-from runs import Run, plain_rewards, train, write_rows
+from runs import Run, plain_rewards, same_weights, sigterm_in_step, train, weights_of, write_rows
 from safetensors.torch import load_file
-from test_engines import NEEDS_COMPILER, launched
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from data_prep import build_mixture
@@ -113,15 +111,6 @@ def watched_passes() -> Iterator[list[Pass]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RewardTrainer, "compute_loss", noted)
         yield passes
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def same_weights(folder: Path, expected: Path) -> bool:
-    found, expected = weights_of(folder), weights_of(expected)
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def rewards_at_last_token(folder: Path, token_rows: list[list[int]]) -> list[float]:
@@ -266,7 +255,7 @@ def test_zero3_saves_and_loads_the_whole_model(base, tmp_path):
     """
     flags = base | {"max_steps": 2, "eval_size": 0}
     alone = train(flags, tmp_path / "alone")
-    launched("zero3", flags, tmp_path / "first" / "output")
+    run_engine("zero3", flags, tmp_path / "first" / "output")
     first = Run(tmp_path / "first" / "output")
     assert first.losses() == pytest.approx(alone.losses(), abs=1e-5)
     found, expected = weights_of(first.model), weights_of(alone.model)
@@ -276,7 +265,7 @@ def test_zero3_saves_and_loads_the_whole_model(base, tmp_path):
         assert torch.allclose(found[name], value, atol=1e-4), name
     # another seed: a head that is drawn again with the same one would be nearly the one of the first run
     again = {"model_name": first.model, "max_steps": 1, "seed": 7}
-    launched("zero3", flags | again, tmp_path / "second" / "output")
+    run_engine("zero3", flags | again, tmp_path / "second" / "output")
     expected = train(flags | again, tmp_path / "alone again").losses()
     assert Run(tmp_path / "second" / "output").losses() == pytest.approx(expected, abs=1e-5)
     from_the_start = train(flags | again, tmp_path / "from the start", model_name=base["model_name"]).losses()
@@ -316,21 +305,6 @@ def test_a_head_that_is_there_is_kept(finished, base, tmp_path, caplog):
     caplog.clear()
     train(base, tmp_path / "from a language model", learning_rate=0, max_steps=1)
     assert "Score head: new (score.weight)." in caplog.text
-
-
-@contextmanager
-def sigterm_in_step(step: int) -> Iterator[None]:
-    """To this process, as a scheduler ends a job."""
-    training_step = RewardTrainer.training_step
-
-    def interrupted(trainer, *args, **options):
-        if trainer.state.global_step == step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return training_step(trainer, *args, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RewardTrainer, "training_step", interrupted)
-        yield
 
 
 def rows_trained_on(passes: list[Pass], groups: PromptGroups) -> list[str]:
