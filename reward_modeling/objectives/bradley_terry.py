@@ -4,7 +4,7 @@ All that is this kind's own: its flags, what it reads of a row, the loss, the fi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -16,6 +16,7 @@ from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, below, 
 from reward_modeling.data.examples import Example, KeptColumn, RowReader
 from reward_modeling.objectives.base import Objective
 from reward_modeling.objectives.held_out_pairs import EvaluatedPairs, held_out_figures, pair_metrics
+from reward_modeling.objectives.held_out_tables import evaluation_lines, held_out_table, named_shares
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,6 +58,7 @@ class PairReader(RowReader):
     """A row is a pair; its target is the margin that the loss subtracts."""
 
     unit: ClassVar[str] = "pairs"
+    completion_names: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     margin: str = "auto"  # as --loss_margin
 
     def load_rows(self, path: str, num_proc: int) -> "Dataset":
@@ -93,6 +95,7 @@ class BradleyTerry(Objective):
     """P(chosen over rejected) = sigmoid(reward of chosen - reward of rejected)."""
 
     flags = BradleyTerryFlags
+    progress_figures = ("accuracy", "margin")
 
     @property
     def reader(self) -> PairReader:
@@ -142,6 +145,15 @@ class BradleyTerry(Objective):
 
     def evaluation(self, held_out: EvaluatedPairs) -> dict[str, Any]:
         return {"loss": self.evaluation_loss(held_out), **held_out_figures(held_out)}
+
+    def evaluation_lines(self, logs: Mapping[str, float]) -> list[str]:
+        return evaluation_lines(logs)
+
+    def evaluation_table(self, evaluation: Mapping[str, Any]) -> str:
+        return held_out_table(evaluation)
+
+    def evaluation_shares(self, evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        return named_shares(evaluation)
 
     def evaluation_loss(self, pairs: EvaluatedPairs) -> float:
         """The mean loss of the pairs, margins and label smoothing included, without the penalty on large rewards."""

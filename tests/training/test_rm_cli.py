@@ -313,9 +313,10 @@ def test_no_chat_template(refused, gemma_folder, tmp_path):
     assert str(model) in message and "chat template" in message and "chat_template of your own" in message
 
 
-def test_max_length_beyond_the_model(refused):
-    message = refused(max_length=5000)
-    assert "expected at most 1024" in message and "found 5000" in message and "--max_length 1024 or less" in message
+def test_max_length_beyond_the_model(refused, run):
+    run(max_length=1024, preflight_only="true")  # as many positions as the model was made for
+    message = refused(max_length=1025)
+    assert "expected at most 1024" in message and "found 1025" in message and "--max_length 1024 or less" in message
 
 
 def test_unknown_flags_suggest_the_near_one(refused):
