@@ -36,7 +36,7 @@ from reward_modeling.data.preferences import (
     read_column,
     standardise_row,
 )
-from reward_modeling.data.report import REASON_WORDS, DataReport, DropReason, report_rows
+from reward_modeling.data.report import DataReport, DropReason, report_rows
 from reward_modeling.data.sources import Columns, find_source, load_rows
 from reward_modeling.preference_sets.arguments import SourceArguments
 
@@ -273,7 +273,7 @@ def keep_pairs(pairs: SourcePairs, kept: NDArray[np.int64], reason: DropReason) 
     if not len(dropped):
         return pairs
     if pairs.made_of_answers:
-        note = f"pairs left out: {REASON_WORDS[reason]}"
+        note = f"pairs left out: {reason.words}"
         pairs.report.notes[note] = pairs.report.notes.get(note, 0) + len(dropped)
     else:
         first = pairs.rows[int(dropped[0])]
