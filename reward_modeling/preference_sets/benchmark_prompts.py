@@ -20,9 +20,10 @@ from pathlib import Path
 from datasets import Dataset, Features, Value
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.messages import UnreadableMessages, read_messages
 from reward_modeling.data.preferences import load_preference_dataset
-from reward_modeling.data.sources import Columns, load_rows
+from reward_modeling.data.sources import Columns
 from reward_modeling.data.transcripts import parse_transcript
 from reward_modeling.evaluation.benchmarks.base import PAIRS
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS

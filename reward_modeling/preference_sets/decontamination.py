@@ -23,9 +23,9 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
+from reward_modeling.data.cached_rows import cache_root, map_processes
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.preferences import EXCERPT_LENGTH
-from reward_modeling.data.sources import cache_root, map_processes
 from reward_modeling.preference_sets.benchmark_prompts import PROMPT_COLUMNS, NamedPrompts, prompt_text, words_of
 from reward_modeling.preference_sets.source import number_column
 

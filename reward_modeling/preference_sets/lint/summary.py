@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.preferences import load_preference_dataset, read_column
 from reward_modeling.data.report import report_rows
-from reward_modeling.data.sources import cache_root
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import index_prompts
