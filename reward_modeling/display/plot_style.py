@@ -6,7 +6,7 @@ def draw(values) -> Figure:
     ...
     return figure
 
-svg = draw_svg("what the plot shows", draw, values)
+plot = make_plot("Title", "What it shows, and how to read it.", draw, values)
 
 An SVG stands in the page itself, so that it takes the page's colours and font, in the light and in the dark: matplotlib
 draws in placeholder colours, which are then replaced by the page's CSS variables. Text stays text: small, selectable,
@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -34,46 +35,9 @@ PNG_DPI = 200
 _PLACEHOLDERS = {f"#{place:02x}0b0b": name for place, name in enumerate(PALETTE)}
 _LIGHT = [light for light, _ in PALETTE.values()]
 INK, MUTED, GRID, BAR, STRONG, ACCENT, PAGE, _, _, *MODELS = (f"C{place}" for place in range(len(PALETTE)))
-_SETTINGS = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures on every machine
-    "font.size": 8,
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a "$" in a subset's name is a dollar
-    "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.6,
-    "axes.labelpad": 1,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "axes.labelsize": 7.5,
-    "grid.color": GRID,
-    "grid.linewidth": 0.5,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.major.size": 2,
-    "ytick.major.size": 2,
-    "xtick.major.pad": 2,
-    "ytick.major.pad": 2,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot of a page with its caption."""
-
-    title: str
-    caption: str
-    svg: Markup
-    tall: bool = False
-    """Whether it takes the height of two."""
+_SETTINGS = matplotlib.rc_params_from_file(
+    Path(__file__).parent / "templates/plots.mplstyle", use_default_template=False
+)
 
 
 def new_figure(height: float) -> Figure:
@@ -88,6 +52,34 @@ def new_axes(figure: Figure, left: float, top: float, width: float, height: floa
     """Axes at a place given in points from the upper left corner."""
     whole = 72 * figure.get_figheight()
     return figure.add_axes((left / WIDTH, 1 - (top + height) / whole, width / WIDTH, height / whole))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot of a page with its caption."""
+
+    title: str
+    caption: str
+    svg: Markup
+    tall: bool
+    """Whether it takes the height of two."""
+
+
+def make_plot(
+    title: str,
+    caption: str,
+    draw: Callable[..., Figure],
+    *args: object,
+    label: str | None = None,
+    tall: bool = False,
+    **options: object,
+) -> Plot:
+    """The figure that `draw(*args, **options)` returns, as a plot of a page.
+
+    Args:
+        label: see `draw_svg`; the title, unless a page has several of that.
+    """
+    return Plot(title, caption, draw_svg(label or title, draw, *args, **options), tall)
 
 
 def draw_svg(label: str, draw: Callable[..., Figure], *args: object, **options: object) -> Markup:

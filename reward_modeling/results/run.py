@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from reward_modeling.common.file_names import RUN
 from reward_modeling.common.flags import LOGGED, NEEDS_ADAPTER, flags_with
 from reward_modeling.common.launch import engine_name
+from reward_modeling.common.versions import installed_versions
 from reward_modeling.models.reward_normalization import NAMES
 from reward_modeling.objectives.base import HeldOut
 from reward_modeling.results.files import (
-    described_device,
-    described_model,
-    held_out_name,
-    manifest_of,
+    PACKAGES,
+    describe_devices,
+    describe_model,
+    read_manifest,
     remove_results,
-    versions,
     write_evaluation,
     write_json,
 )
@@ -73,7 +73,7 @@ def gather_results(trainer, pairs: "PreparedPairs", given: dict[str, Any], start
         evaluation = {
             "step": step,
             "epoch": _epoch(trainer.state, step),
-            "data": held_out_name(args.train_set_path, args.eval_set_path),
+            "data": args.eval_set_path or f"held out of {args.train_set_path}",
             **trainer.objective.evaluation(held_out),
         }
     run = run_so_far(trainer, pairs, started) | {
@@ -107,10 +107,10 @@ def run_so_far(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, 
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else args.model_dtype
     return {
         "model_name": args.model_name,
-        **described_model(trainer.model),
+        **describe_model(trainer.model),
         "engine": engine_name(trainer.accelerator.state),
         "processes": args.world_size,
-        "devices": described_device(args.device, args.world_size),
+        "devices": describe_devices(args.device, args.world_size),
         "dtype": precision,
         "batching": trainer.collator.batching,
         "pairs": len(pairs.train),
@@ -121,9 +121,9 @@ def run_so_far(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, 
         "epoch_of_weights": None,
         "started": started.isoformat(timespec="seconds"),
         "seconds": None,
-        "versions": versions(),
+        "versions": installed_versions(PACKAGES),
         "arguments": logged_arguments(args),
-        "manifest": manifest_of(args.train_set_path),
+        "manifest": read_manifest(args.train_set_path),
     }
 
 

@@ -49,8 +49,8 @@ from reward_modeling.results.files import write_json
 from reward_modeling.results.run import Results, gather_results, run_so_far
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import (
+    try_to_write_report,
     update_report,
-    write_report_or_say_why,
 )
 from reward_modeling.training.final_model import (
     destroy_process_group,
@@ -380,7 +380,7 @@ def finish(trainer: RewardTrainer, results: Results) -> None:
     if args.verify_saved_model:
         verify_final_model(trainer, folders)
     destroy_process_group()
-    if args.process_index == 0 and write_report_or_say_why(output):
+    if args.process_index == 0 and try_to_write_report(output):
         logger.info("Report: %s", output / REPORT)
     if args.push_to_hub:
         trainer.push_folder(folders[-1])

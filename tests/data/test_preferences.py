@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import hub, json_lines, preferences, sources
+from reward_modeling.data import cached_rows, hub, json_lines, keys, preferences
 from reward_modeling.data.preferences import (
     STANDARD_FEATURES,
     load_preference_dataset,
@@ -429,7 +429,7 @@ def test_a_second_call_reads_the_cache_and_a_changed_file_does_not(tmp_path, cac
     path = write_lines(tmp_path / "x.jsonl", numbered(4))
     first = load_preference_dataset(str(path))
     with monkeypatch.context() as no_reading:
-        no_reading.setattr(sources, "_parts", None)
+        no_reading.setattr(cached_rows, "_parts", None)
         again = load_preference_dataset(str(path), num_proc=2)
     assert again[:] == first[:]
     assert again._fingerprint == first._fingerprint, "so that later stages' maps hit their cache too"
@@ -619,7 +619,7 @@ def test_an_extension_that_is_not_read(tmp_path):
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     path = write_lines(tmp_path / "x.jsonl", [ROW])
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", path)
-    assert "Set HF_DATASETS_CACHE" in message_of(path)
+    assert "set HF_DATASETS_CACHE" in message_of(path)
 
 
 # --- holding out --------------------------------------------------------------------------------------------
@@ -667,7 +667,7 @@ def test_holding_out_fills_the_size_and_follows_the_seed():
 def test_splitmix64_is_the_published_one():
     """The first outputs of the reference implementation (Vigna) for state 1234567."""
     states = np.array([1234567, 1234567 + 0x9E3779B97F4A7C15], dtype=np.uint64)
-    assert preferences._splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
+    assert keys._splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
 
 
 def test_a_million_rows_are_split_in_seconds():
@@ -699,7 +699,7 @@ def test_the_report_counts_and_names_the_first(tmp_path):
     assert report.kept == 3
     lines = report.table().splitlines()
     assert lines[0] == "train: 10 rows read, 3 kept (30.0%)"
-    assert lines[1].split() == ["dropped", "because", "rows", "share", "first", "row"]
+    assert lines[1].split() == ["dropped", "because", "rows", "share", "first", "row", "which", "reads"]
     assert lines[2].split()[:6] == ["chosen", "or", "rejected", "is", "missing", "2"]
     assert f"{path}:7  chosen is a number, rejected a list | chosen: 7" in lines[3]
     assert lines[5].endswith("3  30.00%  x:1  …")

@@ -1,6 +1,5 @@
 """The linter against sets made by hand, whose every number was counted by hand."""
 
-import importlib.util
 import itertools
 import json
 import random
@@ -15,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep import lint as lint_script
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.intervals import wilson_interval
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, RULE_WORDS
-from reward_modeling.preference_sets.lint.output import check_output, write_output
 from reward_modeling.preference_sets.lint.pair_checks import (
     counted,
     distribution,
@@ -27,7 +26,7 @@ from reward_modeling.preference_sets.lint.pair_checks import (
     single_rule,
     strong_components,
 )
-from reward_modeling.preference_sets.lint.report import lint_page
+from reward_modeling.preference_sets.lint.report import check_output, lint_page, write_output
 from reward_modeling.preference_sets.lint.summary import RULES, LintOptions, lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 from reward_modeling.preference_sets.lint.text_measures import ending, is_refusal, measure
@@ -169,11 +168,12 @@ def test_histogram_counts_everything_once():
 
 def test_rule_by_hand():
     rule = single_rule([3, 1, 1, 5, 2], [1, 2, 4, 5, 9])  # greater wins 1, smaller 3, one tie
-    assert (rule.greater.right, rule.greater.rows) == (1, 4)
-    assert (rule.greater.low, rule.greater.high) == wilson_interval(1, 4)
-    assert (rule.accuracy.right, rule.accuracy.rows, rule.accuracy.ties) == (3.5, 5, 1)
-    assert not rule.takes_greater
-    assert single_rule([], []).to_dict()["accuracy"]["value"] is None
+    greater, accuracy = rule["greater_preferred"], rule["accuracy"]
+    assert (greater["right"], greater["rows"]) == (1, 4)
+    assert (greater["low"], greater["high"]) == wilson_interval(1, 4)
+    assert (accuracy["right"], accuracy["rows"], accuracy["ties"]) == (3.5, 5, 1)
+    assert rule["takes"] == "smaller"
+    assert single_rule([], [])["accuracy"]["value"] is None
 
 
 def graph_of(pairs, prompts=None):
@@ -198,15 +198,15 @@ def test_graph_by_hand(pairs, repeated, contradicted, in_cycle, knots):
     graph = graph_of(pairs)
     masks = (graph.repeated, graph.contradicted, graph.in_cycle)
     assert tuple("".join(map(str, mask.astype(int))) for mask in masks) == (repeated, contradicted, in_cycle)
-    assert graph.knots == knots
+    assert graph.components == knots
     assert graph.same_reply.tolist() == [one == other for one, other in pairs]
 
 
 def test_prompts_are_graphs_of_their_own():
     circle = [(1, 2), (2, 3), (3, 1)]
-    assert graph_of(circle, [1, 1, 2]).knots == ()
+    assert graph_of(circle, [1, 1, 2]).components == ()
     graph = graph_of(circle + circle, [1, 1, 1, 2, 2, 2])
-    assert graph.knots == (3, 3) and not graph.repeated.any()
+    assert graph.components == (3, 3) and not graph.repeated.any()
     assert graph.replies_of_prompt.tolist() == [2] * 6
 
 
@@ -240,7 +240,7 @@ def test_cycles_against_brute_force(pairs):
     graph = graph_of(pairs)
     assert graph.contradictions == contradictions
     assert graph.in_cycle.tolist() == inside
-    assert graph.knots == knots
+    assert graph.components == knots
 
 
 def test_long_chains_are_followed_without_recursion():
@@ -581,16 +581,12 @@ def test_keys_of_the_summary_stay(summary):
 @pytest.fixture
 def script(tmp_path, monkeypatch, capsys):
     """Runs the script's main in this process; returns its status and what it printed."""
-    specification = importlib.util.spec_from_file_location("lint_script", ROOT / "data_prep" / "lint.py")
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, "lint_script", module)
-    specification.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["data_prep/lint.py", *arguments])
         try:
-            run_script(module.main)
+            run_script(lint_script.main)
         except SystemExit as ended:
             return ended.code, capsys.readouterr()
         return 0, capsys.readouterr()
@@ -627,7 +623,7 @@ def test_mistakes_of_the_users(tmp_path, script):
     [("a/b/pairs.jsonl.gz", "pairs"), ("org/name:train", "name-train"), ("data/*.parquet", "data"), ("..", "data")],
 )
 def test_name_of_the_report(path, name, script):
-    assert sys.modules["lint_script"].name_of(path) == name
+    assert lint_script.name_of(path) == name
 
 
 @pytest.mark.parametrize(
@@ -643,7 +639,7 @@ def test_name_of_the_report(path, name, script):
     ],
 )
 def test_path_needs_no_flag(given, meant, script):
-    assert " ".join(sys.modules["lint_script"].with_path_flag(given.split())) == meant
+    assert " ".join(lint_script.with_path_flag(given.split())) == meant
 
 
 def test_script_as_a_process(tmp_path):

@@ -1,26 +1,57 @@
-"""lint.html: what the linter found as one page that needs no network, for a phone and for a wide screen.
+"""What the linter leaves: lint.json, and lint.html, one page that needs no network, for a phone and for a wide screen.
 
-text = lint_page(summary)
+write_output(summary, Path("lint/pairs"))
 
 templates/lint.html has its words. The texts of a data set may come from anybody: the template escapes every one, and
 the page has no scripts at all. Same summary, same bytes.
 """
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from reward_modeling.common.atomic import check_writable, whole_file
+from reward_modeling.common.errors import UserError
 from reward_modeling.display.page import render
-from reward_modeling.display.plot_style import ACCENT, BAR, MUTED, WIDTH, Plot, draw_svg, new_axes, new_figure
+from reward_modeling.display.plot_style import ACCENT, BAR, MUTED, WIDTH, Plot, make_plot, new_axes, new_figure
 from reward_modeling.display.plots import draw_bars, draw_steps
 from reward_modeling.display.text import Rows, count
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS
 from reward_modeling.preference_sets.lint.tables import headline, tables
 
+LINT_JSON, LINT_HTML = "lint.json", "lint.html"
 SHOWN_CHARACTERS = 6000  # of one text of a pair to read; longer ones lose their middle
 SHOWN_BARS = 20  # sources in a plot
 SHOWN_ROWS = 1000  # of the table of sources
 FEWEST_FOR_A_BAR = 20  # pairs that differ; below it an interval is as wide as the plot
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder before the work is done.
+
+    Raises:
+        UserError: it has a report that is not to be replaced, or it cannot be written.
+    """
+    check_writable("--output_path", folder)
+    there = [name for name in (LINT_JSON, LINT_HTML) if (folder / name).exists()]
+    if there and not overwrite:
+        raise UserError(
+            f"--output_path {folder}: expected no report there, found {' and '.join(there)}. "
+            "Pass --overwrite to replace it, or another --output_path."
+        )
+
+
+def write_output(summary: Mapping, folder: Path) -> None:
+    """Write both files, or neither."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / LINT_JSON) as json_path, whole_file(folder / LINT_HTML) as html_path:
+            json_path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            html_path.write_text(lint_page(summary), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output_path {folder}: cannot write there ({error.strerror}). Take another path.") from error
 
 
 def lint_page(summary: Mapping) -> str:
@@ -61,17 +92,10 @@ def _plots(summary: Mapping) -> Iterator[Plot]:
     if lengths["tokens"]:
         note = f"Of {count(lengths['tokens']['pairs'])} pairs, texts alone, without the chat template."
         yield _length_plot("tokens", note, lengths["tokens"])
-    prompts, turns = summary["prompts"]["prompts_by_pairs"], summary["turns"]["pairs_by_turns"]
-    yield Plot(
-        "Pairs per prompt",
-        "Percent of the prompts with so many pairs.",
-        draw_svg("Pairs per prompt", draw_counts, prompts, "pairs"),
-    )
-    yield Plot(
-        "Turns",
-        "Percent of the pairs whose prompt has so many turns of the user.",
-        draw_svg("Turns", draw_counts, turns, "turns of the user"),
-    )
+    caption = "Percent of the prompts with so many pairs."
+    yield make_plot("Pairs per prompt", caption, draw_counts, summary["prompts"]["prompts_by_pairs"], "pairs")
+    caption = "Percent of the pairs whose prompt has so many turns of the user."
+    yield make_plot("Turns", caption, draw_counts, summary["turns"]["pairs_by_turns"], "turns of the user")
     listed = [source for source in summary["sources"]["listed"][:SHOWN_BARS] if source["longer_preferred"]["rows"]]
     if len(listed) > 1:
         sources = {source["source"] or "(no source)": source["longer_preferred"] for source in listed}
@@ -80,7 +104,7 @@ def _plots(summary: Mapping) -> Iterator[Plot]:
 
 def _bars(title: str, caption: str, rows: Mapping[str, Mapping]) -> Iterator[Plot]:
     if rows:
-        yield Plot(title, caption, draw_svg(title, draw_bars, {"": rows}, chance=50), tall=len(rows) > 12)
+        yield make_plot(title, caption, draw_bars, {"": rows}, chance=50, tall=len(rows) > 12)
 
 
 def _length_plot(unit: str, caption: str, lengths: Mapping) -> Plot:
@@ -89,10 +113,8 @@ def _length_plot(unit: str, caption: str, lengths: Mapping) -> Plot:
     shares = {name: [100 * number / max(sum(numbers), 1) for number in numbers] for name, numbers in counts.items()}
     colors = {"prompt": MUTED, "chosen": BAR, "rejected": ACCENT}
     options = {"xlabel": unit, "ylabel": "percent", "logarithmic": True}
-    title = f"Lengths in {unit}"
-    return Plot(
-        title, caption, draw_svg(title, draw_steps, [max(edge, 0.5) for edge in edges], shares, colors, **options)
-    )
+    edges = [max(edge, 0.5) for edge in edges]
+    return make_plot(f"Lengths in {unit}", caption, draw_steps, edges, shares, colors, **options)
 
 
 def draw_counts(counts: Mapping[str, int], unit: str) -> Figure:
