@@ -1,7 +1,7 @@
 # make quickstart   train a tiny reward model from nothing, score it on generated rows, show what it learned
 # make test         run the tests
 # make pictures     a shorter run's two reports as pictures, docs/*.png (needs chromium)
-# make lint         check style and formatting (make format puts them right)
+# make lint         check style, formatting (make format puts them right) and which room imports which
 # make clean        remove caches and the quickstart; the environment in .venv stays
 #
 # Set-up happens by itself, once, and again when a requirements file changes.
@@ -50,13 +50,14 @@ test: .venv/.dev
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf quickstart .pytest_cache .ruff_cache .hypothesis
+	rm -rf quickstart build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 quickstart/preferences.jsonl: reward_modeling/tiny/quickstart.py reward_modeling/tiny/models.py | .venv/.runtime

@@ -52,11 +52,12 @@ def prepare_once(path: Path, num_proc: int, tokenizer_folder: str) -> dict:
     import datasets
 
     from reward_modeling.data.collator import MicroBatchCollator
-    from reward_modeling.data.loader import PreferenceGroups, training_loader
+    from reward_modeling.data.loader import PromptGroups, training_loader
     from reward_modeling.data.preferences import load_preference_dataset, split_by_prompt
     from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
     from reward_modeling.data.report import report_rows
     from reward_modeling.models.tokenizer import load_tokenizer
+    from reward_modeling.objectives.bradley_terry import BradleyTerry, PairReader
 
     datasets.disable_progress_bars()
     figures: dict[str, float] = {}
@@ -72,15 +73,18 @@ def prepare_once(path: Path, num_proc: int, tokenizer_folder: str) -> dict:
     rows = timed("load_s", lambda: load_preference_dataset(str(path), num_proc=num_proc))
     report = report_rows("train", rows)
     train, _ = timed("split_s", lambda: split_by_prompt(rows, 500, 0))
-    groups = timed("tokenise_s", lambda: tokenize_and_group(train, tokenizer, TokenizeOptions(1024), num_proc))
-    report_groups(report, groups)
-    pairs = PreferenceGroups(groups)
+    groups = timed(
+        "tokenise_s",
+        lambda: tokenize_and_group(train, tokenizer, PairReader(), TokenizeOptions(1024), num_proc),
+    )
+    report_groups(report, groups, "pairs")
+    pairs = PromptGroups(groups)
     loader = timed(
         "plan_steps_s",
         lambda: training_loader(
             pairs,
-            MicroBatchCollator("shared_prefix", 0),
-            pairs_per_step=PAIRS_PER_STEP,
+            MicroBatchCollator("shared_prefix", 0, BradleyTerry.collate),
+            units_per_step=PAIRS_PER_STEP,
             max_tokens=16384,
             seed=0,
             process=0,
@@ -91,7 +95,7 @@ def prepare_once(path: Path, num_proc: int, tokenizer_folder: str) -> dict:
     timed("plan_micro_batches_s", lambda: [len(plan.micro_batches(step, 1)) for step in range(len(plan))])
     steps = iter(loader)
     started = time.perf_counter()
-    read = sum(next(steps)["step_pairs"] for _ in range(min(STEPS_READ, len(loader))))
+    read = sum(next(steps)["step_units"] for _ in range(min(STEPS_READ, len(loader))))
     figures["read_pairs_per_s"] = round(read / (time.perf_counter() - started))
     return {"pairs": len(pairs), "steps": len(loader), **figures, **resident_mib()}
 
@@ -106,6 +110,7 @@ def tokenise_against_trl(path: Path, tokenizer_folder: str) -> dict:
     from reward_modeling.data.preferences import load_preference_dataset
     from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
     from reward_modeling.models.tokenizer import load_tokenizer
+    from reward_modeling.objectives.bradley_terry import PairReader
 
     datasets.disable_progress_bars()
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -129,7 +134,7 @@ def tokenise_against_trl(path: Path, tokenizer_folder: str) -> dict:
     started = time.perf_counter()
     rows = load_preference_dataset(str(path), num_proc=1)
     loaded = time.perf_counter() - started
-    tokenize_and_group(rows, tokenizer, TokenizeOptions(2048), 1)
+    tokenize_and_group(rows, tokenizer, PairReader(), TokenizeOptions(2048), 1)
     ours = time.perf_counter() - started
     return {
         "rows": len(raw),

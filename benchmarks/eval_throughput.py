@@ -154,10 +154,10 @@ class TokenCounter:
     def __init__(self):
         self.tokens = self.passes = 0
 
-    def __call__(self, input_ids, end_positions=None, **_):
+    def __call__(self, input_ids, read_positions=None, **_):
         self.tokens += input_ids.numel()
         self.passes += 1
-        rewards = len(input_ids if end_positions is None else end_positions)
+        rewards = len(input_ids if read_positions is None else read_positions)
         return SimpleNamespace(logits=input_ids.new_zeros((rewards, 1)))
 
 

@@ -37,8 +37,10 @@ from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import StepDataLoader, StepDataset, StepSampler
 from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, EpochPlan, MicroBatch
 from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.objectives.bradley_terry import BradleyTerry
 from reward_modeling.training.callbacks import RewardProgressCallback
 from reward_modeling.training.memory_probe import peak_memory
+from reward_modeling.training.trainer import RewardTrainer
 
 MODES = (SHARED_PREFIX, PADDED, PACKED)
 PADDED_PAIRS = 8
@@ -81,8 +83,8 @@ class PairByPair(EpochPlan):
     """The same pairs in each step, eight at a time in a random order, with two rows for each."""
 
     def micro_batches(self, step: int, num_processes: int) -> list[list[MicroBatch]]:
-        units = self.units[self.step_starts[step] : self.step_starts[step + 1]].tolist()
-        pairs = [(group, pair) for group, first, last in units for pair in range(first, last)]
+        pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]].tolist()
+        pairs = [(group, pair) for group, first, last in pieces for pair in range(first, last)]
         order = np.random.default_rng(step).permutation(len(pairs))
         chunks = [self.sizes.chunk(PADDED, group, pair, pair + 1) for group, pair in (pairs[i] for i in order)]
         return [[chunks[start : start + PADDED_PAIRS] for start in range(0, len(chunks), PADDED_PAIRS)]]
@@ -94,13 +96,13 @@ class PairByPairSampler(StepSampler):
         self.plan = PairByPair(**vars(self.plan))
 
 
-class PaddedTrainer(rm.RewardTrainer):
+class PaddedTrainer(RewardTrainer):
     def get_train_dataloader(self) -> StepDataLoader:
         sampler = PairByPairSampler(
             self.train_dataset.sizes,
             process=0,
             num_processes=1,
-            pairs_per_step=self.args.pairs_per_step,
+            units_per_step=self.args.pairs_per_step,
             max_tokens=self.args.max_tokens,
             batching=PADDED,
             seed=self.args.seed,
@@ -149,7 +151,7 @@ class Stopwatch(TrainerCallback):
 
 def build_trainer(
     case: Case, shape: Shape, workload: Workload, amount: Amount, max_tokens: int, folder: str
-) -> rm.RewardTrainer:
+) -> RewardTrainer:
     """rm.py's trainer with its defaults, but without logs, checkpoints and evaluations."""
     padded = case.mode == PADDED
     args = rm.ScriptArguments(
@@ -181,8 +183,12 @@ def build_trainer(
     if shape.compiled:
         compile_parts(model)
     groups = draw_groups(workload, amount.pairs_drawn, amount.max_length, shape.config.vocab_size)
-    trainer = (PaddedTrainer if padded else rm.RewardTrainer)(
-        args=args, model=model, train_dataset=GroupsInMemory(groups), collator=MicroBatchCollator(case.mode, 0)
+    trainer = (PaddedTrainer if padded else RewardTrainer)(
+        args=args,
+        objective=BradleyTerry(args),
+        model=model,
+        train_dataset=GroupsInMemory(groups),
+        collator=MicroBatchCollator(case.mode, 0, BradleyTerry.collate),
     )
     for callback in (RewardProgressCallback, PrinterCallback):  # a table at the end says more
         trainer.remove_callback(callback)
@@ -220,7 +226,7 @@ def compile_parts(model: PreTrainedModel) -> None:
             part.compile(dynamic=True)
 
 
-def meet_shapes(trainer: rm.RewardTrainer, plan: EpochPlan) -> None:
+def meet_shapes(trainer: RewardTrainer, plan: EpochPlan) -> None:
     """One layer, forward and backward, over padded rows of every shape that will be trained; no trace of it."""
     model, device = trainer.model, trainer.args.device
     micro_batches = [micro_batch for step in range(len(plan)) for micro_batch in plan.micro_batches(step, 1)[0]]

@@ -112,23 +112,22 @@ def draw_groups(workload: Workload, pairs: int, max_length: int, vocab_size: int
         {
             "prefix_ids": ids(workload.prompt),
             "completion_ids": [ids(workload.answer) for _ in range(workload.answers)],
-            "chosen_index": [a for a, _ in numbers],
-            "rejected_index": [b for _, b in numbers],
-            "margins": [0.0] * len(numbers),
+            "units": [list(pair) for pair in numbers],
+            "targets": [[0.0]] * len(numbers),
         }
         for _ in range(-(-pairs // len(numbers)))
     ]
 
 
 class GroupsInMemory:
-    """Drawn groups in the place of `loader.PreferenceGroups`, which reads them from the disk."""
+    """Drawn groups in the place of `loader.PromptGroups`, which reads them from the disk."""
 
     def __init__(self, groups: list[dict]):
         self.groups = groups
         self.sizes = GroupSizes.from_rows(groups)
 
     def __len__(self) -> int:
-        return self.sizes.num_pairs
+        return self.sizes.num_units
 
     def read(self, micro_batch: MicroBatch) -> dict[int, dict]:
         return {chunk.group: self.groups[chunk.group] for chunk in micro_batch}
@@ -156,11 +155,11 @@ def work_of(plan: EpochPlan, steps: range, model: PreTrainedModel) -> Work:
     width = config.num_attention_heads * config.head_dim
     tokens, flops, pairs = 0, 0.0, 0
     for step in steps:
-        pairs += plan.step_pairs(step)
-        for group, first, last in plan.units[plan.step_starts[step] : plan.step_starts[step + 1]].tolist():
+        pairs += plan.step_units(step)
+        for group, first, last in plan.pieces[plan.step_starts[step] : plan.step_starts[step + 1]].tolist():
             chunk = sizes.chunk(SHARED_PREFIX, group, first, last)
             prompt = int(sizes.prefix_lengths[group])
-            used = np.unique(sizes.group_pairs(group, first, last))
+            used = np.unique(sizes.group_members(group, first, last))
             answers = sizes.completion_lengths[sizes.completion_offsets[group] + used]
             seen = prompt * (prompt + 1) / 2 + (answers * prompt + answers * (answers + 1) / 2).sum()
             seen_by_scored = (answers + prompt).sum()

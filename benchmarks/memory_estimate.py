@@ -62,7 +62,7 @@ def packed_inputs(tokens: int) -> dict:
         "input_ids": torch.zeros((1, length * CONVERSATIONS), dtype=torch.long),
         "position_ids": torch.arange(length).repeat(CONVERSATIONS)[None],
         "packed_layout": PackedLayout(spans, tuple(range(CONVERSATIONS))),
-        "end_positions": torch.tensor([span.end - 1 for span in spans]),
+        "read_positions": torch.tensor([span.end - 1 for span in spans]),
     }
 
 

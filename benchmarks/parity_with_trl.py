@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 from reward_modeling.data.preferences import load_preference_dataset  # noqa: E402
 from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group  # noqa: E402
 from reward_modeling.models.tokenizer import load_tokenizer  # noqa: E402
+from reward_modeling.objectives.bradley_terry import PairReader  # noqa: E402
 from reward_modeling.scoring.scorer import RewardScorer  # noqa: E402
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config  # noqa: E402
 from reward_modeling.tiny.preferences import learnable_preferences  # noqa: E402
@@ -121,7 +122,7 @@ def trl_trainer(folder: Path, family: str, case: str, **special_tokens: str) -> 
 def rows_of_ours(folder: Path, family: str, case: str) -> list[tuple]:
     """(chosen ids, rejected ids, margin) of every pair that rm.py trains on."""
     rows = load_preference_dataset(str(pairs_file(folder, case)), num_proc=1)
-    groups = tokenize_and_group(rows, load_tokenizer(str(folder / family)), TokenizeOptions(MAX_LENGTH))
+    groups = tokenize_and_group(rows, load_tokenizer(str(folder / family)), PairReader(), TokenizeOptions(MAX_LENGTH))
     return sorted(
         (
             group["prefix_ids"] + group["completion_ids"][chosen],
@@ -129,7 +130,7 @@ def rows_of_ours(folder: Path, family: str, case: str) -> list[tuple]:
             m,
         )
         for group in groups
-        for chosen, rejected, m in zip(group["chosen_index"], group["rejected_index"], group["margins"], strict=True)
+        for (chosen, rejected), (m,) in zip(group["units"], group["targets"], strict=True)
     )
 
 

@@ -137,10 +137,14 @@ def run_trl(folder: Path, name: str, steps: int) -> dict:
 def load_ours(folder: Path, name: str, steps: int):
     import rm
     from reward_modeling.data.collator import MicroBatchCollator
+    from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
     from reward_modeling.models.loading import load_config, load_reward_model
     from reward_modeling.models.tokenizer import load_tokenizer
+    from reward_modeling.objectives.bradley_terry import BradleyTerry
+    from reward_modeling.training.job import load_pairs
+    from reward_modeling.training.trainer import RewardTrainer
 
-    rm.register_shared_prefix_attention()
+    register_shared_prefix_attention()
     model_name = str(folder / "model")
     args = rm.ScriptArguments(
         model_name=model_name,
@@ -151,16 +155,18 @@ def load_ours(folder: Path, name: str, steps: int):
         **training_options(folder, steps),
     )
     tokenizer = load_tokenizer(model_name)
-    model = load_reward_model(model_name, load_config(model_name), tokenizer, attn_implementation=rm.SHARED_PREFIX)
+    model = load_reward_model(model_name, load_config(model_name), tokenizer, attn_implementation=SHARED_PREFIX)
     started = time.perf_counter()
-    groups = rm.load_pairs(args, tokenizer).train
+    objective = BradleyTerry(args)
+    groups = load_pairs(args, objective, tokenizer).train
     prepared = time.perf_counter() - started
-    trainer = rm.RewardTrainer(
+    trainer = RewardTrainer(
         args=args,
+        objective=objective,
         model=model,
         processing_class=tokenizer,
         train_dataset=groups,
-        collator=MicroBatchCollator(rm.SHARED_PREFIX, tokenizer.pad_token_id),
+        collator=MicroBatchCollator(SHARED_PREFIX, tokenizer.pad_token_id, objective.collate),
     )
     return trainer, prepared
 
@@ -181,12 +187,12 @@ def run_plain(folder: Path, name: str, steps: int) -> dict:
     model.set_attn_implementation("sdpa")
     model.train()
     plan = trainer.get_train_dataloader().batch_sampler.plan
-    groups = plan.units[: plan.step_starts[min(steps, len(plan))], 0]
+    groups = plan.pieces[: plan.step_starts[min(steps, len(plan))], 0]
     lengths = trainer.train_dataset.sizes.group_tokens("shared_prefix")[groups].tolist()
     started = time.perf_counter()
     for length in lengths:
         ids = torch.randint(10, 8000, (1, length))
-        model(input_ids=ids, end_positions=torch.tensor([length - 1])).logits.sum().backward()
+        model(input_ids=ids, read_positions=torch.tensor([length - 1])).logits.sum().backward()
     return {"train_s": time.perf_counter() - started, "tokens": sum(lengths)}
 
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import rm
 from reward_modeling.common.launch import launched_with
 from reward_modeling.estimate.live_bytes import LiveBytes
+from reward_modeling.training.trainer import RewardTrainer
 
 
 class RealBytes(LiveBytes):
@@ -42,7 +43,7 @@ def bytes_of(tensors) -> int:
     return sum(sizes.values())
 
 
-def weights_of(trainer: rm.RewardTrainer, optimizer) -> list[torch.Tensor]:
+def weights_of(trainer: RewardTrainer, optimizer) -> list[torch.Tensor]:
     """What holds the weights between two passes: DeepSpeed's own copies too."""
     weights = [getattr(weight, "ds_tensor", weight.data) for weight in trainer.model.parameters()]
     for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):
@@ -50,14 +51,14 @@ def weights_of(trainer: rm.RewardTrainer, optimizer) -> list[torch.Tensor]:
     return weights
 
 
-def gradients_of(trainer: rm.RewardTrainer, optimizer) -> list[torch.Tensor]:
+def gradients_of(trainer: RewardTrainer, optimizer) -> list[torch.Tensor]:
     if not hasattr(optimizer, "averaged_gradients"):
         return [weight.grad for weight in trainer.model.parameters() if weight.grad is not None]
     groups = [group for group in optimizer.averaged_gradients.values() if group is not None]
     return [gradient for group in groups for gradient in group]
 
 
-def parts(trainer: rm.RewardTrainer) -> dict[str, int]:
+def parts(trainer: RewardTrainer) -> dict[str, int]:
     optimizer = trainer.optimizer
     while not hasattr(optimizer, "averaged_gradients") and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
@@ -72,7 +73,7 @@ def parts(trainer: rm.RewardTrainer) -> dict[str, int]:
 
 def main() -> None:
     live, passes = RealBytes(), []
-    forward_backward = rm.RewardTrainer.forward_backward
+    forward_backward = RewardTrainer.forward_backward
 
     def counted(trainer, model, micro_batch, scale, *, last):
         gc.collect()
@@ -91,7 +92,7 @@ def main() -> None:
         )
         return loss
 
-    rm.RewardTrainer.forward_backward = counted
+    RewardTrainer.forward_backward = counted
     with live:
         rm.main()
     output = Path(sys.argv[sys.argv.index("--output_path") + 1])

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from test_report import Pairs, _plain
+from summaries import Pairs, without_nan
 
 EVALUATION_KEYS = ("accuracy", "longer_wins", "by_length", "calibration_error", "calibration", "margins")
 
@@ -64,7 +64,7 @@ def sample_evaluation(step: int, sources: dict[str, int]) -> dict:
         {"from": int(differences[one].min()), "to": int(differences[one].max()), **accuracy, "rows": len(one)}
         for one in order
     ]
-    return _plain(
+    return without_nan(
         {
             "step": step,
             "epoch": 1.0,

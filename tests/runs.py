@@ -2,19 +2,29 @@
 
 import json
 import os
+import random
 import re
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import rm
+from reward_modeling.common.file_names import REPORT
+from reward_modeling.objectives.bradley_terry import BradleyTerry
+from reward_modeling.results import model_card, report
+from reward_modeling.training import job
+from reward_modeling.training.trainer import RewardTrainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +41,7 @@ def as_argv(flags: dict[str, object]) -> list[str]:
 class Run:
     """A finished run: its folder, its log and, where it ran in this process, its trainer and evaluations."""
 
-    def __init__(self, output: Path, trainer: rm.RewardTrainer | None = None, evaluations: list | None = None):
+    def __init__(self, output: Path, trainer: RewardTrainer | None = None, evaluations: list | None = None):
         self.output = output
         self.model = output / "last_checkpoint"
         self.trainer = trainer
@@ -46,24 +56,32 @@ class Run:
         return [entry[name] for entry in self.history if name in entry][-1]
 
 
-def train(flags: dict[str, object], output: Path, **changes: object) -> Run:
-    """rm.py in this process."""
+def without_pages(patch: pytest.MonkeyPatch) -> None:
+    """Leave out report.html and the model card's plots, which take longer than the training of a tiny model."""
+    patch.setattr(report, "write_training_report", lambda output: (output / REPORT).write_text("left out by a test"))
+    patch.setattr(model_card, "_write_plots", lambda folder, evaluation: None)
+
+
+def train(flags: dict[str, object], output: Path, *, pages: bool = False, **changes: object) -> Run:
+    """rm.py in this process; without report and plots, unless a test asks for these `pages`."""
     trainers, evaluations = [], []
-    save_final_model, evaluation_metrics = rm.save_final_model, rm.evaluation_metrics
+    save_final_model, held_out = job.save_final_model, BradleyTerry.held_out
 
     def save(trainer, results):
         trainers.append(trainer)
         return save_final_model(trainer, results)
 
-    def metrics(rows, *options):
+    def keep_rows(self, rows, groups):
         evaluations.append(rows)
-        return evaluation_metrics(rows, *options)
+        return held_out(self, rows, groups)
 
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm, "save_final_model", save)
-        patch.setattr(rm, "evaluation_metrics", metrics)
+        if not pages:
+            without_pages(patch)
+        patch.setattr(job, "save_final_model", save)
+        patch.setattr(BradleyTerry, "held_out", keep_rows)
         patch.setattr(sys, "argv", ["rm.py", *as_argv(flags | {"output_path": output} | changes)])
         rm.main()
     return Run(output, trainers[0], evaluations)
@@ -94,9 +112,38 @@ def launch(
 
 
 def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    """Below those that the system gives to connections, so that none of these takes it before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return str(port)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Of a saved model."""
+    return load_file(folder / "model.safetensors")
+
+
+def same_weights(folder: Path, expected: Path) -> bool:
+    """Whether two folders hold the same model, bit for bit."""
+    found, expected = weights_of(folder), weights_of(expected)
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@contextmanager
+def sigterm_in_step(step: int) -> Iterator[None]:
+    """To this process while it computes that step, as a scheduler ends a job."""
+    training_step = RewardTrainer.training_step
+
+    def interrupted(trainer, *args, **options):
+        if trainer.state.global_step == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(trainer, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RewardTrainer, "training_step", interrupted)
+        yield
 
 
 def plain_rewards(folder: Path, conversations: list[list[dict]], together: bool) -> list[float]:

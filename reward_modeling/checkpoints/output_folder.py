@@ -1,6 +1,5 @@
 """The folder that a run writes to: never over another run without being asked."""
 
-import fcntl
 import logging
 import os
 import socket
@@ -12,7 +11,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from reward_modeling.checkpoints.folders import complete_checkpoints, is_complete, numbered_checkpoints
-from reward_modeling.common.atomic import CONTENTS, remove_folder
+from reward_modeling.common.atomic import CONTENTS, check_writable, hold_folder, remove_folder
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import (
     CHECKPOINT,
@@ -50,24 +49,7 @@ def check_output_folder(output_path: str) -> None:
     Raises:
         UserError: there is a file in the way, or the folder cannot be written.
     """
-    output = Path(output_path)
-    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise UserError(f"--output_path {output}: expected a folder, found the file {nearest}. Take another path.")
-    if not os.access(nearest, os.W_OK):
-        raise UserError(f"--output_path {output}: expected a folder to write to, found that {nearest} refuses it.")
-
-
-_held: set[int] = set()  # descriptors that hold an output folder
-
-
-def _let_go_in_child() -> None:
-    """A lock is shared with forked processes: workers that outlive this one would keep the folder from the next run."""
-    while _held:
-        os.close(_held.pop())
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)
+    check_writable("--output_path", Path(output_path))
 
 
 @contextmanager
@@ -89,35 +71,16 @@ def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
             f"--output_path {output_path}: expected a folder that can be made and written to, found "
             f"[{error}]. Take another path."
         ) from error
-    descriptor = os.open(output_path, os.O_RDONLY)
-    _held.add(descriptor)
-    try:
-        deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_A_RUN
-        while not _lock(descriptor):
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"--output_path {output_path}: expected a folder that no other run writes to, found that a process "
-                    "which is still alive does (of a launcher that was killed, perhaps). End it first: pgrep -af rm.py"
-                )
-            time.sleep(0.5)
+    in_use = UserError(
+        f"--output_path {output_path}: expected a folder that no other run writes to, found that a process which is "
+        "still alive does (of a launcher that was killed, perhaps). End it first: pgrep -af rm.py"
+    )
+    with hold_folder(Path(output_path), in_use, SECONDS_TO_WAIT_FOR_A_RUN):
         try:
             yield
         finally:
             with suppress(OSError):  # which it is if anything was written
                 Path(output_path).rmdir()
-    finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:  # some network file systems lock no folders: then there is nothing to tell by
-        logger.debug("Output: %s", error)
-    return True
 
 
 def check_all_nodes_share(output_path: str, state: PartialState) -> None:

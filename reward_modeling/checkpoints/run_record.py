@@ -14,70 +14,29 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.common.flags import OnResume, flags_with
+from reward_modeling.data.loader import PromptGroups
 
 logger = logging.getLogger(__name__)
 
 RUN_RECORD = "resume.json"
-GROUPS_HASHED = 256  # spread evenly, with all their tokens; of the others the lengths, pairs and margins
+GROUPS_HASHED = 256  # spread evenly, with all their tokens; of the others the lengths, units and targets
 BYTES_HASHED = 2**20  # at both ends of a weight file
 
-# The checkpoint's values would go on in silence (schedule and optimizer are restored), or the steps would be others.
-FIXED = (
-    "pairs_per_step",
-    "seed",
-    "data_seed",
-    "model_dtype",
-    "use_peft",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target_modules",
-    "load_in_4bit",
-    "optim",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "optim_args",
-    "lr_scheduler_kwargs",
-    "metric_for_best_model",  # or values of two metrics would be compared
-    "greater_is_better",
-)
-# These take effect from here on, which a person may want, and should see.
-FREE = (
-    "num_train_epochs",
-    "max_steps",
-    "label_smoothing",
-    "center_rewards_coefficient",
-    "router_aux_loss_coef",
-    "max_grad_norm",
-    "bf16",
-    "fp16",
-    "batching",
-    "max_tokens_per_micro_batch",
-    "early_stopping_patience",
-    "early_stopping_threshold",
-)
-# What the pairs and tokens depend on: named where the data differ.
-DATA = ("train_set_path", "eval_set_path", "eval_size", "max_length", "overlong", "loss_margin")
 # Says nothing about what the model computes, or follows from the tokenizer and the flags.
 CONFIG_IGNORED = {"transformers_version", "_name_or_path", "dtype", "architectures", "pad_token_id", "vocab_size"}
 
 
 def run_record(
     args: Any,
-    train: PreferenceGroups,
-    evaluation: PreferenceGroups | None,
+    train: PromptGroups,
+    evaluation: PromptGroups | None,
     config: PreTrainedConfig,
     engine: str,
     num_processes: int,
 ) -> dict[str, Any]:
     """What a checkpoint of this run is a checkpoint of."""
-    names = (*FIXED, *FREE, *DATA)
+    names = [name for rule in OnResume for name in flags_with(type(args), rule)]
     return {
         "engine": engine,
         "num_processes": num_processes,
@@ -96,14 +55,14 @@ def write_run_record(folder: Path, record: dict[str, Any]) -> None:
     (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
 
 
-def fingerprint_of_groups(groups: PreferenceGroups) -> str:
+def fingerprint_of_groups(groups: PromptGroups) -> str:
     """A hash of the pairs to train on that takes no time and no memory worth mentioning."""
     sizes, columns = groups.sizes, groups.groups
     digest = hashlib.sha256()
-    for values in (sizes.prefix_lengths, sizes.completion_lengths, sizes.pairs, sizes.pair_offsets):
+    for values in (sizes.prefix_lengths, sizes.completion_lengths, sizes.members, sizes.unit_offsets):
         digest.update(np.ascontiguousarray(values, dtype=np.int64).tobytes())
-    for chunk in columns.data.column("margins").chunks:
-        digest.update(chunk.flatten().to_numpy(zero_copy_only=False).tobytes())
+    for chunk in columns.data.column("targets").chunks:
+        digest.update(chunk.flatten().flatten().to_numpy(zero_copy_only=False).tobytes())
     for number in np.linspace(0, len(sizes) - 1, min(GROUPS_HASHED, len(sizes))).astype(int).tolist():
         row = columns[number]
         digest.update(json.dumps([row["prefix_ids"], row["completion_ids"]]).encode())
@@ -125,8 +84,8 @@ def fingerprint_of_weights(model_name: str, config: PreTrainedConfig) -> str | N
     return digest.hexdigest()[:16]
 
 
-def check_same_run(checkpoint: str, now: dict[str, Any]) -> None:
-    """Refuse what would not be the same run; say what else differs.
+def check_same_run(checkpoint: str, now: dict[str, Any], arguments_class: type) -> None:
+    """Refuse what would not be the same run; say what else differs. The rules are those of the flags.
 
     Raises:
         UserError: with every field that differs.
@@ -147,8 +106,9 @@ def check_same_run(checkpoint: str, now: dict[str, Any]) -> None:
         )
     now = json.loads(json.dumps(now, default=str))  # as it will be read next time
     then = now | then  # a checkpoint of an earlier version may not have all the fields
-    differences = [*_model_differences(then, now), *_data_differences(then, now)]
-    differences += _argument_differences(FIXED, then, now)
+    fixed, free, data = (flags_with(arguments_class, rule) for rule in OnResume)
+    differences = [*_model_differences(then, now), *_data_differences(data, then, now)]
+    differences += _argument_differences(fixed, then, now)
     differences += _engine_differences(then, now)
     if differences:
         lines = "\n- ".join(differences)
@@ -157,7 +117,7 @@ def check_same_run(checkpoint: str, now: dict[str, Any]) -> None:
             f"- {lines}\nPass what the checkpoint was made with; or start a new run from its weights: --model_name "
             f"{checkpoint} with another --output_path."
         )
-    others = _argument_differences(FREE, then, now)
+    others = _argument_differences(free, then, now)
     if then["evaluation_data"] != now["evaluation_data"]:
         others.append("the evaluation set: other rows, so its figures and a best one so far do not compare")
     for difference in others:
@@ -178,16 +138,16 @@ def _model_differences(then: Mapping, now: Mapping) -> list[str]:
     return differences
 
 
-def _data_differences(then: Mapping, now: Mapping) -> list[str]:
+def _data_differences(names: list[str], then: Mapping, now: Mapping) -> list[str]:
     if then["training_data"] == now["training_data"]:
         return []
-    causes = _argument_differences(DATA, then, now)
+    causes = _argument_differences(names, then, now)
     if then["training_pairs"] != now["training_pairs"]:
         causes.append(f"training pairs: {then['training_pairs']:,} in the checkpoint, now {now['training_pairs']:,}")
     return causes or ["train_set_path: the same name, but other pairs or other tokens in it"]
 
 
-def _argument_differences(names: tuple[str, ...], then: Mapping, now: Mapping) -> list[str]:
+def _argument_differences(names: list[str], then: Mapping, now: Mapping) -> list[str]:
     known = [name for name in names if name in then["arguments"]]
     pairs = ((name, then["arguments"][name], now["arguments"].get(name)) for name in known)
     return [f"{name}: {before} in the checkpoint, now {after}" for name, before, after in pairs if before != after]

@@ -22,10 +22,11 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from reward_modeling.common.atomic import write_whole
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.common.launch import child_environment
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import MicroBatch
 
 logger = logging.getLogger(__name__)
@@ -45,35 +46,36 @@ ROUNDING_FACTOR = 3
 LEAST_ROUNDING_TOLERANCE, LARGEST_ROUNDING_TOLERANCE = 0.005, 0.2
 
 
-def choose_rows(groups: PreferenceGroups, batching: str, most: int = 8, max_tokens: int = 4096) -> MicroBatch:
-    """Whole pairs for the check, of different lengths from all over the set; the same ones on every process.
+def choose_rows(groups: PromptGroups, batching: str, most: int = 8, max_tokens: int = 4096) -> MicroBatch:
+    """Whole units for the check, of different lengths from all over the set; the same ones on every process.
 
-    They lie at even steps between the shortest pair and the longest that `max_tokens` leaves room for: on a CPU a
-    large model takes many seconds for a thousand tokens. One pair always goes through.
+    They lie at even steps between the shortest unit and the longest that `max_tokens` leaves room for: on a CPU a
+    large model takes many seconds for a thousand tokens. One unit always goes through.
 
     Args:
         batching: of the collator that will read the micro-batch.
-        most: responses, two for a pair.
-        max_tokens: of all rows together, counted as if both of a pair had the length of the longer one.
+        most: completions.
+        max_tokens: of all rows together, counted as if all of a unit had the length of the longest one.
     """
     sizes = groups.sizes
-    group_of_pair = sizes.group_of_pair
-    tokens = 2 * (sizes.prefix_lengths[group_of_pair] + sizes.answer_tokens.max(axis=1))
+    group_of_unit, members = sizes.group_of_unit, np.diff(sizes.member_offsets)
+    longest_completion = np.maximum.reduceat(sizes.completion_tokens, sizes.member_offsets[:-1])
+    tokens = members * (sizes.prefix_lengths[group_of_unit] + longest_completion)
     by_length = np.argsort(tokens, kind="stable")
-    shortest = np.cumsum(tokens[by_length[: most // 2]])
+    shortest = np.cumsum(tokens[by_length[: max(1, most // int(members.max()))]])
     count = max(1, int(np.searchsorted(shortest, max_tokens, side="right")))
 
     def spread(longest: int) -> np.ndarray:
         return by_length[np.linspace(0, longest, count).astype(int)]
 
-    # A longer longest pair makes no other one shorter, so the sum of the tokens only grows.
+    # A longer longest unit makes no other one shorter, so the sum of the tokens only grows.
     longest = range(count - 1, len(by_length))
     longest_fitting = bisect.bisect_right(longest, max_tokens, key=lambda end: tokens[spread(end)].sum()) - 1
     chosen = spread(longest[max(0, longest_fitting)])
     micro_batch = []
-    for pair in chosen.tolist():
-        group = int(group_of_pair[pair])
-        first = pair - int(sizes.pair_offsets[group])
+    for unit in chosen.tolist():
+        group = int(group_of_unit[unit])
+        first = unit - int(sizes.unit_offsets[group])
         micro_batch.append(sizes.chunk(batching, group, first, first + 1))
     return micro_batch
 
@@ -83,12 +85,11 @@ def token_rows(model_inputs: dict) -> list[list[int]]:
 
     Read from the inputs themselves, that is from what the model in memory was given.
     """
-    tokens, ends = model_inputs["input_ids"].flatten().tolist(), model_inputs["end_positions"].tolist()
+    tokens, ends = model_inputs["input_ids"].flatten().tolist(), model_inputs["read_positions"].tolist()
     if "packed_layout" not in model_inputs:
         width = model_inputs["input_ids"].shape[1]
         return [tokens[end // width * width : end + 1] for end in ends]
-    layout = model_inputs["packed_layout"]
-    spans = [layout.spans[number] for number in layout.scored_spans]
+    spans = model_inputs["packed_layout"].read_spans
     return [tokens[span.prefix_start : span.prefix_end] + tokens[span.start : span.end] for span in spans]
 
 
@@ -251,11 +252,9 @@ def _compare(result: Verification, answer: dict) -> None:
 
 
 def _write(result: Verification, path: Path) -> None:
-    """Aside first: a record is whole or not there. NaN, which JSON does not have, becomes null."""
+    """NaN, which JSON does not have, becomes null."""
     record = json.loads(json.dumps(asdict(result)), parse_constant=lambda _: None)
-    aside = path.with_suffix(".json.partial")
-    aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
 def _log(result: Verification) -> None:

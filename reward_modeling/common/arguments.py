@@ -2,11 +2,10 @@
 
 import argparse
 import copy
-import difflib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_args, get_type_hints
 
@@ -14,7 +13,8 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from reward_modeling.common.errors import UserError
+from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.common.flags import flag_names, help_of
 
 Arguments = TypeVar("Arguments")
 
@@ -68,6 +68,8 @@ class ScriptArgumentParser(HfArgumentParser):
         hints = get_type_hints(arguments_class)
         self._one_or_more: list[str] = []
         for action in self._actions:
+            if action.help is None:  # a script that changes a default leaves the help to its base class
+                action.help = help_of(arguments_class, action.dest.removeprefix("no_"))
             if action.type is string_to_bool and action.nargs is None:  # a bool that may be unset: let `--bf16` do
                 action.nargs, action.const = "?", True
             elif action.nargs is None and list[str] in get_args(hints.get(action.dest)):  # read as str alone
@@ -76,11 +78,12 @@ class ScriptArgumentParser(HfArgumentParser):
         self._fold_inherited_flags(arguments_class)
 
     def _fold_inherited_flags(self, arguments_class: type) -> None:
-        """--help shows the flags that the class itself declares; transformers' own come with --help_all."""
-        base = arguments_class.__mro__[1]
-        if not base.__module__.startswith("transformers."):
+        """--help shows the flags that this project declares; transformers' own come with --help_all."""
+        base = next((base for base in arguments_class.__mro__ if base.__module__.startswith("transformers.")), None)
+        if base is None:
             return
-        own = {"--help", *(f"--{name}" for name in arguments_class.__annotations__)}  # and no --no_bf16
+        names = (name for name in flag_names(arguments_class) if help_of(arguments_class, name) != help_of(base, name))
+        own = {"--help", *(f"--{name}" for name in names)}  # and no --no_bf16
         texts = {action: action.help for action in self._actions if not own & set(action.option_strings)}
         for action in texts:
             action.help = argparse.SUPPRESS
@@ -122,7 +125,9 @@ def parse_script_arguments(
     parser = ScriptArgumentParser(arguments_class, allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file of flags and values; flags on the command line win.")
     config_path = _config_path(argv)
-    from_file = _read_yaml(config_path) if config_path is not None else {}
+    from_file = {}
+    if config_path is not None:
+        from_file = read_yaml(config_path, f"--config {config_path}", "a mapping of flags to values")
     # reversed: --no_bf16 has the destination of --bf16 and comes after it
     known = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
     _check_names(list(from_file), list(known), lambda name: f"{config_path}: unknown key {name!r}")
@@ -183,35 +188,35 @@ def _config_path(argv: list[str]) -> str | None:
     return None
 
 
-def _read_yaml(path: str) -> dict[str, object]:
+def read_yaml(path: str | Path, shown: str, expected: str) -> dict[str, object]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        UserError: it cannot be read, or holds something else; `shown` is how the message names it, `expected` what it
+            should hold.
+    """
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), YamlLoader)
     except OSError as error:
-        raise UserError(f"--config {path}: expected a readable YAML file ({error.strerror})") from error
+        raise UserError(f"{shown}: expected a readable YAML file ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: expected YAML, found {error}") from error
+        raise UserError(f"{shown}: expected YAML, found {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"--config {path}: expected a mapping of flags to values, found {type(content).__name__}")
+        raise UserError(f"{shown}: expected {expected}, found {type(content).__name__}")
     return {str(name): value for name, value in content.items()}
 
 
-def _check_names(names: list[str], known: list[str], describe) -> None:
-    problems = []
-    for name in names:
-        if name not in known:
-            meant = _meant(name, known)
-            problems.append(describe(name) + (f"; did you mean {meant}?" if meant else ""))
+def _check_names(names: list[str], known: list[str], describe: Callable[[str], str]) -> None:
+    problems = [describe(name) + did_you_mean(_name_here(name, known), known) for name in names if name not in known]
     if problems:
         raise UserError("\n".join(problems))
 
 
-def _meant(name: str, known: list[str]) -> str | None:
-    """The name that another tool's stands for, or the nearest one."""
+def _name_here(name: str, known: list[str]) -> str:
+    """What another tool's flag is called here; the name itself where it is none."""
     dashes = "--" if name.startswith("--") else ""
     others = (dashes + other for other in OTHER_NAMES.get(name.removeprefix("--"), ()))
-    return next((other for other in others if other in known), None) or next(
-        iter(difflib.get_close_matches(name, known, n=1)), None
-    )
+    return next((other for other in others if other in known), name)
 
 
 def _too_many_values(tokens: list[str], left_over: list[str]) -> str:

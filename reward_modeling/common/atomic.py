@@ -1,105 +1,98 @@
-"""Files and folders that are written as a whole or not at all, whatever kills the process."""
+"""Files and folders that are written as a whole or not at all, whatever kills the process.
+
+    write_whole(Path("report.html"), text)
+    with whole_file(output / "trainer_state.json") as path: state.save_to_json(path)
+    with whole_folder(Path("data/mixture2"), check, in_use) as folder: ...    # beside files of the user's
+
+Checkpoints, which several processes write, are written to `unfinished(folder)` and get their name by `commit(folder)`.
+"""
 
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
-from reward_modeling.common.errors import UserError, one_line
+from reward_modeling.common.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED, DISCARDED, REPLACED, SUPERSEDED = "unfinished-", "discarded-", "replaced-", "superseded-"
+CONTENTS = "contents.json"  # every file with its size, written when all the others are there
+
+
+def check_writable(flag: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before any work is done.
+
+    Raises:
+        UserError: there is a file in the way, or the folder is not this user's to write.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{flag} {folder}: expected a folder, found the file {nearest}. Take another path.")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"{flag} {folder}: expected a folder to write to, found that {nearest} refuses it.")
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file is there whole, or as it was before."""
+    with whole_file(path) as unfinished_file:
+        unfinished_file.write_text(text, encoding="utf-8")
+
+
+write_page = write_whole  # its name until every caller is told
 
 
 @contextmanager
-def new_folder(output_path: str | Path, check: Callable[[], None]) -> Iterator[Path]:
-    """A folder to write to, which gets the name `output_path` when the block ends without an error.
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which is renamed to `path` when the block ends without an error."""
+    unfinished_file = path.with_name(f".unfinished-{path.name}")
+    try:
+        yield unfinished_file
+        unfinished_file.replace(path)
+    finally:
+        unfinished_file.unlink(missing_ok=True)
+
+
+# --- folders --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def whole_folder(folder: Path, check: Callable[[], None], in_use: UserError) -> Iterator[Path]:
+    """A folder to write to, which gets the name `folder` when the block ends without an error.
 
     Until then it is `.NAME.unfinished` beside it, which a killed run leaves and the next run removes.
 
     Args:
         check: refuses what must not be replaced; called before anything is written, and again where the folder of a
             killed run came back.
-
-    Raises:
-        UserError: `check` refuses; another run writes there; or the disk refuses.
+        in_use: raised where another run writes there.
     """
-    output = Path(output_path).expanduser().resolve()  # what a link leads to is replaced, and the link stays
+    folder = folder.expanduser().resolve()  # what a link leads to is replaced, and the link stays
     check()
-    scratch, replaced = (output.with_name(f".{output.name}.{state}") for state in ("unfinished", "replaced"))
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        descriptor = _hold(scratch, output_path)
+    scratch, replaced = (folder.with_name(f".{folder.name}.{state}") for state in ("unfinished", "replaced"))
+    scratch.mkdir(parents=True, exist_ok=True)
+    with hold_folder(scratch, in_use):
         try:
-            if replaced.exists() and not output.exists():  # a run was killed between the two renames
-                replaced.rename(output)
+            if replaced.exists() and not folder.exists():  # a run was killed between the two renames
+                replaced.rename(folder)
                 check()
             for left in (replaced, *scratch.iterdir()):
-                _remove(left)
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
             yield scratch
-            _publish(scratch, output, replaced)
+            sync_to_disk(scratch)
+            _rename_over(scratch, folder, replaced)
+            shutil.rmtree(replaced, ignore_errors=True)  # the new one is there: the next run removes what is left
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            os.close(descriptor)
-    except OSError as error:
-        raise UserError(
-            f"--output_path {output_path}: expected a folder that can be written, with room for the pairs, found "
-            f"[{one_line(error)}]. Nothing was written."
-        ) from error
-
-
-def _hold(scratch: Path, output_path: str | Path) -> int:
-    """A descriptor that keeps other runs from this folder until it is closed, or the process is killed."""
-    descriptor = os.open(scratch, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(
-            f"--output_path {output_path}: expected a folder that no other run writes to, found that one does. Wait "
-            "for it, or take another folder."
-        ) from None
-    return descriptor
-
-
-def _publish(scratch: Path, output: Path, replaced: Path) -> None:
-    for folder in (path for path in (*scratch.iterdir(), scratch) if path.is_dir()):
-        _sync_folder(folder)
-    if output.exists() and any(output.iterdir()):
-        output.rename(replaced)
-    scratch.rename(output)
-    _sync_folder(output.parent)
-    shutil.rmtree(replaced, ignore_errors=True)  # the new one is there: what is left is removed by the next run
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def synced_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file that is on the disk when the block ends."""
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-UNFINISHED, DISCARDED, REPLACED, SUPERSEDED = "unfinished-", "discarded-", "replaced-", "superseded-"
-CONTENTS = "contents.json"  # every file with its size, written when all the others are there
 
 
 def unfinished(folder: Path) -> Path:
@@ -112,12 +105,17 @@ def commit(folder: Path) -> None:
     write_contents(unfinished(folder))
     sync_to_disk(unfinished(folder))
     replaced = folder.with_name(REPLACED + folder.name)
-    if folder.exists():
-        folder.rename(replaced)
-    unfinished(folder).rename(folder)
-    _sync(folder.parent)
+    _rename_over(unfinished(folder), folder, replaced)
     if replaced.exists():
         remove_folder(replaced)
+
+
+def _rename_over(new: Path, folder: Path, replaced: Path) -> None:
+    """Two renames: a kill between them leaves `replaced`, which is then all there is."""
+    if folder.exists():
+        folder.rename(replaced)
+    new.rename(folder)
+    _sync(folder.parent)
 
 
 def remove_folder(folder: Path) -> None:
@@ -131,8 +129,13 @@ def remove_folder(folder: Path) -> None:
 
 def archive(folder: Path) -> Path:
     """Rename a folder that is not of this run any more; nothing is lost."""
-    target = _free_name(folder.with_name(SUPERSEDED + folder.name))
-    return folder.rename(target)
+    return folder.rename(_free_name(folder.with_name(SUPERSEDED + folder.name)))
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or with the first number behind it that nothing has."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000)))
+    return next(name for name in names if not name.exists())
 
 
 def write_contents(folder: Path) -> None:
@@ -140,12 +143,6 @@ def write_contents(folder: Path) -> None:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != CONTENTS)
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     (folder / CONTENTS).write_text(json.dumps(sizes, indent=2), encoding="utf-8")
-
-
-def _free_name(path: Path) -> Path:
-    """`path`, or with the first number behind it that nothing has."""
-    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000)))
-    return next(name for name in names if not name.exists())
 
 
 def sync_to_disk(folder: Path) -> None:
@@ -166,11 +163,46 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_page(path: Path, text: str) -> None:
-    """The file is there whole, or as it was before."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
+# --- one process in a folder ----------------------------------------------------------------------------------
+
+_held: set[int] = set()  # descriptors that hold a folder
+
+
+def _let_go_in_child() -> None:
+    """A lock is shared with forked processes: workers that outlive this one would keep the folder from the next run."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+@contextmanager
+def hold_folder(folder: Path, in_use: UserError, seconds: float = 0) -> Iterator[None]:
+    """Keep other processes from holding this folder until the block ends, or this process does, whatever ends it.
+
+    Args:
+        in_use: raised where another process holds it and has not let go after `seconds`.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    _held.add(descriptor)
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        deadline = time.monotonic() + seconds
+        while not _lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise in_use
+            time.sleep(0.5)
+        yield
     finally:
-        unfinished.unlink(missing_ok=True)
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # some network file systems lock no folders: then there is nothing to tell by
+        logger.debug("Output: %s", error)
+    return True

@@ -6,14 +6,14 @@ A script's entry point is wrapped once:
         run_script(main)
 """
 
+import difflib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from datasets.exceptions import DatasetsError
-
+HUB_ERRORS = (OSError, ValueError)  # what loading from the Hub raises: the errors of huggingface_hub are OSErrors
 SECONDS_TO_SPEAK = 3  # that process 0 has for its message before others end, and the launcher ends it
 
 
@@ -52,11 +52,22 @@ def run_script(main: Callable[[], None]) -> None:
 
 def one_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says; of its cause where `datasets` wraps it."""
-    while isinstance(error, DatasetsError) and error.__cause__ is not None:
+    while type(error).__module__ == "datasets.exceptions" and error.__cause__ is not None:  # scoring has no datasets
         error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, short enough to stand in a message of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like a misspelt one; None where none does."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: "; did you mean max_length?", or nothing."""
+    nearest = nearest_name(name, known)
+    return f"; did you mean {nearest}?" if nearest else ""

@@ -9,11 +9,11 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, httpx
 
-from reward_modeling.common.errors import UserError, one_line
+from reward_modeling.common.errors import HUB_ERRORS, UserError, one_line
 
 HUB_TIMEOUT = 10.0  # seconds for the question whether a Hub id exists
-# load_dataset raises ValueError for a missing config name and RuntimeError for a data set that is a script.
-HUB_ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, httpx.RequestError)
+# load_dataset raises ValueError for a missing config name, RuntimeError for a data set that is a script.
+LOAD_ERRORS = (*HUB_ERRORS, DatasetsError, RuntimeError, httpx.RequestError)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def load_hub_splits(path: str, name: str, options: HubOptions, cure: str, num_pr
         return datasets.load_dataset(
             name, options.config, data_dir=options.data_dir, revision=options.revision, num_proc=num_proc
         )
-    except HUB_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise _hub_error(path, f"the Hub's data set {name} cannot be loaded", error, cure) from error
 
 

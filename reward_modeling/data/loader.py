@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from datasets import Dataset  # not in a benchmark, whose groups are in memory
 
 
-class PreferenceGroups:
-    """Groups as `grouping.tokenize_and_group` writes them, with their sizes; its length is counted in pairs."""
+class PromptGroups:
+    """Groups as `prompt_groups.tokenize_and_group` writes them, with their sizes; the length is counted in units."""
 
     def __init__(self, groups: "Dataset"):
         self.groups = groups
         self.sizes = GroupSizes.from_dataset(groups)
 
     def __len__(self) -> int:
-        return self.sizes.num_pairs
+        return self.sizes.num_units
 
-    def of_pairs(self, column: str) -> list[str]:
-        """What stands in "where" or "sources" for each pair, in the order of the groups."""
+    def of_units(self, column: str) -> list[str]:
+        """What stands in "where" or "sources" for each unit, in the order of the groups."""
         return self.groups.data.column(column).combine_chunks().flatten().to_pylist()
 
     def read(self, micro_batch: MicroBatch) -> dict[int, dict]:
@@ -38,7 +38,7 @@ class PreferenceGroups:
 class _Collated(TorchDataset):
     """Indexed by micro-batches, not by numbers: the sampler says what to read."""
 
-    def __init__(self, groups: PreferenceGroups, collator: MicroBatchCollator):
+    def __init__(self, groups: PromptGroups, collator: MicroBatchCollator):
         self.groups = groups
         self.collator = collator
 
@@ -46,7 +46,7 @@ class _Collated(TorchDataset):
         return len(self.groups)
 
     def collate(self, micro_batch: MicroBatch) -> dict:
-        """What `RewardTrainer.compute_loss` takes, with the chunks that it was made of."""
+        """What the trainer's `compute_loss` takes, with the chunks that it was made of."""
         rows = self.groups.read(micro_batch)
         return {**self.collator(micro_batch, rows), "chunks": micro_batch}
 
@@ -55,8 +55,8 @@ class StepDataset(_Collated):
     """One item is what one process computes in one optimizer step."""
 
     def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
-        step_pairs, micro_batches = step
-        return {"step_pairs": step_pairs, "micro_batches": [self.collate(batch) for batch in micro_batches]}
+        step_units, micro_batches = step
+        return {"step_units": step_units, "micro_batches": [self.collate(batch) for batch in micro_batches]}
 
 
 class EvaluationDataset(_Collated):
@@ -84,7 +84,7 @@ class StepSampler:
     def __iter__(self) -> Iterator[list[tuple[int, list[MicroBatch]]]]:
         for step in range(len(self.plan)):
             micro_batches = self.plan.micro_batches(step, self.num_processes)[self.process]
-            yield [(self.plan.step_pairs(step), micro_batches)]
+            yield [(self.plan.step_units(step), micro_batches)]
 
 
 class StepDataLoader(DataLoader):
@@ -99,10 +99,10 @@ def _only_item(items: list[dict]) -> dict:
 
 
 def training_loader(
-    groups: PreferenceGroups,
+    groups: PromptGroups,
     collator: MicroBatchCollator,
     *,
-    pairs_per_step: int,
+    units_per_step: int,
     max_tokens: int,
     target_tokens: int | None = None,
     seed: int,
@@ -110,12 +110,12 @@ def training_loader(
     num_processes: int,
     num_workers: int = 0,
 ) -> StepDataLoader:
-    """One batch per optimizer step: `step_pairs` (over all processes) and this process's `micro_batches`."""
+    """One batch per optimizer step: `step_units` (over all processes) and this process's `micro_batches`."""
     sampler = StepSampler(
         groups.sizes,
         process=process,
         num_processes=num_processes,
-        pairs_per_step=pairs_per_step,
+        units_per_step=units_per_step,
         max_tokens=max_tokens,
         target_tokens=target_tokens,
         batching=collator.batching,
@@ -127,9 +127,9 @@ def training_loader(
 
 
 def evaluation_loader(
-    groups: PreferenceGroups, collator: MicroBatchCollator, *, max_tokens: int, process: int, num_processes: int
+    groups: PromptGroups, collator: MicroBatchCollator, *, max_tokens: int, process: int, num_processes: int
 ) -> DataLoader:
-    """One batch per micro-batch; every pair is counted on exactly one process."""
+    """One batch per micro-batch; every unit is counted on exactly one process."""
     micro_batches = plan_evaluation(
         groups.sizes, max_tokens=max_tokens, batching=collator.batching, num_processes=num_processes
     )[process]

@@ -1,38 +1,42 @@
-"""Which pairs make which optimizer step, and how a step is cut into micro-batches.
+"""Which units make which optimizer step, and how a step is cut into micro-batches.
 
-A step is `pairs_per_step` pairs in whole groups. Which ones depends on the data, the seed, the epoch and
-`pairs_per_step` alone: not on the number of processes, of micro-batches, or on where a run was resumed. Only
-then is the step cut into micro-batches: of about `target_tokens` and at most `max_tokens`, the same number on
-every process, balanced by tokens.
+A unit is what the loss is a mean over: one to n completions of a prompt, such as the two of a pair. A step is
+`units_per_step` units in whole groups. Which ones depends on the data, the seed, the epoch and `units_per_step` alone:
+not on the number of processes, of micro-batches, or on where a run was resumed. Only then is the step cut into
+micro-batches: of about `target_tokens` and at most `max_tokens`, the same number on every process, balanced by tokens.
 
 Everything that is held in memory is a flat numpy array: a million pairs take some tens of megabytes.
 """
 
 import heapq
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from datasets import Dataset  # training and scoring run where it is not installed
-import itertools
+from reward_modeling.models.packed_layout import SHARED_PREFIX
 
-SHARED_PREFIX, PACKED, PADDED = "shared_prefix", "packed", "padded"
+if TYPE_CHECKING:
+    import pyarrow as pa  # training and scoring run where these are not installed
+    from datasets import Dataset
+
+PACKED, PADDED = "packed", "padded"
+BATCHINGS = (SHARED_PREFIX, PACKED, PADDED)
 GROWTH = 0.02  # of the number of micro-batches, where one of them would pass the limit
 
 
 class Chunk(NamedTuple):
-    """Pairs `pair_start:pair_end` of one group, and what they take in a micro-batch.
+    """Units `unit_start:unit_end` of one group, and what they take in a micro-batch.
 
     `row_length` is the length of its padded rows, 0 where nothing is padded. `counted` is False for a copy that
     only fills up a process.
     """
 
     group: int
-    pair_start: int
-    pair_end: int
+    unit_start: int
+    unit_end: int
     tokens: int
     row_length: int = 0
     counted: bool = True
@@ -49,70 +53,69 @@ MicroBatch = list[Chunk]
 
 @dataclass(frozen=True)
 class GroupSizes:
-    """Lengths in tokens and pairs of all groups.
+    """Lengths in tokens and units of all groups.
 
     `prefix_lengths` is `(groups,)`; `completion_lengths` is flat, group g owning
-    `completion_offsets[g]:completion_offsets[g + 1]`; `pairs` is `(pairs, 2)`, the (chosen, rejected) numbers of
-    completions within their group, group g owning `pair_offsets[g]:pair_offsets[g + 1]`.
+    `completion_offsets[g]:completion_offsets[g + 1]`, and units `unit_offsets[g]:unit_offsets[g + 1]`; `members` is
+    flat, unit u owning `member_offsets[u]:member_offsets[u + 1]`: numbers of completions within their group.
     """
 
     prefix_lengths: np.ndarray
     completion_lengths: np.ndarray
     completion_offsets: np.ndarray
-    pairs: np.ndarray
-    pair_offsets: np.ndarray
+    members: np.ndarray
+    member_offsets: np.ndarray
+    unit_offsets: np.ndarray
 
     @classmethod
     def from_dataset(cls, groups: "Dataset") -> "GroupSizes":
-        """Read from the columns that `grouping.tokenize_and_group` writes."""
-        completion_lengths, completion_offsets = _flat_column(groups, "completion_lengths")
-        chosen, pair_offsets = _flat_column(groups, "chosen_index")
-        rejected, _ = _flat_column(groups, "rejected_index")
+        """Read from the columns that `prompt_groups.tokenize_and_group` writes."""
+        completion_lengths, completion_offsets = _flatten(groups.data.column("completion_lengths").chunks)
+        units = groups.data.column("units").chunks
+        members, member_offsets = _flatten([chunk.flatten() for chunk in units])
         return cls(
             prefix_lengths=groups.data.column("prefix_length").to_numpy(),
             completion_lengths=completion_lengths,
             completion_offsets=completion_offsets,
-            pairs=np.stack([chosen, rejected], axis=1),
-            pair_offsets=pair_offsets,
+            members=members,
+            member_offsets=member_offsets,
+            unit_offsets=_row_offsets(units),
         )
 
     @classmethod
     def from_rows(cls, groups: list[dict]) -> "GroupSizes":
         """Of group rows in memory, as `MicroBatchCollator` takes them."""
-        completions = [len(group["completion_ids"]) for group in groups]
-        pairs = [len(group["chosen_index"]) for group in groups]
-        chosen, rejected = (
-            np.array([number for group in groups for number in group[name]], dtype=np.int64)
-            for name in ("chosen_index", "rejected_index")
-        )
+        units = [unit for group in groups for unit in group["units"]]
         return cls(
             prefix_lengths=np.array([len(group["prefix_ids"]) for group in groups]),
             completion_lengths=np.array([len(ids) for group in groups for ids in group["completion_ids"]]),
-            completion_offsets=np.concatenate([[0], np.cumsum(completions)]).astype(np.int64),
-            pairs=np.stack([chosen, rejected], axis=1),
-            pair_offsets=np.concatenate([[0], np.cumsum(pairs)]).astype(np.int64),
+            completion_offsets=_offsets([len(group["completion_ids"]) for group in groups]),
+            members=np.array([number for unit in units for number in unit], dtype=np.int64),
+            member_offsets=_offsets([len(unit) for unit in units]),
+            unit_offsets=_offsets([len(group["units"]) for group in groups]),
         )
 
     def __len__(self) -> int:
         return len(self.prefix_lengths)
 
     @property
-    def pairs_per_group(self) -> np.ndarray:
-        return np.diff(self.pair_offsets)
+    def units_per_group(self) -> np.ndarray:
+        return np.diff(self.unit_offsets)
 
     @property
-    def num_pairs(self) -> int:
-        return int(self.pair_offsets[-1])
+    def num_units(self) -> int:
+        return int(self.unit_offsets[-1])
 
     @property
-    def group_of_pair(self) -> np.ndarray:
-        """`(pairs,)`: the number of each pair's group."""
-        return np.repeat(np.arange(len(self)), self.pairs_per_group)
+    def group_of_unit(self) -> np.ndarray:
+        """`(units,)`: the number of each unit's group."""
+        return np.repeat(np.arange(len(self)), self.units_per_group)
 
     @property
-    def answer_tokens(self) -> np.ndarray:
-        """`(pairs, 2)`: tokens of each pair's chosen and rejected completion."""
-        return self.completion_lengths[self.pairs + self.completion_offsets[self.group_of_pair, None]]
+    def completion_tokens(self) -> np.ndarray:
+        """`(members,)`: tokens of the completions of all units, without the prefix."""
+        group_of_member = np.repeat(self.group_of_unit, np.diff(self.member_offsets))
+        return self.completion_lengths[self.members + self.completion_offsets[group_of_member]]
 
     def group_tokens(self, batching: str) -> np.ndarray:
         """`(groups,)`: tokens that a whole group takes in a packed micro-batch."""
@@ -122,8 +125,8 @@ class GroupSizes:
         return self.prefix_lengths * (completions if batching == PACKED else 1) + total
 
     def chunk(self, batching: str, group: int, first: int, last: int) -> Chunk:
-        """The pairs `first:last` of a group with the completions that they need."""
-        completions = set(self.group_pairs(group, first, last).flatten().tolist())
+        """The units `first:last` of a group with the completions that they need."""
+        completions = set(self.group_members(group, first, last).tolist())
         prefix = int(self.prefix_lengths[group])
         start = self.completion_offsets[group]
         lengths = [int(self.completion_lengths[start + number]) for number in completions]
@@ -133,48 +136,56 @@ class GroupSizes:
         prefixes = len(lengths) if batching == PACKED else 1
         return Chunk(group, first, last, prefix * prefixes + sum(lengths))
 
-    def group_pairs(self, group: int, start: int, end: int) -> np.ndarray:
-        """`(end - start, 2)`: these pairs of the group."""
-        offset = self.pair_offsets[group]
-        return self.pairs[offset + start : offset + end]
+    def group_members(self, group: int, start: int, end: int) -> np.ndarray:
+        """Flat: the completions of these units of the group."""
+        first = self.unit_offsets[group]
+        return self.members[self.member_offsets[first + start] : self.member_offsets[first + end]]
 
 
-def _flat_column(groups: "Dataset", name: str) -> tuple[np.ndarray, np.ndarray]:
+def _flatten(chunks: "Sequence[pa.ListArray]") -> tuple[np.ndarray, np.ndarray]:
     """The values of a list column and the offsets of its rows."""
-    values, lengths = [], []
-    for chunk in groups.data.column(name).chunks:
-        values.append(chunk.flatten().to_numpy(zero_copy_only=False))
-        lengths.append(np.diff(chunk.offsets.to_numpy()))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    return np.concatenate(values), offsets
+    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
+    return np.concatenate(values), _row_offsets(chunks)
+
+
+def _row_offsets(chunks: "Sequence[pa.ListArray]") -> np.ndarray:
+    return _offsets(np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in chunks]))
+
+
+def _offsets(lengths: Sequence[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The steps of one epoch. `units` is `(units, 3)`: group, first pair, end pair, in the order of training."""
+    """The steps of one epoch.
+
+    `pieces` is `(pieces, 3)`: group, first unit, end unit, in the order of training. A piece is a whole group, or a
+    part of one that has more units than a step.
+    """
 
     sizes: GroupSizes
     batching: str
     max_tokens: int
     target_tokens: int
-    units: np.ndarray
-    whole_group_tokens: np.ndarray  # (units,); 0 where the unit has to be measured on its own
+    pieces: np.ndarray
+    whole_group_tokens: np.ndarray  # (pieces,); 0 where the piece has to be measured on its own
     step_starts: np.ndarray  # (steps + 1,)
 
     def __len__(self) -> int:
         return len(self.step_starts) - 1
 
-    def step_pairs(self, step: int) -> int:
-        """Pairs of this step, over all processes."""
-        units = self.units[self.step_starts[step] : self.step_starts[step + 1]]
-        return int((units[:, 2] - units[:, 1]).sum())
+    def step_units(self, step: int) -> int:
+        """Units of this step, over all processes."""
+        pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]]
+        return int((pieces[:, 2] - pieces[:, 1]).sum())
 
     def micro_batches(self, step: int, num_processes: int) -> list[list[MicroBatch]]:
         """`[process][number]`: the same number of micro-batches for every process."""
         start, end = self.step_starts[step], self.step_starts[step + 1]
-        units = zip(self.units[start:end].tolist(), self.whole_group_tokens[start:end].tolist(), strict=True)
+        pieces = zip(self.pieces[start:end].tolist(), self.whole_group_tokens[start:end].tolist(), strict=True)
         chunks: list[Chunk] = []
-        for (group, first, last), tokens in units:
+        for (group, first, last), tokens in pieces:
             chunks += _chunks(self.sizes, self.batching, self.max_tokens, group, first, last, tokens)
         return balance(chunks, num_processes, self.max_tokens, self.target_tokens)
 
@@ -182,7 +193,7 @@ class EpochPlan:
 def plan_epoch(
     sizes: GroupSizes,
     *,
-    pairs_per_step: int,
+    units_per_step: int,
     max_tokens: int,
     batching: str,
     seed: int,
@@ -191,53 +202,53 @@ def plan_epoch(
 ) -> EpochPlan:
     """Shuffle the groups and cut them into steps.
 
-    An epoch has `ceil(pairs / pairs_per_step)` steps, whatever the shuffle: the Trainer counts those of the first
-    epoch, and finds its place by them on a resume. A step ends where the pairs so far come closest to its share,
-    so that steps have the same number of pairs on average, half a group more or less. A group of more than
-    `pairs_per_step` pairs is cut into several units.
+    An epoch has `ceil(units / units_per_step)` steps, whatever the shuffle: the Trainer counts those of the first
+    epoch, and finds its place by them on a resume. A step ends where the units so far come closest to its share,
+    so that steps have the same number of units on average, half a group more or less. A group of more than
+    `units_per_step` units is cut into several pieces.
     """
-    units = _cut_large_groups(sizes.pairs_per_group, pairs_per_step)
-    units = units[np.random.default_rng([seed, epoch]).permutation(len(units))]
-    unit_pairs = units[:, 2] - units[:, 1]
-    tokens = np.zeros(len(units), dtype=np.int64)
+    pieces = _cut_large_groups(sizes.units_per_group, units_per_step)
+    pieces = pieces[np.random.default_rng([seed, epoch]).permutation(len(pieces))]
+    units = pieces[:, 2] - pieces[:, 1]
+    tokens = np.zeros(len(pieces), dtype=np.int64)
     if batching != PADDED:
-        whole = unit_pairs == sizes.pairs_per_group[units[:, 0]]
-        tokens[whole] = sizes.group_tokens(batching)[units[whole, 0]]
-    num_steps = -(-sizes.num_pairs // pairs_per_step)
+        whole = units == sizes.units_per_group[pieces[:, 0]]
+        tokens[whole] = sizes.group_tokens(batching)[pieces[whole, 0]]
+    num_steps = -(-sizes.num_units // units_per_step)
     numbers = np.arange(num_steps + 1)
-    # twice the pairs before the middle of each unit; step k has the middles from k to k + 1 shares
-    middles = 2 * np.cumsum(unit_pairs) - unit_pairs
-    step_starts = np.searchsorted(middles * num_steps, 2 * sizes.num_pairs * numbers)
+    # twice the units before the middle of each piece; step k has the middles from k to k + 1 shares
+    middles = 2 * np.cumsum(units) - units
+    step_starts = np.searchsorted(middles * num_steps, 2 * sizes.num_units * numbers)
     # no step is empty, not even between two groups as large as a step
     step_starts = np.maximum.accumulate(step_starts - numbers) + numbers
-    step_starts = np.minimum(step_starts, len(units) - num_steps + numbers)
-    return EpochPlan(sizes, batching, max_tokens, target_tokens or max_tokens, units, tokens, step_starts)
+    step_starts = np.minimum(step_starts, len(pieces) - num_steps + numbers)
+    return EpochPlan(sizes, batching, max_tokens, target_tokens or max_tokens, pieces, tokens, step_starts)
 
 
 def plan_evaluation(sizes: GroupSizes, *, max_tokens: int, batching: str, num_processes: int) -> list[list[MicroBatch]]:
-    """Every pair once; `[process][number]` as for a step."""
+    """Every unit once; `[process][number]` as for a step."""
     tokens_of_group = [0] * len(sizes) if batching == PADDED else sizes.group_tokens(batching).tolist()
     chunks: list[Chunk] = []
-    for group, (pairs, tokens) in enumerate(zip(sizes.pairs_per_group.tolist(), tokens_of_group, strict=True)):
-        if pairs:
-            chunks += _chunks(sizes, batching, max_tokens, group, 0, pairs, tokens)
+    for group, (units, tokens) in enumerate(zip(sizes.units_per_group.tolist(), tokens_of_group, strict=True)):
+        if units:
+            chunks += _chunks(sizes, batching, max_tokens, group, 0, units, tokens)
     return balance(chunks, num_processes, max_tokens)
 
 
-def _cut_large_groups(pairs_per_group: np.ndarray, pairs_per_step: int) -> np.ndarray:
-    """`(units, 3)`: group, first pair, end pair; no unit has more than `pairs_per_step` pairs or none."""
-    pieces = -(-pairs_per_group // pairs_per_step)
-    group = np.repeat(np.arange(len(pairs_per_group)), pieces)
+def _cut_large_groups(units_per_group: np.ndarray, units_per_step: int) -> np.ndarray:
+    """`(pieces, 3)`: group, first unit, end unit; no piece has more than `units_per_step` units or none."""
+    pieces = -(-units_per_group // units_per_step)
+    group = np.repeat(np.arange(len(units_per_group)), pieces)
     number = np.arange(len(group)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    size, count = pairs_per_group[group], pieces[group]
-    # pieces of one group differ by at most one pair
+    size, count = units_per_group[group], pieces[group]
+    # pieces of one group differ by at most one unit
     return np.stack([group, number * size // count, (number + 1) * size // count], axis=1)
 
 
 def _chunks(
     sizes: GroupSizes, batching: str, max_tokens: int, group: int, first: int, last: int, tokens: int
 ) -> list[Chunk]:
-    """The unit as one chunk, or as several where it is too large for a micro-batch."""
+    """The piece as one chunk, or as several where it is too large for a micro-batch."""
     chunk = Chunk(group, first, last, tokens) if tokens else sizes.chunk(batching, group, first, last)
     if chunk.tokens <= max_tokens:
         return [chunk]
@@ -247,9 +258,9 @@ def _chunks(
 def split_by_tokens(
     sizes: GroupSizes, batching: str, group: int, first: int, last: int, max_tokens: int
 ) -> Iterator[Chunk]:
-    """Cut a unit that is too large for a micro-batch; its prompt is repeated, no pair is torn apart.
+    """Cut a piece that is too large for a micro-batch; its prompt is repeated, no unit is torn apart.
 
-    A single pair always goes through: rm.py checks that `max_tokens` holds two rows of `max_length`.
+    A single unit always goes through: rm.py checks that `max_tokens` holds two rows of `max_length`.
     """
     start, chunk = first, sizes.chunk(batching, group, first, first + 1)
     for end in range(first + 2, last + 1):
@@ -276,7 +287,7 @@ def balance(
     Returns:
         `[process][number]`
     """
-    ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.pair_start))
+    ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.unit_start))
     total = sum(chunk.tokens for chunk in ordered)
     per_process = max(1, -(-total // ((target_tokens or max_tokens) * num_processes)))
     most = -(-len(ordered) // num_processes)  # with so many, a micro-batch for each chunk

@@ -3,15 +3,18 @@
 import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.loader import PreferenceGroups
-from reward_modeling.data.preferences import load_preference_dataset, read_column, split_by_prompt
+from reward_modeling.data.examples import RowReader
+from reward_modeling.data.loader import PromptGroups
+from reward_modeling.data.preferences import read_column, split_by_prompt
 from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, DataReport, report_rows
 from reward_modeling.models.tokenizer import no_chat_template
@@ -23,8 +26,8 @@ logger = logging.getLogger(__name__)
 class PreparedPairs:
     """What a run trains on, what it is evaluated on (or None), and the count of every row."""
 
-    train: PreferenceGroups
-    evaluation: PreferenceGroups | None
+    train: PromptGroups
+    evaluation: PromptGroups | None
     reports: list[DataReport]
     conversations: bool
 
@@ -33,6 +36,7 @@ def prepare_pairs(
     train_set_path: str,
     eval_set_path: str | None,
     tokenizer: PreTrainedTokenizerBase,
+    reader: RowReader,
     options: TokenizeOptions,
     *,
     eval_size: int,
@@ -44,7 +48,7 @@ def prepare_pairs(
     Raises:
         UserError: unreadable data, no usable row, conversations for a tokenizer without a chat template.
     """
-    rows = _load("--train_set_path", train_set_path, num_proc)
+    rows = _load(reader, "--train_set_path", train_set_path, num_proc)
     report = report_rows("train", rows)
     if report.kept == 0:
         raise UserError(f"--train_set_path {train_set_path}: no row is left to train on.\n{report.table()}")
@@ -52,27 +56,25 @@ def prepare_pairs(
         train_rows, eval_rows = split_by_prompt(rows, eval_size, seed)
         reports = [report]
     else:
-        train_rows, eval_rows = rows, _load("--eval_set_path", eval_set_path, num_proc)
+        train_rows, eval_rows = rows, _load(reader, "--eval_set_path", eval_set_path, num_proc)
         reports = [report, report_rows("eval", eval_rows)]
-    if options.margin == "scores":
-        _check_scores(rows, report)
-    if options.margin == "auto":
-        _report_margins([rows] if eval_set_path is None else [rows, eval_rows], reports)
+    whole_sets = [rows] if eval_set_path is None else [rows, eval_rows]
+    reader.check_rows([partial(kept_column, whole) for whole in whole_sets], reports)
     conversations = has_conversations(rows) or has_conversations(eval_rows)
     if conversations and tokenizer.chat_template is None:
         raise UserError(no_chat_template(tokenizer))
 
-    train = tokenize_and_group(train_rows, tokenizer, options, num_proc)
-    report_groups(reports[0], train)
-    train_groups = PreferenceGroups(train)
+    train = tokenize_and_group(train_rows, tokenizer, reader, options, num_proc)
+    report_groups(reports[0], train, reader.unit)
+    train_groups = PromptGroups(train)
     eval_groups = None
     if len(eval_rows):
-        evaluation = tokenize_and_group(eval_rows, tokenizer, options, num_proc)
-        report_groups(reports[-1], evaluation)
-        eval_groups = PreferenceGroups(evaluation)
-    report.notes["prompts"] = int((train_groups.sizes.pairs_per_group > 0).sum())
+        evaluation = tokenize_and_group(eval_rows, tokenizer, reader, options, num_proc)
+        report_groups(reports[-1], evaluation, reader.unit)
+        eval_groups = PromptGroups(evaluation)
+    report.notes["prompts"] = int((train_groups.sizes.units_per_group > 0).sum())
     if eval_set_path is None:
-        report.notes["pairs held out for evaluation"] = len(eval_groups) if eval_groups is not None else 0
+        report.notes[f"{reader.unit} held out for evaluation"] = len(eval_groups) if eval_groups is not None else 0
     else:
         if not eval_groups:
             raise UserError(f"--eval_set_path {eval_set_path}: no row is left to evaluate on.\n{reports[1].table()}")
@@ -80,51 +82,30 @@ def prepare_pairs(
     return PreparedPairs(train_groups, eval_groups or None, reports, conversations)  # None too if no pair is left
 
 
-def _check_scores(rows: Dataset, report: DataReport) -> None:
-    """Without scores a margin of scores would be zero, and say nothing."""
-    both = pc.and_(pc.is_valid(read_column(rows, "chosen_score")), pc.is_valid(read_column(rows, "rejected_score")))
-    without = pc.sum(pc.and_(pc.equal(read_column(rows, "reason"), ""), pc.invert(both))).as_py() or 0
-    if without == report.kept:
-        raise UserError(
-            "--loss_margin scores: expected the columns chosen_score and rejected_score, found no row with both. "
-            "Pass --loss_margin none, or data that has them."
-        )
-    if without:
-        report.notes["rows without scores, whose margin is 0"] = without
-
-
-def _report_margins(parts: list[Dataset], reports: list[DataReport]) -> None:
-    """Nobody has asked for them: a column of that name is enough, in some of the rows too."""
-    for rows, report in zip(parts, reports, strict=True):
-        kept = pc.equal(read_column(rows, "reason"), "")
-        with_margin = pc.sum(pc.and_(kept, pc.is_valid(read_column(rows, "margin")))).as_py() or 0
-        if with_margin:
-            report.notes["rows with a margin, which the loss subtracts"] = with_margin
-
-
 def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:
     """Say how many evaluation rows have a prompt that is trained on."""
-    train_keys, eval_keys = (
-        read_column(rows, "prompt_key").filter(pc.equal(read_column(rows, "reason"), ""))
-        for rows in (train_rows, eval_rows)
-    )
+    train_keys, eval_keys = (kept_column(rows, "prompt_key") for rows in (train_rows, eval_rows))
     shared = pc.sum(pc.is_in(eval_keys, value_set=train_keys.combine_chunks())).as_py() or 0
     if shared:
         report.notes["rows whose prompt is also trained on"] = shared
         logger.warning("!!! %d evaluation rows have prompts of the training set: expect figures too good !!!", shared)
 
 
-def _load(flag: str, path: str, num_proc: int) -> Dataset:
+def kept_column(rows: Dataset, name: str) -> pa.ChunkedArray:
+    """A column of the rows that are kept."""
+    return read_column(rows, name).filter(pc.equal(read_column(rows, "reason"), ""))
+
+
+def _load(reader: RowReader, flag: str, path: str, num_proc: int) -> Dataset:
     try:
-        return load_preference_dataset(path, num_proc=num_proc)
+        return reader.load_rows(path, num_proc)
     except UserError as error:
         raise UserError(f"{flag}: {error}") from error
 
 
 def has_conversations(rows: Dataset) -> bool:
     """Whether any kept row is made of messages rather than of plain texts."""
-    kept = pc.equal(read_column(rows, "reason"), "")
-    return bool(pc.any(pc.and_(kept, pc.invert(read_column(rows, "is_text")))).as_py())
+    return bool(pc.any(pc.invert(kept_column(rows, "is_text"))).as_py())
 
 
 def show_reports(reports: list[DataReport]) -> None:

@@ -1,13 +1,16 @@
-"""From standard rows to groups of tokens: one prompt, its distinct completions, and the pairs over them.
+"""From standard rows to groups of tokens: one prompt, its distinct completions, and the units over them.
 
 Every completion is rendered and tokenised as the whole conversation that it ends, then the longest common
 *token* prefix of the group is split off. So nothing depends on how a template cuts its turns, and a completion's
 tokens are exactly those of its own row.
 """
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -16,11 +19,12 @@ from datasets import Dataset, Features, List, Value
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from reward_modeling.data.examples import Example, RowReader
 from reward_modeling.data.preferences import read_column
 from reward_modeling.data.report import DataReport, DropReason
-from reward_modeling.models.tokenizer import common_prefix_length, end_text, leading_bos
+from reward_modeling.models.tokenizer import common_prefix_length, end_text, token_ids
 
-CACHE_VERSION = 2  # to be raised when what is written below changes
+CACHE_VERSION = 3  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
 PROBE_ANSWER = "\u00a4"  # a sign that no answer begins with
 ROWS_PER_WORKER = 2000  # a worker process costs about as much as tokenising this many rows
@@ -31,12 +35,12 @@ GROUP_FEATURES = Features(
         "completion_ids": List(List(Value("int32"))),
         "prefix_length": Value("int32"),
         "completion_lengths": List(Value("int32")),
-        "chosen_index": List(Value("int32")),
-        "rejected_index": List(Value("int32")),
-        "margins": List(Value("float32")),
+        "read_positions": List(List(Value("int32"))),  # per completion, counted from the beginning of the prefix
+        "units": List(List(Value("int32"))),  # per unit the numbers of its completions
+        "targets": List(List(Value("float32"))),
         "sources": List(Value("string")),
         "where": List(Value("string")),
-        "truncated_pairs": Value("int32"),
+        "truncated_units": Value("int32"),
         "dropped_reason": List(Value("string")),
         "dropped_where": List(Value("string")),
         "dropped_excerpt": List(Value("string")),
@@ -46,30 +50,32 @@ GROUP_FEATURES = Features(
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """What decides, beside the rows and the tokenizer, which tokens a group has.
+    """What decides, beside the rows, their reader and the tokenizer, which tokens a group has.
 
-    `overlong` is "truncate" or "drop"; `margin` is "auto" (the rows' margin where they have one), "scores"
-    (chosen_score - rejected_score) or "none".
+    `overlong` is "truncate" or "drop".
     """
 
     max_length: int
     overlong: str = "truncate"
-    margin: str = "auto"
 
 
 def tokenize_and_group(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: TokenizeOptions, num_proc: int = 1
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    reader: RowReader,
+    options: TokenizeOptions,
+    num_proc: int = 1,
 ) -> Dataset:
-    """One row of `GROUP_FEATURES` per prompt, cached on disk; a group may be left without pairs.
+    """One row of `GROUP_FEATURES` per prompt, cached on disk; a group may be left without units.
 
     Args:
-        rows: standard rows of `data.load_preference_dataset`; those with a reason are passed over.
+        rows: standard rows of the reader; those with a reason are passed over.
     """
     order, starts = _group_order(rows)
     if len(order) == 0:  # map would return no columns
         return Dataset.from_dict({name: [] for name in GROUP_FEATURES}, features=GROUP_FEATURES)
     ranges = Dataset.from_dict({"start": starts[:-1], "end": starts[1:]})
-    fingerprint = _fingerprint(rows, tokenizer, options)
+    fingerprint = _fingerprint(rows, tokenizer, reader, options)
     cache_folder = Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"
     cache_folder.mkdir(parents=True, exist_ok=True)
     workers = max(1, min(num_proc, len(order) // ROWS_PER_WORKER))
@@ -79,7 +85,7 @@ def tokenize_and_group(
         batch_size=GROUPS_PER_BATCH,
         remove_columns=["start", "end"],
         features=GROUP_FEATURES,
-        fn_kwargs={"rows": rows.select(order), "tokenizer": tokenizer, "options": options},
+        fn_kwargs={"rows": rows.select(order), "tokenizer": tokenizer, "reader": reader, "options": options},
         num_proc=workers if workers > 1 else None,
         cache_file_name=str(cache_folder / f"groups-{fingerprint}.arrow"),
         new_fingerprint=fingerprint,
@@ -101,16 +107,22 @@ def _group_order(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return kept[order], starts.astype(np.int64)
 
 
-def _fingerprint(rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: TokenizeOptions) -> str:
+def _fingerprint(rows: Dataset, tokenizer: PreTrainedTokenizerBase, reader: RowReader, options: TokenizeOptions) -> str:
     parts = [
         CACHE_VERSION,
         rows._fingerprint,
         tokenizer.backend_tokenizer.to_str(),
         tokenizer.chat_template,
         tokenizer.special_tokens_map,
+        repr(reader),
         options,
     ]
     return datasets.fingerprint.Hasher.hash(parts)
+
+
+class _Row(NamedTuple):
+    columns: dict
+    example: Example
 
 
 @dataclass
@@ -120,29 +132,33 @@ class _Completion:
     ids: list[int] = field(default_factory=list)
 
 
-def _tokenize_batch(batch: dict, rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: TokenizeOptions) -> dict:
+def _tokenize_batch(
+    batch: dict, rows: Dataset, tokenizer: PreTrainedTokenizerBase, reader: RowReader, options: TokenizeOptions
+) -> dict:
     first = batch["start"][0]
     columns = rows[first : batch["end"][-1]]
     table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    groups = []
+    groups: list[list[_Row]] = []
     for start, end in zip(batch["start"], batch["end"], strict=True):
         # equal keys of different prompts are all but impossible, and would share a prefix that is not theirs
-        by_prompt: dict[str, list[dict]] = {}
+        by_prompt: dict[str, list[_Row]] = {}
         for row in table[start - first : end - first]:
-            by_prompt.setdefault(row["prompt"], []).append(row)
+            by_prompt.setdefault(row["prompt"], []).append(_Row(row, reader.read_row(row)))
         groups += by_prompt.values()
     completions = [_render_group(group, tokenizer) for group in groups]
     _tokenize_completions([c for group in completions for c in group.values()], tokenizer)
-    records = [_build_group(group, texts, tokenizer, options) for group, texts in zip(groups, completions, strict=True)]
+    records = [
+        _build_group(group, texts, tokenizer, reader, options) for group, texts in zip(groups, completions, strict=True)
+    ]
     return {name: [record[name] for record in records] for name in GROUP_FEATURES}
 
 
-def _render_group(group: list[dict], tokenizer: PreTrainedTokenizerBase) -> dict[str, _Completion]:
+def _render_group(group: list[_Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, _Completion]:
     """The group's distinct completions, rendered as whole conversations."""
     completions: dict[str, _Completion] = {}
-    prompt = None if group[0]["is_text"] else json.loads(group[0]["prompt"])
+    prompt = None if group[0].columns["is_text"] else json.loads(group[0].columns["prompt"])
     for row in group:
-        for text in (row["chosen"], row["rejected"]):
+        for text in row.example.completions:
             if text not in completions:
                 completions[text] = _render(prompt, text, tokenizer)
     return completions
@@ -158,84 +174,93 @@ def _render(prompt: list[dict] | None, completion: str, tokenizer: PreTrainedTok
 
 
 def _tokenize_completions(completions: list[_Completion], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Fill in the ids: exactly one BOS in front where the tokenizer puts one there, whoever wrote it."""
+    """Fill in the ids."""
     renderable = [completion for completion in completions if completion.rendered is not None]
     if not renderable:
         return
     texts = [completion.rendered for completion in renderable]
-    all_ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    bos = leading_bos(tokenizer)
-    for completion, ids in zip(renderable, all_ids, strict=True):
-        completion.ids = ids if not bos or ids[:1] == bos else bos + ids
+    for completion, ids in zip(renderable, token_ids(texts, tokenizer), strict=True):
+        completion.ids = ids
 
 
 def _build_group(
-    group: list[dict], completions: dict[str, _Completion], tokenizer: PreTrainedTokenizerBase, options: TokenizeOptions
+    group: list[_Row],
+    completions: dict[str, _Completion],
+    tokenizer: PreTrainedTokenizerBase,
+    reader: RowReader,
+    options: TokenizeOptions,
 ) -> dict:
-    """Check the pairs of one prompt against their tokens, cut what is too long, split off the shared prefix."""
+    """Check the rows of one prompt against their tokens, cut what is too long, split off the shared prefix."""
     record = {name: [] for name in GROUP_FEATURES}
-    kept: list[dict] = []
 
-    def drop(row: dict, reason: DropReason, detail: str = "") -> None:
+    def drop(row: _Row, reason: DropReason, detail: str = "") -> None:
         record["dropped_reason"].append(reason)
-        record["dropped_where"].append(row["where"])
-        record["dropped_excerpt"].append(detail or f"chosen {row['chosen'][:90]!r} rejected {row['rejected'][:90]!r}")
+        record["dropped_where"].append(row.columns["where"])
+        record["dropped_excerpt"].append(detail or reader.excerpt(row.columns))
 
-    seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()  # by tokens: texts that differ in white space are one
-    for row in group:
-        chosen, rejected = completions[row["chosen"]], completions[row["rejected"]]
-        if chosen.rendered is None or rejected.rendered is None:
-            drop(row, DropReason.TEMPLATE_REFUSES, chosen.refusal or rejected.refusal)
-        elif chosen.ids == rejected.ids:
-            drop(row, DropReason.IDENTICAL_TOKENS)
-        elif (pair := (tuple(chosen.ids), tuple(rejected.ids))) in seen:
-            drop(row, DropReason.DUPLICATE_PAIR)
-        else:
-            kept.append(row)
-            seen.add(pair)
-    kept_bos = 1 if tokenizer.bos_token_id is not None and _starts_with(kept, completions, tokenizer) else 0
+    kept = _usable_rows(group, completions, drop)
+    prompt_length = functools.cache(lambda: _prompt_length(group[0], _distinct_ids(kept, completions), tokenizer))
+    starts_with_bos = all(completions[row.example.completions[0]].ids[:1] == [tokenizer.bos_token_id] for row in kept)
+    kept_bos = 1 if tokenizer.bos_token_id is not None and starts_with_bos else 0
     longest = max((len(ids) for ids in _distinct_ids(kept, completions)), default=0)
     if longest > options.max_length:
-        prompt_length = _prompt_length(group[0], _distinct_ids(kept, completions), tokenizer)
-        kept = _drop_too_long(kept, completions, prompt_length, kept_bos, options, drop)
+        kept = _drop_too_long(kept, completions, prompt_length() - kept_bos, options, drop)
     sequences = _distinct_ids(kept, completions)
+    read = [reader.read_positions(ids, prompt_length) for ids in sequences]
     cut = max([0] + [len(ids) - options.max_length for ids in sequences])
-    record["truncated_pairs"] = len(kept) if cut else 0
     if cut:
         # the oldest tokens of the prompt go, BOS stays; the same amount for every completion
         sequences = [ids[:kept_bos] + ids[kept_bos + cut :] for ids in sequences]
-    _fill_pairs(record, kept, completions, sequences, options)
+        read = [[position - cut for position in positions] for positions in read]
+    record["truncated_units"] = sum(len(row.example.units) for row in kept) if cut else 0
+    _fill_units(record, kept, completions, sequences)
+    record["read_positions"] = read
     return record
 
 
-def _starts_with(rows: list[dict], completions: dict[str, _Completion], tokenizer: PreTrainedTokenizerBase) -> bool:
-    return all(completions[row["chosen"]].ids[:1] == [tokenizer.bos_token_id] for row in rows)
+def _usable_rows(group: list[_Row], completions: dict[str, _Completion], drop: Callable) -> list[_Row]:
+    """The rows whose completions the template renders, differ in tokens, and are not those of an earlier row."""
+    kept: list[_Row] = []
+    seen: set[tuple[tuple[int, ...], ...]] = set()  # by tokens: texts that differ in white space are one
+    for row in group:
+        of_row = [completions[text] for text in row.example.completions]
+        refusals = [completion.refusal for completion in of_row if completion.rendered is None]
+        ids = tuple(tuple(completion.ids) for completion in of_row)
+        if refusals:
+            drop(row, DropReason.TEMPLATE_REFUSES, next(filter(None, refusals), ""))
+        elif any(len(unit) > 1 and len({ids[number] for number in unit}) == 1 for unit in row.example.units):
+            drop(row, DropReason.IDENTICAL_TOKENS)
+        elif ids in seen:
+            drop(row, DropReason.DUPLICATE_PAIR)
+        else:
+            kept.append(row)
+            seen.add(ids)
+    return kept
 
 
-def _prompt_length(row: dict, sequences: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> int:
+def _prompt_length(row: _Row, sequences: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the prompt, the header of the answer included: what all answers share with one more, unlike them all.
 
-    Plain texts name no prompt: there it is what the two texts share.
+    Plain texts name no prompt: there it is what the texts share.
     """
-    if not row["is_text"]:
-        probe = _render(
-            json.loads(row["prompt"]), json.dumps([{"role": "assistant", "content": PROBE_ANSWER}]), tokenizer
-        )
+    if not row.columns["is_text"]:
+        answer = json.dumps([{"role": "assistant", "content": PROBE_ANSWER}])
+        probe = _render(json.loads(row.columns["prompt"]), answer, tokenizer)
         _tokenize_completions([probe], tokenizer)
         sequences = [*sequences, probe.ids]
     return common_prefix_length(sequences)
 
 
 def _drop_too_long(
-    rows: list[dict], completions: dict[str, _Completion], prompt_length: int, kept_bos: int, options, drop
-) -> list[dict]:
-    """The rows that fit once the prompt is cut; what is not prompt is never cut."""
+    rows: list[_Row], completions: dict[str, _Completion], removable: int, options: TokenizeOptions, drop: Callable
+) -> list[_Row]:
+    """The rows that fit once the prompt is cut by up to `removable` tokens; what is not prompt is never cut."""
     kept = []
     for row in rows:
-        longest = max(len(completions[row[side]].ids) for side in ("chosen", "rejected"))
+        longest = max(len(completions[text].ids) for text in row.example.completions)
         if longest <= options.max_length:
             kept.append(row)
-        elif longest - prompt_length + kept_bos > options.max_length:
+        elif longest - removable > options.max_length:
             drop(row, DropReason.COMPLETION_TOO_LONG)
         elif options.overlong == "drop":
             drop(row, DropReason.OVERLONG)
@@ -244,41 +269,33 @@ def _drop_too_long(
     return kept
 
 
-def _distinct_ids(rows: list[dict], completions: dict[str, _Completion]) -> list[list[int]]:
+def _distinct_ids(rows: list[_Row], completions: dict[str, _Completion]) -> list[list[int]]:
     """Token sequences in order of first use, each once: different texts may have the same tokens."""
-    sequences = {tuple(completions[row[side]].ids): None for row in rows for side in ("chosen", "rejected")}
+    sequences = {tuple(completions[text].ids): None for row in rows for text in row.example.completions}
     return [list(ids) for ids in sequences]
 
 
-def _fill_pairs(
-    record: dict, rows: list[dict], completions: dict[str, _Completion], sequences: list[list[int]], options
+def _fill_units(
+    record: dict, rows: list[_Row], completions: dict[str, _Completion], sequences: list[list[int]]
 ) -> None:
-    number = {tuple(ids): place for place, ids in enumerate(_distinct_ids(rows, completions))}
+    number_of = {tuple(ids): place for place, ids in enumerate(_distinct_ids(rows, completions))}
     prefix_length = common_prefix_length(sequences)
     record["prefix_ids"] = sequences[0][:prefix_length] if sequences else []
     record["completion_ids"] = [ids[prefix_length:] for ids in sequences]
     record["prefix_length"] = prefix_length
     record["completion_lengths"] = [len(ids) - prefix_length for ids in sequences]
     for row in rows:
-        record["chosen_index"].append(number[tuple(completions[row["chosen"]].ids)])
-        record["rejected_index"].append(number[tuple(completions[row["rejected"]].ids)])
-        record["margins"].append(_margin(row, options.margin))
-        record["sources"].append(row["source"])
-        record["where"].append(row["where"])
+        numbers = [number_of[tuple(completions[text].ids)] for text in row.example.completions]
+        record["units"] += [[numbers[place] for place in unit] for unit in row.example.units]
+        record["targets"] += row.example.targets
+        record["sources"] += [row.columns["source"]] * len(row.example.units)
+        record["where"] += [row.columns["where"]] * len(row.example.units)
 
 
-def _margin(row: dict, margin: str) -> float:
-    if margin == "scores" and row["chosen_score"] is not None and row["rejected_score"] is not None:
-        return row["chosen_score"] - row["rejected_score"]
-    if margin == "auto" and row["margin"] is not None:
-        return row["margin"]
-    return 0.0
-
-
-def report_groups(report: DataReport, groups: Dataset) -> None:
+def report_groups(report: DataReport, groups: Dataset, unit: str) -> None:
     """Add to the report of the rows what tokenising dropped and cut."""
     columns = groups.with_format("arrow").select_columns(
-        ["dropped_reason", "dropped_where", "dropped_excerpt", "truncated_pairs"]
+        ["dropped_reason", "dropped_where", "dropped_excerpt", "truncated_units"]
     )[:]
     reasons, where, excerpts = (
         columns[name].combine_chunks().flatten().to_pylist()
@@ -291,5 +308,5 @@ def report_groups(report: DataReport, groups: Dataset) -> None:
         first.setdefault(reason, (place, excerpt))
     for reason, count in counts.items():
         report.add(reason, count, *first[reason])
-    note = "pairs whose prompt was cut to max_length"  # training and held-out groups add to one report
-    report.notes[note] = report.notes.get(note, 0) + int(columns["truncated_pairs"].to_numpy().sum())
+    note = f"{unit} whose prompt was cut to max_length"  # training and held-out groups add to one report
+    report.notes[note] = report.notes.get(note, 0) + int(columns["truncated_units"].to_numpy().sum())

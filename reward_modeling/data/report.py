@@ -5,16 +5,18 @@ report.add(DropReason.OVERLONG, count=12, where="train.jsonl:812", excerpt="..."
 print(report.table())
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reward_modeling.display.text import Rows, aligned
+
 if TYPE_CHECKING:
     from datasets import Dataset
-from enum import StrEnum
 
 
 class DropReason(StrEnum):
@@ -130,14 +132,11 @@ class DataReport:
             f"{self.name}: {self.rows_read:,} rows read, {self.kept:,} kept ({self.kept / rows_read:.1%})",
         ]
         if self.dropped:
-            cells = [("dropped because", "rows", "share", "first row")]
-            for reason in DropReason:
-                if rows := self.dropped.get(reason.value):
-                    excerpt = " ".join(rows.first_excerpt.split())[:TABLE_EXCERPT]
-                    first = f"{rows.first_where}  {excerpt}".rstrip()
-                    share = f"{rows.count / rows_read:.2%}"
-                    cells.append((REASON_WORDS[reason], f"{rows.count:,}", share, first))
-            lines += _aligned(cells)
+            rows = [
+                (*row, f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}")
+                for *row, where, excerpt in dropped_rows(self.to_dict())
+            ]
+            lines += aligned(rows, words=(0, 3))
         lines += [f"  {note}: {count:,}" for note, count in self.notes.items()]
         return "\n".join(lines)
 
@@ -146,10 +145,19 @@ class DataReport:
         return {**asdict(self), "kept": self.kept, "share_dropped": self.share_dropped}
 
 
-def _aligned(cells: list[tuple[str, str, str, str]]) -> Iterable[str]:
-    words, counts, shares, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
-    for word, count, share, first in cells:
-        yield f"  {word:<{words}}  {count:>{counts}}  {share:>{shares}}  {first}".rstrip()
+def dropped_rows(report: Mapping) -> Rows:
+    """A table of why rows were dropped, in the order the reasons are checked, with the first row of each.
+
+    Args:
+        report: as `DataReport.to_dict` has it.
+    """
+    rows: Rows = [("dropped because", "rows", "share", "first row", "which reads")]
+    for reason in DropReason:
+        if dropped := report["dropped"].get(reason.value):
+            share = f"{dropped['count'] / report['rows_read']:.2%}"
+            first = dropped["first_where"], dropped["first_excerpt"]
+            rows.append((REASON_WORDS[reason], f"{dropped['count']:,}", share, *first))
+    return rows
 
 
 def report_rows(name: str, rows: "Dataset") -> DataReport:

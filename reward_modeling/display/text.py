@@ -1,12 +1,19 @@
-"""Numbers and tables as text."""
+"""Numbers and tables as text, for the screen and for pages alike."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 WIDTH = 100
 MOST_SUBSETS = 50
 NAME_WIDTH = 44  # longer names are shortened, so that a line keeps to WIDTH
 INCOMPLETE = "incomplete"
+
+Row = Sequence[str]
+Rows = list[Row]
+"""A table, its head first."""
+
+
+# --- lines ----------------------------------------------------------------------------------------------------
 
 
 def wrapped(text: str, indent: int = 0, hanging: int = 4) -> list[str]:
@@ -14,23 +21,22 @@ def wrapped(text: str, indent: int = 0, hanging: int = 4) -> list[str]:
     return textwrap.wrap(shown(text), WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
 
 
-def left_out(part: Mapping) -> list[str]:
-    """That there are more subsets than are shown."""
-    more = len(part["subsets"]) - MOST_SUBSETS
-    return [f"  the {MOST_SUBSETS} largest subsets; {more:,} more in summary.json"] if more > 0 else []
+def aligned(rows: Sequence[Row | None], words: Collection[int] = (0,)) -> list[str]:
+    """A table with its columns side by side, two spaces from the left; None is a rule.
 
-
-def aligned(rows: Sequence[Sequence[str] | None]) -> list[str]:
-    """The first column to the left, the others to the right; None is a rule."""
-    cells = [row for row in rows if row is not None]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    rule = "  " + "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return [rule if row is None else _line(row, widths) for row in rows]
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    others = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-    return "  ".join(["", f"{row[0]:<{widths[0]}}", *others]).rstrip()
+    Args:
+        words: the columns that are aligned to the left; numbers are aligned to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*filter(None, rows), strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if place in words else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row or (), widths, strict=row is not None))
+        ]
+        lines.append(f"  {'  '.join(cells) if cells else rule}".rstrip())
+    return lines
 
 
 def shown(text: object) -> str:
@@ -43,6 +49,15 @@ def shortened(name: object, width: int = NAME_WIDTH) -> str:
     line = shown(name)
     end = (width - 1) // 2
     return line if len(line) <= width else f"{line[: width - 1 - end]}…{line[-end:]}"
+
+
+def left_out(part: Mapping) -> list[str]:
+    """That there are more subsets than are shown."""
+    more = len(part["subsets"]) - MOST_SUBSETS
+    return [f"  the {MOST_SUBSETS} largest subsets; {more:,} more in summary.json"] if more > 0 else []
+
+
+# --- numbers --------------------------------------------------------------------------------------------------
 
 
 def percent(value: float | None) -> str:
@@ -69,6 +84,11 @@ def interval(row: Mapping, low: str = "low", high: str = "high") -> str:
     return f"{percent(row[low])}-{percent(row[high])}"
 
 
+def points(value: float | None) -> str:
+    """A difference of shares: 0.062 as 6.2 points."""
+    return INCOMPLETE if value is None else f"{100 * value:.1f} points"
+
+
 def count(value: float | None) -> str:
     """12,345."""
     return "-" if value is None else f"{value:,}"
@@ -77,3 +97,58 @@ def count(value: float | None) -> str:
 def number(value: float | None) -> str:
     """A reward to three digits."""
     return INCOMPLETE if value is None else f"{value:.3g}"
+
+
+def short_number(value: float) -> str:
+    """Three digits where more do not matter: 2e-05, 0.05, 12,000, 19.6M, 2.51B."""
+    for size, letter in ((1e9, "B"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """7.5 s, 12 min, 3 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def date_and_time(date: str | None) -> str:
+    """2026-11-22T22:30:00+00:00 as 2026-11-22 22:30 UTC."""
+    if date is None:
+        return "undated"
+    day, _, time = date.partition("T")
+    return f"{day} {time[:5]} UTC" if time.endswith(("+00:00", "Z")) else date
+
+
+# --- pairs with rewards ---------------------------------------------------------------------------------------
+
+
+def accuracy_rows(rows: Mapping[str, Mapping], heading: str = "") -> Rows:
+    """A table with a line for each share of rows that is right.
+
+    Args:
+        heading: what the names are.
+    """
+    table: Rows = [(heading, "percent", "95% interval", "rows", "ties")]
+    for name, row in rows.items():
+        table.append((name, value_or_reason(row), interval(row), count(row["rows"]), count(row.get("ties"))))
+    return table
+
+
+def pair_lines(pairs: Mapping) -> list[str]:
+    """Accuracy over all pairs, the longer answer as a judge, accuracy by length, calibration and margins."""
+    accuracy, longer, margins = pairs["accuracy"], pairs["longer_wins"], pairs["margins"]
+    tied = "tie" if accuracy["ties"] == 1 else "ties"
+    ties = f", {count(accuracy['ties'])} {tied} counted as wrong" if accuracy["ties"] else ", no ties"
+    coins = f", {count(longer['ties'])} equally long count as half right" if longer["ties"] else ""
+    groups = (f"{name} {share(row)} ({count(row['rows'])})" for name, row in pairs["by_length"].items())
+    return [
+        f"all rows, unweighted: {share(accuracy)} right ({interval(accuracy)}){ties}",
+        f"always the longer answer: {share(longer)} right ({interval(longer)}){coins}",
+        f"by length: {', '.join(groups)}",
+        f"calibration error: {points(pairs['calibration_error'])}; margin: mean {number(margins['mean'])}, "
+        f"median {number(margins['median'])}, standard deviation {number(margins['standard_deviation'])}",
+    ]

@@ -1,7 +1,8 @@
 """GPUs by name: memory and speed as their makers publish them."""
 
-import difflib
 from dataclasses import dataclass
+
+from reward_modeling.common.errors import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,5 @@ GPUS = {
 
 def unknown_gpu(name: str | None) -> str:
     """The message for a name that is not in `GPUS`."""
-    close = difflib.get_close_matches((name or "").lower(), GPUS, n=1)
     found = "none" if name is None else repr(name)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    return f"--gpu: expected one of {', '.join(GPUS)}, found {found}{meant}"
+    return f"--gpu: expected one of {', '.join(GPUS)}, found {found}{did_you_mean((name or '').lower(), GPUS)}"

@@ -12,8 +12,9 @@ import torch
 from transformers import PreTrainedConfig
 
 from reward_modeling.data.collator import MicroBatchCollator
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import EpochPlan, heaviest_micro_batch
+from reward_modeling.display.text import Row, aligned, count
 from reward_modeling.estimate.gpus import GPUS, Gpu, unknown_gpu
 from reward_modeling.estimate.memory import (
     LEFT_FREE,
@@ -66,7 +67,7 @@ def estimate_problems(estimate: bool, gpus: int | None, gpu: str | None, optim: 
 
 
 def estimate_run(
-    groups: PreferenceGroups,
+    groups: PromptGroups,
     plan: EpochPlan,
     collator: MicroBatchCollator,
     config: PreTrainedConfig,
@@ -138,42 +139,43 @@ def operations_of_attention(config: PreTrainedConfig, attended: int, again: int)
 
 
 def _data_lines(epoch: EpochTokens, steps: int) -> list[str]:
+    ratios = (tokens / epoch.computed for tokens in (epoch.as_rows, epoch.padded))
+    as_rows, padded = (f"tokens, {ratio:.2f} times as many" for ratio in ratios)
     rows = [
-        ("pairs", epoch.pairs, f"over {epoch.prompts:,} prompts"),
-        ("tokens computed", epoch.computed, "every micro-batch of the first epoch, exactly"),
-        ("two rows per pair", epoch.as_rows, f"tokens, {epoch.as_rows / epoch.computed:.2f} times as many"),
-        (f"padded at {PAIRS_PADDED} pairs", epoch.padded, f"tokens, {epoch.padded / epoch.computed:.2f} times as many"),
-        ("optimizer steps", epoch.steps, f"{steps:,} in the whole run"),
-        ("forward passes", epoch.passes, f"of each GPU; the heaviest has {epoch.heaviest:,} tokens"),
+        ("pairs", count(epoch.pairs), f"over {epoch.prompts:,} prompts"),
+        ("tokens computed", count(epoch.computed), "every micro-batch of the first epoch, exactly"),
+        ("two rows per pair", count(epoch.as_rows), as_rows),
+        (f"padded at {PAIRS_PADDED} pairs", count(epoch.padded), padded),
+        ("optimizer steps", count(epoch.steps), f"{steps:,} in the whole run"),
+        ("forward passes", count(epoch.passes), f"of each GPU; the heaviest has {epoch.heaviest:,} tokens"),
     ]
-    return ["One epoch", *(f"  {name:<19}{value:>16,}  {note}" for name, value, note in rows)]
+    return ["One epoch", *aligned(rows, words=(0, 2))]
 
 
 def _memory_lines(memories: list[EngineMemory], settings: RunSettings, card: Gpu) -> list[str]:
     limit = (1 - LEFT_FREE) * card.gigabytes
     numbers = settings.mixed or str(settings.dtype).removeprefix("torch.")
     checkpointing = "gradient checkpointing" if settings.gradient_checkpointing else "no gradient checkpointing"
-    head = "".join(f"{name:>12}" for name in (*COLUMNS, "total"))
+    rows = [("", *COLUMNS, "total", ""), *(_memory_row(memory, limit) for memory in memories)]
     return [
         f"Memory of one GPU in GB: {numbers}, {checkpointing}, {settings.optim}. It fits into {limit:.1f} of "
         f"{card.gigabytes:g} GB: the rest is for",
         "  CUDA, NCCL and fragmentation",
-        f"  {'':<17}{head}",
-        *(_memory_line(memory, limit) for memory in memories),
+        *aligned(rows, words=(0, len(rows[0]) - 1)),
         "  activations: the most that a forward and backward pass over the heaviest micro-batch holds, with all that",
         "  comes and goes in it; step: what the optimizer's step holds instead of buffers and activations. Estimated,",
         "  not measured: reward_modeling/estimate/memory.py has the formulas.",
     ]
 
 
-def _memory_line(memory: EngineMemory, limit: float) -> str:
-    parts = (getattr(memory, name) for name in COLUMNS)
-    cells = "".join(f"{'?' if part is None else f'{part / GB:.1f}':>12}" for part in (*parts, memory.total))
+def _memory_row(memory: EngineMemory, limit: float) -> Row:
+    parts = (*(getattr(memory, name) for name in COLUMNS), memory.total)
     verdict = "fits" if memory.total <= limit * GB else "does not fit"
     if memory.activations is None and verdict == "fits":
         verdict = "may fit: activations of experts are not known"
     host = f"; {memory.host / GB:.0f} GB of host memory" if memory.host else ""
-    return f"  {memory.engine:<17}{cells}  {verdict}{host}"
+    cells = ("?" if part is None else f"{part / GB:.1f}" for part in parts)
+    return memory.engine, *cells, f"{verdict}{host}"
 
 
 def _attention_notes(config: PreTrainedConfig) -> list[str]:

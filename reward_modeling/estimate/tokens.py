@@ -37,11 +37,11 @@ def count_epoch(plan: EpochPlan, gpus: int) -> EpochTokens:
             tokens = sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
             computed, heaviest = computed + tokens, max(heaviest, tokens)
             attended += sum(_attended(sizes, plan.batching, chunk, row_length) for chunk in micro_batch)
-    rows = _row_lengths(sizes, plan.units)
-    batches = np.split(rows, range(PAIRS_PADDED, len(rows), PAIRS_PADDED))
+    rows = _row_lengths(sizes, plan.pieces)
+    batches = np.split(rows, range(2 * PAIRS_PADDED, len(rows), 2 * PAIRS_PADDED))
     return EpochTokens(
-        pairs=sizes.num_pairs,
-        prompts=int((sizes.pairs_per_group > 0).sum()),
+        pairs=sizes.num_units,
+        prompts=int((sizes.units_per_group > 0).sum()),
         computed=computed,
         as_rows=int(rows.sum()),
         padded=int(sum(batch.max() * batch.size for batch in batches)),
@@ -56,18 +56,17 @@ def _attended(sizes: GroupSizes, batching: str, chunk: Chunk, row_length: int) -
     """Half of queries x keys, which causality leaves; padded rows are computed in full. Windows are not looked at."""
     if batching == PADDED:
         return chunk.tokens_beside(row_length) * row_length
-    used = np.unique(sizes.group_pairs(chunk.group, chunk.pair_start, chunk.pair_end))
+    used = np.unique(sizes.group_members(chunk.group, chunk.unit_start, chunk.unit_end))
     prefix = int(sizes.prefix_lengths[chunk.group])
     completions = sizes.completion_lengths[sizes.completion_offsets[chunk.group] + used].astype(np.int64)
     prefixes = len(completions) if batching == PACKED else 1
     return prefixes * prefix * prefix // 2 + int((completions * (prefix + completions // 2)).sum())
 
 
-def _row_lengths(sizes: GroupSizes, units: np.ndarray) -> np.ndarray:
-    """`(pairs, 2)`: tokens of the whole chosen and rejected rows, in the order of training."""
-    offsets = sizes.pair_offsets[units[:, 0]]
-    starts, ends = offsets + units[:, 1], offsets + units[:, 2]
+def _row_lengths(sizes: GroupSizes, pieces: np.ndarray) -> np.ndarray:
+    """`(members,)`: tokens of the whole rows of all units, in the order of training."""
+    starts, ends = (sizes.member_offsets[sizes.unit_offsets[pieces[:, 0]] + pieces[:, end]] for end in (1, 2))
     numbers = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
-    groups = np.repeat(units[:, 0], ends - starts)
-    completions = sizes.completion_offsets[groups][:, None] + sizes.pairs[numbers]
-    return sizes.prefix_lengths[groups][:, None].astype(np.int64) + sizes.completion_lengths[completions]
+    groups = np.repeat(pieces[:, 0], ends - starts)
+    completions = sizes.completion_offsets[groups] + sizes.members[numbers]
+    return sizes.prefix_lengths[groups].astype(np.int64) + sizes.completion_lengths[completions]

@@ -3,45 +3,80 @@
 print(comparison_tables(comparison))
 write_comparison(comparison, Path("comparison.html"))
 
-Both are made of what `evaluation_comparison.compare` returns. Same comparison, same bytes.
+Both are made of what `comparison.compare` returns. Same comparison, same bytes.
 """
 
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from reward_modeling.common.atomic import write_page
-from reward_modeling.display.page import (
-    figure_block,
-    folded,
-    html_table,
-    page,
-    paragraph,
-    plots_block,
-    section,
-    shown_date,
-    warnings_block,
+from reward_modeling.display.page import render
+from reward_modeling.display.plot_style import MODELS, MUTED, Plot, make_plot
+from reward_modeling.display.plots import draw_bars, lay_out_rows
+from reward_modeling.display.text import (
+    MOST_SUBSETS,
+    Rows,
+    aligned,
+    count,
+    date_and_time,
+    interval,
+    shown,
+    value_or_reason,
+    wrapped,
 )
-from reward_modeling.display.text import MOST_SUBSETS, aligned, count, interval, shown, value_or_reason, wrapped
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
-from reward_modeling.evaluation.comparison_plots import difference_plot, grouped_bars
 from reward_modeling.evaluation.comparison_warnings import MARK, RUN_OTHERWISE
 from reward_modeling.evaluation.evaluations import LETTERS
 from reward_modeling.evaluation.tables import grouped_subsets, run_words
 
-HEAD = ("", "", "percent", "95% interval", "difference", "95% interval", "", "rows")
+SEVERAL = "Over several benchmarks"
 NOTE = (
     "A difference is in points to the first model that has the benchmark, with a paired interval: over the same rows. "
     "better, worse: the interval leaves zero out, as one in twenty does by chance."
 )
 MOST_LINES = 24  # of a table that is not folded
 TALL = 16  # lines of a plot, from which on it stands beside two others
-OWN_CSS = """
-.models{list-style:none;padding:0;margin:12px 0}
-.models li{padding:6px 0 6px 28px;text-indent:-28px;border-bottom:1px solid var(--line)}
-.models b{display:inline-block;width:28px;text-indent:0}
-""" + "".join(f".model{place}{{color:var(--model{place})}}\n" for place in range(len(LETTERS)))
+
+Figures = Mapping[str, Mapping[str, Mapping]]
+"""{figure: {letter of the model: entry}}, as `compare` makes them."""
+
+
+def describe_model(model: Mapping) -> tuple[str, str]:
+    """A model's name, and how it was run."""
+    revision = f" at {model['revision']}" if model["revision"] else ""
+    about = f"{run_words(model)}, {date_and_time(model['date'])}; {model['folder']}"
+    return f"{model['name_or_path']}{revision}", about
+
+
+def figure_rows(figures: Figures, part: Mapping) -> Rows:
+    """A line for each model under each figure, with the marks of what `part` says of the models."""
+    rows: Rows = [("", "", "percent", "95% interval", "difference", "95% interval", "", "rows")]
+    for name, entries in figures.items():
+        first = next(iter(entries))
+        for letter, entry in entries.items():
+            mark = MARK if letter in part["incomparable"] else RUN_OTHERWISE if letter in part["run_otherwise"] else ""
+            values = value_or_reason(entry) + mark, interval(entry), *_difference(entry["difference"])
+            rows.append((shown(name) if letter == first else "", letter, *values, count(entry["rows"])))
+    return rows
+
+
+def _difference(found: Mapping | None) -> tuple[str, str, str]:
+    """+1.2, +0.3 to +2.1, better."""
+    if found is None:
+        return "", "", ""
+    value, low, high = (None if found[key] is None else f"{100 * found[key]:+.1f}" for key in ("value", "low", "high"))
+    if low is None:
+        return value, "not paired", ""
+    return value, f"{low} to {high}", "better" if found["low"] > 0 else "worse" if found["high"] < 0 else ""
+
+
+def _main(name: str, part: Mapping) -> Figures:
+    """The figures to see first."""
+    figures = part["figures"]
+    return {figure: figures[figure] for figure in BENCHMARKS[name].main_figures or figures if figure in figures}
 
 
 # --- on the screen --------------------------------------------------------------------------------------------
@@ -50,59 +85,25 @@ OWN_CSS = """
 def comparison_tables(comparison: Mapping) -> str:
     """Warnings, the models, and the figures of each benchmark; its subsets are in the page alone if it has figures."""
     blocks = [[line for message in comparison["warnings"] for line in wrapped(f"WARNING: {message}", hanging=9)]]
-    models = (f"{model['letter']}  {': '.join(_described(model))}" for model in comparison["models"])
+    models = (f"{model['letter']}  {': '.join(describe_model(model))}" for model in comparison["models"])
     blocks.append([line for model in models for line in wrapped(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
         head = (
             f"{shown(part['title'])}: {count(part['rows'])} {BENCHMARKS[name].unit}, differences to {part['reference']}"
         )
-        lines = _lines(_main(name, part), part)
-        if not _any_value(part["figures"]):  # of a part of the benchmark: the subsets are all that there is to compare
-            scored = {subset: rows for subset, rows in part["subsets"].items() if _any_value({subset: rows})}
-            lines += _lines(scored, part)
-        blocks.append([head, *aligned([list(HEAD), *lines])])
+        seen = _main(name, part)
+        if not any(map(_has_value, part["figures"].values())):  # of a part of the benchmark: there are only subsets
+            scored = {subset: entries for subset, entries in part["subsets"].items() if _has_value(entries)}
+            seen = {**seen, **scored}
+        blocks.append([head, *aligned(figure_rows(seen, part))])
     if combined := comparison["combined"]:
-        lines = _lines(combined["figures"], combined)
-        blocks.append(["Over several benchmarks", *aligned([list(HEAD), *lines])])
+        blocks.append([SEVERAL, *aligned(figure_rows(combined["figures"], combined))])
     blocks.append(wrapped(NOTE))
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _described(model: Mapping) -> tuple[str, str]:
-    """A model's name, and how it was run."""
-    revision = f" at {model['revision']}" if model["revision"] else ""
-    return f"{model['name_or_path']}{revision}", (f"{run_words(model)}, {shown_date(model['date'])}; {model['folder']}")
-
-
-def _main(name: str, part: Mapping) -> dict[str, Mapping]:
-    """The figures to see first."""
-    figures = part["figures"]
-    return {figure: figures[figure] for figure in BENCHMARKS[name].main_figures or figures if figure in figures}
-
-
-def _any_value(figures: Mapping[str, Mapping]) -> bool:
-    return any(entry["value"] is not None for entries in figures.values() for entry in entries.values())
-
-
-def _lines(figures: Mapping[str, Mapping], part: Mapping) -> list[list[str]]:
-    """A line for each model under each figure, with the marks of what `part` says of the models."""
-    lines = []
-    for name, entries in figures.items():
-        for place, (letter, entry) in enumerate(entries.items()):
-            mark = MARK if letter in part["incomparable"] else RUN_OTHERWISE if letter in part["run_otherwise"] else ""
-            own = [value_or_reason(entry) + mark, interval(entry), *_difference(entry["difference"])]
-            lines.append([shown(name) if place == 0 else "", letter, *own, count(entry["rows"])])
-    return lines
-
-
-def _difference(found: Mapping | None) -> list[str]:
-    """+1.2, +0.3 to +2.1, better."""
-    if found is None:
-        return ["", "", ""]
-    value, low, high = (None if found[key] is None else f"{100 * found[key]:+.1f}" for key in ("value", "low", "high"))
-    if low is None:
-        return [value, "not paired", ""]
-    return [value, f"{low} to {high}", "better" if found["low"] > 0 else "worse" if found["high"] < 0 else ""]
+def _has_value(entries: Mapping[str, Mapping]) -> bool:
+    return any(entry["value"] is not None for entry in entries.values())
 
 
 # --- the page -------------------------------------------------------------------------------------------------
@@ -115,94 +116,83 @@ def write_comparison(comparison: Mapping, path: Path) -> None:
 
 def comparison_page(comparison: Mapping) -> str:
     """The whole page."""
-    names = ", ".join(one["title"] for one in comparison["benchmarks"].values())
-    blocks = [
-        _models(comparison["models"]),
-        warnings_block(comparison["warnings"]),
-        paragraph(NOTE, "muted"),
-        *(_benchmark(name, part) for name, part in comparison["benchmarks"].items()),
-    ]
+    sections = [_section(name, part) for name, part in comparison["benchmarks"].items()]
     if combined := comparison["combined"]:
-        title = "Over several benchmarks"
-        table = _table(combined["figures"], combined)
-        blocks.append(section(title, _plots(title, combined["figures"], combined) + table))
-    heading = f"{len(comparison['models'])} reward models"
-    return page(
-        f"{heading} compared",
-        kicker="Evaluations side by side",
-        heading=heading,
-        line=names,
-        blocks=blocks,
-        css=OWN_CSS,
+        figures = combined["figures"]
+        plots = _plots(SEVERAL, figures, combined)
+        rows = figure_rows(figures, combined)
+        sections.append({"title": SEVERAL, "about": "", "plots": plots, "rows": rows, "folded": []})
+    return render(
+        "evaluation/templates/comparison.html",
+        comparison=comparison,
+        sections=sections,
+        describe_model=describe_model,
+        note=NOTE,
+        most_subsets=MOST_SUBSETS,
     )
 
 
-def _models(models: Iterable[Mapping]) -> str:
-    items = []
-    for model in models:
-        letter, (name, about) = model["letter"], _described(model)
-        color = f"model{LETTERS.index(letter)}"
-        items.append(
-            f'<li><b class="{color}">{letter}</b>{escape(name)}<br><span class="muted">{escape(about)}</span></li>'
-        )
-    return f'<ul class="models">{"".join(items)}</ul>'
-
-
-def _benchmark(name: str, part: Mapping) -> str:
+def _section(name: str, part: Mapping) -> dict[str, object]:
     """Plots, and the numbers behind them: folded where they are many."""
-    about = f"{count(part['rows'])} {BENCHMARKS[name].unit}; from {', '.join(map(str, part['sources'])) or '-'}"
-    main, others = _main(name, part), _other_tables(name, part)
-    is_short = sum(map(len, main.values())) <= MOST_LINES
-    seen = _table(main, part) if is_short else ""
-    rest = others if is_short else f"<h3>Scores</h3>{_table(main, part)}{others}"
-    return section(
-        part["title"],
-        paragraph(about, "muted")
-        + _plots(part["title"], main, part, BENCHMARKS[name])
-        + seen
-        + (folded(f"All numbers of {part['title']}", rest) if rest else ""),
-    )
-
-
-def _other_tables(name: str, part: Mapping) -> str:
-    """The figures that no plot shows, and the subsets."""
     main = _main(name, part)
-    figures = {figure: rows for figure, rows in part["figures"].items() if figure not in main}
-    sizes = {subset: _size(rows) for subset, rows in part["subsets"].items()}
+    rows, others = figure_rows(main, part), _other_tables(name, part)
+    is_short = len(rows) <= MOST_LINES + 1
+    return {
+        "title": part["title"],
+        "about": f"{count(part['rows'])} {BENCHMARKS[name].unit}; from {', '.join(map(str, part['sources'])) or '-'}",
+        "plots": _plots(part["title"], main, part, BENCHMARKS[name]),
+        "rows": rows if is_short else [],
+        "folded": others if is_short else [("Scores", rows), *others],
+        "left_out": len(part["subsets"]) - MOST_SUBSETS,
+    }
+
+
+def _other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
+    """The figures that no plot shows, and the subsets."""
+    main, subsets = _main(name, part), part["subsets"]
+    sizes = {subset: {"rows": max(entry["rows"] for entry in rows.values())} for subset, rows in subsets.items()}
     # A source of one's own pairs may be called as their one figure is.
     counted = part["figures"] if BENCHMARKS[name].is_published else {}
     groups = grouped_subsets(name, {"subsets": sizes, "figures": counted, "sections": part["sections"]})
-    named = {heading or "Subsets": {subset: part["subsets"][subset] for subset in of} for heading, of in groups.items()}
-    tables = {"Domains and levels": figures, **named} if figures else named
-    more = len(part["subsets"]) - MOST_SUBSETS
-    left_out = paragraph(f"The {MOST_SUBSETS} largest subsets; {more:,} more in comparison.json.") if more > 0 else ""
-    return left_out + "".join(f"<h3>{escape(heading)}</h3>{_table(rows, part)}" for heading, rows in tables.items())
+    tables = {"Domains and levels": {name: rows for name, rows in part["figures"].items() if name not in main}}
+    tables |= {heading or "Subsets": {subset: subsets[subset] for subset in group} for heading, group in groups.items()}
+    return [(heading, figure_rows(figures, part)) for heading, figures in tables.items() if figures]
 
 
-def _size(entries: Mapping[str, Mapping]) -> dict[str, int]:
-    return {"rows": max(entry["rows"] for entry in entries.values())}
-
-
-def _plots(title: str, figures: Mapping, part: Mapping, benchmark: Benchmark | None = None) -> str:
-    incomparable = part["incomparable"]
-    lines = sum(map(len, figures.values()))
-    chance = benchmark and benchmark.chance
+def _plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | None = None) -> list[Plot]:
+    hollow = part["incomparable"]
     note = f"Dashed: {benchmark.guessing}." if benchmark else ""
-    if incomparable:
-        note += f" Hollow: {', '.join(incomparable)}, not comparable."
-    label = f"{title}: figures with 95% intervals"
-    drawn = [
-        figure_block(
-            "Scores", note, grouped_bars(figures, label=label, chance=chance, hollow=incomparable), tall=lines > TALL
-        )
-    ]
-    differing = sum(entry["difference"] is not None for entries in figures.values() for entry in entries.values())
-    if differing:
-        plot = difference_plot(figures, label=f"{title}: differences", reference=part["reference"])
+    if hollow:
+        note += f" Hollow: {', '.join(hollow)}, not comparable."
+    colors = dict(zip(LETTERS, MODELS, strict=True))
+    label, tall = f"{title}: figures with 95% intervals", sum(map(len, figures.values())) > TALL
+    marks = {"chance": benchmark and benchmark.chance, "colors": colors, "hollow": hollow}
+    plots = [make_plot("Scores", note, draw_bars, figures, label=label, tall=tall, **marks)]
+    differences = {
+        name: {letter: entry["difference"] for letter, entry in entries.items() if entry["difference"] is not None}
+        for name, entries in figures.items()
+    }
+    if lines := sum(map(len, differences.values())):
         note = "Right of zero a model is better. An interval across zero says too little."
-        drawn.append(figure_block("Differences", note, plot, tall=differing > TALL))
-    return plots_block(drawn)
+        options = {"label": f"{title}: differences", "tall": lines > TALL}
+        plots.append(
+            make_plot("Differences", note, draw_differences, differences, colors, part["reference"], **options)
+        )
+    return plots
 
 
-def _table(figures: Mapping[str, Mapping], part: Mapping) -> str:
-    return html_table(HEAD, _lines(figures, part))
+def draw_differences(differences: Figures, colors: Mapping[str, str], reference: str) -> Figure:
+    """Each model's figure less the reference's, in points, with the paired 95% interval where there is one."""
+    figure, axes, rows = lay_out_rows({name: entries for name, entries in differences.items() if entries}, colors)
+    ends = [100 * abs(row[key]) for _, _, row in rows for key in ("value", "low", "high") if row[key] is not None]
+    reach = max(1.0, 1.08 * max(ends))
+    axes.set(xlim=(-reach, reach), xlabel=f"points more than {reference}, with the paired 95% interval")
+    axes.locator_params(axis="x", nbins=5)
+    axes.axvline(0, color=MUTED, linewidth=1)
+    for y, letter, row in rows:
+        value = 100 * row["value"]
+        if row["low"] is not None:
+            axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colors[letter], linewidth=1.4)
+        axes.plot([value], [y], color=colors[letter], marker="o", markersize=3.5)
+        axes.text(1.02, y, f"{value:+.1f}", transform=axes.get_yaxis_transform(), va="center")
+    return figure

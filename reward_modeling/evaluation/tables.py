@@ -7,13 +7,13 @@ A value of null is incomplete, and says so. The lower half has what report.html 
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from reward_modeling.display.pair_blocks import pair_lines
 from reward_modeling.display.text import (
     MOST_SUBSETS,
     aligned,
     count,
     interval,
     left_out,
+    pair_lines,
     percent,
     shortened,
     shown,

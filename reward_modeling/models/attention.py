@@ -7,7 +7,7 @@ A packed row is one long row of tokens cut into spans. A span's queries see, cau
     answer A2 sees      prompt A + answer A2, at the positions that it has in the sequence "prompt A, answer A2"
 
 so each answer gets exactly what it would get in a row of its own, and the prompt is computed once. In the last
-layer only the scored tokens matter, and only their queries are computed.
+layer only the tokens that the head reads matter, and only their queries are computed.
 
 The function is registered under `SHARED_PREFIX` with transformers' AttentionInterface; the layout of the row
 comes to it as the keyword argument `packed_layout` of the model's forward. Without a layout it is plain
@@ -20,10 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from reward_modeling.models.packed_layout import PackedLayout
+from reward_modeling.models.packed_layout import SHARED_PREFIX, PackedLayout, Span
 from reward_modeling.models.varlen_kernels import Kernel, choose_kernel
-
-SHARED_PREFIX = "shared_prefix"
 
 # Arguments that change the result and that no backend here computes: attention sinks, position biases, caches.
 UNSUPPORTED_ARGUMENTS = ("s_aux", "position_bias", "cache")
@@ -39,58 +37,43 @@ def attention_by_span(
     dropout: float = 0.0,
     window: int | None = None,
     softcap: float | None = None,
+    reads_only: bool = False,
 ) -> torch.Tensor:
-    """The reference, and the fast way on a CPU: one scaled_dot_product_attention per span.
+    """The reference, and the fast way on a CPU: one scaled_dot_product_attention per span, or per token that is read.
 
     Args:
         query: `(1, heads, tokens, head_dim)`; key and value `(1, key_value_heads, tokens, head_dim)`.
+        reads_only: compute the queries of the tokens that are read and no others.
 
     Returns:
-        `(1, tokens, heads, head_dim)`.
+        `(1, tokens, heads, head_dim)`; with `reads_only` `(1, reads, heads, head_dim)`.
     """
     # split, not slices: its backward is one concatenation, where each slice's fills a row of zeros
-    queries = query.split(layout.span_lengths, dim=2)
     keys = key.split(layout.span_lengths, dim=2)
     values = value.split(layout.span_lengths, dim=2)
+    if reads_only:
+        queries = query.index_select(2, layout.read_index(query.device)).split(1, dim=2)
+        spans, numbers = layout.read_spans, layout.span_of_read
+    else:
+        queries = query.split(layout.span_lengths, dim=2)
+        spans, numbers = layout.spans, range(len(layout.spans))
     attend = _softcapped_attention if softcap is not None else _sdpa
     outputs = []
-    for index, (span, prefix) in enumerate(zip(layout.spans, layout.prefix_spans, strict=True)):
-        span_keys, span_values = keys[index], values[index]
-        if prefix is not None:
-            span_keys = torch.cat([keys[prefix], span_keys], dim=2)
-            span_values = torch.cat([values[prefix], span_values], dim=2)
-        mask = layout.causal_mask(span, window, query.device)
-        outputs.append(attend(queries[index], span_keys, span_values, mask, scaling, dropout, softcap))
+    for span_queries, span, number in zip(queries, spans, numbers, strict=True):
+        span_keys, span_values = (_seen(tensors, layout, span, number) for tensors in (keys, values))
+        if reads_only and window is not None:  # the last query sees the last keys
+            span_keys, span_values = span_keys[:, :, -window:], span_values[:, :, -window:]
+        mask = layout.causal_mask(span_queries.shape[2], span_keys.shape[2], window, query.device)
+        outputs.append(attend(span_queries, span_keys, span_values, mask, scaling, dropout, softcap))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
-def scored_attention_by_span(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    layout: PackedLayout,
-    *,
-    scaling: float,
-    dropout: float = 0.0,
-    window: int | None = None,
-    softcap: float | None = None,
-) -> torch.Tensor:
-    """`attention_by_span` for the scored tokens alone. Returns `(1, responses, heads, head_dim)`."""
-    keys = key.split(layout.span_lengths, dim=2)
-    values = value.split(layout.span_lengths, dim=2)
-    queries = query.index_select(2, layout.scored_positions(query.device)).split(1, dim=2)
-    attend = _softcapped_attention if softcap is not None else _sdpa
-    outputs = []
-    for number, index in enumerate(layout.scored_spans):
-        span_keys, span_values, prefix = keys[index], values[index], layout.prefix_spans[index]
-        if prefix is not None:
-            span_keys = torch.cat([keys[prefix], span_keys], dim=2)
-            span_values = torch.cat([values[prefix], span_values], dim=2)
-        if window is not None:  # the last query sees the last keys
-            span_keys, span_values = span_keys[:, :, -window:], span_values[:, :, -window:]
-        visible = torch.ones((1, span_keys.shape[2]), dtype=torch.bool, device=query.device)
-        outputs.append(attend(queries[number], span_keys, span_values, visible, scaling, dropout, softcap))
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+def _seen(tensors: tuple[torch.Tensor, ...], layout: PackedLayout, span: Span, number: int) -> torch.Tensor:
+    """Keys or values of the prefix and of the span itself, up to the span's end."""
+    own, prefix = tensors[number], layout.prefix_spans[number]
+    if span.num_queries < own.shape[2]:
+        own = own[:, :, : span.num_queries]
+    return own if prefix is None else torch.cat([tensors[prefix], own], dim=2)
 
 
 def _sdpa(query, key, value, mask, scaling, dropout, _softcap) -> torch.Tensor:
@@ -127,16 +110,13 @@ def attention_variable_length(
     scaling: float,
     window: int | None = None,
     softcap: float | None = None,
-    scored_only: bool = False,
+    reads_only: bool = False,
     kernel: Kernel,
 ) -> torch.Tensor:
-    """The whole row in one call of a kernel of `varlen_kernels`. Shapes as in `attention_by_span`.
-
-    With `scored_only`, the queries of the scored tokens alone: `(1, responses, heads, head_dim)`.
-    """
-    lengths = layout.variable_length(query.device, scored_only)
-    if scored_only:
-        query = query.index_select(2, layout.scored_positions(query.device))
+    """The whole row in one call of a kernel of `varlen_kernels`. Arguments and shapes as in `attention_by_span`."""
+    lengths = layout.variable_length(query.device, reads_only)
+    if reads_only:
+        query = query.index_select(2, layout.read_index(query.device))
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if lengths.key_index is not None:
         key, value = key.index_select(0, lengths.key_index), value.index_select(0, lengths.key_index)
@@ -167,19 +147,17 @@ def shared_prefix_attention(
         if attention_mask is not None and attention_mask.shape[-1] != key.shape[2]:
             raise ValueError("a packed row came without its layout: this model drops keyword arguments")
         return _plain_attention(module, query, key, value, attention_mask, scaling, dropout, softcap, **kwargs)
-    scored_only = packed_layout.last_layer is not None and module.layer_idx == packed_layout.last_layer
-    options = {"scaling": scaling, "window": sliding_window, "softcap": softcap}
+    reads_only = packed_layout.last_layer is not None and module.layer_idx == packed_layout.last_layer
+    options = {"scaling": scaling, "window": sliding_window, "softcap": softcap, "reads_only": reads_only}
     query, key, value = in_computed_dtype(query, key, value)
     kernel = packed_layout.kernel or choose_kernel(query, value, softcap, dropout)
     if kernel is not None:
-        options |= {"scored_only": scored_only, "kernel": kernel}
-        output = attention_variable_length(query, key, value, packed_layout, **options)
+        output = attention_variable_length(query, key, value, packed_layout, kernel=kernel, **options)
     else:
-        by_span = scored_attention_by_span if scored_only else attention_by_span
-        output = by_span(query, key, value, packed_layout, dropout=dropout, **options)
-    if scored_only:
-        positions = packed_layout.scored_positions(query.device)
-        packed_layout.scored_tokens.positions = positions
+        output = attention_by_span(query, key, value, packed_layout, dropout=dropout, **options)
+    if reads_only:
+        positions = packed_layout.read_index(query.device)
+        packed_layout.read_tokens.positions = positions
         output = scatter_tokens(output, positions, query.shape[2])
     return output, None
 
@@ -196,7 +174,7 @@ def in_computed_dtype(*tensors: torch.Tensor) -> list[torch.Tensor]:
 
 
 def scatter_tokens(tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
-    """`(1, responses, ...)` at their places in a row of zeros, `(1, length, ...)`."""
+    """`(1, reads, ...)` at their places in a row of zeros, `(1, length, ...)`."""
     row = tokens.new_zeros((1, length, *tokens.shape[2:]))
     return row.index_copy(1, positions, tokens)
 

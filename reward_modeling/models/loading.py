@@ -22,18 +22,20 @@ from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 logger = logging.getLogger(__name__)
 
 
-def load_config(model_name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration of a Hub id or a folder, with one label: the reward.
+def load_config(
+    model_name: str, *, num_labels: int = 1, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """The configuration of a Hub id or a folder, with the labels that the head shall have: one, unless told otherwise.
 
     Raises:
-        UserError: nothing is found there, or the checkpoint is a classifier of several classes or an encoder-decoder.
+        UserError: nothing is found there, or the checkpoint is a classifier of other labels or an encoder-decoder.
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     if Path(model_name, "adapter_config.json").is_file():
         raise UserError(
-            f"--model_name {model_name}: expected a model, found an adapter. Merge it first: python -m "
-            f"reward_modeling.merging {model_name} NEW_FOLDER. To go on with its training, pass the model that it was "
-            "trained on, with --resume_from_checkpoint."
+            f"--model_name {model_name}: expected a model, found an adapter. Merge it first: "
+            f"python -m reward_modeling.scoring.merge_adapter {model_name} NEW_FOLDER. To go on with its training, "
+            "pass the model that it was trained on, with --resume_from_checkpoint."
         )
     if not Path(model_name).exists():
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
@@ -46,12 +48,13 @@ def load_config(model_name: str, *, revision: str | None = None, trust_remote_co
             f"--model_name {model_name}: expected a decoder or an encoder, found {config.model_type}, which is both "
             "and was never shown to score a conversation rightly here. Take a causal language model or an encoder."
         )
-    if has_score_head(config) and config.num_labels != 1:
+    if has_score_head(config) and config.num_labels != num_labels:
+        scores = "one score" if num_labels == 1 else f"{num_labels} scores"
         raise UserError(
-            f"--model_name {model_name}: expected a causal language model or a reward model with one score, found "
+            f"--model_name {model_name}: expected a causal language model or a reward model with {scores}, found "
             f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
         )
-    config.num_labels = 1
+    config.num_labels = num_labels
     set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
     return config
 

@@ -16,14 +16,14 @@ from reward_modeling.models.packed_layout import PackedLayout
 SOFTMAX_ROUTERS = {"mixtral", "qwen2_moe", "qwen3_moe"}
 
 
-def why_no_balance_loss(config: PreTrainedConfig) -> str | None:
-    """The reason why this model has no balance loss, or None if it has one."""
+def why_no_load_balancing(config: PreTrainedConfig) -> str | None:
+    """The reason why this model has no load balancing loss, or None if it has one."""
     if config.model_type in SOFTMAX_ROUTERS:
         return None
     return f"expected a model of the types {', '.join(sorted(SOFTMAX_ROUTERS))}, found {config.model_type}"
 
 
-def balance_losses(
+def load_balancing_losses(
     router_logits: tuple[torch.Tensor, ...], top_k: int, *, layout: PackedLayout | None, mask: torch.Tensor | None
 ) -> torch.Tensor:
     """How unevenly the tokens of each conversation are spread: `top_k` if every expert gets the same.
@@ -40,7 +40,7 @@ def balance_losses(
         mask: `(batch, tokens)` of padded rows, 0 at padding.
 
     Returns:
-        `(responses,)` in float32.
+        `(completions,)` in float32.
     """
     of_layers = []
     for logits in router_logits:
@@ -60,12 +60,12 @@ def _sums_of_rows(per_token: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _sums_of_spans(per_token: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-    """`(tokens, columns)` to `(responses, columns)`: a scored span and its prefix, which several may share."""
+    """`(tokens, columns)` to `(completions, columns)`: a completion and its prefix, which several may share."""
     sums = torch.stack([span.sum(dim=0) for span in per_token.split(layout.span_lengths)])
-    prefixes = [layout.prefix_spans[number] for number in layout.scored_spans]
-    responses = sums[list(layout.scored_spans)]
+    prefixes = [layout.prefix_spans[number] for number in layout.completion_spans]
+    completions = sums[list(layout.completion_spans)]
     has_prefix = [place for place, prefix in enumerate(prefixes) if prefix is not None]
     if not has_prefix:
-        return responses
+        return completions
     of_prefixes = sums[[prefixes[place] for place in has_prefix]]
-    return responses.index_add(0, torch.tensor(has_prefix, device=sums.device), of_prefixes)
+    return completions.index_add(0, torch.tensor(has_prefix, device=sums.device), of_prefixes)

@@ -1,5 +1,6 @@
-"""How a packed row is cut into spans: what its queries see, and where its rewards are read."""
+"""How a packed row is cut into spans: what its queries see, and at which tokens it is read."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 
 from reward_modeling.common.devices import to_device
+
+SHARED_PREFIX = "shared_prefix"  # the attention, and the batching that needs it
 
 
 class Span(NamedTuple):
@@ -32,24 +35,37 @@ class Span(NamedTuple):
 class PackedLayout:
     """How one packed row is cut. The spans cover the row in order; a prefix is itself one of the spans.
 
-    `scored_spans` are the numbers of the spans at whose last token a reward is read. `last_layer` and
-    `scored_tokens` are set by the model, for a layout whose other tokens may be left out of the last layer. `kernel`
-    takes the place of the device's own attention.
+    `completion_spans` are the numbers of the spans that end a conversation. `read_positions` are the tokens of the row
+    whose hidden states the head reads, in any span and in any order. `last_layer` and `read_tokens` are set by the
+    model, for a layout whose other tokens may be left out of the last layer. `kernel` takes the place of the device's
+    own attention.
     """
 
     spans: tuple[Span, ...]
-    scored_spans: tuple[int, ...] = ()
+    completion_spans: tuple[int, ...] = ()
+    read_positions: tuple[int, ...] = ()
     last_layer: int | None = None
-    scored_tokens: "ScoredTokens | None" = None
+    read_tokens: "ReadTokens | None" = None
     kernel: Callable | None = None
     _cache: dict = field(default_factory=dict, repr=False)
 
-    def scored_positions(self, device: torch.device) -> torch.Tensor:
-        """`(responses,)`: where in the row the rewards are read."""
-        if ("scored", device) not in self._cache:
-            ends = [self.spans[number].end - 1 for number in self.scored_spans]
-            self._cache["scored", device] = to_device(torch.tensor(ends), device)
-        return self._cache["scored", device]
+    def read_index(self, device: torch.device) -> torch.Tensor:
+        """`(reads,)`: `read_positions` on the device."""
+        if ("reads", device) not in self._cache:
+            self._cache["reads", device] = to_device(torch.tensor(self.read_positions), device)
+        return self._cache["reads", device]
+
+    @cached_property
+    def span_of_read(self) -> list[int]:
+        """Per read position the number of the span that it stands in."""
+        starts = [span.start for span in self.spans]
+        return [bisect_right(starts, position) - 1 for position in self.read_positions]
+
+    @cached_property
+    def read_spans(self) -> tuple[Span, ...]:
+        """Per read position its span, cut behind it: what a query at this position sees."""
+        pairs = zip(self.read_positions, self.span_of_read, strict=True)
+        return tuple(self.spans[number]._replace(end=position + 1) for position, number in pairs)
 
     @cached_property
     def span_lengths(self) -> list[int]:
@@ -70,13 +86,12 @@ class PackedLayout:
             prefixes.append(index)
         return prefixes
 
-    def causal_mask(self, span: Span, window: int | None, device: torch.device) -> torch.Tensor | None:
+    def causal_mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> torch.Tensor | None:
         """`(queries, keys)`, True where a query sees a key; None where plain causality says the same.
 
         The last query stands at the last key (aligned to the bottom right); `window` counts the keys that a
         query sees, itself included, as transformers' `sliding_window` does.
         """
-        queries, keys = span.num_queries, span.num_keys
         if window is not None and window >= keys:
             window = None
         if window is None and queries == keys:
@@ -91,18 +106,18 @@ class PackedLayout:
             self._cache[cache_key] = visible
         return self._cache[cache_key]
 
-    def variable_length(self, device: torch.device, scored_only: bool = False) -> "VariableLength":
+    def variable_length(self, device: torch.device, reads_only: bool = False) -> "VariableLength":
         """The same layout as one call of a variable-length kernel wants it."""
-        cache_key = ("variable_length", device, scored_only)
+        cache_key = ("variable_length", device, reads_only)
         if cache_key not in self._cache:
-            spans = tuple(self.spans[number] for number in self.scored_spans) if scored_only else self.spans
-            self._cache[cache_key] = VariableLength.from_spans(spans, device, scored_only)
+            spans = self.read_spans if reads_only else self.spans
+            self._cache[cache_key] = VariableLength.from_spans(spans, device, reads_only)
         return self._cache[cache_key]
 
 
 @dataclass(eq=False)
-class ScoredTokens:
-    """Where rewards are read, from the last layer's attention to its feed-forward part and no further.
+class ReadTokens:
+    """Where the head reads, from the last layer's attention to its feed-forward part and no further.
 
     The attention sets `positions` each time it runs, in a recomputation too, so that it never belongs to another
     batch than the one that the layer is computing.
@@ -124,14 +139,14 @@ class VariableLength:
     max_length_k: int
 
     @classmethod
-    def from_spans(cls, spans: tuple[Span, ...], device: torch.device, scored_only: bool) -> "VariableLength":
+    def from_spans(cls, spans: tuple[Span, ...], device: torch.device, reads_only: bool) -> "VariableLength":
         """With numpy, and one copy per tensor: a row of short answers has hundreds of spans."""
         starts, ends, prefix_starts, prefix_ends = np.array(spans, dtype=np.int64).T
         own_lengths, prefix_lengths = ends - starts, prefix_ends - prefix_starts
-        query_lengths = np.ones_like(own_lengths) if scored_only else own_lengths
+        query_lengths = np.ones_like(own_lengths) if reads_only else own_lengths
         key_lengths = prefix_lengths + own_lengths
         key_index = None
-        if scored_only or prefix_lengths.any():
+        if reads_only or prefix_lengths.any():
             # each span's keys are two pieces of the row; within a piece the positions count up by one
             piece_lengths = np.stack([prefix_lengths, own_lengths], axis=1).ravel()
             piece_starts = np.stack([prefix_starts, starts], axis=1).ravel()

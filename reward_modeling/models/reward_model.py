@@ -17,8 +17,8 @@ from transformers.utils import ModelOutput
 
 from reward_modeling.models.attention import SHARED_PREFIX, packed_row_mask, scatter_tokens
 from reward_modeling.models.heads import ScoreHead
-from reward_modeling.models.moe_balance import balance_losses
-from reward_modeling.models.packed_layout import PackedLayout, ScoredTokens
+from reward_modeling.models.moe_balance import load_balancing_losses
+from reward_modeling.models.packed_layout import PackedLayout, ReadTokens
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class RewardModelMixin:
         head = self.score
         self.score = ScoreHead(head.in_features, head.out_features, bias=head.bias is not None)
         self._init_weights(self.score)
-        self.last_layer, self.scored_tokens = None, ScoredTokens()
+        self.last_layer, self.read_tokens = None, ReadTokens()
         self._limit_last_layer()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -46,7 +46,7 @@ class RewardModelMixin:
         super()._init_weights(module)
 
     def _limit_last_layer(self) -> None:
-        """Let the last layer's feed-forward part compute the scored tokens of a packed row and no others.
+        """Let the last layer's feed-forward part compute the tokens of a packed row that are read and no others.
 
         Nothing reads the other tokens' outputs of the last layer: rewards and gradients stay the same, and one
         layer's largest part costs next to nothing. Models with another structure are left as they are.
@@ -56,49 +56,49 @@ class RewardModelMixin:
         if not (hasattr(last, "mlp") and hasattr(last, "self_attn") and hasattr(last.self_attn, "layer_idx")):
             return
         self.last_layer = last.self_attn.layer_idx
-        last.mlp.register_forward_pre_hook(self._gather_scored_tokens)
-        last.mlp.register_forward_hook(self._scatter_scored_tokens)
+        last.mlp.register_forward_pre_hook(self._gather_read_tokens)
+        last.mlp.register_forward_hook(self._scatter_read_tokens)
 
-    def _gather_scored_tokens(self, _module: nn.Module, inputs: tuple) -> tuple | None:
-        scored = self.scored_tokens
+    def _gather_read_tokens(self, _module: nn.Module, inputs: tuple) -> tuple | None:
+        read = self.read_tokens
         # Taken at once: a recomputation may stop right after this, and nothing may be left for another forward.
-        scored.in_feed_forward, scored.positions = scored.positions, None
-        if scored.in_feed_forward is None:
+        read.in_feed_forward, read.positions = read.positions, None
+        if read.in_feed_forward is None:
             return None
-        scored.row_length = inputs[0].shape[1]
-        return (inputs[0].index_select(1, scored.in_feed_forward), *inputs[1:])
+        read.row_length = inputs[0].shape[1]
+        return (inputs[0].index_select(1, read.in_feed_forward), *inputs[1:])
 
-    def _scatter_scored_tokens(self, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
-        scored = self.scored_tokens
-        if scored.in_feed_forward is None:
+    def _scatter_read_tokens(self, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
+        read = self.read_tokens
+        if read.in_feed_forward is None:
             return None
-        return scatter_tokens(output, scored.in_feed_forward, scored.row_length)
+        return scatter_tokens(output, read.in_feed_forward, read.row_length)
 
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        end_positions: torch.Tensor | None = None,
+        read_positions: torch.Tensor | None = None,
         packed_layout: PackedLayout | None = None,
-        balance: bool = False,
+        load_balancing: bool = False,
         **kwargs,
     ) -> "RewardOutput":
-        """Rewards at `end_positions`; without them, the ordinary forward of the class.
+        """The head's outputs at `read_positions`; without them, the ordinary forward of the class.
 
         Args:
             input_ids: `(batch, tokens)`; `(1, tokens)` for a packed row.
             attention_mask: `(batch, tokens)`; not for a packed row.
             position_ids: `(batch, tokens)`.
-            end_positions: `(responses,)` indices into the flattened `batch x tokens`.
+            read_positions: `(reads,)` indices into the flattened `batch x tokens`.
             packed_layout: how the packed row is cut.
-            balance: of a mixture of experts, also compute how evenly the tokens are spread.
+            load_balancing: of a mixture of experts, also compute how evenly the tokens are spread.
 
         Returns:
-            `logits` is `(responses, labels)` in float32; `balance_losses` is `(responses,)`, see routing.py.
+            `logits` is `(reads, labels)` in float32; `load_balancing_losses` is `(completions,)`, see moe_balance.py.
         """
-        self.scored_tokens.positions = None
-        if end_positions is None:
+        self.read_tokens.positions = None
+        if read_positions is None:
             return super().forward(
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
             )
@@ -106,9 +106,9 @@ class RewardModelMixin:
             if self.config._attn_implementation != SHARED_PREFIX:
                 raise ValueError(f"a packed row needs attn_implementation={SHARED_PREFIX!r}")
             attention_mask = packed_row_mask(input_ids.device)
-            # The balance is that of all tokens, in the last layer too.
-            packed_layout.last_layer = None if balance else self.last_layer
-            packed_layout.scored_tokens = self.scored_tokens
+            # Load balancing is that of all tokens, in the last layer too.
+            packed_layout.last_layer = None if load_balancing else self.last_layer
+            packed_layout.read_tokens = self.read_tokens
             kwargs["packed_layout"] = packed_layout
         kwargs["use_cache"] = False
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # peft names all that it may pass
@@ -117,12 +117,12 @@ class RewardModelMixin:
             attention_mask=attention_mask,
             position_ids=position_ids,
             **kwargs,
-            **({"output_router_logits": True} if balance else {}),
+            **({"output_router_logits": True} if load_balancing else {}),
         )
-        last_hidden_states = outputs.last_hidden_state.flatten(0, 1).index_select(0, end_positions)
+        last_hidden_states = outputs.last_hidden_state.flatten(0, 1).index_select(0, read_positions)
         result = RewardOutput(logits=self.score(last_hidden_states))
-        if balance:
-            result.balance_losses = balance_losses(
+        if load_balancing:
+            result.load_balancing_losses = load_balancing_losses(
                 outputs.router_logits, self.config.num_experts_per_tok, layout=packed_layout, mask=attention_mask
             )
         return result
@@ -133,7 +133,7 @@ class RewardOutput(ModelOutput):
     """What `RewardModelMixin.forward` returns."""
 
     logits: torch.Tensor | None = None
-    balance_losses: torch.Tensor | None = None
+    load_balancing_losses: torch.Tensor | None = None
 
 
 @functools.cache

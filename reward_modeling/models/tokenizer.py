@@ -9,11 +9,10 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.common.errors import HUB_ERRORS, UserError, first_line
 from reward_modeling.common.file_names import LAST_CHECKPOINT
 
 logger = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ DATE_MACRO = "{%- macro strftime_now(format) -%}"
 TEMPLATE_DATE = date(2024, 7, 26)  # Llama-3.2's own, where its template is given none
 # Of an encoder: the texts of all messages, with the marks that the tokenizer itself puts around texts.
 ENCODER_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
-
-HUB_ERRORS = (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError)
 
 
 def load_tokenizer(
@@ -248,6 +245,13 @@ def leading_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     bos_token_id = tokenizer.bos_token_id
     starts_with_bos = bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [bos_token_id]
     return [bos_token_id] if starts_with_bos else []
+
+
+def token_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Tokens of rendered texts: exactly one BOS in front where the tokenizer puts one there, whoever wrote it."""
+    rows = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    bos = leading_bos(tokenizer)
+    return [ids if not bos or ids[:1] == bos else bos + ids for ids in rows]
 
 
 def common_prefix_length(sequences: list[list[int]]) -> int:

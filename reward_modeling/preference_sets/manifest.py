@@ -4,17 +4,17 @@ A manifest holds neither a date nor a path of output: the same sources and argum
 """
 
 import json
-import platform
 from collections.abc import Mapping
 from hashlib import sha256
-from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reward_modeling.common.versions import installed_versions
 from reward_modeling.data.report import REASON_WORDS, TABLE_EXCERPT, DataReport, DropReason
+from reward_modeling.display.text import aligned
 from reward_modeling.preference_sets.pair_table import SCORES
-from reward_modeling.preference_sets.source import SourcePairs, column
+from reward_modeling.preference_sets.source import SourcePairs, number_column
 
 PACKAGES = ("datasets", "numpy", "pyarrow")  # those that could make other bytes of the same rows
 
@@ -36,11 +36,21 @@ def source_entry(pairs: SourcePairs, published: Mapping[str, int]) -> dict[str, 
         "options": dict(pairs.options),
         "read": report_entry(pairs.report),
         "pairs": count,
-        "prompts": len(np.unique(column(pairs.rows, "prompt_key"))),
-        "pairs_per_prompt": pairs_per_prompt(column(pairs.rows, "prompt_key")),
+        "prompts": len(np.unique(number_column(pairs.rows, "prompt_key"))),
+        "pairs_per_prompt": pairs_per_prompt(number_column(pairs.rows, "prompt_key")),
         "published": {
             mixture: {"pairs": number, "difference": count - number} for mixture, number in published.items()
         },
+    }
+
+
+def mixed_entry(prompt_keys: NDArray[np.int64], report: DataReport) -> dict[str, object]:
+    """What a manifest says of one source's pairs in a mixture, `(pairs,)`, and of those left out of it."""
+    return {
+        "dropped": dropped_entry(report),
+        "pairs": len(prompt_keys),
+        "prompts": len(np.unique(prompt_keys)),
+        "pairs_per_prompt": pairs_per_prompt(prompt_keys),
     }
 
 
@@ -63,7 +73,7 @@ def dropped_entry(report: DataReport) -> dict[str, dict[str, object]]:
 
 def fingerprint(pairs: SourcePairs) -> str:
     """sha256 of the pairs' keys and scores, sorted: the same for the same pairs in any file and in any order."""
-    columns = [column(pairs.rows, name) for name in ("pair_key", *SCORES)]
+    columns = [number_column(pairs.rows, name) for name in ("pair_key", *SCORES)]
     order = np.lexsort(columns[::-1])
     digest = sha256()
     for values in columns:
@@ -80,13 +90,8 @@ def pairs_per_prompt(prompt_keys: NDArray[np.int64]) -> dict[str, int]:
     return {str(size): int(number) for size, number in zip(sizes, prompts, strict=True)}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that make the rows and the files."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
 def manifest_text(manifest: Mapping[str, object]) -> str:
-    return json.dumps({**manifest, "versions": versions()}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({**manifest, "versions": installed_versions(PACKAGES)}, indent=2, ensure_ascii=False) + "\n"
 
 
 # --- on the screen --------------------------------------------------------------------------------------------
@@ -95,14 +100,14 @@ def manifest_text(manifest: Mapping[str, object]) -> str:
 def manifest_table(manifest: Mapping[str, object]) -> str:
     """The numbers of a manifest: a line for each source, then why rows and pairs were dropped."""
     sources = manifest["sources"]
-    lines = [f"{manifest['name']}: {manifest['pairs']:,} pairs", *_aligned(_source_cells(manifest))]
+    lines = [f"{manifest['name']}: {manifest['pairs']:,} pairs", *aligned(_source_cells(manifest))]
     for source in sources:
         name = source["name"]
         stages = {"rows": source["read"]["dropped"], "pairs": source.get("mixed", {"dropped": {}})["dropped"]}
         for unit, dropped in stages.items():
             if dropped:
                 lines.append(f"{name}: {unit} dropped because")
-                lines += _aligned(_reason_cells(dropped))
+                lines += aligned(_reason_cells(dropped), words=(0, 2))
         notes = [f"{note} {count:,}" for note, count in source["read"]["notes"].items() if note not in source]
         if notes:
             lines.append(f"{name}: {', '.join(notes)}")
@@ -148,16 +153,3 @@ def _reason_cells(dropped: Mapping) -> list[list[str]]:
             excerpt = " ".join(found["excerpt"].split())[:TABLE_EXCERPT]
             cells.append([REASON_WORDS[reason], f"{found['rows']:,}", f"{found['first']}  {excerpt}".rstrip()])
     return cells
-
-
-def _aligned(cells: list[list[str]]) -> list[str]:
-    """Columns side by side: the first and those of words to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  " + "  ".join(_padded(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
-
-
-def _padded(cell: str, width: int) -> str:
-    return cell.rjust(width) if cell[:1].isdigit() or cell == "-" else cell.ljust(width)

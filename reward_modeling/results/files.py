@@ -41,8 +41,9 @@ from pathlib import Path
 import torch
 
 from reward_modeling.common.file_names import EVAL_SCORES, EVALUATION, MANIFEST
+from reward_modeling.display.text import Rows, count
 from reward_modeling.models.adapters import count_weights, has_adapter
-from reward_modeling.results.held_out import EvaluatedPairs
+from reward_modeling.objectives.base import HeldOut
 
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "accelerate", "peft", "deepspeed"),
@@ -54,11 +55,11 @@ def write_json(path: Path, content: Mapping) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_evaluation(output: Path, evaluation: Mapping, pairs: EvaluatedPairs) -> None:
+def write_evaluation(output: Path, evaluation: Mapping, held_out: HeldOut) -> None:
     """evaluation.json and eval_scores.jsonl."""
     write_json(output / EVALUATION, evaluation)
     with (output / EVAL_SCORES).open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in pairs.score_lines())
+        out.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in held_out.score_lines())
 
 
 def remove_results(output: Path) -> None:
@@ -102,3 +103,12 @@ def manifest_of(train_set_path: str) -> dict | None:
     """What a folder of `data_prep/` says of itself."""
     path = Path(train_set_path) / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def source_rows(manifest: Mapping) -> Rows:
+    """A table of the sources, as the data's own manifest.json counts them."""
+    rows: Rows = [("source", "pairs", "prompts", "licence", "from")]
+    for source in manifest["sources"]:
+        words = source["licence"] or "not stated", source["dataset_path"] or ""
+        rows.append((source["name"], count(source["pairs"]), count(source["prompts"]), *words))
+    return rows

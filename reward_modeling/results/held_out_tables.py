@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping
 
-from reward_modeling.display.pair_blocks import pair_lines
-from reward_modeling.display.text import aligned, count, interval, number, percent, shortened, wrapped
-from reward_modeling.results.held_out import SOURCE_ACCURACY
+from reward_modeling.display.text import (
+    accuracy_rows,
+    aligned,
+    count,
+    number,
+    pair_lines,
+    percent,
+    points,
+    shortened,
+    wrapped,
+)
+from reward_modeling.objectives.held_out_pairs import SOURCE_ACCURACY
 
 MOST_SHOWN = 8  # sources in the line of an evaluation, the worst ones
 OWN = ("accuracy_low", "accuracy_high")  # of the names that begin like those of the sources
@@ -18,14 +27,14 @@ def evaluation_lines(logs: Mapping[str, float]) -> list[str]:
         f"evaluation of {count(found['pairs'])} pairs: loss {number(found['loss'])}, {percent(found['accuracy'])}% "
         f"right ({low}-{high}; the longer answer {percent(found['longer_wins'])}%), margin {number(found['margin'])}, "
         f"rewards {number(found['reward_mean'])} ± {number(found['reward_std'])}, calibration error "
-        f"{100 * found['calibration_error']:.1f} points"
+        f"{points(found['calibration_error'])}"
     ]
-    sources = {name: value for name, value in found.items() if name.startswith(SOURCE_ACCURACY) and name not in OWN}
+    sources = {name: found[name] for name in found if name.startswith(SOURCE_ACCURACY) and name not in OWN}
     if sources:
         worst = sorted(sources, key=sources.__getitem__)[:MOST_SHOWN]
         more = f", and {len(sources) - len(worst)} better ones" if len(sources) > len(worst) else ""
-        shown = (f"{shortened(name.removeprefix(SOURCE_ACCURACY))} {percent(sources[name])}" for name in worst)
-        lines.append(f"by source: {', '.join(shown)}{more}")
+        shares = (f"{shortened(name.removeprefix(SOURCE_ACCURACY))} {percent(sources[name])}" for name in worst)
+        lines.append(f"by source: {', '.join(shares)}{more}")
     return lines
 
 
@@ -33,15 +42,13 @@ def held_out_table(evaluation: Mapping) -> str:
     """Everything that evaluation.json has for a screen.
 
     Args:
-        evaluation: as `run_files` describes it.
+        evaluation: as `results.files` describes it.
     """
     lines = wrapped(f"Held-out pairs, after step {evaluation['step']} ({evaluation['data']})")
     lines += [line for text in pair_lines(evaluation) for line in wrapped(text, indent=2)]
     mean, deviation = number(evaluation["reward_mean"]), number(evaluation["reward_std"])
     lines.append(f"  loss: {number(evaluation['loss'])}; rewards: mean {mean}, standard deviation {deviation}")
     if len(evaluation["by_source"]) > 1:
-        rows = [["source", "percent", "95% interval", "pairs"]]
-        for name, row in evaluation["by_source"].items():
-            rows.append([shortened(name), percent(row["value"]), interval(row), count(row["rows"])])
-        lines += ["", *aligned(rows)]
+        sources = {shortened(name): row for name, row in evaluation["by_source"].items()}
+        lines += ["", *aligned(accuracy_rows(sources, "source"))]
     return "\n".join(lines)

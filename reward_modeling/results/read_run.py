@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import (
@@ -20,7 +21,7 @@ from reward_modeling.common.file_names import (
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run, read; None where one is not there. `run_files` has the format of the newer ones."""
+    """The files of a run, read; None where one is not there. `files` has the format of the newer ones."""
 
     name: str
     """Of the folder."""
@@ -42,6 +43,15 @@ class RunFiles:
         return self.state["global_step"]
 
     @property
+    def held_out(self) -> Mapping | None:
+        """The evaluation, unless it is of an earlier run in the same folder."""
+        return self.evaluation if self.evaluation is not None and self.evaluation["step"] <= self.step else None
+
+    @property
+    def was_resumed(self) -> bool:
+        return str((self.arguments or {}).get("resume_from_checkpoint", "false")).lower() != "false"
+
+    @property
     def end(self) -> Mapping | None:
         """What the Trainer logs when training is over: `train_runtime`, above all."""
         return next((entry for entry in reversed(self.history) if "train_runtime" in entry), None)
@@ -49,6 +59,11 @@ class RunFiles:
     def last_entry(self, name: str) -> Mapping | None:
         """The newest log that has this figure."""
         return next((entry for entry in reversed(self.history) if name in entry), None)
+
+    def median(self, name: str) -> float | None:
+        """Of the logs that have this figure; None where none has it."""
+        values = [entry[name] for entry in self.history if name in entry]
+        return median(values) if values else None
 
 
 def read_run(output: Path) -> RunFiles:

@@ -2,31 +2,37 @@
 
     python -m reward_modeling.results.report models/gemma2b_rm
 
-It is made of the files in the run's output folder alone (see `run_reader`), so that it can be made again at any time:
-the same files give the same bytes. rm.py makes it at the end, and while it runs.
+It is made of the files in the run's output folder alone (see `read_run`), so that it can be made again at any time:
+the same files give the same bytes. rm.py makes it at the end, and while it runs. templates/training.html has its words.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 
 from reward_modeling.common.atomic import write_page
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.common.file_names import REPORT, RUN
-from reward_modeling.data.report import LOUD_SHARE_DROPPED
-from reward_modeling.display.page import cards, page, shown_date, warnings_block
-from reward_modeling.display.text import INCOMPLETE, count, interval, number, percent, share
+from reward_modeling.common.file_names import REPORT
+from reward_modeling.data.report import LOUD_SHARE_DROPPED, dropped_rows
+from reward_modeling.display.page import render
+from reward_modeling.display.pair_blocks import histogram_rows, pair_plots, pair_tables
+from reward_modeling.display.plot_style import ACCENT, BAR, Plot, make_plot
+from reward_modeling.display.plots import draw_bars, draw_steps
+from reward_modeling.display.text import MOST_SUBSETS, Rows, accuracy_rows, count, interval, number, pair_lines, percent
+from reward_modeling.results.curves import Curve, draw_curves, log_curve
+from reward_modeling.results.files import source_rows
 from reward_modeling.results.read_run import RunFiles, read_run
-from reward_modeling.results.report_plots import short_number
-from reward_modeling.results.report_sections import (
-    data_section,
-    held_out_section,
-    logged_interval,
-    origin_section,
-    preflight_section,
-    training_section,
-)
+
+FIGURES = {  # of the log: their titles and captions
+    "loss": ("Loss", "Mean over pairs. The training loss includes centering and a router's loss."),
+    "accuracy": ("Accuracy, percent", "Pairs whose chosen answer has the higher reward."),
+    "margin": ("Margin", "Mean of reward(chosen) - reward(rejected)."),
+    "learning_rate": ("Learning rate", "As the schedule gave it."),
+    "grad_norm": ("Gradient norm", "Of all gradients, before clipping."),
+    "tokens_per_second": ("Tokens per second", "Computed over all processes; a shared prompt counts once."),
+}
+TRAINING, HELD_OUT = "training", "held out"
+MOST_EVALUATIONS = 100  # that the table shows
 
 
 def write_training_report(output: Path) -> Path:
@@ -50,109 +56,138 @@ def write_training_report(output: Path) -> Path:
 
 def training_page(run: RunFiles) -> str:
     """The whole page."""
-    return page(
-        f"{run.name}: training",
-        kicker=_kicker(run),
-        heading=run.name,
-        line=_model_line(run),
-        blocks=[
-            cards(_cards(run)),
-            warnings_block(_warnings(run)),
-            training_section(run),
-            held_out_section(run),
-            data_section(run),
-            preflight_section(run),
-            origin_section(run),
-        ],
+    curves = log_curves(run.history)
+    evaluations = [entry for entry in run.history if "eval_loss" in entry]
+    return render(
+        "results/templates/training.html",
+        run=run,
+        points_note=_describe_points(curves) if curves else None,
+        curve_plots=[_curve_plot(name, found) for name, found in curves.items()],
+        point_rows=_point_rows(curves),
+        num_evaluations=len(evaluations),
+        evaluation_rows=_evaluation_rows(evaluations[-MOST_EVALUATIONS:]),
+        logged_accuracy=logged_accuracy,
+        held_out_plots=held_out_plots,
+        held_out_tables=held_out_tables,
+        pair_lines=pair_lines,
+        dropped_rows=dropped_rows,
+        source_rows=source_rows,
+        loud_share_dropped=LOUD_SHARE_DROPPED,
     )
 
 
-def _kicker(run: RunFiles) -> str:
-    started = "" if run.run is None else f", started {shown_date(run.run['started'])}"
-    return f"Reward model training{started}"
+# --- curves ---------------------------------------------------------------------------------------------------
 
 
-def _model_line(run: RunFiles) -> str:
-    """The model, and on what it was trained."""
-    about = run.run
-    if about is None:
-        return f"No {RUN} is there to say which model it is."
-    trained = (
-        ""
-        if about["trained_parameters"] == about["num_parameters"]
-        else (f", {short_count(about['trained_parameters'])} of them trained")
+def log_curves(history: Sequence[Mapping]) -> dict[str, dict[str, Curve]]:
+    """{figure: {"training": curve, "held out": curve}}, without what was not logged."""
+    curves = {}
+    for name in FIGURES:
+        ends = {"low": f"eval_{name}_low", "high": f"eval_{name}_high"}
+        both = {TRAINING: log_curve(history, name), HELD_OUT: log_curve(history, f"eval_{name}", **ends)}
+        if logged := {key: curve for key, curve in both.items() if curve is not None}:
+            curves[name] = logged
+    return curves
+
+
+def _curve_plot(name: str, curves: Mapping[str, Curve]) -> Plot:
+    title, caption = FIGURES[name]
+    if bad := sum(curve.not_finite for curve in curves.values()):
+        caption += f" {count(bad)} logs that are no numbers are left out."
+    options = {"scale": 100 if name == "accuracy" else 1, "may_be_logarithmic": name == "grad_norm"}
+    return make_plot(title, caption, draw_curves, curves, **options)
+
+
+def _describe_points(curves: Mapping[str, Mapping[str, Curve]]) -> str:
+    """What a point is, and what the shades are."""
+    words = "Each point is one log."
+    most = max((found[TRAINING].logs_per_point for found in curves.values() if TRAINING in found), default=1)
+    if most > 1:
+        words = f"Each point is the mean of {most} logs in a row, and the band around it their lowest and highest."
+    held_out = curves.get("accuracy", {}).get(HELD_OUT)
+    if held_out is not None and held_out.has_band:
+        words += " The band around the held-out accuracy is its 95% interval."
+    return words
+
+
+def _point_rows(curves: Mapping[str, Mapping[str, Curve]]) -> Rows:
+    """The points of the training curves, as drawn."""
+    training = {name: found[TRAINING] for name, found in curves.items() if TRAINING in found}
+    by_step: dict[float, dict[str, float]] = {}
+    for name, curve in training.items():
+        for step, value in zip(curve.steps, curve.values, strict=True):
+            by_step.setdefault(step, {})[name] = value
+    rows = ((step, *(_point(name, values.get(name)) for name in training)) for step, values in sorted(by_step.items()))
+    return [("step", *(FIGURES[name][0] for name in training)), *((f"{step:,.0f}", *cells) for step, *cells in rows)]
+
+
+def _point(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return percent(value) if name == "accuracy" else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def logged_accuracy(entry: Mapping) -> dict[str, float | None]:
+    """The accuracy of an evaluation in the log, with its interval where it has one."""
+    ends = (("value", ""), ("low", "_low"), ("high", "_high"))
+    return {key: entry.get(f"eval_accuracy{end}") for key, end in ends} | {"rows": entry.get("eval_pairs")}
+
+
+def _evaluation_rows(entries: Sequence[Mapping]) -> Rows:
+    """A line for each evaluation in the log."""
+    names = ("loss", "margin", "reward_mean", "reward_std")
+    rows: Rows = [("step", "epoch", "accuracy, percent", "95% interval", *names)]
+    for entry in entries:
+        accuracy = logged_accuracy(entry)
+        span = "-" if accuracy["low"] is None else interval(accuracy)
+        values = (number(entry[f"eval_{name}"]) if f"eval_{name}" in entry else "-" for name in names)
+        rows.append((count(entry["step"]), f"{entry['epoch']:.2f}", percent(accuracy["value"]), span, *values))
+    return rows
+
+
+# --- held-out pairs -------------------------------------------------------------------------------------------
+
+
+def held_out_plots(evaluation: Mapping) -> Iterator[Plot]:
+    """Rewards, what all pairs have, and accuracies by the difference in length and by source."""
+    rewards, colors = evaluation["rewards"], {"rejected": ACCENT, "chosen": BAR}
+    caption = (
+        "Of the chosen and of the rejected answers; the less they overlap, the better. The outermost bins count what "
+        "lies beyond them, too."
     )
-    return (
-        f"{about['model_name']}: {about['class']}, {short_count(about['num_parameters'])} parameters{trained}; "
-        f"{about['engine']}, processes: {about['processes']}, {about['dtype']}, batching {about['batching']}"
-    )
+    names = {"xlabel": "reward", "ylabel": "answers"}
+    yield make_plot("Rewards", caption, draw_steps, rewards["edges"], rewards, colors, **names)
+    yield from pair_plots("Held-out pairs", evaluation)
+    if by_difference := _named_differences(evaluation):
+        caption = "Percent right, by tokens of the chosen answer less those of the rejected one."
+        label = "Held-out accuracy by difference in length"
+        yield make_plot("Difference in length", caption, draw_bars, {"": by_difference}, chance=50, label=label)
+    if sources := evaluation["by_source"]:
+        largest = dict(sorted(sources.items(), key=lambda item: -item[1]["rows"])[:MOST_SUBSETS])
+        few = f" The {MOST_SUBSETS} largest." if len(sources) > MOST_SUBSETS else ""
+        options = {"label": "Held-out accuracy by source", "tall": len(largest) > 12}
+        caption = f"Percent right, with 95% intervals.{few}"
+        yield make_plot("Sources", caption, draw_bars, {"": largest}, chance=50, **options)
 
 
-def short_count(value: float) -> str:
-    """2,506,174,464 as 2.51B."""
-    for size, letter in ((1e9, "B"), (1e6, "M")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return count(value)
+def held_out_tables(evaluation: Mapping) -> list[tuple[str, Rows]]:
+    """Every number behind `held_out_plots`, in tables with their titles."""
+    figures = ((name.replace("_", " "), number(evaluation[name])) for name in ("loss", "reward_mean", "reward_std"))
+    rewards = evaluation["rewards"]
+    counts = {side: rewards[side] for side in ("chosen", "rejected")}
+    return [
+        ("Loss and rewards", [("", ""), *figures]),
+        *pair_tables(evaluation),
+        ("Difference in length", accuracy_rows(_named_differences(evaluation))),
+        ("Sources", accuracy_rows(evaluation["by_source"])),
+        ("Rewards", histogram_rows(rewards["edges"], counts)),
+    ]
 
 
-def _cards(run: RunFiles) -> Iterator[tuple[str, str, list[str]]]:
-    """The numbers to see first."""
-    found, last = run.evaluation, run.last_entry("eval_accuracy")
-    if found is not None and found["step"] <= run.step:
-        row, longer = found["accuracy"], found["longer_wins"]
-        spans = [f"95%: {interval(one)}" if one["value"] is not None else INCOMPLETE for one in (row, longer)]
-        yield "Held-out accuracy", share(row), [spans[0], f"{count(row['rows'])} pairs", f"step {count(found['step'])}"]
-        yield "Always the longer answer", share(longer), [spans[1], "of the same pairs"]
-        off = "-" if found["calibration_error"] is None else f"{100 * found['calibration_error']:.1f} points"
-        yield "Calibration error", off, [f"loss {number(found['loss'])}", "of the same pairs"]
-    elif last is not None:
-        words = [f"95%: {logged_interval(last)}", f"step {count(last['step'])}", f"loss {number(last['eval_loss'])}"]
-        yield "Held-out accuracy", f"{percent(last['eval_accuracy'])}%", words
-    epoch = "not begun" if run.state["epoch"] is None else f"epoch {run.state['epoch']:.2f}"
-    early = ["ended early"] if run.end is not None and run.step < run.state["max_steps"] else []
-    pairs = [] if run.run is None else [f"{count(run.run['pairs_per_step'])} pairs a step"]
-    yield "Steps", f"{count(run.step)} of {count(run.state['max_steps'])}", [epoch, *pairs, *early]
-    if run.end is not None:
-        resumes = str((run.arguments or {}).get("resume_from_checkpoint", "false")).lower() != "false"
-        since = ["since the last start"] if resumes else []  # the Trainer times its own process
-        yield "Training time", duration(run.end["train_runtime"]), [*since, "evaluations included"]
-    if speeds := [entry["tokens_per_second"] for entry in run.history if "tokens_per_second" in entry]:
-        saved = median(entry["tokens_saved"] for entry in run.history if "tokens_saved" in entry)
-        words = [f"{percent(saved)}% of tokens saved", "median over the logs"]
-        yield "Tokens per second", short_number(median(speeds)), words
-
-
-def duration(seconds: float) -> str:
-    """7.5 s, 12 min, 3 h 05 min."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60:02} min"
-
-
-def _warnings(run: RunFiles) -> Iterator[str]:
-    if run.end is None:
-        yield (
-            f"This run had not come to its end when the page was made: step {count(run.step)} of "
-            f"{count(run.state['max_steps'])}"
-        )
-    for report in (run.data_report or {}).values():
-        if report["share_dropped"] > LOUD_SHARE_DROPPED:
-            yield f"{report['name']}: {report['share_dropped']:.1%} of the rows were dropped; see Data"
-    if run.verification is not None and not run.verification["passed"]:
-        yield "The saved model is not the one that was trained; see How it was made"
-    found = run.evaluation
-    if found is not None and found["step"] <= run.step and found["longer_wins"]["value"] is not None:
-        row, longer = found["accuracy"], found["longer_wins"]
-        if row["low"] <= 0.5:
-            words = "is not clearly above guessing, 50%"
-            yield f"The held-out accuracy, {percent(row['value'])}% ({interval(row)}), {words}"
-        if row["low"] <= longer["value"]:
-            yield (
-                f"The held-out accuracy, {percent(row['value'])}% ({interval(row)}), is not clearly above that of "
-                f"always taking the longer answer, {percent(longer['value'])}%"
-            )
+def _named_differences(evaluation: Mapping) -> dict[str, Mapping]:
+    """By names such as "-200 to -51", or one number where the bin has one."""
+    ends = ((f"{row['from']:+,}", f"{row['to']:+,}", row) for row in evaluation["by_length_difference"])
+    return {low if low == high else f"{low} to {high}": row for low, high, row in ends}
 
 
 def main() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward_modeling.common.file_names import RUN
+from reward_modeling.common.flags import LOGGED, NEEDS_ADAPTER, flags_with
 from reward_modeling.common.launch import engine_name
 from reward_modeling.models.reward_normalization import NAMES
+from reward_modeling.objectives.base import HeldOut
 from reward_modeling.results.files import (
     described_device,
     described_model,
@@ -23,19 +25,9 @@ from reward_modeling.results.files import (
     write_evaluation,
     write_json,
 )
-from reward_modeling.results.held_out import EvaluatedPairs, evaluation_loss, held_out_figures
 
 if TYPE_CHECKING:
     from reward_modeling.data.prepare import PreparedPairs
-
-
-# Arguments that decide what is learned, whether they were given or not.
-LOGGED_ARGUMENTS = (
-    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "num_train_epochs", "max_steps"),
-    *("pairs_per_step", "max_length", "overlong", "loss_margin", "center_rewards_coefficient", "label_smoothing"),
-    *("model_dtype", "bf16", "seed", "use_peft", "metric_for_best_model", "early_stopping_patience"),
-)
-OF_ADAPTERS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit")
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class Results:
 
     run: dict[str, Any]
     evaluation: dict[str, Any] | None
-    held_out: EvaluatedPairs | None
+    held_out: HeldOut | None
     data_report: dict[str, Any]
     arguments: dict[str, Any]
     given: dict[str, Any]
@@ -74,7 +66,7 @@ def gather_results(trainer, pairs: "PreparedPairs", given: dict[str, Any], start
     args = trainer.args
     held_out = None if pairs.evaluation is None else trainer.evaluate_final_model()
     if held_out is not None and held_out.not_finite is not None:
-        held_out = None  # evaluation_metrics has said so; the weights are saved, and verified, all the same
+        held_out = None  # the objective's metrics have said so; the weights are saved, and verified, all the same
     evaluation = None
     if held_out is not None:
         step = trainer.step_of_weights
@@ -82,8 +74,7 @@ def gather_results(trainer, pairs: "PreparedPairs", given: dict[str, Any], start
             "step": step,
             "epoch": _epoch(trainer.state, step),
             "data": held_out_name(args.train_set_path, args.eval_set_path),
-            "loss": evaluation_loss(held_out, args.label_smoothing),
-            **held_out_figures(held_out),
+            **trainer.objective.evaluation(held_out),
         }
     run = run_so_far(trainer, pairs, started) | {
         "steps": trainer.state.global_step,
@@ -123,7 +114,7 @@ def run_so_far(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, 
         "dtype": precision,
         "batching": trainer.collator.batching,
         "pairs": len(pairs.train),
-        "prompts": int((pairs.train.sizes.pairs_per_group > 0).sum()),
+        "prompts": int((pairs.train.sizes.units_per_group > 0).sum()),
         "pairs_per_step": args.pairs_per_step,
         "steps": None,
         "step_of_weights": None,
@@ -131,6 +122,12 @@ def run_so_far(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, 
         "started": started.isoformat(timespec="seconds"),
         "seconds": None,
         "versions": versions(),
-        "arguments": {name: getattr(args, name) for name in LOGGED_ARGUMENTS + (OF_ADAPTERS if args.use_peft else ())},
+        "arguments": logged_arguments(args),
         "manifest": manifest_of(args.train_set_path),
     }
+
+
+def logged_arguments(args: Any) -> dict[str, Any]:
+    """The flags that decide what is learned, whether they were given or not."""
+    without = () if args.use_peft else flags_with(type(args), NEEDS_ADAPTER)
+    return {name: getattr(args, name) for name in flags_with(type(args), LOGGED) if name not in without}

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
-from reward_modeling.models.tokenizer import common_prefix_length, end_text, leading_bos
+from reward_modeling.models.tokenizer import common_prefix_length, end_text, token_ids
 
 # A template's own refusal; the others are mistakes in a template (text + number).
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)
@@ -52,7 +52,7 @@ class ScoringCounts:
 
 @dataclass
 class WindowPlan:
-    """The passes of one window. `groups[g]` is a row for `MicroBatchCollator`, each completion a pair of its own.
+    """The passes of one window. `groups[g]` is a row for `MicroBatchCollator`, each completion a unit of its own.
 
     `indices[g][c]` are the conversations, by their numbers in the input, that completion c of group g stands for.
     """
@@ -63,7 +63,7 @@ class WindowPlan:
 
     def scored_by(self, micro_batch: MicroBatch) -> list[list[int]]:
         """For each reward of this pass, in its order, the conversations that it belongs to."""
-        return [self.indices[chunk.group][c] for chunk in micro_batch for c in range(chunk.pair_start, chunk.pair_end)]
+        return [self.indices[chunk.group][c] for chunk in micro_batch for c in range(chunk.unit_start, chunk.unit_end)]
 
 
 class ConversationReader:
@@ -77,7 +77,6 @@ class ConversationReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None):
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.bos = leading_bos(tokenizer)
 
     def render(self, index: int, conversation: Conversation) -> str:
         """The text of a conversation; a plain text ends in EOS, as in training.
@@ -125,10 +124,8 @@ class ConversationReader:
         Raises:
             UserError: a text has no tokens at all.
         """
-        rows = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        rows = token_ids(texts, self.tokenizer)
         for number, ids in enumerate(rows):
-            if self.bos and ids[:1] != self.bos:
-                ids = self.bos + ids
             if not ids:
                 raise UserError(
                     f"conversation {indices[number][0]}: expected at least one token, found none: the chat template "
@@ -221,13 +218,11 @@ def plan_window(
 def _group(sequences: list[list[int]]) -> dict:
     """One group row, with what all sequences begin with as its prefix. A sequence alone shares nothing."""
     prefix_length = common_prefix_length(sequences) if len(sequences) > 1 else 0
-    numbers = list(range(len(sequences)))
     return {
         "prefix_ids": sequences[0][:prefix_length],
         "completion_ids": [ids[prefix_length:] for ids in sequences],
-        "chosen_index": numbers,
-        "rejected_index": numbers,
-        "margins": [0.0] * len(numbers),
+        "units": [[number] for number in range(len(sequences))],
+        "targets": [[]] * len(sequences),
     }
 
 

@@ -27,6 +27,7 @@ from reward_modeling.models.attention import SHARED_PREFIX, register_shared_pref
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import statistics_of
 from reward_modeling.models.support import context_length, why_not_packed
+from reward_modeling.objectives.catalog import objective_of
 from reward_modeling.scoring.checkpoint import load_checkpoint
 from reward_modeling.scoring.plan import (
     Batches,
@@ -93,6 +94,7 @@ class RewardScorer:
         self.reader = ConversationReader(tokenizer, max_length)
         # Any token will do: where a row ends is known, and not read off its padding.
         self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0)
+        self.to_reward = objective_of(model.config).reward
         self.counts = ScoringCounts()
         self.statistics = statistics
 
@@ -231,17 +233,17 @@ class RewardScorer:
 
     @torch.inference_mode()
     def _forward(self, plan: WindowPlan, micro_batch: MicroBatch) -> torch.Tensor:
-        """`(responses,)` rewards of one pass in float32."""
+        """`(completions,)` rewards of one pass in float32."""
         groups = {chunk.group: plan.groups[chunk.group] for chunk in micro_batch}
         inputs = self.collator(micro_batch, groups)["model_inputs"]
         self.counts.passes += 1
         self.counts.tokens += inputs["input_ids"].numel()
         if self.batches.equal_lengths:  # not RewardModelMixin's forward: the class reads the last token by itself
-            del inputs["end_positions"]
+            del inputs["read_positions"]
         device = self.model.device
         inputs = {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in inputs.items()}
         try:
-            rewards = self.model(**inputs).logits[:, 0].float()
+            rewards = self.to_reward(self.model(**inputs).logits).float()
             if self.statistics is None:
                 return rewards
             return (rewards - self.statistics["reward_mean"]) / self.statistics["reward_std"]

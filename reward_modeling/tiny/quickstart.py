@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.evaluation.benchmarks.rewardbench import SUBSET_ROWS
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
@@ -49,10 +50,9 @@ def prepare(folder: Path) -> None:
     build_tiny_checkpoint(folder / "model", tokenizer, config)
     benchmark = rewardbench_like_rows(ROWS_PER_SUBSET, seed=1, unlike=rows)
     write_jsonl(folder / "rewardbench.jsonl", benchmark)
-    # Written last and moved into place: `make` takes this file as the sign that the folder is complete.
-    unfinished = folder / "preferences.jsonl.part"
-    write_jsonl(unfinished, rows)
-    unfinished.rename(folder / "preferences.jsonl")
+    # Written last, and whole: `make` takes this file as the sign that the folder is complete.
+    with whole_file(folder / "preferences.jsonl") as path:
+        write_jsonl(path, rows)
     print(
         f"{folder}: a tiny Gemma (model/), {len(rows):,} pairs (preferences.jsonl) and {len(benchmark):,} with other "
         "prompts (rewardbench.jsonl)"

@@ -1,34 +1,18 @@
 """What is wrong with the flags of rm.py, before anything is loaded: all of it, in one list."""
 
-import math
 import os
 from collections.abc import Iterator
 from typing import Any
 
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from reward_modeling.common.flags import NEEDS_ADAPTER, flag_problems, flags_with
 from reward_modeling.common.launch import launched_with
-from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.estimate.report import estimate_problems
 from reward_modeling.models.adapters import four_bit_problem
-from reward_modeling.models.attention import SHARED_PREFIX
-from reward_modeling.results.held_out import BEST_MODEL_METRICS
 from reward_modeling.training.early_stopping import early_stopping_problems
 from reward_modeling.training.launch_checks import launch_problems
 from reward_modeling.training.tracking import tracker_problems
-
-CHOICES = {
-    "batching": ("auto", SHARED_PREFIX, PACKED, PADDED),
-    "overlong": ("truncate", "drop"),
-    "loss_margin": ("auto", "scores", "none"),
-    "model_dtype": ("float32", "bfloat16"),
-}
-AT_LEAST_ONE = (
-    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "pairs_per_step"),
-    *("max_length", "num_proc", "save_every_steps", "eval_every_steps", "gpus"),
-)
-NOT_NEGATIVE = ("learning_rate", "weight_decay", "center_rewards_coefficient", "router_aux_loss_coef")
-OF_ADAPTERS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit", "merge_adapter")
 
 # Flags of transformers with another value than their default, and what speaks against it.
 WITHOUT_EFFECT = {
@@ -60,26 +44,11 @@ def argument_problems(args: Any) -> list[str]:
 
 def _numbers_and_names(args: Any) -> Iterator[str]:
     """Values out of their range."""
-    for name, allowed in CHOICES.items():
-        if getattr(args, name) not in allowed:
-            yield f"--{name}: expected one of {', '.join(allowed)}, found {getattr(args, name)!r}"
-    for name in AT_LEAST_ONE:
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            yield f"--{name}: expected at least 1, found {getattr(args, name)}"
-    for name in NOT_NEGATIVE:
-        if not 0 <= getattr(args, name) < math.inf:
-            yield f"--{name}: expected 0 or more, found {getattr(args, name)}"
-    for name in ("seed", "data_seed"):
-        if getattr(args, name) is not None and not 0 <= getattr(args, name) < 2**32:
-            yield f"--{name}: expected 0 to {2**32 - 1}, found {getattr(args, name)}"
+    yield from flag_problems(args)
     if args.max_steps != -1 and args.max_steps < 1:
         yield f"--max_steps: expected at least 1, or -1 for whole epochs, found {args.max_steps}"
     if args.max_steps == -1 and not args.num_train_epochs > 0:
         yield f"--num_train_epochs: expected more than 0, found {args.num_train_epochs}"
-    if args.eval_size < 0:
-        yield f"--eval_size: expected 0 or more rows, found {args.eval_size}"
-    if not 0 <= args.label_smoothing < 0.5:
-        yield f"--label_smoothing: expected 0 or more and below 0.5, found {args.label_smoothing}"
     if args.max_tokens_per_micro_batch is not None and args.max_tokens_per_micro_batch < 2 * args.max_length:
         yield (
             f"--max_tokens_per_micro_batch: expected at least {2 * args.max_length} (2 x max_length, one pair), "
@@ -96,8 +65,8 @@ def _trackers_and_metrics(args: Any) -> Iterator[str]:
             yield f"--report_to: expected none, all or some of {known}, found {tracker!r}"
     yield from tracker_problems(trackers)
     metric = (args.metric_for_best_model or "").removeprefix("eval_")
-    if metric and metric not in BEST_MODEL_METRICS:
-        known = ", ".join(BEST_MODEL_METRICS)
+    if metric and metric not in args.best_metrics:
+        known = ", ".join(args.best_metrics)
         yield f"--metric_for_best_model: expected one of {known}, found {args.metric_for_best_model!r}"
     if args.save_strategy == "best" and not metric:
         yield "--save_strategy best: expected --metric_for_best_model too, accuracy or loss"
@@ -133,7 +102,8 @@ def _adapters(args: Any) -> Iterator[str]:
     """What is wrong with the flags of adapters."""
     if not args.use_peft:
         defaults = type(args).__dataclass_fields__
-        given = [f"--{name}" for name in OF_ADAPTERS if getattr(args, name) != defaults[name].default]
+        needy = flags_with(type(args), NEEDS_ADAPTER)
+        given = [f"--{name}" for name in needy if getattr(args, name) != defaults[name].default]
         if given:
             yield f"{', '.join(given)}: expected --use_peft true beside it, found false"
         return

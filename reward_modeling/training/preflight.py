@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.models.support import context_length, context_too_short
 from reward_modeling.models.tokenizer import answer_ending, is_for_encoder, leading_bos, no_chat_template, special_ids
 
@@ -31,7 +31,7 @@ class Preflight:
 
 
 def run_preflight(
-    groups: PreferenceGroups,
+    groups: PromptGroups,
     tokenizer: PreTrainedTokenizerBase,
     config: PreTrainedConfig,
     *,
@@ -45,7 +45,7 @@ def run_preflight(
             end in EOS.
     """
     problems = check_tokenizer(tokenizer, config, max_length, conversations)
-    numbers = np.flatnonzero(groups.sizes.pairs_per_group)
+    numbers = np.flatnonzero(groups.sizes.units_per_group)
     sample = numbers[np.linspace(0, len(numbers) - 1, min(GROUPS_CHECKED, len(numbers))).astype(int)]
     ending = expected_ending(tokenizer, conversations)
     for number in sample.tolist():
@@ -115,8 +115,8 @@ def show_pair(group: dict, tokenizer: PreTrainedTokenizerBase) -> str:
     lines = [f"One pair as the model sees it ({group['where'][0]}):"]
     lines.append(f"  begins      {_shown(prefix[:SHOWN_TOKENS], tokenizer)}")
     lines.append(f"  parts after {_shown(prefix[-SHOWN_TOKENS:], tokenizer)}  ({len(prefix)} tokens shared)")
-    for side in ("chosen", "rejected"):
-        ids = group["completion_ids"][group[f"{side}_index"][0]]
+    for side, number in zip(("chosen", "rejected"), group["units"][0], strict=True):
+        ids = group["completion_ids"][number]
         position = len(prefix) + len(ids) - 1
         lines.append(f"  {side:<11} {_shown(ids[:SHOWN_TOKENS], tokenizer)} ... {_shown(ids[-4:], tokenizer)}")
         where = f"the reward is read at token {position}, {tokenizer.decode([(prefix + ids)[-1]])!r}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_exactness import build_model, differences, mixed_groups, rewards_and_gradients
+from exactness import build_model, differences, mixed_groups, rewards_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[2]
@@ -133,11 +133,11 @@ def test_padded_steps_have_the_same_pairs_eight_at_a_time(workload):
     for step in range(len(plan)):
         expected = {
             (group, pair)
-            for group, first, last in plan.units[plan.step_starts[step] : plan.step_starts[step + 1]].tolist()
+            for group, first, last in plan.pieces[plan.step_starts[step] : plan.step_starts[step + 1]].tolist()
             for pair in range(first, last)
         }
         (micro_batches,) = padded.micro_batches(step, 1)
-        pairs = [(chunk.group, chunk.pair_start) for micro_batch in micro_batches for chunk in micro_batch]
+        pairs = [(chunk.group, chunk.unit_start) for micro_batch in micro_batches for chunk in micro_batch]
         assert len(pairs) == len(expected) and set(pairs) == expected
         assert [len(micro_batch) for micro_batch in micro_batches[:-1]] == [8] * (len(micro_batches) - 1)
         tokens = 0
@@ -164,11 +164,13 @@ def test_operations_are_those_that_torch_counts(workload):
             count for operator, count in counts.items() if operator in (torch.ops.aten.mm, torch.ops.aten.addmm)
         )
         layout = batch["model_inputs"]["packed_layout"]
-        masks = [layout.causal_mask(span, None, torch.device("cpu")) for span in layout.spans]
+        masks = [
+            layout.causal_mask(span.num_queries, span.num_keys, None, torch.device("cpu")) for span in layout.spans
+        ]
         sizes = [span.num_queries * (span.num_queries + 1) // 2 for span in layout.spans]
         visible += sum(size if mask is None else int(mask.sum()) for size, mask in zip(sizes, masks, strict=True))
-        scored += sum(layout.spans[number].num_keys for number in layout.scored_spans)
-        counted -= 6 * model.config.hidden_size * len(layout.scored_spans)  # the head's
+        scored += sum(span.num_keys for span in layout.read_spans)
+        counted -= 6 * model.config.hidden_size * len(layout.read_spans)  # the head's
     work = work_of(plan, range(1), model)
     width = model.config.num_attention_heads * model.config.head_dim
     layers = model.config.num_hidden_layers
@@ -227,7 +229,7 @@ def test_profiled_or_not_the_timed_steps_have_the_same_pairs(tmp_path):
     )
     trainers = [build_trainer(case, shape, workload, amount, 1024, str(tmp_path)) for amount in (SMALL, PROFILED)]
     plans = [trainer.get_train_dataloader().batch_sampler.plan for trainer in trainers]
-    assert plans[0].units.tolist() == plans[1].units.tolist()
+    assert plans[0].pieces.tolist() == plans[1].pieces.tolist()
     assert [trainer.args.max_steps for trainer in trainers] == [2, 3] and len(plans[0]) == 3
 
 

@@ -32,6 +32,7 @@ from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 from reward_modeling.training.interruption import EXIT_STATUS
+from reward_modeling.training.trainer import RewardTrainer
 
 STEPS, STEPS_PER_EPOCH = 14, 6
 FILES = {
@@ -212,7 +213,7 @@ def test_sigterm_saves_a_checkpoint(base, whole, tmp_path):
 @contextmanager
 def sigterm_in_step(step: int) -> Iterator[None]:
     """To this process, while it computes that step."""
-    training_step = rm.RewardTrainer.training_step
+    training_step = RewardTrainer.training_step
 
     def interrupted_step(trainer, *args, **kwargs):
         if trainer.state.global_step == step - 1:
@@ -220,7 +221,7 @@ def sigterm_in_step(step: int) -> Iterator[None]:
         return training_step(trainer, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm.RewardTrainer, "training_step", interrupted_step)
+        patch.setattr(RewardTrainer, "training_step", interrupted_step)
         yield
 
 
@@ -312,7 +313,7 @@ def test_a_process_whose_disk_is_full(base, whole, stopped_after, tmp_path):
 
 @contextmanager
 def limited(method: str, size: int) -> Iterator[None]:
-    original = getattr(rm.RewardTrainer, method)
+    original = getattr(RewardTrainer, method)
 
     def within_limit(*args, **kwargs):
         soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -323,7 +324,7 @@ def limited(method: str, size: int) -> Iterator[None]:
             limit_files(soft)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm.RewardTrainer, method, within_limit)
+        patch.setattr(RewardTrainer, method, within_limit)
         yield
 
 
@@ -565,7 +566,7 @@ def test_a_folder_that_another_run_writes_to_is_refused(base, tmp_path, monkeypa
 
 HOLD_AND_DIE = """
 import os, signal, sys, time
-from reward_modeling.output_folder import only_run_in
+from reward_modeling.checkpoints.output_folder import only_run_in
 with only_run_in(sys.argv[1], 0):
     if os.fork() == 0:
         time.sleep(60)
@@ -613,7 +614,7 @@ def test_sigterm_during_an_evaluation(base, tmp_path, capsys):
         del flags[name]
     reference = train(flags, tmp_path / "reference")
     with pytest.MonkeyPatch.context() as patch:
-        compute_loss, get_eval_dataloader = rm.RewardTrainer.compute_loss, rm.RewardTrainer.get_eval_dataloader
+        compute_loss, get_eval_dataloader = RewardTrainer.compute_loss, RewardTrainer.get_eval_dataloader
 
         def interrupted(trainer, model, inputs, return_outputs=False, **kwargs):
             if return_outputs and trainer.state.global_step == 8:
@@ -625,8 +626,8 @@ def test_sigterm_during_an_evaluation(base, tmp_path, capsys):
             loader = get_eval_dataloader(trainer, dataset)
             return itertools.chain(loader, loader) if trainer.state.global_step == 8 else loader
 
-        patch.setattr(rm.RewardTrainer, "compute_loss", interrupted)
-        patch.setattr(rm.RewardTrainer, "get_eval_dataloader", twice)
+        patch.setattr(RewardTrainer, "compute_loss", interrupted)
+        patch.setattr(RewardTrainer, "get_eval_dataloader", twice)
         status, _ = ended(flags, tmp_path / "output", capsys)
     assert status == EXIT_STATUS
     assert steps_in(tmp_path / "output") == [8]
@@ -637,7 +638,7 @@ def test_sigterm_during_an_evaluation(base, tmp_path, capsys):
 @contextmanager
 def sigterm_in_the_next_evaluation() -> Iterator[None]:
     """Before a micro-batch of it that is not the last one."""
-    get_eval_dataloader = rm.RewardTrainer.get_eval_dataloader
+    get_eval_dataloader = RewardTrainer.get_eval_dataloader
 
     def interrupted(trainer, dataset=None):
         loader = get_eval_dataloader(trainer, dataset)
@@ -645,7 +646,7 @@ def sigterm_in_the_next_evaluation() -> Iterator[None]:
         return itertools.chain(loader, loader)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm.RewardTrainer, "get_eval_dataloader", interrupted)
+        patch.setattr(RewardTrainer, "get_eval_dataloader", interrupted)
         yield
 
 

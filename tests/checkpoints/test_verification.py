@@ -1,6 +1,7 @@
 """The saved model is the model in memory: what passes, and what must not."""
 
 import copy
+import itertools
 import json
 import random
 import shutil
@@ -30,11 +31,12 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.common.launch import child_environment
 from reward_modeling.data.collator import MicroBatchCollator
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.loading import load_config, load_reward_model
 from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.objectives.bradley_terry import BradleyTerry
 
 SCRIPT = Path(__file__).parents[2] / "reward_modeling" / "checkpoints" / "reference_rewards.py"
 FLOAT32 = {"dtype": torch.float32, "weights_dtype": torch.float32}
@@ -42,7 +44,7 @@ AUTOCAST = {"dtype": torch.bfloat16, "weights_dtype": torch.float32, "autocast":
 BFLOAT16 = {"dtype": torch.bfloat16, "weights_dtype": torch.bfloat16}
 
 
-def groups_of_lengths(lengths: list[tuple[int, list[int]]]) -> PreferenceGroups:
+def groups_of_lengths(lengths: list[tuple[int, list[int]]]) -> PromptGroups:
     """One group for each (prefix length, completion lengths); every later answer is rejected for the one before."""
     rng = random.Random(0)
     columns = []
@@ -53,14 +55,13 @@ def groups_of_lengths(lengths: list[tuple[int, list[int]]]) -> PreferenceGroups:
             {
                 "prefix_ids": ids[0],
                 "completion_ids": ids[1:],
-                "chosen_index": numbers[:-1],
-                "rejected_index": numbers[1:],
-                "margins": [0.0] * (len(numbers) - 1),
+                "units": [list(pair) for pair in itertools.pairwise(numbers)],
+                "targets": [[0.0]] * (len(numbers) - 1),
                 "prefix_length": prefix,
                 "completion_lengths": completions,
             }
         )
-    return PreferenceGroups(Dataset.from_list(columns))
+    return PromptGroups(Dataset.from_list(columns))
 
 
 GROUPS = groups_of_lengths([(20, [9, 14, 5]), (70, [11, 30]), (8, [3, 4]), (40, [25, 6]), (33, [10, 22, 31])])
@@ -112,7 +113,7 @@ def at_once(monkeypatch):
 def test_rows_are_whole_pairs_of_different_lengths(batching):
     micro_batch = choose_rows(GROUPS, batching)
     assert micro_batch == choose_rows(GROUPS, batching)
-    assert all(chunk.pair_end == chunk.pair_start + 1 for chunk in micro_batch)
+    assert all(chunk.unit_end == chunk.unit_start + 1 for chunk in micro_batch)
     assert [chunk.group for chunk in micro_batch] == [2, 0, 4, 1]  # from the shortest to the longest
     assert micro_batch[0] == GROUPS.sizes.chunk(batching, 2, 0, 1)
 
@@ -121,14 +122,14 @@ def test_rows_are_whole_pairs_of_different_lengths(batching):
 def test_token_rows_are_prefix_and_completion(batching):
     micro_batch = choose_rows(GROUPS, batching)
     groups = GROUPS.read(micro_batch)
-    batch = MicroBatchCollator(batching, 0)(micro_batch, groups)
+    batch = MicroBatchCollator(batching, 0, BradleyTerry.collate)(micro_batch, groups)
     expected = [
         groups[chunk.group]["prefix_ids"] + groups[chunk.group]["completion_ids"][number]
         for chunk in micro_batch
-        for number in (chunk.pair_start, chunk.pair_start + 1)
+        for number in (chunk.unit_start, chunk.unit_start + 1)
     ]
     assert token_rows(batch["model_inputs"]) == expected
-    assert batch["pairs"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert batch["targets"]["pairs"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_token_rows_are_prefix_and_completion(batching):
 )
 def test_rows_within_a_number_of_tokens(most, max_tokens, chosen):
     micro_batch = choose_rows(GROUPS, SHARED_PREFIX, most, max_tokens)
-    assert [(chunk.group, chunk.pair_start) for chunk in micro_batch] == chosen
+    assert [(chunk.group, chunk.unit_start) for chunk in micro_batch] == chosen
 
 
 def test_padded_batches_have_two_rows_at_least():

@@ -8,37 +8,36 @@ from hypothesis import strategies as st
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, Chunk
 from reward_modeling.models.packed_layout import Span
+from reward_modeling.objectives.bradley_terry import BradleyTerry
 
 PAD = 0
 EXAMPLE = {
     "prefix_ids": [1, 2, 3],
     "completion_ids": [[4, 5], [6]],
-    "chosen_index": [0],
-    "rejected_index": [1],
-    "margins": [0.5],
+    "units": [[0, 1]],
+    "targets": [[0.5]],
 }
 # Completions 0 and 2 alone are in the second pair; the third needs 1 and 3.
 WIDE = {
     "prefix_ids": [10, 11],
     "completion_ids": [[20], [21, 22], [23, 24, 25], [26, 27, 28, 29]],
-    "chosen_index": [0, 2, 1],
-    "rejected_index": [1, 0, 3],
-    "margins": [1.0, 2.0, 3.0],
+    "units": [[0, 1], [2, 0], [1, 3]],
+    "targets": [[1.0], [2.0], [3.0]],
 }
 
 
 def collate(batching: str, chunks: list[Chunk], *groups: dict) -> dict:
-    return MicroBatchCollator(batching, PAD)(chunks, dict(enumerate(groups)))
+    return MicroBatchCollator(batching, PAD, BradleyTerry.collate)(chunks, dict(enumerate(groups)))
 
 
 def whole(*groups: dict) -> list[Chunk]:
-    return [Chunk(number, 0, len(group["chosen_index"]), 0) for number, group in enumerate(groups)]
+    return [Chunk(number, 0, len(group["units"]), 0) for number, group in enumerate(groups)]
 
 
 def rows_of(batch: dict) -> list[list[int]]:
     """The conversation that ends at each end position, as a model that follows the layout reads it."""
     inputs = batch["model_inputs"]
-    tokens, ends = inputs["input_ids"].flatten().tolist(), inputs["end_positions"].tolist()
+    tokens, ends = inputs["input_ids"].flatten().tolist(), inputs["read_positions"].tolist()
     if "packed_layout" not in inputs:
         width = inputs["input_ids"].shape[1]
         return [tokens[end // width * width : end + 1] for end in ends]
@@ -52,21 +51,21 @@ def rows_of(batch: dict) -> list[list[int]]:
 def test_padded_is_the_example_of_the_docstring():
     batch = collate(PADDED, whole(EXAMPLE), EXAMPLE)
     inputs = batch["model_inputs"]
-    assert set(inputs) == {"input_ids", "attention_mask", "end_positions"}
+    assert set(inputs) == {"input_ids", "attention_mask", "read_positions"}
     assert inputs["input_ids"].tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 6, 0]]
     assert inputs["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
-    assert inputs["end_positions"].tolist() == [4, 8]
+    assert inputs["read_positions"].tolist() == [4, 8]
     assert batch["num_tokens"] == 10
 
 
 def test_packed_is_the_example_of_the_docstring():
     batch = collate(PACKED, whole(EXAMPLE), EXAMPLE)
     inputs = batch["model_inputs"]
-    assert set(inputs) == {"input_ids", "position_ids", "packed_layout", "end_positions"}
+    assert set(inputs) == {"input_ids", "position_ids", "packed_layout", "read_positions"}
     assert inputs["input_ids"].tolist() == [[1, 2, 3, 4, 5, 1, 2, 3, 6]]
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3]]
     assert inputs["packed_layout"].spans == (Span(0, 5, 0, 0), Span(5, 9, 0, 0))
-    assert inputs["end_positions"].tolist() == [4, 8]
+    assert inputs["read_positions"].tolist() == [4, 8]
     assert batch["num_tokens"] == 9
 
 
@@ -76,17 +75,17 @@ def test_shared_prefix_is_the_example_of_the_docstring():
     assert inputs["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6]]
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4, 3]]
     assert inputs["packed_layout"].spans == (Span(0, 3, 0, 0), Span(3, 5, 0, 3), Span(5, 6, 0, 3))
-    assert inputs["end_positions"].tolist() == [4, 5]
+    assert inputs["read_positions"].tolist() == [4, 5]
     assert batch["num_tokens"] == 6
 
 
 @pytest.mark.parametrize("batching", [PADDED, PACKED, SHARED_PREFIX])
 def test_pairs_and_margins_of_several_groups_follow_the_responses(batching):
     batch = collate(batching, whole(EXAMPLE, WIDE), EXAMPLE, WIDE)
-    assert batch["pairs"].dtype == torch.long
-    assert batch["pairs"].tolist() == [[0, 1], [2, 3], [4, 2], [3, 5]]
-    assert batch["margins"].dtype == torch.float32
-    assert batch["margins"].tolist() == [0.5, 1.0, 2.0, 3.0]
+    assert batch["targets"]["pairs"].dtype == torch.long
+    assert batch["targets"]["pairs"].tolist() == [[0, 1], [2, 3], [4, 2], [3, 5]]
+    assert batch["targets"]["margins"].dtype == torch.float32
+    assert batch["targets"]["margins"].tolist() == [0.5, 1.0, 2.0, 3.0]
     assert rows_of(batch) == [
         [1, 2, 3, 4, 5],
         [1, 2, 3, 6],
@@ -109,15 +108,15 @@ def test_the_second_group_of_a_packed_row_points_to_its_own_prefix():
         Span(14, 18, 6, 8),
     )
     assert inputs["position_ids"][0, 6:].tolist() == [0, 1, 2, 2, 3, 2, 3, 4, 2, 3, 4, 5]
-    assert inputs["end_positions"].tolist() == [4, 5, 8, 10, 13, 17]
+    assert inputs["read_positions"].tolist() == [4, 5, 8, 10, 13, 17]
 
 
 @pytest.mark.parametrize("batching", [PADDED, PACKED, SHARED_PREFIX])
 def test_some_pairs_of_a_group_bring_only_their_completions(batching):
     batch = collate(batching, [Chunk(0, 1, 2, 0)], WIDE)
     assert rows_of(batch) == [[10, 11, 20], [10, 11, 23, 24, 25]]
-    assert batch["pairs"].tolist() == [[1, 0]]
-    assert batch["margins"].tolist() == [2.0]
+    assert batch["targets"]["pairs"].tolist() == [[1, 0]]
+    assert batch["targets"]["margins"].tolist() == [2.0]
     assert batch["row_tokens"] == 8
     assert batch["num_tokens"] == {PADDED: 10, PACKED: 8, SHARED_PREFIX: 6}[batching]
 
@@ -126,12 +125,12 @@ def test_some_pairs_of_a_group_bring_only_their_completions(batching):
 def test_an_uncounted_chunk_is_computed_but_adds_no_pairs(batching):
     alone = collate(batching, [Chunk(0, 0, 1, 0, counted=False)], EXAMPLE)
     assert rows_of(alone) == [[1, 2, 3, 4, 5], [1, 2, 3, 6]]
-    assert alone["pairs"].shape == (0, 2)
-    assert alone["margins"].shape == (0,)
+    assert alone["targets"]["pairs"].shape == (0, 2)
+    assert alone["targets"]["margins"].shape == (0,)
     assert alone["row_tokens"] == 0
     beside = collate(batching, [Chunk(0, 0, 1, 0, counted=False), Chunk(1, 0, 1, 0)], EXAMPLE, WIDE)
-    assert beside["pairs"].tolist() == [[2, 3]]
-    assert beside["margins"].tolist() == [1.0]
+    assert beside["targets"]["pairs"].tolist() == [[2, 3]]
+    assert beside["targets"]["margins"].tolist() == [1.0]
     assert beside["row_tokens"] == 7
 
 
@@ -149,7 +148,7 @@ def test_padding_uses_the_given_token_and_is_masked_by_place():
     inputs = MicroBatchCollator(PADDED, 7)(whole(group), {0: group})["model_inputs"]
     assert inputs["input_ids"].tolist() == [[1, 2, 3, 7, 7], [1, 2, 3, 7, 7]]
     assert inputs["attention_mask"].sum(dim=1).tolist() == [5, 4]
-    assert inputs["end_positions"].tolist() == [4, 8]
+    assert inputs["read_positions"].tolist() == [4, 8]
 
 
 @st.composite
@@ -164,9 +163,8 @@ def drawn_groups(draw) -> list[dict]:
             {
                 "prefix_ids": draw(st.lists(tokens, max_size=6)),
                 "completion_ids": [draw(st.lists(tokens, min_size=1, max_size=6)) for _ in range(count)],
-                "chosen_index": [chosen for chosen, _ in pairs],
-                "rejected_index": [rejected for _, rejected in pairs],
-                "margins": [float(number) for number in range(len(pairs))],
+                "units": [list(pair) for pair in pairs],
+                "targets": [[float(number)] for number in range(len(pairs))],
             }
         )
     return groups
@@ -176,11 +174,11 @@ def drawn_groups(draw) -> list[dict]:
 def test_every_pair_reads_the_two_whole_conversations_it_compares(groups, batching):
     batch = collate(batching, whole(*groups), *groups)
     rows = rows_of(batch)
-    found = [(rows[chosen], rows[rejected]) for chosen, rejected in batch["pairs"].tolist()]
+    found = [(rows[chosen], rows[rejected]) for chosen, rejected in batch["targets"]["pairs"].tolist()]
     expected = [
         tuple(group["prefix_ids"] + group["completion_ids"][number] for number in pair)
         for group in groups
-        for pair in zip(group["chosen_index"], group["rejected_index"], strict=True)
+        for pair in group["units"]
     ]
     assert found == expected
     assert batch["row_tokens"] == sum(len(row) for pair in expected for row in pair)

@@ -24,8 +24,9 @@ def group_sizes(groups: list[tuple[int, list[int], list[tuple[int, int]]]]) -> G
         prefix_lengths=np.array([prefix for prefix, _, _ in groups]),
         completion_lengths=np.array([length for _, lengths, _ in groups for length in lengths]),
         completion_offsets=np.cumsum([0] + [len(lengths) for _, lengths, _ in groups]),
-        pairs=np.array([pair for _, _, pairs in groups for pair in pairs]).reshape(-1, 2),
-        pair_offsets=np.cumsum([0] + [len(pairs) for _, _, pairs in groups]),
+        members=np.array([number for _, _, units in groups for unit in units for number in unit], dtype=np.int64),
+        member_offsets=np.cumsum([0] + [len(unit) for _, _, units in groups for unit in units]),
+        unit_offsets=np.cumsum([0] + [len(pairs) for _, _, pairs in groups]),
     )
 
 
@@ -45,7 +46,7 @@ drawn_sizes = st.lists(drawn_group(), min_size=1, max_size=30).map(
 
 
 def plan(sizes, **changes):
-    options = {"pairs_per_step": 8, "max_tokens": 300, "batching": SHARED_PREFIX, "seed": 1, "epoch": 0}
+    options = {"units_per_step": 8, "max_tokens": 300, "batching": SHARED_PREFIX, "seed": 1, "epoch": 0}
     return plan_epoch(sizes, **(options | changes))
 
 
@@ -57,12 +58,12 @@ def counted_pairs(processes) -> list[tuple[int, int]]:
         for micro_batch in micro_batches
         for chunk in micro_batch
         if chunk.counted
-        for pair in range(chunk.pair_start, chunk.pair_end)
+        for pair in range(chunk.unit_start, chunk.unit_end)
     )
 
 
 def all_pairs(sizes) -> list[tuple[int, int]]:
-    return [(group, pair) for group, count in enumerate(sizes.pairs_per_group.tolist()) for pair in range(count)]
+    return [(group, pair) for group, count in enumerate(sizes.units_per_group.tolist()) for pair in range(count)]
 
 
 def uniform(count: int, pairs: int = 1, prefix: int = 10, length: int = 5) -> GroupSizes:
@@ -75,22 +76,22 @@ def uniform(count: int, pairs: int = 1, prefix: int = 10, length: int = 5) -> Gr
 
 @given(drawn_sizes, st.sampled_from(BATCHINGS), st.integers(1, 40), st.integers(1, 5), st.integers(0, 3))
 def test_every_pair_exactly_once_per_epoch(sizes, batching, pairs_per_step, processes, epoch):
-    epoch_plan = plan(sizes, batching=batching, pairs_per_step=pairs_per_step, epoch=epoch)
+    epoch_plan = plan(sizes, batching=batching, units_per_step=pairs_per_step, epoch=epoch)
     steps = [counted_pairs(epoch_plan.micro_batches(step, processes)) for step in range(len(epoch_plan))]
     assert sorted(pair for step in steps for pair in step) == all_pairs(sizes)
-    assert [len(step) for step in steps] == [epoch_plan.step_pairs(step) for step in range(len(epoch_plan))]
+    assert [len(step) for step in steps] == [epoch_plan.step_units(step) for step in range(len(epoch_plan))]
     assert all(steps)
 
 
 @given(drawn_sizes, st.integers(1, 40))
 def test_the_pairs_of_a_step_depend_on_data_seed_and_step_size_alone(sizes, pairs_per_step):
-    reference = plan(sizes, pairs_per_step=pairs_per_step)
+    reference = plan(sizes, units_per_step=pairs_per_step)
     expected = [counted_pairs(reference.micro_batches(step, 1)) for step in range(len(reference))]
     for batching in BATCHINGS:
         for processes, max_tokens, target_tokens in [(2, 300, None), (3, 10_000, 64), (7, 1, None)]:
             other = plan(
                 sizes,
-                pairs_per_step=pairs_per_step,
+                units_per_step=pairs_per_step,
                 batching=batching,
                 max_tokens=max_tokens,
                 target_tokens=target_tokens,
@@ -102,31 +103,31 @@ def test_the_pairs_of_a_step_depend_on_data_seed_and_step_size_alone(sizes, pair
 @given(drawn_sizes, st.integers(1, 40), st.integers(0, 9), st.integers(0, 9))
 def test_the_number_of_steps_is_that_of_every_epoch(sizes, pairs_per_step, seed, epoch):
     """The Trainer counts the steps of the first epoch: an epoch with one more would lose its last one."""
-    epoch_plan = plan(sizes, pairs_per_step=pairs_per_step, seed=seed, epoch=epoch)
-    assert len(epoch_plan) == math.ceil(sizes.num_pairs / pairs_per_step)
+    epoch_plan = plan(sizes, units_per_step=pairs_per_step, seed=seed, epoch=epoch)
+    assert len(epoch_plan) == math.ceil(sizes.num_units / pairs_per_step)
 
 
 @settings(max_examples=300)
 @given(drawn_sizes, st.integers(1, 40), st.integers(0, 9))
 def test_steps_are_of_like_size(sizes, pairs_per_step, seed):
-    epoch_plan = plan(sizes, pairs_per_step=pairs_per_step, seed=seed)
-    mean = sizes.num_pairs / len(epoch_plan)
-    largest = min(sizes.pairs_per_group.max(), pairs_per_step)
+    epoch_plan = plan(sizes, units_per_step=pairs_per_step, seed=seed)
+    mean = sizes.num_units / len(epoch_plan)
+    largest = min(sizes.units_per_group.max(), pairs_per_step)
     assert mean <= pairs_per_step
     for step in range(len(epoch_plan)):
-        assert abs(epoch_plan.step_pairs(step) - mean) <= largest
+        assert abs(epoch_plan.step_units(step) - mean) <= largest
 
 
 @given(st.integers(1, 100), st.integers(1, 9))
 def test_steps_of_single_pairs_are_full(steps, pairs_per_step):
-    epoch_plan = plan(uniform(steps * pairs_per_step), pairs_per_step=pairs_per_step)
-    assert [epoch_plan.step_pairs(step) for step in range(len(epoch_plan))] == [pairs_per_step] * steps
+    epoch_plan = plan(uniform(steps * pairs_per_step), units_per_step=pairs_per_step)
+    assert [epoch_plan.step_units(step) for step in range(len(epoch_plan))] == [pairs_per_step] * steps
 
 
 def test_a_long_epoch_has_full_steps_on_average():
     sizes = group_sizes([(5, [3] * 4, EVERY_PAIR_OF[4])] * 1000 + [(5, [3] * 2, [(0, 1)])] * 501)
-    epoch_plan = plan(sizes, pairs_per_step=32)
-    pairs = [epoch_plan.step_pairs(step) for step in range(len(epoch_plan))]
+    epoch_plan = plan(sizes, units_per_step=32)
+    pairs = [epoch_plan.step_units(step) for step in range(len(epoch_plan))]
     assert len(pairs) == math.ceil(6501 / 32)
     assert 31.8 < np.mean(pairs) <= 32
     assert min(pairs) >= 26 and max(pairs) <= 38
@@ -135,37 +136,37 @@ def test_a_long_epoch_has_full_steps_on_average():
 def test_groups_as_large_as_a_step_stay_whole():
     """Also where the number of pairs is no multiple of a step's."""
     sizes = group_sizes([(5, [3] * 4, EVERY_PAIR_OF[4])] * 50 + [(5, [3] * 2, [(0, 1)])])
-    epoch_plan = plan(sizes, pairs_per_step=6)
-    assert sorted((epoch_plan.units[:, 2] - epoch_plan.units[:, 1]).tolist()) == [1] + [6] * 50
+    epoch_plan = plan(sizes, units_per_step=6)
+    assert sorted((epoch_plan.pieces[:, 2] - epoch_plan.pieces[:, 1]).tolist()) == [1] + [6] * 50
     assert len(epoch_plan) == 51
 
 
 def test_no_step_is_empty_between_groups_as_large_as_a_step():
     sizes = group_sizes([(5, [3] * 4, EVERY_PAIR_OF[4][:4])] * 9 + [(5, [3] * 2, [(0, 1)])])
     for seed in range(50):
-        epoch_plan = plan(sizes, pairs_per_step=4, seed=seed)
-        assert sorted(epoch_plan.step_pairs(step) for step in range(len(epoch_plan))) == [1] + [4] * 9
+        epoch_plan = plan(sizes, units_per_step=4, seed=seed)
+        assert sorted(epoch_plan.step_units(step) for step in range(len(epoch_plan))) == [1] + [4] * 9
 
 
 def test_a_group_larger_than_a_step_is_cut_evenly():
     sizes = group_sizes([(5, [3] * 7, EVERY_PAIR_OF[7])])
-    epoch_plan = plan(sizes, pairs_per_step=8)
-    assert sorted(epoch_plan.units.tolist()) == [[0, 0, 7], [0, 7, 14], [0, 14, 21]]
-    assert [epoch_plan.step_pairs(step) for step in range(3)] == [7, 7, 7]
+    epoch_plan = plan(sizes, units_per_step=8)
+    assert sorted(epoch_plan.pieces.tolist()) == [[0, 0, 7], [0, 7, 14], [0, 14, 21]]
+    assert [epoch_plan.step_units(step) for step in range(3)] == [7, 7, 7]
 
 
 def test_groups_without_pairs_are_passed_over():
     sizes = group_sizes([(5, [], []), (5, [1, 1], [(0, 1)]), (0, [], [])])
-    assert plan(sizes).units.tolist() == [[1, 0, 1]]
+    assert plan(sizes).pieces.tolist() == [[1, 0, 1]]
     assert counted_pairs(evaluate(sizes, max_tokens=10, batching=PACKED, num_processes=1)) == [(1, 0)]
 
 
 def test_epochs_and_seeds_shuffle_differently_and_repeatably():
     sizes = uniform(50)
-    orders = [plan(sizes, seed=seed, epoch=epoch).units[:, 0].tolist() for seed in (0, 1) for epoch in (0, 1)]
+    orders = [plan(sizes, seed=seed, epoch=epoch).pieces[:, 0].tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
     assert all(sorted(order) == list(range(50)) for order in orders)
-    assert orders[0] == plan(sizes, seed=0, epoch=0).units[:, 0].tolist()
+    assert orders[0] == plan(sizes, seed=0, epoch=0).pieces[:, 0].tolist()
     assert orders[0] != list(range(50))
 
 
@@ -177,13 +178,12 @@ def real_tokens(sizes: GroupSizes, micro_batch: list[Chunk], batching: str) -> i
     groups = {}
     for chunk in micro_batch:
         start, end = sizes.completion_offsets[chunk.group : chunk.group + 2]
-        pairs = sizes.group_pairs(chunk.group, 0, sizes.pairs_per_group[chunk.group]).tolist()
+        pairs = sizes.group_members(chunk.group, 0, sizes.units_per_group[chunk.group]).reshape(-1, 2).tolist()
         groups[chunk.group] = {
             "prefix_ids": [1] * int(sizes.prefix_lengths[chunk.group]),
             "completion_ids": [[1] * length for length in sizes.completion_lengths[start:end].tolist()],
-            "chosen_index": [chosen for chosen, _ in pairs],
-            "rejected_index": [rejected for _, rejected in pairs],
-            "margins": [0.0] * len(pairs),
+            "units": pairs,
+            "targets": [[0.0]] * len(pairs),
         }
     return MicroBatchCollator(batching, 0)(micro_batch, groups)["num_tokens"]
 
@@ -203,7 +203,7 @@ def test_micro_batches_hold_max_tokens_in_real_batches(sizes, batching, max_toke
             tokens = real_tokens(sizes, micro_batch, batching)
             widest = max(chunk.row_length for chunk in micro_batch)
             assert tokens == sum(chunk.tokens_beside(widest) for chunk in micro_batch)
-            single_pair = len(micro_batch) == 1 and micro_batch[0].pair_end - micro_batch[0].pair_start == 1
+            single_pair = len(micro_batch) == 1 and micro_batch[0].unit_end - micro_batch[0].unit_start == 1
             assert tokens <= max_tokens or single_pair
 
 
@@ -288,7 +288,8 @@ def test_many_padded_pairs_are_dealt_out_a_few_times(monkeypatch):
     rng, count, tries = np.random.default_rng(0), 4000, []
     lengths = np.clip(rng.lognormal(5.3, 0.8, 3 * count), 5, 2000).astype(int)
     offsets = np.arange(count + 1)
-    sizes = GroupSizes(lengths[:count], lengths[count:], 2 * offsets, np.tile([[0, 1]], (count, 1)), offsets)
+    pairs = np.tile([0, 1], count)
+    sizes = GroupSizes(lengths[:count], lengths[count:], 2 * offsets, pairs, 2 * offsets, offsets)
     longest_first = planning._longest_first
 
     def counted(ordered, num_bins, max_tokens):
@@ -309,15 +310,16 @@ def test_a_million_pairs_are_planned_in_ten_seconds():
         prefix_lengths=rng.integers(20, 600, groups).astype(np.int32),
         completion_lengths=rng.integers(1, 400, groups * completions).astype(np.int32),
         completion_offsets=np.arange(groups + 1) * completions,
-        pairs=np.tile([[0, 1], [0, 2], [1, 2], [2, 3]], (groups, 1)),
-        pair_offsets=np.arange(groups + 1) * 4,
+        members=np.tile([0, 1, 0, 2, 1, 2, 2, 3], groups),
+        member_offsets=np.arange(4 * groups + 1) * 2,
+        unit_offsets=np.arange(groups + 1) * 4,
     )
     started = time.perf_counter()
-    epoch_plan = plan(sizes, pairs_per_step=32, max_tokens=16_384)
+    epoch_plan = plan(sizes, units_per_step=32, max_tokens=16_384)
     planned = 0
     for step in range(len(epoch_plan)):
         (micro_batches,) = epoch_plan.micro_batches(step, 1)
-        planned += sum(chunk.pair_end - chunk.pair_start for batch in micro_batches for chunk in batch)
+        planned += sum(chunk.unit_end - chunk.unit_start for batch in micro_batches for chunk in batch)
     seconds = time.perf_counter() - started
     assert (len(epoch_plan), planned) == (31_250, 1_000_000)
     assert seconds < 10
@@ -325,8 +327,8 @@ def test_a_million_pairs_are_planned_in_ten_seconds():
 
 def test_sizes_of_rows_in_memory_are_those_of_a_data_set():
     rows = [
-        {"prefix_ids": [1, 2, 3], "completion_ids": [[4], [5, 6]], "chosen_index": [1], "rejected_index": [0]},
-        {"prefix_ids": [], "completion_ids": [[7], [8], [9, 9]], "chosen_index": [0, 2], "rejected_index": [1, 0]},
+        {"prefix_ids": [1, 2, 3], "completion_ids": [[4], [5, 6]], "units": [[1, 0]]},
+        {"prefix_ids": [], "completion_ids": [[7], [8], [9, 9]], "units": [[0, 1], [2]]},
     ]
     lengths = [
         {"prefix_length": len(row["prefix_ids"]), "completion_lengths": [len(ids) for ids in row["completion_ids"]]}

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import hub, json_lines, preferences, sources
+from reward_modeling.data import hub, json_lines, keys, preferences, sources
 from reward_modeling.data.preferences import (
     STANDARD_FEATURES,
     load_preference_dataset,
@@ -30,6 +30,7 @@ from reward_modeling.data.prepare import prepare_pairs
 from reward_modeling.data.prompt_groups import TokenizeOptions
 from reward_modeling.data.report import REASON_WORDS, DataReport, DropReason, report_rows
 from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.objectives.bradley_terry import PairReader
 
 ROOT = Path(__file__).parents[2]
 QUESTION = {"role": "user", "content": "Wie weit ist der Mond?"}
@@ -245,7 +246,8 @@ def test_margins_that_nobody_asked_for_are_counted(tmp_path, gemma_folder):
             str(train),
             eval_path and str(eval_path),
             load_tokenizer(gemma_folder),
-            TokenizeOptions(128, margin=margin),
+            PairReader(margin),
+            TokenizeOptions(128),
             eval_size=0,
             seed=0,
             num_proc=1,
@@ -665,7 +667,7 @@ def test_holding_out_fills_the_size_and_follows_the_seed():
 def test_splitmix64_is_the_published_one():
     """The first outputs of the reference implementation (Vigna) for state 1234567."""
     states = np.array([1234567, 1234567 + 0x9E3779B97F4A7C15], dtype=np.uint64)
-    assert preferences._splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
+    assert keys._splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
 
 
 def test_a_million_rows_are_split_in_seconds():
@@ -697,7 +699,7 @@ def test_the_report_counts_and_names_the_first(tmp_path):
     assert report.kept == 3
     lines = report.table().splitlines()
     assert lines[0] == "train: 10 rows read, 3 kept (30.0%)"
-    assert lines[1].split() == ["dropped", "because", "rows", "share", "first", "row"]
+    assert lines[1].split() == ["dropped", "because", "rows", "share", "first", "row", "which", "reads"]
     assert lines[2].split()[:6] == ["chosen", "or", "rejected", "is", "missing", "2"]
     assert f"{path}:7  chosen is a number, rejected a list | chosen: 7" in lines[3]
     assert lines[5].endswith("3  30.00%  x:1  …")

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.data import prompt_groups
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
 from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, report_groups, tokenize_and_group
 from reward_modeling.data.report import DataReport, report_rows
 from reward_modeling.models.tokenizer import is_for_encoder, set_up_for_encoder
+from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
 CORPUS = ["How do I bake rye bread?", "Begin by setting a timer.\nThen wait, and wait again.", "user assistant " * 9]
@@ -54,7 +55,7 @@ def standard(*rows: dict) -> Dataset:
 
 
 def grouped(tokenizer, *rows: dict, options: TokenizeOptions = LONG) -> list[dict]:
-    return tokenize_and_group(standard(*rows), tokenizer, options).to_list()
+    return tokenize_and_group(standard(*rows), tokenizer, PairReader(), options).to_list()
 
 
 def sequences(group: dict) -> list[list[int]]:
@@ -62,7 +63,7 @@ def sequences(group: dict) -> list[list[int]]:
 
 
 def pairs(group: dict) -> list[tuple[int, int]]:
-    return list(zip(group["chosen_index"], group["rejected_index"], strict=True))
+    return [tuple(unit) for unit in group["units"]]
 
 
 def alone(tokenizer, question: str, answer: str) -> list[int]:
@@ -85,7 +86,7 @@ def test_a_group_has_the_tokens_of_its_whole_conversations(tokenizer):
     assert group["prefix_length"] == len(group["prefix_ids"])
     assert group["completion_lengths"] == list(map(len, group["completion_ids"]))
     assert group["where"] == ["rows:1", "rows:2"]
-    assert (group["truncated_pairs"], group["dropped_reason"]) == (0, [])
+    assert (group["truncated_units"], group["dropped_reason"]) == (0, [])
 
 
 words = st.text(alphabet="abehiknrtw .\n?", min_size=1, max_size=12).filter(str.strip)
@@ -96,15 +97,15 @@ words = st.text(alphabet="abehiknrtw .\n?", min_size=1, max_size=12).filter(str.
 def test_random_texts_have_the_tokens_of_their_conversations(tokenizers, question, answers, style):
     tokenizer = tokenizers[style]
     rows = [standardise_row(row(question, answers[0], other), json.dumps(other)) for other in answers[1:]]
-    rows = [each for each in rows if not each["reason"]]
+    rows = [prompt_groups._Row(each, PairReader().read_row(each)) for each in rows if not each["reason"]]
     texts = prompt_groups._render_group(rows, tokenizer) if rows else {}
     prompt_groups._tokenize_completions(list(texts.values()), tokenizer)
     if not rows:
         return
-    group = prompt_groups._build_group(rows, texts, tokenizer, LONG)
+    group = prompt_groups._build_group(rows, texts, tokenizer, PairReader(), LONG)
     found = sequences(group)
     assert len({tuple(ids) for ids in found}) == len(found)
-    assert len(group["chosen_index"]) + len(group["dropped_reason"]) == len(rows)
+    assert len(group["units"]) + len(group["dropped_reason"]) == len(rows)
     for (chosen, rejected), other in zip(pairs(group), group["where"], strict=True):
         assert found[chosen] == alone(tokenizer, question, answers[0])
         assert found[rejected] == alone(tokenizer, question, json.loads(other))
@@ -184,9 +185,9 @@ def test_truncation_cuts_every_completion_by_the_same_oldest_tokens(tokenizer):
     bos = len(written_bos(tokenizer))
     assert sequences(group) == [ids[:bos] + ids[bos + 10 :] for ids in full]
     assert max(map(len, sequences(group))) == max_length
-    assert group["truncated_pairs"] == 2
+    assert group["truncated_units"] == 2
     (whole,) = grouped(tokenizer, *rows, options=TokenizeOptions(max_length + 10))
-    assert (sequences(whole), whole["truncated_pairs"]) == (full, 0)
+    assert (sequences(whole), whole["truncated_units"]) == (full, 0)
 
 
 def test_overlong_drop_drops_only_the_pairs_that_are_too_long(tokenizer):
@@ -195,7 +196,7 @@ def test_overlong_drop_drops_only_the_pairs_that_are_too_long(tokenizer):
     (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(longest - 1, overlong="drop"))
     assert sequences(group) == [alone(tokenizer, LONG_QUESTION, answer) for answer in ("wait", "bake")]
     assert (group["dropped_reason"], group["dropped_where"]) == (["overlong"], ["rows:1"])
-    assert group["truncated_pairs"] == 0
+    assert group["truncated_units"] == 0
 
 
 @pytest.mark.parametrize("overlong", ["truncate", "drop"])
@@ -217,7 +218,7 @@ def test_the_shortest_length_that_can_hold_the_answer(tokenizer):
     assert group["prefix_ids"] == whole["prefix_ids"][:bos]
     assert group["completion_ids"] == whole["completion_ids"]
     (none,) = grouped(tokenizer, *rows, options=TokenizeOptions(shortest - 1))
-    assert (none["dropped_reason"], none["chosen_index"]) == (["completion_too_long"], [])
+    assert (none["dropped_reason"], none["units"]) == (["completion_too_long"], [])
 
 
 # --- what is dropped ----------------------------------------------------------------------------------------
@@ -234,9 +235,9 @@ def test_reasons_reach_the_report_and_it_adds_up(tokenizers):
         row("How?", "bad", "good"),
     ]
     rows = standard(*source)
-    groups = tokenize_and_group(rows, tokenizers["gemma"], LONG)
+    groups = tokenize_and_group(rows, tokenizers["gemma"], PairReader(), LONG)
     report = report_rows("train", rows)
-    report_groups(report, groups)
+    report_groups(report, groups, "pairs")
     dropped = {reason: (found.count, found.first_where) for reason, found in report.dropped.items()}
     assert dropped == {
         "empty_reply": (1, "rows:4"),
@@ -246,7 +247,7 @@ def test_reasons_reach_the_report_and_it_adds_up(tokenizers):
     }
     assert report.dropped["template_refuses"].first_excerpt == "This template has no role system"
     assert "good" in report.dropped["duplicate_pair"].first_excerpt
-    assert report.kept == len(PreferenceGroups(groups)) == 3
+    assert report.kept == len(PromptGroups(groups)) == 3
     assert report.notes["pairs whose prompt was cut to max_length"] == 0
 
 
@@ -257,10 +258,10 @@ def test_whitespace_is_kept_where_the_template_keeps_it(tokenizers):
 
 def test_no_usable_row_gives_no_group(tokenizers):
     rows = standard({"chosen": "", "rejected": "x"})
-    groups = tokenize_and_group(rows, tokenizers["gemma"], LONG)
+    groups = tokenize_and_group(rows, tokenizers["gemma"], PairReader(), LONG)
     report = report_rows("eval", rows)
-    report_groups(report, groups)
-    assert (len(groups), len(PreferenceGroups(groups)), report.kept) == (0, 0, 0)
+    report_groups(report, groups, "pairs")
+    assert (len(groups), len(PromptGroups(groups)), report.kept) == (0, 0, 0)
 
 
 def test_margins(tokenizers):
@@ -270,8 +271,8 @@ def test_margins(tokenizers):
         row("How?", "a", "d"),
     ]
     for margin, expected in {"auto": [0.5, 0, 0], "scores": [2, -1.5, 0], "none": [0, 0, 0]}.items():
-        (group,) = grouped(tokenizers["gemma"], *rows, options=TokenizeOptions(1000, margin=margin))
-        assert group["margins"] == expected
+        (group,) = tokenize_and_group(standard(*rows), tokenizers["gemma"], PairReader(margin), LONG).to_list()
+        assert group["targets"] == [[value] for value in expected]
 
 
 # --- cache and processes ------------------------------------------------------------------------------------
@@ -288,14 +289,14 @@ def test_the_cache_knows_rows_options_tokenizer_and_template(tokenizers, cache, 
     other_eos.eos_token = "<end_of_turn>"
     rows, other_rows = standard(row("How?", "a", "b")), standard(row("How?", "a", "c"))
     changed = [
-        (rows, gemma, LONG),
-        (other_rows, gemma, LONG),
-        (rows, gemma, TokenizeOptions(999)),
-        (rows, gemma, TokenizeOptions(1000, overlong="drop")),
-        (rows, gemma, TokenizeOptions(1000, margin="none")),
-        (rows, tokenizers["llama3"], LONG),
-        (rows, other_template, LONG),
-        (rows, other_eos, LONG),
+        (rows, gemma, PairReader(), LONG),
+        (other_rows, gemma, PairReader(), LONG),
+        (rows, gemma, PairReader(), TokenizeOptions(999)),
+        (rows, gemma, PairReader(), TokenizeOptions(1000, overlong="drop")),
+        (rows, gemma, PairReader(margin="none"), LONG),
+        (rows, tokenizers["llama3"], PairReader(), LONG),
+        (rows, other_template, PairReader(), LONG),
+        (rows, other_eos, PairReader(), LONG),
     ]
     first = [tokenize_and_group(*arguments).to_list() for arguments in changed]
     assert len(calls) == len(list(cache.glob("groups-*.arrow"))) == len(changed)
@@ -308,11 +309,11 @@ def test_the_cache_knows_rows_options_tokenizer_and_template(tokenizers, cache, 
 def test_two_processes_give_the_groups_of_one(tokenizers, cache, monkeypatch):
     rng = np.random.default_rng(0)
     rows = standard(*(row(f"question {rng.integers(1500)}", f"good {number}", "bad") for number in range(4200)))
-    one = tokenize_and_group(rows, tokenizers["gemma"], LONG, num_proc=1).to_list()
+    one = tokenize_and_group(rows, tokenizers["gemma"], PairReader(), LONG, num_proc=1).to_list()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "two")
-    two = tokenize_and_group(rows, tokenizers["gemma"], LONG, num_proc=2).to_list()
+    two = tokenize_and_group(rows, tokenizers["gemma"], PairReader(), LONG, num_proc=2).to_list()
     assert two == one
-    assert sum(len(group["chosen_index"]) for group in two) == 4200
+    assert sum(len(group["units"]) for group in two) == 4200
 
 
 def test_only_the_prompt_is_cut_whatever_the_answers_share(tokenizers):
@@ -323,16 +324,16 @@ def test_only_the_prompt_is_cut_whatever_the_answers_share(tokenizers):
     for rows in ([alike], [alike, short]):
         group = grouped(tokenizer, *rows, options=TokenizeOptions(max_length=64))[0]
         assert group["dropped_reason"] == ["completion_too_long"]
-        assert group["truncated_pairs"] == 0
+        assert group["truncated_units"] == 0
         assert len(pairs(group)) == len(rows) - 1
 
 
 def test_cut_pairs_of_several_groupings_add_up_in_one_report(tokenizers):
     """Training and held-out rows share a report: the second must not write over the first."""
     groups = tokenize_and_group(
-        standard(row("why " * 60, "yes", "no")), tokenizers["gemma"], TokenizeOptions(max_length=40)
+        standard(row("why " * 60, "yes", "no")), tokenizers["gemma"], PairReader(), TokenizeOptions(max_length=40)
     )
     report = DataReport("train", 2)
-    report_groups(report, groups)
-    report_groups(report, groups)
+    report_groups(report, groups, "pairs")
+    report_groups(report, groups, "pairs")
     assert report.notes["pairs whose prompt was cut to max_length"] == 2

@@ -1,17 +1,13 @@
 """The estimate of memory against the tensors of real runs: each part, each engine, and one pass to the byte."""
 
 import json
-import os
-import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from runs import ROOT, launch, write_rows
-from test_engines import NEEDS_COMPILER, launcher
+from engines import EVERY_ENGINE, run_engine
+from runs import ROOT, write_rows
 from transformers import BertConfig
 
 from reward_modeling.data.collator import MicroBatchCollator
@@ -24,6 +20,7 @@ from reward_modeling.estimate.meta_model import MetaModel, build_model, flash_at
 from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 
@@ -43,13 +40,13 @@ def preferences(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def groups(preferences, tokenizer):
     return prepare_pairs(
-        str(preferences), None, tokenizer, TokenizeOptions(256), eval_size=0, seed=42, num_proc=1
+        str(preferences), None, tokenizer, PairReader(), TokenizeOptions(256), eval_size=0, seed=42, num_proc=1
     ).train
 
 
 def inputs_of(groups, tokenizer, batching: str, micro_batch=None) -> dict:
     """Of the model's forward, for this micro-batch or the heaviest one."""
-    options = {"pairs_per_step": PAIRS_PER_STEP, "max_tokens": MAX_TOKENS, "seed": 42, "epoch": 0}
+    options = {"units_per_step": PAIRS_PER_STEP, "max_tokens": MAX_TOKENS, "seed": 42, "epoch": 0}
     if micro_batch is None:
         micro_batch, _ = heaviest_micro_batch(plan_epoch(groups.sizes, batching=batching, **options), 1)
     return MicroBatchCollator(batching, tokenizer.pad_token_id)(micro_batch, groups.read(micro_batch))["model_inputs"]
@@ -154,13 +151,12 @@ def test_attention_as_on_a_gpu_holds_no_matrix_of_scores(groups, tokenizer):
     assert less > 4 * heads * longest**2
     inputs["packed_layout"].kernel = flash_attention_bytes
     rewards = build(tiny("gemma2"))(**inputs).logits
-    assert rewards.shape == (len(inputs["end_positions"]), 1)
+    assert rewards.shape == (len(inputs["read_positions"]), 1)
 
 
 # --- parts of each engine -----------------------------------------------------------------------------------
 
 ENGINES = {"ddp": DDP, "zero2": ZERO2, "zero3": ZERO3, "fsdp2": FSDP2}
-EVERY_ENGINE = [pytest.param(name, marks=NEEDS_COMPILER if name.startswith("zero") else []) for name in ENGINES]
 
 
 @pytest.fixture(scope="module")
@@ -182,19 +178,15 @@ def passes(gemma_folder, preferences, tmp_path_factory) -> dict[str, list[dict]]
         "report_to": "none",
         "num_proc": 1,
     }
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-    def run(engine: str) -> list[dict]:
-        (folder / engine).mkdir()
-        output = folder / engine / "output"
-        script = ROOT / "tests/engine_bytes.py"
-        command = launcher(engine, folder / engine)
-        launch(command, flags | {"use_cpu": "true"}, output, script=script, PATH=path, OMP_NUM_THREADS="1")
-        return json.loads(Path(f"{output}-bytes-0.json").read_text())
+    class Passes(dict):
+        def __missing__(self, engine: str) -> list[dict]:
+            output = folder / engine / "output"
+            run_engine(engine, flags | {"use_cpu": "true"}, output, script=ROOT / "tests/engine_bytes.py")
+            self[engine] = json.loads(Path(f"{output}-bytes-0.json").read_text())
+            return self[engine]
 
-    engines = [name for name in ENGINES if shutil.which("c++") or not name.startswith("zero")]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(engines, pool.map(run, engines), strict=True))
+    return Passes()
 
 
 def estimated(engine: str, gemma_folder: str, pass_bytes: int = 0) -> EngineMemory:
@@ -223,7 +215,7 @@ def test_the_highest_point_of_each_engine(engine, passes, gemma_folder, groups, 
     `rest` are the batches of the step, and DDP's buckets, which stay.
     """
     seen = [one for one in passes[engine] if one["step"] == 1][1]
-    options = {"pairs_per_step": PAIRS_PER_STEP, "max_tokens": MAX_TOKENS, "seed": 42, "epoch": 0}
+    options = {"units_per_step": PAIRS_PER_STEP, "max_tokens": MAX_TOKENS, "seed": 42, "epoch": 0}
     of_process_0 = plan_epoch(groups.sizes, batching="shared_prefix", **options).micro_batches(1, 2)[0]
     micro_batch = next(batch for batch in of_process_0 if sum(chunk.tokens for chunk in batch) == seen["tokens"])
     inputs = inputs_of(groups, tokenizer, "shared_prefix", micro_batch)

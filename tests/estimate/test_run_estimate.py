@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled, unset_hf_deepspeed_config
 
 import rm
+from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import training_loader
@@ -28,10 +29,11 @@ from reward_modeling.estimate.report import UTILISATION, operations_of_attention
 from reward_modeling.estimate.tokens import PAIRS_PADDED, count_epoch
 from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.objectives.bradley_terry import BradleyTerry, PairReader
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 
-EPOCH = {"pairs_per_step": 30, "max_tokens": 1024, "seed": 42}
+EPOCH = {"units_per_step": 30, "max_tokens": 1024, "seed": 42}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_the_tokens_are_those_that_the_run_computes(batching, estimate, flags, t
     assert shown(table, "two rows per pair") == sum(batch["row_tokens"] for batch in micro_batches)
     assert shown(table, "optimizer steps") == len(steps) > 1
     assert shown(table, "forward passes") == len(micro_batches) > len(steps)
-    assert shown(table, "pairs") == sum(step["step_pairs"] for step in steps)
+    assert shown(table, "pairs") == sum(step["step_units"] for step in steps)
     first = run.history[0]["heaviest_micro_batch_tokens"]
     assert f"the heaviest has {first:,} tokens" in table
 
@@ -97,15 +99,15 @@ def test_the_tokens_are_those_that_the_run_computes(batching, estimate, flags, t
 def groups(gemma_folder, preferences):
     options = TokenizeOptions(256)
     return prepare_pairs(
-        str(preferences), None, load_tokenizer(gemma_folder), options, eval_size=12, seed=42, num_proc=1
+        str(preferences), None, load_tokenizer(gemma_folder), PairReader(), options, eval_size=12, seed=42, num_proc=1
     ).train
 
 
 def test_tokens_on_several_gpus_have_what_only_fills_up(groups, gemma_folder):
     """Three processes, of which one has no group of its own in some step."""
-    options = {"pairs_per_step": 4, "max_tokens": 1024, "seed": 42}
+    options = {"units_per_step": 4, "max_tokens": 1024, "seed": 42}
     plan = plan_epoch(groups.sizes, batching=SHARED_PREFIX, epoch=0, **options)
-    collator = MicroBatchCollator(SHARED_PREFIX, load_tokenizer(gemma_folder).pad_token_id)
+    collator = MicroBatchCollator(SHARED_PREFIX, load_tokenizer(gemma_folder).pad_token_id, BradleyTerry.collate)
     loaders = [training_loader(groups, collator, process=process, num_processes=3, **options) for process in range(3)]
     batches = [batch for loader in loaders for step in loader for batch in step["micro_batches"]]
     counted = count_epoch(plan, 3)
@@ -118,11 +120,11 @@ def test_padding_for_comparison(groups):
     """Written out: the rows of eight pairs, in the order of training, each as long as the longest."""
     plan = plan_epoch(groups.sizes, batching=SHARED_PREFIX, epoch=0, **EPOCH)
     rows = []
-    for number, first, last in plan.units.tolist():
+    for number, first, last in plan.pieces.tolist():
         group = groups.groups[number]
         prefix, completions = len(group["prefix_ids"]), [len(ids) for ids in group["completion_ids"]]
         for pair in range(first, last):
-            rows.append([prefix + completions[group[f"{side}_index"][pair]] for side in ("chosen", "rejected")])
+            rows.append([prefix + completions[number] for number in group["units"][pair]])
     batches = [rows[start : start + PAIRS_PADDED] for start in range(0, len(rows), PAIRS_PADDED)]
     padded = sum(2 * len(batch) * max(map(max, batch)) for batch in batches)
     assert count_epoch(plan, 1).padded == padded > count_epoch(plan, 1).as_rows
@@ -143,7 +145,7 @@ def test_pairs_of_a_step_are_counted_for_the_gpus_that_are_named(estimate, flags
 @pytest.fixture(scope="module")
 def batches(groups, gemma_folder) -> list[dict]:
     """The micro-batches of an epoch."""
-    collator = MicroBatchCollator(SHARED_PREFIX, load_tokenizer(gemma_folder).pad_token_id)
+    collator = MicroBatchCollator(SHARED_PREFIX, load_tokenizer(gemma_folder).pad_token_id, BradleyTerry.collate)
     steps = training_loader(groups, collator, process=0, num_processes=1, **EPOCH)
     return [batch for step in steps for batch in step["micro_batches"]]
 
@@ -291,7 +293,7 @@ def test_what_is_wrong_is_said_before_anything_is_read(estimate):
 def test_a_gpu_is_named_for_an_estimate_and_for_nothing_else(flags, tmp_path):
     def message(*extra: str) -> str:
         with pytest.raises(UserError) as caught:
-            rm.parse_script_arguments(rm.ScriptArguments, [*as_argv(flags), *extra])
+            parse_script_arguments(rm.ScriptArguments, [*as_argv(flags), *extra])
         return str(caught.value)
 
     assert "--gpu: expected one of" in message("--estimate") and "found none" in message("--estimate")

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pytest
 from browser import CHROMIUM, Browser
 from datasets import Dataset
+from pages import HOSTILE, Page, tables
 from runs import as_argv
-from test_report import HOSTILE, Page
-from test_training_report import tables
 
 import eval_bench_mark
 from reward_modeling.common.errors import UserError
@@ -407,7 +406,7 @@ def test_hostile_names_are_shown_and_do_nothing(comparison):
     found = Page(text)
     assert "script" not in found.tags and "<script" not in text and "\x1b" not in text + comparison_tables(worse)
     assert HOSTILE in found.texts and len(found.ids) == len(set(found.ids))
-    assert not any(character in text for character in ("#0a0a0a", "#070707"))
+    assert not any(character in text for character in ("#0a0b0b", "#070b0b"))
 
 
 # --- the command ----------------------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from evaluations import PlainModel, evaluate, flags, read_lines
+from processes import fork
 from runs import ROOT, as_argv, free_port, write_rows
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
 from reward_modeling.evaluation import job, rewards
@@ -120,54 +122,12 @@ def files(tmp_path_factory) -> dict[str, Path]:
     }
 
 
-def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def flags(path: Path, files: dict[str, Path], tmp_path: Path, **changes: object) -> dict[str, object]:
-    paths = {f"{name}_path": file for name, file in files.items()}
-    record = tmp_path / "record.txt"
-    return {"reward_name_or_path": path, "record_dir": record, "benchmarks": ",".join(files), **paths, **changes}
-
-
-def evaluate(given: dict[str, object]) -> Path:
-    """In this process; returns the folder with the results."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["eval_bench_mark.py", *as_argv(given)])
-        eval_bench_mark.main()
-    (folder,) = given["record_dir"].with_suffix("").iterdir()
-    return folder
-
-
-def launched(launcher: list[str], given: dict[str, object], status: int = 0) -> subprocess.CompletedProcess:
-    process = subprocess.run(
-        [*launcher, str(ROOT / "eval_bench_mark.py"), *as_argv(given)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == status, process.stdout[-3000:] + process.stderr[-5000:]
+def launched(launcher: list[str], given: dict[str, object]) -> subprocess.CompletedProcess:
+    """In processes of its own, as a person starts them."""
+    command = [sys.executable, "-m", *launcher, ROOT / "eval_bench_mark.py", *as_argv(given)]
+    process = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-5000:]
     return process
-
-
-class PlainModel:
-    """One conversation at a time in plain transformers: eager attention, the last token of the row."""
-
-    def __init__(self, path: Path):
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.model = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
-        self.model.config.pad_token_id = None  # a single row has none, and a last EOS is a token like others
-
-    def __call__(self, prompt: str | list[dict], answer: str) -> float:
-        before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        conversation = [*before, {"role": "assistant", "content": answer}]
-        ids = self.tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=True)["input_ids"]
-        with torch.no_grad():
-            return self.model(input_ids=torch.tensor([ids])).logits.item()
 
 
 def assert_near(found: list | float, expected: list | float) -> None:
@@ -407,7 +367,7 @@ def test_two_processes_give_the_same_files(model, files, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     alone = evaluate(flags(model("llama"), files, tmp_path / "one"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
+    launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     process = launched(launcher, flags(model("llama"), files, tmp_path / "two"))
     assert process.stdout.count("RewardBench: 69 rows") == 1
     (together,) = (tmp_path / "two" / "record").iterdir()
@@ -434,7 +394,7 @@ def test_a_reward_that_is_lost_or_doubled_does_not_pass(model, files, tmp_path, 
 
 
 def test_as_launched_by_accelerate(model, files, tmp_path):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
+    launcher = ["accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
     given = flags(model("gemma"), {"rewardbench": files["rewardbench"]}, tmp_path)
     process = launched(launcher, given)
     assert "overall" in process.stdout and "Traceback" not in process.stderr
@@ -469,7 +429,7 @@ def test_equal_texts_are_scored_once_and_prompts_shared_wherever_they_stand(mode
 
 
 def refused(given: dict[str, object], words: str) -> str:
-    process = launched([sys.executable], given, status=2)
+    process = fork(ROOT / "eval_bench_mark.py", as_argv(given), ROOT, status=2)
     message = " ".join(process.stderr.split())
     assert words in message and "Traceback" not in process.stderr, process.stderr
     return message
@@ -673,8 +633,7 @@ def test_ids_that_json_does_not_know(model, files, tmp_path):
 
 
 def test_mistakes_of_two_processes_are_said_once(model, files, tmp_path):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     given = flags(model("gemma"), {"rewardbench": write_rows(tmp_path / "torn.jsonl", [{"prompt": "p"}])}, tmp_path)
-    process = launched(launcher, given, status=1)  # torchrun's own
+    process = fork(ROOT / "eval_bench_mark.py", as_argv(given), ROOT, processes=2, status=2)
     assert process.stderr.count("error: ") == 1 and "process 1)" not in process.stderr
     assert "gloo" not in process.stderr

@@ -10,23 +10,23 @@ import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
+from engines import EVERY_ENGINE, run_engine
+from evaluations import evaluate, flags, read_lines
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from peft.utils.other import fsdp_auto_wrap_policy
 from runs import Run, plain_rewards, run_snippets, train, write_rows
 from safetensors.torch import load_file, save_file
-from test_engines import EVERY_ENGINE, launched
-from test_eval_bench_mark import evaluate, flags, read_lines
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import AutoTokenizer
 
-import rm
 from reward_modeling.common.errors import UserError
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.merge_adapter import merge_adapter, merge_in_another_process
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.training import job
 from reward_modeling.training.fsdp import layer_by_layer
 
 STEPS = 6
@@ -79,7 +79,7 @@ def runs(base, tmp_path_factory) -> dict[str, Run]:
 
     class Runs(dict):
         def __missing__(self, engine: str) -> Run:
-            launched(engine, base, folder / engine / "output")
+            run_engine(engine, base, folder / engine / "output")
             self[engine] = Run(folder / engine / "output")
             return self[engine]
 
@@ -268,7 +268,7 @@ def test_resume_on_one_process_is_bit_equal(base, alone, tmp_path):
 @pytest.mark.parametrize("engine", ENGINES[1:])
 def test_resume_on_sharded_engines_is_bit_equal(engine, base, runs, tmp_path):
     output = stopped_at_step_3(runs[engine], tmp_path)
-    launched(engine, base | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
+    run_engine(engine, base | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
     assert Run(output).losses() == runs[engine].losses()
     assert all(torch.equal(weight, adapter_of(runs[engine])[name]) for name, weight in adapter_of(Run(output)).items())
 
@@ -339,7 +339,7 @@ def test_an_adapter_is_no_model_to_train(base, alone, tmp_path):
 )
 def test_a_lost_weight_is_found_out(name, message, base, tmp_path, monkeypatch):
     """By the proof of the saved model: an adapter without its head, or without a part, would score something else."""
-    save_final_model = rm.save_final_model
+    save_final_model = job.save_final_model
 
     def lose(trainer, given):
         folder = save_final_model(trainer, given)
@@ -348,7 +348,7 @@ def test_a_lost_weight_is_found_out(name, message, base, tmp_path, monkeypatch):
         save_file(weights, folder / "adapter_model.safetensors")
         return folder
 
-    monkeypatch.setattr(rm, "save_final_model", lose)
+    monkeypatch.setattr(job, "save_final_model", lose)
     with pytest.raises(UserError, match=message):
         train(base | {"max_steps": 1}, tmp_path / "output")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from evaluations import PlainModel, evaluate, flags, read_lines
+from exactness import differences, make_group, rewards_and_gradients
 from runs import Run, launch, train, write_rows
 from safetensors.torch import load_file, save_file
-from test_eval_bench_mark import PlainModel, evaluate, flags, read_lines
-from test_exactness import differences, make_group, rewards_and_gradients
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -311,7 +311,9 @@ def test_weights_under_unknown_names_are_refused(base, build_model, tmp_path):
 def test_an_adapter_wants_the_text_part_in_a_folder_of_its_own(base, build_model, tmp_path):
     folder = build_model("gemma3", "gemma")
     flags = base | {"use_peft": "true", "lora_r": 4, "max_steps": 2}
-    with pytest.raises(UserError, match=r"python -m reward_modeling\.text_part .* NEW_FOLDER, and pass --model_name"):
+    with pytest.raises(
+        UserError, match=r"python -m reward_modeling\.models\.multimodal .* NEW_FOLDER, and pass --model_name"
+    ):
         train(flags, tmp_path / "refused", model_name=folder)
     save_text_part(str(folder), tmp_path / "text")
     run = train(flags, tmp_path / "output", model_name=tmp_path / "text")

@@ -12,7 +12,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_exactness import (
+from exactness import (
     PAD,
     build_model,
     differences,
@@ -31,7 +31,6 @@ from reward_modeling.models.attention import (
     SHARED_PREFIX,
     attention_by_span,
     attention_variable_length,
-    scored_attention_by_span,
 )
 from reward_modeling.models.heads import ScoreHead
 from reward_modeling.models.packed_layout import PackedLayout, VariableLength
@@ -59,7 +58,7 @@ BFLOAT16_TOLERANCE = 0.015
 
 
 def layout_of(groups: list[dict], batching: str = SHARED_PREFIX) -> PackedLayout:
-    chunks = [Chunk(number, 0, len(group["chosen_index"]), 0) for number, group in enumerate(groups)]
+    chunks = [Chunk(number, 0, len(group["units"]), 0) for number, group in enumerate(groups)]
     return MicroBatchCollator(batching, PAD)(chunks, dict(enumerate(groups)))["model_inputs"]["packed_layout"]
 
 
@@ -77,15 +76,14 @@ def random_heads(layout: PackedLayout, heads: int, key_heads: int, head_dim: int
     return [*inputs, torch.randn(1, tokens, heads, head_dim, generator=generator).to(device, dtype)]
 
 
-def outputs_and_gradients(name: str, inputs, layout, *, scored_only: bool, **options) -> list[torch.Tensor]:
+def outputs_and_gradients(name: str, inputs, layout, *, reads_only: bool, **options) -> list[torch.Tensor]:
     query, key, value, weight = inputs
     if name == "by_span":
-        function = scored_attention_by_span if scored_only else attention_by_span
-        output = function(query, key, value, layout, **options)
+        output = attention_by_span(query, key, value, layout, reads_only=reads_only, **options)
     else:
         kernel = FUNCTIONS[name] if isinstance(name, str) else name
-        output = attention_variable_length(query, key, value, layout, scored_only=scored_only, kernel=kernel, **options)
-    weight = weight[:, layout.scored_positions(weight.device)] if scored_only else weight
+        output = attention_variable_length(query, key, value, layout, reads_only=reads_only, kernel=kernel, **options)
+    weight = weight[:, layout.read_index(weight.device)] if reads_only else weight
     gradients = torch.autograd.grad((output * weight).sum(), (query, key, value))
     return [output.detach(), *gradients]
 
@@ -127,12 +125,12 @@ def test_kernels(name, device, shape, window, softcap):
     other_window = {None: 100, 40: 30, 2: 3}[window]  # 3: one key too many
     changed = [options | {"window": other_window}]  # negative controls, which must not agree
     changed += [options | {"softcap": None}] if softcap else []
-    for scored_only in (False, True):
-        result = outputs_and_gradients(name, inputs, layout, scored_only=scored_only, **options)
-        reference = outputs_and_gradients("written_out", exact, layout, scored_only=scored_only, **options)
+    for reads_only in (False, True):
+        result = outputs_and_gradients(name, inputs, layout, reads_only=reads_only, **options)
+        reference = outputs_and_gradients("written_out", exact, layout, reads_only=reads_only, **options)
         assert distance(result, reference) < tolerance
         for other in changed:
-            wrong = outputs_and_gradients("written_out", exact, layout, scored_only=scored_only, **other)
+            wrong = outputs_and_gradients("written_out", exact, layout, reads_only=reads_only, **other)
             assert distance(result, wrong) > 3 * BFLOAT16_TOLERANCE
 
 
@@ -142,7 +140,7 @@ def test_causality_is_aligned_to_the_bottom_right(name, device):
     layout = layout_of([make_group(100, [20, 3], seed=1)])
     inputs = random_heads(layout, 4, 2, 64, torch.float32 if device == "cpu" else torch.bfloat16, device)
     exact = [tensor.detach().float().requires_grad_() for tensor in inputs]
-    options = {"scaling": 0.125, "window": None, "softcap": None, "scored_only": False}
+    options = {"scaling": 0.125, "window": None, "softcap": None, "reads_only": False}
     result = outputs_and_gradients(name, inputs, layout, **options)
     assert distance(result, outputs_and_gradients(aligned_top_left, exact, layout, **options)) > 0.3
     assert distance(result, outputs_and_gradients("written_out", exact, layout, **options)) < BFLOAT16_TOLERANCE
@@ -247,7 +245,7 @@ class Operations(TorchDispatchMode):
 def forward_on_fake_cuda(family: str, function=None) -> tuple[torch.Tensor, list[str]]:
     """Rewards without numbers in them, by the shapes that each operation would give on a GPU, and the operations."""
     groups = mixed_groups()
-    chunks = [Chunk(number, 0, len(group["chosen_index"]), 0) for number, group in enumerate(groups)]
+    chunks = [Chunk(number, 0, len(group["units"]), 0) for number, group in enumerate(groups)]
     with FakeTensorMode(allow_non_fake_inputs=True), Operations() as operations:
         with torch.device("cuda"):
             model = build_model(family, SHARED_PREFIX)

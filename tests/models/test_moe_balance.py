@@ -3,15 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from exactness import VOCAB_SIZE, build_model, differences, mixed_groups
 from runs import train, write_rows
-from test_exactness import VOCAB_SIZE, build_model, differences, mixed_groups
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PACKED, PADDED, Chunk
 from reward_modeling.models.attention import SHARED_PREFIX
-from reward_modeling.models.moe_balance import SOFTMAX_ROUTERS, balance_losses, why_no_balance_loss
-from reward_modeling.objectives.bradley_terry import bradley_terry_loss
+from reward_modeling.models.moe_balance import SOFTMAX_ROUTERS, load_balancing_losses, why_no_load_balancing
+from reward_modeling.objectives.bradley_terry import BradleyTerry, bradley_terry_loss
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
@@ -37,17 +37,17 @@ def models():
 
 
 def collated(batching: str, groups: list[dict]) -> dict:
-    micro_batch = [Chunk(number, 0, len(group["chosen_index"]), 0) for number, group in enumerate(groups)]
-    return MicroBatchCollator(batching, 0)(micro_batch, dict(enumerate(groups)))
+    micro_batch = [Chunk(number, 0, len(group["units"]), 0) for number, group in enumerate(groups)]
+    return MicroBatchCollator(batching, 0, BradleyTerry.collate)(micro_batch, dict(enumerate(groups)))
 
 
 def places(inputs: dict) -> list[list[int]]:
     """For each response, where its tokens stand among all that the router sees, prompt first."""
     if "packed_layout" not in inputs:
         width = inputs["input_ids"].shape[1]
-        return [list(range(end // width * width, end + 1)) for end in inputs["end_positions"].tolist()]
+        return [list(range(end // width * width, end + 1)) for end in inputs["read_positions"].tolist()]
     layout = inputs["packed_layout"]
-    spans = [layout.spans[number] for number in layout.scored_spans]
+    spans = layout.read_spans
     return [[*range(span.prefix_start, span.prefix_end), *range(span.start, span.end)] for span in spans]
 
 
@@ -123,15 +123,19 @@ def balance_by_hand(model, groups: list[dict]) -> torch.Tensor:
 def total_and_gradients(model, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The balance losses, and the gradients of the ranking loss with them."""
     model.zero_grad()
-    outputs = model(**batch["model_inputs"], balance=True)
-    chosen, rejected = outputs.logits[:, 0][batch["pairs"]].unbind(dim=1)
-    loss = bradley_terry_loss(chosen, rejected) + 0.5 * outputs.balance_losses[batch["pairs"]].mean(dim=1)
+    outputs = model(**batch["model_inputs"], load_balancing=True)
+    chosen, rejected = outputs.logits[:, 0][batch["targets"]["pairs"]].unbind(dim=1)
+    loss = bradley_terry_loss(chosen, rejected) + 0.5 * outputs.load_balancing_losses[batch["targets"]["pairs"]].mean(
+        dim=1
+    )
     loss.mean().backward()
-    return outputs.balance_losses.detach(), {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    return outputs.load_balancing_losses.detach(), {
+        name: weight.grad.clone() for name, weight in model.named_parameters()
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_balance_losses_are_the_same_in_any_batch(family, models):
+def test_load_balancing_losses_are_the_same_in_any_batch(family, models):
     """Padded, packed and shared, with and without checkpointing: the losses of rows alone, and the same gradients."""
     eager, fast = models(family)
     groups = mixed_groups()
@@ -154,7 +158,7 @@ def test_balance_reaches_the_routers(models):
     batch = collated(SHARED_PREFIX, mixed_groups())
     _, with_balance = total_and_gradients(fast, batch)
     fast.zero_grad()
-    chosen, rejected = fast(**batch["model_inputs"]).logits[:, 0][batch["pairs"]].unbind(dim=1)
+    chosen, rejected = fast(**batch["model_inputs"]).logits[:, 0][batch["targets"]["pairs"]].unbind(dim=1)
     bradley_terry_loss(chosen, rejected).mean().backward()
     for layer in (0, 1):
         name = f"model.layers.{layer}.mlp.gate.weight"
@@ -166,14 +170,14 @@ def test_balance_is_top_k_where_all_is_even():
     """And grows to the number of experts where one expert of one gets everything."""
     even = torch.eye(EXPERTS).roll(1, 0) + torch.eye(EXPERTS)  # every expert is chosen twice by four tokens
     mask = torch.ones((1, EXPERTS))
-    assert balance_losses((even, even), TOP_K, layout=None, mask=mask).tolist() == pytest.approx([TOP_K])
+    assert load_balancing_losses((even, even), TOP_K, layout=None, mask=mask).tolist() == pytest.approx([TOP_K])
     one = torch.tensor([[50.0, 0.0, 0.0, 0.0]] * EXPERTS)
-    assert balance_losses((one,), 1, layout=None, mask=mask).tolist() == pytest.approx([EXPERTS])
+    assert load_balancing_losses((one,), 1, layout=None, mask=mask).tolist() == pytest.approx([EXPERTS])
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 def test_a_model_without_experts_has_no_balance_loss(family):
-    assert "found " + family in why_no_balance_loss(tiny_config(family, VOCAB_SIZE))
+    assert "found " + family in why_no_load_balancing(tiny_config(family, VOCAB_SIZE))
 
 
 # --- through rm.py --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_exactness import (
+from exactness import (
     TOLERANCE,
     build_model,
     differences,
@@ -167,7 +167,7 @@ def test_gathered_keys_one_by_one():
     assert every.cu_seqlens_q.tolist() == [0, 3, 5, 6, 8, 9]
     assert every.cu_seqlens_k.tolist() == [0, 3, 8, 12, 14, 17]
     assert (every.max_length_q, every.max_length_k) == (3, 5)
-    scored = PackedLayout(spans, (1, 2, 4)).variable_length(torch.device("cpu"), scored_only=True)
+    scored = PackedLayout(spans, (1, 2, 4), (4, 5, 8)).variable_length(torch.device("cpu"), reads_only=True)
     assert scored.key_index.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7, 8]
     assert scored.cu_seqlens_q.tolist() == [0, 1, 2, 3]
     assert (scored.max_length_q, scored.max_length_k) == (1, 5)

@@ -1,6 +1,5 @@
 """The linter against sets made by hand, whose every number was counted by hand."""
 
-import importlib.util
 import itertools
 import json
 import random
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep import lint as lint_script
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.intervals import wilson_interval
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, RULE_WORDS
@@ -27,7 +27,7 @@ from reward_modeling.preference_sets.lint.pair_checks import (
     single_rule,
     strong_components,
 )
-from reward_modeling.preference_sets.lint.report import page
+from reward_modeling.preference_sets.lint.report import lint_page
 from reward_modeling.preference_sets.lint.summary import RULES, LintOptions, lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 from reward_modeling.preference_sets.lint.text_measures import ending, is_refusal, measure
@@ -339,7 +339,7 @@ def test_many_sources_are_summed_up(tmp_path):
     sources = summary["sources"]
     assert (sources["distinct"], len(sources["listed"]), sources["pairs_of_others"]) == (60, 50, 10)
     assert (sources["listed"][0]["source"], sources["listed"][0]["pairs"]) == ("s59", 2)
-    assert "(50 others)" in summary_text(summary) and "(10 others)" in page(summary)
+    assert "(50 others)" in summary_text(summary) and "(10 others)" in lint_page(summary)
 
 
 def test_findings_of_the_hand_made_set(summary):
@@ -426,7 +426,7 @@ def test_set_without_a_usable_row(tmp_path):
     summary = lint_rows(tmp_path, [pair("Q", A, A)])
     assert found(summary) == {("dropped", "serious")}
     assert json.loads(json.dumps(summary, allow_nan=False)) == json.loads(json.dumps(summary))
-    assert "0 kept" in summary_text(summary) and "</html>" in page(summary)
+    assert "0 kept" in summary_text(summary) and "</html>" in lint_page(summary)
 
 
 def test_tokens_of_all_pairs_and_of_a_sample(tmp_path, gemma_folder):
@@ -502,7 +502,7 @@ def test_hostile_texts_are_escaped(tmp_path):
     rows = [pair(f"{HOSTILE} {number}", f"{HOSTILE} a", f"{HOSTILE} b", source=HOSTILE) for number in range(60)]
     rows += [pair("plain", "a", "b", source="other"), pair(HOSTILE, " ", HOSTILE)]
     summary = lint_rows(tmp_path, rows)
-    text = page(summary)
+    text = lint_page(summary)
     parsed = Tags(text)
     assert not {"script", "img", "iframe", "link"} & set(parsed.tags)
     assert not any(name.startswith("on") or name in ("src",) for name in parsed.attributes)
@@ -581,16 +581,12 @@ def test_keys_of_the_summary_stay(summary):
 @pytest.fixture
 def script(tmp_path, monkeypatch, capsys):
     """Runs the script's main in this process; returns its status and what it printed."""
-    specification = importlib.util.spec_from_file_location("lint_script", ROOT / "data_prep" / "lint.py")
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, "lint_script", module)
-    specification.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["data_prep/lint.py", *arguments])
         try:
-            run_script(module.main)
+            run_script(lint_script.main)
         except SystemExit as ended:
             return ended.code, capsys.readouterr()
         return 0, capsys.readouterr()
@@ -627,7 +623,7 @@ def test_mistakes_of_the_users(tmp_path, script):
     [("a/b/pairs.jsonl.gz", "pairs"), ("org/name:train", "name-train"), ("data/*.parquet", "data"), ("..", "data")],
 )
 def test_name_of_the_report(path, name, script):
-    assert sys.modules["lint_script"].name_of(path) == name
+    assert lint_script.name_of(path) == name
 
 
 @pytest.mark.parametrize(
@@ -643,7 +639,7 @@ def test_name_of_the_report(path, name, script):
     ],
 )
 def test_path_needs_no_flag(given, meant, script):
-    assert " ".join(sys.modules["lint_script"].with_path_flag(given.split())) == meant
+    assert " ".join(lint_script.with_path_flag(given.split())) == meant
 
 
 def test_script_as_a_process(tmp_path):

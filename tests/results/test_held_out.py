@@ -11,16 +11,14 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
-from reward_modeling.display.page import PAGE_CSS
-from reward_modeling.display.plot_style import LIGHT
-from reward_modeling.results.held_out import (
+from reward_modeling.objectives.bradley_terry import BradleyTerry, BradleyTerryFlags, PairReader
+from reward_modeling.objectives.held_out_pairs import (
     EvaluatedPairs,
     by_length_difference,
     by_source,
-    evaluation_metrics,
     held_out_figures,
     metric_names,
 )
@@ -37,22 +35,28 @@ def source_rows() -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def groups(source_rows, gemma_folder, tmp_path_factory) -> PreferenceGroups:
+def groups(source_rows, gemma_folder, tmp_path_factory) -> PromptGroups:
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in source_rows))
     tokenizer = AutoTokenizer.from_pretrained(gemma_folder)
     rows = load_preference_dataset(str(path), num_proc=1)
-    return PreferenceGroups(tokenize_and_group(rows, tokenizer, TokenizeOptions(512)))
+    return PromptGroups(tokenize_and_group(rows, tokenizer, PairReader(), TokenizeOptions(512)))
 
 
 @pytest.fixture(scope="module")
 def rows(groups) -> list[tuple]:
     """Rewards of every pair, one of them a tie."""
     random = np.random.default_rng(0)
-    keys = [(group, pair) for group, count in enumerate(groups.sizes.pairs_per_group) for pair in range(count)]
+    keys = [(group, pair) for group, count in enumerate(groups.sizes.units_per_group) for pair in range(count)]
     rewards = random.normal((0.5, 0.0), 1.0, size=(len(keys), 2)).tolist()
     rewards[3][1] = rewards[3][0]
     return [(key, *pair, 0.0) for key, pair in zip(keys, rewards, strict=True)]
+
+
+def evaluation_metrics(rows: list[tuple], groups: PromptGroups, label_smoothing: float = 0.0) -> dict[str, float]:
+    """As the trainer computes them."""
+    objective = BradleyTerry(BradleyTerryFlags(label_smoothing=label_smoothing))
+    return objective.metrics(objective.held_out(rows, groups))
 
 
 def shuffled(rows: list[tuple], seed: int) -> list[tuple]:
@@ -84,8 +88,8 @@ def test_every_line_is_of_its_own_row(groups, rows, source_rows):
         assert line["source"] == (row["source"] or "no source")
         assert (line["chosen_reward"], line["rejected_reward"]) == (chosen, rejected)
         assert line["margin"] == chosen - rejected
-        for side in ("chosen", "rejected"):
-            assert line[f"{side}_tokens"] == len(written["completion_ids"][written[f"{side}_index"][pair]])
+        for side, number in zip(("chosen", "rejected"), written["units"][pair], strict=True):
+            assert line[f"{side}_tokens"] == len(written["completion_ids"][number])
     assert len({line["where"] for line in lines}) == len(lines)
 
 
@@ -202,15 +206,14 @@ def test_one_pair_and_equal_rewards():
 
 def test_an_empty_source_column_is_no_source():
     record = {name: [[]] for name in GROUP_FEATURES} | {"prefix_ids": [[1, 2]], "prefix_length": [2]}
-    record |= {"completion_ids": [[[3], [4, 5]]], "completion_lengths": [[1, 2]], "truncated_pairs": [0]}
+    record |= {"completion_ids": [[[3], [4, 5]]], "completion_lengths": [[1, 2]], "truncated_units": [0]}
     record |= {
-        "chosen_index": [[0]],
-        "rejected_index": [[1]],
-        "margins": [[0.0]],
+        "units": [[[0, 1]]],
+        "targets": [[[0.0]]],
         "sources": [[""]],
         "where": [["a:1"]],
     }
-    groups = PreferenceGroups(Dataset.from_dict(record, features=GROUP_FEATURES))
+    groups = PromptGroups(Dataset.from_dict(record, features=GROUP_FEATURES))
     pairs = EvaluatedPairs.from_rows([((0, 0), 1.0, 0.0, 0.0)], groups)
     assert pairs.sources == ["no source"]
     assert "accuracy_no_source" not in evaluation_metrics([((0, 0), 1.0, 0.0, 0.0)], groups)
@@ -246,10 +249,5 @@ def test_table_of_the_final_model(groups, rows):
     table = held_out_table({"step": 7, "epoch": 1.0, "data": "held out of x", "loss": 0.5, **figures})
     for name, entry in figures["by_source"].items():
         (line,) = (line for line in table.splitlines() if line.split("  ")[1:2] == [name])
-        assert line.split()[-1] == str(entry["rows"])
+        assert line.split()[-2:] == [str(entry["rows"]), str(entry["ties"])]
     assert max(map(len, table.splitlines())) <= 100
-
-
-def test_plots_in_files_have_the_colours_of_the_page():
-    by_day = PAGE_CSS[: PAGE_CSS.index("@media")].replace("#fff;", "#ffffff;")
-    assert all(f":{color};" in by_day.replace("}", ";") for color in LIGHT)

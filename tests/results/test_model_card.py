@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from runs import Run, plain_rewards, run_snippets, train, write_rows
-from test_known_pains import sigterm_in_step
+from runs import Run, plain_rewards, run_snippets, sigterm_in_step, train, write_rows
 from transformers import AutoConfig, AutoTokenizer
 
-import rm
 from reward_modeling.common.errors import UserError
 from reward_modeling.results.model_card import model_card
 from reward_modeling.results.run import Results
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.training import final_model
+from reward_modeling.training.trainer import RewardTrainer
 
 LAST = 6  # steps
 PNG = b"\x89PNG\r\n"
@@ -235,27 +234,28 @@ def test_a_card_of_a_mixture(found):
     """Its sources with licences and counts, and text from outside that breaks no table."""
     _, results = found
     sources = [
-        {"name": "a|b", "dataset_path": "org/first", "licence": "MIT", "pairs": 12345},
-        {"name": "<script>", "dataset_path": None, "licence": "", "pairs": 1},
+        {"name": "a|b", "dataset_path": "org/first", "licence": "MIT", "pairs": 12345, "prompts": 99},
+        {"name": "<script>", "dataset_path": None, "licence": "", "pairs": 1, "prompts": 1},
     ]
     changed = replace(results, run=results.run | {"manifest": {"name": "mine", "sources": sources}})
     card = model_card(changed, name="me/reward", adapter=False)
-    assert "| a\\|b | org/first | MIT | 12,345 |" in card
-    assert "| &lt;script> |  | not stated | 1 |" in card
+    assert "| a\\|b | 12,345 | 99 | MIT | org/first |" in card
+    assert "| &lt;script> | 1 | 1 | not stated |  |" in card
     assert ModelCard(card).data.to_dict()["datasets"] == ["org/first"]
 
 
 def test_a_model_without_finite_rewards_is_saved_all_the_same(base, tmp_path, monkeypatch):
     """Its weights may be worth something; its figures are none, and so is nothing written of them."""
-    compute_loss = rm.RewardTrainer.compute_loss
+    compute_loss = RewardTrainer.compute_loss
 
     def overflows(trainer, model, inputs, return_outputs=False, **kwargs):
         result = compute_loss(trainer, model, inputs, return_outputs, **kwargs)
-        if return_outputs and len(result[1]["chosen"]):
-            result[1]["chosen"][0] = torch.inf
+        if return_outputs:
+            logits, _ = result[1]
+            logits[:1] = torch.inf
         return result
 
-    monkeypatch.setattr(rm.RewardTrainer, "compute_loss", overflows)
+    monkeypatch.setattr(RewardTrainer, "compute_loss", overflows)
     run = train(base, tmp_path / "output", max_steps=1)
     assert "reward_mean" not in read(run.model / "config.json")
     assert not (run.output / "evaluation.json").exists() and (run.output / "run.json").is_file()

@@ -12,19 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
+from pages import HOSTILE, Page, tables
 from run_folders import SOURCES, read_json, sample_history, write_json, write_sample_run
 from runs import ROOT, train, write_rows
-from test_report import HOSTILE, Page, sample_summary
+from summaries import sample_summary
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.display.text import percent
+from reward_modeling.display.palette import PALETTE
+from reward_modeling.display.plot_style import draw_svg
+from reward_modeling.display.plots import draw_steps
+from reward_modeling.display.text import duration, percent, short_number
 from reward_modeling.evaluation.report import write_report
 from reward_modeling.results import report
-from reward_modeling.results.log_curves import MOST_POINTS, log_curve
+from reward_modeling.results.curves import MOST_POINTS, draw_curves, log_curve
 from reward_modeling.results.read_run import read_run
-from reward_modeling.results.report import duration, short_count, training_page, write_training_report
-from reward_modeling.results.report_plots import curve_plot, reward_plot
+from reward_modeling.results.report import training_page, write_training_report
 from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training.trainer import RewardTrainer
 
 OPTIONAL = (
     "data_report.json",
@@ -56,18 +60,13 @@ def changed(folder: Path, name: str, **changes: object) -> None:
     write_json(folder / name, read_json(folder / name) | changes)
 
 
+def words_of(text: str) -> str:
+    """What a reader sees of a page, with single spaces."""
+    return " ".join(" ".join(Page(text).texts).split())
+
+
 def page_of(folder: Path) -> str:
     return training_page(read_run(folder))
-
-
-def tables(text: str) -> dict[str, list[list[str]]]:
-    """Head -> rows of every table of a page."""
-    found = {}
-    for table in re.findall(r"<table[^>]*>(.*?)</table>", text, re.DOTALL):
-        head, *rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
-        cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
-        found.setdefault(" | ".join(re.findall(r"<th[^>]*>(.*?)</th>", head)), []).extend(cells)
-    return found
 
 
 # --- curves ---------------------------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ def test_logs_that_are_no_numbers_are_counted_and_left_out():
 def test_a_logarithmic_axis_is_marked_with_numbers():
     """matplotlib would mark it with formulas, which an SVG of plain text shows as they are written."""
     curve = log_curve([{"step": step, "grad_norm": 10.0 ** (1 - step)} for step in range(5)], "grad_norm")
-    drawn = curve_plot({"training": curve}, label="Gradient norm", may_be_logarithmic=True)
+    drawn = draw_svg("Gradient norm", draw_curves, {"training": curve}, may_be_logarithmic=True)
     texts = re.findall(r"<text[^>]*>(.*?)</text>", drawn)
     assert {"0.001", "0.01", "0.1", "1", "10"} <= set(texts) and "$" not in drawn
 
@@ -160,7 +159,7 @@ def test_the_page_shows_the_numbers_of_the_files(folder, page):
 
 
 def test_the_page_says_what_was_trained_on_what(folder, page):
-    texts = " ".join(Page(page).texts)
+    texts = words_of(page)
     for words in (
         "google/gemma-2b-it: GemmaForSequenceClassification, 2.51B parameters, 19.6M of them trained; DeepSpeed ZeRO-3",
         "started 2026-11-24 21:07 UTC",
@@ -182,9 +181,17 @@ def test_plots_share_no_ids_and_nothing_is_loaded(page):
     found = Page(page)
     assert len(found.ids) == len(set(found.ids))
     assert found.tags.count("svg") == len(set(re.findall(r'aria-label="([^"]*)"', page))) == 6 + 1 + 3 + 2
-    assert not re.search(r"https?://|@import|#0[0-9a-f]0[0-9a-f]0[0-9a-f]", page)
+    assert not re.search(r"https?://|@import|#[01][0-9a-f]0b0b", page)
     assert all(reference.startswith("#") for reference in found.references)
     assert not {"script", "link", "img", "iframe", "object"} & set(found.tags)
+
+
+def test_the_page_has_every_colour_of_the_plots(page):
+    by_day, _, by_night = page.partition("@media (prefers-color-scheme:dark)")
+    for name, (light, dark) in PALETTE.items():
+        assert f"--{name}:{light};" in by_day and f"--{name}:{dark};" in by_night
+    used = set(re.findall(r"var\(--(\w+)\)", page))
+    assert used <= set(PALETTE) and {"bar", "accent", "ink"} <= used
 
 
 def test_the_same_files_give_the_same_bytes(copied, page):
@@ -209,7 +216,7 @@ def test_a_run_that_was_just_begun(tmp_path):
     state = {"log_history": [entry], "global_step": 0, "max_steps": 100, "epoch": 0}
     write_json(tmp_path / "trainer_state.json", state)
     text = page_of(tmp_path)
-    assert "had not come to its end when the page was made: step 0 of 100" in text
+    assert "had not ended when this page was made: step 0 of 100" in text
     assert "it is written when training is over" in text and "50.0%" in text
     write_json(tmp_path / "trainer_state.json", state | {"log_history": []})
     assert "Nothing was logged yet." in page_of(tmp_path)
@@ -249,7 +256,7 @@ def test_warnings(copied):
     report["train"]["share_dropped"] = 0.0512
     write_json(copied / "data_report.json", report)
     changed(copied, "last_checkpoint/verification.json", passed=False, problems=["a reward is off"])
-    alert = re.search(r'role="alert">(.*?)</div>', page_of(copied))[1]
+    alert = re.search(r'role="alert">(.*?)</div>', page_of(copied), re.DOTALL)[1]
     assert "is not clearly above that of always taking the longer answer" in alert
     assert "train: 5.1% of the rows were dropped" in alert
     assert "not the one that was trained" in alert and "a reward is off" in page_of(copied)
@@ -284,7 +291,9 @@ def test_the_accuracy_so_far_has_its_interval(copied):
 def test_rewards_far_from_zero_fill_their_plot():
     """Only differences of rewards mean something: where they lie is chance."""
     counts = {"chosen": [1, 5], "rejected": [4, 2]}
-    scales = [reward_plot([base, base + 0.1, base + 0.2], counts, label="Rewards") for base in (-0.1, 40.0)]
+    colors, words = {"rejected": "red", "chosen": "blue"}, {"xlabel": "reward", "ylabel": "answers"}
+    edges = ([base, base + 0.1, base + 0.2] for base in (-0.1, 40.0))
+    scales = [draw_svg("Rewards", draw_steps, of_one, counts, colors, **words) for of_one in edges]
     ticks = [[float(text) for text in re.findall(r"<text[^>]*>\D?(\d+\.\d+)</text>", drawn)] for drawn in scales]
     assert min(ticks[1]) >= 39.9 and len(ticks[1]) >= 3 and "0.0" in scales[0]
 
@@ -331,7 +340,7 @@ def test_hostile_texts_are_shown_and_do_nothing(copied, tmp_path):
 
 
 def test_words_for_numbers():
-    assert [short_count(value) for value in (950, 12_345, 19_611_648, 2_506_174_464)] == [
+    assert [short_number(value) for value in (950, 12_345, 19_611_648, 2_506_174_464)] == [
         "950",
         "12,345",
         "19.6M",
@@ -423,7 +432,7 @@ def test_a_run_leaves_the_page_of_its_files(flags, tmp_path):
     run = train(flags, tmp_path / "output")
     written = (run.output / "report.html").read_text(encoding="utf-8")
     assert written == page_of(run.output)
-    assert "not come to its end" not in written and "4 of 4" in written and "<script" not in written
+    assert "had not ended" not in written and "4 of 4" in written and "<script" not in written
     losses = tables(written)[
         "step | Loss | Accuracy, percent | Margin | Learning rate | Gradient norm | Tokens per second"
     ]
@@ -445,9 +454,8 @@ def test_a_page_that_cannot_be_made_costs_no_run_its_model(flags, tmp_path, monk
 
 def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
     """After its first evaluation; the same command then starts afresh, since there is no checkpoint."""
-    import rm
 
-    training_step = rm.RewardTrainer.training_step
+    training_step = RewardTrainer.training_step
 
     def dies(trainer, *args, **kwargs):
         if trainer.state.global_step == 3:
@@ -457,14 +465,14 @@ def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
     monkeypatch.setattr("reward_modeling.training.callbacks.SECONDS_BETWEEN_PAGES", 0)
     output = tmp_path / "output"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rm.RewardTrainer, "training_step", dies)
+        patch.setattr(RewardTrainer, "training_step", dies)
         train(flags, output)
     text = (output / "report.html").read_text(encoding="utf-8")
-    assert "when the page was made: step 2 of 4" in text
+    assert "when this page was made: step 2 of 4" in text
     assert "GemmaForSequenceClassification" in text and "Arguments that decide what is learned" in text
     assert json.loads((output / "trainer_state.json").read_text())["log_history"][-1]["step"] == 2
     again = train(flags, output, resume_from_checkpoint="true")
-    assert "not come to its end" not in (again.output / "report.html").read_text(encoding="utf-8")
+    assert "had not ended" not in (again.output / "report.html").read_text(encoding="utf-8")
 
 
 # --- in a browser ---------------------------------------------------------------------------------------------

@@ -4,9 +4,8 @@ import shutil
 import sys
 
 import pytest
-from runs import Run, train, write_rows
+from runs import Run, same_weights, sigterm_in_step, train, write_rows
 from safetensors.torch import load_file
-from test_known_pains import same_weights, sigterm_in_step
 
 import rm
 from reward_modeling.common.errors import UserError

@@ -11,27 +11,21 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from runs import ROOT, Run, assert_same_figures, free_port, launch, plain_rewards, train, write_rows
-from safetensors.torch import load_file
+from engines import (
+    BY_WEIGHTS,
+    EVERY_ENGINE,
+    NEEDS_COMPILER,
+    SHARDED_WEIGHTS,
+    assert_same_weights,
+    launch_engine,
+    run_engine,
+)
+from runs import ROOT, Run, assert_same_figures, free_port, launch, plain_rewards, train, weights_of, write_rows
 
 from reward_modeling.tiny.preferences import learnable_preferences
 
 STEPS = 20
 PAIRS_PER_STEP = 8
-NEEDS_COMPILER = pytest.mark.skipif(
-    shutil.which("c++") is None, reason="on a CPU, DeepSpeed compiles its communication: no compiler"
-)
-ENGINES = {
-    "ddp": "cpu_two_processes",
-    "zero2": "deepspeed_zero2",
-    "zero3": "deepspeed_zero3",
-    "fsdp2": "fsdp2",
-}
-EVERY_ENGINE = [pytest.param(engine, marks=NEEDS_COMPILER if engine.startswith("zero") else []) for engine in ENGINES]
-# ZeRO-2 holds whole weights, as DDP does: what is about weights alone is shown without it.
-BY_WEIGHTS = [parameter for parameter in EVERY_ENGINE if parameter.values[0] != "zero2"]
-SHARDED_WEIGHTS = [parameter for parameter in BY_WEIGHTS if parameter.values[0] != "ddp"]
 
 
 @pytest.fixture(scope="module")
@@ -66,26 +60,6 @@ def alone(base, tmp_path_factory) -> Run:
     return train(base, tmp_path_factory.mktemp("alone") / "output", verify_saved_model="false")
 
 
-def launcher(engine: str, folder: Path, processes: int = 2) -> list[str]:
-    """`accelerate launch` with the file that the project ships, for processes on this machine's CPU."""
-    settings = yaml.safe_load((ROOT / f"accelerate_configs/{ENGINES[engine]}.yaml").read_text())
-    settings |= {"use_cpu": True, "num_processes": processes}
-    deepspeed = settings.get("deepspeed_config")
-    if deepspeed:
-        deepspeed["deepspeed_config_file"] = str(ROOT / deepspeed["deepspeed_config_file"])
-    config = folder / f"{engine}.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    return [*command, "--main_process_port", free_port()]
-
-
-def launched(engine: str, flags: dict[str, object], output: Path, processes: int = 2, status: int = 0):
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where ninja is, which DeepSpeed calls
-    command = launcher(engine, output.parent, processes)
-    return launch(command, flags, output, status=status, PATH=path, OMP_NUM_THREADS="1")
-
-
 def halved(base: dict[str, object]) -> dict[str, object]:
     """The same pairs per step on two processes."""
     return base | {"gradient_accumulation_steps": PAIRS_PER_STEP // 2}
@@ -98,25 +72,11 @@ def runs(base, tmp_path_factory) -> dict[str, Run]:
 
     class Runs(dict):
         def __missing__(self, engine: str) -> Run:
-            launched(engine, halved(base), folder / engine / "output")
+            launch_engine(engine, halved(base), folder / engine / "output")
             self[engine] = Run(folder / engine / "output")
             return self[engine]
 
     return Runs()
-
-
-def weights_of(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.model / "model.safetensors")
-
-
-def assert_same_weights(run: Run, reference: Run, share_of_largest: float) -> None:
-    """All weights, each within this share of the largest one of all; 0 for the same bits."""
-    weights, expected = weights_of(run), weights_of(reference)
-    assert weights.keys() == expected.keys()
-    largest = max(value.abs().max().item() for value in expected.values())
-    for name, value in expected.items():
-        assert weights[name].dtype == value.dtype == torch.float32
-        assert (weights[name] - value).abs().max().item() <= share_of_largest * largest, name
 
 
 def assert_same_steps(run: Run, reference: Run) -> None:
@@ -142,7 +102,7 @@ def test_the_reference_has_what_can_go_wrong(alone):
     chunks = [sum(len(batch) for batch in plan.micro_batches(step, 1)[0]) for step in range(len(plan))]
     assert 1 in chunks
     assert len(set(chunks)) > 2
-    assert plan.sizes.num_pairs % PAIRS_PER_STEP
+    assert plan.sizes.num_units % PAIRS_PER_STEP
     assert len(plan) < STEPS
     assert len(set(alone.losses())) == STEPS
 
@@ -193,7 +153,7 @@ def test_sharded_engines_are_really_sharded(runs):
     if shutil.which("c++") is not None:
         zero3 = runs["zero3"].output / "checkpoint-10" / "global_step10"
         sizes = [path.stat().st_size for path in zero3.glob("*_optim_states.pt")]
-        whole = sum(value.numel() * 12 for value in weights_of(runs["zero3"]).values())
+        whole = sum(value.numel() * 12 for value in weights_of(runs["zero3"].model).values())
         assert len(sizes) == 2 and max(sizes) < 0.75 * whole
 
 
@@ -203,7 +163,7 @@ def test_training_starts_from_a_reward_model(engine, alone, base, runs, tmp_path
     flags = base | {"model_name": alone.model, "max_steps": 2, "save_strategy": "no", "verify_saved_model": "false"}
     del flags["save_every_steps"]
     expected = train(flags, tmp_path / "alone")
-    launched(engine, halved(flags), tmp_path / engine / "output")
+    run_engine(engine, halved(flags), tmp_path / engine / "output")
     assert Run(tmp_path / engine / "output").losses() == pytest.approx(expected.losses(), abs=1e-5)
 
 
@@ -222,7 +182,7 @@ def stopped_at_step_10(run: Run, folder: Path) -> Path:
 @pytest.mark.parametrize("engine", EVERY_ENGINE)
 def test_resume_is_bit_equal(engine, base, runs, tmp_path):
     output = stopped_at_step_10(runs[engine], tmp_path)
-    launched(engine, halved(base) | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
+    run_engine(engine, halved(base) | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
     assert Run(output).losses() == runs[engine].losses()
     assert_same_weights(Run(output), runs[engine], 0)
 
@@ -231,7 +191,7 @@ def test_resume_is_bit_equal(engine, base, runs, tmp_path):
 def test_the_memory_probe_leaves_no_trace(engine, base, runs, tmp_path):
     assert "heaviest_micro_batch_tokens" in runs[engine].history[0]
     flags = halved(base) | {"probe_memory": "false", "verify_saved_model": "false"}
-    launched(engine, flags, tmp_path / "output")
+    run_engine(engine, flags, tmp_path / "output")
     assert "heaviest_micro_batch_tokens" not in Run(tmp_path / "output").history[0]
     assert Run(tmp_path / "output").losses() == runs[engine].losses()
     assert_same_weights(Run(tmp_path / "output"), runs[engine], 0)
@@ -246,22 +206,22 @@ def test_a_ddp_checkpoint_goes_on_with_one_process(alone, base, runs, tmp_path):
 def test_a_checkpoint_of_one_process_goes_on_with_two(alone, base, tmp_path):
     output = stopped_at_step_10(alone, tmp_path)
     flags = halved(base) | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}
-    launched("ddp", flags, output)
+    run_engine("ddp", flags, output)
     assert_same_steps(Run(output), alone)
 
 
 def test_an_fsdp2_checkpoint_goes_on_with_three_processes(alone, base, runs, tmp_path):
     """Eight pairs a step do not divide over three processes, and need not."""
     output = stopped_at_step_10(runs["fsdp2"], tmp_path)
-    flags = base | {"pairs_per_step": PAIRS_PER_STEP, "resume_from_checkpoint": "true"}
-    launched("fsdp2", flags, output, processes=3)
+    flags = base | {"pairs_per_step": PAIRS_PER_STEP, "resume_from_checkpoint": "true", "verify_saved_model": "false"}
+    run_engine("fsdp2", flags, output, processes=3)
     assert_same_steps(Run(output), alone)
 
 
 @NEEDS_COMPILER
 def test_a_zero3_checkpoint_asks_for_as_many_processes(base, runs, tmp_path):
     output = stopped_at_step_10(runs["zero3"], tmp_path)
-    process = launched("zero3", base | {"resume_from_checkpoint": "true"}, output, processes=1, status=1)
+    process = run_engine("zero3", base | {"resume_from_checkpoint": "true"}, output, processes=1, status=2)
     assert "processes: 2 in the checkpoint, now 1" in process.stderr
     assert (output / "checkpoint-10" / "trainer_state.json").is_file()
 
@@ -273,10 +233,10 @@ def test_a_zero3_checkpoint_asks_for_as_many_processes(base, runs, tmp_path):
 def test_bfloat16_is_saved_as_trained_and_proven(engine, base, alone, tmp_path):
     """DeepSpeed holds the weights of a bf16 run in bfloat16; the others keep them in float32."""
     flags = halved(base) | {"bf16": "true", "max_steps": 4, "save_every_steps": 4}
-    launched(engine, flags, tmp_path / "output")
+    run_engine(engine, flags, tmp_path / "output")
     run = Run(tmp_path / "output")
     expected = torch.bfloat16 if engine.startswith("zero") else torch.float32
-    assert {value.dtype for value in weights_of(run).values()} == {expected}
+    assert {value.dtype for value in weights_of(run.model).values()} == {expected}
     assert json.loads((run.model / "config.json").read_text())["dtype"] == str(expected).removeprefix("torch.")
     verification = json.loads((run.model / "verification.json").read_text())
     assert verification["passed"] and verification["precision"] == "bfloat16"
@@ -318,7 +278,7 @@ def best_alone(with_best, tmp_path_factory) -> Run:
 
 @pytest.mark.parametrize("engine", EVERY_ENGINE)
 def test_the_best_model_is_loaded_at_the_end(engine, with_best, best_alone, tmp_path):
-    launched(engine, halved(with_best), tmp_path / engine / "output")
+    run_engine(engine, halved(with_best) | {"verify_saved_model": "false"}, tmp_path / engine / "output")
     run, expected = Run(tmp_path / engine / "output"), best_alone
     assert run.state["best_global_step"] == expected.state["best_global_step"]
     assert sorted(path.name for path in run.output.glob("checkpoint-*")) == sorted(
@@ -334,12 +294,10 @@ def test_machines_that_do_not_share_the_output_folder(base, tmp_path):
     script.write_text(
         "import os, runpy, sys\n"
         "os.environ['LOCAL_WORLD_SIZE'] = '1'\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
         "import reward_modeling.checkpoints.output_folder\n"
         "reward_modeling.checkpoints.output_folder.SECONDS_TO_SEE_A_FILE = 1\n"
         "sys.argv[sys.argv.index('--output_path') + 1] += os.environ['RANK']\n"
         f"runpy.run_path({str(ROOT / 'rm.py')!r}, run_name='__main__')\n"
     )
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
-    process = launch(torchrun, halved(base), tmp_path / "output", status=1, script=script)
+    process = run_engine("ddp", halved(base), tmp_path / "output", status=2, script=script)
     assert "expected a folder that all machines share, found that process 1" in process.stderr

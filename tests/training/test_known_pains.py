@@ -5,8 +5,6 @@ Each docstring says what happens elsewhere, and with which damage to this projec
 
 import json
 import math
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,22 +13,22 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from engines import NEEDS_COMPILER, run_engine
 from peft import AutoPeftModelForSequenceClassification
-from runs import Run, plain_rewards, train, write_rows
+from runs import Run, plain_rewards, same_weights, sigterm_in_step, train, weights_of, write_rows
 from safetensors.torch import load_file
-from test_engines import NEEDS_COMPILER, launched
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-import rm
 from data_prep import build_mixture
 from reward_modeling.checkpoints.verification import token_rows
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.templates import LLAMA3_TEMPLATE
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 from reward_modeling.training.interruption import EXIT_STATUS
+from reward_modeling.training.trainer import RewardTrainer
 
 GUESSING = math.log(2)  # 0.693: the loss of a model that scores both answers alike
 
@@ -102,7 +100,7 @@ class Pass(NamedTuple):
 @contextmanager
 def watched_passes() -> Iterator[list[Pass]]:
     """The forward passes of the runs within."""
-    passes, compute_loss = [], rm.RewardTrainer.compute_loss
+    passes, compute_loss = [], RewardTrainer.compute_loss
 
     def noted(trainer, model, inputs, *args, **options):
         result = compute_loss(trainer, model, inputs, *args, **options)
@@ -111,17 +109,8 @@ def watched_passes() -> Iterator[list[Pass]]:
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm.RewardTrainer, "compute_loss", noted)
+        patch.setattr(RewardTrainer, "compute_loss", noted)
         yield passes
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def same_weights(folder: Path, expected: Path) -> bool:
-    found, expected = weights_of(folder), weights_of(expected)
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def rewards_at_last_token(folder: Path, token_rows: list[list[int]]) -> list[float]:
@@ -266,7 +255,7 @@ def test_zero3_saves_and_loads_the_whole_model(base, tmp_path):
     """
     flags = base | {"max_steps": 2, "eval_size": 0}
     alone = train(flags, tmp_path / "alone")
-    launched("zero3", flags, tmp_path / "first" / "output")
+    run_engine("zero3", flags, tmp_path / "first" / "output")
     first = Run(tmp_path / "first" / "output")
     assert first.losses() == pytest.approx(alone.losses(), abs=1e-5)
     found, expected = weights_of(first.model), weights_of(alone.model)
@@ -276,7 +265,7 @@ def test_zero3_saves_and_loads_the_whole_model(base, tmp_path):
         assert torch.allclose(found[name], value, atol=1e-4), name
     # another seed: a head that is drawn again with the same one would be nearly the one of the first run
     again = {"model_name": first.model, "max_steps": 1, "seed": 7}
-    launched("zero3", flags | again, tmp_path / "second" / "output")
+    run_engine("zero3", flags | again, tmp_path / "second" / "output")
     expected = train(flags | again, tmp_path / "alone again").losses()
     assert Run(tmp_path / "second" / "output").losses() == pytest.approx(expected, abs=1e-5)
     from_the_start = train(flags | again, tmp_path / "from the start", model_name=base["model_name"]).losses()
@@ -318,25 +307,10 @@ def test_a_head_that_is_there_is_kept(finished, base, tmp_path, caplog):
     assert "Score head: new (score.weight)." in caplog.text
 
 
-@contextmanager
-def sigterm_in_step(step: int) -> Iterator[None]:
-    """To this process, as a scheduler ends a job."""
-    training_step = rm.RewardTrainer.training_step
-
-    def interrupted(trainer, *args, **options):
-        if trainer.state.global_step == step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return training_step(trainer, *args, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm.RewardTrainer, "training_step", interrupted)
-        yield
-
-
-def rows_trained_on(passes: list[Pass], groups: PreferenceGroups) -> list[str]:
+def rows_trained_on(passes: list[Pass], groups: PromptGroups) -> list[str]:
     """Which rows of the file the passes trained on, in this order."""
     chunks = [chunk for one in passes if one.trains for chunk in one.batch["chunks"] if chunk.counted]
-    return [place for c in chunks for place in groups.groups[c.group]["where"][c.pair_start : c.pair_end]]
+    return [place for c in chunks for place in groups.groups[c.group]["where"][c.unit_start : c.unit_end]]
 
 
 def test_resume_goes_on_where_it_stopped(base, tmp_path):
@@ -426,8 +400,8 @@ def test_no_token_of_padding_is_computed(batching, base, tmp_path):
         groups = run.trainer.train_dataset if one.trains else run.trainer.eval_dataset
         needed = 0
         for group, chunk in ((groups.groups[chunk.group], chunk) for chunk in one.batch["chunks"]):
-            pairs = range(chunk.pair_start, chunk.pair_end)
-            answers = {group[side][pair] for pair in pairs for side in ("chosen_index", "rejected_index")}
+            pairs = range(chunk.unit_start, chunk.unit_end)
+            answers = {number for pair in pairs for number in group["units"][pair]}
             prompts = 1 if batching == "shared_prefix" else len(answers)
             needed += prompts * group["prefix_length"] + sum(group["completion_lengths"][a] for a in answers)
         assert ids.shape == (1, needed)
@@ -562,7 +536,7 @@ def test_lora_with_gradient_checkpointing_gets_gradients(base, tmp_path):
     is zero), with queries cut off from the graph, and with half of the adapters frozen.
     """
     gradients: dict[str, float] = {}
-    training_step = rm.RewardTrainer.training_step
+    training_step = RewardTrainer.training_step
 
     def noted(trainer, model, *args, **options):
         result = training_step(trainer, model, *args, **options)
@@ -573,7 +547,7 @@ def test_lora_with_gradient_checkpointing_gets_gradients(base, tmp_path):
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rm.RewardTrainer, "training_step", noted)
+        patch.setattr(RewardTrainer, "training_step", noted)
         run = train(base | ADAPTER, tmp_path / "output", gradient_checkpointing="true")
     assert run.trainer.model.is_gradient_checkpointing
     assert sum("lora_A" in name for name in gradients) == sum("lora_B" in name for name in gradients) == 14

@@ -1,13 +1,12 @@
 """Memory that runs out does so before the first step, in a message; the trial itself leaves no trace."""
 
-import os
 import resource
-import subprocess
 import sys
 
 import pytest
 import torch
-from runs import ROOT, as_argv, train, write_rows
+from processes import fork
+from runs import as_argv, train, write_rows
 from safetensors.torch import load_file
 
 from reward_modeling.common.errors import UserError
@@ -146,13 +145,12 @@ def test_only_memory_errors_are_explained():
 
 
 LIMITED = """
-import resource, runpy, sys
-import transformers, datasets, accelerate  # what is read in is not what runs out
-import rm
+import resource
+import rm  # with all that it imports: what is read in is not what runs out
+from reward_modeling.common.errors import run_script
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + {room}, used + {room}))
-sys.argv = ["rm.py", *sys.argv[1:]]
-rm.run_script(rm.main)
+run_script(rm.main)
 """
 
 
@@ -175,14 +173,9 @@ def test_memory_that_runs_out_ends_in_a_message(base, tmp_path):
         "output_path": tmp_path / "output",
         "num_proc": 1,
     }
-    process = subprocess.run(
-        [sys.executable, "-c", LIMITED.format(room=120 * 2**20), *as_argv(flags)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert process.returncode == 2, process.stdout[-2000:] + process.stderr[-3000:]
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED.format(room=120 * 2**20))
+    process = fork(script, as_argv(flags), tmp_path, status=2)
     assert "Memory ran out in the trial of the heaviest micro-batch" in process.stderr
     assert "Traceback" not in process.stderr
     for cure in ("--gradient_checkpointing", "--max_tokens_per_micro_batch", "--max_length", "zero3", "offload"):

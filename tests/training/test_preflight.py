@@ -5,7 +5,7 @@ import pytest
 from datasets import Dataset
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.loader import PreferenceGroups
+from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
 from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
 from reward_modeling.models.tokenizer import (
@@ -15,6 +15,7 @@ from reward_modeling.models.tokenizer import (
     set_pad_token,
     set_up_for_encoder,
 )
+from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
@@ -41,27 +42,26 @@ def config_for(tokenizer, **overrides):
     return tiny_config("gemma", len(tokenizer), **overrides)
 
 
-def tokenised(tokenizer, source: list[dict]) -> PreferenceGroups:
+def tokenised(tokenizer, source: list[dict]) -> PromptGroups:
     rows = [standardise_row(row, f"train.jsonl:{number}") for number, row in enumerate(source, start=1)]
     rows = Dataset.from_list(rows, features=STANDARD_FEATURES)
-    return PreferenceGroups(tokenize_and_group(rows, tokenizer, TokenizeOptions(512)))
+    return PromptGroups(tokenize_and_group(rows, tokenizer, PairReader(), TokenizeOptions(512)))
 
 
-def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 1) -> PreferenceGroups:
+def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 1) -> PromptGroups:
     record = {
         **{name: [] for name in GROUP_FEATURES},
         "prefix_ids": prefix,
         "completion_ids": completions,
         "prefix_length": len(prefix),
         "completion_lengths": list(map(len, completions)),
-        "chosen_index": [0],
-        "rejected_index": [1],
-        "margins": [0.0],
+        "units": [[0, 1]],
+        "targets": [[0.0]],
         "sources": [None],
-        "truncated_pairs": 0,
+        "truncated_units": 0,
     }
     records = [{**record, "where": [f"train.jsonl:{number}"]} for number in range(1, groups + 1)]
-    return PreferenceGroups(Dataset.from_list(records, features=GROUP_FEATURES))
+    return PromptGroups(Dataset.from_list(records, features=GROUP_FEATURES))
 
 
 def problems(groups, tokenizer, *, max_length: int = 512, conversations: bool = True, **config) -> list[str]:
@@ -243,5 +243,5 @@ def test_a_fault_in_any_of_a_few_hundred_groups_is_seen_and_named(gemma, good):
     prefix, completions = good
     groups = made_by_hand(prefix, completions, groups=150).groups.to_list()
     groups[77]["prefix_ids"] = groups[77]["prefix_ids"][1:]
-    groups = PreferenceGroups(Dataset.from_list(groups, features=GROUP_FEATURES))
+    groups = PromptGroups(Dataset.from_list(groups, features=GROUP_FEATURES))
     assert problems(groups, gemma) == ["BOS: expected exactly one '<bos>' in front, found none (train.jsonl:78)."]

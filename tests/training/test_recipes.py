@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from engines import launch_environment
 from runs import ROOT, train, write_rows
 
 import rm
@@ -96,17 +95,6 @@ def test_its_data_can_be_built(recipe):
     assert command[3] == args.train_set_path
 
 
-def launch_environment(words: list[str]) -> dict[str, str]:
-    """What `accelerate launch` hands to each process of this command."""
-    args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words[2:]))
-    if args.use_deepspeed:
-        args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)  # as launch_command does
-        return prepare_deepspeed_cmd_env(args)[1] | {"WORLD_SIZE": str(args.num_processes)}
-    if args.multi_gpu or args.use_fsdp:
-        return prepare_multi_gpu_env(args) | {"WORLD_SIZE": str(args.num_processes)}
-    return prepare_simple_launcher_cmd_env(args)[1]
-
-
 @every_recipe
 def test_its_commands_can_be_launched(recipe, monkeypatch):
     monkeypatch.chdir(ROOT)  # where they are typed
@@ -123,7 +111,7 @@ def test_its_commands_can_be_launched(recipe, monkeypatch):
             fsdp=None,
             fsdp_config=None,
             gradient_checkpointing=True,
-            environment=launch_environment(words),
+            environment=launch_environment(words[2:]),
         )
         assert problems == []
 
@@ -137,7 +125,7 @@ def test_a_command_of_two_engines_would_be_found(monkeypatch):
         fsdp=None,
         fsdp_config=None,
         gradient_checkpointing=True,
-        environment=launch_environment(words),
+        environment=launch_environment(words[2:]),
     )
     assert "expected one engine" in found[0]
 

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState
+from processes import fork
+from runs import ROOT, without_pages
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
 import rm
-from reward_modeling.checkpoints.output_folder import only_run_in
+from reward_modeling.checkpoints.output_folder import checkpoint_to_resume, only_run_in
+from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.atomic import write_contents
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.flags import help_of
 from reward_modeling.tiny.preferences import learnable_preferences
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,9 @@ def flags(gemma_folder, preferences, tmp_path) -> dict[str, str]:
         "eval_size": "0",
         "report_to": "none",
         "save_strategy": "no",
+        "verify_saved_model": "false",
         "use_cpu": "true",
+        "num_proc": "1",
     }
 
 
@@ -60,6 +64,7 @@ def run(flags, monkeypatch):
         GradientState._reset_state()
         given = flags | {name: str(value) for name, value in changes.items()}
         monkeypatch.setattr(sys, "argv", ["rm.py", *as_argv(given), *extra])
+        without_pages(monkeypatch)
         rm.main()
 
     return run
@@ -77,21 +82,13 @@ def refused(run):
     return refused
 
 
-def shell(flags: dict[str, str], *extra: str, cwd: Path | None = None, **environment: str):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "rm.py"), *as_argv(flags), *extra],
-        cwd=cwd,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def shell(flags: dict[str, str], *extra: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    """The end of a process of its own that is refused."""
+    return fork(ROOT / "rm.py", [*as_argv(flags), *extra], cwd, environment=os.environ | environment, status=2)
 
 
 def message_of(process) -> str:
     """Standard error of a run that was refused as it should be."""
-    assert process.returncode == 2, process.stderr
     assert "Traceback" not in process.stderr
     assert process.stderr.count("error: ") == 1, process.stderr
     return process.stderr[process.stderr.index("error: ") :]
@@ -161,8 +158,7 @@ def test_defaults_resolved():
 
 
 def test_every_own_flag_has_help():
-    own = set(rm.ScriptArguments.__annotations__)
-    assert all(field.metadata.get("help") for field in fields(rm.ScriptArguments) if field.name in own)
+    assert all(help_of(rm.ScriptArguments, field.name) for field in fields(rm.ScriptArguments))
 
 
 def test_help():
@@ -181,7 +177,7 @@ def test_help():
 
 def test_help_of_all_flags(capsys):
     with pytest.raises(SystemExit) as end:
-        rm.parse_script_arguments(rm.ScriptArguments, ["--help_all"])
+        parse_script_arguments(rm.ScriptArguments, ["--help_all"])
     text = capsys.readouterr().out
     assert end.value.code == 0 and "--adam_beta1" in text and "--max_tokens_per_micro_batch" in text
 
@@ -219,7 +215,11 @@ def test_preflight_only_on_a_finished_run(run, flags):
 
 
 def test_shell_unknown_model_and_nothing_left_behind(flags, tmp_path):
-    message = message_of(shell(flags | {"model_name": "./no-model"}, cwd=tmp_path))
+    """In a cold process, as a person starts it."""
+    command = [sys.executable, ROOT / "rm.py", *as_argv(flags | {"model_name": "./no-model"})]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 2
+    message = message_of(process)
     assert "--model_name ./no-model: expected a model in a local folder or on the Hugging Face Hub" in message
     assert "Check the spelling" in message
     assert not Path(flags["output_path"]).exists()
@@ -576,7 +576,7 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
         if complete:
             (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
             write_contents(tmp_path / f"checkpoint-{number}")
-    assert rm.checkpoint_to_resume(str(tmp_path), "true") == str(tmp_path / "checkpoint-4")
+    assert checkpoint_to_resume(str(tmp_path), "true") == str(tmp_path / "checkpoint-4")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import shutil
-import sys
 from concurrent.futures import Future
 from pathlib import Path
 from unittest.mock import Mock
@@ -14,8 +13,8 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import filter_repo_objects, httpx
-from runs import Run, assert_same_figures, free_port, launch, plain_rewards, train, write_rows
-from safetensors.torch import load_file
+from processes import fork
+from runs import ROOT, Run, as_argv, assert_same_figures, plain_rewards, train, weights_of, write_rows
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -24,7 +23,6 @@ from transformers import (
     pipeline,
 )
 
-import rm
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.loading import load_config, load_reward_model
@@ -32,6 +30,7 @@ from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.training.trainer import RewardTrainer
 
 LOGGED = (
     "loss",
@@ -232,7 +231,7 @@ def test_resume_continues_as_if_undisturbed(base, tmp_path):
     (again / "trainer_state.json").unlink()
     resumed = train(flags, again, resume_from_checkpoint="true")
     assert resumed.losses() == pytest.approx(undisturbed.losses(), abs=1e-6)
-    weights, expected = (load_file(run.model / "model.safetensors") for run in (resumed, undisturbed))
+    weights, expected = (weights_of(run.model) for run in (resumed, undisturbed))
     assert all(torch.allclose(weights[name], expected[name], atol=1e-6) for name in expected)
 
 
@@ -244,9 +243,8 @@ def test_two_processes_take_the_same_steps(base, tmp_path):
         for (step,) in alone.trainer.get_train_dataloader().batch_sampler
     ]
     assert 1 in chunks[:10]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
-    flags = base | {"per_device_train_batch_size": 1, "max_steps": 10}
-    process = launch(torchrun, flags, tmp_path / "two")
+    flags = base | {"per_device_train_batch_size": 1, "max_steps": 10, "output_path": tmp_path / "two"}
+    process = fork(ROOT / "rm.py", as_argv(flags), tmp_path, processes=2)
     two = Run(tmp_path / "two")
     assert two.losses() == pytest.approx(alone.losses(), abs=1e-5)
     for name in ("eval_loss", "eval_accuracy", "eval_reward_mean", "accuracy", "margin", "reward_std"):
@@ -254,7 +252,7 @@ def test_two_processes_take_the_same_steps(base, tmp_path):
     assert two.last("eval_pairs") == alone.last("eval_pairs")
     assert process.stdout.count("One pair as the model sees it") == 1
     assert_same_figures(two, alone)
-    weights, expected = (load_file(run.model / "model.safetensors") for run in (two, alone))
+    weights, expected = (weights_of(run.model) for run in (two, alone))
     assert all(torch.allclose(weights[name], expected[name], atol=1e-4) for name in expected)
 
 
@@ -269,7 +267,7 @@ def loaded(folder: Path | str):
 def test_a_reward_model_keeps_its_head(finished, caplog):
     model = loaded(finished.model)
     assert "Score head: the one that the checkpoint has." in caplog.text
-    saved = load_file(finished.model / "model.safetensors")
+    saved = weights_of(finished.model)
     assert torch.equal(model.score.weight, saved["score.weight"])
     assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items() if name in saved)
 
@@ -277,7 +275,7 @@ def test_a_reward_model_keeps_its_head(finished, caplog):
 def test_training_goes_on_from_a_reward_model(finished, base, tmp_path):
     """A learning rate of zero: what is saved is what was there."""
     run = train(base, tmp_path / "output", model_name=finished.model, learning_rate=0, max_steps=1)
-    before, after = (load_file(folder / "model.safetensors") for folder in (finished.model, run.model))
+    before, after = (weights_of(folder) for folder in (finished.model, run.model))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert run.last("eval_loss") == pytest.approx(finished.last("eval_loss"), abs=1e-6)
@@ -311,7 +309,7 @@ def test_tokenizer_without_a_pad_token(llama3_folder, base, rows, tmp_path, capl
     config = AutoConfig.from_pretrained(run.model)
     assert (after.pad_token, after.pad_token_id, len(after)) == ("<pad>", len(before), len(before) + 1)
     assert (config.pad_token_id, config.vocab_size) == (after.pad_token_id, len(after))
-    assert load_file(run.model / "model.safetensors")["model.embed_tokens.weight"].shape[0] == len(after)
+    assert weights_of(run.model)["model.embed_tokens.weight"].shape[0] == len(after)
     conversations, rewards = answers_of(run, rows)
     for together in (True, False):
         assert plain_rewards(run.model, conversations, together) == pytest.approx(rewards, abs=1e-4)
@@ -392,7 +390,7 @@ def uploads(monkeypatch) -> list[tuple[str, str, set[str]]]:
         done.set_result(None)
         return done if run_as_future else None
 
-    monkeypatch.setattr(rm.RewardTrainer, "init_hf_repo", lambda self, **_: setattr(self, "hub_model_id", "me/reward"))
+    monkeypatch.setattr(RewardTrainer, "init_hf_repo", lambda self, **_: setattr(self, "hub_model_id", "me/reward"))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
     return asked
 

@@ -1,12 +1,12 @@
 """lint.json and lint.html: both, or neither, and never over another report without being asked."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from reward_modeling.common.atomic import check_writable, whole_file
 from reward_modeling.common.errors import UserError
-from reward_modeling.preference_sets.lint.report import page
+from reward_modeling.preference_sets.lint.report import lint_page
 
 LINT_JSON, LINT_HTML = "lint.json", "lint.html"
 
@@ -17,11 +17,7 @@ def check_output(folder: Path, overwrite: bool) -> None:
     Raises:
         UserError: a report stands there and is not to be replaced, or the folder cannot be written.
     """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise UserError(f"--output_path {folder}: expected a folder, found the file {nearest}. Take another path.")
-    if not os.access(nearest, os.W_OK):
-        raise UserError(f"--output_path {folder}: expected a folder to write to, found that {nearest} refuses it.")
+    check_writable("--output_path", folder)
     there = [name for name in (LINT_JSON, LINT_HTML) if (folder / name).exists()]
     if there and not overwrite:
         raise UserError(
@@ -32,15 +28,10 @@ def check_output(folder: Path, overwrite: bool) -> None:
 
 def write_output(summary: Mapping, folder: Path) -> None:
     """Write both files aside, then give them their names."""
-    contents = {LINT_JSON: json.dumps(summary, indent=2, ensure_ascii=False) + "\n", LINT_HTML: page(summary)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            (folder / f".unfinished-{name}").write_text(content, encoding="utf-8")
-        for name in contents:
-            (folder / f".unfinished-{name}").replace(folder / name)
+        with whole_file(folder / LINT_JSON) as json_path, whole_file(folder / LINT_HTML) as html_path:
+            json_path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            html_path.write_text(lint_page(summary), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output_path {folder}: cannot write there ({error.strerror}). Take another path.") from error
-    finally:
-        for name in contents:
-            (folder / f".unfinished-{name}").unlink(missing_ok=True)

@@ -5,12 +5,23 @@ print(summary_text(summary))
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 
-from reward_modeling.data.report import REASON_WORDS, DropReason
-from reward_modeling.display.text import WIDTH, aligned, count, interval, number, percent, shortened, shown, wrapped
+from reward_modeling.data.report import REASON_WORDS
+from reward_modeling.display.text import (
+    WIDTH,
+    Rows,
+    aligned,
+    count,
+    interval,
+    number,
+    percent,
+    shortened,
+    shown,
+    wrapped,
+)
 from reward_modeling.preference_sets.decontamination import EXACT, RUNS
 
-Rows = list[list[str]]  # the first one is the head
 HEADLINE_RULES = ("characters", "markdown", "refusal")  # shown even where no pair differs in them
 SHOWN_ON_SCREEN = 10  # sources
 SAMPLE_LINES = 8  # of each text of a pair on the screen
@@ -20,7 +31,7 @@ LENGTHS = ("mean", "p5", "p25", "median", "p75", "p95", "p99", "max")
 def summary_text(summary: Mapping, shown_samples: int = 2) -> str:
     """Everything for the screen: the findings last, so that they stand above the prompt."""
     blocks = [f"{shown(summary['path'])}: {headline(summary)}"]
-    blocks += ["\n".join([title, *aligned(rows)]) for title, rows in tables(summary)]
+    blocks += ["\n".join([title, *aligned(rows)]) for title, rows in tables(summary, SHOWN_ON_SCREEN)]
     blocks += _samples(summary, shown_samples)
     blocks.append("\n".join(_findings(summary)))
     return "\n\n".join(blocks)
@@ -32,67 +43,59 @@ def headline(summary: Mapping) -> str:
     return f"{count(rows['rows_read'])} rows read, {count(rows['kept'])} kept, {count(prompts['distinct'])} prompts"
 
 
-def tables(summary: Mapping) -> Iterator[tuple[str, Rows]]:
-    """Every table that has something to show, with its title."""
-    yield "What was read", read_rows(summary)
-    yield "Prompts", prompt_rows(summary)
-    yield "Lengths in characters", length_rows(summary["lengths"]["characters"])
-    if tokens := summary["lengths"]["tokens"]:
-        yield token_title(tokens), length_rows(tokens)
-    yield "Do the pairs agree with each other", consistency_rows(summary)
+def tables(summary: Mapping, most_sources: int) -> Iterator[tuple[str, Rows]]:
+    """Every table that has something to show, with its title.
+
+    Args:
+        most_sources: of the table of sources.
+    """
+    prompts, lengths, tokens = summary["prompts"], summary["lengths"], summary["lengths"]["tokens"]
+    yield "What was read", _read_rows(summary)
+    yield (
+        "Prompts",
+        _quantile_rows({"pairs per prompt": prompts["pairs_per_prompt"], "turns of the user": summary["turns"]}),
+    )
+    sides = ("prompt", "chosen", "rejected")
+    yield "Lengths in characters", _quantile_rows({side: lengths["characters"][side] for side in sides})
+    if tokens:
+        part = f"all {count(tokens['of'])}" if tokens["pairs"] == tokens["of"] else f"{count(tokens['pairs'])} random"
+        title = f"Lengths in tokens of {part} pairs, texts alone, without the chat template"
+        yield title, _quantile_rows({side: tokens[side] for side in sides})
+    yield "Do the pairs agree with each other", _consistency_rows(summary)
     if summary["scores"]["pairs"] or summary["scores"]["margins"]:
-        yield "Scores", score_rows(summary["scores"])
-    yield "Replies, percent of each side", reply_rows(summary["replies"])
-    yield "What one number alone gets right (equal ones count as half)", rule_rows(summary["rules"])
+        yield "Scores", _score_rows(summary["scores"])
+    yield "Replies, percent of each side", _reply_rows(summary["replies"])
+    yield "What one number alone gets right (equal ones count as half)", _rule_rows(summary["rules"])
     if summary["overlap"]:
-        yield "Prompts of benchmarks", overlap_rows(summary["overlap"])
-    yield "Sources", source_rows(summary["sources"], SHOWN_ON_SCREEN)
+        yield "Prompts of benchmarks", _overlap_rows(summary["overlap"])
+    yield "Sources", _source_rows(summary["sources"], most_sources)
 
 
-def token_title(tokens: Mapping) -> str:
-    part = f"all {count(tokens['of'])}" if tokens["pairs"] == tokens["of"] else f"{count(tokens['pairs'])} random"
-    return f"Lengths in tokens of {part} pairs, texts alone, without the chat template"
-
-
-def read_rows(summary: Mapping) -> Rows:
+def _read_rows(summary: Mapping) -> Rows:
     """Rows kept, and dropped for each reason."""
-    rows = summary["rows"]
-    read = max(rows["rows_read"], 1)
-    table = [["", "rows", "percent", "first"], ["kept", count(rows["kept"]), percent(rows["kept"] / read), ""]]
-    for reason, dropped in rows["dropped"].items():
-        words = REASON_WORDS[DropReason(reason)]
-        table.append([words, count(dropped["count"]), percent(dropped["count"] / read), _place(dropped["first_where"])])
-    kinds = summary["kinds"]
+    rows, kinds = summary["rows"], summary["kinds"]
+    counts = [("kept", rows["kept"], None)]
+    counts += [(REASON_WORDS[name], row["count"], row["first_where"]) for name, row in rows["dropped"].items()]
     names = {
         "plain_texts": "of these plain texts",
         "transcripts": "of these transcripts in plain texts",
         "transcripts_with_other_prompts": "of these transcripts whose prompts differ",
     }
-    for kind, words in names.items():
-        if kinds[kind]:
-            table.append([words, count(kinds[kind]), percent(kinds[kind] / read), ""])
-    return table
+    counts += [(words, kinds[kind], None) for kind, words in names.items() if kinds[kind]]
+    read = max(rows["rows_read"], 1)
+    cells = ((words, count(value), percent(value / read), _place(first)) for words, value, first in counts)
+    return [("", "rows", "percent", "first"), *cells]
 
 
-def prompt_rows(summary: Mapping) -> Rows:
-    """Pairs per prompt and turns."""
-    prompts, turns = summary["prompts"], summary["turns"]
-    table = [["", *LENGTHS]]
-    table.append(["pairs per prompt", *_quantiles(prompts["pairs_per_prompt"])])
-    table.append(["turns of the user", *_quantiles(turns)])
-    return table
+def _quantile_rows(quantiles: Mapping[str, Mapping]) -> Rows:
+    return [("", *LENGTHS), *((name, *(_quantile(found[key]) for key in LENGTHS)) for name, found in quantiles.items())]
 
 
-def length_rows(lengths: Mapping) -> Rows:
-    return [["", *LENGTHS], *([name, *_quantiles(lengths[name])] for name in ("prompt", "chosen", "rejected"))]
+def _quantile(value: float | None) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else count(value)
 
 
-def _quantiles(found: Mapping) -> list[str]:
-    values = (found[name] for name in LENGTHS)
-    return ["-" if value is None else f"{value:,.1f}" if isinstance(value, float) else count(value) for value in values]
-
-
-def consistency_rows(summary: Mapping) -> Rows:
+def _consistency_rows(summary: Mapping) -> Rows:
     """Pairs that are there twice, contradict each other or go in circles."""
     pairs = max(summary["rows"]["kept"], 1)
     names = {
@@ -101,83 +104,88 @@ def consistency_rows(summary: Mapping) -> Rows:
         "contradictions": "contradicted: the opposite is there too",
         "cycles": "in a circle of three or more replies",
     }
-    table = [["", "pairs", "percent", "prompts", "first"]]
+    rows: Rows = [("", "pairs", "percent", "prompts", "first")]
     for name, words in names.items():
         part = summary[name]
-        share = percent(part["pairs"] / pairs)
-        table.append([words, count(part["pairs"]), share, count(part["prompts"]), _place(part["first"])])
-    return table
+        counts = count(part["pairs"]), percent(part["pairs"] / pairs), count(part["prompts"])
+        rows.append((words, *counts, _place(part["first"])))
+    return rows
 
 
-def score_rows(scores: Mapping) -> Rows:
-    table = [["", "pairs", "first"]]
-    table.append(["with both scores", count(scores["pairs"]), ""])
-    table.append(["equal scores", count(scores["equal"]), _place(scores["first_equal"])])
-    wrong = _place(scores["first_rejected_higher"])
-    table.append(["the rejected one higher", count(scores["rejected_higher"]), wrong])
+def _score_rows(scores: Mapping) -> Rows:
+    rows: Rows = [
+        ("", "pairs", "first"),
+        ("with both scores", count(scores["pairs"]), ""),
+        ("equal scores", count(scores["equal"]), _place(scores["first_equal"])),
+        ("the rejected one higher", count(scores["rejected_higher"]), _place(scores["first_rejected_higher"])),
+    ]
     if scores["pairs"]:
         difference = scores["difference"]
-        table.append(["difference: mean, median", f"{number(difference['mean'])}, {number(difference['median'])}", ""])
+        rows.append(("difference: mean, median", f"{number(difference['mean'])}, {number(difference['median'])}", ""))
     if scores["margins"]:
-        table.append(["with a margin", count(scores["margins"]), ""])
-        negative = count(scores["negative_margins"])
-        table.append(["negative margin", negative, _place(scores["first_negative_margin"])])
-    return table
+        rows.append(("with a margin", count(scores["margins"]), ""))
+        rows.append(("negative margin", count(scores["negative_margins"]), _place(scores["first_negative_margin"])))
+    return rows
 
 
-def reply_rows(replies: Mapping) -> Rows:
-    table = [["", "chosen", "95% interval", "rejected", "95% interval"]]
+def _reply_rows(replies: Mapping) -> Rows:
     names = {
         "unfinished": "without an end (a guess)",
         "cut": "broken off in the middle (a guess)",
         "refusal": "a refusal (by its words)",
         "markdown": "with markdown",
     }
+    rows: Rows = [("", "chosen", "95% interval", "rejected", "95% interval")]
     for name, words in names.items():
-        sides = [replies[side][name] for side in ("chosen", "rejected")]
-        table.append([words, *(cell for side in sides for cell in (_percent(side), interval(side)))])
-    return table
+        chosen, rejected = (replies[side][name] for side in ("chosen", "rejected"))
+        rows.append((words, _percent(chosen), interval(chosen), _percent(rejected), interval(rejected)))
+    return rows
 
 
-def rule_rows(rules: Mapping) -> Rows:
+def _rule_rows(rules: Mapping) -> Rows:
     """For each number: how often the greater one is preferred, and what a judge by it reaches over all pairs."""
-    table = [["more of", "pairs that differ", "preferred", "95% interval", "right overall", "95% interval", "takes"]]
+    rows: Rows = [
+        ("more of", "pairs that differ", "preferred", "95% interval", "right overall", "95% interval", "takes")
+    ]
     for name, rule in rules.items():
         greater, accuracy = rule["greater_preferred"], rule["accuracy"]
-        if not greater["rows"] and name not in HEADLINE_RULES:
-            continue
-        takes = "" if greater["value"] is None else "more" if rule["takes"] == "greater" else "less"
-        counted = [count(greater["rows"]), _percent(greater), interval(greater)]
-        table.append([name, *counted, _percent(accuracy), interval(accuracy), takes])
-    return table
+        if greater["rows"] or name in HEADLINE_RULES:
+            takes = "" if greater["value"] is None else "more" if rule["takes"] == "greater" else "less"
+            figures = _percent(greater), interval(greater), _percent(accuracy), interval(accuracy)
+            rows.append((name, count(greater["rows"]), *figures, takes))
+    return rows
 
 
-def overlap_rows(overlap: Sequence[Mapping]) -> Rows:
-    table = [["benchmark", "its prompts", "prompts here", "the same", "13 words", "pairs here", "first"]]
+def _overlap_rows(overlap: Sequence[Mapping]) -> Rows:
+    rows: Rows = [("benchmark", "its prompts", "prompts here", "the same", "13 words", "pairs here", "first")]
     for part in overlap:
-        kinds = [count(part[kind]["prompts"]) for kind in (EXACT, RUNS)]
-        found = [count(part["prompts"]), count(part["prompts_found"]), *kinds, count(part["pairs"])]
-        table.append([shortened(part["benchmark"]), *found, _place(part["first"])])
-    return table
+        counts = (
+            part["prompts"],
+            part["prompts_found"],
+            *(part[kind]["prompts"] for kind in (EXACT, RUNS)),
+            part["pairs"],
+        )
+        rows.append((shortened(part["benchmark"]), *map(count, counts), _place(part["first"])))
+    return rows
 
 
-def source_rows(sources: Mapping, limit: int) -> Rows:
-    table = [["source", "pairs", "percent", "characters", "longer preferred", "95% interval"]]
-    listed = sources["listed"][:limit]
-    for one in listed:
-        name = "(no source)" if one["source"] is None else shortened(one["source"])
-        longer = one["longer_preferred"]
-        figures = [count(one["pairs"]), percent(one["share"]), f"{one['mean_characters']:,.0f}"]
-        table.append([name, *figures, _percent(longer), interval(longer)])
-    others = sources["listed"][limit:]
-    pairs = sources["pairs_of_others"] + sum(one["pairs"] for one in others)
+def _source_rows(sources: Mapping, most: int) -> Rows:
+    rows: Rows = [("source", "pairs", "percent", "characters", "longer preferred", "95% interval")]
+    listed, others = sources["listed"][:most], sources["listed"][most:]
+    for source in listed:
+        name = "(no source)" if source["source"] is None else shortened(source["source"])
+        longer, characters = source["longer_preferred"], f"{source['mean_characters']:,.0f}"
+        rows.append(
+            (name, count(source["pairs"]), percent(source["share"]), characters, _percent(longer), interval(longer))
+        )
+    pairs = sources["pairs_of_others"] + sum(source["pairs"] for source in others)
     if pairs:
-        table.append([f"({count(sources['distinct'] - len(listed))} others)", count(pairs), "", "", "", ""])
-    return table
+        rows.append((f"({count(sources['distinct'] - len(listed))} others)", count(pairs), "", "", "", ""))
+    return rows
 
 
-def _percent(found: Mapping) -> str:
-    return "-" if found["value"] is None else percent(found["value"])
+def _percent(row: Mapping) -> str:
+    return "-" if row["value"] is None else percent(row["value"])
 
 
 def _place(where: str | None) -> str:
@@ -189,13 +197,12 @@ def _place(where: str | None) -> str:
 
 
 def _findings(summary: Mapping) -> list[str]:
-    found = summary["findings"]
-    if not found:
+    if not summary["findings"]:
         return ["Findings: none."]
     lines = ["Findings"]
-    for one in found:
-        first = f" First: {one['first']}." if one["first"] else ""
-        lines += wrapped(f"{one['level'].upper()}: {one['message']}{first}", indent=2)
+    for finding in summary["findings"]:
+        first = f" First: {finding['first']}." if finding["first"] else ""
+        lines += wrapped(f"{finding['level'].upper()}: {finding['message']}{first}", indent=2)
     return lines
 
 
@@ -204,13 +211,10 @@ def _samples(summary: Mapping, limit: int) -> Iterator[str]:
     half = WIDTH // 2 - 2
     for place, sample in enumerate(summary["samples"][:limit], 1):
         asked = " ".join(message["content"] for message in sample["prompt"])
+        sides = (["chosen", *_lines(sample["chosen"], half - 2)], ["rejected", *_lines(sample["rejected"], half - 2)])
         lines = [f"Pair {place} of {len(summary['samples'])} drawn at random, {_place(sample['where'])}"]
         lines += [f"  {line}" for line in _lines(asked, WIDTH - 2)]
-        sides = [_lines(sample[side], half - 2) for side in ("chosen", "rejected")]
-        lines.append(f"  {'chosen':<{half}}  rejected")
-        for row in range(max(map(len, sides))):
-            chosen, rejected = (side[row] if row < len(side) else "" for side in sides)
-            lines.append(f"  {chosen:<{half}}  {rejected}".rstrip())
+        lines += [f"  {chosen:<{half}}  {rejected}".rstrip() for chosen, rejected in zip_longest(*sides, fillvalue="")]
         yield "\n".join(lines)
 
 

@@ -1,25 +1,22 @@
-"""What an evaluation during training says of the held-out pairs: from their rewards to the figures of evaluation.json.
+"""Held-out pairs under one model: from their rewards to the metrics that are logged and the figures of evaluation.json.
 
-pairs = EvaluatedPairs.from_rows(rows, groups)
-figures = held_out_figures(pairs)
+For every kind of model that compares the rewards of two answers.
 """
 
 import itertools
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from reward_modeling.common.intervals import by_subset, pair_accuracy
 from reward_modeling.common.pair_statistics import accuracy_entry, pair_statistics
-from reward_modeling.data.loader import PreferenceGroups
-from reward_modeling.objectives.bradley_terry import bradley_terry_loss
+from reward_modeling.data.loader import PromptGroups
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +40,14 @@ class EvaluatedPairs:
     rejected_tokens: NDArray
 
     @classmethod
-    def from_rows(cls, rows: Sequence[tuple], groups: PreferenceGroups) -> "EvaluatedPairs":
+    def from_rows(cls, rows: Sequence[tuple], groups: PromptGroups) -> "EvaluatedPairs":
         """Whatever the order of the rows, and so on any number of processes, the same pairs.
 
         Args:
             rows: ((group, pair of the group), chosen reward, rejected reward, margin of the loss).
         """
         groups_of, pairs_of = np.array([key for key, *_ in rows], dtype=np.int64).reshape(-1, 2).T
-        numbers = groups.sizes.pair_offsets[groups_of] + pairs_of
+        numbers = groups.sizes.unit_offsets[groups_of] + pairs_of
         order = np.argsort(numbers, kind="stable")
         if not np.array_equal(numbers[order], np.arange(len(groups))):
             found = len(set(numbers.tolist()))
@@ -58,9 +55,9 @@ class EvaluatedPairs:
                 f"expected each of {len(groups)} pairs once, found {len(rows)} of {found} different ones"
             )
         columns = np.array([values for _, *values in rows], dtype=np.float64).reshape(-1, 3)[order].T
-        where, (chosen, rejected, margins) = groups.of_pairs("where"), columns
-        sources = [source or NO_SOURCE for source in groups.of_pairs("sources")]
-        return cls(where, sources, chosen, rejected, margins, *groups.sizes.answer_tokens.T)
+        where, (chosen, rejected, margins) = groups.of_units("where"), columns
+        sources = [source or NO_SOURCE for source in groups.of_units("sources")]
+        return cls(where, sources, chosen, rejected, margins, *groups.sizes.completion_tokens.reshape(-1, 2).T)
 
     def __len__(self) -> int:
         return len(self.where)
@@ -96,7 +93,7 @@ class EvaluatedPairs:
 
 
 def held_out_figures(pairs: EvaluatedPairs) -> dict:
-    """The figures of evaluation.json but for its loss and where it comes from; see `run_files`. For finite rewards."""
+    """The figures of evaluation.json but its loss and where it comes from; see results/files.py. For finite rewards."""
     return {
         "pairs": len(pairs),
         "reward_mean": float(pairs.rewards.mean()),
@@ -153,30 +150,22 @@ EVALUATION_METRICS = (
     *("loss", "accuracy", "accuracy_low", "accuracy_high", "margin", "reward_mean", "reward_std"),
     *("calibration_error", "longer_wins"),
 )
-BEST_MODEL_METRICS = ("loss", "accuracy", "margin", "calibration_error")  # that --metric_for_best_model may name
-LESS_IS_BETTER = ("loss", "calibration_error")
 SOURCE_ACCURACY = "accuracy_"
 LONGEST_SOURCE = 60  # characters of a source's name in the name of a metric
 
 
-def evaluation_metrics(
-    rows: Sequence[tuple], groups: PreferenceGroups, label_smoothing: float = 0.0
-) -> dict[str, float]:
+def pair_metrics(pairs: EvaluatedPairs, loss: Callable[[EvaluatedPairs], float]) -> dict[str, float]:
     """What is logged of an evaluation. A tie is wrong; `low` and `high` are the ends of the 95% interval.
 
     NaN where a reward is not a finite number: a run is not ended for it, which may have saved nothing yet.
-
-    Args:
-        rows: as `EvaluatedPairs.from_rows` takes them, of all processes, in any order.
     """
-    pairs = EvaluatedPairs.from_rows(rows, groups)
     if pairs.not_finite is not None:
         logger.warning("!!! Evaluation: %s !!!", pairs.not_finite)
         return dict.fromkeys(EVALUATION_METRICS, math.nan) | {"pairs": len(pairs)}
     figures = held_out_figures(pairs)
     accuracy, sources = figures["accuracy"], figures["by_source"]
     metrics = {
-        "loss": evaluation_loss(pairs, label_smoothing),
+        "loss": loss(pairs),
         "accuracy": accuracy["value"],
         "accuracy_low": accuracy["low"],
         "accuracy_high": accuracy["high"],
@@ -191,12 +180,6 @@ def evaluation_metrics(
         names = metric_names(sources, taken=metrics)
         metrics |= {names[source]: entry["value"] for source, entry in sources.items()}
     return metrics
-
-
-def evaluation_loss(pairs: EvaluatedPairs, label_smoothing: float) -> float:
-    """The mean loss of the pairs, margins and label smoothing included, without the penalty on large rewards."""
-    columns = (torch.from_numpy(values) for values in (pairs.chosen, pairs.rejected, pairs.loss_margins))
-    return bradley_terry_loss(*columns, label_smoothing).mean().item()
 
 
 def metric_names(sources: Iterable[str], taken: Iterable[str]) -> dict[str, str]:

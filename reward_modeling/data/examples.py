@@ -1,0 +1,58 @@
+"""What a row says to a kind of reward model: completions of one prompt, units over them, targets of each unit."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:  # scoring and the GPU benchmark run without these packages
+    import pyarrow as pa
+    from datasets import Dataset
+
+    from reward_modeling.data.report import DataReport
+
+KeptColumn = Callable[[str], "pa.ChunkedArray"]  # from the name of a column to its values in the rows that are kept
+
+
+class Example(NamedTuple):
+    """One standard row, as its reader gives it to the tokenizer.
+
+    `units[u]` are numbers of `completions`; `targets[u]` are what is known of that unit, as many numbers as the kind
+    of model has, NaN for what is not known.
+    """
+
+    completions: Sequence[str]  # each the JSON of the messages after the prompt, or a plain text
+    units: Sequence[Sequence[int]]
+    targets: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class RowReader(ABC):
+    """From a file's rows to examples. Small, since it goes to worker processes and into the key of the cache."""
+
+    unit: ClassVar[str]  # what the loss is a mean over, in the plural
+
+    @abstractmethod
+    def load_rows(self, path: str, num_proc: int) -> "Dataset":
+        """Standard rows, each kept or with the reason why not: where, prompt, prompt_key, is_text, source, reason,
+        excerpt, and the columns that `read_row` reads."""
+
+    @abstractmethod
+    def read_row(self, row: dict[str, Any]) -> Example:
+        """The completions of a standard row and the units over them."""
+
+    def excerpt(self, row: dict[str, Any]) -> str:
+        """What a report shows of a row that is dropped."""
+        return " ".join(repr(text[:90]) for text in self.read_row(row).completions)
+
+    def read_positions(self, ids: Sequence[int], prompt_length: Callable[[], int]) -> list[int]:
+        """Which tokens of a whole conversation are read: by default the last one.
+
+        Args:
+            ids: of prompt and completion.
+            prompt_length: counts the tokens of the prompt, the header of the answer included.
+        """
+        return [len(ids) - 1]
+
+    def check_rows(self, columns: Sequence[KeptColumn], reports: Sequence["DataReport"]) -> None:  # noqa: B027 (most have nothing to say)
+        """Say in the reports, or refuse, what only the whole set shows. One of each for training and evaluation."""

@@ -1,0 +1,103 @@
+"""The seam: what differs between kinds of reward model. Each kind is one file that implements `Objective`.
+
+    rows -> reader -> Example           completions of one prompt, units over them, targets of each unit
+    groups -> planning, collator        knows units (one to n completions) and the positions that are read
+    logits, targets -> loss             one value per unit; a step's loss is the mean over its units
+    logits -> reward                    the scalar that a scorer returns
+
+Everything else (planning, engines, checkpoints, verification, reports) is the same for all kinds.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from numpy.typing import NDArray
+
+from reward_modeling.data.examples import RowReader
+
+if TYPE_CHECKING:
+    from reward_modeling.data.loader import PromptGroups
+
+
+class Objective(ABC):
+    """What a kind of reward model learns from, how, and what is said of it."""
+
+    # A dataclass of the kind's own flags. Its `best_metrics` are what --metric_for_best_model may name, and whether
+    # more is better.
+    flags: ClassVar[type]
+    num_labels: ClassVar[int] = 1  # of the head
+
+    def __init__(self, flags: Any):
+        self.options = flags
+
+    @property
+    @abstractmethod
+    def reader(self) -> RowReader:
+        """How rows are read."""
+
+    @staticmethod
+    @abstractmethod
+    def collate(units: Sequence[Sequence[int]], targets: Sequence[Sequence[float]]) -> dict[str, torch.Tensor]:
+        """The tensors that `loss` takes.
+
+        Args:
+            units: of each unit the rows of the logits that are read for its completions, in their order.
+            targets: of each unit, as `RowReader.read_row` gave them.
+        """
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(units,)` from `(reads, labels)` in float32. Pure."""
+
+    @abstractmethod
+    def sums(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(sums,)`: what `figures` needs of a micro-batch, the number of its units first.
+
+        Sums of micro-batches and of processes are added up.
+        """
+
+    @abstractmethod
+    def figures(self, sums: Sequence[float]) -> dict[str, float]:
+        """What is logged of the training since the last log."""
+
+    @abstractmethod
+    def evaluated(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> list[tuple[float, ...]]:
+        """Of each unit what an evaluation keeps of it."""
+
+    @abstractmethod
+    def held_out(self, rows: Sequence[tuple], groups: "PromptGroups") -> "HeldOut":
+        """The evaluated units in the order of the data, each of them once.
+
+        Args:
+            rows: ((group, unit of the group), *what `evaluated` gave) of all processes, in any order.
+        """
+
+    @abstractmethod
+    def metrics(self, held_out: "HeldOut") -> dict[str, float]:
+        """What is logged of an evaluation; NaN where it cannot be computed."""
+
+    @abstractmethod
+    def evaluation(self, held_out: "HeldOut") -> dict[str, Any]:
+        """The figures of evaluation.json, of finite rewards."""
+
+    @staticmethod
+    @abstractmethod
+    def reward(logits: torch.Tensor) -> torch.Tensor:
+        """`(reads,)` from `(reads, labels)`: the scalar that a scorer returns."""
+
+
+class HeldOut(Protocol):
+    """The held-out units under one model."""
+
+    @property
+    def not_finite(self) -> str | None:
+        """What to say where an output is not a finite number, of which no figure can be made; None if all are."""
+
+    @property
+    def rewards(self) -> NDArray:
+        """All rewards, whose mean and standard deviation are saved beside the weights."""
+
+    def score_lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of eval_scores.jsonl."""

@@ -1,0 +1,116 @@
+"""The log of a run as curves, and their plot: few points, whatever the length of the log, and no peak is hidden.
+
+curve = log_curve(state["log_history"], "loss")
+svg = draw_svg("Loss", draw_curves, {"training": curve})
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from reward_modeling.display.plot_style import ACCENT, BAR, WIDTH, new_axes, new_figure
+from reward_modeling.display.plots import name_series
+from reward_modeling.display.text import short_number
+
+MOST_POINTS = 150  # of a curve: more than a phone has room for
+FEW_POINTS = 40  # that are marked one by one
+LOGARITHMIC_FROM = 100  # times as large as the smallest value is the largest
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over steps, each of one log or of several in a row."""
+
+    steps: list[float]
+    """Mean step of a point's logs."""
+    values: list[float]
+    """Mean of a point's logs."""
+    lows: list[float]
+    """Lowest of a point's logs; of an accuracy on held-out pairs, the lower end of its interval."""
+    highs: list[float]
+    logs_per_point: int
+    """At most so many logs are one point; 1 where nothing was taken together."""
+    not_finite: int
+    """Logs left out, since they are no numbers."""
+
+    @property
+    def has_band(self) -> bool:
+        return any(low < high for low, high in zip(self.lows, self.highs, strict=True))
+
+
+def log_curve(
+    history: Sequence[Mapping], name: str, *, low: str | None = None, high: str | None = None, most: int = MOST_POINTS
+) -> Curve | None:
+    """The curve of one figure, or None where no entry has it.
+
+    Args:
+        history: the Trainer's log_history; entries without the figure are passed over.
+        low, high: names of the figure's interval, which an entry may lack.
+        most: points of the curve. Of more logs than that as many as needed, in a row, become one point: their mean, and
+            the lowest and the highest of them (or of their intervals), so that no peak is lost.
+    """
+    entries = [entry for entry in history if name in entry]
+    if not entries:
+        return None
+    finite = [entry for entry in entries if entry[name] is not None and math.isfinite(entry[name])]
+    if not finite:
+        return Curve([], [], [], [], 1, len(entries))
+    columns = ([entry["step"] for entry in finite],)
+    columns += tuple([entry.get(key, entry[name]) for entry in finite] for key in (name, low or name, high or name))
+    steps, values, lows, highs = np.array(columns, dtype=np.float64)
+    per_point = math.ceil(len(finite) / most)
+    starts = np.arange(0, len(finite), per_point)
+    counts = np.diff([*starts, len(finite)])
+    return Curve(
+        (np.add.reduceat(steps, starts) / counts).tolist(),
+        (np.add.reduceat(values, starts) / counts).tolist(),
+        np.minimum.reduceat(lows, starts).tolist(),
+        np.maximum.reduceat(highs, starts).tolist(),
+        per_point,
+        len(entries) - len(finite),
+    )
+
+
+def draw_curves(curves: Mapping[str, Curve], *, scale: float = 1, may_be_logarithmic: bool = False) -> Figure:
+    """One or two curves over the steps, the first in blue, the second in orange, each with its name above.
+
+    Args:
+        curves: those of one figure, by name; a curve without points is named all the same.
+        scale: what values are multiplied by.
+        may_be_logarithmic: whether the axis is, where the values are positive and far apart.
+    """
+    figure = new_figure(height=146)
+    axes = new_axes(figure, 38, 14, WIDTH - 46, 104)
+    colors = dict(zip(curves, (BAR, ACCENT), strict=False))
+    for name, curve in curves.items():
+        _draw_curve(axes, curve, scale, colors[name])
+    name_series(axes, colors)
+    values = [value for curve in curves.values() for value in (*curve.lows, *curve.highs)]
+    if may_be_logarithmic and values and min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.locator_params(axis="y", nbins=5)
+    # Not matplotlib's own for a logarithmic axis: it writes formulas, which the pages show as they stand.
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axes.locator_params(axis="x", nbins=5, integer=True)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.margins(x=0.02)
+    axes.set_xlabel("step")
+    axes.grid(axis="y")
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Curve, scale: float, color: str) -> None:
+    values, lows, highs = ([scale * value for value in column] for column in (curve.values, curve.lows, curve.highs))
+    is_second = color == ACCENT
+    is_marked = len(values) == 1 or (is_second and len(values) <= FEW_POINTS)
+    if curve.has_band:
+        axes.fill_between(curve.steps, lows, highs, color=color, alpha=0.22, linewidth=0)
+    marker = {"marker": "o", "markersize": 3} if is_marked else {}
+    axes.plot(curve.steps, values, color=color, linewidth=1.3 if is_second else 1, **marker)

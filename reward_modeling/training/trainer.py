@@ -1,0 +1,234 @@
+"""The trainer: transformers' Trainer on planned steps."""
+
+import time
+from contextlib import nullcontext
+
+import torch
+from accelerate.utils import DistributedType, gather_object
+from transformers import ProgressCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from reward_modeling.checkpoints.verification import choose_rows, token_rows
+from reward_modeling.common.devices import to_device
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.loader import PromptGroups, evaluation_loader, training_loader
+from reward_modeling.data.planning import heaviest_micro_batch
+from reward_modeling.objectives.base import HeldOut, Objective
+from reward_modeling.training.arguments import RunArguments
+from reward_modeling.training.callbacks import (
+    FiniteLossCallback,
+    ReportCallback,
+    RewardProgressCallback,
+)
+from reward_modeling.training.early_stopping import EarlyStopping
+from reward_modeling.training.memory_probe import (
+    no_trace,
+    out_of_memory_explained,
+    peak_memory,
+    reserve_for_optimizer,
+    reserve_gradients,
+    start_measuring,
+)
+from reward_modeling.training.metrics import RunningSums
+from reward_modeling.training.resumable_trainer import EvaluationInterrupted, SafeTrainer
+
+
+class RewardTrainer(SafeTrainer):
+    """transformers' Trainer on planned steps.
+
+    One batch of its data loader is a whole optimizer step of this process; `training_step` runs the step's
+    micro-batches. The loss is the mean over the units (pairs, say) of the whole step, on any number of processes.
+    """
+
+    def __init__(self, *, args: RunArguments, objective: Objective, collator: MicroBatchCollator, **kwargs):
+        patience, threshold = args.early_stopping_patience, args.early_stopping_threshold
+        early_stopping = None if patience is None else EarlyStopping(patience, threshold)
+        super().__init__(args=args, early_stopping=early_stopping, **kwargs)
+        self.objective = objective
+        self.collator = collator
+        self.last_evaluation: tuple[int, list[tuple]] | None = None  # its step, and its rows over all processes
+        self.memory_is_probed = not args.probe_memory
+        self.sums = RunningSums(objective, args.device)
+        self.last_log_time: float | None = None
+        self.remove_callback(ProgressCallback)
+        self.add_callback(RewardProgressCallback)
+        self.add_callback(FiniteLossCallback)
+        self.add_callback(ReportCallback)
+
+    # Data
+
+    def get_train_dataloader(self):
+        return training_loader(
+            self.train_dataset,
+            self.collator,
+            units_per_step=self.args.pairs_per_step,
+            max_tokens=self.args.max_tokens,
+            target_tokens=self.args.target_tokens,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            process=self.args.process_index,
+            num_processes=self.args.world_size,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: PromptGroups | None = None):
+        return evaluation_loader(
+            self.eval_dataset if eval_dataset is None else eval_dataset,
+            self.collator,
+            max_tokens=self.args.max_tokens,
+            process=self.args.process_index,
+            num_processes=self.args.world_size,
+        )
+
+    def get_total_train_batch_size(self, args: RunArguments) -> int:
+        return args.pairs_per_step
+
+    # Training
+
+    def training_step(self, model, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
+        """Forward and backward of this process's share of one optimizer step."""
+        model.train()
+        if not self.memory_is_probed:
+            self.probe_memory(model)
+        if self.last_log_time is None:
+            self.last_log_time = time.perf_counter()
+        micro_batches = inputs["micro_batches"]
+        # Engines average gradients over the processes, and the Trainer the logged loss: both give the step's mean.
+        scale = self.args.world_size / inputs["step_units"]
+        step_loss = torch.zeros((), device=self.args.device)
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            step_loss += self.forward_backward(model, micro_batch, scale, last=number == len(micro_batches))
+        self.sums.count_step(inputs)
+        return step_loss
+
+    def forward_backward(self, model, micro_batch: dict, scale: float, *, last: bool) -> torch.Tensor:
+        """One micro-batch. DDP reduces gradients with the last of a step; ZeRO and FSDP, to stay cut, with each."""
+        engine = self.accelerator.distributed_type
+        self.accelerator.gradient_state._set_sync_gradients(last)
+        backward_options = {"scale_wrt_gas": False} if engine == DistributedType.DEEPSPEED else {}
+        cut = engine in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+        with nullcontext() if last or cut else self.accelerator.no_sync(model):
+            loss = self.compute_loss(model, micro_batch) * scale
+            self.accelerator.backward(loss, **backward_options)
+        return loss.detach()
+
+    def probe_memory(self, model) -> None:
+        """The heaviest micro-batch of the epoch, forward and backward, and no trace of it but a line in the log.
+
+        Its loss counts zero times: so do all its gradients, whatever the engine does with them.
+        """
+        loader, device = self.callback_handler.train_dataloader, self.args.device
+        heaviest, most_in_a_step = heaviest_micro_batch(loader.batch_sampler.plan, self.args.world_size)
+        micro_batch, deepspeed = loader.dataset.collate(heaviest), self.is_deepspeed_enabled
+        start_measuring(device)
+        where = f"the trial of the heaviest micro-batch ({micro_batch['num_tokens']:,} tokens), before the first step"
+        with out_of_memory_explained(where, self.args.max_tokens), no_trace(device):
+            # DeepSpeed has the optimizer's states from the beginning, and clears gradients itself.
+            reserved = [] if deepspeed else reserve_for_optimizer(self.optimizer, self.args.optim)
+            if most_in_a_step > 1 and not deepspeed:
+                reserve_gradients(model)
+            self.forward_backward(model, micro_batch, 0.0, last=False)
+            del reserved
+        if not deepspeed:
+            model.zero_grad()
+        self.sums = RunningSums(self.objective, device)
+        peak = self.accelerator.gather(torch.tensor([peak_memory(device)], device=device)).max().item()
+        self.log({"heaviest_micro_batch_tokens": micro_batch["num_tokens"], "peak_memory_gib": peak})
+        self.memory_is_probed = True
+
+    def _prepare_input(self, data):
+        """A micro-batch's tensors to the device, without waiting for it."""
+        return super()._prepare_input(to_device(data, self.args.device) if torch.is_tensor(data) else data)
+
+    def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        """The *sum* of the loss over the micro-batch's units; with `return_outputs` also logits and targets."""
+        names = ("model_inputs", "targets", "members", "unit_of_member")
+        inputs = self._prepare_inputs({name: inputs[name] for name in names})
+        load_balancing = model.training and bool(self.args.router_aux_loss_coef)
+        outputs = model(**inputs["model_inputs"], **({"load_balancing": True} if load_balancing else {}))
+        logits = outputs.logits.float()  # (reads, labels)
+        loss = self.objective.loss(logits, inputs["targets"])  # (units,)
+        if load_balancing:
+            losses = outputs.load_balancing_losses[inputs["members"]]
+            loss = loss + self.args.router_aux_loss_coef * mean_of_units(losses, inputs["unit_of_member"], len(loss))
+        # Every output takes part, with weight zero: a micro-batch that only fills up a process has no units, and its
+        # parameters still need gradients for the engines to reduce.
+        total = loss.sum() + 0.0 * logits.sum()
+        if model.training:
+            self.sums.count_units(logits.detach(), inputs["targets"])
+        return (total, (logits, inputs["targets"])) if return_outputs else total
+
+    def floating_point_ops(self, inputs: dict) -> float:
+        """6 operations per weight and token: matrix products of forward and backward, no recomputation."""
+        tokens = sum(micro_batch["num_tokens"] for micro_batch in inputs["micro_batches"])
+        return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.last_log_time is not None:
+            now = time.perf_counter()
+            logs.update(self.sums.drain(self.accelerator, now - self.last_log_time))
+            self.last_log_time = now
+        super().log(logs, start_time)
+
+    # Evaluation
+
+    def sample_rewards(self) -> tuple[list[list[int]], list[float]]:
+        """A few rows of the evaluation set (of the training set if there is none) with their rewards in memory."""
+        groups = self.eval_dataset or self.train_dataset
+        micro_batch = choose_rows(groups, self.collator.batching)
+        model_inputs = self.collator(micro_batch, groups.read(micro_batch))["model_inputs"]
+        self.model_wrapped.eval()
+        with torch.no_grad():
+            logits = self.model_wrapped(**self._prepare_inputs(model_inputs)).logits.float()
+        return token_rows(model_inputs), self.objective.reward(logits).tolist()
+
+    def evaluation_loop(
+        self,
+        dataloader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Every unit exactly once, on any number of processes."""
+        model = self.model_wrapped
+        model.eval()
+        rows: list[tuple] = []
+        started = time.perf_counter()
+        # Whether an evaluation was made or not, training goes on with the same random numbers: a checkpoint may have
+        # been saved before it, and a resume begins after it.
+        with torch.no_grad(), no_trace(self.args.device):
+            for micro_batch in dataloader:
+                if self.is_in_train and self.interruption.agree(self.args):
+                    raise EvaluationInterrupted
+                _, (logits, targets) = self.compute_loss(model, micro_batch, return_outputs=True)
+                counted = [chunk for chunk in micro_batch["chunks"] if chunk.counted]
+                keys = [(chunk.group, unit) for chunk in counted for unit in range(chunk.unit_start, chunk.unit_end)]
+                rows += [
+                    (key, *values) for key, values in zip(keys, self.objective.evaluated(logits, targets), strict=True)
+                ]
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        if self.args.world_size > 1:
+            rows = gather_object(rows)
+        metrics = self.objective.metrics(self.objective.held_out(rows, dataloader.dataset.groups))
+        self.last_evaluation = self.state.global_step, rows
+        self.last_log_time = self.last_log_time and self.last_log_time + time.perf_counter() - started
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(rows))
+
+    @property
+    def step_of_weights(self) -> int:
+        """After training, the step whose weights the model has."""
+        is_best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        return self.state.best_global_step if is_best else self.state.global_step
+
+    def evaluate_final_model(self) -> HeldOut:
+        """The held-out units under the weights that are saved at the end, which need not be the ones evaluated last."""
+        if self.last_evaluation is None or self.last_evaluation[0] != self.step_of_weights:
+            self.evaluation_loop(self.get_eval_dataloader(), "Final evaluation")
+        return self.objective.held_out(self.last_evaluation[1], self.eval_dataset)
+
+
+def mean_of_units(values: torch.Tensor, unit_of_member: torch.Tensor, num_units: int) -> torch.Tensor:
+    """`(members,)` to `(units,)`: the mean over the completions of each unit."""
+    sums = values.new_zeros(num_units).index_add(0, unit_of_member, values)
+    return sums / torch.bincount(unit_of_member, minlength=num_units)
