@@ -65,14 +65,15 @@ def figure_rows(figures: Figures, part: Mapping) -> Rows:
     return rows
 
 
-def _difference(found: Mapping | None) -> tuple[str, str, str]:
+def _difference(difference: Mapping | None) -> tuple[str, str, str]:
     """+1.2, +0.3 to +2.1, better."""
-    if found is None:
+    if difference is None:
         return "", "", ""
-    value, low, high = (None if found[key] is None else f"{100 * found[key]:+.1f}" for key in ("value", "low", "high"))
+    ends = (difference[key] for key in ("value", "low", "high"))
+    value, low, high = (None if end is None else f"{100 * end:+.1f}" for end in ends)
     if low is None:
         return value, "not paired", ""
-    return value, f"{low} to {high}", "better" if found["low"] > 0 else "worse" if found["high"] < 0 else ""
+    return value, f"{low} to {high}", "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else ""
 
 
 def _main(name: str, part: Mapping) -> Figures:
