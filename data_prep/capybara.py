@@ -6,24 +6,19 @@
 Rows with one text on both sides are always dropped.
 """
 
-import sys
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import from_to
+from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    RowDropped,
-    SourceArguments,
-    SourcePairs,
-    number_of,
-    read_pairs,
-)
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import name_source, number_of
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 # Not `prompt`: it holds the dialogue as one text, and the messages hold it already.
@@ -34,31 +29,20 @@ SOURCE = PreferenceSource(
     licence="Apache-2.0",
     published={"mixture1": 7_562, "mixture2": 7_562},
 )
-HIGHEST_RATING = 5
 
 
 @dataclass
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="argilla/distilabel-capybara-dpo-7k-binarized",
-        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
-    )
-    output_path: str = field(default="data/capybara", metadata={"help": "Folder to write the pairs to."})
+    dataset_path: str = "argilla/distilabel-capybara-dpo-7k-binarized"
+    output_path: str = "data/capybara"
     drop_equal_ratings: bool = field(
         default=True, metadata={"help": "Drop pairs whose ratings are equal, as the mixtures do."}
     )
-    min_chosen_rating: int = field(
+    min_chosen_rating: Annotated[int, from_to(0, 5)] = field(
         default=0, metadata={"help": "Drop pairs whose better answer is rated lower (1 to 5). 0: keep any."}
     )
-
-    def problems(self) -> list[str]:
-        """Adds that of the rating."""
-        found = super().problems()
-        if not 0 <= self.min_chosen_rating <= HIGHEST_RATING:
-            found.append(f"--min_chosen_rating: expected 0 to {HIGHEST_RATING}, found {self.min_chosen_rating}")
-        return found
 
 
 def to_pair(row: dict, drop_equal_ratings: bool, min_chosen_rating: int) -> dict:
@@ -72,30 +56,19 @@ def to_pair(row: dict, drop_equal_ratings: bool, min_chosen_rating: int) -> dict
         raise RowDropped(DropReason.EQUAL_SCORES, f"both rated {chosen:g}")
     if min_chosen_rating and chosen < min_chosen_rating:
         raise RowDropped(DropReason.FILTERED, f"rating_chosen {chosen:g}")
-    origin = row.get("source")
     return {
         "chosen": row["chosen"],
         "rejected": row["rejected"],
         "chosen_score": chosen,
         "rejected_score": rejected,
-        "source": f"capybara/{origin}" if isinstance(origin, str) and origin else "capybara",
+        "source": name_source("capybara", row.get("source")),
     }
 
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """The pairs of the set."""
-    convert = partial(
-        to_pair,
-        drop_equal_ratings=arguments.drop_equal_ratings,
-        min_chosen_rating=arguments.min_chosen_rating,
-    )
-    return read_pairs(arguments, SOURCE, convert)
-
-
-def main() -> None:
-    run_source(ScriptArguments, build)
+    return read_pairs(arguments, SOURCE, to_pair)
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/capybara.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

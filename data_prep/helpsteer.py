@@ -8,29 +8,24 @@ scores. A row is an answer; answers belong together when their prompts are the s
     python data_prep/helpsteer.py --score helpfulness --pairs best_vs_random --output_path data/helpsteer_helpfulness
 """
 
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import one_of
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, pairs_from_answers
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    SourceArguments,
-    SourcePairs,
-    number_of,
-    read_answers,
-    text_of,
-)
+from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, build_pairs
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import number_of, text_of
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs
 from reward_modeling.preference_sets.writing import run_source
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 COLUMNS = Columns(
-    required=("prompt", "response"),  # and the attributes that are compared, see `source_for`
+    required=("prompt", "response"),  # and the attributes that are compared
     read=("prompt", "response", *ATTRIBUTES),
     row_formats="prompt and response as texts, the attributes of --score as numbers",
 )
@@ -41,14 +36,11 @@ SOURCE = PreferenceSource("helpsteer", COLUMNS, licence="CC-BY-4.0", published={
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="nvidia/HelpSteer",
-        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
+    dataset_path: str = "nvidia/HelpSteer"
+    output_path: str = "data/helpsteer"
+    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = field(
+        default="distinct_scores", metadata={"help": f"{', '.join(PAIR_CHOICES)}."}
     )
-    output_path: str = field(
-        default="data/helpsteer", metadata={"help": "Folder to write the pairs and their manifest.json to."}
-    )
-    pairs: str = field(default="distinct_scores", metadata={"help": f"{', '.join(PAIR_CHOICES)}."})
     score: str = field(
         default="helpfulness,correctness",
         metadata={"help": f"The mean of these attributes; of {', '.join(ATTRIBUTES)}."},
@@ -58,10 +50,9 @@ class ScriptArguments(SourceArguments):
     )
 
     def problems(self) -> list[str]:
-        found = super().problems() + self.choice_problems({"pairs": PAIR_CHOICES})
-        if not set(self.attributes) <= set(ATTRIBUTES) or len(set(self.attributes)) < len(self.attributes):
-            found.append(f"--score: expected some of {', '.join(ATTRIBUTES)}, with commas, found {self.score!r}")
-        return found
+        if set(self.attributes) <= set(ATTRIBUTES) and len(set(self.attributes)) == len(self.attributes):
+            return []
+        return [f"--score: expected some of {', '.join(ATTRIBUTES)}, with commas, found {self.score!r}"]
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -70,7 +61,7 @@ class ScriptArguments(SourceArguments):
         return tuple(sorted(names, key=lambda name: ATTRIBUTES.index(name) if name in ATTRIBUTES else -1))
 
 
-def to_answers(row: dict, *, attributes: tuple[str, ...]) -> dict:
+def to_answers(row: dict, attributes: tuple[str, ...]) -> dict:
     """One answer, with the mean of some attributes."""
     scores = [number_of(row, name) for name in attributes]
     return {
@@ -81,28 +72,11 @@ def to_answers(row: dict, *, attributes: tuple[str, ...]) -> dict:
     }
 
 
-def source_for(source: PreferenceSource, attributes: tuple[str, ...]) -> PreferenceSource:
-    """A source that must have the columns of its scores."""
-    return replace(source, columns=replace(source.columns, required=("prompt", "response", *attributes)))
-
-
-def build(arguments: ScriptArguments) -> SourcePairs:
-    """Read the set and make its pairs."""
-    source = source_for(SOURCE, arguments.attributes)
-    return pairs_from_answers(
-        read_answers(arguments, source, partial(to_answers, attributes=arguments.attributes)),
-        arguments.pairs,
-        arguments.seed,
-        num_proc=arguments.num_proc,
-        write_margin=arguments.write_margin,
-    )
-
-
-def main() -> None:
-    """From flags to files."""
-    run_source(ScriptArguments, build)
+def build(arguments: ScriptArguments, source: PreferenceSource = SOURCE, convert: Callable = to_answers) -> SourcePairs:
+    """The pairs of the set, which must have the columns of its scores."""
+    columns = replace(source.columns, required=("prompt", "response", *arguments.attributes))
+    return build_pairs(arguments, replace(source, columns=columns), convert)
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/helpsteer.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

@@ -8,19 +8,16 @@ that have no words. Two turns in a row of one speaker drop the row; the answer i
 """
 
 import re
-import sys
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
 from data_prep import helpsteer
-from reward_modeling.common.errors import run_script
+from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
-from reward_modeling.preference_sets.answer_pairs import pairs_from_answers
-from reward_modeling.preference_sets.source import PreferenceSource, RowDropped, SourcePairs, read_answers
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs
 from reward_modeling.preference_sets.writing import run_source
 
 SOURCE = PreferenceSource("helpsteer2", helpsteer.COLUMNS, licence="CC-BY-4.0")
@@ -32,18 +29,13 @@ _ROLES = {"User": "user", "Assistant": "assistant"}
 class ScriptArguments(helpsteer.ScriptArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="nvidia/HelpSteer2",
-        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
-    )
-    output_path: str = field(
-        default="data/helpsteer2", metadata={"help": "Folder to write the pairs and their manifest.json to."}
-    )
+    dataset_path: str = "nvidia/HelpSteer2"
+    output_path: str = "data/helpsteer2"
 
 
-def to_answers(row: dict, *, attributes: tuple[str, ...]) -> dict:
+def to_answers(row: dict, attributes: tuple[str, ...]) -> dict:
     """One answer, with the mean of some attributes; its prompt as messages."""
-    found = helpsteer.to_answers(row, attributes=attributes)
+    found = helpsteer.to_answers(row, attributes)
     return {**found, "prompt": prompt_messages(found["prompt"]), "source": SOURCE.name}
 
 
@@ -68,21 +60,8 @@ def prompt_messages(prompt: str) -> list[dict]:
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """Read the set and make its pairs."""
-    source = helpsteer.source_for(SOURCE, arguments.attributes)
-    return pairs_from_answers(
-        read_answers(arguments, source, partial(to_answers, attributes=arguments.attributes)),
-        arguments.pairs,
-        arguments.seed,
-        num_proc=arguments.num_proc,
-        write_margin=arguments.write_margin,
-    )
-
-
-def main() -> None:
-    """From flags to files."""
-    run_source(ScriptArguments, build)
+    return helpsteer.build(arguments, SOURCE, to_answers)
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/helpsteer2.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

@@ -9,27 +9,20 @@ answer: chosen_score is the strength of the preference (1 slightly better, 2 bet
 in the loss.
 """
 
-import sys
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import from_to
 from reward_modeling.data.hub import HubOptions
+from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    RowDropped,
-    SourceArguments,
-    SourcePairs,
-    number_of,
-    read_pairs,
-    text_of,
-    wrong_type,
-)
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import name_source, number_of, text_of, wrong_type
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 CONFIG_NAME = "preference"  # the others hold feedback and edits
@@ -51,20 +44,13 @@ class ScriptArguments(SourceArguments):
         metadata={"help": "Hub id, or a local file, folder or glob, such as preference/train.jsonl.gz of a clone."},
     )
     split: str = field(default="train", metadata={"help": "train or validation."})
-    output_path: str = field(default="data/helpsteer3", metadata={"help": "Folder to write the pairs to."})
-    min_strength: int = field(
+    output_path: str = "data/helpsteer3"
+    min_strength: Annotated[int, from_to(1, STRONGEST)] = field(
         default=1, metadata={"help": "Drop weaker preferences: 1 slightly better, 2 better, 3 much better."}
     )
     write_margin: bool = field(
         default=False, metadata={"help": "Write the strength as margin, which rm.py subtracts in the loss."}
     )
-
-    def problems(self) -> list[str]:
-        """Adds that of the strength."""
-        found = super().problems()
-        if not 1 <= self.min_strength <= STRONGEST:
-            found.append(f"--min_strength: expected 1 to {STRONGEST}, found {self.min_strength}")
-        return found
 
 
 def to_pair(row: dict, min_strength: int, write_margin: bool) -> dict:
@@ -88,20 +74,14 @@ def to_pair(row: dict, min_strength: int, write_margin: bool) -> dict:
         "chosen_score": strength,
         "rejected_score": 0.0,
         "margin": strength if write_margin else None,
-        "source": f"helpsteer3/{domain.lower()}" if isinstance(domain, str) and domain else "helpsteer3",
+        "source": name_source("helpsteer3", domain.lower() if isinstance(domain, str) else None),
     }
 
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """The pairs of the set."""
-    convert = partial(to_pair, min_strength=arguments.min_strength, write_margin=arguments.write_margin)
-    return read_pairs(arguments, SOURCE, convert, hub=HubOptions(config=CONFIG_NAME))
-
-
-def main() -> None:
-    run_source(ScriptArguments, build)
+    return read_pairs(arguments, SOURCE, to_pair, hub=HubOptions(config=CONFIG_NAME))
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/helpsteer3.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

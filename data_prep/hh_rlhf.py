@@ -8,32 +8,26 @@ whose transcripts are broken are dropped, each under its own reason. The mixture
 """
 
 import glob
-import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
 import numpy as np
 from datasets import concatenate_datasets
 
-from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.common.errors import UserError
 from reward_modeling.data.hub import HubOptions
+from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DataReport, DropReason
 from reward_modeling.data.sources import Columns
 from reward_modeling.data.transcripts import turns_of
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    RowDropped,
-    SourceArguments,
-    SourcePairs,
-    column,
-    options_of,
-    read_pairs,
-    text_of,
-)
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import name_source, text_of
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, number_column, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 SUBSETS = ("helpful-base", "helpful-rejection-sampled", "helpful-online", "harmless-base")
@@ -57,18 +51,17 @@ class ScriptArguments(SourceArguments):
             "test.jsonl.gz; or one subset's folder; or a file of any subset, which is read as it is."
         },
     )
-    output_path: str = field(default="data/hh_rlhf", metadata={"help": "Folder to write the pairs to."})
+    output_path: str = "data/hh_rlhf"
     subsets: str = field(
         default="helpful-base,helpful-rejection-sampled,helpful-online",
         metadata={"help": f"Out of {', '.join(SUBSETS)}, with commas between them; read in this order."},
     )
 
     def problems(self) -> list[str]:
-        """Adds those of `subsets`."""
         chosen = self.subsets.split(",")
         if set(chosen) <= set(SUBSETS) and len(set(chosen)) == len(chosen):
-            return super().problems()
-        return [*super().problems(), f"--subsets: expected some of {', '.join(SUBSETS)}, found {self.subsets!r}"]
+            return []
+        return [f"--subsets: expected some of {', '.join(SUBSETS)}, found {self.subsets!r}"]
 
 
 def to_pair(row: dict, subset: str | None) -> dict:
@@ -81,7 +74,7 @@ def to_pair(row: dict, subset: str | None) -> dict:
         for turn, following in pairwise(turns):
             if turn["role"] == following["role"]:
                 raise RowDropped(DropReason.SAME_ROLE_TWICE, f"{turn['role']}: {following['content'][:150]!r}")
-    return {"chosen": chosen, "rejected": rejected, "source": f"hh_rlhf/{subset}" if subset else "hh_rlhf"}
+    return {"chosen": chosen, "rejected": rejected, "source": name_source("hh_rlhf", subset)}
 
 
 def _turns(row: dict, side: str) -> list[dict]:
@@ -113,8 +106,8 @@ def build(arguments: ScriptArguments) -> SourcePairs:
             report.add(reason, dropped.count, where, dropped.first_excerpt)
         if subset is not None:
             report.notes |= {f"pairs of {subset}": len(part.rows), f"rows of {subset}": part.report.rows_read}
-    report.notes |= {"pairs": len(rows), "prompts": len(np.unique(column(rows, "prompt_key")))}
-    return SourcePairs(SOURCE, rows, report, options_of(arguments))
+    report.notes |= {"pairs": len(rows), "prompts": len(np.unique(number_column(rows, "prompt_key")))}
+    return SourcePairs(SOURCE, rows, report, arguments.options())
 
 
 def _paths(arguments: ScriptArguments) -> dict[str | None, str]:
@@ -140,10 +133,5 @@ def _subset_folder(folder: Path, split: str) -> str:
     return str(folder)
 
 
-def main() -> None:
-    run_source(ScriptArguments, build)
-
-
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/hh_rlhf.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

@@ -10,18 +10,22 @@ reward_modeling/preference_sets/lint/findings.py. With --strict the exit status 
     python data_prep/lint.py pairs.jsonl.gz --tokenizer google/gemma-2b-it --benchmarks rewardbench=filtered.parquet
 """
 
-import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.common.flags import at_least
+from reward_modeling.common.launch import worker_count
 from reward_modeling.data.sources import JSON_SUFFIXES, TABLE_SUFFIXES
+from reward_modeling.preference_sets.arguments import check_flags
 from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
 from reward_modeling.preference_sets.lint.summary import LintOptions, lint
 from reward_modeling.preference_sets.lint.tables import summary_text
@@ -41,7 +45,7 @@ class ScriptArguments:
     tokenizer: str | None = field(
         default=None, metadata={"help": "Folder or Hub id: lengths are then counted in its tokens too."}
     )
-    token_rows: int = field(
+    token_rows: Annotated[int, at_least(0)] = field(
         default=10_000, metadata={"help": "Pairs that are tokenised, drawn at random; 0 takes all."}
     )
     benchmarks: str | None = field(
@@ -50,22 +54,20 @@ class ScriptArguments:
             "help": "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
         },
     )
-    seed: int = field(default=0, metadata={"help": "Of the pairs to read and of the pairs that are tokenised."})
-    num_proc: int | None = field(default=None, metadata={"help": "Worker processes. Unset: one per core, at most 16."})
+    seed: Annotated[int, at_least(0)] = field(
+        default=0, metadata={"help": "Of the pairs to read and of the pairs that are tokenised."}
+    )
+    num_proc: Annotated[int | None, at_least(1)] = field(
+        default=None, metadata={"help": "Worker processes. Unset: one per core, at most 16."}
+    )
     strict: bool = field(default=False, metadata={"help": "Exit with status 1 if something serious is found."})
     overwrite: bool = field(default=False, metadata={"help": "Replace lint.json and lint.html in output_path."})
 
     def __post_init__(self):
-        problems = []
-        if not self.path:
-            problems.append("expected the path of preference rows: python data_prep/lint.py PATH")
-        for name, least in {"seed": 0, "token_rows": 0, "num_proc": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                problems.append(f"--{name}: expected at least {least}, found {value}")
-        if problems:
-            raise UserError("\n".join(problems))
-        self.num_proc = self.num_proc or min(16, os.cpu_count())
+        check_flags(self)
+
+    def problems(self) -> list[str]:
+        return [] if self.path else ["expected the path of preference rows: python data_prep/lint.py PATH"]
 
     @property
     def output_folder(self) -> Path:
@@ -98,7 +100,7 @@ def main() -> None:
     check_output(folder, arguments.overwrite)
     options = LintOptions(
         seed=arguments.seed,
-        num_proc=arguments.num_proc,
+        num_proc=worker_count(arguments.num_proc),
         tokenizer=arguments.tokenizer,
         token_rows=arguments.token_rows,
         benchmarks=arguments.benchmarks,

@@ -10,27 +10,21 @@ speaker become one.
     python data_prep/nectar.py --output_path data/nectar
 """
 
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import one_of
+from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
 from reward_modeling.data.transcripts import parse_transcript
-from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, pairs_from_answers
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    RowDropped,
-    SourceArguments,
-    SourcePairs,
-    optional_number,
-    read_answers,
-    text_of,
-    wrong_type,
-)
+from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, build_pairs
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import dicts_of, name_source, optional_number, text_of
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs
 from reward_modeling.preference_sets.writing import run_source
 
 SOURCE = PreferenceSource(
@@ -48,31 +42,24 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="berkeley-nest/Nectar",
-        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
+    dataset_path: str = "berkeley-nest/Nectar"
+    output_path: str = "data/nectar"
+    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = field(
+        default="best_vs_random", metadata={"help": f"{', '.join(PAIR_CHOICES)}."}
     )
-    output_path: str = field(
-        default="data/nectar", metadata={"help": "Folder to write the pairs and their manifest.json to."}
-    )
-    pairs: str = field(default="best_vs_random", metadata={"help": f"{', '.join(PAIR_CHOICES)}."})
     write_margin: bool = field(
         default=False, metadata={"help": "A margin column, the difference of the ranks: the loss subtracts it."}
     )
 
-    def problems(self) -> list[str]:
-        return super().problems() + self.choice_problems({"pairs": PAIR_CHOICES})
-
 
 def to_answers(row: dict) -> dict:
     """The answers of a prompt; the score of each is its rank with the sign turned."""
-    messages, answers = parse_transcript(text_of(row, "prompt")), row["answers"]
+    messages = parse_transcript(text_of(row, "prompt"))
     if messages is None:
         raise RowDropped(DropReason.NOT_A_TRANSCRIPT, row["prompt"])
     if not messages or messages[-1]["role"] != "user":
         raise RowDropped(DropReason.SAME_ROLE_TWICE, f"the prompt does not end with the user: {row['prompt'][-100:]}")
-    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
-        raise wrong_type(row, "answers", "a list of answers")
+    answers = dicts_of(row, "answers", "a list of answers")
     return {
         "prompt": messages,
         # an answer that is null has no words, and is counted so
@@ -92,25 +79,13 @@ def _source(row: dict) -> str:
     names = row.get("source")
     names = names if isinstance(names, list) else [names]
     subset = "+".join(name for name in names if isinstance(name, str))
-    return f"{SOURCE.name}/{subset}" if subset else SOURCE.name
+    return name_source(SOURCE.name, subset)
 
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """Read the set and make its pairs."""
-    return pairs_from_answers(
-        read_answers(arguments, SOURCE, to_answers),
-        arguments.pairs,
-        arguments.seed,
-        num_proc=arguments.num_proc,
-        write_margin=arguments.write_margin,
-    )
-
-
-def main() -> None:
-    """From flags to files."""
-    run_source(ScriptArguments, build)
+    return build_pairs(arguments, SOURCE, to_answers)
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/nectar.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

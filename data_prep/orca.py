@@ -9,27 +9,19 @@ ties alone leave about 8,800 of 12,859. The defaults (no ties, the better answer
 training set kept) come nearest to it.
 """
 
-import sys
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import NOT_NEGATIVE
+from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    RowDropped,
-    SourceArguments,
-    SourcePairs,
-    float_of,
-    number_of,
-    read_pairs,
-    text_of,
-    wrong_type,
-)
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import float_of, number_of, text_of, wrong_type
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 COLUMNS = (
@@ -55,28 +47,18 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="argilla/distilabel-intel-orca-dpo-pairs",
-        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
-    )
-    output_path: str = field(default="data/orca", metadata={"help": "Folder to write the pairs to."})
+    dataset_path: str = "argilla/distilabel-intel-orca-dpo-pairs"
+    output_path: str = "data/orca"
     drop_ties: bool = field(default=True, metadata={"help": "Drop rows whose status is 'tie'."})
     drop_equal_ratings: bool = field(
         default=True, metadata={"help": "Drop rows whose two ratings are equal, and rows that have not two."}
     )
-    min_chosen_score: float = field(
+    min_chosen_score: Annotated[float, NOT_NEGATIVE] = field(
         default=8.0, metadata={"help": "Drop rows whose chosen_score is lower, or missing. 0: keep any."}
     )
     exclude_gsm8k: bool = field(
         default=False, metadata={"help": "Drop questions that are in the training set of GSM8K."}
     )
-
-    def problems(self) -> list[str]:
-        """Adds that of the score."""
-        found = super().problems()
-        if not 0 <= self.min_chosen_score < float("inf"):
-            found.append(f"--min_chosen_score: expected 0 or more, found {self.min_chosen_score}")
-        return found
 
 
 def to_pair(row: dict, drop_ties: bool, drop_equal_ratings: bool, min_chosen_score: float, exclude_gsm8k: bool) -> dict:
@@ -127,20 +109,8 @@ def _rejected_score(row: dict, ratings: list[float]) -> float | None:
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """The pairs of the set that pass every clause."""
-    convert = partial(
-        to_pair,
-        drop_ties=arguments.drop_ties,
-        drop_equal_ratings=arguments.drop_equal_ratings,
-        min_chosen_score=arguments.min_chosen_score,
-        exclude_gsm8k=arguments.exclude_gsm8k,
-    )
-    return read_pairs(arguments, SOURCE, convert)
-
-
-def main() -> None:
-    run_source(ScriptArguments, build)
+    return read_pairs(arguments, SOURCE, to_pair)
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/orca.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

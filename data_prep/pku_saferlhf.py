@@ -7,29 +7,20 @@ The labels may disagree; the mixtures add the set for safety, so "safer" is the 
 smaller set than the one that mixture 4 was drawn from: unless --revision says otherwise, its revision v0 is read.
 """
 
-import sys
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import at_least, one_of
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    SourceArguments,
-    SourcePairs,
-    number_of,
-    read_pairs,
-    sample_pairs,
-    text_of,
-    wrong_type,
-)
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import number_of, text_of, wrong_type
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs, sample_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 FULL_SET, FULL_SET_REVISION = "PKU-Alignment/PKU-SafeRLHF", "v0"
-PREFERENCES = ("safer", "better")
 COLUMNS = ("prompt", "response_0", "response_1", "better_response_id", "safer_response_id")
 SOURCE = PreferenceSource(
     "pku_saferlhf",
@@ -57,11 +48,11 @@ class ScriptArguments(SourceArguments):
             "any other set. main: the newest."
         },
     )
-    output_path: str = field(default="data/pku_saferlhf", metadata={"help": "Folder to write the pairs to."})
-    preference: str = field(
+    output_path: str = "data/pku_saferlhf"
+    preference: Annotated[str, one_of("safer", "better")] = field(
         default="safer", metadata={"help": "Which label decides: safer, or better (the more helpful answer)."}
     )
-    sample: int | None = field(
+    sample: Annotated[int | None, at_least(1)] = field(
         default=None, metadata={"help": "Draw so many pairs at random (mixture 4: 150000). Unset: all."}
     )
 
@@ -69,13 +60,6 @@ class ScriptArguments(SourceArguments):
         super().__post_init__()
         if self.revision is None and self.dataset_path.split(":")[0] == FULL_SET:
             self.revision = FULL_SET_REVISION
-
-    def problems(self) -> list[str]:
-        """Adds those of the choice."""
-        found = [*super().problems(), *self.choice_problems({"preference": PREFERENCES})]
-        if self.sample is not None and self.sample < 1:
-            found.append(f"--sample: expected at least 1, found {self.sample}")
-        return found
 
 
 def to_pair(row: dict, preference: str) -> dict:
@@ -94,14 +78,9 @@ def to_pair(row: dict, preference: str) -> dict:
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """The pairs of the set, or a sample of them."""
-    pairs = read_pairs(arguments, SOURCE, partial(to_pair, preference=arguments.preference))
+    pairs = read_pairs(arguments, SOURCE, to_pair)
     return pairs if arguments.sample is None else sample_pairs(pairs, arguments.sample, arguments.seed)
 
 
-def main() -> None:
-    run_source(ScriptArguments, build)
-
-
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/pku_saferlhf.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

@@ -8,27 +8,19 @@ pairs: `max_pairs_per_prompt` of them are drawn at random for each post.
 """
 
 import re
-import sys
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import NOT_NEGATIVE
+from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    RowDropped,
-    SourceArguments,
-    SourcePairs,
-    limit_pairs_per_prompt,
-    number_of,
-    read_pairs,
-    text_of,
-    wrong_type,
-)
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import number_of, text_of, wrong_type
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, limit_pairs_per_prompt, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 COLUMNS = (
@@ -60,23 +52,14 @@ class ScriptArguments(SourceArguments):
         default="stanfordnlp/SHP",
         metadata={"help": "Hub id; or a local file, folder or glob, such as 'SHP/*/train.json' of a clone."},
     )
-    output_path: str = field(default="data/shp", metadata={"help": "Folder to write the pairs to."})
-    min_score_ratio: float = field(
+    output_path: str = "data/shp"
+    min_score_ratio: Annotated[float, NOT_NEGATIVE] = field(
         default=2.0,
         metadata={"help": "Keep pairs whose score_ratio is above it; exactly it is too little. 0: all pairs."},
     )
-    max_pairs_per_prompt: int = field(
+    max_pairs_per_prompt: Annotated[int, NOT_NEGATIVE] = field(
         default=5, metadata={"help": "Of each post: 5 in mixture 2, 1 in mixture 1. 0: all of them."}
     )
-
-    def problems(self) -> list[str]:
-        """Adds those of the limits."""
-        found = super().problems()
-        if not 0 <= self.min_score_ratio < float("inf"):
-            found.append(f"--min_score_ratio: expected 0 or more, found {self.min_score_ratio}")
-        if self.max_pairs_per_prompt < 0:
-            found.append(f"--max_pairs_per_prompt: expected 0 or more, found {self.max_pairs_per_prompt}")
-        return found
 
 
 def to_pair(row: dict, min_score_ratio: float) -> dict:
@@ -101,16 +84,11 @@ def to_pair(row: dict, min_score_ratio: float) -> dict:
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """The pairs of the set, limited for each post."""
-    pairs = read_pairs(arguments, SOURCE, partial(to_pair, min_score_ratio=arguments.min_score_ratio))
+    pairs = read_pairs(arguments, SOURCE, to_pair)
     if not arguments.max_pairs_per_prompt:
         return pairs
     return limit_pairs_per_prompt(pairs, arguments.max_pairs_per_prompt, arguments.seed)
 
 
-def main() -> None:
-    run_source(ScriptArguments, build)
-
-
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/shp.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

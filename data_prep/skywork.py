@@ -5,15 +5,15 @@
 It has no scores. Later models that score high on RewardBench were trained on it.
 """
 
-import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.source import PreferenceSource, SourceArguments, SourcePairs, read_pairs
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import name_source
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 COLUMNS = ("chosen", "rejected")
@@ -28,21 +28,13 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="Skywork/Skywork-Reward-Preference-80K-v0.2",
-        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
-    )
-    output_path: str = field(default="data/skywork", metadata={"help": "Folder to write the pairs to."})
+    dataset_path: str = "Skywork/Skywork-Reward-Preference-80K-v0.2"
+    output_path: str = "data/skywork"
 
 
 def to_pair(row: dict) -> dict:
     """The pair as it stands."""
-    origin = row.get("source")
-    return {
-        "chosen": row["chosen"],
-        "rejected": row["rejected"],
-        "source": f"skywork/{origin}" if isinstance(origin, str) and origin else "skywork",
-    }
+    return {"chosen": row["chosen"], "rejected": row["rejected"], "source": name_source("skywork", row.get("source"))}
 
 
 def build(arguments: ScriptArguments) -> SourcePairs:
@@ -50,10 +42,5 @@ def build(arguments: ScriptArguments) -> SourcePairs:
     return read_pairs(arguments, SOURCE, to_pair)
 
 
-def main() -> None:
-    run_source(ScriptArguments, build)
-
-
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/skywork.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

@@ -13,26 +13,19 @@ copy, `--drop_doubtful_tens` leaves out answers with an overall score of 10 whos
     python data_prep/ultrafeedback.py --pairs distinct_scores --output_path data/ultrafeedback
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import one_of
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, pairs_from_answers
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    SourceArguments,
-    SourcePairs,
-    optional_number,
-    read_answers,
-    text_of,
-    wrong_type,
-)
+from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, build_pairs
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import dicts_of, name_source, optional_number, text_of
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs
 from reward_modeling.preference_sets.writing import run_source
 
 SOURCE = PreferenceSource(
@@ -45,7 +38,6 @@ SOURCE = PreferenceSource(
     licence="MIT",
     published={"mixture1": 62_793, "mixture2": 267_416},
 )
-SCORES = ("fine_grained", "overall")
 HIGHEST_OVERALL = 10
 LOW_FINE_GRAINED = 4  # a rating of 4 or less is at odds with an overall score of 10
 
@@ -54,15 +46,12 @@ LOW_FINE_GRAINED = 4  # a rating of 4 or less is at odds with an overall score o
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="openbmb/UltraFeedback",
-        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
+    dataset_path: str = "openbmb/UltraFeedback"
+    output_path: str = "data/ultrafeedback"
+    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = field(
+        default="distinct_scores", metadata={"help": f"{', '.join(PAIR_CHOICES)}."}
     )
-    output_path: str = field(
-        default="data/ultrafeedback", metadata={"help": "Folder to write the pairs and their manifest.json to."}
-    )
-    pairs: str = field(default="distinct_scores", metadata={"help": f"{', '.join(PAIR_CHOICES)}."})
-    score: str = field(
+    score: Annotated[str, one_of("fine_grained", "overall")] = field(
         default="fine_grained", metadata={"help": "fine_grained (mean of the ratings, 1-5) or overall (1-10)."}
     )
     drop_doubtful_tens: bool = field(
@@ -74,24 +63,20 @@ class ScriptArguments(SourceArguments):
     )
 
     def problems(self) -> list[str]:
-        found = super().problems() + self.choice_problems({"pairs": PAIR_CHOICES, "score": SCORES})
-        if self.drop_doubtful_tens and self.score != "overall":
-            found.append(f"--drop_doubtful_tens: expected with --score overall alone, found --score {self.score}")
-        return found
+        if not self.drop_doubtful_tens or self.score == "overall":
+            return []
+        return [f"--drop_doubtful_tens: expected with --score overall alone, found --score {self.score}"]
 
 
-def to_answers(row: dict, *, score: str, drop_doubtful_tens: bool) -> dict:
+def to_answers(row: dict, score: str, drop_doubtful_tens: bool) -> dict:
     """The answers of a prompt with the chosen score of each."""
-    prompt, completions = text_of(row, "instruction"), row["completions"]
-    if not isinstance(completions, list) or not all(isinstance(completion, dict) for completion in completions):
-        raise wrong_type(row, "completions", "a list of completions")
-    subset = row.get("source")
+    prompt, completions = text_of(row, "instruction"), dicts_of(row, "completions", "a list of completions")
     return {
         "prompt": prompt,
         # an answer that is null has no words, and is counted so
         "answers": ["" if answer.get("response") is None else text_of(answer, "response") for answer in completions],
         "scores": [_score(answer, score, drop_doubtful_tens) for answer in completions],
-        "source": f"{SOURCE.name}/{subset}" if isinstance(subset, str) else SOURCE.name,
+        "source": name_source(SOURCE.name, row.get("source")),
     }
 
 
@@ -119,21 +104,8 @@ def fine_grained(completion: Mapping) -> float | None:
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """Read the set and make its pairs."""
-    convert = partial(to_answers, score=arguments.score, drop_doubtful_tens=arguments.drop_doubtful_tens)
-    return pairs_from_answers(
-        read_answers(arguments, SOURCE, convert),
-        arguments.pairs,
-        arguments.seed,
-        num_proc=arguments.num_proc,
-        write_margin=arguments.write_margin,
-    )
-
-
-def main() -> None:
-    """From flags to files."""
-    run_source(ScriptArguments, build)
+    return build_pairs(arguments, SOURCE, to_answers)
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/ultrafeedback.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

@@ -7,25 +7,21 @@ The order of A and B says nothing: the conversation with the higher rating is ch
 the arena are 0.5 and 0.5, "both bad" is 0 and 0) are dropped.
 """
 
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    import _path  # noqa: F401
 
-from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import one_of
 from reward_modeling.data.hub import HubOptions
+from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets.answer_pairs import TOLERANCE
-from reward_modeling.preference_sets.source import (
-    PreferenceSource,
-    RowDropped,
-    SourceArguments,
-    SourcePairs,
-    number_of,
-    read_pairs,
-)
+from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.preference_sets.row_values import name_source, number_of
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 CONFIG_NAMES = (
@@ -52,20 +48,13 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="llm-blender/Unified-Feedback",
-        metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."},
-    )
+    dataset_path: str = "llm-blender/Unified-Feedback"
     split: str = field(default="train", metadata={"help": "train or val."})
-    output_path: str = field(default="data/unified_feedback", metadata={"help": "Folder to write the pairs to."})
-    config_name: str = field(
+    output_path: str = "data/unified_feedback"
+    config_name: Annotated[str, one_of(*CONFIG_NAMES)] = field(
         default="all",
         metadata={"help": f"Which of its sets: {', '.join(CONFIG_NAMES)}. Local files are read as they are."},
     )
-
-    def problems(self) -> list[str]:
-        """Adds that of the set's name."""
-        return [*super().problems(), *self.choice_problems({"config_name": CONFIG_NAMES})]
 
 
 def to_pair(row: dict) -> dict:
@@ -74,13 +63,12 @@ def to_pair(row: dict) -> dict:
     if abs(rating_a - rating_b) <= TOLERANCE:  # some are means, as float32: thirds differ in the last digit
         raise RowDropped(DropReason.EQUAL_SCORES, f"both rated {rating_a:g}")
     chosen, rejected = ("A", "B") if rating_a > rating_b else ("B", "A")
-    origin = row.get("source")
     return {
         "chosen": row[f"conv_{chosen}"],
         "rejected": row[f"conv_{rejected}"],
         "chosen_score": max(rating_a, rating_b),
         "rejected_score": min(rating_a, rating_b),
-        "source": f"unified_feedback/{origin}" if isinstance(origin, str) and origin else "unified_feedback",
+        "source": name_source("unified_feedback", row.get("source")),
     }
 
 
@@ -89,10 +77,5 @@ def build(arguments: ScriptArguments) -> SourcePairs:
     return read_pairs(arguments, SOURCE, to_pair, hub=HubOptions(config=arguments.config_name))
 
 
-def main() -> None:
-    run_source(ScriptArguments, build)
-
-
 if __name__ == "__main__":
-    sys.argv[0] = "data_prep/unified_feedback.py"
-    run_script(main)
+    run_source(ScriptArguments, build)

@@ -125,7 +125,9 @@ def parse_script_arguments(
     parser = ScriptArgumentParser(arguments_class, allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file of flags and values; flags on the command line win.")
     config_path = _config_path(argv)
-    from_file = _read_yaml(config_path) if config_path is not None else {}
+    from_file = {}
+    if config_path is not None:
+        from_file = read_yaml(config_path, f"--config {config_path}", "a mapping of flags to values")
     # reversed: --no_bf16 has the destination of --bf16 and comes after it
     known = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
     _check_names(list(from_file), list(known), lambda name: f"{config_path}: unknown key {name!r}")
@@ -186,15 +188,21 @@ def _config_path(argv: list[str]) -> str | None:
     return None
 
 
-def _read_yaml(path: str) -> dict[str, object]:
+def read_yaml(path: str | Path, shown: str, expected: str) -> dict[str, object]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        UserError: it cannot be read, or holds something else; `shown` is how the message names it, `expected` what it
+            should hold.
+    """
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), YamlLoader)
     except OSError as error:
-        raise UserError(f"--config {path}: expected a readable YAML file ({error.strerror})") from error
+        raise UserError(f"{shown}: expected a readable YAML file ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: expected YAML, found {error}") from error
+        raise UserError(f"{shown}: expected YAML, found {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"--config {path}: expected a mapping of flags to values, found {type(content).__name__}")
+        raise UserError(f"{shown}: expected {expected}, found {type(content).__name__}")
     return {str(name): value for name, value in content.items()}
 
 

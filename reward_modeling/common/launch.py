@@ -30,6 +30,11 @@ def child_environment() -> dict[str, str]:
     return variables | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+def worker_count(num_proc: int | None) -> int:
+    """Worker processes that read data: as many as asked for, else one per core, at most 16."""
+    return num_proc or min(16, os.cpu_count())
+
+
 WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # torchrun, MPI
 
 

@@ -112,6 +112,12 @@ def load_rows(
     return _open_rows(cached)
 
 
+def map_processes(num_proc: int | None, rows: int, rows_each: int = 1) -> int | None:
+    """What `Dataset.map` takes for at most so many processes with at least `rows_each` rows; None: this process."""
+    processes = min(num_proc or 1, rows // rows_each)
+    return processes if processes > 1 else None
+
+
 def cache_root() -> Path:
     """The folder that rows are cached in.
 
@@ -327,7 +333,7 @@ def _map_rows(
         features=features,
         cache_file_name=str(out_file),
         new_fingerprint=fingerprint,
-        num_proc=num_proc if num_proc and min(num_proc, len(inputs)) > 1 else None,
+        num_proc=map_processes(num_proc, len(inputs)),
         desc="reading preference rows",
     )
 

@@ -26,18 +26,18 @@ from reward_modeling.display.text import (
     value_or_reason,
     wrapped,
 )
-from reward_modeling.evaluation.benchmarks.rm_bench import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.comparison_warnings import MARK, RUN_OTHERWISE
-from reward_modeling.evaluation.files import LETTERS
-from reward_modeling.evaluation.report import CHANCE
-from reward_modeling.evaluation.tables import grouped_subsets, unit
+from reward_modeling.evaluation.evaluations import LETTERS
+from reward_modeling.evaluation.tables import grouped_subsets, run_words
 
 SEVERAL = "Over several benchmarks"
 NOTE = (
     "Differences are in points, to the first model that has the benchmark. Their intervals are paired: over the same "
     "rows. better, worse: the interval excludes zero, as one in twenty does by chance."
 )
-MOST_LINES = 24  # of a table that is not folded
+MOST_ROWS = 24  # of a table that is not folded
 TALL = 16  # lines of a plot, from which on it stands beside two others
 
 Figures = Mapping[str, Mapping[str, Mapping]]
@@ -47,10 +47,8 @@ Figures = Mapping[str, Mapping[str, Mapping]]
 def describe_model(model: Mapping) -> tuple[str, str]:
     """A model's name, and how it was run."""
     revision = f" at {model['revision']}" if model["revision"] else ""
-    return f"{model['name_or_path']}{revision}", (
-        f"{model['class']}, {model['dtype']}, max_length {count(model['max_length'])}, batching {model['batching']}, "
-        f"{date_and_time(model['date'])}; {model['folder']}"
-    )
+    about = f"{run_words(model)}, {date_and_time(model['date'])}; {model['folder']}"
+    return f"{model['name_or_path']}{revision}", about
 
 
 def figure_rows(figures: Figures, part: Mapping) -> Rows:
@@ -76,12 +74,10 @@ def _difference(difference: Mapping | None) -> tuple[str, str, str]:
     return value, f"{low} to {high}", "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else ""
 
 
-def _main(name: str, part: Mapping) -> Figures:
-    """The figures to see first: of RM-Bench's twenty the domains and the levels."""
+def main_figures(name: str, part: Mapping) -> Figures:
+    """The figures to see first."""
     figures = part["figures"]
-    if name != "rm_bench":
-        return figures
-    return {figure: figures[figure] for figure in (*RM_BENCH_DOMAINS, *RM_BENCH_LEVELS, "overall")}
+    return {figure: figures[figure] for figure in BENCHMARKS[name].main_figures or figures if figure in figures}
 
 
 # --- on the screen --------------------------------------------------------------------------------------------
@@ -93,8 +89,10 @@ def comparison_tables(comparison: Mapping) -> str:
     models = (f"{model['letter']}  {': '.join(describe_model(model))}" for model in comparison["models"])
     blocks.append([line for model in models for line in wrapped(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
-        head = f"{shown(part['title'])}: {count(part['rows'])} {unit(name)}, differences to {part['reference']}"
-        seen = _main(name, part)
+        head = (
+            f"{shown(part['title'])}: {count(part['rows'])} {BENCHMARKS[name].unit}, differences to {part['reference']}"
+        )
+        seen = main_figures(name, part)
         if not any(map(_has_value, part["figures"].values())):  # of a part of the benchmark: there are only subsets
             scored = {subset: entries for subset, entries in part["subsets"].items() if _has_value(entries)}
             seen = {**seen, **scored}
@@ -119,56 +117,44 @@ def write_comparison(comparison: Mapping, path: Path) -> None:
 
 def comparison_page(comparison: Mapping) -> str:
     """The whole page."""
-    sections = [_section(name, part) for name, part in comparison["benchmarks"].items()]
-    if combined := comparison["combined"]:
-        figures = combined["figures"]
-        plots = _plots(SEVERAL, figures, combined, None)
-        rows = figure_rows(figures, combined)
-        sections.append({"title": SEVERAL, "about": "", "plots": plots, "rows": rows, "folded": []})
+    functions = (describe_model, main_figures, figure_rows, other_tables, comparison_plots)
     return render(
         "evaluation/templates/comparison.html",
         comparison=comparison,
-        sections=sections,
-        describe_model=describe_model,
+        known=BENCHMARKS,
+        several=SEVERAL,
         note=NOTE,
+        most_rows=MOST_ROWS,
         most_subsets=MOST_SUBSETS,
+        **{function.__name__: function for function in functions},
     )
 
 
-def _section(name: str, part: Mapping) -> dict[str, object]:
-    """Plots, and the numbers behind them: folded where they are many."""
-    main = _main(name, part)
-    rows, others = figure_rows(main, part), _other_tables(name, part)
-    is_short = len(rows) <= MOST_LINES + 1
-    return {
-        "title": part["title"],
-        "about": f"{count(part['rows'])} {unit(name)}; from {', '.join(map(str, part['sources'])) or '-'}",
-        "plots": _plots(part["title"], main, part, CHANCE.get(name, 50)),
-        "rows": rows if is_short else [],
-        "folded": others if is_short else [("Scores", rows), *others],
-        "left_out": len(part["subsets"]) - MOST_SUBSETS,
-    }
-
-
-def _other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
+def other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     """The figures that no plot shows, and the subsets."""
-    main, subsets = _main(name, part), part["subsets"]
+    main, subsets = main_figures(name, part), part["subsets"]
     sizes = {subset: {"rows": max(entry["rows"] for entry in rows.values())} for subset, rows in subsets.items()}
-    counted = {} if name == "pairs" else part["figures"]  # a source may be called as the one figure of pairs is
+    # A source of one's own pairs may be called as their one figure is.
+    counted = part["figures"] if BENCHMARKS[name].is_published else {}
     groups = grouped_subsets(name, {"subsets": sizes, "figures": counted, "sections": part["sections"]})
     tables = {"Domains and levels": {name: rows for name, rows in part["figures"].items() if name not in main}}
     tables |= {heading or "Subsets": {subset: subsets[subset] for subset in group} for heading, group in groups.items()}
     return [(heading, figure_rows(figures, part)) for heading, figures in tables.items() if figures]
 
 
-def _plots(title: str, figures: Figures, part: Mapping, chance: int | None) -> list[Plot]:
+def comparison_plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | None = None) -> list[Plot]:
+    """Figures, and how far they are from the reference's.
+
+    Args:
+        benchmark: None for figures over several.
+    """
     hollow = part["incomparable"]
-    note = "" if chance is None else f"Dashed: guessing, {chance}%."
+    note = f"Dashed: {benchmark.guessing}." if benchmark else ""
     if hollow:
         note += f" Hollow: {', '.join(hollow)}, not comparable."
     colors = dict(zip(LETTERS, MODELS, strict=True))
     label, tall = f"{title}: figures with 95% intervals", sum(map(len, figures.values())) > TALL
-    marks = {"chance": chance, "colors": colors, "hollow": hollow}
+    marks = {"chance": benchmark and benchmark.chance, "colors": colors, "hollow": hollow}
     plots = [make_plot("Scores", note, draw_bars, figures, label=label, tall=tall, **marks)]
     differences = {
         name: {letter: entry["difference"] for letter, entry in entries.items() if entry["difference"] is not None}
@@ -176,10 +162,8 @@ def _plots(title: str, figures: Figures, part: Mapping, chance: int | None) -> l
     }
     if lines := sum(map(len, differences.values())):
         note = "Right of zero a model is better. An interval across zero says too little."
-        options = {"label": f"{title}: differences", "tall": lines > TALL}
-        plots.append(
-            make_plot("Differences", note, draw_differences, differences, colors, part["reference"], **options)
-        )
+        drawn = (draw_differences, differences, colors, part["reference"])
+        plots.append(make_plot("Differences", note, *drawn, label=f"{title}: differences", tall=lines > TALL))
     return plots
 
 

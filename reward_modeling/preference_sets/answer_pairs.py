@@ -1,5 +1,6 @@
 """From prompts with scored answers to preference pairs.
 
+    pairs = build_pairs(arguments, SOURCE, to_answers)     # arguments.pairs says how
     pairs = pairs_from_answers(read_answers(arguments, SOURCE, to_answers), "distinct_scores", seed=0)
 
 | how              | pairs of a prompt                                                                             |
@@ -21,7 +22,7 @@ workers. Prompts stand in the order in which they first appear, the pairs of a p
 
 import json
 import math
-import os
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
@@ -32,16 +33,21 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
-from reward_modeling.data.preferences import FLOAT32_MAX, dropped_row, mixed, read_column, standardise_row
+from reward_modeling.common.launch import worker_count
+from reward_modeling.data import preferences
+from reward_modeling.data.keys import mix_keys, text_key
+from reward_modeling.data.preferences import FLOAT32_MAX, dropped_row, kept_rows, read_column, standardise_row
 from reward_modeling.data.report import DataReport, DropReason, report_rows
-from reward_modeling.data.sources import cache_error, cache_root
+from reward_modeling.data.sources import cache_error, cache_root, map_processes
+from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.source import (
     EXCERPT_LENGTH,
     PAIR_FEATURES,
+    PreferenceSource,
     SourceAnswers,
     SourcePairs,
-    column,
-    text_key,
+    number_column,
+    read_answers,
 )
 
 CACHE_VERSION = 2  # to be raised when other pairs are made than before
@@ -74,6 +80,13 @@ class _Answer:
         return -self.score, self.text
 
 
+def build_pairs(arguments: SourceArguments, source: PreferenceSource, to_answers: Callable[..., dict]) -> SourcePairs:
+    """The pairs of a set of scored answers, as the flags `pairs` and `write_margin` of its script say."""
+    answers = read_answers(arguments, source, to_answers)
+    options = {"num_proc": arguments.num_proc, "write_margin": arguments.write_margin}
+    return pairs_from_answers(answers, arguments.pairs, arguments.seed, **options)
+
+
 def pairs_from_answers(
     answers: SourceAnswers, how: str, seed: int, *, num_proc: int | None = None, write_margin: bool = False
 ) -> SourcePairs:
@@ -96,18 +109,16 @@ def pairs_from_answers(
     report = deepcopy(answers.report)
     for reason, dropped in report_rows(report.name, made).dropped.items():
         report.add(reason, dropped.count, dropped.first_where, dropped.first_excerpt)
-    rows = made.select(np.flatnonzero(pc.equal(read_column(made, "reason"), "").to_numpy()))
-    rows = rows.select_columns(list(PAIR_FEATURES))
-    _note(report, answers.rows, made, rows)
+    rows = made.select(kept_rows(made)).select_columns(list(PAIR_FEATURES))
+    _note_counts(report, answers.rows, made, rows)
     return SourcePairs(answers.source, rows, report, answers.options, made_of_answers=True)
 
 
-def _note(report: DataReport, answer_rows: Dataset, made: Dataset, pair_rows: Dataset) -> None:
-    groups = column(answer_rows, "group_key") if len(answer_rows) else []
-    lengths = pc.list_value_length(read_column(answer_rows, "answers")) if len(answer_rows) else []
-    report.notes |= {"prompts read": len(np.unique(groups)), "answers": int(np.sum(lengths))}
-    report.notes |= {words: int(column(made, name).sum()) for name, words in TALLIES.items()}
-    report.notes |= {"pairs": len(pair_rows), "prompts": len(np.unique(column(pair_rows, "prompt_key")))}
+def _note_counts(report: DataReport, answer_rows: Dataset, made: Dataset, pair_rows: Dataset) -> None:
+    answers = pc.sum(pc.list_value_length(read_column(answer_rows, "answers"))).as_py() or 0
+    report.notes |= {"prompts read": len(np.unique(number_column(answer_rows, "group_key"))), "answers": answers}
+    report.notes |= {words: int(number_column(made, name).sum()) for name, words in TALLIES.items()}
+    report.notes |= {"pairs": len(pair_rows), "prompts": len(np.unique(number_column(pair_rows, "prompt_key")))}
 
 
 # --- rows of one prompt ---------------------------------------------------------------------------------------
@@ -117,10 +128,10 @@ def _made_rows(rows: Dataset, how: str, seed: int, num_proc: int | None, write_m
     """`MADE_FEATURES`: a row for each pair, and one with a reason for each source row that is in none."""
     if not len(rows):
         return Dataset.from_dict({name: [] for name in MADE_FEATURES}, features=MADE_FEATURES)
-    order, starts = _prompt_order(column(rows, "group_key"))
+    order, starts = _prompt_order(number_column(rows, "group_key"))
     options = {"how": how, "seed": seed, "write_margin": write_margin}
-    fingerprint = datasets.fingerprint.Hasher.hash([CACHE_VERSION, rows._fingerprint, options])
-    workers = max(1, min(num_proc or min(16, os.cpu_count()), len(order) // ROWS_PER_WORKER))
+    versions = [preferences.CACHE_VERSION, CACHE_VERSION]
+    fingerprint = datasets.fingerprint.Hasher.hash([versions, rows._fingerprint, options])
     try:
         return Dataset.from_dict({"start": starts[:-1], "end": starts[1:]}).map(
             _make_batch,
@@ -129,7 +140,7 @@ def _made_rows(rows: Dataset, how: str, seed: int, num_proc: int | None, write_m
             remove_columns=["start", "end"],
             features=MADE_FEATURES,
             fn_kwargs={"rows": rows.select(order), **options},
-            num_proc=workers if workers > 1 else None,
+            num_proc=map_processes(worker_count(num_proc), len(order), ROWS_PER_WORKER),
             cache_file_name=str(cache_root() / f"pairs-{fingerprint}.arrow"),
             new_fingerprint=fingerprint,
             desc="making pairs",
@@ -170,7 +181,7 @@ def _made_of_prompt(group: list[dict], how: str, seed: int, write_margin: bool) 
     levels = score_levels([answer.score for answer in answers])
     tally["undecided"] = int(len(set(levels)) < 2)
     keys = np.array([text_key(group[0]["prompt"], answer.text.strip()) for answer in answers], dtype=np.int64)
-    chosen_pairs = choose_pairs(levels, mixed(keys, seed).tolist(), how)
+    chosen_pairs = choose_pairs(levels, mix_keys(keys, seed).tolist(), how)
     prompt = json.loads(group[0]["prompt"])
     made, used = [], set()
     failure = DropReason.TOO_FEW_ANSWERS if tally["undecided"] else DropReason.NOT_SAMPLED

@@ -23,9 +23,10 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
-from reward_modeling.data.sources import cache_root
+from reward_modeling.data.keys import text_key
+from reward_modeling.data.sources import cache_root, map_processes
 from reward_modeling.preference_sets.benchmark_prompts import PROMPT_COLUMNS, NamedPrompts, prompt_text, words_of
-from reward_modeling.preference_sets.source import column, text_key
+from reward_modeling.preference_sets.source import number_column
 
 WORDS_PER_RUN = 13
 EXACT, RUNS = "exact", f"{WORDS_PER_RUN}_words"  # kinds, in the manifest
@@ -117,7 +118,7 @@ class Overlap:
 
 def find_overlap(parts: Sequence[Dataset], index: PromptIndex, num_proc: int | None = None) -> Overlap:
     """Look up the prompts of kept standard rows; the rows of the parts are one after the other in the result."""
-    keys = np.concatenate([np.empty(0, np.int64), *(column(rows, "prompt_key") for rows in parts)])
+    keys = np.concatenate([np.empty(0, np.int64), *(number_column(rows, "prompt_key") for rows in parts)])
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     starts = np.cumsum([0, *map(len, parts)])
     exact, runs = (np.zeros(len(keys), dtype=np.int64) for _ in range(2))
@@ -136,11 +137,11 @@ def find_overlap(parts: Sequence[Dataset], index: PromptIndex, num_proc: int | N
                         features=Features({"exact": Value("int64"), "runs": Value("int64")}),
                         cache_file_name=f"{scratch}/{number}.arrow",  # not beside the cached rows
                         new_fingerprint=f"overlap-{number}-{rows._fingerprint}",
-                        num_proc=num_proc if num_proc and min(num_proc, len(here) // 1000) > 1 else None,
+                        num_proc=map_processes(num_proc, len(here), 1000),
                         desc="looking up prompts",
                     )
                 )
-                exact[here], runs[here] = column(found, "exact"), column(found, "runs")
+                exact[here], runs[here] = number_column(found, "exact"), number_column(found, "runs")
         exact, runs = exact[first][inverse], runs[first][inverse]
     return Overlap(exact, runs, _examples(parts, starts, keys, index, exact, runs))
 
@@ -198,7 +199,7 @@ def overlap_entries(
     index: PromptIndex, overlap: Overlap, parts: Sequence[Dataset], among: NDArray[np.bool_]
 ) -> list[dict[str, object]]:
     """For each benchmark what was found of it in the rows `among`, for a manifest; a prompt may be in several."""
-    keys = np.concatenate([np.empty(0, np.int64), *(column(rows, "prompt_key") for rows in parts)])
+    keys = np.concatenate([np.empty(0, np.int64), *(number_column(rows, "prompt_key") for rows in parts)])
     entries = []
     for number, benchmark in enumerate(index.prompts):
         bit = 1 << number

@@ -14,7 +14,7 @@ from reward_modeling.common.versions import installed_versions
 from reward_modeling.data.report import REASON_WORDS, TABLE_EXCERPT, DataReport, DropReason
 from reward_modeling.display.text import aligned
 from reward_modeling.preference_sets.pair_table import SCORES
-from reward_modeling.preference_sets.source import SourcePairs, column
+from reward_modeling.preference_sets.source import SourcePairs, number_column
 
 PACKAGES = ("datasets", "numpy", "pyarrow")  # those that could make other bytes of the same rows
 
@@ -36,11 +36,21 @@ def source_entry(pairs: SourcePairs, published: Mapping[str, int]) -> dict[str, 
         "options": dict(pairs.options),
         "read": report_entry(pairs.report),
         "pairs": count,
-        "prompts": len(np.unique(column(pairs.rows, "prompt_key"))),
-        "pairs_per_prompt": pairs_per_prompt(column(pairs.rows, "prompt_key")),
+        "prompts": len(np.unique(number_column(pairs.rows, "prompt_key"))),
+        "pairs_per_prompt": pairs_per_prompt(number_column(pairs.rows, "prompt_key")),
         "published": {
             mixture: {"pairs": number, "difference": count - number} for mixture, number in published.items()
         },
+    }
+
+
+def mixed_entry(prompt_keys: NDArray[np.int64], report: DataReport) -> dict[str, object]:
+    """What a manifest says of one source's pairs in a mixture, `(pairs,)`, and of those left out of it."""
+    return {
+        "dropped": dropped_entry(report),
+        "pairs": len(prompt_keys),
+        "prompts": len(np.unique(prompt_keys)),
+        "pairs_per_prompt": pairs_per_prompt(prompt_keys),
     }
 
 
@@ -63,7 +73,7 @@ def dropped_entry(report: DataReport) -> dict[str, dict[str, object]]:
 
 def fingerprint(pairs: SourcePairs) -> str:
     """sha256 of the pairs' keys and scores, sorted: the same for the same pairs in any file and in any order."""
-    columns = [column(pairs.rows, name) for name in ("pair_key", *SCORES)]
+    columns = [number_column(pairs.rows, name) for name in ("pair_key", *SCORES)]
     order = np.lexsort(columns[::-1])
     digest = sha256()
     for values in columns:

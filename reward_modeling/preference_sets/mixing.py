@@ -1,28 +1,69 @@
 """Which pairs of a mixture stay, in which order, and which are for testing.
 
-    digests = pair_digests(table)
-    repeated = duplicates(table, *digests, among=everything, within_parts=True)
-    left_out = not_sampled(table.parts, content_keys(*digests), ~repeated, shares, seed)
-    opposed = contradictions(*digests, among=~repeated & ~left_out)
+    chosen = choose_pairs(table, shares, in_benchmark, seed)
+    chosen.order                                # numbers of the pairs that stay, shuffled
+    chosen.dropped[DropReason.CONTRADICTION]    # which pairs go for this reason
 
 All of it is numbers in numpy arrays, one element for each pair. A random choice is a hash of the seed and of what the
 pair says: it is the same in any order of the rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from reward_modeling.data.preferences import mixed
+from reward_modeling.data.keys import draw_prompts, mix_keys
+from reward_modeling.data.preferences import EXCERPT_LENGTH
 from reward_modeling.data.report import DataReport, DropReason
-from reward_modeling.preference_sets.pair_table import SCORES, PairTable
-from reward_modeling.preference_sets.source import EXCERPT_LENGTH
+from reward_modeling.preference_sets.pair_table import SCORES, PairTable, pair_digests
 
 # Seeds are below 2**32: each use of one has numbers of its own. A sample that was drawn by the numbers that also say
 # where a pair goes would stand at the beginning of the mixture.
 SAMPLE_SEED, SPLIT_SEED = 2**32, 2**33
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which pairs of the sources are in the mixture."""
+
+    order: NDArray[np.int64]
+    """Their numbers, shuffled."""
+    dropped: Mapping[DropReason, NDArray[np.bool_]]
+    """The others, `(pairs,)` for each reason."""
+
+
+def choose_pairs(
+    table: PairTable, shares: Sequence[tuple[float, int | None]], in_benchmark: NDArray[np.bool_], seed: int
+) -> Chosen:
+    """Drop a part's repeated pairs and those of benchmarks, sample, drop what repeats or contradicts, and shuffle.
+
+    Duplicates across parts and contradictions are of the sampled pairs alone: none is dropped for a pair that a weight
+    or a limit leaves out.
+
+    Args:
+        shares: for each part its weight, from 0 to 1, and its limit in pairs, or None.
+        in_benchmark: `(pairs,)`.
+    """
+    digests, is_first = pair_digests(table)
+    keys = content_keys(digests, is_first)
+    repeated = duplicates(table, digests, is_first, among=np.ones(len(table), dtype=bool), within_parts=True)
+    in_benchmark = in_benchmark & ~repeated
+    kept = ~repeated & ~in_benchmark
+    left_out = not_sampled(table.parts, keys, kept, shares, seed)
+    kept &= ~left_out
+    elsewhere = duplicates(table, digests, is_first, among=kept)
+    kept &= ~elsewhere
+    opposed = contradictions(digests, is_first, among=kept)
+    dropped = {
+        DropReason.DUPLICATE_PAIR: repeated | elsewhere,
+        DropReason.CONTRADICTION: opposed,
+        DropReason.IN_BENCHMARK: in_benchmark,
+        DropReason.NOT_SAMPLED: left_out,
+    }
+    return Chosen(shuffled(keys, digests, kept & ~opposed, seed), dropped)
 
 
 def duplicates(
@@ -76,7 +117,7 @@ def _groups(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def content_keys(digests: NDArray[np.uint64], is_first: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """64 bits that say what a pair is, for `mixed`."""
+    """64 bits that say what a pair is, for `mix_keys`."""
     return (digests[:, 0] ^ (digests[:, 1] << np.uint64(1)) ^ is_first.astype(np.uint64)).view(np.int64)
 
 
@@ -92,7 +133,7 @@ def not_sampled(
     Args:
         shares: for each part its weight, from 0 to 1, and its limit in pairs, or None; a part gets the fewer.
     """
-    numbers, left_out = mixed(keys, seed + SAMPLE_SEED), np.zeros(len(keys), dtype=bool)
+    numbers, left_out = mix_keys(keys, seed + SAMPLE_SEED), np.zeros(len(keys), dtype=bool)
     for part, (weight, limit) in enumerate(shares):
         candidates = np.flatnonzero(among & (parts == part))
         count = round(weight * len(candidates))
@@ -106,27 +147,23 @@ def shuffled(
 ) -> NDArray[np.int64]:
     """The kept pairs in an order that the seed and what they say alone give."""
     numbers = np.flatnonzero(kept)
-    return numbers[np.lexsort((*digests[numbers].T, mixed(keys, seed)[numbers]))]
+    return numbers[np.lexsort((*digests[numbers].T, mix_keys(keys, seed)[numbers]))]
 
 
 def held_out(prompt_keys: NDArray[np.int64], test_pairs: int, seed: int) -> NDArray[np.bool_]:
     """At most so many pairs for testing, whole prompts only, `(pairs,)`."""
-    prompts, counts = np.unique(prompt_keys, return_counts=True)
-    fitting = counts <= test_pairs  # a prompt with more pairs than are asked for would end the order at once
-    prompts, counts = prompts[fitting], counts[fitting]
-    order = np.argsort(mixed(prompts, seed + SPLIT_SEED), kind="stable")
-    return np.isin(prompt_keys, prompts[order[np.cumsum(counts[order]) <= test_pairs]])
+    return draw_prompts(prompt_keys, test_pairs, seed + SPLIT_SEED)
 
 
 def count_dropped(
-    table: PairTable, names: Sequence[str], dropped: Sequence[tuple[DropReason, NDArray[np.bool_]]]
+    table: PairTable, names: Sequence[str], dropped: Mapping[DropReason, NDArray[np.bool_]]
 ) -> list[DataReport]:
     """For each part what was dropped of its pairs, with the first such pair."""
     reports = []
     for part, name in enumerate(names):
         is_here = table.parts == part
         report = DataReport(name, int(is_here.sum()))
-        for reason, left_out in dropped:
+        for reason, left_out in dropped.items():
             numbers = np.flatnonzero(left_out & is_here)
             if len(numbers):
                 first = table.take(numbers[:1]).to_pylist()[0]

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from reward_modeling.data.keys import prompt_key
 from reward_modeling.data.transcripts import parse_transcript
 
 TEXTS = ("prompt", "chosen", "rejected")
@@ -134,6 +135,5 @@ def split_keys(table: PairTable) -> NDArray[np.int64]:
         for number, chosen in zip(numbers[texts], answers, strict=True):
             messages = parse_transcript(chosen, keep_empty_answer=True)
             if messages is not None:
-                prompt = json.dumps(messages[:-1], ensure_ascii=False).encode()
-                keys[number] = int.from_bytes(blake2b(prompt).digest()[:8], "little", signed=True)
+                keys[number] = prompt_key(json.dumps(messages[:-1], ensure_ascii=False).encode())
     return keys

@@ -11,8 +11,9 @@ row becomes a Python object. The sha256 of these lines is that of the content, w
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest, sha256
@@ -29,11 +30,12 @@ from tqdm import tqdm
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.atomic import check_writable, whole_folder
-from reward_modeling.common.errors import UserError, one_line
+from reward_modeling.common.errors import UserError, one_line, run_script
 from reward_modeling.common.file_names import MANIFEST
+from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.manifest import manifest_table, manifest_text, source_entry
 from reward_modeling.preference_sets.pair_table import SCORES, TEXTS, PairTable
-from reward_modeling.preference_sets.source import SourceArguments, SourcePairs, options_of
+from reward_modeling.preference_sets.source import SourcePairs
 
 TRAIN, TEST = "train", "test"  # the test set has a folder of its own, where a reader of the training set does not look
 ROWS_PER_SHARD = 100_000
@@ -55,9 +57,14 @@ class WrittenPairs:
 
 def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourcePairs]) -> None:
     """The job of a script of data_prep: from flags to files. An output in the way is refused before all the reading."""
-    arguments, _ = parse_script_arguments(arguments_class)
-    check_output(arguments.output_path, arguments.overwrite)
-    write_source(build(arguments), arguments)
+
+    def run() -> None:
+        arguments, _ = parse_script_arguments(arguments_class)
+        check_output(arguments.output_path, arguments.overwrite)
+        write_source(build(arguments), arguments)
+
+    sys.argv[0] = f"data_prep/{Path(sys.argv[0]).name}"  # as messages name the script
+    run_script(run)
 
 
 def write_source(pairs: SourcePairs, arguments: SourceArguments) -> Path:
@@ -73,7 +80,7 @@ def write_source(pairs: SourcePairs, arguments: SourceArguments) -> Path:
     with new_output(arguments.output_path, arguments.overwrite) as folder:
         order = np.arange(len(table))
         written = write_pairs(table, order, folder, TRAIN, arguments.format, value_columns(table, order))
-        manifest = {"name": pairs.source.name, "arguments": options_of(arguments), "sources": [entry]}
+        manifest = {"name": pairs.source.name, "arguments": arguments.options(), "sources": [entry]}
         manifest = write_manifest(manifest, {TRAIN: written}, arguments.format, folder)
     output = Path(arguments.output_path)
     print(f"{manifest_table(manifest)}\nwritten to {output}", flush=True)
@@ -121,21 +128,29 @@ def write_pairs(
         UserError: rows that parquet cannot hold.
     """
     folder.mkdir(exist_ok=True)
+    schema = _parquet_schema(table, columns) if file_format == "parquet" else None
     sizes, content, files = table.bytes_of_rows(), sha256(), {}
     shards = np.array_split(order, max(1, -(-len(order) // ROWS_PER_SHARD)))
     with tqdm(total=len(order), desc=f"writing {split}", unit=" pairs") as bar:
         for number, shard in enumerate(shards):
-            name = f"{split}-{number:05d}-of-{len(shards):05d}.{file_format}"
-            with (folder / name).open("wb") as file, _shard_writer(file, table, columns, file_format) as writer:
+            path = folder / f"{split}-{number:05d}-of-{len(shards):05d}.{file_format}"
+            with path.open("wb") as file, _parquet_writer(file, schema) as parquet:
                 for numbers in np.split(shard, _cuts(sizes[shard])):
                     rows = table.take(numbers)
                     lines = json_lines(rows, columns)
                     content.update(lines)
-                    writer.write(lines, rows)
+                    if parquet is None:
+                        file.write(lines)
+                    else:
+                        parquet.write_table(_parse_lines(lines, rows, schema))
                     bar.update(len(numbers))
-            with (folder / name).open("rb") as file:
-                files[name] = file_digest(file, "sha256").hexdigest()
+            with path.open("rb") as file:
+                files[path.name] = file_digest(file, "sha256").hexdigest()
     return WrittenPairs(len(order), content.hexdigest(), files)
+
+
+def _parquet_writer(file: BinaryIO, schema: pa.Schema | None) -> AbstractContextManager[pq.ParquetWriter | None]:
+    return nullcontext() if schema is None else pq.ParquetWriter(file, schema, compression="zstd")
 
 
 def _cuts(sizes: NDArray[np.int64]) -> list[int]:
@@ -187,32 +202,29 @@ def _decimals(values: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(pc.cast(values, pa.string()), r"^(-?\d+)$", r"\1.0")
 
 
-class _LineWriter:
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+def _parquet_schema(table: PairTable, columns: Sequence[str]) -> pa.Schema:
+    is_text = pc.unique(table.column("is_text")).to_pylist()
+    if len(is_text) > 1:
+        raise UserError(
+            "expected either conversations or plain texts, as a parquet column holds one type, found both. Pass "
+            "--format jsonl, or write them to folders of their own."
+        )
+    side = pa.string() if is_text == [True] else MESSAGES
+    types = {"chosen": side, "rejected": side, "source": pa.string(), **dict.fromkeys(SCORES, pa.float64())}
+    return pa.schema([(name, types[name]) for name in ("chosen", "rejected", *columns)])
 
-    def write(self, lines: pa.Buffer, rows: pa.RecordBatch) -> None:
-        self._file.write(lines)
 
-
-class _ParquetShard:
-    """Lines go through Arrow's JSON reader into the columns of `schema`."""
-
-    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
-        self._writer = writer
-        self._schema = schema
-
-    def write(self, lines: pa.Buffer, rows: pa.RecordBatch) -> None:
-        try:
-            columns = pj.read_json(
-                pa.BufferReader(lines),
-                # One block: no line is longer, and so nothing depends on the number of threads.
-                read_options=pj.ReadOptions(block_size=len(lines) + 1),
-                parse_options=pj.ParseOptions(explicit_schema=self._schema, unexpected_field_behavior="error"),
-            )
-        except pa.ArrowInvalid as error:
-            raise _not_for_parquet(rows, error) from error
-        self._writer.write_table(columns)
+def _parse_lines(lines: pa.Buffer, rows: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
+    """The columns of some rows, of their JSON lines."""
+    try:
+        return pj.read_json(
+            pa.BufferReader(lines),
+            # One block: no line is longer, and so nothing depends on the number of threads.
+            read_options=pj.ReadOptions(block_size=len(lines) + 1),
+            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+        )
+    except pa.ArrowInvalid as error:
+        raise _not_for_parquet(rows, error) from error
 
 
 def _not_for_parquet(rows: pa.RecordBatch, error: pa.ArrowInvalid) -> UserError:
@@ -225,26 +237,6 @@ def _not_for_parquet(rows: pa.RecordBatch, error: pa.ArrowInvalid) -> UserError:
     return UserError(
         f"expected messages of role and content, as the columns of parquet are, found {found}. Pass --format jsonl."
     )
-
-
-@contextmanager
-def _shard_writer(
-    file: BinaryIO, table: PairTable, columns: Sequence[str], file_format: str
-) -> Iterator[_LineWriter | _ParquetShard]:
-    if file_format == "jsonl":
-        yield _LineWriter(file)
-        return
-    is_text = pc.unique(table.column("is_text")).to_pylist()
-    if len(is_text) > 1:
-        raise UserError(
-            "expected either conversations or plain texts, as a parquet column holds one type, found both. Pass "
-            "--format jsonl, or write them to folders of their own."
-        )
-    side = pa.string() if is_text == [True] else MESSAGES
-    types = {"chosen": side, "rejected": side, "source": pa.string(), **dict.fromkeys(SCORES, pa.float64())}
-    schema = pa.schema([(name, types[name]) for name in ("chosen", "rejected", *columns)])
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        yield _ParquetShard(writer, schema)
 
 
 LINT_REPORT = ("lint.json", "lint.html")  # may stand beside the data

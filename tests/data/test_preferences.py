@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import hub, json_lines, preferences, sources
+from reward_modeling.data import hub, json_lines, keys, preferences, sources
 from reward_modeling.data.preferences import (
     STANDARD_FEATURES,
     load_preference_dataset,
@@ -667,7 +667,7 @@ def test_holding_out_fills_the_size_and_follows_the_seed():
 def test_splitmix64_is_the_published_one():
     """The first outputs of the reference implementation (Vigna) for state 1234567."""
     states = np.array([1234567, 1234567 + 0x9E3779B97F4A7C15], dtype=np.uint64)
-    assert preferences._splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
+    assert keys._splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
 
 
 def test_a_million_rows_are_split_in_seconds():

@@ -15,7 +15,8 @@ from datasets import Dataset, Features, List, Value
 
 from data_prep import helpsteer, helpsteer2, nectar, ultrafeedback
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.preferences import load_preference_dataset, mixed
+from reward_modeling.data.keys import mix_keys, text_key
+from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets import answer_pairs
@@ -27,8 +28,8 @@ from reward_modeling.preference_sets.source import (
     SourceAnswers,
     limit_pairs_per_prompt,
     sample_pairs,
-    text_key,
 )
+from reward_modeling.preference_sets.writing import run_source
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +150,7 @@ def test_every_way_of_choosing_against_brute_force(seed):
 
 def hashed(prompt, text, seed):
     key = text_key(json.dumps([{"role": "user", "content": prompt}]), text)
-    return mixed(np.array([key]), seed)[0]
+    return mix_keys(np.array([key]), seed)[0]
 
 
 @pytest.mark.parametrize("how", PAIR_CHOICES)
@@ -674,7 +675,7 @@ def test_what_a_script_writes_is_what_training_reads(
     output = tmp_path / "pairs"
     flags = ["--dataset_path", path, "--output_path", str(output), "--format", file_format, "--num_proc", "1"]
     monkeypatch.setattr(sys, "argv", ["script", *flags])
-    script.main()
+    run_source(script.ScriptArguments, script.build)
     assert f"{script.SOURCE.name}: {pairs} pairs" in capsys.readouterr().out
     written = load_preference_dataset(str(output))
     made = build(script, path)

@@ -17,7 +17,8 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data import hub
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.transcripts import parse_transcript, turns_of
-from reward_modeling.preference_sets.source import options_of, read_pairs
+from reward_modeling.preference_sets.source import read_pairs
+from reward_modeling.preference_sets.writing import run_source
 
 SCRIPTS = (capybara, helpsteer3, hh_rlhf, orca, pku_saferlhf, shp, skywork, unified_feedback)
 KINDS = ("parquet", "jsonl")
@@ -686,7 +687,7 @@ def test_what_is_written_is_what_rm_takes(script, tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["script", "--dataset_path", path, "--output_path", str(output), "--num_proc", "1"]
     )
-    script.main()
+    run_source(script.ScriptArguments, script.build)
     written, result = load_preference_dataset(str(output)), build(script, path)
     assert set(written["reason"][:]) == {""}
     for name in ("prompt", "chosen", "rejected", "chosen_score", "rejected_score", "margin", "source"):
@@ -859,12 +860,12 @@ def test_saved_data_sets_have_their_splits(tmp_path):
 def test_a_local_path_has_no_revision_and_a_file_no_split(tmp_path):
     path = save(tmp_path / "train.jsonl", [skywork_row("q")])
     for local in (path, str(tmp_path / "*.jsonl")):
-        options = options_of(arguments_of(skywork, local, split="test", revision="main"))
+        options = arguments_of(skywork, local, split="test", revision="main").options()
         assert (options["split"], options["revision"]) == (None, None)
-    options = options_of(arguments_of(skywork, str(tmp_path), split="test", revision="main"))
+    options = arguments_of(skywork, str(tmp_path), split="test", revision="main").options()
     assert (options["split"], options["revision"]) == ("test", None)
     for remote in ("org/name", "org/name:test"):
-        options = options_of(arguments_of(skywork, remote, split="test", revision="main"))
+        options = arguments_of(skywork, remote, split="test", revision="main").options()
         assert (options["split"], options["revision"]) == ("test", "main")
 
 

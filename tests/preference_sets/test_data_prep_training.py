@@ -18,6 +18,7 @@ from test_data_prep_answers import (
 from test_data_prep_pairs import FIXTURES
 
 from data_prep import helpsteer, helpsteer2, nectar, ultrafeedback
+from reward_modeling.preference_sets.writing import run_source
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
@@ -46,7 +47,7 @@ def test_what_a_script_writes_is_trained_on(script, language_model, tmp_path, mo
     path = write(tmp_path / "train.parquet", *ALL[script])
     flags = ["--dataset_path", str(path), "--output_path", str(output), "--num_proc", "1"]
     monkeypatch.setattr(sys, "argv", ["script", *flags])
-    script.main()
+    run_source(script.ScriptArguments, script.build)
     pairs = json.loads((output / "manifest.json").read_text())["pairs"]
     flags = {
         "model_name": language_model,

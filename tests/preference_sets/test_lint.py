@@ -1,6 +1,5 @@
 """The linter against sets made by hand, whose every number was counted by hand."""
 
-import importlib.util
 import itertools
 import json
 import random
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep import lint as lint_script
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.intervals import wilson_interval
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, RULE_WORDS
@@ -580,16 +580,12 @@ def test_keys_of_the_summary_stay(summary):
 @pytest.fixture
 def script(tmp_path, monkeypatch, capsys):
     """Runs the script's main in this process; returns its status and what it printed."""
-    specification = importlib.util.spec_from_file_location("lint_script", ROOT / "data_prep" / "lint.py")
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, "lint_script", module)
-    specification.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["data_prep/lint.py", *arguments])
         try:
-            run_script(module.main)
+            run_script(lint_script.main)
         except SystemExit as ended:
             return ended.code, capsys.readouterr()
         return 0, capsys.readouterr()
@@ -626,7 +622,7 @@ def test_mistakes_of_the_users(tmp_path, script):
     [("a/b/pairs.jsonl.gz", "pairs"), ("org/name:train", "name-train"), ("data/*.parquet", "data"), ("..", "data")],
 )
 def test_name_of_the_report(path, name, script):
-    assert sys.modules["lint_script"].name_of(path) == name
+    assert lint_script.name_of(path) == name
 
 
 @pytest.mark.parametrize(
@@ -642,7 +638,7 @@ def test_name_of_the_report(path, name, script):
     ],
 )
 def test_path_needs_no_flag(given, meant, script):
-    assert " ".join(sys.modules["lint_script"].with_path_flag(given.split())) == meant
+    assert " ".join(lint_script.with_path_flag(given.split())) == meant
 
 
 def test_script_as_a_process(tmp_path):

@@ -147,7 +147,7 @@ def test_all_mistakes_of_a_mixture_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- shp\n", "expected a mixture with name, description, seed, include, sources, found list"),
+        ("- shp\n", "mixture2.yaml, with name, description, seed, include, sources, found list"),
         ("a: [\n", "expected YAML, found while parsing"),
         ("name: x\n", "sources: expected a list with a script or a path in each entry, found []"),
         ("include: mixed\n", "expected mixtures that end somewhere, found that it includes itself"),
@@ -205,7 +205,7 @@ def test_wrong_flags_are_named_together(tmp_path):
     with pytest.raises(UserError) as caught:
         build_mixture.ScriptArguments(format="csv", seed=-1, num_proc=0, test_size=1.5)
     flags = [line.split(":")[0] for line in str(caught.value).splitlines()]
-    assert flags == ["--format", "--seed", "--num_proc", "--test_size"]
+    assert flags == ["--seed", "--format", "--num_proc", "--test_size"]
     path = write_rows(tmp_path / "rows.jsonl", [pair("p", "a", "b")])
     with pytest.raises(UserError) as caught:
         build(tmp_path, [f"path: {path}"], source_paths="row=x,rows=")

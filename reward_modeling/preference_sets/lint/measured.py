@@ -1,11 +1,11 @@
 """The numbers of a preference set's kept rows, column by column, as numpy arrays."""
 
 import numpy as np
-import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from reward_modeling.data.preferences import mixed, read_column
+from reward_modeling.data.keys import mix_keys
+from reward_modeling.data.preferences import kept_rows, read_column
 
 
 class Measured:
@@ -13,7 +13,7 @@ class Measured:
 
     def __init__(self, rows: Dataset, measures: Dataset):
         self.rows, self._measures = rows, measures
-        self.kept = np.flatnonzero(pc.equal(read_column(rows, "reason"), "").to_numpy())
+        self.kept = kept_rows(rows)
         """`(pairs,)` row numbers."""
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class Measured:
         """`count` row numbers drawn at random: by what the pairs say, whatever their order."""
         mix = self["rejected_key"]
         for name in ("chosen_key", "prompt_key"):
-            mix = self[name] ^ mixed(mix, seed).view(np.int64)
-        numbers = mixed(mix, seed)
+            mix = self[name] ^ mix_keys(mix, seed).view(np.int64)
+        numbers = mix_keys(mix, seed)
         places = np.arange(len(self)) if among is None else np.flatnonzero(among)
         return self.kept[places[np.argsort(numbers[places], kind="stable")[:count]]]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from reward_modeling.common.errors import UserError
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import EXACT, RUNS, PromptIndex, find_overlap, index_prompts
-from reward_modeling.preference_sets.source import column
+from reward_modeling.preference_sets.source import number_column
 
 
 def read_benchmarks(names: str | None, num_proc: int) -> PromptIndex | None:
@@ -36,7 +36,7 @@ def benchmark_overlap(
         return []
     part = rows if len(kept) == len(rows) else rows.select(kept)
     overlap = find_overlap([part], index, num_proc)
-    keys = column(part, "prompt_key")
+    keys = number_column(part, "prompt_key")
     found = []
     for number, benchmark in enumerate(index.prompts):
         exact = overlap.exact & (1 << number) != 0

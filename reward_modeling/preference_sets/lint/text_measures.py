@@ -20,8 +20,9 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Value, concatenate_datasets
 
+from reward_modeling.data.keys import text_key
+from reward_modeling.data.sources import map_processes
 from reward_modeling.data.transcripts import parse_transcript
-from reward_modeling.preference_sets.source import text_key
 
 SIDES = ("chosen", "rejected")
 SHORT_REPLY = 40  # characters: below it a reply without a full stop ("Paris") is taken to be whole
@@ -182,7 +183,6 @@ def measure_rows(rows: Dataset, scratch: Path, num_proc: int = 1) -> Dataset:
     parts = []
     for number, start in enumerate(starts, 1):  # workers end after each part, and the pages they have read go with them
         part = rows.select(range(start, min(start + ROWS_PER_PART, len(rows))))
-        workers = max(1, min(num_proc, len(part) // ROWS_PER_WORKER))
         parts.append(
             part.select_columns(_READ).map(
                 _measure_batch,
@@ -190,7 +190,7 @@ def measure_rows(rows: Dataset, scratch: Path, num_proc: int = 1) -> Dataset:
                 batch_size=ROWS_PER_BATCH,
                 remove_columns=_READ,
                 features=MEASURES,
-                num_proc=workers if workers > 1 else None,
+                num_proc=map_processes(num_proc, len(part), ROWS_PER_WORKER),
                 cache_file_name=str(scratch / f"measures-{number}.arrow"),
                 new_fingerprint=f"measures-{number}",
                 desc=f"measuring texts, part {number} of {len(starts)}",
