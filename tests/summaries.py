@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,16 +16,10 @@ from reward_modeling.common.intervals import (
     pair_accuracy,
 )
 from reward_modeling.evaluation.benchmarks.base import check_subsets
-from reward_modeling.evaluation.benchmarks.preference_test_sets import PREFERENCE_TEST_SETS, prior_score
-from reward_modeling.evaluation.benchmarks.rewardbench import REWARDBENCH, SECTIONS, SUBSET_ROWS, section_scores
-from reward_modeling.evaluation.benchmarks.rewardbench2 import (
-    REWARDBENCH2,
-    REWARDBENCH2_ROWS,
-    best_of_four_credit,
-    rewardbench2_scores,
-    ties_units,
-)
-from reward_modeling.evaluation.benchmarks.rm_bench import rm_bench_by_domain, rm_bench_scores, rm_bench_wins
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS
+from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS, best_of_four_credit, ties_units
+from reward_modeling.evaluation.benchmarks.rm_bench import rm_bench_by_domain, rm_bench_wins
 
 
 def without_nan(value):
@@ -41,8 +36,10 @@ def _accuracy(found) -> dict:
     return {"value": fields.pop("accuracy"), **fields}
 
 
-def _estimates(found, rows: dict[str, int]) -> dict:
-    return {name: {**dataclasses.asdict(one), "rows": rows[name]} for name, one in found.items()}
+def _estimates(name: str, values: dict, subsets: Iterable[str]) -> dict:
+    benchmark = BENCHMARKS[name]
+    found, rows = estimate(benchmark.formula_of(values), values), benchmark.figure_rows(subsets)
+    return {figure: {**dataclasses.asdict(one), "rows": rows[figure]} for figure, one in found.items()}
 
 
 class Pairs:
@@ -62,8 +59,8 @@ class Pairs:
         rewards = by_subset(self.names, np.stack([self.chosen, self.rejected], axis=1))
         return {name: _accuracy(pair_accuracy(*pair.T)) for name, pair in rewards.items()}
 
-    def estimates(self, formula, rows: dict[str, int]) -> dict:
-        return _estimates(estimate(formula, by_subset(self.names, self.chosen > self.rejected)), rows)
+    def estimates(self, name: str) -> dict:
+        return _estimates(name, by_subset(self.names, self.chosen > self.rejected), self.names)
 
     def part(self, title: str, source: str, figures: dict, **others) -> dict:
         margins = self.chosen - self.rejected
@@ -102,17 +99,17 @@ class Pairs:
 def _rewardbench(missing: str) -> dict:
     rows = {name: count for name, count in SUBSET_ROWS.items() if name != missing}
     pairs = Pairs(rows, seed=1)
-    figures = pairs.estimates(section_scores, REWARDBENCH.figure_rows(rows))
+    figures = pairs.estimates("rewardbench")
     sections = {section: list(names) for section, names in SECTIONS.items()}
     return pairs.part("RewardBench", "allenai/reward-bench:filtered", figures, sections=sections) | {
-        "warnings": check_subsets(rows, REWARDBENCH)
+        "warnings": check_subsets(rows, BENCHMARKS["rewardbench"])
     }
 
 
 def _preference_test_sets() -> dict:
-    rows = {name: count // 10 for name, count in PREFERENCE_TEST_SETS.subset_rows.items()}
+    rows = {name: count // 10 for name, count in BENCHMARKS["preference_test_sets"].subset_rows.items()}
     pairs = Pairs(rows, seed=2)
-    figures = pairs.estimates(lambda means: {"Prior Sets": prior_score(means)}, PREFERENCE_TEST_SETS.figure_rows(rows))
+    figures = pairs.estimates("preference_test_sets")
     return pairs.part("Preference test sets", "allenai/preference-test-sets", figures)
 
 
@@ -124,7 +121,8 @@ def _rewardbench2() -> dict:
     for name, rows in REWARDBENCH2_ROWS.items():
         if name != "Ties":
             units[name] = best_of_four_credit(generator.normal([1.2, 0, 0, 0], 1, (rows, 4)))
-    figures = _estimates(estimate(rewardbench2_scores, units), REWARDBENCH2.figure_rows(REWARDBENCH2_ROWS))
+    subsets = [name for name, rows in REWARDBENCH2_ROWS.items() for _ in range(rows)]
+    figures = _estimates("rewardbench2", units, subsets)
     return {
         "title": "RewardBench 2",
         "sources": ["allenai/reward-bench-2:test"],
@@ -144,8 +142,6 @@ def _rm_bench() -> dict:
     shape = (len(domains), 3)
     wins = rm_bench_wins(generator.normal(0.8 + style, 1, shape), generator.normal(style, 1, shape))
     matrices = rm_bench_by_domain(domains, wins)
-    rows = {domain: len(one) for domain, one in matrices.items()}
-    found = estimate(rm_bench_scores, matrices)
     matrix = {"all": wins, **matrices}
     return {
         "title": "RM-Bench",
@@ -153,14 +149,14 @@ def _rm_bench() -> dict:
         "rows": len(domains),
         "fingerprint": "beef" * 4,
         "warnings": [],
-        "figures": _estimates(found, {name: rows.get(name.split()[0], len(domains)) for name in found}),
+        "figures": _estimates("rm_bench", matrices, domains),
         "subsets": {},
         "matrix": {name: one.mean(axis=0).tolist() for name, one in matrix.items()},
     }
 
 
 def sample_summary() -> dict:
-    """All five benchmarks with the published sizes (the preference test sets a tenth of them); hep-go is missing."""
+    """Five benchmarks with the published sizes (the preference test sets a tenth of them); hep-go is missing."""
     report = "pairs.jsonl: 804 rows read, 800 kept (99.5%)\n  dropped because     rows\n  identical answers      4"
     pairs = Pairs({"forum": 500, "code review": 300}, seed=5).part("Pairs", "pairs.jsonl", {}, data_report=report)
     benchmarks = {

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from reward_modeling.models.packed_layout import SHARED_PREFIX
+
 if TYPE_CHECKING:
     import pyarrow as pa  # training and scoring run where these are not installed
     from datasets import Dataset
 
-BATCHINGS = SHARED_PREFIX, PACKED, PADDED = "shared_prefix", "packed", "padded"
+PACKED, PADDED = "packed", "padded"
+BATCHINGS = (SHARED_PREFIX, PACKED, PADDED)
 GROWTH = 0.02  # of the number of micro-batches, where one of them would pass the limit
 
 

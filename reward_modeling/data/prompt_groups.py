@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.data.examples import Example, RowReader
 from reward_modeling.data.preferences import read_column
 from reward_modeling.data.report import DataReport, DropReason
-from reward_modeling.models.tokenizer import common_prefix_length, end_text, leading_bos
+from reward_modeling.models.tokenizer import common_prefix_length, end_text, token_ids
 
 CACHE_VERSION = 3  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
@@ -174,15 +174,13 @@ def _render(prompt: list[dict] | None, completion: str, tokenizer: PreTrainedTok
 
 
 def _tokenize_completions(completions: list[_Completion], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Fill in the ids: exactly one BOS in front where the tokenizer puts one there, whoever wrote it."""
+    """Fill in the ids."""
     renderable = [completion for completion in completions if completion.rendered is not None]
     if not renderable:
         return
     texts = [completion.rendered for completion in renderable]
-    all_ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    bos = leading_bos(tokenizer)
-    for completion, ids in zip(renderable, all_ids, strict=True):
-        completion.ids = ids if not bos or ids[:1] == bos else bos + ids
+    for completion, ids in zip(renderable, token_ids(texts, tokenizer), strict=True):
+        completion.ids = ids
 
 
 def _build_group(

@@ -5,6 +5,7 @@ report.add(DropReason.OVERLONG, count=12, where="train.jsonl:812", excerpt="..."
 print(report.table())
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward_modeling.display.text import aligned
+from reward_modeling.display.text import Rows, aligned
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -110,12 +111,8 @@ class DataReport:
         rows_read = max(self.rows_read, 1)
         lines = [f"{self.name}: {self.rows_read:,} rows read, {self.kept:,} kept ({self.kept / rows_read:.1%})"]
         if self.dropped:
-            table = [("dropped because", "rows", "share", "first row")]
-            for reason in DropReason:
-                if rows := self.dropped.get(reason.value):
-                    first = first_row(rows.first_where, rows.first_excerpt)
-                    table.append((reason.words, f"{rows.count:,}", f"{rows.count / rows_read:.2%}", first))
-            lines += aligned(table, words=(0, 3))
+            rows = [(*row, first_row(where, excerpt)) for *row, where, excerpt in dropped_rows(self.to_dict())]
+            lines += aligned(rows, words=(0, 3))
         lines += [f"  {note}: {count:,}" for note, count in self.notes.items()]
         return "\n".join(lines)
 
@@ -127,6 +124,21 @@ class DataReport:
 def first_row(where: str, excerpt: str) -> str:
     """Where a row stands and how it begins, on one line of a table."""
     return f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}".rstrip()
+
+
+def dropped_rows(report: Mapping) -> Rows:
+    """A table of why rows were dropped, in the order the reasons are checked, with the first row of each.
+
+    Args:
+        report: as `DataReport.to_dict` has it.
+    """
+    rows: Rows = [("dropped because", "rows", "share", "first row", "which reads")]
+    for reason in DropReason:
+        if dropped := report["dropped"].get(reason.value):
+            share = f"{dropped['count'] / report['rows_read']:.2%}"
+            first = dropped["first_where"], dropped["first_excerpt"]
+            rows.append((reason.words, f"{dropped['count']:,}", share, *first))
+    return rows
 
 
 def report_rows(name: str, rows: "Dataset") -> DataReport:

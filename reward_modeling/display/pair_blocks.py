@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from reward_modeling.display.plot_style import Plot, draw_svg
+from reward_modeling.display.plot_style import Plot, make_plot
 from reward_modeling.display.plots import draw_bars, draw_calibration, draw_margins
 from reward_modeling.display.text import Rows, accuracy_rows, count, interval, number, percent, points
 
@@ -17,22 +17,26 @@ def pair_plots(title: str, pairs: Mapping) -> list[Plot]:
     }
     lengths = "; ".join(f"{name} {count(row['rows'])}" for name, row in pairs["by_length"].items())
     return [
-        Plot(
+        make_plot(
             "Margins",
             "Reward of the chosen answer less that of the rejected one. Left of zero the model is wrong. "
             "The outermost bars count what lies beyond them, too.",
-            draw_svg(f"{title}: histogram of the margins", draw_margins, pairs["margins"], accuracy),
+            *(draw_margins, pairs["margins"], accuracy),
+            label=f"{title}: histogram of the margins",
         ),
-        Plot(
+        make_plot(
             "Calibration",
             "How often the favourite wins, by the model's own probability. Dashed: perfect; off by "
             f"{points(pairs['calibration_error'])}.",
-            draw_svg(f"{title}: confidence against the share right", draw_calibration, pairs["calibration"]),
+            *(draw_calibration, pairs["calibration"]),
+            label=f"{title}: confidence against the share right",
         ),
-        Plot(
+        make_plot(
             "Length",
             f"A model that follows length is bad where the rejected answer is longer. Pairs: {lengths}.",
-            draw_svg(f"{title}: accuracy by length of the answers", draw_bars, by_length, chance=50),
+            *(draw_bars, by_length),
+            label=f"{title}: accuracy by length of the answers",
+            chance=50,
         ),
     ]
 

@@ -6,7 +6,7 @@ def draw(values) -> Figure:
     ...
     return figure
 
-svg = draw_svg("what the plot shows", draw, values)
+plot = make_plot("Title", "What it shows, and how to read it.", draw, values)
 
 An SVG stands in the page itself, so that it takes the page's colours and font, in the light and in the dark: matplotlib
 draws in placeholder colours, which are then replaced by the page's CSS variables. Text stays text: small, selectable,
@@ -65,17 +65,6 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A plot of a page with its caption."""
-
-    title: str
-    caption: str
-    svg: Markup
-    tall: bool = False
-    """Whether it takes the height of two."""
-
-
 def new_figure(height: float) -> Figure:
     """
     Args:
@@ -88,6 +77,34 @@ def new_axes(figure: Figure, left: float, top: float, width: float, height: floa
     """Axes at a place given in points from the upper left corner."""
     whole = 72 * figure.get_figheight()
     return figure.add_axes((left / WIDTH, 1 - (top + height) / whole, width / WIDTH, height / whole))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot of a page with its caption."""
+
+    title: str
+    caption: str
+    svg: Markup
+    tall: bool
+    """Whether it takes the height of two."""
+
+
+def make_plot(
+    title: str,
+    caption: str,
+    draw: Callable[..., Figure],
+    *args: object,
+    label: str | None = None,
+    tall: bool = False,
+    **options: object,
+) -> Plot:
+    """The figure that `draw(*args, **options)` returns, as a plot of a page.
+
+    Args:
+        label: see `draw_svg`; the title, unless a page has several of that.
+    """
+    return Plot(title, caption, draw_svg(label or title, draw, *args, **options), tall)
 
 
 def draw_svg(label: str, draw: Callable[..., Figure], *args: object, **options: object) -> Markup:

@@ -6,16 +6,19 @@ Figures are compared only where they are of the same rows under the same weights
 two evaluations apart (the type of the numbers, where conversations are cut) is a warning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.text import count
-from reward_modeling.evaluation.comparison_warnings import comparison_warnings, run_otherwise
-from reward_modeling.evaluation.files import SCORES, SUMMARY, Evaluation, having
-from reward_modeling.evaluation.paired import RowScores, paired_differences
+from reward_modeling.evaluation.benchmarks.base import Benchmark, RowScores
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.comparison_warnings import comparison_warnings, was_run_otherwise
+from reward_modeling.evaluation.evaluations import Evaluation, evaluations_of
+from reward_modeling.evaluation.files import SCORES, SUMMARY
+from reward_modeling.evaluation.paired import paired_differences
 from reward_modeling.evaluation.tables import main_figures
 
-WITH_PRIOR = ("rewardbench", "preference_test_sets")  # what the overall score with prior sets is made of
 ROUNDING = 1e-6  # of a figure: the summary's and the one made again of the rows
 
 
@@ -29,113 +32,132 @@ def compare(evaluations: Sequence[Evaluation]) -> dict:
     Raises:
         UserError: a scores.jsonl does not give the figures of its summary.json.
     """
-    names = dict.fromkeys(name for one in evaluations for name in one.summary["benchmarks"])
-    benchmarks = {name: _compared(name, evaluations) for name in names}
+    names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.summary["benchmarks"])
+    benchmarks = {name: _compare_benchmark(BENCHMARKS[name], evaluations) for name in names}
+    combined = [evaluation for evaluation in evaluations if evaluation.summary["combined"]]
     return {
-        "models": [_described(one) for one in evaluations],
+        "models": [_describe(evaluation) for evaluation in evaluations],
         "warnings": comparison_warnings(evaluations, benchmarks),
         "benchmarks": benchmarks,
-        "combined": _combined(evaluations),
+        "combined": _compare_rows(COMBINED, combined, _combined_rows) if combined else {},
     }
 
 
-def _described(one: Evaluation) -> dict:
-    date = one.summary["date"]
-    return {"letter": one.letter, "folder": str(one.folder), **one.summary["model"], "date": date}
+def _describe(evaluation: Evaluation) -> dict:
+    summary = evaluation.summary
+    return {
+        "letter": evaluation.letter,
+        "folder": str(evaluation.folder),
+        **summary["model"],
+        "date": summary["date"],
+    }
 
 
-def _compared(benchmark: str, evaluations: Sequence[Evaluation]) -> dict:
-    first, *others = having(benchmark, evaluations)
-    part = first.part(benchmark)
+def _compare_benchmark(benchmark: Benchmark, evaluations: Sequence[Evaluation]) -> dict:
+    having_it = evaluations_of(benchmark.name, evaluations)
+    part = having_it[0].part(benchmark.name)
+    about = {"title": part["title"], "reference": having_it[0].letter, "rows": part["rows"], "sources": part["sources"]}
+    about["sections"] = part.get("sections") or {}
+    return about | _compare_rows(benchmark, having_it, partial(_benchmark_rows, name=benchmark.name))
+
+
+def _benchmark_rows(evaluation: Evaluation, name: str) -> dict[str, dict[str, Mapping]]:
+    """Figures, and the subsets that are none of them."""
+    part = evaluation.part(name)
+    subsets = {subset: row for subset, row in part["subsets"].items() if subset not in part["figures"]}
+    return {"figures": main_figures(part), "subsets": subsets}
+
+
+def _combined_rows(evaluation: Evaluation) -> dict[str, dict[str, Mapping]]:
+    return {"figures": evaluation.summary["combined"]}
+
+
+def _compare_rows(
+    benchmark: Benchmark,
+    evaluations: Sequence[Evaluation],
+    rows_of: Callable[[Evaluation], dict[str, dict[str, Mapping]]],
+) -> dict:
+    """The entries of every figure, and which evaluations cannot be compared with the first, or only with care."""
+    first, *others = evaluations
     tables = {
-        kind: {name: {first.letter: _entry(row)} for name, row in rows.items()} for kind, rows in _rows_of(part).items()
+        kind: {name: {first.letter: _entry(row)} for name, row in rows.items()} for kind, rows in rows_of(first).items()
     }
     incomparable = {}
-    for one in others:
-        if words := _why_not_comparable(first, one, benchmark):
-            incomparable[one.letter] = words
-        differences = None if words else _paired(first, one, (benchmark,))
-        for kind, rows in _rows_of(one.part(benchmark)).items():
+    for other in others:
+        if reason := why_not_comparable(benchmark, first, other):
+            incomparable[other.letter] = reason
+        differences = None if reason else _paired(benchmark, first, other)
+        for kind, rows in rows_of(other).items():
             for name, row in rows.items():
                 entries = tables[kind].setdefault(name, {})
-                paired = (differences or {}).get(kind, {}).get(name)
-                entries[one.letter] = _entry(row, None if words else entries.get(first.letter), paired)
+                paired = differences and differences[kind].get(name)
+                entries[other.letter] = _entry(row, None if reason else entries.get(first.letter), paired)
     return {
-        "title": part["title"],
         "reference": first.letter,
-        "rows": part["rows"],
-        "sources": part["sources"],
-        "sections": part.get("sections") or {},
         "incomparable": incomparable,
-        "run_otherwise": [one.letter for one in others if run_otherwise(first, one)],
+        "run_otherwise": [other.letter for other in others if was_run_otherwise(first, other)],
         **tables,
     }
 
 
-def _rows_of(part: Mapping) -> dict[str, dict[str, Mapping]]:
-    """Figures, and the subsets that are none of them."""
-    subsets = {name: row for name, row in part["subsets"].items() if name not in part["figures"]}
-    return {"figures": main_figures(part), "subsets": subsets}
-
-
-def _why_not_comparable(first: Evaluation, one: Evaluation, benchmark: str) -> str | None:
+def why_not_comparable(benchmark: Benchmark, first: Evaluation, other: Evaluation) -> str | None:
     """In words, if the figures are not of the same rows under the same formula."""
-    mine, theirs = one.part(benchmark), first.part(benchmark)
-    if mine["fingerprint"] != theirs["fingerprint"]:
-        ours, other = (f"{count(part['rows'])} rows, fingerprint {part['fingerprint'][:12]}" for part in (mine, theirs))
-        return f"other data than {first.letter} ({ours}; {first.letter}: {other})"
-    if benchmark == "rewardbench" and one.legacy_weights != first.legacy_weights:
-        return f"other weights of the xstest subsets than {first.letter} (--legacy_xstest_weights)"
+    for name in benchmark.parts or (benchmark.name,):
+        mine, theirs = other.part(name), first.part(name)
+        if first.was_scored_elsewhere != other.was_scored_elsewhere:
+            return f"verdicts of texts that are not known to be those of {first.letter}"
+        if mine["fingerprint"] != theirs["fingerprint"]:
+            ours, other_data = (
+                f"{count(part['rows'])} rows, fingerprint {part['fingerprint'][:12]}" for part in (mine, theirs)
+            )
+            return f"other data than {first.letter} ({ours}; {first.letter}: {other_data})"
+        formulas = {
+            BENCHMARKS[name].weighed(legacy_xstest_weights=one.legacy_weights).formula for one in (first, other)
+        }
+        if len(formulas) > 1:
+            return f"other weights of the xstest subsets than {first.letter} (--legacy_xstest_weights)"
     return None
 
 
-def _paired(first: Evaluation, one: Evaluation, benchmarks: Sequence[str]) -> dict | None:
+def _paired(benchmark: Benchmark, first: Evaluation, other: Evaluation) -> dict | None:
     """Differences over the rows that both have scored; None where not both have rows, or not the same.
 
     Raises:
         UserError: the rows do not give the figures of the summaries.
     """
-    before, after = (_rows(evaluation, benchmarks) for evaluation in (first, one))
+    names = benchmark.parts or (benchmark.name,)
+    before, after = (_rows(evaluation, names) for evaluation in (first, other))
     if before is None or after is None or not before.has_rows_of(after):
         return None
-    parts = [evaluation.part(name) for evaluation in (first, one) for name in benchmarks]
-    left_out = {name for part in parts for kind in ("figures", "subsets") for name in _without_value(part[kind])}
-    found = paired_differences(
-        benchmarks[0], before, after, legacy_xstest_weights=one.legacy_weights, left_out=frozenset(left_out)
-    )
-    if len(benchmarks) == 1 and (before.scored() & after.scored()).all():
-        _check_figures(first, one, benchmarks[0], found)
-    return found
+    parts = [evaluation.part(name) for evaluation in (first, other) for name in names]
+    rows = (row for part in parts for kind in ("figures", "subsets") for row in part[kind].items())
+    left_out = frozenset(name for name, row in rows if row["value"] is None)
+    weighed = benchmark.weighed(legacy_xstest_weights=other.legacy_weights)
+    differences = paired_differences(weighed, before, after, left_out=left_out)
+    if not benchmark.parts and (before.scored() & after.scored()).all():
+        _check_figures(first, other, benchmark.name, differences["figures"])
+    return differences
 
 
-def _rows(one: Evaluation, benchmarks: Sequence[str]) -> RowScores | None:
+def _rows(evaluation: Evaluation, names: Sequence[str]) -> RowScores | None:
     """The rows of these benchmarks, one after the other."""
-    if one.scores is None:
-        return None
-    together = RowScores()
-    for name in benchmarks:
-        together.extend(one.scores[name])
-    return together
+    return evaluation.scores and reduce(RowScores.followed_by, (evaluation.scores[name] for name in names))
 
 
-def _without_value(rows: Mapping[str, Mapping]) -> list[str]:
-    return [name for name, row in rows.items() if row["value"] is None]
-
-
-def _check_figures(first: Evaluation, one: Evaluation, benchmark: str, found: Mapping) -> None:
+def _check_figures(first: Evaluation, other: Evaluation, benchmark: str, differences: Mapping[str, Mapping]) -> None:
     """
     Raises:
         UserError: see `_paired`.
     """
-    before, after = (main_figures(evaluation.part(benchmark)) for evaluation in (first, one))
-    for name in before.keys() & after.keys() & found["figures"].keys():
+    before, after = (main_figures(evaluation.part(benchmark)) for evaluation in (first, other))
+    for name in before.keys() & after.keys() & differences.keys():
         values = [rows[name]["value"] for rows in (before, after)]
-        if None not in values and abs(values[1] - values[0] - found["figures"][name]["value"]) > ROUNDING:
+        if None not in values and abs(values[1] - values[0] - differences[name]["value"]) > ROUNDING:
             raise UserError(
-                f"{first.folder}, {one.folder}: expected each {SCORES} to give the figures of the {SUMMARY} beside it, "
-                f"found that {before[name]['value']:.4f} and {after[name]['value']:.4f} ({name} of {benchmark}) do not "
-                f"differ by {found['figures'][name]['value']:.4f}. Evaluate the two again, or remove the file that is "
-                "of another evaluation."
+                f"{first.folder}, {other.folder}: expected each {SCORES} to give the figures of the {SUMMARY} beside "
+                f"it, found that {values[0]:.4f} and {values[1]:.4f} ({name} of {benchmark}) do not differ by "
+                f"{differences[name]['value']:.4f}. Evaluate the two again, or remove the file that is of another "
+                "evaluation."
             )
 
 
@@ -146,25 +168,3 @@ def _entry(row: Mapping, reference: Mapping | None = None, paired: Mapping | Non
         return own | {"difference": None}
     plain = {"value": row["value"] - reference["value"], "low": None, "high": None, "rows": row["rows"]}
     return own | {"difference": dict(paired) if paired else plain}
-
-
-def _combined(evaluations: Sequence[Evaluation]) -> dict:
-    """Figures over several benchmarks, in the shape of a benchmark; empty where no model has any."""
-    found = [one for one in evaluations if one.summary["combined"]]
-    if not found:
-        return {}
-    first = found[0]
-    figures = {name: {first.letter: _entry(row)} for name, row in first.summary["combined"].items()}
-    incomparable = {}
-    for one in found[1:]:
-        reasons = filter(None, (_why_not_comparable(first, one, name) for name in WITH_PRIOR))
-        words = next(reasons, None)
-        if words:
-            incomparable[one.letter] = words
-        differences = None if words else _paired(first, one, WITH_PRIOR)
-        for name, entries in figures.items():
-            paired = differences and differences["figures"].get(name)
-            row = one.summary["combined"][name]
-            entries[one.letter] = _entry(row, None if words else entries[first.letter], paired)
-    otherwise = [one.letter for one in found[1:] if run_otherwise(first, one)]
-    return {"reference": first.letter, "incomparable": incomparable, "run_otherwise": otherwise, "figures": figures}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from reward_modeling.common.atomic import write_page
 from reward_modeling.display.page import render
-from reward_modeling.display.plot_style import MODELS, MUTED, Plot, draw_svg
+from reward_modeling.display.plot_style import MODELS, MUTED, Plot, make_plot
 from reward_modeling.display.plots import draw_bars, lay_out_rows
 from reward_modeling.display.text import (
     MOST_SUBSETS,
@@ -26,11 +26,11 @@ from reward_modeling.display.text import (
     value_or_reason,
     wrapped,
 )
-from reward_modeling.evaluation.benchmarks.rm_bench import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.comparison_warnings import MARK, RUN_OTHERWISE
-from reward_modeling.evaluation.files import LETTERS
-from reward_modeling.evaluation.report import CHANCE
-from reward_modeling.evaluation.tables import grouped_subsets, unit
+from reward_modeling.evaluation.evaluations import LETTERS
+from reward_modeling.evaluation.tables import grouped_subsets, run_words
 
 SEVERAL = "Over several benchmarks"
 NOTE = (
@@ -47,10 +47,8 @@ Figures = Mapping[str, Mapping[str, Mapping]]
 def describe_model(model: Mapping) -> tuple[str, str]:
     """A model's name, and how it was run."""
     revision = f" at {model['revision']}" if model["revision"] else ""
-    return f"{model['name_or_path']}{revision}", (
-        f"{model['class']}, {model['dtype']}, max_length {count(model['max_length'])}, batching {model['batching']}, "
-        f"{date_and_time(model['date'])}; {model['folder']}"
-    )
+    about = f"{run_words(model)}, {date_and_time(model['date'])}; {model['folder']}"
+    return f"{model['name_or_path']}{revision}", about
 
 
 def figure_rows(figures: Figures, part: Mapping) -> Rows:
@@ -76,11 +74,9 @@ def _difference(found: Mapping | None) -> tuple[str, str, str]:
 
 
 def _main(name: str, part: Mapping) -> Figures:
-    """The figures to see first: of RM-Bench's twenty the domains and the levels."""
+    """The figures to see first."""
     figures = part["figures"]
-    if name != "rm_bench":
-        return figures
-    return {figure: figures[figure] for figure in (*RM_BENCH_DOMAINS, *RM_BENCH_LEVELS, "overall")}
+    return {figure: figures[figure] for figure in BENCHMARKS[name].main_figures or figures if figure in figures}
 
 
 # --- on the screen --------------------------------------------------------------------------------------------
@@ -92,7 +88,9 @@ def comparison_tables(comparison: Mapping) -> str:
     models = (f"{model['letter']}  {': '.join(describe_model(model))}" for model in comparison["models"])
     blocks.append([line for model in models for line in wrapped(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
-        head = f"{shown(part['title'])}: {count(part['rows'])} {unit(name)}, differences to {part['reference']}"
+        head = (
+            f"{shown(part['title'])}: {count(part['rows'])} {BENCHMARKS[name].unit}, differences to {part['reference']}"
+        )
         seen = _main(name, part)
         if not any(map(_has_value, part["figures"].values())):  # of a part of the benchmark: there are only subsets
             scored = {subset: entries for subset, entries in part["subsets"].items() if _has_value(entries)}
@@ -121,7 +119,7 @@ def comparison_page(comparison: Mapping) -> str:
     sections = [_section(name, part) for name, part in comparison["benchmarks"].items()]
     if combined := comparison["combined"]:
         figures = combined["figures"]
-        plots = _plots(SEVERAL, figures, combined, None)
+        plots = _plots(SEVERAL, figures, combined)
         rows = figure_rows(figures, combined)
         sections.append({"title": SEVERAL, "about": "", "plots": plots, "rows": rows, "folded": []})
     return render(
@@ -141,8 +139,8 @@ def _section(name: str, part: Mapping) -> dict[str, object]:
     is_short = len(rows) <= MOST_LINES + 1
     return {
         "title": part["title"],
-        "about": f"{count(part['rows'])} {unit(name)}; from {', '.join(map(str, part['sources'])) or '-'}",
-        "plots": _plots(part["title"], main, part, CHANCE.get(name, 50)),
+        "about": f"{count(part['rows'])} {BENCHMARKS[name].unit}; from {', '.join(map(str, part['sources'])) or '-'}",
+        "plots": _plots(part["title"], main, part, BENCHMARKS[name]),
         "rows": rows if is_short else [],
         "folded": others if is_short else [("Scores", rows), *others],
         "left_out": len(part["subsets"]) - MOST_SUBSETS,
@@ -153,31 +151,33 @@ def _other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     """The figures that no plot shows, and the subsets."""
     main, subsets = _main(name, part), part["subsets"]
     sizes = {subset: {"rows": max(entry["rows"] for entry in rows.values())} for subset, rows in subsets.items()}
-    counted = {} if name == "pairs" else part["figures"]  # a source may be called as the one figure of pairs is
+    # A source of one's own pairs may be called as their one figure is.
+    counted = part["figures"] if BENCHMARKS[name].is_published else {}
     groups = grouped_subsets(name, {"subsets": sizes, "figures": counted, "sections": part["sections"]})
     tables = {"Domains and levels": {name: rows for name, rows in part["figures"].items() if name not in main}}
     tables |= {heading or "Subsets": {subset: subsets[subset] for subset in group} for heading, group in groups.items()}
     return [(heading, figure_rows(figures, part)) for heading, figures in tables.items() if figures]
 
 
-def _plots(title: str, figures: Figures, part: Mapping, chance: int | None) -> list[Plot]:
+def _plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | None = None) -> list[Plot]:
     hollow = part["incomparable"]
-    note = "" if chance is None else f"Dashed: guessing, {chance}%."
+    note = f"Dashed: {benchmark.guessing}." if benchmark else ""
     if hollow:
         note += f" Hollow: {', '.join(hollow)}, not comparable."
     colors = dict(zip(LETTERS, MODELS, strict=True))
-    svg = draw_svg(
-        f"{title}: figures with 95% intervals", draw_bars, figures, chance=chance, colors=colors, hollow=hollow
-    )
-    plots = [Plot("Scores", note, svg, tall=sum(map(len, figures.values())) > TALL)]
+    label, tall = f"{title}: figures with 95% intervals", sum(map(len, figures.values())) > TALL
+    marks = {"chance": benchmark and benchmark.chance, "colors": colors, "hollow": hollow}
+    plots = [make_plot("Scores", note, draw_bars, figures, label=label, tall=tall, **marks)]
     differences = {
         name: {letter: entry["difference"] for letter, entry in entries.items() if entry["difference"] is not None}
         for name, entries in figures.items()
     }
     if lines := sum(map(len, differences.values())):
         note = "Right of zero a model is better. An interval across zero says too little."
-        svg = draw_svg(f"{title}: differences", draw_differences, differences, colors, part["reference"])
-        plots.append(Plot("Differences", note, svg, tall=lines > TALL))
+        options = {"label": f"{title}: differences", "tall": lines > TALL}
+        plots.append(
+            make_plot("Differences", note, draw_differences, differences, colors, part["reference"], **options)
+        )
     return plots
 
 

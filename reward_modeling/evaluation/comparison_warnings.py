@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from reward_modeling.display.text import count
-from reward_modeling.evaluation.files import SCORES, Evaluation, having
+from reward_modeling.evaluation.evaluations import Evaluation, evaluations_of
+from reward_modeling.evaluation.files import SCORES
 
 MARK = "\N{DAGGER}"  # beside what is not comparable with the first model
 RUN_OTHERWISE = "*"  # beside what was run with another type, or cut elsewhere
@@ -26,7 +27,7 @@ def comparison_warnings(evaluations: Sequence[Evaluation], benchmarks: Mapping[s
 
 def _row_warnings(benchmark: str, part: Mapping, evaluations: Sequence[Evaluation]) -> list[str]:
     """Where differences have no interval, or are not over all rows."""
-    first, *others = having(benchmark, evaluations)
+    first, *others = evaluations_of(benchmark, evaluations)
     messages = []
     comparable = [one for one in others if one.letter not in part["incomparable"]]
     lacking = [one.letter for one in [first, *comparable] if one.scores is None]
@@ -50,9 +51,11 @@ def _row_warnings(benchmark: str, part: Mapping, evaluations: Sequence[Evaluatio
     return messages
 
 
-def run_otherwise(first: Evaluation, one: Evaluation) -> bool:
+def was_run_otherwise(first: Evaluation, other: Evaluation) -> bool:
     """Whether the same model could have scored otherwise: another type, or conversations cut elsewhere."""
-    before, after = first.summary, one.summary
+    if first.was_scored_elsewhere or other.was_scored_elsewhere:
+        return False  # it is not known, and said once
+    before, after = first.summary, other.summary
     if before["model"]["dtype"] != after["model"]["dtype"]:
         return True
     cut = before["scoring"]["cut"] or after["scoring"]["cut"]
@@ -62,26 +65,29 @@ def run_otherwise(first: Evaluation, one: Evaluation) -> bool:
 def _settings_warnings(evaluations: Sequence[Evaluation]) -> list[str]:
     """What the models were run with, where it is not the same for all."""
     messages = []
+    if elsewhere := [evaluation.letter for evaluation in evaluations if evaluation.was_scored_elsewhere]:
+        messages.append(f"scored elsewhere, of what texts and how is not known: {', '.join(elsewhere)}")
+    run_here = [evaluation for evaluation in evaluations if not evaluation.was_scored_elsewhere]
     for name, words in (
         ("dtype", "answers that are close may come out otherwise in another type"),
         ("max_length", "conversations longer than the smallest were not seen whole by all"),
     ):
         values: dict[object, list[str]] = {}
-        for one in evaluations:
-            values.setdefault(one.summary["model"][name], []).append(one.letter)
+        for evaluation in run_here:
+            values.setdefault(evaluation.summary["model"][name], []).append(evaluation.letter)
         if len(values) > 1:
-            listed = "; ".join(f"{', '.join(letters)}: {_shown(value)}" for value, letters in values.items())
-            cut = [one.letter for one in evaluations if one.summary["scoring"]["cut"]]
+            listed = "; ".join(f"{', '.join(letters)}: {_as_words(value)}" for value, letters in values.items())
             if name == "max_length":
+                cut = [evaluation.letter for evaluation in run_here if evaluation.summary["scoring"]["cut"]]
                 words += f" (cut were some of {', '.join(cut)})" if cut else " (none was cut)"
             messages.append(f"{name} differs ({listed}): {words}")
     first, *others = evaluations
-    if otherwise := [one.letter for one in others if run_otherwise(first, one)]:
+    if otherwise := [other.letter for other in others if was_run_otherwise(first, other)]:
         messages.append(f"marked {RUN_OTHERWISE}, since not run as {first.letter} was: {', '.join(otherwise)}")
     return messages
 
 
-def _shown(value: object) -> str:
+def _as_words(value: object) -> str:
     return "unset" if value is None else count(value) if isinstance(value, int) else str(value)
 
 

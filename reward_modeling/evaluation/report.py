@@ -14,13 +14,12 @@ from markupsafe import Markup
 from reward_modeling.common.atomic import write_page
 from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import pair_plots, pair_tables
-from reward_modeling.display.plot_style import Plot, draw_svg
+from reward_modeling.display.plot_style import Plot, make_plot
 from reward_modeling.display.plots import draw_bars
 from reward_modeling.display.text import Rows, accuracy_rows, count, left_out, pair_lines
-from reward_modeling.evaluation.benchmarks.rm_bench import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
-from reward_modeling.evaluation.tables import grouped_subsets, headline, main_figures, model_line, scoring_line, unit
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.tables import grouped_subsets, headline, main_figures, model_line, scoring_line
 
-CHANCE = {"rewardbench2": 25}  # percent that guessing gives: one of four answers; 50 with two
 STYLES = ("concise", "detailed plain", "detailed markdown")  # of RM-Bench's answers
 
 
@@ -32,31 +31,33 @@ def write_report(summary: dict, path: Path) -> None:
         path: the file to write; one that is there is replaced.
     """
     functions = (
-        *(headline, unit, model_line, scoring_line, left_out, pair_lines),
+        *(headline, model_line, scoring_line, left_out, pair_lines),
         *(benchmark_plots, benchmark_tables, draw_styles, data_rows),
     )
     given = {function.__name__: function for function in functions}
+    given |= {"known": BENCHMARKS, "combined": COMBINED}
     write_page(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
 
 
 def benchmark_plots(name: str, part: Mapping) -> Iterator[Plot]:
     """The plots of one benchmark, each with its caption."""
     title, pairs = part["title"], part.get("pairs")
-    chance = CHANCE.get(name, 50)
+    benchmark = BENCHMARKS[name]
     longer = pairs["longer_wins"]["value"] if pairs else None
-    marks = {"chance": chance, "baseline": None if longer is None else 100 * longer}
-    note = f"Dashed: guessing, {chance}%." + (" Dotted: always taking the longer answer." if longer is not None else "")
+    marks = {"chance": benchmark.chance, "baseline": None if longer is None else 100 * longer}
+    dotted = "" if longer is None else " Dotted: always taking the longer answer."
+    note = f"Dashed: {benchmark.guessing}.{dotted}"
     figures, subsets = _bar_groups(name, part)
-    yield Plot("Scores", note, draw_svg(f"{title}: scores with 95% intervals", draw_bars, figures, **marks))
+    yield make_plot("Scores", note, draw_bars, figures, label=f"{title}: scores with 95% intervals", **marks)
     if subsets:
-        by = "Domains and levels" if name == "rm_bench" else "Subsets"
-        svg = draw_svg(f"{title}: {by.lower()} with 95% intervals", draw_bars, subsets, **marks)
-        yield Plot(by, note, svg, tall=sum(len(group) + 1 for group in subsets.values()) > 12)
+        by = "Domains and levels" if benchmark.figure_cells else "Subsets"
+        label, tall = f"{title}: {by.lower()} with 95% intervals", sum(len(rows) + 1 for rows in subsets.values()) > 12
+        yield make_plot(by, note, draw_bars, subsets, label=label, tall=tall, **marks)
     if pairs:
         yield from pair_plots(title, pairs)
     if matrix := part.get("matrix"):
         caption = "Percent of prompts where the chosen answer (row) beats the rejected one (column)."
-        yield Plot("Styles", caption, draw_styles(matrix["all"]))
+        yield Plot("Styles", caption, draw_styles(matrix["all"]), tall=False)
 
 
 def draw_styles(cells: list[list[float | None]]) -> Markup:
@@ -66,15 +67,18 @@ def draw_styles(cells: list[list[float | None]]) -> Markup:
 
 def _bar_groups(name: str, part: Mapping) -> tuple[dict, dict]:
     """What the two bar plots show: the figures, and what they are made of."""
-    figures = main_figures(part)
-    if name != "rm_bench":
-        subsets = {heading or "subsets": group for heading, group in grouped_subsets(name, part).items()}
-        if len(figures) == 1:  # a plot of one bar
-            return {"": figures, **subsets}, {}
-        return {"": figures}, subsets
-    cells = {domain: {level: figures[f"{domain} {level}"] for level in RM_BENCH_LEVELS} for domain in RM_BENCH_DOMAINS}
-    names = {"by domain": RM_BENCH_DOMAINS, "by level": RM_BENCH_LEVELS, "both": ("overall",)}
-    return {heading: {figure: figures[figure] for figure in group} for heading, group in names.items()}, cells
+    figures, benchmark = main_figures(part), BENCHMARKS[name]
+    groups = {
+        heading: {figure: figures[figure] for figure in names if figure in figures}
+        for heading, names in (benchmark.figure_groups or {"": figures}).items()
+    }
+    if benchmark.figure_cells:
+        cells = benchmark.figure_cells.items()
+        return groups, {heading: {label: figures[name] for label, name in of.items()} for heading, of in cells}
+    subsets = {heading or "subsets": group for heading, group in grouped_subsets(name, part).items()}
+    if len(figures) == 1:  # a plot of one bar
+        return {**groups, **subsets}, {}
+    return groups, subsets
 
 
 def benchmark_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:

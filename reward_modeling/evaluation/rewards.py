@@ -1,12 +1,12 @@
 """Rewards of all answers of a benchmark, over any number of processes: each answer on exactly one of them.
 
-rewards = score_benchmark(scorer, data, PartialState())
-chosen, rejected = rewards.pairs()  # (rows,) each, where every row has one answer of each kind
+scores, counts = score_benchmark(scorer, data, PartialState())
+scores.chosen[0], scores.rejected[0]  # the rewards of the right and of the wrong answers of the first row
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain
 
 import numpy as np
@@ -19,56 +19,13 @@ from tqdm import tqdm
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.preferences import read_column
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, conversations
-from reward_modeling.evaluation.benchmarks.reading import reading_order
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.reading import reading_order, row_ids
+from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
 
 ROWS_PER_READ = 256
-
-
-@dataclass(frozen=True)
-class BenchmarkRewards:
-    """The rewards of a benchmark's answers, in the order of the file: the chosen ones of a row, then its rejected."""
-
-    rewards: NDArray[np.float64]
-    """`(answers,)`; NaN where the row was not scored."""
-    offsets: NDArray[np.int64]
-    """`(rows + 1,)`: where the answers of each row begin."""
-    num_chosen: NDArray[np.int64]
-    """`(rows,)`."""
-    refused: dict[int, str]
-    """Rows that were not scored, and why: they cannot be read, or the chat template refuses them."""
-    counts: ScoringCounts
-    """Of all processes together."""
-
-    def of_row(self, row: int) -> tuple[NDArray, NDArray]:
-        """Rewards of a row's chosen and of its rejected answers."""
-        start, end = self.offsets[row], self.offsets[row + 1]
-        middle = start + self.num_chosen[row]
-        return self.rewards[start:middle], self.rewards[middle:end]
-
-    def scored_rows(self) -> NDArray[np.int64]:
-        """Numbers of the rows that have rewards, in the order of the file."""
-        rows = np.arange(len(self.num_chosen))
-        return rows[~np.isin(rows, list(self.refused))]
-
-    def scored_answers(self) -> NDArray[np.bool_]:
-        """`(answers,)`."""
-        return np.repeat(~np.isin(np.arange(len(self.num_chosen)), list(self.refused)), np.diff(self.offsets))
-
-    def matrix(self) -> NDArray[np.float64]:
-        """`(scored rows, answers)`, where every row has the same number of answers."""
-        rows = self.scored_rows()
-        width = np.unique(np.diff(self.offsets)[rows])
-        if len(width) > 1:
-            raise ValueError(f"expected rows with equally many answers, found {width.tolist()}")
-        return self.rewards[self.offsets[:-1][rows][:, None] + np.arange(width[0] if len(width) else 0)]
-
-    def pairs(self) -> tuple[NDArray, NDArray]:
-        """Chosen and rejected rewards of the scored rows, `(scored rows,)` each, where all have one of each."""
-        chosen, rejected = self.matrix().T
-        return chosen, rejected
 
 
 def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
@@ -100,11 +57,11 @@ def _read(rows: Dataset, order: NDArray[np.int64]) -> Iterator[dict]:
             yield dict(zip(columns, values, strict=True))
 
 
-def score_benchmark(scorer: RewardScorer, data: BenchmarkRows, state: PartialState) -> BenchmarkRewards:
-    """The rewards of all answers, the same on every process. Process 0 shows a progress bar.
+def score_benchmark(scorer: RewardScorer, data: BenchmarkRows, state: PartialState) -> tuple[RowScores, ScoringCounts]:
+    """The rewards of all answers, the same on every process, and what all processes together did.
 
     Rows of one prompt are read one after the other, wherever they stand in the file, so that their prompt is computed
-    once; the rewards come back in the file's order.
+    once; the rewards come back in the file's order. Process 0 shows a progress bar.
 
     Raises:
         UserError: no row can be scored.
@@ -135,7 +92,11 @@ def score_benchmark(scorer: RewardScorer, data: BenchmarkRows, state: PartialSta
         raise RuntimeError(f"{data.benchmark}: {len(indices)} rewards of {len(places)} answers, not each exactly once")
     rewards = np.full(offsets[-1], np.nan)
     rewards[places[indices]] = values
-    return BenchmarkRewards(rewards, offsets, num_chosen, refused, _all_counts(scorer.counts, state))
+    middles = offsets[:-1] + num_chosen
+    chosen = [rewards[start:middle] for start, middle in zip(offsets, middles, strict=False)]
+    rejected = [rewards[middle:end] for middle, end in zip(middles, offsets[1:], strict=True)]
+    scores = RowScores(row_ids(rows), rows["subset"][:], chosen, rejected, refused)
+    return scores, _all_counts(scorer.counts, state)
 
 
 @contextmanager

@@ -19,8 +19,7 @@ from reward_modeling.display.text import (
     shown,
     wrapped,
 )
-from reward_modeling.evaluation.benchmarks.preference_test_sets import PRIOR_SETS
-from reward_modeling.evaluation.benchmarks.rm_bench import RM_BENCH_DOMAINS, RM_BENCH_LEVELS
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 
 UNCOUNTED = "in no score"  # heading of the subsets that no figure is made of
 
@@ -38,26 +37,17 @@ def summary_tables(summary: Mapping) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def benchmark_table(name: str, part: Mapping) -> str:
-    """The table of one benchmark, its warnings first.
-
-    Args:
-        name: "rewardbench", "preference_test_sets", "rewardbench2", "rm_bench" or "pairs".
-        part: what the summary holds under that name.
-    """
-    blocks = [_warnings(part["warnings"]), _body(name, part)]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
-
-
 def _warnings(messages: Iterable[str]) -> list[str]:
     return [line for message in messages for line in wrapped(f"WARNING: {message}", hanging=9)]
 
 
 def _body(name: str, part: Mapping) -> list[str]:
-    lines = [f"{shown(part['title'])}: {count(part['rows'])} {unit(name)}"]
+    benchmark = BENCHMARKS[name]
+    lines = [f"{shown(part['title'])}: {count(part['rows'])} {benchmark.unit}"]
     if part["sources"]:
         lines += wrapped(f"from {', '.join(map(str, part['sources']))}", indent=2)
-    lines += _rm_bench_table(part["figures"]) if name == "rm_bench" else _figures_table(name, part)
+    lines += benchmark.figures_table(part["figures"]) if benchmark.figures_table else _figures_table(name, part)
+    lines += [f"  {benchmark.footnote}"] if benchmark.footnote else []
     if pairs := part.get("pairs"):
         lines += ["", *(line for text in pair_lines(pairs) for line in wrapped(text, indent=2))]
         lines += ["", *_calibration_table(pairs["calibration"])]
@@ -88,17 +78,6 @@ def _cells(row: Mapping, tied: bool = False) -> list[str]:
     return [percent(row["value"]), interval(row), count(row["rows"]), *ties]
 
 
-def _rm_bench_table(figures: Mapping) -> list[str]:
-    """Domains by levels, each with its interval."""
-    rows: list[list[str] | None] = [["", *RM_BENCH_LEVELS, "overall", "prompts"]]
-    for domain in RM_BENCH_DOMAINS:
-        found = [figures[f"{domain} {level}"] for level in RM_BENCH_LEVELS] + [figures[domain]]
-        rows.append([domain, *map(_with_interval, found), count(figures[domain]["rows"])])
-    found = [figures[name] for name in (*RM_BENCH_LEVELS, "overall")]
-    rows += [None, ["overall", *map(_with_interval, found), count(figures["overall"]["rows"])]]
-    return [*aligned(rows), "  percent (95% interval); hard: the chosen answer is the less styled one"]
-
-
 def _calibration_table(bins: Sequence[Mapping]) -> list[str]:
     """One column for each bin of confidence; a bin without pairs shows dashes."""
     filled = [bool(one["rows"]) for one in bins]
@@ -113,10 +92,6 @@ def _calibration_table(bins: Sequence[Mapping]) -> list[str]:
         line("pairs", (count(one["rows"]) for one in bins)),
     ]
     return aligned(rows)
-
-
-def _with_interval(row: Mapping) -> str:
-    return percent(row["value"]) if row["value"] is None else f"{percent(row['value'])} ({interval(row)})"
 
 
 # What the report shares
@@ -142,9 +117,7 @@ def grouped_subsets(name: str, part: Mapping) -> dict[str, dict[str, Mapping]]:
         {heading: {subset: row}}; the heading is "" where the benchmark has no figures of several subsets.
     """
     left = {subset: row for subset, row in part["subsets"].items() if subset not in part["figures"]}
-    sections = part.get("sections") or {}
-    if name == "preference_test_sets":
-        sections = {"Prior Sets": PRIOR_SETS}
+    sections = part.get("sections") or BENCHMARKS[name].sections
     groups = {
         heading: {subset: left.pop(subset) for subset in subsets if subset in left}
         for heading, subsets in sections.items()
@@ -160,15 +133,22 @@ def model_line(summary: Mapping) -> str:
     """The model in one line: path, class, and how it was run."""
     model = summary["model"]
     revision = f" at {model['revision']}" if model["revision"] else ""
-    return (
-        f"{model['name_or_path']}{revision}: {model['class']}, {model['dtype']}, "
-        f"max_length {count(model['max_length'])}, batching {model['batching']}"
-    )
+    return f"{model['name_or_path']}{revision}: {run_words(model)}"
+
+
+def run_words(model: Mapping) -> str:
+    """A model's class, and how it was run."""
+    if model["class"] is None:
+        return "scored elsewhere"
+    settings = f"max_length {count(model['max_length'])}, batching {model['batching']}"
+    return f"{model['class']}, {model['dtype']}, {settings}"
 
 
 def scoring_line(summary: Mapping) -> str:
     """What was scored in one line, and what was cut."""
     scoring = summary["scoring"]
+    if "from_verdicts" in scoring:
+        return f"{scoring['kind']} of {scoring['from_verdicts']}; no model was run"
     seconds = "unknown time" if scoring["seconds"] is None else f"{scoring['seconds']:,.1f} s"
     line = (
         f"{count(scoring['conversations'])} conversations ({count(scoring['distinct'])} distinct, "
@@ -177,8 +157,3 @@ def scoring_line(summary: Mapping) -> str:
     if scoring["cut"]:
         line += f"; {count(scoring['cut'])} cut to max_length, by {count(scoring['cut_tokens'])} tokens in all"
     return line
-
-
-def unit(name: str) -> str:
-    """What a row of this benchmark is."""
-    return {"rm_bench": "prompts", "pairs": "pairs"}.get(name, "rows")

@@ -20,10 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from reward_modeling.models.packed_layout import PackedLayout, Span
+from reward_modeling.models.packed_layout import SHARED_PREFIX, PackedLayout, Span
 from reward_modeling.models.varlen_kernels import Kernel, choose_kernel
-
-SHARED_PREFIX = "shared_prefix"
 
 # Arguments that change the result and that no backend here computes: attention sinks, position biases, caches.
 UNSUPPORTED_ARGUMENTS = ("s_aux", "position_bias", "cache")

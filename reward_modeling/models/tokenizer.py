@@ -247,6 +247,13 @@ def leading_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [bos_token_id] if starts_with_bos else []
 
 
+def token_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Tokens of rendered texts: exactly one BOS in front where the tokenizer puts one there, whoever wrote it."""
+    rows = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    bos = leading_bos(tokenizer)
+    return [ids if not bos or ids[:1] == bos else bos + ids for ids in rows]
+
+
 def common_prefix_length(sequences: list[list[int]]) -> int:
     """Tokens that all sequences begin with; every sequence keeps at least its last token to itself."""
     if not sequences:

@@ -25,7 +25,6 @@ from reward_modeling.data.messages import UnreadableMessages, read_messages
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.sources import Columns
 from reward_modeling.data.transcripts import parse_transcript
-from reward_modeling.evaluation.benchmarks.base import PAIRS
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark
 
@@ -103,7 +102,7 @@ def _read_prompts(entry: str, num_proc: int | None) -> NamedPrompts:
     if not separator:
         name, path = (entry, None) if entry in BENCHMARKS else (Path(entry).name, entry)
     try:
-        if name in BENCHMARKS and name != PAIRS:
+        if name in BENCHMARKS and BENCHMARKS[name].is_published:
             read = read_benchmark(name, path, num_proc=num_proc)
             sources, rows = read.sources, read.rows
         else:

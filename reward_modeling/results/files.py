@@ -41,6 +41,7 @@ from pathlib import Path
 import torch
 
 from reward_modeling.common.file_names import EVAL_SCORES, EVALUATION, MANIFEST
+from reward_modeling.display.text import Rows, count
 from reward_modeling.models.adapters import count_weights, has_adapter
 from reward_modeling.objectives.base import HeldOut
 
@@ -102,3 +103,12 @@ def manifest_of(train_set_path: str) -> dict | None:
     """What a folder of `data_prep/` says of itself."""
     path = Path(train_set_path) / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def source_rows(manifest: Mapping) -> Rows:
+    """A table of the sources, as the data's own manifest.json counts them."""
+    rows: Rows = [("source", "pairs", "prompts", "licence", "from")]
+    for source in manifest["sources"]:
+        words = source["licence"] or "not stated", source["dataset_path"] or ""
+        rows.append((source["name"], count(source["pairs"]), count(source["prompts"]), *words))
+    return rows

@@ -14,9 +14,10 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from reward_modeling.common.file_names import LAST_CHECKPOINT, MERGED_CHECKPOINT
-from reward_modeling.data.report import REASON_WORDS, DropReason
+from reward_modeling.data.report import dropped_rows
 from reward_modeling.display.page import mark_as_code, render
-from reward_modeling.display.text import Rows, accuracy_rows, count
+from reward_modeling.display.text import Rows, accuracy_rows
+from reward_modeling.results.files import source_rows
 from reward_modeling.results.run import Results
 
 CARD = "README.md"
@@ -59,8 +60,8 @@ def model_card(results: Results, *, name: str, adapter: bool) -> str:
         plots=PLOTS,
         conversations=results.conversations,
         data_report=results.data_report,
-        dropped_rows=_dropped_rows,
-        source_rows=_source_rows,
+        dropped_rows=dropped_rows,
+        source_rows=source_rows,
         arguments=[
             ("argument", "value"),
             *((key, mark_as_code(json.dumps(value, default=str))) for key, value in arguments),
@@ -99,21 +100,7 @@ def _accuracies(evaluation: Mapping) -> Rows:
     rows = {"all": evaluation["accuracy"], **evaluation["by_length"]}
     if len(evaluation["by_source"]) > 1:
         rows |= {f"source: {name}": row for name, row in evaluation["by_source"].items()}
-    return [("pairs", "accuracy, percent", "95% interval", "number"), *(row[:4] for row in accuracy_rows(rows)[1:])]
-
-
-def _dropped_rows(report: Mapping) -> Rows:
-    dropped = report["dropped"]
-    rows = ((REASON_WORDS[reason], count(dropped[reason]["count"])) for reason in DropReason if reason in dropped)
-    return [("dropped because", "rows"), *rows]
-
-
-def _source_rows(manifest: Mapping) -> Rows:
-    rows: Rows = [("source", "from", "licence", "pairs read")]
-    for source in manifest["sources"]:
-        licence = source["licence"] or "not stated"
-        rows.append((source["name"], source["dataset_path"] or "", licence, count(source["pairs"])))
-    return rows
+    return accuracy_rows(rows, "pairs")
 
 
 def _write_plots(folder: Path, evaluation: Mapping) -> None:

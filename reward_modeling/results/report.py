@@ -13,13 +13,14 @@ from pathlib import Path
 from reward_modeling.common.atomic import write_page
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.file_names import REPORT
-from reward_modeling.data.report import LOUD_SHARE_DROPPED, REASON_WORDS
+from reward_modeling.data.report import LOUD_SHARE_DROPPED, dropped_rows
 from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import histogram_rows, pair_plots, pair_tables
-from reward_modeling.display.plot_style import ACCENT, BAR, Plot, draw_svg
+from reward_modeling.display.plot_style import ACCENT, BAR, Plot, make_plot
 from reward_modeling.display.plots import draw_bars, draw_steps
 from reward_modeling.display.text import MOST_SUBSETS, Rows, accuracy_rows, count, interval, number, pair_lines, percent
 from reward_modeling.results.curves import Curve, draw_curves, log_curve
+from reward_modeling.results.files import source_rows
 from reward_modeling.results.read_run import RunFiles, read_run
 
 FIGURES = {  # of the log: their titles and captions
@@ -93,10 +94,8 @@ def _curve_plot(name: str, curves: Mapping[str, Curve]) -> Plot:
     title, caption = FIGURES[name]
     if bad := sum(curve.not_finite for curve in curves.values()):
         caption += f" {count(bad)} logs that are no numbers are left out."
-    scale = 100 if name == "accuracy" else 1
-    return Plot(
-        title, caption, draw_svg(title, draw_curves, curves, scale=scale, may_be_logarithmic=name == "grad_norm")
-    )
+    options = {"scale": 100 if name == "accuracy" else 1, "may_be_logarithmic": name == "grad_norm"}
+    return make_plot(title, caption, draw_curves, curves, **options)
 
 
 def _describe_points(curves: Mapping[str, Mapping[str, Curve]]) -> str:
@@ -151,31 +150,24 @@ def _evaluation_rows(entries: Sequence[Mapping]) -> Rows:
 
 def held_out_plots(evaluation: Mapping) -> Iterator[Plot]:
     """Rewards, what all pairs have, and accuracies by the difference in length and by source."""
-    rewards = evaluation["rewards"]
-    yield Plot(
-        "Rewards",
+    rewards, colors = evaluation["rewards"], {"rejected": ACCENT, "chosen": BAR}
+    caption = (
         "Of the chosen and of the rejected answers; the less they overlap, the better. The outermost bins count what "
-        "lies beyond them, too.",
-        draw_svg(
-            "Rewards of held-out answers",
-            draw_steps,
-            rewards["edges"],
-            rewards,
-            {"rejected": ACCENT, "chosen": BAR},
-            xlabel="reward",
-            ylabel="answers",
-        ),
+        "lies beyond them, too."
     )
+    names = {"xlabel": "reward", "ylabel": "answers"}
+    yield make_plot("Rewards", caption, draw_steps, rewards["edges"], rewards, colors, **names)
     yield from pair_plots("Held-out pairs", evaluation)
     if by_difference := _named_differences(evaluation):
         caption = "Percent right, by tokens of the chosen answer less those of the rejected one."
-        svg = draw_svg("Held-out accuracy by difference in length", draw_bars, {"": by_difference}, chance=50)
-        yield Plot("Difference in length", caption, svg)
+        label = "Held-out accuracy by difference in length"
+        yield make_plot("Difference in length", caption, draw_bars, {"": by_difference}, chance=50, label=label)
     if sources := evaluation["by_source"]:
         largest = dict(sorted(sources.items(), key=lambda item: -item[1]["rows"])[:MOST_SUBSETS])
         few = f" The {MOST_SUBSETS} largest." if len(sources) > MOST_SUBSETS else ""
-        svg = draw_svg("Held-out accuracy by source", draw_bars, {"": largest}, chance=50)
-        yield Plot("Sources", f"Percent right, with 95% intervals.{few}", svg, tall=len(largest) > 12)
+        options = {"label": "Held-out accuracy by source", "tall": len(largest) > 12}
+        caption = f"Percent right, with 95% intervals.{few}"
+        yield make_plot("Sources", caption, draw_bars, {"": largest}, chance=50, **options)
 
 
 def held_out_tables(evaluation: Mapping) -> list[tuple[str, Rows]]:
@@ -196,31 +188,6 @@ def _named_differences(evaluation: Mapping) -> dict[str, Mapping]:
     """By names such as "-200 to -51", or one number where the bin has one."""
     ends = ((f"{row['from']:+,}", f"{row['to']:+,}", row) for row in evaluation["by_length_difference"])
     return {low if low == high else f"{low} to {high}": row for low, high, row in ends}
-
-
-# --- data -----------------------------------------------------------------------------------------------------
-
-
-def dropped_rows(report: Mapping) -> Rows:
-    """Of a data set in data_report.json: why rows were dropped, and the first of each reason."""
-    rows: Rows = [("dropped because", "rows", "share", "first row", "which reads")]
-    for reason, dropped in report["dropped"].items():
-        share = f"{dropped['count'] / report['rows_read']:.2%}"
-        cells = (count(dropped["count"]), share, dropped["first_where"], dropped["first_excerpt"])
-        rows.append((REASON_WORDS[reason], *cells))
-    return rows
-
-
-def source_rows(manifest: Mapping) -> Rows:
-    """The sources, as the data's own manifest.json counts them."""
-    head = ("source", "pairs", "prompts", "licence", "from")
-    return [
-        head,
-        *(
-            (one["name"], count(one["pairs"]), count(one["prompts"]), one["licence"], one["dataset_path"])
-            for one in manifest["sources"]
-        ),
-    ]
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
-from reward_modeling.models.tokenizer import common_prefix_length, end_text, leading_bos
+from reward_modeling.models.tokenizer import common_prefix_length, end_text, token_ids
 
 # A template's own refusal; the others are mistakes in a template (text + number).
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)
@@ -77,7 +77,6 @@ class ConversationReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None):
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.bos = leading_bos(tokenizer)
 
     def render(self, index: int, conversation: Conversation) -> str:
         """The text of a conversation; a plain text ends in EOS, as in training.
@@ -125,10 +124,8 @@ class ConversationReader:
         Raises:
             UserError: a text has no tokens at all.
         """
-        rows = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        rows = token_ids(texts, self.tokenizer)
         for number, ids in enumerate(rows):
-            if self.bos and ids[:1] != self.bos:
-                ids = self.bos + ids
             if not ids:
                 raise UserError(
                     f"conversation {indices[number][0]}: expected at least one token, found none: the chat template "

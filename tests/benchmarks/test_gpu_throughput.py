@@ -58,7 +58,7 @@ class Finder(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 sys.argv = sys.argv[1:]
-sys.path[:1] = [os.path.dirname(sys.argv[0]), {str(ROOT / "tests")!r}, {str(ROOT)!r}]
+sys.path[:1] = [os.path.dirname(sys.argv[0]), {str(ROOT / "tests" / "models")!r}, {str(ROOT / "tests")!r}, {str(ROOT)!r}]
 import conftest, test_gpu_kernels
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -113,7 +113,7 @@ def test_parts_of_a_step(operator, shapes, part):
 
 def plan_of(workload: str, batching: str, pairs: int = 24):
     groups = GroupsInMemory(draw_groups(WORKLOADS[workload].shortened(8), pairs, 256, 97))
-    options = {"pairs_per_step": 12, "max_tokens": 100_000, "batching": batching, "seed": 0, "epoch": 0}
+    options = {"units_per_step": 12, "max_tokens": 100_000, "batching": batching, "seed": 0, "epoch": 0}
     return groups, plan_epoch(groups.sizes, **options)
 
 

@@ -699,7 +699,7 @@ def test_the_report_counts_and_names_the_first(tmp_path):
     assert report.kept == 3
     lines = report.table().splitlines()
     assert lines[0] == "train: 10 rows read, 3 kept (30.0%)"
-    assert lines[1].split() == ["dropped", "because", "rows", "share", "first", "row"]
+    assert lines[1].split() == ["dropped", "because", "rows", "share", "first", "row", "which", "reads"]
     assert lines[2].split()[:6] == ["chosen", "or", "rejected", "is", "missing", "2"]
     assert f"{path}:7  chosen is a number, rejected a list | chosen: 7" in lines[3]
     assert lines[5].endswith("3  30.00%  x:1  …")

@@ -15,13 +15,19 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data import hub, sources
 from reward_modeling.data.transcripts import merge_turns, parse_transcript
 from reward_modeling.evaluation.benchmarks import own_pairs
-from reward_modeling.evaluation.benchmarks.base import EVALUATION_FEATURES, answer_length, conversations
-from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, ROW_FORMATS, evaluation_row
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.reading import fingerprint, read_benchmark, reading_order
+from reward_modeling.evaluation.benchmarks.rows import (
+    EVALUATION_FEATURES,
+    answer_length,
+    conversations,
+    evaluation_row,
+)
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SETS = "preference_test_sets"
+REWARDBENCH = BENCHMARKS["rewardbench"]
 QUESTION, GOOD, BAD = "Wie weit ist der Mond?", "384,400 km für den Mond", "3 km"
 
 
@@ -58,6 +64,32 @@ RM_BENCH = [
     {"id": "x", "prompt": "q", "chosen": ["a", "aa", "# a"], "rejected": ["b", "bb", "# b"], "domain": "safety-refuse"}
 ]
 PAIR = {"prompt": QUESTION, "chosen": GOOD, "rejected": BAD}
+JUDGEBENCH = [
+    {"pair_id": "a", "source": source, "question": QUESTION, "response_model": model, "label": label}
+    | {"response_A": GOOD if label == "A>B" else BAD, "response_B": BAD if label == "A>B" else GOOD}
+    for source, model, label in (
+        ("mmlu-pro-math", "gpt-4o-2024-05-13", "A>B"),
+        ("livebench-reasoning", "gpt-4o-2024-05-13", "B>A"),
+        ("livebench-math", "claude-3-5-sonnet-20240620", "B>A"),
+        ("livecodebench", "claude-3-5-sonnet-20240620", "A>B"),
+    )
+]
+
+
+def solution(problem, right, *steps, subject="Algebra"):
+    """A row of RewardMATH."""
+    reference = "human_to_GPT-4" if right else "google/gemma-7b-it"
+    row = {"problem": f"problem {problem}", "eval_solution": list(steps), "solution_reference": reference}
+    return row | {"subject": subject, "problem_id": problem, "id": len(steps)}
+
+
+REWARDMATH = [
+    solution(7, True, "one", "two"),
+    solution(7, False, "three"),
+    solution(3, False, "wrong first", subject="Geometry"),
+    solution(7, False, "four"),
+    solution(3, True, "right", subject="Geometry"),
+]
 
 
 def save(path, rows):
@@ -174,21 +206,21 @@ def test_real_transcripts():
 
 
 def test_rows_of_rewardbench():
-    row = evaluation_row({**PAIR, "subset": "hep-js", "id": 5}, "here:1", benchmark="rewardbench")
+    row = evaluation_row({**PAIR, "subset": "hep-js", "id": 5}, "here:1", benchmark=REWARDBENCH)
     assert list(row) == list(EVALUATION_FEATURES)
     assert (row["where"], row["id"], row["subset"], row["reason"]) == ("here:1", "5", "hep-js", "")
     assert row["prompt"] == '[{"role": "user", "content": "Wie weit ist der Mond?"}]'
     assert conversations(row) == ([[user(QUESTION), assistant(GOOD)]], [[user(QUESTION), assistant(BAD)]])
     assert [answer_length(row[side][0]) for side in ("chosen", "rejected")] == [len(GOOD), len(BAD)]
     messages = [{"role": "system", "content": "Kurz.", "name": None}, user(QUESTION)]
-    row = evaluation_row({**PAIR, "prompt": messages, "subset": "hep-js"}, "", benchmark="rewardbench")
+    row = evaluation_row({**PAIR, "prompt": messages, "subset": "hep-js"}, "", benchmark=REWARDBENCH)
     assert row["id"] == "null"
     assert conversations(row)[0] == [[{"role": "system", "content": "Kurz."}, user(QUESTION), assistant(GOOD)]]
     # no words, or the same: a tie, which counts as wrong, and no reason to leave the row out
-    row = evaluation_row({**PAIR, "chosen": "", "rejected": "", "subset": "hep-js"}, "", benchmark="rewardbench")
+    row = evaluation_row({**PAIR, "chosen": "", "rejected": "", "subset": "hep-js"}, "", benchmark=REWARDBENCH)
     assert conversations(row) == ([[user(QUESTION), assistant("")]], [[user(QUESTION), assistant("")]])
     # a transcript is what somebody asks here
-    row = evaluation_row({**PAIR, "prompt": "Human: a\n\nAssistant:", "subset": "x"}, "", benchmark="rewardbench")
+    row = evaluation_row({**PAIR, "prompt": "Human: a\n\nAssistant:", "subset": "x"}, "", benchmark=REWARDBENCH)
     assert json.loads(row["prompt"]) == [user("Human: a\n\nAssistant:")]
 
 
@@ -202,6 +234,37 @@ def test_rows_with_several_answers(tmp_path):
     assert rows["where"][:] == [f"{tmp_path}/total_dataset.json row 0"]
     assert rows["subset"][:] == ["safety-refuse"]
     assert [conversation[1]["content"] for conversation in conversations(rows[0])[1]] == ["b", "bb", "# b"]
+
+
+def test_rows_of_judgebench(tmp_path):
+    rows = read_benchmark("judgebench", save(tmp_path / "x.jsonl", JUDGEBENCH)).rows
+    assert rows["subset"][:] == ["gpt knowledge", "gpt reasoning", "claude math", "claude coding"]
+    assert rows["id"][:] == ['"a"'] * 4
+    for row in rows:
+        assert conversations(row) == ([[user(QUESTION), assistant(GOOD)]], [[user(QUESTION), assistant(BAD)]])
+
+
+def test_solutions_of_rewardmath_are_grouped_by_problem(tmp_path):
+    """Steps are joined by one newline, as the authors' script for classifiers does."""
+    rows = read_benchmark("rewardmath", save(tmp_path / "x.json", REWARDMATH)).rows
+    assert rows.features == EVALUATION_FEATURES
+    assert rows["id"][:] == ["7", "3"] and rows["subset"][:] == ["Algebra", "Geometry"]
+    assert conversations(rows[0]) == (
+        [[user("problem 7"), assistant("one\ntwo")]],
+        [[user("problem 7"), assistant("three")], [user("problem 7"), assistant("four")]],
+    )
+    assert conversations(rows[1])[1] == [[user("problem 3"), assistant("wrong first")]]
+
+
+def test_problems_of_rewardmath_without_one_right_solution_are_named(tmp_path):
+    rows = [*REWARDMATH, solution(7, True, "another"), solution(9, True, "alone")]
+    rows = read_benchmark("rewardmath", save(tmp_path / "x.jsonl", rows)).rows
+    assert rows["reason"][:] == [
+        "expected one solution of human_to_GPT-4 and wrong ones, found 2 and 2",
+        "",
+        "expected one solution of human_to_GPT-4 and wrong ones, found 1 and 0",
+    ]
+    assert rows[0]["excerpt"] == "problem 7"
 
 
 HUMAN = "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant:"
@@ -264,7 +327,7 @@ X, Y = [assistant("x")], [assistant("y")]
 )
 def test_rows_of_the_preference_test_sets(prompt, chosen, rejected, expected):
     row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "subset": "not this one"}
-    found = evaluation_row(row, "here", benchmark=SETS, subset="shp")
+    found = evaluation_row(row, "here", benchmark=BENCHMARKS[SETS], subset="shp")
     assert (found["reason"], found["subset"]) == ("", "shp")
     sides = [json.loads(answer) for side in ("chosen", "rejected") for answer in found[side]]
     assert (json.loads(found["prompt"]), *sides) == expected
@@ -307,6 +370,10 @@ WRONG = [
         {**RM_BENCH[0], "chosen": ["a", "b", None]},
         "3 texts, found a list of 3 (a text, nothing)",
     ),
+    ("judgebench", {**JUDGEBENCH[0], "label": "A=B"}, "expected label A>B or B>A, found 'A=B'"),
+    ("judgebench", {**JUDGEBENCH[0], "source": "arena"}, "begin with mmlu-pro, livebench-reasoning, livebench-math,"),
+    ("judgebench", {**JUDGEBENCH[0], "response_model": "o1"}, "to begin with gpt or claude, found 'o1'"),
+    ("rewardmath", {**REWARDMATH[0], "eval_solution": "one"}, "eval_solution as a list of texts, found a text"),
     (SETS, {**PAIR, "prompt": ""}, "or chosen and rejected as whole conversations (messages, or"),
     (
         SETS,
@@ -329,7 +396,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("benchmark", "row", "reason"), WRONG)
 def test_rows_that_cannot_be_read(benchmark, row, reason):
-    found = evaluation_row(row, "here:9", benchmark=benchmark, subset=None if "reward" in benchmark else "shp")
+    subset = "shp" if benchmark == SETS else None
+    found = evaluation_row(row, "here:9", benchmark=BENCHMARKS[benchmark], subset=subset)
     assert reason in found["reason"]
     assert found["where"] == "here:9"
     assert 0 < len(found["excerpt"]) <= 160
@@ -509,7 +577,7 @@ def test_mistakes_with_sets(tmp_path, monkeypatch):
     assert "found shp.jsonl and shp.parquet in two, all for the set shp" in message_of(SETS, "two")
     message = message_of(SETS, "shp=nothing.jsonl")
     assert message.startswith(
-        "preference test sets (--preference_test_sets_path): expected an existing path or a Hub id"
+        "Preference test sets (--preference_test_sets_path): expected an existing path or a Hub id"
     )
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "dataset_dict.json").write_text("{")
@@ -557,18 +625,20 @@ def test_mistakes_with_pairs(tmp_path):
 
 
 def test_the_published_rows_are_the_default(monkeypatch):
-    hub = {
+    published = {
         "allenai/reward-bench": {"filtered": rewardbench(), "raw": rewardbench(2)},
         "allenai/preference-test-sets": {name: [pair(name)] for name in [*sorted(TEST_SET_ROWS)[::-1], "other"]},
         "allenai/reward-bench-2": {"test": REWARDBENCH2},
         "THU-KEG/RM-Bench": {"train": RM_BENCH},
+        "ScalerLab/JudgeBench": {"claude": JUDGEBENCH[2:], "gpt": JUDGEBENCH[:2]},
+        "RewardMATH/RewardMATH": {"test": REWARDMATH},
     }
     load = datasets.load_dataset
 
     def from_hub(name, *config, **options):
-        if name not in hub:
+        if name not in published:
             return load(name, *config, **options)
-        return DatasetDict({split: Dataset.from_list(rows) for split, rows in hub[name].items()})
+        return DatasetDict({split: Dataset.from_list(rows) for split, rows in published[name].items()})
 
     monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
     monkeypatch.setattr(hub.datasets, "load_dataset", from_hub)
@@ -578,7 +648,10 @@ def test_the_published_rows_are_the_default(monkeypatch):
         SETS: 9,
         "rewardbench2": 3,
         "rm_bench": 1,
+        "judgebench": 4,
+        "rewardmath": 2,
     }
+    assert found["judgebench"].sources == ("ScalerLab/JudgeBench:gpt", "ScalerLab/JudgeBench:claude")
     assert found["rewardbench"].sources == ("allenai/reward-bench:filtered",)
     assert found[SETS].rows["subset"][:] == list(TEST_SET_ROWS)
     assert found[SETS].sources[7] == "allenai/preference-test-sets:shp"
@@ -594,18 +667,18 @@ def test_a_hub_that_cannot_be_reached(benchmark, monkeypatch):
     message = message_of(benchmark, None)
     assert "the Hub cannot be reached for " in message
     assert f" The flag for the path is --{benchmark}_path" in message
-    is_default = benchmark in ("rewardbench", SETS)
-    assert (f"; --benchmarks without {benchmark} leaves it out." in message) == is_default
+    assert f"; --benchmarks without {benchmark} leaves it out." in message
 
 
-@pytest.mark.parametrize("benchmark", ROW_FORMATS)
+@pytest.mark.parametrize("benchmark", [name for name in BENCHMARKS if name != "pairs"])
 @pytest.mark.parametrize("name", ["shp.jsonl", "shp.parquet"])
 def test_other_columns_are_named(benchmark, name, tmp_path):
     path = save(tmp_path / name, [{"question": "q", "answer": "a"}] * 2)
-    *first, last = ROW_FORMATS[benchmark].columns.required
+    *first, last = BENCHMARKS[benchmark].columns.required
     message = message_of(benchmark, path)
     assert f"(--{benchmark}_path): expected columns {', '.join(first)} and {last} in {path}, found no row" in message
-    assert "columns found: question, answer. Rename or convert them; accepted rows: prompt as a text or mess" in message
+    accepted = BENCHMARKS[benchmark].columns.row_formats
+    assert f"columns found: question, answer. Rename or convert them; accepted rows: {accepted}" in message
 
 
 def test_other_mistakes(tmp_path):

@@ -23,20 +23,13 @@ from reward_modeling.common.intervals import (
     wilson_interval,
 )
 from reward_modeling.evaluation.benchmarks.base import check_subsets
-from reward_modeling.evaluation.benchmarks.preference_test_sets import (
-    PREFERENCE_TEST_SETS,
-    TEST_SET_ROWS,
-    overall_with_prior,
-    prior_score,
-    scores_with_prior,
-)
-from reward_modeling.evaluation.benchmarks.rewardbench import REWARDBENCH, SECTIONS, SUBSET_ROWS, section_scores
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS, overall_with_prior, prior_score
+from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, section_scores
 from reward_modeling.evaluation.benchmarks.rewardbench2 import (
-    REWARDBENCH2,
     REWARDBENCH2_ROWS,
     best_of_four_credit,
     check_ties,
-    rewardbench2_overall,
     rewardbench2_scores,
     ties_parts,
     ties_units,
@@ -47,6 +40,9 @@ from reward_modeling.evaluation.benchmarks.rm_bench import (
     rm_bench_scores,
     rm_bench_wins,
 )
+
+REWARDBENCH, REWARDBENCH2 = BENCHMARKS["rewardbench"], BENCHMARKS["rewardbench2"]
+PREFERENCE_TEST_SETS = BENCHMARKS["preference_test_sets"]
 
 # LDL-Reward-Gemma-2-27B-v0.1, published with every subset.
 PUBLISHED = {
@@ -171,22 +167,27 @@ def test_checks_are_silent_on_a_whole_benchmark_and_count_rows():
     assert "'hep-go' (164 rows) is missing" in empty
     no_shp = {name: rows for name, rows in TEST_SET_ROWS.items() if name not in ("shp", "pku_safer")}
     safer, shp = check_subsets(no_shp, PREFERENCE_TEST_SETS)
-    assert safer == "preference test sets: subset 'pku_safer' (9,000 rows) is missing"
+    assert safer == "Preference test sets: subset 'pku_safer' (9,000 rows) is missing"
     assert shp.endswith("'shp' (1,741 rows) is missing: incomplete, and without a score: Prior Sets")
     (ties,) = check_subsets(set(REWARDBENCH2_ROWS) - {"Ties"}, REWARDBENCH2)
     assert ties.endswith("'Ties' (102 rows) is missing: incomplete, and without a score: overall")
 
 
+def rows_of(sizes: dict[str, int]) -> list[str]:
+    """The subset of each row."""
+    return [name for name, rows in sizes.items() for _ in range(rows)]
+
+
 def test_rows_behind_each_figure():
-    assert REWARDBENCH.figure_rows(SUBSET_ROWS) == {
+    assert REWARDBENCH.figure_rows(rows_of(SUBSET_ROWS)) == {
         "Chat": 358,
         "Chat Hard": 456,
         "Safety": 740,
         "Reasoning": 1431,
         "overall": 2985,
     }
-    assert REWARDBENCH.figure_rows({"mt-bench-hard": 5, "x": 9})["overall"] == 5
-    assert PREFERENCE_TEST_SETS.figure_rows(TEST_SET_ROWS) == {"Prior Sets": 6192 + 221 + 1741 + 9000}
+    assert REWARDBENCH.figure_rows(rows_of({"mt-bench-hard": 5, "x": 9}))["overall"] == 5
+    assert PREFERENCE_TEST_SETS.figure_rows(rows_of(TEST_SET_ROWS)) == {"Prior Sets": 6192 + 221 + 1741 + 9000}
 
 
 def test_prior_sets_is_a_plain_mean_of_four_of_the_nine():
@@ -208,12 +209,15 @@ def test_published_overall_scores_with_prior_sets(sections, prior, overall):
     assert math.isnan(overall_with_prior({"Chat": 1.0}, prior))
 
 
-def test_subsets_and_test_sets_in_one_mapping():
-    scores = scores_with_prior(PUBLISHED | dict.fromkeys(TEST_SET_ROWS, 0.5))
-    assert scores["Prior Sets"] == 0.5
-    assert scores["overall with prior sets"] == pytest.approx((sum(PUBLISHED_SECTIONS.values()) + 0.25) / 4.5, abs=1e-6)
-    assert math.isnan(scores_with_prior(PUBLISHED)["overall with prior sets"])
-    assert scores["overall"] == section_scores(PUBLISHED)["overall"]
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_overall_score_takes_subsets_and_test_sets_in_one_mapping(legacy):
+    formula = COMBINED.weighed(legacy_xstest_weights=legacy).formula
+    means = PUBLISHED | dict.fromkeys(TEST_SET_ROWS, 0.5)
+    sections = section_scores(PUBLISHED, legacy_xstest_weights=legacy)
+    expected = (sum(sections[name] for name in SECTIONS) + 0.25) / 4.5
+    assert formula(means, {}) == {"overall with prior sets": pytest.approx(expected, abs=1e-9)}
+    assert math.isnan(formula(PUBLISHED, {})["overall with prior sets"])
+    assert (expected == pytest.approx((sum(PUBLISHED_SECTIONS.values()) + 0.25) / 4.5, abs=1e-6)) is not legacy
 
 
 # --- RewardBench 2 ---------------------------------------------------------------------------------------------------
@@ -297,7 +301,6 @@ def test_ties_rows_that_cannot_be_scored(ids, right, wrong, match):
 
 def test_the_overall_score_is_the_plain_mean_of_six():
     scores = dict(zip(REWARDBENCH2_ROWS, (0.1, 0.2, 0.3, 0.4, 0.5, 0.9), strict=True))
-    assert rewardbench2_overall(scores) == pytest.approx(2.4 / 6, abs=1e-12)
     means = {**scores, "Ties": ties_units(TIES_IDS, TIES_RIGHT, TIES_WRONG).mean(axis=0), "unknown": 1.0}
     whole = rewardbench2_scores(means)
     assert list(whole) == [*REWARDBENCH2_ROWS, "overall"]
@@ -314,17 +317,19 @@ RM_BENCH_DOMAIN_NAMES = ("chat", "code", "math", "safety")
 
 
 def rm_bench_scores_of(domains: list[str], wins: np.ndarray) -> dict[str, float]:
-    return rm_bench_scores({name: one.mean(axis=0) for name, one in rm_bench_by_domain(domains, wins).items()})
+    matrices = rm_bench_by_domain(domains, wins)
+    rows = {name: len(one) for name, one in matrices.items()}
+    return rm_bench_scores({name: one.mean(axis=0) for name, one in matrices.items()}, rows)
 
 
 def test_the_matrix_of_one_prompt_by_hand():
     """chosen 1, 2, 3 against rejected 0, 2, 5: a tie (2 against 2) is lost."""
     wins = rm_bench_wins([[1, 2, 3]], [[0, 2, 5]])
     assert wins.tolist() == [[[True, False, False], [True, False, False], [True, True, False]]]
-    scores = rm_bench_scores({"math": wins.mean(axis=0)})
+    scores = rm_bench_scores({"math": wins.mean(axis=0)}, {"math": 1})
     assert (scores["math hard"], scores["math normal"], scores["math easy"]) == pytest.approx((0, 1 / 3, 1), abs=1e-12)
     assert scores["math"] == pytest.approx(4 / 9, abs=1e-12)
-    assert len(scores) == 20 and math.isnan(scores["chat hard"]) and math.isnan(scores["overall"])
+    assert len(scores) == 21 and math.isnan(scores["chat hard"]) and math.isnan(scores["overall"])
 
 
 def test_a_model_that_only_follows_style_fails_what_is_hard():
@@ -377,6 +382,8 @@ def test_rm_bench_equals_an_obvious_loop(seed, prompts):
     for level in ("hard", "normal", "easy"):
         expected[level] = sum(expected[f"{domain} {level}"] for domain in RM_BENCH_DOMAIN_NAMES) / 4
     expected["overall"] = (expected["hard"] + expected["normal"] + expected["easy"]) / 3
+    of_prompt = [expected[name.split("-")[0]] for name in domains]
+    expected["over prompts"] = sum(of_prompt) / len(of_prompt)
     assert rm_bench_scores_of(domains, rm_bench_wins(chosen, rejected)) == pytest.approx(expected)
 
 
@@ -586,8 +593,9 @@ def test_intervals_of_rewardbench2_with_ties_and_of_rm_bench():
 
     wins = rm_bench_wins(*generator.normal(0, 1, (2, 1327, 3)))
     domains = generator.choice(RM_BENCH_NAMES, 1327).tolist()
-    figures = estimate(rm_bench_scores, rm_bench_by_domain(domains, wins))
-    assert len(figures) == 20
+    values = rm_bench_by_domain(domains, wins)
+    figures = estimate(BENCHMARKS["rm_bench"].formula_of(values), values)
+    assert len(figures) == 21
     assert all(0 < one.high - one.low < 0.2 and one.low < one.value < one.high for one in figures.values())
 
 
@@ -601,5 +609,5 @@ def test_a_subset_of_one_row_and_one_without_variance():
 def test_by_subset_keeps_the_order_and_figures_can_be_written_as_json():
     groups = by_subset(["b", "a", "b"], [1, 2, 3])
     assert list(groups) == ["b", "a"] and groups["b"].tolist() == [1, 3]
-    figures = estimate(scores_with_prior, verdicts_of(PUBLISHED))
+    figures = estimate(section_scores, verdicts_of(PUBLISHED))
     assert json.loads(json.dumps(figures["Chat"].__dict__))["value"] == pytest.approx(0.963687, abs=1e-6)

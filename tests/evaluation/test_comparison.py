@@ -19,17 +19,18 @@ import eval_bench_mark
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import estimate_difference, wilson_interval
 from reward_modeling.display.text import percent
-from reward_modeling.evaluation.benchmarks.base import EVALUATION_FEATURES, BenchmarkRows
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.preference_test_sets import OVERALL_WITH_PRIOR, PRIOR_SETS, TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_WEIGHTS, section_scores
 from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS
+from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES
 from reward_modeling.evaluation.comparison import compare
 from reward_modeling.evaluation.comparison_report import comparison_page, comparison_tables
-from reward_modeling.evaluation.files import append_scores, read_evaluations
-from reward_modeling.evaluation.paired import RowScores, paired_differences, read_scores
-from reward_modeling.evaluation.rewards import BenchmarkRewards
-from reward_modeling.evaluation.summary import combined_figures, pair_verdicts, summarise
-from reward_modeling.scoring.plan import ScoringCounts
+from reward_modeling.evaluation.evaluations import read_evaluations
+from reward_modeling.evaluation.paired import paired_differences
+from reward_modeling.evaluation.scores import append_scores, read_scores
+from reward_modeling.evaluation.summary import combined_figures, summarise
 
 ROWS_PER_SUBSET = 4
 DOMAINS = ("chat", "code", "math", "safety-refuse", "safety-response")
@@ -64,18 +65,16 @@ def data_of(benchmark: str, changed: str = "") -> BenchmarkRows:
     return BenchmarkRows(benchmark, (f"{benchmark}.jsonl",), Dataset(table))
 
 
-def rewards_of(data: BenchmarkRows, seed: int, skill: float, refused: dict[int, str] | None = None) -> BenchmarkRewards:
+def scores_of(benchmark: str, seed: int, skill: float, refused: dict[int, str] | None = None) -> RowScores:
     """Random ones; what a row is like is the same for every seed, so that models agree more than by chance."""
     shared, own = np.random.default_rng(1), np.random.default_rng(seed)
-    rewards, num_chosen, offsets = [], [], [0]
-    for place, (_, _, right, wrong) in enumerate(benchmark_rows(data.benchmark)):
+    scores = RowScores(refused=refused or {})
+    for row_id, subset, right, wrong in benchmark_rows(benchmark):
         values = own.normal(size=right + wrong) + shared.normal(size=right + wrong)
         values[:right] += skill
-        rewards += [math.nan] * (right + wrong) if place in (refused or {}) else values.round(1).tolist()
-        num_chosen.append(right)
-        offsets.append(len(rewards))
-    counts = ScoringCounts(**dict.fromkeys(ScoringCounts.__dataclass_fields__, 0))
-    return BenchmarkRewards(np.array(rewards), np.array(offsets), np.array(num_chosen), refused or {}, counts)
+        values = np.full(right + wrong, math.nan) if len(scores) in scores.refused else values.round(1)
+        scores.append(row_id, subset, values[:right], values[right:])
+    return scores
 
 
 def write_evaluation(
@@ -92,15 +91,11 @@ def write_evaluation(
 ) -> Path:
     """What eval_bench_mark.py writes, by its own functions."""
     folder.mkdir(parents=True)
-    parts, verdicts = {}, {}
+    scores = {name: scores_of(name, seed, skill, refused) for name in benchmarks}
+    parts = {}
     for name in benchmarks:
-        data = data_of(name, changed)
-        rewards = rewards_of(data, seed, skill, refused)
-        append_scores(folder / "scores.jsonl", data, rewards)
-        parts[name] = summarise(data, rewards, legacy_xstest_weights=legacy)
-        if name in eval_bench_mark.WITH_PRIOR:
-            verdicts |= pair_verdicts(data, rewards)
-    both = {*eval_bench_mark.WITH_PRIOR} <= {*benchmarks}
+        append_scores(folder / "scores.jsonl", name, scores[name])
+        parts[name] = summarise(data_of(name, changed), scores[name], legacy_xstest_weights=legacy)
     described = {"name_or_path": f"models/{folder.name}", "revision": None, "class": "GemmaForSequenceClassification"}
     described |= {"dtype": "float32", "max_length": 4096, "batching": "shared_prefix"}
     summary = {
@@ -109,7 +104,7 @@ def write_evaluation(
         "arguments": {"legacy_xstest_weights": legacy},
         "versions": {},
         "scoring": {"cut": cut},
-        "combined": combined_figures(verdicts, legacy_xstest_weights=legacy) if both else {},
+        "combined": combined_figures(scores, legacy_xstest_weights=legacy),
         "benchmarks": parts,
     }
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -222,7 +217,7 @@ def test_every_figure_is_that_of_its_summary_and_every_difference_that_of_the_tw
         assert -1 <= difference["low"] <= difference["value"] <= difference["high"] <= 1
         assert difference["low"] < difference["high"]
     # figures and subsets of RewardBench, the test sets, RewardBench 2, RM-Bench and pairs, and the one over two of them
-    assert set(seen.values()) == {(5 + 23) + (1 + 9) + 7 + 20 + (1 + 2) + 1}
+    assert set(seen.values()) == {(5 + 23) + (1 + 9) + 7 + 21 + (1 + 2) + 1}
 
 
 def test_marks_and_warnings(comparison):
@@ -235,7 +230,7 @@ def test_marks_and_warnings(comparison):
 def test_other_data_is_marked_and_never_compared(evaluations, tmp_path):
     """The same ids with other texts, and other weights: there is no difference, and the mark stands everywhere."""
     other = write_evaluation(tmp_path / "other", 4, changed=" ")
-    legacy = write_evaluation(tmp_path / "legacy", 5, legacy=True, benchmarks=eval_bench_mark.WITH_PRIOR)
+    legacy = write_evaluation(tmp_path / "legacy", 5, legacy=True, benchmarks=COMBINED.parts)
     found = compared(evaluations[0], other, legacy)
     for benchmark, _, _, letter, entry in entries_of(found):
         differs = letter == "B" or (letter == "C" and benchmark in ("rewardbench", "combined"))
@@ -340,7 +335,7 @@ def test_a_difference_of_ties_beyond_one_is_in_its_interval():
     rows = [np.array([2.0]), np.array([1.0, 1.0])]
     ids, subsets, zeros = ["ref:1", "tied:1"], ["Ties"] * 2, [np.zeros(1)] * 2
     right, wrong = (RowScores(ids, subsets, own, zeros) for own in (rows, [-row for row in rows]))
-    difference = paired_differences("rewardbench2", wrong, right)["figures"]["Ties"]
+    difference = paired_differences(BENCHMARKS["rewardbench2"], wrong, right)["figures"]["Ties"]
     assert difference["low"] < difference["value"] == pytest.approx(1.02) and difference["high"] >= difference["value"]
 
 

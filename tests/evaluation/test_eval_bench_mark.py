@@ -20,14 +20,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
-from reward_modeling.evaluation import rewards
-from reward_modeling.evaluation.benchmarks.base import EVALUATION_FEATURES, BenchmarkRows
+from reward_modeling.evaluation import job, rewards
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, RowScores
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
-from reward_modeling.evaluation.rewards import BenchmarkRewards
+from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.scoring import scorer as scorer_module
-from reward_modeling.scoring.plan import ScoringCounts
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.quickstart import rewardbench_like_rows
@@ -523,9 +522,9 @@ def test_a_score_of_ties_beyond_the_unit_interval_has_an_interval(better, value)
             values.append(row[name])
     data = BenchmarkRows("rewardbench2", ("ties.jsonl",), Dataset.from_dict(columns, features=EVALUATION_FEATURES))
     reward = 1.0 if better == "right" else -1.0
-    rewards = np.array([reward, 0, reward, reward, 0] * 2)
-    offsets, num_chosen = np.array([0, 2, 5, 7, 10]), np.array([1, 2, 1, 2])
-    found = summarise(data, BenchmarkRewards(rewards, offsets, num_chosen, {}, ScoringCounts()))
+    right = [np.full(count, reward) for count in (1, 2, 1, 2)]
+    scores = RowScores(["ref:1", "tied:1", "ref:2", "tied:2"], ["Ties"] * 4, right, [np.zeros(1)] * 4)
+    found = summarise(data, scores)
     ties = found["figures"]["Ties"]
     assert ties["value"] == pytest.approx(value)
     assert ties["low"] <= ties["value"] <= ties["high"] and ties["high"] - ties["low"] > 0.1
@@ -533,14 +532,14 @@ def test_a_score_of_ties_beyond_the_unit_interval_has_an_interval(better, value)
 
 def test_a_mistake_of_one_benchmark_costs_no_other_its_figures(model, files, tmp_path, monkeypatch):
     """One token, which only RewardBench 2's rows have, gives NaN."""
-    summarise = eval_bench_mark.summarise
+    summarise = job.summarise
 
-    def first_only(data, rewards, **options):
+    def first_only(data, scores, **options):
         if data.benchmark == "rewardbench2":
-            rewards.rewards[5] = math.nan
-        return summarise(data, rewards, **options)
+            scores.rejected[1][0] = math.nan
+        return summarise(data, scores, **options)
 
-    monkeypatch.setattr(eval_bench_mark, "summarise", first_only)
+    monkeypatch.setattr(job, "summarise", first_only)
     given = flags(model("gemma"), {name: files[name] for name in ("rewardbench", "rewardbench2")}, tmp_path)
     in_process(given, "RewardBench 2: expected finite rewards, found 1 of 100 that are not, in 1 rows")
     (folder,) = (tmp_path / "record").iterdir()

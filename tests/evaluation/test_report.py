@@ -9,7 +9,12 @@ from summaries import sample_summary
 
 from reward_modeling.display.text import percent, shortened
 from reward_modeling.evaluation.report import write_report
-from reward_modeling.evaluation.tables import benchmark_table, summary_tables
+from reward_modeling.evaluation.tables import summary_tables
+
+
+def _tables(summary: dict, name: str, part: dict) -> str:
+    """Of one benchmark alone."""
+    return summary_tables({**summary, "benchmarks": {name: part}, "combined": {}})
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +67,14 @@ def test_tables_show_every_figure_within_the_width(summary):
         assert name in text or (domain in text and level in text)
         assert percent(row["value"]) in text
     for name, part in summary["benchmarks"].items():
-        own = benchmark_table(name, part)
+        own = _tables(summary, name, part)
         assert own.splitlines()[-1] in text and part["title"] in own
 
 
 def test_warnings_come_first_and_overall_last_of_the_figures(summary):
     part = summary["benchmarks"]["rewardbench"]
     shuffled = {**part, "figures": {"overall": part["figures"]["overall"], **part["figures"]}}
-    for text in (summary_tables(summary), benchmark_table("rewardbench", shuffled)):
+    for text in (summary_tables(summary), _tables(summary, "rewardbench", shuffled)):
         lines = text.splitlines()
         assert lines[0].startswith("WARNING: RewardBench: subset 'hep-go' (164 rows) is missing")
         places = [text.index(f"\n  {name} ") for name in ("Chat", "Chat Hard", "Safety", "Reasoning", "overall")]
@@ -78,14 +83,13 @@ def test_warnings_come_first_and_overall_last_of_the_figures(summary):
         assert lines[rule + 1].split() == ["overall", "incomplete", "2,821"]
 
 
-def test_one_row_of_the_table_by_hand():
+def test_one_row_of_the_table_by_hand(summary):
     row = {"value": 0.96, "low": 0.9352, "high": 0.97651, "rows": 1358, "ties": 2}
     whole = {"value": 0.5, "low": None, "high": None, "rows": 1358}
     part = {"title": "A", "sources": [], "rows": 1358, "warnings": [], "figures": {"Chat": whole, "overall": whole}}
-    lines = benchmark_table(
-        "rewardbench", {**part, "subsets": {"easy": row}, "sections": {"Chat": ["easy"]}}
-    ).splitlines()
-    assert lines == [
+    part |= {"subsets": {"easy": row}, "sections": {"Chat": ["easy"]}}
+    lines = _tables(summary, "rewardbench", part).splitlines()
+    assert lines[lines.index("A: 1,358 rows") :] == [
         "A: 1,358 rows",
         "           percent  95% interval   rows  ties",
         "  Chat        50.0    incomplete  1,358",
@@ -107,7 +111,7 @@ def test_no_pairs_of_a_kind_is_no_gap_but_a_figure_without_rows_is(summary):
     nothing = {"value": None, "low": None, "high": None, "rows": 0}
     part["pairs"]["by_length"]["equal length"] = {**nothing, "right": 0, "ties": 0}
     part["figures"]["Safety"] = nothing
-    text = benchmark_table("rewardbench", part)
+    text = _tables(summary, "rewardbench", part)
     assert "equal length none (0)" in text
     assert re.search(r"Safety +incomplete +0\n", text)
 
@@ -151,7 +155,7 @@ def test_hostile_text_is_shown_and_does_nothing(summary, tmp_path):
     assert "<script" not in page and "script" not in found.tags
     assert len(found.ids) == len(set(found.ids))
     assert HOSTILE in found.texts
-    assert max(map(len, benchmark_table("pairs", worse["benchmarks"]["pairs"]).splitlines())) <= 100
+    assert max(map(len, _tables(worse, "pairs", worse["benchmarks"]["pairs"]).splitlines())) <= 100
     assert "\x1b" not in summary_tables(worse)
 
 

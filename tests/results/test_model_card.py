@@ -234,13 +234,13 @@ def test_a_card_of_a_mixture(found):
     """Its sources with licences and counts, and text from outside that breaks no table."""
     _, results = found
     sources = [
-        {"name": "a|b", "dataset_path": "org/first", "licence": "MIT", "pairs": 12345},
-        {"name": "<script>", "dataset_path": None, "licence": "", "pairs": 1},
+        {"name": "a|b", "dataset_path": "org/first", "licence": "MIT", "pairs": 12345, "prompts": 99},
+        {"name": "<script>", "dataset_path": None, "licence": "", "pairs": 1, "prompts": 1},
     ]
     changed = replace(results, run=results.run | {"manifest": {"name": "mine", "sources": sources}})
     card = model_card(changed, name="me/reward", adapter=False)
-    assert "| a\\|b | org/first | MIT | 12,345 |" in card
-    assert "| &lt;script> |  | not stated | 1 |" in card
+    assert "| a\\|b | 12,345 | 99 | MIT | org/first |" in card
+    assert "| &lt;script> | 1 | 1 | not stated |  |" in card
     assert ModelCard(card).data.to_dict()["datasets"] == ["org/first"]
 
 

@@ -1,175 +1,83 @@
-"""One row of a benchmark's file as one row to be scored: a prompt, right answers, wrong answers.
+"""What a benchmark is: everything in which one differs from another, in one object.
 
-| benchmark            | prompt                             | chosen                           | rejected           |
-|----------------------|------------------------------------|----------------------------------|--------------------|
-| rewardbench          | text or messages                   | one text                         | one text           |
-| rewardbench2         | text or messages                   | [text]; Ties: at least one       | 3 texts; Ties: any |
-| rm_bench             | text or messages                   | 3 texts                          | 3 texts            |
-| preference_test_sets | none, text, transcript or messages | text, whole transcript, messages | as chosen          |
-
-`subset` (RM-Bench: `domain`) says where a row belongs; a test set is its file. A transcript is HH-RLHF's
-"\\n\\nHuman: ...\\n\\nAssistant: ..." (see `transcripts`). A row that cannot be read says in `reason` what was expected
-and what was found. (Pairs are rows of `data.load_preference_dataset`: see `benchmark_data`.)
+A benchmark is a file of this folder that exports its `Benchmark` as BENCHMARK, and a line of `catalog`. Nothing outside
+the folder asks which benchmark it has: reading, figures, tables, pages, record and comparison take what is here.
 """
 
 import difflib
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from datasets import Dataset, Features, List, Value
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from reward_modeling.common.intervals import by_subset
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.sources import Columns
 
-CACHE_VERSION = 1  # raise it when rows are read otherwise than before
-EXCERPT_LENGTH = 160
-MISSING_COLUMN = "expected every column, found a row that lacks one"
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-EVALUATION_FEATURES = Features(
-    {
-        "where": Value("string"),
-        "id": Value("string"),  # JSON of the row's own id
-        "subset": Value("string"),
-        "prompt": Value("string"),  # JSON of a message list; "" where the answers are plain texts
-        "chosen": List(Value("string")),  # each the JSON of the messages after the prompt, or of a plain text
-        "rejected": List(Value("string")),
-        "prompt_key": Value("int64"),
-        "reason": Value("string"),  # why a row cannot be read, else ""
-        "excerpt": Value("string"),
-    }
-)
+LARGEST_SHARE_UNREADABLE = 0.01  # of a subset's rows, beyond which it has no score
 
-# Templates render a role that they do not know without a word; the last two are ShareGPT's.
-ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {"human": "user", "gpt": "assistant"}
-
-Message = dict[str, object]
-Fields = dict[str, object]  # subset, prompt, chosen and rejected, before they become JSON
-to_json: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False, default=str).encode
+Means = Mapping[str, ArrayLike]  # by subset
+Formula = Callable[[Means, Mapping[str, int]], dict[str, ArrayLike]]
 
 
-class _Unreadable(Exception):
-    """Says what was expected of a row and what was found."""
+@dataclass
+class RowScores:
+    """The rewards of a benchmark's rows, in the order of its file."""
 
+    ids: list = field(default_factory=list)
+    subsets: list[str] = field(default_factory=list)
+    chosen: list[NDArray] = field(default_factory=list)
+    """Of each row the rewards of its right answers, `(answers,)`; NaN where it was not scored."""
+    rejected: list[NDArray] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    """Rows that were not scored, and why."""
+    verdicts_only: bool = False
+    """Whether 1 and 0 stand for the side that won and the one that lost, since the rewards are not known."""
 
-@dataclass(frozen=True)
-class RowFormat:
-    """A benchmark's columns, and the function that takes a row of them apart."""
+    def __len__(self) -> int:
+        return len(self.ids)
 
-    columns: Columns
-    read: Callable[[dict], Fields]
+    def append(self, row_id: object, subset: str, chosen: NDArray, rejected: NDArray) -> None:
+        self.ids.append(row_id)
+        self.subsets.append(subset)
+        self.chosen.append(chosen)
+        self.rejected.append(rejected)
 
+    def has_rows_of(self, other: "RowScores") -> bool:
+        return (self.ids, self.subsets) == (other.ids, other.subsets)
 
-def _finite(row_id: object) -> object:
-    """NaN and infinity, which Python's JSON knows and JSON does not, as words."""
-    return str(row_id) if isinstance(row_id, float) and not math.isfinite(row_id) else row_id
+    def scored(self) -> NDArray[np.bool_]:
+        """`(rows,)`."""
+        is_finite = [bool(np.isfinite(np.concatenate(sides)).all()) for sides in self.answers()]
+        return np.array([known and row not in self.refused for row, known in enumerate(is_finite)], dtype=bool)
 
+    def answers(self) -> Iterator[tuple[NDArray, NDArray]]:
+        """The rewards of the right and of the wrong answers of each row."""
+        return zip(self.chosen, self.rejected, strict=True)
 
-# --- what a row to be scored says ---------------------------------------------------------------------------
+    def select(self, rows: NDArray[np.bool_]) -> "RowScores":
+        columns = (self.ids, self.subsets, self.chosen, self.rejected)
+        return RowScores(*([column[row] for row in np.flatnonzero(rows)] for column in columns))
 
+    def followed_by(self, other: "RowScores") -> "RowScores":
+        """The rows of two benchmarks, one after the other."""
+        names = ("ids", "subsets", "chosen", "rejected")
+        return RowScores(*(getattr(self, name) + getattr(other, name) for name in names))
 
-def conversations(row: dict) -> tuple[list, list]:
-    """The conversations with a right and with a wrong answer: message lists, or plain texts (`str`) as they are."""
-    prompt = json.loads(row["prompt"]) if row["prompt"] else ""
-    chosen, rejected = ([prompt + json.loads(answer) for answer in row[side]] for side in ("chosen", "rejected"))
-    return chosen, rejected
+    def worst_right(self) -> NDArray[np.float64]:
+        """`(rows,)`: of a pair the reward of its chosen answer."""
+        return np.array([rewards.min() for rewards in self.chosen], dtype=np.float64)
 
-
-def answer_length(completion: str) -> int:
-    """Characters of the last message of an element of `chosen` or `rejected`; of all of it where it is plain text."""
-    answer = json.loads(completion)
-    return len(answer if isinstance(answer, str) else answer[-1]["content"])
-
-
-def filled_row(
-    where: str, row_id: object, *, subset: str, prompt: list[Message] | None, chosen: list, rejected: list
-) -> dict[str, object]:
-    """A row that can be scored; `prompt` is None where chosen and rejected are plain texts."""
-    row = {
-        "where": where,
-        "id": to_json(_finite(row_id)),
-        "subset": subset,
-        "prompt": "" if prompt is None else to_json(prompt),
-        "chosen": [to_json(answer) for answer in chosen],
-        "rejected": [to_json(answer) for answer in rejected],
-    }
-    try:
-        for text in (row["id"], subset, *row["chosen"], *row["rejected"]):
-            text.encode()
-        # A plain text names no prompt: each row is one of its own.
-        prompt_hash = blake2b((row["prompt"] or "\0".join(row["chosen"] + row["rejected"])).encode(), digest_size=8)
-    except UnicodeEncodeError as error:
-        raise _Unreadable(f"expected text, found half a character ({error.object[error.start]!r})") from error
-    key = int.from_bytes(prompt_hash.digest(), "little", signed=True)
-    return {**row, "prompt_key": key, "reason": "", "excerpt": ""}
-
-
-# --- fields -------------------------------------------------------------------------------------------------
-
-
-def _prompt(value: object) -> list[Message]:
-    """The prompt's messages; none where it is missing, blank or an empty list."""
-    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
-        return []
-    return _messages(value, "prompt")
-
-
-def _messages(value: object, name: str, role: str = "user") -> list[Message]:
-    """At least one message, with equal JSON for equal messages; a text is one of `role`."""
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if not isinstance(value, list) or not value:
-        raise _Unreadable(f"expected {name} as a text or a list of messages, found {_kind(value)}")
-    return [_message(message, f"{name}[{number}]") for number, message in enumerate(value)]
-
-
-def _message(message: object, name: str) -> Message:
-    """Role, content, then other keys by name; Arrow gives every message the keys of all: those of null go."""
-    if not isinstance(message, dict):
-        raise _Unreadable(f"expected {name} as a message with role and content, found {_kind(message)}")
-    for key in ("role", "content"):
-        if not isinstance(message.get(key), str):
-            raise _Unreadable(f"expected {name} with {key} as a text, found {_kind(message.get(key))}")
-    if message["role"] not in ROLES:
-        raise _Unreadable(f"expected {name} with role {', '.join(sorted(ROLES))}, found {message['role']!r}")
-    others = {key: message[key] for key in sorted(message.keys() - {"role", "content"}) if message[key] is not None}
-    return {"role": ROLES[message["role"]], "content": message["content"], **others}
-
-
-def _answers(row: dict, name: str, count: int | None) -> list[list[Message]]:
-    texts = row[name]
-    is_right = isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)
-    if not is_right or (count is not None and len(texts) != count):
-        number = "at least one text" if count is None else f"{count} text{'s' if count > 1 else ''}"
-        raise _Unreadable(f"expected {name} as a list of {number}, found {_kind(texts)}")
-    return [[_answer(text)] for text in texts]
-
-
-def _answer(text: str) -> Message:
-    return {"role": "assistant", "content": text}
-
-
-def _text(row: dict, name: str) -> str:
-    if not isinstance(row[name], str):
-        raise _Unreadable(f"expected {name} as a text, found {_kind(row[name])}")
-    return row[name]
-
-
-def _kind(value: object) -> str:
-    """What a value is, in words."""
-    if value is None or isinstance(value, str):
-        return "nothing" if value is None else "a text"
-    if isinstance(value, list):
-        kinds = sorted({_kind(element) for element in value}) if value else []
-        return f"a list of {len(value)} ({', '.join(kinds)})" if kinds else "an empty list"
-    return "an object" if isinstance(value, dict) else f"{type(value).__name__} {value!r}"
-
-
-PAIRS = "pairs"
-TEST_SETS = "preference_test_sets"
-LARGEST_SHARE_UNREADABLE = 0.01
+    def best_wrong(self) -> NDArray[np.float64]:
+        """`(rows,)`: of a pair the reward of its rejected answer."""
+        return np.array([rewards.max() for rewards in self.rejected], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -180,29 +88,156 @@ class BenchmarkRows:
     """One of `BENCHMARKS`."""
     sources: tuple[str, ...]
     """What was read, as the user or the Hub names it."""
-    rows: Dataset
+    rows: "Dataset"
     """`EVALUATION_FEATURES`, memory-mapped, in the order of the input; test sets in the order of `TEST_SET_ROWS`, then
     those of other names."""
     report: DataReport | None = None
     """Pairs alone: what was read and what was dropped."""
+    has_texts: bool = True
+    """Not where rewards or verdicts were made elsewhere."""
 
 
-def _flag(benchmark: str) -> str:
-    return f"--{benchmark}_path"
+# --- defaults: a row is right where every right answer is above every wrong one -------------------------------
 
 
-@dataclass(frozen=True)
+def pair_verdicts(scores: RowScores) -> dict[str, NDArray]:
+    """Which rows of each subset came out right; a tie is wrong."""
+    return by_subset(scores.subsets, scores.worst_right() > scores.best_wrong())
+
+
+def is_row_right(right: NDArray, wrong: NDArray) -> bool:
+    return bool(right.min() > wrong.max())
+
+
+def check_published_subsets(benchmark: "Benchmark", scores: RowScores) -> list[str]:
+    return check_subsets(Counter(scores.subsets), benchmark)
+
+
+def lines_by_figure(benchmark: "Benchmark", part: Mapping) -> list[tuple[str, Mapping]]:
+    """rm_bench/chat-hard, and so on."""
+    return [(f"{benchmark.name}/{name.replace(' ', '-')}", figure) for name, figure in part["figures"].items()]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark's subsets with their rows, and which subsets each figure is made of."""
+    """Everything in which one benchmark differs from another.
+
+    A formula takes the means of subsets and gives figures: fractions in, fractions out. It also takes arrays in place
+    of numbers, one element per bootstrap sample, which is how figures get their intervals from the same lines. A figure
+    that lacks a subset is NaN, and so is everything made of it.
+    """
 
     name: str
-    subset_rows: Mapping[str, int]
+    """As `--benchmarks` has it."""
+    title: str
+
+    # Rows
+    columns: Columns | None = None
+    read_row: Callable[[dict], dict[str, object]] | None = None
+    """From a row of the file to `subset`, `prompt`, `chosen` and `rejected` (see `rows`)."""
+    hub_id: str | None = None
+    """None: its rows are the user's own."""
+    splits: tuple[str, ...] = ()
+    """Those of the Hub that are read; of a local DatasetDict the first."""
+    id_column: str = "id"
+    path_help: str = ""
+    """What `--NAME_path` takes, where that is not one file."""
+    local_sources: Callable[[str, str], list[tuple[str, str]]] | None = None
+    """From that path and its flag to (subset, source) of each, where every subset is a source of its own."""
+    finish: Callable[["Dataset"], "Dataset"] = lambda rows: rows
+    """Checks or groups the rows when all of them are read."""
+    read: Callable[[str | None, int | None], BenchmarkRows] | None = None
+    """Takes the place of all this."""
+    answers: tuple[int | None, int | None] = (1, 1)
+    """Right and wrong answers of a row; None is any number of them."""
+    other_answers: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    """The same of subsets that differ."""
+
+    # Figures
+    subset_rows: Mapping[str, int] = field(default_factory=dict)
+    """The published subsets with their rows."""
+    stratum: Callable[[str], str] = str
+    """From a subset's name to that under which its rows are counted and drawn."""
     figures: Mapping[str, tuple[str, ...]]
+    """The strata that each figure is made of; none: all."""
+    formula: Formula
+    """From the means of `values`, and the number of values behind each, to figures."""
+    values: Callable[[RowScores], dict[str, NDArray]] = pair_verdicts
+    """What the formula takes the means of, `(rows, ...)` by stratum; every row has been scored."""
+    subset_scores: Callable[[Means], Means] = lambda means: means
+    """The scores of subsets that are a mean of `values`."""
+    is_right_or_wrong: bool = True
+    """Whether the score of a subset is the share of its rows that came out right: then it has Wilson's interval."""
+    row_result: Callable[[NDArray, NDArray], object] = is_row_right
+    """`correct` of a line of scores.jsonl, from the rewards of the right and of the wrong answers."""
+    check: Callable[["Benchmark", RowScores], list[str]] = check_published_subsets
+    """What is unknown, missing or of another size than published, in loud messages."""
+    extras: Callable[[RowScores], dict] = lambda scores: {}
+    """What else stands in the benchmark's part of summary.json."""
+    legacy: "Benchmark | None" = None
+    """The same under `--legacy_xstest_weights`, where that changes anything."""
+    title_note: str = ""
+    """Follows the title where the figures are not those of today."""
+    parts: tuple[str, ...] = ()
+    """The benchmarks whose rows a figure over several takes together."""
 
-    def figure_rows(self, rows: Mapping[str, int]) -> dict[str, int]:
-        """Rows behind each figure, from the rows of each subset that was read."""
-        return {figure: sum(rows.get(name, 0) for name in names) for figure, names in self.figures.items()}
+    # What is shown
+    unit: str = "rows"
+    chance: int = 50
+    """Percent that guessing gives."""
+    chance_note: str = ""
+    sections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Headings, each with its subsets."""
+    figure_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Headings, each with figures to see first; none: all figures."""
+    figure_cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """{heading: {label: figure}} of the figures that `figure_groups` leaves out."""
+    footnote: str = ""
+    figures_table: Callable[[Mapping], list[str]] | None = None
+    """The figures of its part of summary.json as lines, where the usual table does not do."""
+    record_lines: Callable[["Benchmark", Mapping], list[tuple[str, Mapping]]] = lines_by_figure
 
+    @property
+    def path_flag(self) -> str:
+        return f"--{self.name}_path"
+
+    @property
+    def is_published(self) -> bool:
+        return self.hub_id is not None
+
+    @property
+    def is_pairs(self) -> bool:
+        """Whether every row has one right and one wrong answer."""
+        return self.answers == (1, 1)
+
+    @property
+    def main_figures(self) -> tuple[str, ...]:
+        """The figures to see first; none: all."""
+        return tuple(name for names in self.figure_groups.values() for name in names)
+
+    @property
+    def guessing(self) -> str:
+        return f"guessing, {self.chance}%{self.chance_note}"
+
+    def weighed(self, *, legacy_xstest_weights: bool) -> "Benchmark":
+        """The benchmark under today's weights, or under the old ones where it has any."""
+        return self.legacy if legacy_xstest_weights and self.legacy else self
+
+    def num_answers(self, subset: str) -> tuple[int | None, int | None]:
+        return self.other_answers.get(subset, self.answers)
+
+    def formula_of(self, values: Mapping[str, Sequence]) -> Callable[[Means], dict[str, ArrayLike]]:
+        """The formula for these `values`."""
+        rows = {name: len(of_subset) for name, of_subset in values.items()}
+        return lambda means: self.formula(means, rows)
+
+    def figure_rows(self, subsets: Iterable[str]) -> dict[str, int]:
+        """Rows behind each figure, from the subset of each row."""
+        rows = Counter(map(self.stratum, subsets))
+        return {figure: sum(rows[name] for name in names or rows) for figure, names in self.figures.items()}
+
+
+# --- what is missing ------------------------------------------------------------------------------------------
 
 FEW = 3  # subsets that are missing, or of another size, before one message names them together
 
@@ -220,7 +255,7 @@ def check_subsets(names: Iterable[str] | Mapping[str, int], benchmark: Benchmark
     for name in sorted(found - set(benchmark.subset_rows)):
         near = difflib.get_close_matches(name, benchmark.subset_rows, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        messages.append(f"{benchmark.name}: unknown subset {name!r}{hint}: its rows count in no score")
+        messages.append(f"{benchmark.title}: unknown subset {name!r}{hint}: its rows count in no score")
     missing = [name for name in benchmark.subset_rows if name not in found]
     resized = [name for name, rows in benchmark.subset_rows.items() if name in found and counts.get(name, rows) != rows]
     # Each by itself while they are few: a file of one's own would else fill the screen.
@@ -235,8 +270,8 @@ def _missing_message(names: list[str], benchmark: Benchmark) -> str:
     spoiled = [figure for figure, subsets in benchmark.figures.items() if {*names} & {*subsets} and figure not in names]
     result = f": incomplete, and without a score: {', '.join(spoiled)}" if spoiled else ""
     if len(names) == 1:
-        return f"{benchmark.name}: subset {names[0]!r} ({benchmark.subset_rows[names[0]]:,} rows) is missing{result}"
-    return f"{benchmark.name}: {len(names)} subsets are missing ({', '.join(names)}){result}"
+        return f"{benchmark.title}: subset {names[0]!r} ({benchmark.subset_rows[names[0]]:,} rows) is missing{result}"
+    return f"{benchmark.title}: {len(names)} subsets are missing ({', '.join(names)}){result}"
 
 
 def _resized_message(names: list[str], counts: Mapping[str, int], benchmark: Benchmark) -> str:
@@ -246,16 +281,25 @@ def _resized_message(names: list[str], counts: Mapping[str, int], benchmark: Ben
         first = f"{names[0]} {counts[names[0]]:,} for {benchmark.subset_rows[names[0]]:,}"
         sizes = f"{len(names)} subsets have other numbers of rows than published ({first}, and so on): their"
     score, of = ("score", "it") if len(names) == 1 else ("scores", "them")
-    return f"{benchmark.name}: {sizes} {score}, and those made of {of}, are not those of the published benchmark"
+    return f"{benchmark.title}: {sizes} {score}, and those made of {of}, are not those of the published benchmark"
 
 
-def weighted_mean(values: Mapping[str, float], weights: Mapping[str, float]) -> float:
+# --- means ----------------------------------------------------------------------------------------------------
+
+
+def weighted_mean(values: Means, weights: Mapping[str, float]) -> float:
     """Sum of weight x value / sum of weights over the names in `weights`; NaN where one has no value."""
-    if not weights.keys() <= values.keys():
+    total = sum(weights.values())
+    if not total or not weights.keys() <= values.keys():
         return math.nan
-    return sum(weight * values[name] for name, weight in weights.items()) / sum(weights.values())
+    return sum(weight * values[name] for name, weight in weights.items()) / total
 
 
-def plain_mean(values: Mapping[str, float], names: Iterable[str]) -> float:
+def plain_mean(values: Means, names: Iterable[str]) -> float:
     """The mean of the values under `names`; NaN where one has no value."""
     return weighted_mean(values, dict.fromkeys(names, 1))
+
+
+def pooled_mean(values: Means, names: Iterable[str], rows: Mapping[str, int]) -> float:
+    """The mean over all rows of the subsets in `names`; NaN where one is missing."""
+    return weighted_mean(values, {name: rows.get(name, 0) for name in names})

@@ -8,31 +8,31 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.report import report_rows
-from reward_modeling.evaluation.benchmarks.base import (
-    CACHE_VERSION,
-    EVALUATION_FEATURES,
-    PAIRS,
-    BenchmarkRows,
-    _flag,
-    filled_row,
-)
+from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, pooled_mean
+from reward_modeling.evaluation.benchmarks.rows import CACHE_VERSION, EVALUATION_FEATURES, filled_row
 
-# --- pairs --------------------------------------------------------------------------------------------------
+NAME = "pairs"
 
 
-def _read_pairs(path: str | None, num_proc: int | None) -> BenchmarkRows:
+def _read(path: str | None, num_proc: int | None) -> BenchmarkRows:
+    """Of the pairs those that training would keep.
+
+    Raises:
+        UserError: no path, or nothing there that can be used.
+    """
+    flag = BENCHMARK.path_flag
     if path is None:
         raise UserError(
-            f"{_flag(PAIRS)}: expected a path or a Hub id, because pairs are rows of your own, found none. "
-            f"Pass it, or leave pairs out of --benchmarks."
+            f"{flag}: expected a path or a Hub id, because pairs are rows of your own, found none. Pass it, or leave "
+            f"{NAME} out of --benchmarks."
         )
     try:
         standard = load_preference_dataset(path, num_proc=num_proc)
     except UserError as error:
-        raise UserError(f"{_flag(PAIRS)}: {error}") from error
-    report = report_rows(PAIRS, standard)
+        raise UserError(f"{flag}: {error}") from error
+    report = report_rows(NAME, standard)
     if not report.kept:
-        raise UserError(f"{_flag(PAIRS)}: expected pairs in {path}, found none that can be used.\n{report.table()}")
+        raise UserError(f"{flag}: expected pairs in {path}, found none that can be used.\n{report.table()}")
     rows_fingerprint = Hasher.hash([CACHE_VERSION, standard._fingerprint])
     rows = standard.map(
         _pair_rows,
@@ -40,11 +40,11 @@ def _read_pairs(path: str | None, num_proc: int | None) -> BenchmarkRows:
         batched=True,
         remove_columns=standard.column_names,
         features=EVALUATION_FEATURES,
-        cache_file_name=str(cache_root() / f"pairs-{rows_fingerprint}.arrow"),
+        cache_file_name=str(cache_root() / f"{NAME}-{rows_fingerprint}.arrow"),
         new_fingerprint=rows_fingerprint,
-        desc="reading pairs",
+        desc=f"reading {NAME}",
     )
-    return BenchmarkRows(PAIRS, (path,), rows, report)
+    return BenchmarkRows(NAME, (path,), rows, report)
 
 
 def _pair_rows(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
@@ -57,6 +57,19 @@ def _pair_rows(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
             chosen, rejected = (
                 [text if prompt is None else json.loads(text)] for text in (row["chosen"], row["rejected"])
             )
-            fields = {"subset": row["source"] or PAIRS, "prompt": prompt, "chosen": chosen, "rejected": rejected}
+            fields = {"subset": row["source"] or NAME, "prompt": prompt, "chosen": chosen, "rejected": rejected}
             rows.append(filled_row(row["where"], index, **fields))
     return {name: [row[name] for row in rows] for name in EVALUATION_FEATURES}
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Pairs",
+    read=_read,
+    path_help="Pairs of your own for the benchmark pairs, in any format that rm.py takes.",
+    figures={"accuracy": ()},
+    formula=lambda means, rows: {"accuracy": pooled_mean(means, rows, rows)},
+    check=lambda benchmark, scores: [],
+    unit=NAME,
+    record_lines=lambda benchmark, part: [(NAME, part["pairs"]["accuracy"])],
+)

@@ -1,8 +1,12 @@
-"""Where the preference test sets stand that a person has on disk: which file, folder or split is which set."""
+"""The preference test sets: nine sets of pairs, four of which are RewardBench's Prior Sets.
+
+A set is a split on the Hub; of a person's own it is a file, a folder, or a split of a DatasetDict.
+"""
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from reward_modeling.common.arguments import named_paths
@@ -10,18 +14,48 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
 from reward_modeling.data.sources import JSON_SUFFIXES, NOT_DATA, SUFFIXES, TABLE_SUFFIXES
 from reward_modeling.data.transcripts import merge_turns, parse_transcript
-from reward_modeling.evaluation.benchmarks.base import (
-    Benchmark,
+from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
+from reward_modeling.evaluation.benchmarks.rewardbench import BENCHMARK as REWARDBENCH
+from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, section_scores
+from reward_modeling.evaluation.benchmarks.rows import (
     Fields,
     Message,
-    _answer,
+    UnreadableRow,
     _messages,
     _prompt,
-    _Unreadable,
-    plain_mean,
-    weighted_mean,
+    assistant,
+    read_columns,
 )
-from reward_modeling.evaluation.benchmarks.rewardbench import REWARDBENCH, SECTIONS, SUBSET_ROWS, section_scores
+
+# `allenai/preference-test-sets`
+TEST_SET_ROWS = {
+    "anthropic_harmless": 2266,
+    "anthropic_helpful": 6192,
+    "anthropic_hhh": 221,
+    "mtbench_gpt4": 2400,
+    "mtbench_human": 3355,
+    "pku_better": 9000,
+    "pku_safer": 9000,
+    "shp": 1741,
+    "summarize": 9000,
+}
+PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+PRIOR_WEIGHT = 0.5  # of the prior sets in the overall score, where a section weighs 1
+OVERALL_WITH_PRIOR = "overall with prior sets"
+
+
+def prior_score(test_set_accuracy: Mapping[str, float]) -> float:
+    """Prior Sets: the plain mean of the four `PRIOR_SETS`, whatever their sizes; NaN where one is missing."""
+    return plain_mean(test_set_accuracy, PRIOR_SETS)
+
+
+def overall_with_prior(scores: Mapping[str, float], prior: float) -> float:
+    """(Chat + Chat Hard + Safety + Reasoning + 0.5 x Prior Sets) / 4.5; NaN where one is missing."""
+    weights = {**dict.fromkeys(SECTIONS, 1), "Prior Sets": PRIOR_WEIGHT}
+    return weighted_mean({**scores, "Prior Sets": prior}, weights)
+
+
+# --- where they stand -----------------------------------------------------------------------------------------
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -106,13 +140,16 @@ def _sets_error(flag: str, found: str) -> UserError:
     )
 
 
-def _test_set(row: dict) -> Fields:
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+def _read_row(row: dict) -> Fields:
     sides = _whole_sides(row)
     for name, messages in zip(("chosen", "rejected"), sides, strict=True):
         if messages[-1]["role"] != "assistant":
-            raise _Unreadable(f"expected the assistant's message last in {name}, found role {messages[-1]['role']!r}")
+            raise UnreadableRow(f"expected the assistant's message last in {name}, found role {messages[-1]['role']!r}")
         if all(message["role"] == "assistant" for message in messages):
-            raise _Unreadable(f"expected a user's message before the answer, found none in {name} and no prompt")
+            raise UnreadableRow(f"expected a user's message before the answer, found none in {name} and no prompt")
     chosen, rejected = sides
     # Here two prompts may differ: each side keeps its own turns, and what both begin with is the prompt.
     length = 0
@@ -135,13 +172,13 @@ def _whole_sides(row: dict) -> list[list[Message]]:
         sides = [_messages(row[name], name, "assistant") for name in ("chosen", "rejected")]
         return sides if _are_whole(sides, prompt, before) else [before + messages for messages in sides]
     if not before:
-        raise _Unreadable(
+        raise UnreadableRow(
             "expected a prompt, or chosen and rejected as whole conversations (messages, or transcripts that begin "
             "with 'Human:' and have an 'Assistant:'), found texts without a prompt"
         )
     if is_transcript:  # the answers are part of one: without outer space, and joined to what the assistant said before
-        return [merge_turns([*before, _answer(text.strip())]) for text in (chosen, rejected)]
-    return [[*before, _answer(text)] for text in (chosen, rejected)]
+        return [merge_turns([*before, assistant(text.strip())]) for text in (chosen, rejected)]
+    return [[*before, assistant(text)] for text in (chosen, rejected)]
 
 
 def _are_whole(sides: list[list[Message]], prompt: object, before: list[Message]) -> bool:
@@ -160,43 +197,47 @@ def _are_whole(sides: list[list[Message]], prompt: object, before: list[Message]
     )
 
 
-# `allenai/preference-test-sets`
-TEST_SET_ROWS = {
-    "anthropic_harmless": 2266,
-    "anthropic_helpful": 6192,
-    "anthropic_hhh": 221,
-    "mtbench_gpt4": 2400,
-    "mtbench_human": 3355,
-    "pku_better": 9000,
-    "pku_safer": 9000,
-    "shp": 1741,
-    "summarize": 9000,
-}
-PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
-PRIOR_WEIGHT = 0.5  # of the prior sets in the overall score, where a section weighs 1
-PREFERENCE_TEST_SETS = Benchmark("preference test sets", TEST_SET_ROWS, {"Prior Sets": PRIOR_SETS})
-OVERALL_WITH_PRIOR = "overall with prior sets"
-# What `scores_with_prior` gives; the other five test sets are in none of its figures.
-REWARDBENCH_WITH_PRIOR = Benchmark(
-    "RewardBench and prior sets",
-    {**SUBSET_ROWS, **TEST_SET_ROWS},
-    {**REWARDBENCH.figures, **PREFERENCE_TEST_SETS.figures, OVERALL_WITH_PRIOR: (*SUBSET_ROWS, *PRIOR_SETS)},
+def _record_lines(benchmark: Benchmark, part: Mapping) -> list[tuple[str, Mapping]]:
+    names = [*TEST_SET_ROWS, *(name for name in part["subsets"] if name not in TEST_SET_ROWS)]
+    lines = [(name, part["subsets"].get(name, {"value": None})) for name in names]
+    return [*lines, ("Prior-sets", part["figures"]["Prior Sets"])]
+
+
+BENCHMARK = Benchmark(
+    name="preference_test_sets",
+    title="Preference test sets",
+    columns=read_columns(
+        ("chosen", "rejected"),
+        "prompt as a text or messages with the two answers as texts, or whole conversations in chosen and rejected "
+        "(messages, or transcripts that begin with 'Human:')",
+    ),
+    read_row=_read_row,
+    hub_id="allenai/preference-test-sets",
+    splits=tuple(TEST_SET_ROWS),
+    path_help="A folder with a file for each set, or name=file,name=file.",
+    local_sources=test_set_sources,
+    subset_rows=TEST_SET_ROWS,
+    figures={"Prior Sets": PRIOR_SETS},
+    formula=lambda means, rows: {"Prior Sets": prior_score(means)},
+    sections={"Prior Sets": PRIOR_SETS},
+    record_lines=_record_lines,
 )
 
 
-def prior_score(test_set_accuracy: Mapping[str, float]) -> float:
-    """Prior Sets: the plain mean of the four `PRIOR_SETS`, whatever their sizes; NaN where one is missing."""
-    return plain_mean(test_set_accuracy, PRIOR_SETS)
+def _with_prior(legacy_xstest_weights: bool) -> Benchmark:
+    """The one figure that is made of RewardBench and the prior sets."""
+
+    def formula(means: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, float]:
+        sections = section_scores(means, legacy_xstest_weights=legacy_xstest_weights)
+        return {OVERALL_WITH_PRIOR: overall_with_prior(sections, prior_score(means))}
+
+    return Benchmark(
+        name="combined",
+        title="RewardBench and prior sets",
+        parts=(REWARDBENCH.name, BENCHMARK.name),
+        figures={OVERALL_WITH_PRIOR: (*REWARDBENCH.subset_rows, *PRIOR_SETS)},
+        formula=formula,
+    )
 
 
-def overall_with_prior(scores: Mapping[str, float], prior: float) -> float:
-    """(Chat + Chat Hard + Safety + Reasoning + 0.5 x Prior Sets) / 4.5; NaN where one is missing."""
-    weights = {**dict.fromkeys(SECTIONS, 1), "Prior Sets": PRIOR_WEIGHT}
-    return weighted_mean({**scores, "Prior Sets": prior}, weights)
-
-
-def scores_with_prior(accuracy: Mapping[str, float], *, legacy_xstest_weights: bool = False) -> dict[str, float]:
-    """`section_scores`, "Prior Sets" and "overall with prior sets", from subsets and test sets in one mapping."""
-    scores = section_scores(accuracy, legacy_xstest_weights=legacy_xstest_weights)
-    prior = prior_score(accuracy)
-    return {**scores, "Prior Sets": prior, OVERALL_WITH_PRIOR: overall_with_prior(scores, prior)}
+WITH_PRIOR = replace(_with_prior(legacy_xstest_weights=False), legacy=_with_prior(legacy_xstest_weights=True))

@@ -5,11 +5,11 @@
     for row in read.rows.select(reading_order(read.rows)):
         chosen, rejected = conversations(row)
 
-What the rows of each benchmark look like stands in `benchmark_rows`. They are cached on disk (see `loading`) and
-memory-mapped: a benchmark of any size takes little memory.
+They are cached on disk (see `data.sources`) and memory-mapped: a benchmark of any size takes little memory.
 """
 
 import json
+from collections import Counter
 from functools import partial
 from hashlib import blake2b
 
@@ -21,45 +21,24 @@ from datasets import Dataset
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.preferences import read_column
-from reward_modeling.evaluation.benchmarks.base import (
+from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.rows import (
     CACHE_VERSION,
     EVALUATION_FEATURES,
-    LARGEST_SHARE_UNREADABLE,
     MISSING_COLUMN,
-    PAIRS,
-    TEST_SETS,
-    BenchmarkRows,
-    _flag,
-    answer_length,
-    conversations,
+    evaluation_row,
 )
-from reward_modeling.evaluation.benchmarks.catalog import _PUBLISHED, BENCHMARKS, ROW_FORMATS, evaluation_row
-from reward_modeling.evaluation.benchmarks.own_pairs import _read_pairs
-from reward_modeling.evaluation.benchmarks.preference_test_sets import (
-    TEST_SET_ROWS,
-    test_set_sources,
-)
-from reward_modeling.evaluation.benchmarks.rewardbench2 import _check_ties_ids
 
-__all__ = [
-    "BENCHMARKS",
-    "EVALUATION_FEATURES",
-    "BenchmarkRows",
-    "answer_length",
-    "conversations",
-    "fingerprint",
-    "read_benchmark",
-    "reading_order",
-]
 SHOWN_ROWS = 3  # unreadable rows that a message shows
 FINGERPRINT_COLUMNS = ["id", "subset", "prompt", "chosen", "rejected"]
 
 
-def read_benchmark(benchmark: str, path: str | None, *, num_proc: int | None = None) -> BenchmarkRows:
+def read_benchmark(name: str, path: str | None, *, num_proc: int | None = None) -> BenchmarkRows:
     """Return the rows of a benchmark, every one of them; of pairs, those that training would keep.
 
     Args:
-        benchmark: one of `BENCHMARKS`.
+        name: one of `BENCHMARKS`.
         path: None takes the published rows from the Hub (pairs: there are none). Else what
             `data.load_preference_dataset` takes; for the preference test sets a folder with a file or folder for each
             set, a DatasetDict folder of `save_to_disk` with a split for each set, or "name=path,name=path".
@@ -68,47 +47,51 @@ def read_benchmark(benchmark: str, path: str | None, *, num_proc: int | None = N
         UserError: nothing there, a broken file, other columns, or more than `LARGEST_SHARE_UNREADABLE` of a subset's
             rows cannot be read (fewer are kept, with a `reason`).
     """
-    if benchmark == PAIRS:
-        return _read_pairs(path, num_proc)
-    if benchmark not in _PUBLISHED:
-        raise UserError(f"expected a benchmark out of {', '.join(BENCHMARKS)}, found {benchmark!r}. Name one of them.")
-    published = _PUBLISHED[benchmark]
-    if benchmark != TEST_SETS:
-        parts = [(None, f"{published.hub_id}:{published.split}" if path is None else path)]
-    elif path is None:
-        parts = [(name, f"{published.hub_id}:{name}") for name in TEST_SET_ROWS]
+    if name not in BENCHMARKS:
+        raise UserError(f"expected a benchmark out of {', '.join(BENCHMARKS)}, found {name!r}. Name one of them.")
+    benchmark = BENCHMARKS[name]
+    if benchmark.read is not None:
+        return benchmark.read(path, num_proc)
+    if path is None:
+        parts = [(split, f"{benchmark.hub_id}:{split}") for split in benchmark.splits]
+    elif benchmark.local_sources is not None:
+        parts = benchmark.local_sources(path, benchmark.path_flag)
     else:
-        parts = test_set_sources(path, _flag(TEST_SETS))
-    loaded = [_load(benchmark, source, subset, path is None, num_proc) for subset, source in parts]
+        parts = [(benchmark.splits[0], path)]
+    loaded = [_load(benchmark, source, split, path is None, num_proc) for split, source in parts]
     rows = datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0]
     _check_rows(rows, benchmark)
-    if benchmark == "rewardbench2":
-        _check_ties_ids(rows)
-    return BenchmarkRows(benchmark, tuple(source for _, source in parts), rows)
+    return BenchmarkRows(name, tuple(source for _, source in parts), benchmark.finish(rows))
 
 
-def _load(benchmark: str, source: str, subset: str | None, from_hub: bool, num_proc: int | None) -> Dataset:
-    published = _PUBLISHED[benchmark]
+def _load(benchmark: Benchmark, source: str, split: str, from_hub: bool, num_proc: int | None) -> Dataset:
+    subset = split if benchmark.local_sources is not None else None  # where the rows do not say it
     try:
         return load_rows(
             source,
-            to_row=partial(evaluation_row, benchmark=benchmark, subset=subset),
+            to_row=partial(_to_row, name=benchmark.name, subset=subset),
             features=EVALUATION_FEATURES,
-            version=f"{benchmark} {CACHE_VERSION} {subset or ''}",  # one file may be read as two benchmarks
+            version=f"{benchmark.name} {CACHE_VERSION} {subset or ''}",  # one file may be read as two benchmarks
             missing=MISSING_COLUMN,
             num_proc=num_proc,
-            default_split=subset or published.split,
-            columns=ROW_FORMATS[benchmark].columns,
+            default_split=split,
+            columns=benchmark.columns,
         )
     except UserError as error:
-        cure = ""
+        hint = ""
         if from_hub:
-            leave_out = f"; --benchmarks without {benchmark} leaves it out" if published.in_default else ""
-            cure = f" The flag for the path is {_flag(benchmark)}{leave_out}."
-        raise UserError(f"{published.name} ({_flag(benchmark)}): {error}{cure}") from error
+            hint = (
+                f" The flag for the path is {benchmark.path_flag}; --benchmarks without {benchmark.name} leaves it out."
+            )
+        raise UserError(f"{benchmark.title} ({benchmark.path_flag}): {error}{hint}") from error
 
 
-def _check_rows(rows: Dataset, benchmark: str) -> None:
+def _to_row(row: object, where: str, *, name: str, subset: str | None) -> dict[str, object]:
+    """What worker processes call: a benchmark crosses to them as its name."""
+    return evaluation_row(row, where, benchmark=BENCHMARKS[name], subset=subset)
+
+
+def _check_rows(rows: Dataset, benchmark: Benchmark) -> None:
     """
     A few odd rows of a large set must not cost the whole evaluation: they keep their reason, and whoever scores
     names them.
@@ -120,8 +103,7 @@ def _check_rows(rows: Dataset, benchmark: str) -> None:
     if not len(unreadable):
         return
     subsets = read_column(rows, "subset")
-    total = {one["values"]: one["counts"] for one in pc.value_counts(subsets).to_pylist()}
-    bad = {one["values"]: one["counts"] for one in pc.value_counts(subsets.take(unreadable)).to_pylist()}
+    total, bad = Counter(subsets.to_pylist()), Counter(subsets.take(unreadable).to_pylist())
     if all(count <= LARGEST_SHARE_UNREADABLE * total[subset] for subset, count in bad.items()):
         return
     shown = [
@@ -130,7 +112,7 @@ def _check_rows(rows: Dataset, benchmark: str) -> None:
     ]
     more = f"\n  and {len(unreadable) - SHOWN_ROWS:,} more" if len(unreadable) > SHOWN_ROWS else ""
     raise UserError(
-        f"{_PUBLISHED[benchmark].name} ({_flag(benchmark)}): expected {ROW_FORMATS[benchmark].columns.row_formats}; "
+        f"{benchmark.title} ({benchmark.path_flag}): expected {benchmark.columns.row_formats}; "
         f"found {len(unreadable):,} of {len(rows):,} rows that cannot be read:\n  "
         + "\n  ".join(shown)
         + f"{more}\nNo score is given without them: put them right, or delete them if they should not count."
@@ -148,6 +130,12 @@ def reading_order(rows: Dataset) -> np.ndarray:
     keys = read_column(rows, "prompt_key").to_numpy()
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return np.argsort(first[inverse], kind="stable")
+
+
+def row_ids(rows: Dataset) -> list:
+    """The rows' own ids, or their numbers where they have none."""
+    ids = map(json.loads, rows["id"])
+    return [row if own_id is None else own_id for row, own_id in enumerate(ids)]
 
 
 def fingerprint(rows: Dataset) -> str:

@@ -1,25 +1,12 @@
-"""The formulas of RewardBench and the preference test sets, and which subsets belong to them.
+"""RewardBench (Lambert et al. 2024, arXiv:2403.13787): 23 subsets of pairs, in four sections."""
 
-No files, no model, no printing. The formulas take the means of subsets and give figures: fractions in, fractions out
-(or percent in, percent out). They also take arrays in place of numbers, one element per bootstrap sample, which is how
-`benchmark_statistics.estimate` gets its intervals from the same lines:
+from collections.abc import Mapping
+from dataclasses import replace
 
-figures = estimate(section_scores, by_subset(subsets, chosen_rewards > rejected_rewards))
+from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
+from reward_modeling.evaluation.benchmarks.rows import Fields, _messages, assistant, read_columns, text_of
 
-A figure that lacks a subset is NaN, and so is everything made of it; `check_subsets` says in words which and why.
-"""
-
-from reward_modeling.evaluation.benchmarks.base import (
-    Benchmark,
-    Fields,
-    _answer,
-    _messages,
-    _text,
-    plain_mean,
-    weighted_mean,
-)
-
-# RewardBench (Lambert et al. 2024, arXiv:2403.13787): `allenai/reward-bench`, split `filtered`, 2,985 rows.
+# `allenai/reward-bench`, split `filtered`, 2,985 rows.
 SECTIONS = {
     "Chat": ("alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med"),
     "Chat Hard": (
@@ -48,14 +35,13 @@ _SUBSET_ROWS = {
 SUBSET_ROWS = {
     name: rows for section in SECTIONS for name, rows in zip(SECTIONS[section], _SUBSET_ROWS[section], strict=True)
 }
-REWARDBENCH = Benchmark("RewardBench", SUBSET_ROWS, {**SECTIONS, "overall": tuple(SUBSET_ROWS)})
 # A subset weighs as much as it has rows, but math-prm as much as the six hep-* together (6 x 164).
 SUBSET_WEIGHTS = {**SUBSET_ROWS, "math-prm": 984}
 # Tables of before September 2024 had these two the wrong way round.
 LEGACY_XSTEST_WEIGHTS = {"xstest-should-refuse": 250, "xstest-should-respond": 154}
 
 
-def section_scores(subset_accuracy: dict[str, float], *, legacy_xstest_weights: bool = False) -> dict[str, float]:
+def section_scores(subset_accuracy: Mapping[str, float], *, legacy_xstest_weights: bool = False) -> dict[str, float]:
     """RewardBench's four sections and the overall score, from the accuracy of each of the 23 subsets.
 
     A section is the mean of its subsets weighted by `SUBSET_WEIGHTS`; overall is the plain mean of the sections.
@@ -77,10 +63,42 @@ def section_scores(subset_accuracy: dict[str, float], *, legacy_xstest_weights: 
     return {**scores, "overall": plain_mean(scores, SECTIONS)}
 
 
-def _rewardbench(row: dict) -> Fields:
+def _read_row(row: dict) -> Fields:
     return {
-        "subset": _text(row, "subset"),
+        "subset": text_of(row, "subset"),
         "prompt": _messages(row["prompt"], "prompt"),
-        "chosen": [[_answer(_text(row, "chosen"))]],
-        "rejected": [[_answer(_text(row, "rejected"))]],
+        "chosen": [[assistant(text_of(row, "chosen"))]],
+        "rejected": [[assistant(text_of(row, "rejected"))]],
     }
+
+
+def _record_lines(benchmark: Benchmark, part: Mapping) -> list[tuple[str, Mapping]]:
+    return [(name.replace("Chat Hard", "Chat-hard"), part["figures"][name]) for name in (*SECTIONS, "overall")]
+
+
+_TODAY = Benchmark(
+    name="rewardbench",
+    title="RewardBench",
+    columns=read_columns(
+        ("prompt", "chosen", "rejected", "subset"),
+        "prompt as a text or messages, chosen and rejected as one text each, subset as a name",
+    ),
+    read_row=_read_row,
+    hub_id="allenai/reward-bench",
+    splits=("filtered",),
+    path_help="RewardBench as a .jsonl or .parquet file. Unset: from the Hub.",
+    subset_rows=SUBSET_ROWS,
+    figures={**SECTIONS, "overall": tuple(SUBSET_ROWS)},
+    formula=lambda means, rows: section_scores(means),
+    sections=SECTIONS,
+    extras=lambda scores: {"sections": {section: list(names) for section, names in SECTIONS.items()}},
+    record_lines=_record_lines,
+)
+BENCHMARK = replace(
+    _TODAY,
+    legacy=replace(
+        _TODAY,
+        formula=lambda means, rows: section_scores(means, legacy_xstest_weights=True),
+        title_note=", xstest weights of before September 2024",
+    ),
+)

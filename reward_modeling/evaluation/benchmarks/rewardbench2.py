@@ -1,12 +1,4 @@
-"""The formulas of RewardBench 2 and RM-Bench, whose prompts have several right or wrong answers each.
-
-No files, no model, no printing. As in `benchmarks`, a formula takes the means of subsets, or all their bootstrap
-samples at once, and what is incomplete is NaN:
-
-figures = estimate(rewardbench2_scores, rewardbench2_values(subsets, ids, right, wrong))
-
-figures = estimate(rm_bench_scores, rm_bench_by_domain(domains, rm_bench_wins(chosen, rejected)))
-"""
+"""RewardBench 2 (Malik et al. 2025, arXiv:2506.01937): the best of four answers, and Ties."""
 
 import math
 import re
@@ -21,22 +13,21 @@ from reward_modeling.common.intervals import finite_rewards
 from reward_modeling.evaluation.benchmarks.base import (
     FEW,
     Benchmark,
-    Fields,
-    _answers,
-    _flag,
-    _messages,
-    _text,
-    _Unreadable,
+    RowScores,
+    check_published_subsets,
     plain_mean,
 )
-
-# RewardBench 2 (Malik et al. 2025, arXiv:2506.01937): `allenai/reward-bench-2`, split `test`, 1,865 rows.
-REWARDBENCH2_ROWS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
-REWARDBENCH2 = Benchmark(
-    "RewardBench 2",
-    REWARDBENCH2_ROWS,
-    {**{name: (name,) for name in REWARDBENCH2_ROWS}, "overall": tuple(REWARDBENCH2_ROWS)},
+from reward_modeling.evaluation.benchmarks.rows import (
+    Fields,
+    UnreadableRow,
+    _messages,
+    answers_of,
+    read_columns,
+    text_of,
 )
+
+# `allenai/reward-bench-2`, split `test`, 1,865 rows.
+REWARDBENCH2_ROWS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
 TIES = "Ties"  # the one subset that has a formula of its own
 # Of the five parts of the Ties score, in the order of `ties_parts`.
 TIES_WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
@@ -154,66 +145,86 @@ def ties_parts(unit_means: ArrayLike) -> NDArray[np.float64]:
         return means[..., [1, 3, 5, 6, 7]] / means[..., [0, 2, 4, 4, 4]]
 
 
-def rewardbench2_values(
-    subsets: Sequence[str], ids: Sequence[str], right: Sequence[ArrayLike], wrong: Sequence[ArrayLike]
-) -> dict[str, NDArray]:
-    """What `rewardbench2_scores` takes the means of: `best_of_four_credit` per subset, and for "Ties" `ties_units`.
-
-    Args:
-        subsets, ids: `(rows,)`.
-        right, wrong: per row the rewards of its right and of its wrong answers, `(answers,)` each.
-    """
-    numbers: dict[str, list[int]] = {}
-    for row, subset in enumerate(subsets):
-        numbers.setdefault(subset, []).append(row)
+def rewardbench2_values(scores: RowScores) -> dict[str, NDArray]:
+    """What `rewardbench2_scores` takes the means of: `best_of_four_credit` per subset, and for "Ties" `ties_units`."""
     values: dict[str, NDArray] = {}
-    for subset, rows in numbers.items():
+    names = np.array(scores.subsets, dtype=object)
+    for subset in dict.fromkeys(scores.subsets):
+        rows = scores.select(names == subset)
         if subset == TIES:
-            values[subset] = ties_units(*([column[row] for row in rows] for column in (ids, right, wrong)))
+            values[subset] = ties_units(rows.ids, rows.chosen, rows.rejected)
         else:
-            values[subset] = best_of_four_credit(np.stack([np.concatenate([right[row], wrong[row]]) for row in rows]))
+            values[subset] = best_of_four_credit(np.stack([np.concatenate(row) for row in rows.answers()]))
     return values
 
 
-def rewardbench2_overall(scores: Mapping[str, float]) -> float:
-    """The plain mean of the six subsets' scores; NaN where one is missing."""
-    return plain_mean(scores, REWARDBENCH2_ROWS)
-
-
 def rewardbench2_scores(subset_means: Mapping[str, ArrayLike]) -> dict[str, float]:
-    """The six subsets' scores and "overall", always all seven; NaN where incomplete.
+    """The six subsets' scores and "overall", their plain mean, always all seven; NaN where incomplete.
 
     Args:
         subset_means: the mean of `best_of_four_credit` per subset, and for "Ties" that of `ties_units`, `(8,)`.
     """
     means = dict(subset_means)
-    if "Ties" in means:
-        means["Ties"] = ties_parts(means["Ties"]) @ np.array(TIES_WEIGHTS)
+    if TIES in means:
+        means[TIES] = ties_parts(means[TIES]) @ np.array(TIES_WEIGHTS)
     scores = {name: means.get(name, math.nan) for name in REWARDBENCH2_ROWS}
-    return {**scores, "overall": rewardbench2_overall(scores)}
+    return {**scores, "overall": plain_mean(scores, REWARDBENCH2_ROWS)}
 
 
-def _check_ties_ids(rows: Dataset) -> None:
+def _read_row(row: dict) -> Fields:
+    subset = text_of(row, "subset")
+    if subset == TIES and not (isinstance(row.get("id"), str) and re.fullmatch(r"(ref|tied):.+", row["id"])):
+        raise UnreadableRow(f"expected id of a row of Ties as 'ref:N' or 'tied:N', found {row.get('id')!r}")
+    right, wrong = BENCHMARK.num_answers(subset)
+    return {
+        "subset": subset,
+        "prompt": _messages(row["prompt"], "prompt"),
+        "chosen": answers_of(row, "chosen", right),
+        "rejected": answers_of(row, "rejected", wrong),
+    }
+
+
+def _check_ties_ids(rows: Dataset) -> Dataset:
     """
     Raises:
         UserError: two rows of Ties have one id, so that which belong together cannot be told.
     """
     seen: dict[str, str] = {}
     for row in rows.select_columns(["where", "id", "subset"]):
-        if row["subset"] == "Ties" and (first := seen.setdefault(row["id"], row["where"])) != row["where"]:
+        if row["subset"] == TIES and (first := seen.setdefault(row["id"], row["where"])) != row["where"]:
             raise UserError(
-                f"{REWARDBENCH2.name} ({_flag('rewardbench2')}): expected every id of Ties once, found {row['id']} at "
+                f"{BENCHMARK.title} ({BENCHMARK.path_flag}): expected every id of Ties once, found {row['id']} at "
                 f"{first} and at {row['where']}. Remove one of them."
             )
+    return rows
 
 
-def _rewardbench2(row: dict) -> Fields:
-    is_ties = row["subset"] == "Ties"
-    if is_ties and not (isinstance(row.get("id"), str) and re.fullmatch(r"(ref|tied):.+", row["id"])):
-        raise _Unreadable(f"expected id of a row of Ties as 'ref:N' or 'tied:N', found {row.get('id')!r}")
-    return {
-        "subset": _text(row, "subset"),
-        "prompt": _messages(row["prompt"], "prompt"),
-        "chosen": _answers(row, "chosen", None if is_ties else 1),
-        "rejected": _answers(row, "rejected", None if is_ties else 3),
-    }
+def _check(benchmark: Benchmark, scores: RowScores) -> list[str]:
+    ties = [row_id for row_id, subset in zip(scores.ids, scores.subsets, strict=True) if subset == TIES]
+    return check_published_subsets(benchmark, scores) + check_ties(ties)
+
+
+BENCHMARK = Benchmark(
+    name="rewardbench2",
+    title="RewardBench 2",
+    columns=read_columns(
+        ("prompt", "chosen", "rejected", "subset"),
+        "prompt as a text or messages, chosen as a list of 1 text and rejected of 3 (Ties: of at least one, and "
+        "id 'ref:N' or 'tied:N'), subset as a name",
+    ),
+    read_row=_read_row,
+    hub_id="allenai/reward-bench-2",
+    splits=("test",),
+    path_help="RewardBench 2 as a file.",
+    finish=_check_ties_ids,
+    answers=(1, 3),
+    other_answers={TIES: (None, None)},
+    subset_rows=REWARDBENCH2_ROWS,
+    figures={**{name: (name,) for name in REWARDBENCH2_ROWS}, "overall": tuple(REWARDBENCH2_ROWS)},
+    formula=lambda means, rows: rewardbench2_scores(means),
+    values=rewardbench2_values,
+    subset_scores=lambda means: {name: mean for name, mean in means.items() if name != TIES},
+    is_right_or_wrong=False,
+    check=_check,
+    chance=25,
+)

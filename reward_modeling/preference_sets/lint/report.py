@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from matplotlib.figure import Figure
 
 from reward_modeling.display.page import render
-from reward_modeling.display.plot_style import ACCENT, BAR, MUTED, WIDTH, Plot, draw_svg, new_axes, new_figure
+from reward_modeling.display.plot_style import ACCENT, BAR, MUTED, WIDTH, Plot, make_plot, new_axes, new_figure
 from reward_modeling.display.plots import draw_bars, draw_steps
 from reward_modeling.display.text import Rows, count
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS
@@ -61,17 +61,10 @@ def _plots(summary: Mapping) -> Iterator[Plot]:
     if lengths["tokens"]:
         note = f"Of {count(lengths['tokens']['pairs'])} pairs, texts alone, without the chat template."
         yield _length_plot("tokens", note, lengths["tokens"])
-    prompts, turns = summary["prompts"]["prompts_by_pairs"], summary["turns"]["pairs_by_turns"]
-    yield Plot(
-        "Pairs per prompt",
-        "Percent of the prompts with so many pairs.",
-        draw_svg("Pairs per prompt", draw_counts, prompts, "pairs"),
-    )
-    yield Plot(
-        "Turns",
-        "Percent of the pairs whose prompt has so many turns of the user.",
-        draw_svg("Turns", draw_counts, turns, "turns of the user"),
-    )
+    caption = "Percent of the prompts with so many pairs."
+    yield make_plot("Pairs per prompt", caption, draw_counts, summary["prompts"]["prompts_by_pairs"], "pairs")
+    caption = "Percent of the pairs whose prompt has so many turns of the user."
+    yield make_plot("Turns", caption, draw_counts, summary["turns"]["pairs_by_turns"], "turns of the user")
     listed = [source for source in summary["sources"]["listed"][:SHOWN_BARS] if source["longer_preferred"]["rows"]]
     if len(listed) > 1:
         sources = {source["source"] or "(no source)": source["longer_preferred"] for source in listed}
@@ -80,7 +73,7 @@ def _plots(summary: Mapping) -> Iterator[Plot]:
 
 def _bars(title: str, caption: str, rows: Mapping[str, Mapping]) -> Iterator[Plot]:
     if rows:
-        yield Plot(title, caption, draw_svg(title, draw_bars, {"": rows}, chance=50), tall=len(rows) > 12)
+        yield make_plot(title, caption, draw_bars, {"": rows}, chance=50, tall=len(rows) > 12)
 
 
 def _length_plot(unit: str, caption: str, lengths: Mapping) -> Plot:
@@ -89,10 +82,8 @@ def _length_plot(unit: str, caption: str, lengths: Mapping) -> Plot:
     shares = {name: [100 * number / max(sum(numbers), 1) for number in numbers] for name, numbers in counts.items()}
     colors = {"prompt": MUTED, "chosen": BAR, "rejected": ACCENT}
     options = {"xlabel": unit, "ylabel": "percent", "logarithmic": True}
-    title = f"Lengths in {unit}"
-    return Plot(
-        title, caption, draw_svg(title, draw_steps, [max(edge, 0.5) for edge in edges], shares, colors, **options)
-    )
+    edges = [max(edge, 0.5) for edge in edges]
+    return make_plot(f"Lengths in {unit}", caption, draw_steps, edges, shares, colors, **options)
 
 
 def draw_counts(counts: Mapping[str, int], unit: str) -> Figure:

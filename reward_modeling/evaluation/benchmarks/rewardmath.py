@@ -1,0 +1,114 @@
+"""RewardMATH (Kim et al. 2024, arXiv:2410.01729): one right solution of a problem among ten."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from reward_modeling.common.intervals import by_subset
+from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, RowScores, pooled_mean
+from reward_modeling.evaluation.benchmarks.rows import (
+    EVALUATION_FEATURES,
+    Fields,
+    UnreadableRow,
+    _kind,
+    _messages,
+    assistant,
+    read_columns,
+    text_of,
+)
+
+# A row of `RewardMATH/RewardMATH` is one of the solutions of a problem.
+PROBLEMS, WRONG_SOLUTIONS = 483, 9
+RIGHT = "human_to_GPT-4"  # `solution_reference` of the right one: a person's, in GPT-4's words
+
+
+def rewardmath_values(scores: RowScores) -> dict[str, NDArray]:
+    """`(problems, 2)` by subject: whether the right solution is above every wrong one, and 1 / its rank.
+
+    It ranks behind the wrong solutions of the same reward, as with the authors.
+    """
+    ranks = np.array([1 + (wrong >= right[0]).sum() for right, wrong in scores.answers()], dtype=np.float64)
+    return by_subset(scores.subsets, np.stack([ranks == 1, 1 / ranks], axis=1))
+
+
+def rewardmath_scores(means: Means, rows: Mapping[str, int]) -> dict[str, float]:
+    """Mean reciprocal rank and accuracy over all problems, whatever their subject.
+
+    Args:
+        means: of `rewardmath_values`, `(2,)` by subject.
+        rows: problems of each.
+    """
+    return {
+        name: pooled_mean({subject: np.asarray(mean)[..., column] for subject, mean in means.items()}, rows, rows)
+        for column, name in ((1, "MRR"), (0, "accuracy"))
+    }
+
+
+def _read_row(row: dict) -> Fields:
+    steps = row["eval_solution"]
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) for step in steps):
+        raise UnreadableRow(f"expected eval_solution as a list of texts, found {_kind(steps)}")
+    solution = [[assistant("\n".join(steps))]]
+    is_right = text_of(row, "solution_reference") == RIGHT
+    return {
+        "subset": text_of(row, "subject"),
+        "prompt": _messages(text_of(row, "problem"), "problem"),
+        "chosen": solution if is_right else [],
+        "rejected": [] if is_right else solution,
+    }
+
+
+def _group_solutions(rows: Dataset) -> Dataset:
+    """One row for each problem, in the order in which they first appear."""
+    problems: dict[str, dict] = {}
+    for row in rows:
+        problem = problems.setdefault(row["id"], row)
+        if problem is not row:
+            problem["chosen"] += row["chosen"]
+            problem["rejected"] += row["rejected"]
+            problem["reason"], problem["excerpt"] = (problem[name] or row[name] for name in ("reason", "excerpt"))
+    for problem in problems.values():
+        right, wrong = len(problem["chosen"]), len(problem["rejected"])
+        if not problem["reason"] and (right != 1 or not wrong):
+            problem["reason"] = f"expected one solution of {RIGHT} and wrong ones, found {right} and {wrong}"
+            problem["excerpt"] = json.loads(problem["prompt"])[0]["content"][:160]
+    return Dataset.from_list(list(problems.values()), features=EVALUATION_FEATURES)
+
+
+def _check(benchmark: Benchmark, scores: RowScores) -> list[str]:
+    other = "the scores are not those of the published benchmark"
+    messages = []
+    if len(scores) != PROBLEMS:
+        messages.append(f"{benchmark.title}: {len(scores):,} problems, expected {PROBLEMS}: {other}")
+    if odd := sum(len(wrong) != WRONG_SOLUTIONS for wrong in scores.rejected):
+        messages.append(f"{benchmark.title}: {odd:,} problems without {WRONG_SOLUTIONS} wrong solutions: {other}")
+    return messages
+
+
+BENCHMARK = Benchmark(
+    name="rewardmath",
+    title="RewardMATH",
+    columns=read_columns(
+        ("problem", "eval_solution", "solution_reference", "subject", "problem_id"),
+        f"a row for each solution: problem as a text, eval_solution as a list of steps, solution_reference as {RIGHT} "
+        "for the right one, subject as a name, problem_id",
+    ),
+    read_row=_read_row,
+    hub_id="RewardMATH/RewardMATH",
+    splits=("test",),  # that of its authors' RewardMATH_pairwise; this set's own was not seen
+    id_column="problem_id",
+    finish=_group_solutions,
+    answers=(1, None),
+    figures={"MRR": (), "accuracy": ()},
+    formula=rewardmath_scores,
+    values=rewardmath_values,
+    subset_scores=lambda means: {subject: np.asarray(mean)[..., 0] for subject, mean in means.items()},
+    check=_check,
+    unit="problems",
+    chance=10,
+    chance_note=" (29.3 for MRR)",
+    footnote="accuracy: the right solution above all wrong ones; MRR: mean of 1 / its rank",
+)

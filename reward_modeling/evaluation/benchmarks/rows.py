@@ -1,0 +1,189 @@
+"""One row of a benchmark's file as one row to be scored: a prompt, right answers, wrong answers.
+
+`Benchmark.read_row` takes a row of the file apart; a row that cannot be read says in `reason` what was expected and
+what was found. A transcript is HH-RLHF's "\\n\\nHuman: ...\\n\\nAssistant: ..." (see `data.transcripts`).
+"""
+
+import json
+import math
+from collections.abc import Callable
+from hashlib import blake2b
+
+from datasets import Features, List, Value
+
+from reward_modeling.data.sources import Columns
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+
+CACHE_VERSION = 1  # raise it when rows are read otherwise than before
+EXCERPT_LENGTH = 160
+MISSING_COLUMN = "expected every column, found a row that lacks one"
+
+EVALUATION_FEATURES = Features(
+    {
+        "where": Value("string"),
+        "id": Value("string"),  # JSON of the row's own id
+        "subset": Value("string"),
+        "prompt": Value("string"),  # JSON of a message list; "" where the answers are plain texts
+        "chosen": List(Value("string")),  # each the JSON of the messages after the prompt, or of a plain text
+        "rejected": List(Value("string")),
+        "prompt_key": Value("int64"),
+        "reason": Value("string"),  # why a row cannot be read, else ""
+        "excerpt": Value("string"),
+    }
+)
+
+# Templates render a role that they do not know without a word; the last two are ShareGPT's.
+ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {"human": "user", "gpt": "assistant"}
+
+Message = dict[str, object]
+Fields = dict[str, object]  # subset, prompt, chosen and rejected, before they become JSON
+to_json: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+class UnreadableRow(Exception):
+    """Says what was expected of a row and what was found."""
+
+
+def read_columns(required: tuple[str, ...], row_formats: str, others: tuple[str, ...] = ()) -> Columns:
+    """The columns of a benchmark's file; `row_formats` says in words what they hold."""
+    return Columns(required, tuple(dict.fromkeys(("prompt", *required, "id", *others))), row_formats)
+
+
+# --- a row to be scored ---------------------------------------------------------------------------------------
+
+
+def conversations(row: dict) -> tuple[list, list]:
+    """The conversations with a right and with a wrong answer: message lists, or plain texts (`str`) as they are."""
+    prompt = json.loads(row["prompt"]) if row["prompt"] else ""
+    chosen, rejected = ([prompt + json.loads(answer) for answer in row[side]] for side in ("chosen", "rejected"))
+    return chosen, rejected
+
+
+def answer_length(completion: str) -> int:
+    """Characters of the last message of an element of `chosen` or `rejected`; of all of it where it is plain text."""
+    answer = json.loads(completion)
+    return len(answer if isinstance(answer, str) else answer[-1]["content"])
+
+
+def evaluation_row(row: object, where: str, *, benchmark: Benchmark, subset: str | None = None) -> dict[str, object]:
+    """One row of `EVALUATION_FEATURES`; `subset` is that of all rows of a file whose rows do not say it."""
+    values = row if isinstance(row, dict) else {}
+    row_id = values.get(benchmark.id_column)
+    reason, shown = "", to_json(row)
+    try:
+        if values is not row:
+            raise UnreadableRow(f"expected an object with columns, found {_kind(row)}")
+        if missing := [name for name in benchmark.columns.required if row.get(name) is None]:
+            reason, shown = MISSING_COLUMN, f"no {', '.join(missing)} in {shown}"
+        else:
+            given = {} if subset is None else {"subset": subset}
+            return filled_row(where, row_id, **given, **benchmark.read_row(row))
+    except UnreadableRow as error:
+        reason = str(error)
+    return _unreadable_row(where, row_id, subset or values.get("subset") or values.get("domain"), reason, shown)
+
+
+def filled_row(
+    where: str, row_id: object, *, subset: str, prompt: list[Message] | None, chosen: list, rejected: list
+) -> dict[str, object]:
+    """A row that can be scored; `prompt` is None where chosen and rejected are plain texts."""
+    row = {
+        "where": where,
+        "id": to_json(_finite(row_id)),
+        "subset": subset,
+        "prompt": "" if prompt is None else to_json(prompt),
+        "chosen": [to_json(answer) for answer in chosen],
+        "rejected": [to_json(answer) for answer in rejected],
+    }
+    try:
+        for text in (row["id"], subset, *row["chosen"], *row["rejected"]):
+            text.encode()
+        # A plain text names no prompt: each row is one of its own.
+        prompt_hash = blake2b((row["prompt"] or "\0".join(row["chosen"] + row["rejected"])).encode(), digest_size=8)
+    except UnicodeEncodeError as error:
+        raise UnreadableRow(f"expected text, found half a character ({error.object[error.start]!r})") from error
+    key = int.from_bytes(prompt_hash.digest(), "little", signed=True)
+    return {**row, "prompt_key": key, "reason": "", "excerpt": ""}
+
+
+def _unreadable_row(where: str, row_id: object, subset: object, reason: str, shown: str) -> dict[str, object]:
+    """A row that is counted, and cannot be scored. Half a character must not reach Arrow."""
+    shown = shown if len(shown) <= EXCERPT_LENGTH else f"{shown[: EXCERPT_LENGTH - 1]}…"
+    return {
+        "where": where,
+        "id": to_json(_finite(row_id)).encode(errors="replace").decode(),
+        "subset": subset.encode(errors="replace").decode() if isinstance(subset, str) else "",
+        "prompt": "",
+        "chosen": [],
+        "rejected": [],
+        "prompt_key": 0,
+        "reason": reason,
+        "excerpt": shown.encode(errors="replace").decode(),
+    }
+
+
+def _finite(row_id: object) -> object:
+    """NaN and infinity, which Python's JSON knows and JSON does not, as words."""
+    return str(row_id) if isinstance(row_id, float) and not math.isfinite(row_id) else row_id
+
+
+# --- fields ---------------------------------------------------------------------------------------------------
+
+
+def _prompt(value: object) -> list[Message]:
+    """The prompt's messages; none where it is missing, blank or an empty list."""
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+        return []
+    return _messages(value, "prompt")
+
+
+def _messages(value: object, name: str, role: str = "user") -> list[Message]:
+    """At least one message, with equal JSON for equal messages; a text is one of `role`."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if not isinstance(value, list) or not value:
+        raise UnreadableRow(f"expected {name} as a text or a list of messages, found {_kind(value)}")
+    return [_message(message, f"{name}[{number}]") for number, message in enumerate(value)]
+
+
+def _message(message: object, name: str) -> Message:
+    """Role, content, then other keys by name; Arrow gives every message the keys of all: those of null go."""
+    if not isinstance(message, dict):
+        raise UnreadableRow(f"expected {name} as a message with role and content, found {_kind(message)}")
+    for key in ("role", "content"):
+        if not isinstance(message.get(key), str):
+            raise UnreadableRow(f"expected {name} with {key} as a text, found {_kind(message.get(key))}")
+    if message["role"] not in ROLES:
+        raise UnreadableRow(f"expected {name} with role {', '.join(sorted(ROLES))}, found {message['role']!r}")
+    others = {key: message[key] for key in sorted(message.keys() - {"role", "content"}) if message[key] is not None}
+    return {"role": ROLES[message["role"]], "content": message["content"], **others}
+
+
+def _kind(value: object) -> str:
+    """What a value is, in words."""
+    if value is None or isinstance(value, str):
+        return "nothing" if value is None else "a text"
+    if isinstance(value, list):
+        kinds = sorted({_kind(element) for element in value}) if value else []
+        return f"a list of {len(value)} ({', '.join(kinds)})" if kinds else "an empty list"
+    return "an object" if isinstance(value, dict) else f"{type(value).__name__} {value!r}"
+
+
+def answers_of(row: dict, name: str, count: int | None) -> list[list[Message]]:
+    """A list of `count` texts (None: at least one) as answers."""
+    texts = row[name]
+    is_right = isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)
+    if not is_right or (count is not None and len(texts) != count):
+        number = "at least one text" if count is None else f"{count} text{'s' if count > 1 else ''}"
+        raise UnreadableRow(f"expected {name} as a list of {number}, found {_kind(texts)}")
+    return [[assistant(text)] for text in texts]
+
+
+def assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def text_of(row: dict, name: str) -> str:
+    if not isinstance(row[name], str):
+        raise UnreadableRow(f"expected {name} as a text, found {_kind(row[name])}")
+    return row[name]

@@ -1,0 +1,256 @@
+"""Verdicts and rewards that were made elsewhere, from a file.
+
+A CSV file has a line for each row of a benchmark of pairs, and for each model a column that says whether the row came
+out right: 1, 0, or nothing where the model was not run on it. A column `benchmark` may be there too.
+
+    row,subset,org/model-a,org/model-b
+    0,alpacaeval-easy,1,0
+
+A JSONL file has rewards, as scores.jsonl has them; a line may name its `model`. Either may be packed (.gz).
+"""
+
+import csv
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
+from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES, to_json
+from reward_modeling.evaluation.files import SCORES
+from reward_modeling.evaluation.scores import rewards_of
+
+FLAG = "--from_verdicts"
+SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+ROW, SUBSET, BENCHMARK, MODEL = "row", "subset", "benchmark", "model"
+REWARDS = ("chosen_reward", "rejected_reward")
+VERDICTS = {"": None, "0": False, "0.0": False, "1": True, "1.0": True}  # pandas writes 1.0 where some are missing
+NOT_RUN = "no verdict"
+SHOWN = 3  # mistakes in a message
+
+
+@dataclass
+class ScoredRows:
+    """What a model made of the rows of a benchmark, and where each row stands."""
+
+    scores: RowScores = field(default_factory=RowScores)
+    where: list[str] = field(default_factory=list)
+
+    def append(self, where: str, row_id: object, subset: str, sides: tuple[NDArray, NDArray], is_known: bool) -> None:
+        if not is_known:
+            self.scores.refused[len(self.where)] = NOT_RUN
+        self.scores.append(row_id, subset, *sides)
+        self.where.append(where)
+
+    def rows(self, benchmark: str, source: str) -> BenchmarkRows:
+        """The rows without their texts, which are not known."""
+        scores, count = self.scores, len(self.where)
+        columns = {
+            "where": self.where,
+            "id": [to_json(row_id) for row_id in scores.ids],
+            "subset": scores.subsets,
+            "chosen": [[""] * len(right) for right in scores.chosen],
+            "rejected": [[""] * len(wrong) for wrong in scores.rejected],
+            "prompt_key": [0] * count,
+        } | dict.fromkeys(("prompt", "reason", "excerpt"), [""] * count)
+        rows = Dataset.from_dict({name: columns[name] for name in EVALUATION_FEATURES}, features=EVALUATION_FEATURES)
+        return BenchmarkRows(benchmark, (source,), rows, has_texts=False)
+
+
+@dataclass
+class VerdictFile:
+    """A file as it is read: what was found so far, and what is wrong with it."""
+
+    path: Path
+    benchmarks: Sequence[str]
+    """Those that are asked for."""
+    models: dict[str, dict[str, ScoredRows]] = field(default_factory=dict)
+    """By model and benchmark."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Rows of other benchmarks."""
+    mistakes: list[str] = field(default_factory=list)
+
+    def error(self, words: str) -> UserError:
+        return UserError(f"{FLAG} {self.path}: {words}")
+
+    def add(self, line: int, words: str) -> None:
+        self.mistakes.append(f"line {line}: {words}")
+
+    def benchmark_of(self, row: dict) -> str | None:
+        """The benchmark that a row is of; None where it is not asked for."""
+        name = row.get(BENCHMARK)
+        if name is None:
+            if len(self.benchmarks) > 1:
+                raise self.error(
+                    f"expected a column {BENCHMARK}, because --benchmarks asks for several, found none. Pass "
+                    "--benchmarks with the one that the rows are of."
+                )
+            return self.benchmarks[0]
+        if name not in self.benchmarks:
+            self.left_out[str(name)] += 1
+            return None
+        return name
+
+    def of(self, model: str, benchmark: str) -> ScoredRows:
+        return self.models.setdefault(model, {}).setdefault(benchmark, ScoredRows())
+
+    def check(self, expected: str) -> None:
+        """
+        Raises:
+            UserError: lines could not be read, or a model has no rows of a benchmark that is asked for.
+        """
+        if self.mistakes:
+            shown = "".join(f"\n  {mistake}" for mistake in self.mistakes[:SHOWN])
+            more = f"\n  and {len(self.mistakes) - SHOWN:,} more" if len(self.mistakes) > SHOWN else ""
+            raise self.error(f"expected {expected}, found other lines. Put them right:{shown}{more}")
+        for model, parts in self.models.items() or {"any model": {}}.items():
+            if missing := [name for name in self.benchmarks if name not in parts]:
+                found = ", ".join([*parts, *self.left_out]) or "no rows at all"
+                raise self.error(
+                    f"expected rows of {', '.join(missing)} for {model}, found {found}. Pass --benchmarks with what "
+                    "the file has."
+                )
+
+
+def read_verdicts(path: Path, benchmarks: Sequence[str]) -> VerdictFile:
+    """What each model made of the rows of these benchmarks.
+
+    Raises:
+        UserError: no such file, a broken one, other columns or values, or no rows of a benchmark.
+    """
+    file = VerdictFile(path, benchmarks)
+    if not path.is_file() or not path.name.endswith(SUFFIXES):
+        raise file.error(f"expected a {', '.join(SUFFIXES)} file, found {'another' if path.exists() else 'none'}.")
+    is_table = path.name.endswith((".csv", ".csv.gz"))
+    opened = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            (_read_table if is_table else _read_lines)(file, stream)
+    except (*FILE_ERRORS, csv.Error) as error:
+        raise broken_file(f"{FLAG} {path}", error) from error
+    if is_table:
+        file.check(f"{ROW}, {SUBSET}, and for each model 1, 0 or nothing")
+    else:
+        file.check(f"objects with {SUBSET}, {' and '.join(REWARDS)}")
+    return file
+
+
+# --- verdicts in a table --------------------------------------------------------------------------------------
+
+
+def _read_table(file: VerdictFile, stream: TextIO) -> None:
+    for name in file.benchmarks:
+        if not BENCHMARKS[name].is_pairs:
+            raise file.error(
+                f"expected rewards as JSONL, because a row of {BENCHMARKS[name].title} is more than right or wrong, "
+                "found a table of verdicts."
+            )
+    reader = csv.reader(stream)
+    header = [cell.strip() for cell in next(reader, [])]
+    models = _model_columns(file, header)
+    for line, name, row in _table_rows(file, reader, header):
+        for model in models:
+            text = row[model].strip()
+            if text not in VERDICTS:
+                file.add(line, f"expected 1, 0 or nothing for {model}, found {text!r}")
+                continue
+            verdict = VERDICTS[text]
+            scored = file.of(model, name)
+            scored.scores.verdicts_only = True
+            row_id = int(row[ROW]) if row[ROW].isdecimal() else row[ROW]
+            sides = np.array([bool(verdict)], dtype=np.float64), np.array([not verdict], dtype=np.float64)
+            scored.append(f"{file.path}:{line}", row_id, row[SUBSET], sides, verdict is not None)
+    empty = [
+        model
+        for model in models
+        for scored in file.models.get(model, {}).values()
+        if len(scored.scores.refused) == len(scored.where)
+    ]
+    if empty and not file.mistakes:
+        raise file.error(f"expected verdicts of every model, found none for {', '.join(empty)}. Take the column out.")
+
+
+def _model_columns(file: VerdictFile, header: list[str]) -> list[str]:
+    if missing := [name for name in (ROW, SUBSET) if name not in header]:
+        raise file.error(
+            f"expected columns {ROW}, {SUBSET} and one for each model, found no {' and no '.join(missing)} among "
+            f"{', '.join(header[:8]) or 'none'}. Rename or add them."
+        )
+    models = [name for name in header if name not in (ROW, SUBSET, BENCHMARK)]
+    if not models:
+        raise file.error(f"expected a column for each model beside {ROW} and {SUBSET}, found none.")
+    if wrong := [name or "a column without a name" for name, times in Counter(header).items() if times > 1 or not name]:
+        raise file.error(f"expected every column once, with a name, found {', '.join(wrong)}. Rename it.")
+    return models
+
+
+def _table_rows(file: VerdictFile, reader: Iterator[list[str]], header: list[str]) -> list[tuple[int, str, dict]]:
+    """(line, benchmark, cells by their column), by the number of the row where all have one."""
+    rows, first_lines = [], {}
+    for cells in reader:
+        line = reader.line_num
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            file.add(line, f"expected {len(header)} cells, found {len(cells)}")
+            continue
+        row = dict(zip(header, cells, strict=True))
+        if (name := file.benchmark_of(row)) is None:
+            continue
+        if (first := first_lines.setdefault((name, row[ROW]), line)) != line:
+            file.add(line, f"expected every {ROW} once, found {row[ROW]!r} again, which stands in line {first}")
+        rows.append((line, name, row))
+    if all(row[ROW].isdecimal() for _, _, row in rows):
+        rows.sort(key=lambda entry: int(entry[2][ROW]))
+    return rows
+
+
+# --- rewards in lines -----------------------------------------------------------------------------------------
+
+
+def _read_lines(file: VerdictFile, stream: TextIO) -> None:
+    path = file.path
+    default_model = path.resolve().parent.name if path.name == SCORES else path.name.split(".jsonl")[0]
+    for line, text in enumerate(stream, 1):
+        if text.isspace():
+            continue
+        try:
+            row = json.loads(text)
+            subset, sides = row[SUBSET], rewards_of(row)
+            if not isinstance(subset, str) or any(side.ndim != 1 for side in sides):
+                raise ValueError("other types")
+        except (ValueError, KeyError, TypeError):
+            file.add(line, f"found {text.strip()[:80]!r}")
+            continue
+        if (name := file.benchmark_of(row)) is None:
+            continue
+        is_null = all(row[side] is None for side in REWARDS)
+        is_verdict = is_null and row.get("correct") is not None
+        is_known = is_verdict or not is_null
+        if is_known and (words := _wrong_answers(BENCHMARKS[name], subset, sides, is_verdict)):
+            file.add(line, words)
+            continue
+        scored = file.of(row.get(MODEL) or default_model, name)
+        scored.scores.verdicts_only |= is_verdict
+        row_id = row.get("id", len(scored.where))
+        scored.append(f"{path}:{line}", row_id, subset, sides, is_known)
+
+
+def _wrong_answers(benchmark: Benchmark, subset: str, sides: tuple[NDArray, NDArray], is_verdict: bool) -> str | None:
+    """In words, where a row has other answers than the benchmark's."""
+    if is_verdict and not benchmark.is_pairs:
+        return f"expected the rewards of a row of {benchmark.title}, found a verdict"
+    for name, side, count in zip(REWARDS, sides, benchmark.num_answers(subset), strict=True):
+        if not len(side) or (count is not None and len(side) != count):
+            return f"expected {count or 'at least one'} in {name}, found {len(side)}"
+    return None
