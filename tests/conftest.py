@@ -8,7 +8,7 @@ import pytest
 
 from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.models.attention import register_shared_prefix_attention
-from reward_modeling.training.launch_checks import _is_open
+from reward_modeling.training.launch_checks import _is_abandoned
 
 register_shared_prefix_attention()
 warm_up_mkl()
@@ -17,7 +17,7 @@ warm_up_mkl()
 def pytest_sessionstart(session):
     if not hasattr(session.config, "workerinput"):  # not a worker of pytest-xdist
         for lock in Path(os.environ["TORCH_EXTENSIONS_DIR"]).glob("*/lock"):
-            if not _is_open(lock):
+            if _is_abandoned(lock):
                 lock.unlink(missing_ok=True)
 
 

@@ -119,8 +119,8 @@ class VerdictFile:
             if missing := [name for name in self.benchmarks if name not in parts]:
                 found = ", ".join([*parts, *self.left_out])
                 raise self.error(
-                    f"expected rows of {', '.join(missing)} for {model}, found those of {found}. Pass --benchmarks with "
-                    "what the file has."
+                    f"expected rows of {', '.join(missing)} for {model}, found those of {found}. Pass "
+                    "--benchmarks with what the file has."
                 )
 
 
