@@ -1,7 +1,6 @@
 """What all tests share."""
 
 import os
-import time
 from pathlib import Path
 
 import environment  # noqa: F401 (before all that reads the variables)
@@ -9,8 +8,7 @@ import pytest
 
 from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.models.attention import register_shared_prefix_attention
-
-LONGEST_COMPILATION = 600  # seconds
+from reward_modeling.training.launch_checks import _is_abandoned
 
 register_shared_prefix_attention()
 warm_up_mkl()
@@ -19,7 +17,7 @@ warm_up_mkl()
 def pytest_sessionstart(session):
     if not hasattr(session.config, "workerinput"):  # not a worker of pytest-xdist
         for lock in Path(os.environ["TORCH_EXTENSIONS_DIR"]).glob("*/lock"):
-            if time.time() - lock.stat().st_mtime > LONGEST_COMPILATION:  # else it may be another run's
+            if _is_abandoned(lock):
                 lock.unlink(missing_ok=True)
 
 

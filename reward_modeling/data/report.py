@@ -121,6 +121,11 @@ class DataReport:
         return {**asdict(self), "kept": self.kept, "share_dropped": self.share_dropped}
 
 
+def first_row(where: str, excerpt: str) -> str:
+    """Where a row stands and how it begins, on one line of a table."""
+    return f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}".rstrip()
+
+
 def dropped_rows(report: Mapping) -> Rows:
     """A table of why rows were dropped, in the order the reasons are checked, with the first row of each.
 
@@ -134,11 +139,6 @@ def dropped_rows(report: Mapping) -> Rows:
             first = dropped["first_where"], dropped["first_excerpt"]
             rows.append((reason.words, f"{dropped['count']:,}", share, *first))
     return rows
-
-
-def first_row(where: str, excerpt: str) -> str:
-    """Where a row stands and how it begins, on one line of a table."""
-    return f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}".rstrip()
 
 
 def report_rows(name: str, rows: "Dataset") -> DataReport:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from reward_modeling.common.atomic import write_page
+from reward_modeling.common.atomic import write_whole
 from reward_modeling.evaluation.comparison import compare
 from reward_modeling.evaluation.comparison_report import comparison_tables, write_comparison
 from reward_modeling.evaluation.evaluations import read_evaluations
@@ -23,6 +23,6 @@ def compare_evaluations(folders: Sequence[str], output: Path, overwrite: bool) -
     with writing_explained(output):
         output.mkdir(parents=True, exist_ok=True)
         text = json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False)
-        write_page(output / COMPARISON, text + "\n")
+        write_whole(output / COMPARISON, text + "\n")
         write_comparison(comparison, output / PAGE)
     print(f"\nComparison: {output / PAGE}", flush=True)

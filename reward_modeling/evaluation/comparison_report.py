@@ -37,7 +37,7 @@ NOTE = (
     "Differences are in points, to the first model that has the benchmark. Their intervals are paired: over the same "
     "rows. better, worse: the interval excludes zero, as one in twenty does by chance."
 )
-MOST_LINES = 24  # of a table that is not folded
+MOST_ROWS = 24  # of a table that is not folded
 TALL = 16  # lines of a plot, from which on it stands beside two others
 
 Figures = Mapping[str, Mapping[str, Mapping]]
@@ -63,17 +63,18 @@ def figure_rows(figures: Figures, part: Mapping) -> Rows:
     return rows
 
 
-def _difference(found: Mapping | None) -> tuple[str, str, str]:
+def _difference(difference: Mapping | None) -> tuple[str, str, str]:
     """+1.2, +0.3 to +2.1, better."""
-    if found is None:
+    if difference is None:
         return "", "", ""
-    value, low, high = (None if found[key] is None else f"{100 * found[key]:+.1f}" for key in ("value", "low", "high"))
+    ends = (difference[key] for key in ("value", "low", "high"))
+    value, low, high = (None if end is None else f"{100 * end:+.1f}" for end in ends)
     if low is None:
         return value, "not paired", ""
-    return value, f"{low} to {high}", "better" if found["low"] > 0 else "worse" if found["high"] < 0 else ""
+    return value, f"{low} to {high}", "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else ""
 
 
-def _main(name: str, part: Mapping) -> Figures:
+def main_figures(name: str, part: Mapping) -> Figures:
     """The figures to see first."""
     figures = part["figures"]
     return {figure: figures[figure] for figure in BENCHMARKS[name].main_figures or figures if figure in figures}
@@ -91,7 +92,7 @@ def comparison_tables(comparison: Mapping) -> str:
         head = (
             f"{shown(part['title'])}: {count(part['rows'])} {BENCHMARKS[name].unit}, differences to {part['reference']}"
         )
-        seen = _main(name, part)
+        seen = main_figures(name, part)
         if not any(map(_has_value, part["figures"].values())):  # of a part of the benchmark: there are only subsets
             scored = {subset: entries for subset, entries in part["subsets"].items() if _has_value(entries)}
             seen = {**seen, **scored}
@@ -116,40 +117,22 @@ def write_comparison(comparison: Mapping, path: Path) -> None:
 
 def comparison_page(comparison: Mapping) -> str:
     """The whole page."""
-    sections = [_section(name, part) for name, part in comparison["benchmarks"].items()]
-    if combined := comparison["combined"]:
-        figures = combined["figures"]
-        plots = _plots(SEVERAL, figures, combined)
-        rows = figure_rows(figures, combined)
-        sections.append({"title": SEVERAL, "about": "", "plots": plots, "rows": rows, "folded": []})
+    functions = (describe_model, main_figures, figure_rows, other_tables, comparison_plots)
     return render(
         "evaluation/templates/comparison.html",
         comparison=comparison,
-        sections=sections,
-        describe_model=describe_model,
+        known=BENCHMARKS,
+        several=SEVERAL,
         note=NOTE,
+        most_rows=MOST_ROWS,
         most_subsets=MOST_SUBSETS,
+        **{function.__name__: function for function in functions},
     )
 
 
-def _section(name: str, part: Mapping) -> dict[str, object]:
-    """Plots, and the numbers behind them: folded where they are many."""
-    main = _main(name, part)
-    rows, others = figure_rows(main, part), _other_tables(name, part)
-    is_short = len(rows) <= MOST_LINES + 1
-    return {
-        "title": part["title"],
-        "about": f"{count(part['rows'])} {BENCHMARKS[name].unit}; from {', '.join(map(str, part['sources'])) or '-'}",
-        "plots": _plots(part["title"], main, part, BENCHMARKS[name]),
-        "rows": rows if is_short else [],
-        "folded": others if is_short else [("Scores", rows), *others],
-        "left_out": len(part["subsets"]) - MOST_SUBSETS,
-    }
-
-
-def _other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
+def other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     """The figures that no plot shows, and the subsets."""
-    main, subsets = _main(name, part), part["subsets"]
+    main, subsets = main_figures(name, part), part["subsets"]
     sizes = {subset: {"rows": max(entry["rows"] for entry in rows.values())} for subset, rows in subsets.items()}
     # A source of one's own pairs may be called as their one figure is.
     counted = part["figures"] if BENCHMARKS[name].is_published else {}
@@ -159,7 +142,12 @@ def _other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     return [(heading, figure_rows(figures, part)) for heading, figures in tables.items() if figures]
 
 
-def _plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | None = None) -> list[Plot]:
+def comparison_plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | None = None) -> list[Plot]:
+    """Figures, and how far they are from the reference's.
+
+    Args:
+        benchmark: None for figures over several.
+    """
     hollow = part["incomparable"]
     note = f"Dashed: {benchmark.guessing}." if benchmark else ""
     if hollow:
@@ -174,10 +162,8 @@ def _plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | N
     }
     if lines := sum(map(len, differences.values())):
         note = "Right of zero a model is better. An interval across zero says too little."
-        options = {"label": f"{title}: differences", "tall": lines > TALL}
-        plots.append(
-            make_plot("Differences", note, draw_differences, differences, colors, part["reference"], **options)
-        )
+        drawn = (draw_differences, differences, colors, part["reference"])
+        plots.append(make_plot("Differences", note, *drawn, label=f"{title}: differences", tall=lines > TALL))
     return plots
 
 

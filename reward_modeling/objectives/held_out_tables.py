@@ -21,15 +21,15 @@ OWN = ("accuracy_low", "accuracy_high")  # of the names that begin like those of
 
 def evaluation_lines(logs: Mapping[str, float]) -> list[str]:
     """What a person needs of the metrics of an evaluation, as they were logged under "eval_"."""
-    found = {name.removeprefix("eval_"): value for name, value in logs.items()}
-    low, high = percent(found["accuracy_low"]), percent(found["accuracy_high"])
+    logs = {name.removeprefix("eval_"): value for name, value in logs.items()}
+    low, high = percent(logs["accuracy_low"]), percent(logs["accuracy_high"])
     lines = [
-        f"evaluation of {count(found['pairs'])} pairs: loss {number(found['loss'])}, {percent(found['accuracy'])}% "
-        f"right ({low}-{high}; the longer answer {percent(found['longer_wins'])}%), margin {number(found['margin'])}, "
-        f"rewards {number(found['reward_mean'])} ± {number(found['reward_std'])}, calibration error "
-        f"{points(found['calibration_error'])}"
+        f"evaluation of {count(logs['pairs'])} pairs: loss {number(logs['loss'])}, {percent(logs['accuracy'])}% "
+        f"right ({low}-{high}; the longer answer {percent(logs['longer_wins'])}%), margin {number(logs['margin'])}, "
+        f"rewards {number(logs['reward_mean'])} ± {number(logs['reward_std'])}, calibration error "
+        f"{points(logs['calibration_error'])}"
     ]
-    sources = {name: found[name] for name in found if name.startswith(SOURCE_ACCURACY) and name not in OWN}
+    sources = {name: logs[name] for name in logs if name.startswith(SOURCE_ACCURACY) and name not in OWN}
     if sources:
         worst = sorted(sources, key=sources.__getitem__)[:MOST_SHOWN]
         more = f", and {len(sources) - len(worst)} better ones" if len(sources) > len(worst) else ""

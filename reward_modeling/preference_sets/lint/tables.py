@@ -88,7 +88,8 @@ def _read_rows(summary: Mapping) -> Rows:
 
 
 def _quantile_rows(quantiles: Mapping[str, Mapping]) -> Rows:
-    return [("", *LENGTHS), *((name, *(_quantile(found[key]) for key in LENGTHS)) for name, found in quantiles.items())]
+    rows = ((name, *(_quantile(values[key]) for key in LENGTHS)) for name, values in quantiles.items())
+    return [("", *LENGTHS), *rows]
 
 
 def _quantile(value: float | None) -> str:
