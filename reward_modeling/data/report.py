@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward_modeling.display.text import Rows, aligned
+from reward_modeling.display.text import Rows, align
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -136,7 +136,7 @@ class DataReport:
                 (*row, f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}")
                 for *row, where, excerpt in dropped_rows(self.to_dict())
             ]
-            lines += aligned(rows, words=(0, 3))
+            lines += align(rows, words=(0, 3))
         lines += [f"  {note}: {count:,}" for note, count in self.notes.items()]
         return "\n".join(lines)
 
