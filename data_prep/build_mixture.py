@@ -26,6 +26,7 @@ if not __package__:  # run as a script
 
 import numpy as np
 import pyarrow as pa
+from datasets import concatenate_datasets
 from numpy.typing import NDArray
 
 from reward_modeling.common.arguments import parse_script_arguments
@@ -111,9 +112,9 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
             sources.append(read_source(source, seed, paths.get(source.shown), num_proc))
         pa.default_memory_pool().release_unused()  # what a parquet file took while it was read
     with stage("choosing pairs"):
-        parts = [pairs.rows for pairs in sources]
-        table = PairTable([(source.shown, rows) for source, rows in zip(mixture.sources, parts, strict=True)])
-        overlap = find_overlap(parts, benchmarks, num_proc) if benchmarks else None
+        rows = concatenate_datasets([pairs.rows for pairs in sources])
+        table = PairTable([(source.shown, pairs.rows) for source, pairs in zip(mixture.sources, sources, strict=True)])
+        overlap = find_overlap(rows, benchmarks, num_proc) if benchmarks else None
         in_benchmark = overlap.found if overlap else np.zeros(len(table), dtype=bool)
         chosen = choose_pairs(table, [(source.weight, source.limit) for source in mixture.sources], in_benchmark, seed)
         not_repeated = ~chosen.dropped[DropReason.DUPLICATE_PAIR]
@@ -125,7 +126,7 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
             "seed": seed,
             "arguments": {name: value for name, value in asdict(arguments).items() if name not in OUTPUT_FLAGS},
             "sources": entries,
-            "decontamination": overlap_entries(benchmarks, overlap, parts, among=not_repeated) if overlap else [],
+            "decontamination": overlap_entries(benchmarks, overlap, rows, not_repeated) if overlap else [],
         }
     columns = value_columns(table, chosen.order)
     with stage("writing"), new_output(arguments.output_path, arguments.overwrite) as folder:

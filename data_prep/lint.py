@@ -24,7 +24,7 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.flags import at_least
 from reward_modeling.common.launch import worker_count
-from reward_modeling.data.sources import JSON_SUFFIXES, TABLE_SUFFIXES
+from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
 from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
 from reward_modeling.preference_sets.lint.summary import LintOptions, lint
@@ -78,7 +78,7 @@ class ScriptArguments:
 def name_of(path: str) -> str:
     """A folder's name for the data at `path`: its last part, without what is no letter, digit, dash or dot."""
     name = Path(path).name
-    suffixes = sorted((*JSON_SUFFIXES, *TABLE_SUFFIXES), key=len, reverse=True)
+    suffixes = sorted(ALL_SUFFIXES, key=len, reverse=True)
     name = name.removesuffix(next((suffix for suffix in suffixes if name.endswith(suffix)), ""))
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
 

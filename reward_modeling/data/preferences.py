@@ -11,7 +11,7 @@ Accepted rows (`margin`, `chosen_score`, `rejected_score` and `source` may be ad
 | explicit prompt    | text or messages    | the completions alone: texts, or lists of assistant messages |
 | plain texts        | none                | texts, scored as they are                                    |
 
-Where the rows come from (files, folders, the Hub) and the cache on disk are the business of `sources.py`.
+Where the rows come from (files, folders, the Hub) and the cache on disk: see `sources.py` and `cached_rows.py`.
 """
 
 import json
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
-from reward_modeling.data import sources
+from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import draw_prompts, prompt_key
 from reward_modeling.data.messages import Message, UnreadableMessages, holds_prompt, read_messages, to_json
 from reward_modeling.data.report import DropReason
@@ -68,7 +68,7 @@ def load_preference_dataset(path: str, *, num_proc: int | None = None, default_s
     Raises:
         UserError: nothing readable at `path`, no such split, no `chosen`/`rejected` column, a broken file.
     """
-    return sources.load_rows(
+    return load_rows(
         path,
         to_row=standardise_row,
         features=STANDARD_FEATURES,

@@ -20,63 +20,44 @@ if TYPE_CHECKING:
 
 
 class DropReason(StrEnum):
-    """Why a row is not used. The row-level reasons come first, in the order they are checked."""
+    """Why a row is not used: its name in files, and its words. Those of single rows come first, as they are checked."""
 
-    NO_CHOSEN_OR_REJECTED = "no_chosen_or_rejected"
-    WRONG_TYPE = "wrong_type"
-    EMPTY_REPLY = "empty_reply"
-    PROMPTS_DIFFER = "prompts_differ"
-    LAST_NOT_ASSISTANT = "last_not_assistant"
-    IDENTICAL_TEXT = "identical_text"
-    NAN_MARGIN = "nan_margin"
+    words: str
+
+    def __new__(cls, value: str, words: str) -> "DropReason":
+        reason = str.__new__(cls, value)
+        reason._value_, reason.words = value, words
+        return reason
+
+    NO_CHOSEN_OR_REJECTED = "no_chosen_or_rejected", "chosen or rejected is missing"
+    WRONG_TYPE = "wrong_type", "a field has the wrong type"
+    EMPTY_REPLY = "empty_reply", "a reply is empty"
+    PROMPTS_DIFFER = "prompts_differ", "the two prompts differ"
+    LAST_NOT_ASSISTANT = "last_not_assistant", "the last message is not the assistant's"
+    IDENTICAL_TEXT = "identical_text", "chosen and rejected are the same text"
+    NAN_MARGIN = "nan_margin", "margin or score is NaN or infinite"
     # Found by later stages, which need the chat template, the tokens or the whole set.
-    TEMPLATE_REFUSES = "template_refuses"
-    IDENTICAL_TOKENS = "identical_tokens"
-    DUPLICATE_PAIR = "duplicate_pair"
-    COMPLETION_TOO_LONG = "completion_too_long"
-    OVERLONG = "overlong"
+    TEMPLATE_REFUSES = "template_refuses", "the chat template refuses it"
+    IDENTICAL_TOKENS = "identical_tokens", "chosen and rejected are the same tokens"
+    DUPLICATE_PAIR = "duplicate_pair", "the same pair stands there before"
+    COMPLETION_TOO_LONG = "completion_too_long", "a completion alone is too long"
+    OVERLONG = "overlong", "prompt and completion are too long"
     # Choices of a recipe (data_prep), in the order in which they are made.
-    NO_SCORE = "no_score"
-    EQUAL_SCORES = "equal_scores"
-    SMALL_SCORE_RATIO = "small_score_ratio"
-    FILTERED = "filtered"
-    TOO_FEW_ANSWERS = "too_few_answers"
-    SAME_ROLE_TWICE = "same_role_twice"
-    BEYOND_PROMPT_LIMIT = "beyond_prompt_limit"
-    NOT_SAMPLED = "not_sampled"
-    CONTRADICTION = "contradiction"
-    IN_BENCHMARK = "in_benchmark"
-    NOT_A_TRANSCRIPT = "not_a_transcript"
-    MISSING_COLUMN = "missing_column"
+    NO_SCORE = "no_score", "a score or label is missing"
+    EQUAL_SCORES = "equal_scores", "the scores are equal: nothing is preferred"
+    SMALL_SCORE_RATIO = "small_score_ratio", "the scores are too close to each other"
+    FILTERED = "filtered", "the recipe leaves it out"
+    TOO_FEW_ANSWERS = "too_few_answers", "fewer than two answers with different scores"
+    SAME_ROLE_TWICE = "same_role_twice", "two turns in a row of one speaker"
+    BEYOND_PROMPT_LIMIT = "beyond_prompt_limit", "more pairs of a prompt than wanted"
+    NOT_SAMPLED = "not_sampled", "not in the random sample"
+    CONTRADICTION = "contradiction", "the opposite pair is there too"
+    IN_BENCHMARK = "in_benchmark", "the prompt is in a benchmark"
+    NOT_A_TRANSCRIPT = "not_a_transcript", "it is no transcript of Human and Assistant"
+    MISSING_COLUMN = "missing_column", "a column is missing"
 
 
-REASON_WORDS: dict[DropReason, str] = {
-    DropReason.NO_CHOSEN_OR_REJECTED: "chosen or rejected is missing",
-    DropReason.WRONG_TYPE: "a field has the wrong type",
-    DropReason.EMPTY_REPLY: "a reply is empty",
-    DropReason.PROMPTS_DIFFER: "the two prompts differ",
-    DropReason.LAST_NOT_ASSISTANT: "the last message is not the assistant's",
-    DropReason.IDENTICAL_TEXT: "chosen and rejected are the same text",
-    DropReason.NAN_MARGIN: "margin or score is NaN or infinite",
-    DropReason.TEMPLATE_REFUSES: "the chat template refuses it",
-    DropReason.IDENTICAL_TOKENS: "chosen and rejected are the same tokens",
-    DropReason.DUPLICATE_PAIR: "the same pair stands there before",
-    DropReason.COMPLETION_TOO_LONG: "a completion alone is too long",
-    DropReason.OVERLONG: "prompt and completion are too long",
-    DropReason.NO_SCORE: "a score or label is missing",
-    DropReason.EQUAL_SCORES: "the scores are equal: nothing is preferred",
-    DropReason.SMALL_SCORE_RATIO: "the scores are too close to each other",
-    DropReason.FILTERED: "the recipe leaves it out",
-    DropReason.TOO_FEW_ANSWERS: "fewer than two answers with different scores",
-    DropReason.SAME_ROLE_TWICE: "two turns in a row of one speaker",
-    DropReason.BEYOND_PROMPT_LIMIT: "more pairs of a prompt than wanted",
-    DropReason.NOT_SAMPLED: "not in the random sample",
-    DropReason.CONTRADICTION: "the opposite pair is there too",
-    DropReason.IN_BENCHMARK: "the prompt is in a benchmark",
-    DropReason.NOT_A_TRANSCRIPT: "it is no transcript of Human and Assistant",
-    DropReason.MISSING_COLUMN: "a column is missing",
-}
-
+REASON_WORDS: dict[str, str] = {reason: reason.words for reason in DropReason}
 LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
 TABLE_EXCERPT = 60  # characters of the first row's excerpt that the table shows
 
@@ -128,14 +109,9 @@ class DataReport:
     def table(self) -> str:
         """An aligned table for the screen: one line for each reason, in the order the reasons are checked."""
         rows_read = max(self.rows_read, 1)
-        lines = [
-            f"{self.name}: {self.rows_read:,} rows read, {self.kept:,} kept ({self.kept / rows_read:.1%})",
-        ]
+        lines = [f"{self.name}: {self.rows_read:,} rows read, {self.kept:,} kept ({self.kept / rows_read:.1%})"]
         if self.dropped:
-            rows = [
-                (*row, f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}")
-                for *row, where, excerpt in dropped_rows(self.to_dict())
-            ]
+            rows = [(*row, first_row(where, excerpt)) for *row, where, excerpt in dropped_rows(self.to_dict())]
             lines += align(rows, words=(0, 3))
         lines += [f"  {note}: {count:,}" for note, count in self.notes.items()]
         return "\n".join(lines)
@@ -143,6 +119,11 @@ class DataReport:
     def to_dict(self) -> dict[str, object]:
         """The report for a manifest: plain dicts, strings and numbers."""
         return {**asdict(self), "kept": self.kept, "share_dropped": self.share_dropped}
+
+
+def first_row(where: str, excerpt: str) -> str:
+    """Where a row stands and how it begins, on one line of a table."""
+    return f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}".rstrip()
 
 
 def dropped_rows(report: Mapping) -> Rows:
@@ -156,7 +137,7 @@ def dropped_rows(report: Mapping) -> Rows:
         if dropped := report["dropped"].get(reason.value):
             share = f"{dropped['count'] / report['rows_read']:.2%}"
             first = dropped["first_where"], dropped["first_excerpt"]
-            rows.append((REASON_WORDS[reason], f"{dropped['count']:,}", share, *first))
+            rows.append((reason.words, f"{dropped['count']:,}", share, *first))
     return rows
 
 

@@ -15,7 +15,7 @@ from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import EpochPlan, heaviest_micro_batch
 from reward_modeling.display.text import Row, align, count
-from reward_modeling.estimate.gpus import GPUS, Gpu, unknown_gpu
+from reward_modeling.estimate.gpus import GPUS, Gpu
 from reward_modeling.estimate.memory import (
     LEFT_FREE,
     STATES_OF_OPTIMIZER,
@@ -51,19 +51,6 @@ class RunSettings:
     @property
     def computed(self) -> torch.dtype:
         return torch.bfloat16 if self.mixed else self.dtype
-
-
-def estimate_problems(estimate: bool, gpus: int | None, gpu: str | None, optim: str) -> list[str]:
-    """What is wrong with the flags of an estimate, before anything is read."""
-    if not estimate:
-        given = [flag for flag, value in (("--gpus", gpus), ("--gpu", gpu)) if value is not None]
-        what = "expected --estimate beside it, found none: a run takes the GPUs that it is launched on"
-        return [f"{', '.join(given)}: {what}"] if given else []
-    problems = [] if gpu in GPUS else [unknown_gpu(gpu)]
-    if optim not in STATES_OF_OPTIMIZER:
-        known = ", ".join(STATES_OF_OPTIMIZER)
-        problems.append(f"--optim: expected one whose memory is known, {known}, beside --estimate, found {optim}")
-    return problems
 
 
 def estimate_run(

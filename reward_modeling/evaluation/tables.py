@@ -125,7 +125,7 @@ def grouped_subsets(name: str, part: Mapping) -> dict[str, dict[str, Mapping]]:
     if len(left) > MOST_SUBSETS:  # pairs may have a source each
         largest = sorted(left, key=lambda subset: -left[subset]["rows"])[:MOST_SUBSETS]
         left = {subset: left[subset] for subset in left if subset in set(largest)}
-    groups[UNCOUNTED if sections or part["figures"] else ""] = left
+    groups[UNCOUNTED if BENCHMARKS[name].subset_rows else ""] = left
     return {heading: group for heading, group in groups.items() if group}
 
 

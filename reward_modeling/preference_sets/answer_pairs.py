@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data import preferences
+from reward_modeling.data.cached_rows import cache_error, cache_root, map_processes
 from reward_modeling.data.keys import mix_keys, text_key
 from reward_modeling.data.preferences import FLOAT32_MAX, dropped_row, kept_rows, read_column, standardise_row
 from reward_modeling.data.report import DataReport, DropReason, report_rows
-from reward_modeling.data.sources import cache_error, cache_root, map_processes
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.source import (
     EXCERPT_LENGTH,

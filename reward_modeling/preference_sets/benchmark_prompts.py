@@ -20,8 +20,10 @@ from pathlib import Path
 from datasets import Dataset, Features, Value
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.cached_rows import load_rows
+from reward_modeling.data.messages import UnreadableMessages, read_messages
 from reward_modeling.data.preferences import load_preference_dataset
-from reward_modeling.data.sources import Columns, load_rows
+from reward_modeling.data.sources import Columns
 from reward_modeling.data.transcripts import parse_transcript
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark
@@ -80,7 +82,7 @@ class NamedPrompts:
     """Each once, as `plain_text` has it."""
 
 
-def read_named_prompts(names: str, num_proc: int | None = None) -> list[NamedPrompts]:
+def read_named_prompts(names: str, num_proc: int | None = None, flag: str = "--decontaminate") -> list[NamedPrompts]:
     """Read what a flag names: benchmarks, `benchmark=path` for local copies, and files, with commas between them.
 
     Raises:
@@ -88,8 +90,11 @@ def read_named_prompts(names: str, num_proc: int | None = None) -> list[NamedPro
     """
     entries = [entry.strip() for entry in names.split(",") if entry.strip()]
     if len(entries) > MOST_BENCHMARKS:
-        raise UserError(f"--decontaminate: expected at most {MOST_BENCHMARKS} benchmarks, found {len(entries)}.")
-    return [_read_prompts(entry, num_proc) for entry in entries]
+        raise UserError(f"{flag}: expected at most {MOST_BENCHMARKS} benchmarks, found {len(entries)}.")
+    try:
+        return [_read_prompts(entry, num_proc) for entry in entries]
+    except UserError as error:
+        raise UserError(f"{flag} {error}") from error
 
 
 def _read_prompts(entry: str, num_proc: int | None) -> NamedPrompts:
@@ -103,18 +108,16 @@ def _read_prompts(entry: str, num_proc: int | None) -> NamedPrompts:
         else:
             sources, rows = (path or "",), _rows_of_file(path, num_proc)
     except UserError as error:
-        raise UserError(f"--decontaminate {entry}: {error}") from error
-    found = {}
-    columns = [one for one in PROMPT_COLUMNS if "is_text" in rows.column_names or one == "prompt"]
+        raise UserError(f"{entry}: {error}") from error
+    places: dict[str, str] = {}  # each text once, where it stands first
+    columns = PROMPT_COLUMNS if "is_text" in rows.column_names else ("prompt",)
     for batch in rows.select_columns(["where", "reason", *columns]).iter(batch_size=1000):
-        values = (batch[one] for one in ("where", "reason", *columns))
-        for where, reason, *row in zip(*values, strict=True):
-            text = "" if reason else prompt_text(*row)
-            if text:
-                found.setdefault(text, where)
-    if not found:
-        raise UserError(f"--decontaminate {entry}: expected prompts, found none in {', '.join(sources)}.")
-    return NamedPrompts(name, tuple(sources), list(found.values()), list(found))
+        for where, reason, *row in zip(*(batch[name] for name in ("where", "reason", *columns)), strict=True):
+            if text := "" if reason else prompt_text(*row):
+                places.setdefault(text, where)
+    if not places:
+        raise UserError(f"{entry}: expected prompts, found none in {', '.join(sources)}.")
+    return NamedPrompts(name, tuple(sources), list(places.values()), list(places))
 
 
 def _rows_of_file(path: str | None, num_proc: int | None) -> Dataset:
@@ -139,13 +142,8 @@ def _rows_of_file(path: str | None, num_proc: int | None) -> Dataset:
 
 
 def _prompt_row(row: object, where: str) -> dict[str, str]:
-    prompt = row.get("prompt") if isinstance(row, dict) else None
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    if not isinstance(messages, list) or not all(map(_is_message, messages)):
+    try:
+        messages = read_messages(row.get("prompt") if isinstance(row, dict) else None, "user")
+    except UnreadableMessages:
         return {"where": where, "prompt": "", "reason": NO_PROMPT}
-    said = [{"role": message["role"], "content": message["content"]} for message in messages]
-    return {"where": where, "prompt": json.dumps(said), "reason": ""}
-
-
-def _is_message(message: object) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+    return {"where": where, "prompt": json.dumps(messages, default=str), "reason": ""}

@@ -1,7 +1,7 @@
 """Which prompts of a preference set are in a benchmark.
 
     index = index_prompts(read_named_prompts("rewardbench,my_test.jsonl", num_proc=2))
-    overlap = find_overlap([rows], index, num_proc=2)
+    overlap = find_overlap(rows, index, num_proc=2)
     overlap.found                # (rows,): whether the prompt of a row is in any of them
 
 A prompt is in a benchmark where, with texts and words as in `benchmark_prompts`,
@@ -14,7 +14,7 @@ Texts and words are compared by hashes of 64 bits, in numpy arrays; every differ
 """
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b, sha256
@@ -23,15 +23,15 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
+from reward_modeling.data.cached_rows import cache_root, map_processes
 from reward_modeling.data.keys import text_key
-from reward_modeling.data.sources import cache_root, map_processes
+from reward_modeling.data.preferences import EXCERPT_LENGTH
 from reward_modeling.preference_sets.benchmark_prompts import PROMPT_COLUMNS, NamedPrompts, prompt_text, words_of
 from reward_modeling.preference_sets.source import number_column
 
 WORDS_PER_RUN = 13
 EXACT, RUNS = "exact", f"{WORDS_PER_RUN}_words"  # kinds, in the manifest
 EXAMPLES = 3  # of each kind, for each benchmark
-EXCERPT_LENGTH = 200
 # The words of a run, each times a power of this, added up modulo 2**64: odd, and otherwise arbitrary.
 _FACTOR = 0x9E3779B97F4A7C15
 
@@ -108,42 +108,38 @@ class Overlap:
     exact: NDArray[np.int64]
     runs: NDArray[np.int64]
     """Benchmarks that share a run of words with it; those of `exact` too."""
-    examples: list[list[dict[str, str]]]
-    """For each benchmark some prompts that are in it, and where it has them."""
 
     @property
     def found(self) -> NDArray[np.bool_]:
         return (self.exact | self.runs) != 0
 
+    def rows_in(self, benchmark: int) -> dict[str, NDArray[np.bool_]]:
+        """The rows whose prompt a benchmark has, `(rows,)` for each kind; a row is of one kind."""
+        exact = self.exact & (1 << benchmark) != 0
+        return {EXACT: exact, RUNS: (self.runs & (1 << benchmark) != 0) & ~exact}
 
-def find_overlap(parts: Sequence[Dataset], index: PromptIndex, num_proc: int | None = None) -> Overlap:
-    """Look up the prompts of kept standard rows; the rows of the parts are one after the other in the result."""
-    keys = np.concatenate([np.empty(0, np.int64), *(number_column(rows, "prompt_key") for rows in parts)])
+
+def find_overlap(rows: Dataset, index: PromptIndex, num_proc: int | None = None) -> Overlap:
+    """Look up the prompts of kept standard rows, each different one once."""
+    keys = number_column(rows, "prompt_key")
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    starts = np.cumsum([0, *map(len, parts)])
-    exact, runs = (np.zeros(len(keys), dtype=np.int64) for _ in range(2))
-    lookup = partial(_look_up, exact=index.exact, runs=index.runs)
-    with tempfile.TemporaryDirectory(prefix="overlap-", dir=cache_root()) as scratch:
-        for number, rows in enumerate(parts):
-            here = np.sort(first[(first >= starts[number]) & (first < starts[number + 1])])
-            if len(here):
-                found = (
-                    rows.select(here - starts[number])
-                    .select_columns(list(PROMPT_COLUMNS))
-                    .map(
-                        lookup,
-                        batched=True,
-                        remove_columns=list(PROMPT_COLUMNS),
-                        features=Features({"exact": Value("int64"), "runs": Value("int64")}),
-                        cache_file_name=f"{scratch}/{number}.arrow",  # not beside the cached rows
-                        new_fingerprint=f"overlap-{number}-{rows._fingerprint}",
-                        num_proc=map_processes(num_proc, len(here), 1000),
-                        desc="looking up prompts",
-                    )
-                )
-                exact[here], runs[here] = number_column(found, "exact"), number_column(found, "runs")
-        exact, runs = exact[first][inverse], runs[first][inverse]
-    return Overlap(exact, runs, _examples(parts, starts, keys, index, exact, runs))
+    order = np.argsort(first)  # as they stand on disk
+    exact, runs = (np.zeros(len(first), dtype=np.int64) for _ in range(2))
+    if len(rows):
+        with tempfile.TemporaryDirectory(prefix="overlap-", dir=cache_root()) as scratch:
+            prompts = rows.select(first[order]).select_columns(list(PROMPT_COLUMNS))
+            found = prompts.map(
+                partial(_look_up, exact=index.exact, runs=index.runs),
+                batched=True,
+                remove_columns=list(PROMPT_COLUMNS),
+                features=Features({"exact": Value("int64"), "runs": Value("int64")}),
+                cache_file_name=f"{scratch}/overlap.arrow",  # not beside the cached rows
+                new_fingerprint=f"overlap-{rows._fingerprint}",
+                num_proc=map_processes(num_proc, len(first), 1000),
+                desc="looking up prompts",
+            )
+            exact[order], runs[order] = number_column(found, "exact"), number_column(found, "runs")
+    return Overlap(exact[inverse], runs[inverse])
 
 
 def _look_up(batch: dict[str, list], exact: tuple, runs: tuple) -> dict[str, NDArray[np.int64]]:
@@ -155,37 +151,52 @@ def _look_up(batch: dict[str, list], exact: tuple, runs: tuple) -> dict[str, NDA
     return {"exact": np.where(has_text, _bits(whole, exact), 0), "runs": shared}
 
 
-# --- for the manifest -----------------------------------------------------------------------------------------
+# --- for the manifest and the linter --------------------------------------------------------------------------
 
 
-def _examples(
-    parts: Sequence[Dataset],
-    starts: NDArray,
-    keys: NDArray[np.int64],
-    index: PromptIndex,
-    exact: NDArray[np.int64],
-    runs: NDArray[np.int64],
-) -> list[list[dict[str, str]]]:
-    """Those with the smallest keys: the same in any order of the rows."""
-    found = []
-    for number, benchmark in enumerate(index.prompts):
-        bit, examples = 1 << number, []
-        for kind, hit in ((EXACT, exact & bit != 0), (RUNS, (runs & bit != 0) & (exact & bit == 0))):
-            rows = np.flatnonzero(hit)
-            _, first = np.unique(keys[rows], return_index=True)
-            for row in rows[first[:EXAMPLES]]:
-                part = int(np.searchsorted(starts, row, side="right")) - 1
-                values = parts[part][int(row - starts[part])]
-                text = prompt_text(*(values[name] for name in PROMPT_COLUMNS))
-                examples.append({"kind": kind, **_example(text, benchmark, kind)})
-        found.append(examples)
-    return found
+def overlap_entries(
+    index: PromptIndex, overlap: Overlap, rows: Dataset, among: NDArray[np.bool_]
+) -> list[dict[str, object]]:
+    """For each benchmark what was found of it in the rows `among`, for a manifest; a prompt may be in several."""
+    keys = number_column(rows, "prompt_key")
+    return [
+        {
+            "benchmark": benchmark.name,
+            "sources": list(benchmark.sources),
+            "fingerprint": sha256("\n".join(sorted(benchmark.texts)).encode()).hexdigest(),
+            "prompts": len(benchmark.texts),
+            **{kind: count_pairs(keys, hit & among) for kind, hit in overlap.rows_in(number).items()},
+            "examples": overlap_examples(benchmark, overlap.rows_in(number), rows, keys),
+        }
+        for number, benchmark in enumerate(index.prompts)
+    ]
+
+
+def count_pairs(prompt_keys: NDArray[np.int64], hit: NDArray[np.bool_]) -> dict[str, int]:
+    return {"prompts": len(np.unique(prompt_keys[hit])), "pairs": int(hit.sum())}
+
+
+def overlap_examples(
+    benchmark: NamedPrompts, hits: dict[str, NDArray[np.bool_]], rows: Dataset, keys: NDArray[np.int64]
+) -> list[dict[str, str]]:
+    """Some prompts of each kind that are in a benchmark, and where it has them.
+
+    Those with the smallest keys: the same in any order of the rows.
+    """
+    examples = []
+    for kind, hit in hits.items():
+        numbers = np.flatnonzero(hit)
+        _, first = np.unique(keys[numbers], return_index=True)
+        for number in numbers[first[:EXAMPLES]]:
+            row = rows[int(number)]
+            text = prompt_text(*(row[name] for name in PROMPT_COLUMNS))
+            examples.append({"kind": kind, **_example(text, benchmark, kind)})
+    return examples
 
 
 def _example(text: str, benchmark: NamedPrompts, kind: str) -> dict[str, str]:
     if kind == EXACT:
-        shared = text
-        place = benchmark.texts.index(text)
+        shared, place = text, benchmark.texts.index(text)
     else:
         words, known = words_of(text), [f" {' '.join(words_of(other))} " for other in benchmark.texts]
         windows = (" ".join(words[at : at + WORDS_PER_RUN]) for at in range(len(words) - WORDS_PER_RUN + 1))
@@ -193,27 +204,3 @@ def _example(text: str, benchmark: NamedPrompts, kind: str) -> dict[str, str]:
             (run, number) for run in windows for number, other in enumerate(known) if f" {run} " in other
         )
     return {"words": shared[:EXCERPT_LENGTH], "where": benchmark.places[place]}
-
-
-def overlap_entries(
-    index: PromptIndex, overlap: Overlap, parts: Sequence[Dataset], among: NDArray[np.bool_]
-) -> list[dict[str, object]]:
-    """For each benchmark what was found of it in the rows `among`, for a manifest; a prompt may be in several."""
-    keys = np.concatenate([np.empty(0, np.int64), *(number_column(rows, "prompt_key") for rows in parts)])
-    entries = []
-    for number, benchmark in enumerate(index.prompts):
-        bit = 1 << number
-        exact = among & (overlap.exact & bit != 0)
-        runs = among & (overlap.runs & bit != 0) & ~exact
-        entries.append(
-            {
-                "benchmark": benchmark.name,
-                "sources": list(benchmark.sources),
-                "fingerprint": sha256("\n".join(sorted(benchmark.texts)).encode()).hexdigest(),
-                "prompts": len(benchmark.texts),
-                EXACT: {"prompts": len(np.unique(keys[exact])), "pairs": int(exact.sum())},
-                RUNS: {"prompts": len(np.unique(keys[runs])), "pairs": int(runs.sum())},
-                "examples": overlap.examples[number],
-            }
-        )
-    return entries

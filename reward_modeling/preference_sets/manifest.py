@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.common.versions import installed_versions
-from reward_modeling.data.report import REASON_WORDS, TABLE_EXCERPT, DataReport, DropReason
+from reward_modeling.data.report import DataReport, DropReason, first_row
 from reward_modeling.display.text import align
 from reward_modeling.preference_sets.pair_table import SCORES
 from reward_modeling.preference_sets.source import SourcePairs, number_column
@@ -147,9 +147,7 @@ def _total_cells(sources: list[Mapping], mixtures: list[str]) -> list[str]:
 
 
 def _reason_cells(dropped: Mapping) -> list[list[str]]:
-    cells = []
-    for reason in DropReason:
-        if found := dropped.get(reason.value):
-            excerpt = " ".join(found["excerpt"].split())[:TABLE_EXCERPT]
-            cells.append([REASON_WORDS[reason], f"{found['rows']:,}", f"{found['first']}  {excerpt}".rstrip()])
-    return cells
+    found = ((reason, dropped.get(reason.value)) for reason in DropReason)
+    return [
+        [reason.words, f"{rows['rows']:,}", first_row(rows["first"], rows["excerpt"])] for reason, rows in found if rows
+    ]

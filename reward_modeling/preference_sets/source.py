@@ -6,7 +6,7 @@ A script says what its columns are and how a row of them becomes a pair, or a pr
     result = limit_pairs_per_prompt(result, 5, arguments.seed)
     result = build_pairs(arguments, SOURCE, to_answers)      # rows that are answers with scores: answer_pairs.py
 
-What is read is cached on disk and memory-mapped (see `data/sources.py`).
+What is read is cached on disk and memory-mapped (see `data/cached_rows.py`).
 """
 
 import glob
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data import preferences
+from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.keys import mix_keys, text_key
 from reward_modeling.data.preferences import (
@@ -36,8 +37,8 @@ from reward_modeling.data.preferences import (
     read_column,
     standardise_row,
 )
-from reward_modeling.data.report import REASON_WORDS, DataReport, DropReason, report_rows
-from reward_modeling.data.sources import Columns, find_source, load_rows
+from reward_modeling.data.report import DataReport, DropReason, report_rows
+from reward_modeling.data.sources import Columns, find_source
 from reward_modeling.preference_sets.arguments import SourceArguments
 
 CACHE_VERSION = 1  # raise it when rows are read otherwise than before
@@ -273,7 +274,7 @@ def keep_pairs(pairs: SourcePairs, kept: NDArray[np.int64], reason: DropReason) 
     if not len(dropped):
         return pairs
     if pairs.made_of_answers:
-        note = f"pairs left out: {REASON_WORDS[reason]}"
+        note = f"pairs left out: {reason.words}"
         pairs.report.notes[note] = pairs.report.notes.get(note, 0) + len(dropped)
     else:
         first = pairs.rows[int(dropped[0])]

@@ -9,7 +9,7 @@ from transformers import ProgressCallback, TrainerCallback, TrainerControl, Trai
 from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import REPORT, TRAINER_STATE
-from reward_modeling.results.held_out_tables import evaluation_lines
+from reward_modeling.objectives.base import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -63,22 +63,26 @@ def try_to_write_report(output: Path) -> bool:
     return True
 
 
-SHOWN = {"loss": "loss", "accuracy": "accuracy", "margin": "margin", "pairs_per_second": "pairs/s"}
-
-
 class RewardProgressCallback(ProgressCallback):
-    """transformers' progress bar, with loss, accuracy and pairs/s beside the time that is left."""
+    """transformers' progress bar, with the loss, figures of the objective and units a second beside the time left."""
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        unit = objective.reader.unit
+        self.beside_the_bar = {name: name for name in ("loss", *objective.progress_figures)}
+        self.beside_the_bar[f"{unit}_per_second"] = f"{unit}/s"
+        self.evaluation_lines = objective.evaluation_lines
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
         if not state.is_world_process_zero or self.training_bar is None or not logs:
             return
-        figures = {name: logs[key] for key, name in SHOWN.items() if key in logs}
+        figures = {name: logs[key] for key, name in self.beside_the_bar.items() if key in logs}
         if figures:
             self.training_bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
         if "eval_loss" in logs:
-            lines = evaluation_lines(logs)
+            lines = self.evaluation_lines(logs)
         else:
-            lines = ["  ".join(f"{name} {_shown(value)}" for name, value in logs.items() if name != "total_flos")]
+            lines = ["  ".join(f"{name} {_short(value)}" for name, value in logs.items() if name != "total_flos")]
         step = f"step {state.global_step}/{state.max_steps}"
         self.training_bar.write(f"{step}  {lines[0]}")
         for line in lines[1:]:
@@ -98,5 +102,5 @@ class FiniteLossCallback(TrainerCallback):
                 )
 
 
-def _shown(value: object) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

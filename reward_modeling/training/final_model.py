@@ -13,7 +13,7 @@ from reward_modeling.checkpoints.verification import verify_saved_model
 from reward_modeling.common.atomic import write_contents
 from reward_modeling.common.file_names import ARGUMENTS, LAST_CHECKPOINT, MERGED_CHECKPOINT
 from reward_modeling.models.reward_normalization import set_statistics, write_adapter_statistics
-from reward_modeling.results.held_out_tables import held_out_table
+from reward_modeling.objectives.held_out_tables import held_out_table
 from reward_modeling.results.model_card import write_model_card
 from reward_modeling.results.run import Results
 from reward_modeling.scoring.merge_adapter import merge_in_another_process

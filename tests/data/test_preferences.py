@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import hub, json_lines, keys, preferences, sources
+from reward_modeling.data import cached_rows, hub, json_lines, keys, preferences
 from reward_modeling.data.preferences import (
     STANDARD_FEATURES,
     load_preference_dataset,
@@ -429,7 +429,7 @@ def test_a_second_call_reads_the_cache_and_a_changed_file_does_not(tmp_path, cac
     path = write_lines(tmp_path / "x.jsonl", numbered(4))
     first = load_preference_dataset(str(path))
     with monkeypatch.context() as no_reading:
-        no_reading.setattr(sources, "_parts", None)
+        no_reading.setattr(cached_rows, "_parts", None)
         again = load_preference_dataset(str(path), num_proc=2)
     assert again[:] == first[:]
     assert again._fingerprint == first._fingerprint, "so that later stages' maps hit their cache too"
@@ -619,7 +619,7 @@ def test_an_extension_that_is_not_read(tmp_path):
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     path = write_lines(tmp_path / "x.jsonl", [ROW])
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", path)
-    assert "Set HF_DATASETS_CACHE" in message_of(path)
+    assert "set HF_DATASETS_CACHE" in message_of(path)
 
 
 # --- holding out --------------------------------------------------------------------------------------------

@@ -168,11 +168,12 @@ def test_histogram_counts_everything_once():
 
 def test_rule_by_hand():
     rule = single_rule([3, 1, 1, 5, 2], [1, 2, 4, 5, 9])  # greater wins 1, smaller 3, one tie
-    assert (rule.greater.right, rule.greater.rows) == (1, 4)
-    assert (rule.greater.low, rule.greater.high) == wilson_interval(1, 4)
-    assert (rule.accuracy.right, rule.accuracy.rows, rule.accuracy.ties) == (3.5, 5, 1)
-    assert not rule.takes_greater
-    assert single_rule([], []).to_dict()["accuracy"]["value"] is None
+    greater, accuracy = rule["greater_preferred"], rule["accuracy"]
+    assert (greater["right"], greater["rows"]) == (1, 4)
+    assert (greater["low"], greater["high"]) == wilson_interval(1, 4)
+    assert (accuracy["right"], accuracy["rows"], accuracy["ties"]) == (3.5, 5, 1)
+    assert rule["takes"] == "smaller"
+    assert single_rule([], [])["accuracy"]["value"] is None
 
 
 def graph_of(pairs, prompts=None):
@@ -197,15 +198,15 @@ def test_graph_by_hand(pairs, repeated, contradicted, in_cycle, knots):
     graph = graph_of(pairs)
     masks = (graph.repeated, graph.contradicted, graph.in_cycle)
     assert tuple("".join(map(str, mask.astype(int))) for mask in masks) == (repeated, contradicted, in_cycle)
-    assert graph.knots == knots
+    assert graph.components == knots
     assert graph.same_reply.tolist() == [one == other for one, other in pairs]
 
 
 def test_prompts_are_graphs_of_their_own():
     circle = [(1, 2), (2, 3), (3, 1)]
-    assert graph_of(circle, [1, 1, 2]).knots == ()
+    assert graph_of(circle, [1, 1, 2]).components == ()
     graph = graph_of(circle + circle, [1, 1, 1, 2, 2, 2])
-    assert graph.knots == (3, 3) and not graph.repeated.any()
+    assert graph.components == (3, 3) and not graph.repeated.any()
     assert graph.replies_of_prompt.tolist() == [2] * 6
 
 
@@ -239,7 +240,7 @@ def test_cycles_against_brute_force(pairs):
     graph = graph_of(pairs)
     assert graph.contradictions == contradictions
     assert graph.in_cycle.tolist() == inside
-    assert graph.knots == knots
+    assert graph.components == knots
 
 
 def test_long_chains_are_followed_without_recursion():

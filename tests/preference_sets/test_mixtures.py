@@ -541,10 +541,9 @@ def test_overlap_against_the_slow_way(seed, tmp_path):
     benchmark = write_rows(tmp_path / "benchmark.jsonl", [{"prompt": text} for text in texts])
     rows = [pair(prompt, "x", "y") for prompt in [*prompts, *prompts]]
     loaded = load_preference_dataset(str(write_rows(tmp_path / "rows.jsonl", rows)), num_proc=1)
-    overlap = find_overlap(
-        [loaded.select(range(50)), loaded.select(range(50, len(rows)))],
-        index_prompts(read_named_prompts(str(benchmark))),
-    )
+    parts = [loaded.select(range(50)), loaded.select(range(50, len(rows)))]
+    index = index_prompts(read_named_prompts(str(benchmark)))
+    overlap = find_overlap(datasets.concatenate_datasets(parts), index)
 
     def runs(text):
         words = words_of(text)

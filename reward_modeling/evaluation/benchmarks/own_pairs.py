@@ -5,9 +5,9 @@ import json
 from datasets.fingerprint import Hasher
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.report import report_rows
-from reward_modeling.data.sources import cache_root
 from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, pooled_mean
 from reward_modeling.evaluation.benchmarks.rows import CACHE_VERSION, EVALUATION_FEATURES, filled_row
 
@@ -71,5 +71,5 @@ BENCHMARK = Benchmark(
     formula=lambda means, rows: {"accuracy": pooled_mean(means, rows, rows)},
     check=lambda benchmark, scores: [],
     unit=NAME,
-    record_lines=lambda benchmark, part: [(NAME, part["pairs"]["accuracy"])],
+    record_lines=lambda benchmark, part: [(NAME, (part.get("pairs") or part["figures"])["accuracy"])],
 )

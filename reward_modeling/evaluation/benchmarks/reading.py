@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.preferences import read_column
-from reward_modeling.data.sources import load_rows
 from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.rows import (

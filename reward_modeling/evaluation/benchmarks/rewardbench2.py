@@ -20,8 +20,8 @@ from reward_modeling.evaluation.benchmarks.base import (
 from reward_modeling.evaluation.benchmarks.rows import (
     Fields,
     UnreadableRow,
-    _messages,
     answers_of,
+    messages_of,
     read_columns,
     text_of,
 )
@@ -178,7 +178,7 @@ def _read_row(row: dict) -> Fields:
     right, wrong = BENCHMARK.num_answers(subset)
     return {
         "subset": subset,
-        "prompt": _messages(row["prompt"], "prompt"),
+        "prompt": messages_of(row["prompt"], "prompt"),
         "chosen": answers_of(row, "chosen", right),
         "rejected": answers_of(row, "rejected", wrong),
     }

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from reward_modeling.common.intervals import by_subset, finite_rewards
 from reward_modeling.display.text import align, count, interval, percent
 from reward_modeling.evaluation.benchmarks.base import Benchmark, RowScores, plain_mean, pooled_mean
-from reward_modeling.evaluation.benchmarks.rows import Fields, _messages, answers_of, read_columns, text_of
+from reward_modeling.evaluation.benchmarks.rows import Fields, answers_of, messages_of, read_columns, text_of
 
 # `THU-KEG/RM-Bench`. A row is of the domain its `domain` begins with.
 RM_BENCH_TOTAL = 1327
@@ -116,7 +116,7 @@ def rm_bench_scores(domain_matrices: Mapping[str, ArrayLike], prompts: Mapping[s
 def _read_row(row: dict) -> Fields:
     return {
         "subset": text_of(row, "domain"),
-        "prompt": _messages(row["prompt"], "prompt"),
+        "prompt": messages_of(row["prompt"], "prompt"),
         "chosen": answers_of(row, "chosen", 3),
         "rejected": answers_of(row, "rejected", 3),
     }

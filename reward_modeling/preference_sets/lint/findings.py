@@ -8,7 +8,7 @@ A figure gets the highest level whose limit it is above. The limits are a judgem
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from reward_modeling.data.report import REASON_WORDS, DropReason
+from reward_modeling.data.report import DropReason
 from reward_modeling.display.text import count, interval, percent
 
 LEVELS = ("serious", "warning", "note")
@@ -102,7 +102,7 @@ Figure = tuple[str, float | None, str, str | None]
 
 def _figures(summary: Mapping) -> Iterator[Figure]:
     rows = summary["rows"]
-    reasons = (f"{REASON_WORDS[DropReason(name)]} ({count(one['count'])})" for name, one in rows["dropped"].items())
+    reasons = (f"{DropReason(name).words} ({count(one['count'])})" for name, one in rows["dropped"].items())
     first = next((one["first_where"] for one in rows["dropped"].values()), None)
     not_used = rows["rows_read"] - rows["kept"]
     words = f"{count(not_used)} of {_rows(rows['rows_read'])} are not used: {', '.join(reasons)}."

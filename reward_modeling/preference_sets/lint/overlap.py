@@ -4,24 +4,13 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from reward_modeling.common.errors import UserError
-from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
-from reward_modeling.preference_sets.decontamination import EXACT, RUNS, PromptIndex, find_overlap, index_prompts
+from reward_modeling.preference_sets.decontamination import (
+    PromptIndex,
+    count_pairs,
+    find_overlap,
+    overlap_examples,
+)
 from reward_modeling.preference_sets.source import number_column
-
-
-def read_benchmarks(names: str | None, num_proc: int) -> PromptIndex | None:
-    """The prompts that `--benchmarks` names; None where it names none.
-
-    Raises:
-        UserError: one of them cannot be read, or has no prompts.
-    """
-    if not names:
-        return None
-    try:
-        return index_prompts(read_named_prompts(names, num_proc))
-    except UserError as error:
-        raise UserError(str(error).replace("--decontaminate", "--benchmarks")) from error
 
 
 def benchmark_overlap(
@@ -34,28 +23,23 @@ def benchmark_overlap(
     """
     if index is None or not len(kept):
         return []
-    part = rows if len(kept) == len(rows) else rows.select(kept)
-    overlap = find_overlap([part], index, num_proc)
-    keys = number_column(part, "prompt_key")
-    found = []
+    rows = rows if len(kept) == len(rows) else rows.select(kept)
+    keys, overlap = number_column(rows, "prompt_key"), find_overlap(rows, index, num_proc)
+    entries = []
     for number, benchmark in enumerate(index.prompts):
-        exact = overlap.exact & (1 << number) != 0
-        hit = exact | (overlap.runs & (1 << number) != 0)
-        found.append(
+        hits = overlap.rows_in(number)
+        hit = np.logical_or(*hits.values())
+        total = count_pairs(keys, hit)
+        entries.append(
             {
                 "benchmark": benchmark.name,
                 "sources": list(benchmark.sources),
                 "prompts": len(benchmark.texts),
-                "prompts_found": len(np.unique(keys[hit])),
-                "pairs": int(hit.sum()),
-                EXACT: _counts(keys, exact),
-                RUNS: _counts(keys, hit & ~exact),
-                "first": part[int(np.argmax(hit))]["where"] if hit.any() else None,
-                "examples": overlap.examples[number],
+                "prompts_found": total["prompts"],
+                "pairs": total["pairs"],
+                **{kind: count_pairs(keys, mask) for kind, mask in hits.items()},
+                "first": rows[int(np.argmax(hit))]["where"] if hit.any() else None,
+                "examples": overlap_examples(benchmark, hits, rows, keys),
             }
         )
-    return found
-
-
-def _counts(keys: NDArray[np.int64], hit: NDArray[np.bool_]) -> dict[str, int]:
-    return {"prompts": len(np.unique(keys[hit])), "pairs": int(hit.sum())}
+    return entries

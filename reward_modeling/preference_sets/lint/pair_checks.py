@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
+import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reward_modeling.common.intervals import Accuracy, share_right
+from reward_modeling.common.intervals import share_right
 
 QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
-TRIMMING_ROUNDS = 30  # after them a chain of preferences is followed reply by reply
+TRIMMING_ROUNDS = 30
 
 
 def distribution(values: ArrayLike) -> dict[str, float | int | None]:
@@ -63,45 +64,40 @@ def counted(values: ArrayLike, upper_bounds: Sequence[int]) -> dict[str, int]:
 # --- rules ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A judge who looks at one number of the two replies, and tosses a coin where it is equal."""
+def single_rule(chosen: ArrayLike, rejected: ArrayLike) -> dict[str, object]:
+    """A judge who looks at one number of the two replies, and tosses a coin where it is equal.
 
-    greater: Accuracy
-    """Of the pairs whose numbers differ: how often the greater one is preferred."""
-    accuracy: Accuracy
-    """Of all pairs, the judge taking whichever of the greater and the smaller is preferred more often."""
-    takes_greater: bool
+    The intervals take pairs as independent; where prompts have many pairs the true ones are wider.
 
-    def to_dict(self) -> dict[str, object]:
-        return {
-            "greater_preferred": figure(self.greater),
-            "accuracy": figure(self.accuracy),
-            "takes": "greater" if self.takes_greater else "smaller",
-        }
-
-
-def single_rule(chosen: ArrayLike, rejected: ArrayLike) -> Rule:
-    """
     Args:
         chosen, rejected: `(pairs,)` of some number of the replies.
 
-    The intervals take pairs as independent; where prompts have many pairs the true ones are wider.
+    Returns:
+        greater_preferred: of the pairs whose numbers differ, how often the greater one is preferred.
+        accuracy: of all pairs, the judge taking whichever of the greater and the smaller is preferred more often.
+        takes: greater or smaller.
     """
     chosen, rejected = np.asarray(chosen), np.asarray(rejected)
     greater, smaller = int((chosen > rejected).sum()), int((chosen < rejected).sum())
     ties = len(chosen) - greater - smaller
-    best = max(greater, smaller) + ties / 2
-    return Rule(share_right(greater, greater + smaller), share_right(best, len(chosen), ties), greater >= smaller)
+    return {
+        "greater_preferred": share(greater, greater + smaller),
+        "accuracy": share(max(greater, smaller) + ties / 2, len(chosen), ties),
+        "takes": "greater" if greater >= smaller else "smaller",
+    }
 
 
-def figure(found: Accuracy) -> dict[str, float | int | None]:
-    """A share as it stands in the report: null where there are no rows."""
-    fields = asdict(found)
+def all_rules(columns: Mapping[str, tuple[NDArray, NDArray]]) -> dict[str, dict[str, object]]:
+    """A rule for each number, the one that comes furthest first."""
+    found = {name: single_rule(chosen, rejected) for name, (chosen, rejected) in columns.items()}
+    return dict(sorted(found.items(), key=lambda item: -(item[1]["accuracy"]["value"] or 0)))
+
+
+def share(right: float, rows: int, ties: int = 0) -> dict[str, float | int | None]:
+    """`right` of `rows` with its interval, as it stands in the report: null where there are no rows."""
+    fields = asdict(share_right(right, rows, ties))
     value = fields.pop("accuracy")
-    if not found.rows:
-        return {"value": None, **fields, "low": None, "high": None}
-    return {"value": value, **fields}
+    return {"value": value, **fields} if rows else {"value": None, **fields, "low": None, "high": None}
 
 
 # --- preferences as a graph -------------------------------------------------------------------------------------
@@ -121,11 +117,12 @@ class PreferenceGraph:
     contradicted: NDArray[np.bool_]
     """The opposite pair is there too."""
     in_cycle: NDArray[np.bool_]
-    """Part of a knot: replies each of which is preferred to each other along some path, three or more in a circle."""
+    """Part of a strongly connected component with a circle of three or more replies: each of its replies is preferred
+    to each other along some path."""
     contradictions: int
     """Pairs of replies preferred both ways, each counted once however often it stands there."""
-    knots: tuple[int, ...]
-    """How many replies each knot has, largest first."""
+    components: tuple[int, ...]
+    """How many replies each such component has, largest first."""
     replies_of_prompt: NDArray[np.int64]
     """`(replies,)`: in how many prompts the reply of a node stands."""
     better: NDArray[np.int64]
@@ -147,17 +144,17 @@ def preference_graph(prompts: NDArray[np.int64], chosen: NDArray[np.int64], reje
     repeated[first] = False
     heads, tails = edges // max(count, 1), edges % max(count, 1)
     proper = heads != tails
-    both_ways = _contained(tails * count + heads, edges) & proper
+    both_ways = np.isin(tails * count + heads, edges) & proper
     labels = strong_components(heads[proper], tails[proper], int(count))
     inside = proper & (labels[heads] == labels[tails])
-    knotted, knots = _knots(heads[inside], tails[inside], both_ways[inside], labels)
+    is_circular, components = _circular_components(heads[inside], both_ways[inside], labels)
     return PreferenceGraph(
         repeated=repeated,
         same_reply=(better == worse),
         contradicted=both_ways[inverse],
-        in_cycle=(inside & knotted[labels[heads]])[inverse],
+        in_cycle=(inside & is_circular[labels[heads]])[inverse],
         contradictions=int(both_ways.sum()) // 2,
-        knots=knots,
+        components=components,
         replies_of_prompt=reply_counts,
         better=better,
         worse=worse,
@@ -178,16 +175,8 @@ def _nodes(prompts: NDArray[np.int64], replies: NDArray[np.int64]) -> tuple[NDAr
     return numbers, np.bincount(reply_of_node)[reply_of_node]
 
 
-def _contained(values: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which values occur in a sorted array."""
-    if not len(ordered):
-        return np.zeros(len(values), dtype=bool)
-    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return ordered[places] == values
-
-
-def _knots(
-    heads: NDArray, tails: NDArray, both_ways: NDArray, labels: NDArray
+def _circular_components(
+    heads: NDArray, both_ways: NDArray, labels: NDArray
 ) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
     """Which components have a circle of three or more, by label, and their sizes.
 
@@ -197,15 +186,15 @@ def _knots(
     sizes = np.bincount(labels, minlength=1)
     weights = np.where(both_ways, 0.5, 1.0)  # an edge that goes both ways is there twice and links one pair
     linked = np.bincount(labels[heads], weights=weights, minlength=len(sizes))
-    knotted = (sizes >= 3) & (linked > sizes - 0.75)
-    return knotted, tuple(sorted(sizes[knotted].tolist(), reverse=True))
+    is_circular = (sizes >= 3) & (linked > sizes - 0.75)
+    return is_circular, tuple(sorted(sizes[is_circular].tolist(), reverse=True))
 
 
 def strong_components(heads: NDArray[np.int64], tails: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """The strongly connected component of each of `count` nodes, as a label; edges go from heads to tails.
 
     Nodes that nothing enters or nothing leaves are in no circle. Taking them away, some rounds over, leaves next to
-    nothing of a consistent set; the rest is followed node by node (Tarjan 1972).
+    nothing of a consistent set for networkx, which needs some hundred bytes for each edge.
     """
     labels = np.arange(count)
     for _ in range(TRIMMING_ROUNDS):
@@ -214,55 +203,7 @@ def strong_components(heads: NDArray[np.int64], tails: NDArray[np.int64], count:
         if kept.all():
             break
         heads, tails = heads[kept], tails[kept]
-    if len(heads):
-        nodes, local = np.unique(np.concatenate([heads, tails]), return_inverse=True)
-        roots = _tarjan(local[: len(heads)], local[len(heads) :], len(nodes))
-        labels[nodes] = nodes[roots]
+    graph = nx.DiGraph(zip(heads.tolist(), tails.tolist(), strict=True))
+    for component in nx.strongly_connected_components(graph):
+        labels[list(component)] = min(component)
     return labels
-
-
-def _tarjan(heads: NDArray[np.int64], tails: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """For each node one node of its component, the same for all of them; without recursion."""
-    order = np.argsort(heads, kind="stable")
-    targets = tails[order].tolist()
-    starts = np.searchsorted(heads[order], np.arange(count + 1)).tolist()
-    position, low, root = [-1] * count, [0] * count, [-1] * count
-    following = starts[:-1]
-    path: list[int] = []
-    clock = 0
-    for first in range(count):
-        calls = [first] if position[first] < 0 else []
-        while calls:
-            node = calls[-1]
-            if position[node] < 0:
-                position[node] = low[node] = clock
-                clock += 1
-                path.append(node)
-            if following[node] < starts[node + 1]:
-                target = targets[following[node]]
-                following[node] += 1
-                if position[target] < 0:
-                    calls.append(target)
-                elif root[target] < 0:  # still on the path
-                    low[node] = min(low[node], position[target])
-                continue
-            calls.pop()
-            if calls:
-                low[calls[-1]] = min(low[calls[-1]], low[node])
-            if low[node] == position[node]:
-                member = -1
-                while member != node:
-                    member = path.pop()
-                    root[member] = node
-    return np.array(root, dtype=np.int64)
-
-
-def share(part: int, rows: int) -> dict[str, float | int | None]:
-    """`part` of `rows`, with its interval."""
-    return figure(share_right(part, rows))
-
-
-def rules(columns: Mapping[str, tuple[NDArray, NDArray]]) -> dict[str, Rule]:
-    """A rule for each number, the one that comes furthest first."""
-    found = {name: single_rule(chosen, rejected) for name, (chosen, rejected) in columns.items()}
-    return dict(sorted(found.items(), key=lambda item: -item[1].accuracy.accuracy))

@@ -18,20 +18,22 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.preferences import load_preference_dataset, read_column
 from reward_modeling.data.report import report_rows
-from reward_modeling.data.sources import cache_root
 from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
+from reward_modeling.preference_sets.decontamination import index_prompts
 from reward_modeling.preference_sets.lint.findings import findings
 from reward_modeling.preference_sets.lint.measured import Measured
-from reward_modeling.preference_sets.lint.overlap import benchmark_overlap, read_benchmarks
+from reward_modeling.preference_sets.lint.overlap import benchmark_overlap
 from reward_modeling.preference_sets.lint.pair_checks import (
     PreferenceGraph,
+    all_rules,
     counted,
     distribution,
     length_histogram,
     preference_graph,
-    rules,
     share,
     single_rule,
 )
@@ -94,7 +96,8 @@ def lint(path: str, options: LintOptions) -> dict[str, object]:
         UserError: the rows, the tokenizer or a benchmark cannot be read.
     """
     tokenizer = None if options.tokenizer is None else _tokenizer(options.tokenizer)
-    benchmarks = read_benchmarks(options.benchmarks, options.num_proc)
+    prompts = read_named_prompts(options.benchmarks or "", options.num_proc, flag="--benchmarks")
+    benchmarks = index_prompts(prompts) if prompts else None
     rows = load_preference_dataset(path, num_proc=options.num_proc)
     report = report_rows(path, rows)
     with tempfile.TemporaryDirectory(prefix="tmp-lint-", dir=cache_root()) as scratch:
@@ -212,12 +215,13 @@ def _consistency(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
     def part(mask: NDArray[np.bool_]) -> dict[str, object]:
         return {"pairs": int(mask.sum()), "prompts": len(np.unique(prompts[mask])), "first": table.first(mask)}
 
-    knots = {"knots": len(graph.knots), "replies": sum(graph.knots), "largest": max(graph.knots, default=0)}
+    sizes = graph.components
+    components = {"knots": len(sizes), "replies": sum(sizes), "largest": max(sizes, default=0)}
     return {
         "duplicates": part(graph.repeated),
         "same_reply": part(graph.same_reply),
         "contradictions": {**part(graph.contradicted), "replies_both_ways": graph.contradictions},
-        "cycles": {**part(graph.in_cycle), **knots},
+        "cycles": {**part(graph.in_cycle), **components},
     }
 
 
@@ -256,7 +260,7 @@ def _replies(table: Measured) -> dict[str, object]:
 def _rules(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
     columns = {name: (table.added("chosen", parts), table.added("rejected", parts)) for name, parts in RULES.items()}
     columns[STANDS_ELSEWHERE] = (graph.replies_of_prompt[graph.better], graph.replies_of_prompt[graph.worse])
-    return {name: rule.to_dict() for name, rule in rules(columns).items()}
+    return all_rules(columns)
 
 
 def _sources(table: Measured) -> dict[str, object]:
@@ -276,7 +280,7 @@ def _sources(table: Measured) -> dict[str, object]:
                 "pairs": int(counts[code]),
                 "share": float(counts[code] / len(table)),
                 "mean_characters": float((chosen[mine].mean() + rejected[mine].mean()) / 2),
-                "longer_preferred": single_rule(chosen[mine], rejected[mine]).to_dict()["greater_preferred"],
+                "longer_preferred": single_rule(chosen[mine], rejected[mine])["greater_preferred"],
             }
         )
     others = int(counts[order[SHOWN_SOURCES:]].sum()) if len(order) > SHOWN_SOURCES else 0

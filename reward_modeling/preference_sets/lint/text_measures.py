@@ -20,8 +20,8 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Value, concatenate_datasets
 
+from reward_modeling.data.cached_rows import map_processes
 from reward_modeling.data.keys import text_key
-from reward_modeling.data.sources import map_processes
 from reward_modeling.data.transcripts import parse_transcript
 
 SIDES = ("chosen", "rejected")

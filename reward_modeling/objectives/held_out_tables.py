@@ -52,3 +52,13 @@ def held_out_table(evaluation: Mapping) -> str:
         sources = {shorten(name): row for name, row in evaluation["by_source"].items()}
         lines += ["", *align(accuracy_rows(sources, "source"))]
     return "\n".join(lines)
+
+
+def named_shares(evaluation: Mapping) -> dict[str, Mapping]:
+    """Every accuracy of evaluation.json, under a name for a tracker's table."""
+    return {
+        "all": evaluation["accuracy"],
+        "always the longer answer": evaluation["longer_wins"],
+        **evaluation["by_length"],
+        **{f"source {name}": row for name, row in evaluation["by_source"].items()},
+    }

@@ -1,0 +1,229 @@
+"""Rows of files, folders, saved data sets and the Hub, made into rows of one form in a cache on disk.
+
+Every source row goes through a function `to_row(row, where)`; its results are written once, as Arrow, under
+`datasets.config.HF_DATASETS_CACHE / "reward_modeling"` (never beside the user's data, which may be read-only)
+and memory-mapped from there. The folder's name holds path, size and time of what was read: a changed file is
+read again. JSON goes through `json.loads` line by line, so that one row of other types than the rest costs
+that row and not the file; in parallel by byte ranges, which a first scan cuts at newlines and numbers.
+"""
+
+import glob
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
+
+import datasets
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset, Features
+from pyarrow.dataset import ParquetFragmentScanOptions
+
+from reward_modeling.common.errors import UserError, one_line
+from reward_modeling.data.hub import HubOptions
+from reward_modeling.data.json_lines import FILE_ERRORS, ToRow, block_rows, broken_file, json_blocks, parsed_lines
+from reward_modeling.data.sources import (
+    JSON_SUFFIXES,
+    KEY_LENGTH,
+    PREFERENCE_COLUMNS,
+    Columns,
+    Source,
+    empty_source,
+    find_source,
+)
+
+ROWS_PER_BATCH = 1000
+
+
+def load_rows(
+    path: str,
+    *,
+    to_row: ToRow,
+    features: Features,
+    version: int | str,
+    missing: str,
+    num_proc: int | None = None,
+    default_split: str = "train",
+    columns: Columns = PREFERENCE_COLUMNS,
+    hub: HubOptions | None = None,
+) -> Dataset:
+    """Return `to_row(row, where)` of every row of `path`, from the cache when it was read before.
+
+    `version` is part of the cache's key: another one for every other `to_row`. `missing` is the reason that rows
+    without a required column get; where all have it, the file is taken to have other columns.
+
+    Raises:
+        UserError: see `preferences.load_preference_dataset`.
+    """
+    source = find_source(path, default_split, num_proc, hub)
+    root = cache_root()
+    cached = root / source.key(version)
+    if not cached.is_dir():
+        # Written aside and renamed when complete: an interrupted run leaves nothing that looks finished.
+        scratch = Path(tempfile.mkdtemp(prefix="tmp-", dir=root))
+        try:
+            rows = scratch / "rows"
+            rows.mkdir()
+            options = {"fn_kwargs": {"to_row": to_row, "names": list(features)}, "features": features}
+            parts = _parts(source, scratch, columns)
+            found = _write_rows(parts, rows, cached.name[-KEY_LENGTH:], num_proc, **options)
+            _check_rows(_open_rows(rows), source, found, missing, columns)
+            _move(rows, cached)
+        except OSError as error:
+            raise cache_error(error) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return _open_rows(cached)
+
+
+def cache_root() -> Path:
+    """The folder that rows are cached in.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    root = _cache_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cache_error(error) from error
+    return root
+
+
+def _cache_folder() -> Path:
+    return Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"
+
+
+def cache_error(error: OSError) -> UserError:
+    """Rows that were read or made cannot be kept."""
+    return UserError(
+        f"cannot write the cache folder {_cache_folder()} ({one_line(error)}). Make room, or set HF_DATASETS_CACHE to "
+        "a folder that can be written, with room for a copy of the data."
+    )
+
+
+def map_processes(num_proc: int | None, rows: int, rows_each: int = 1) -> int | None:
+    """What `Dataset.map` takes for at most so many processes with at least `rows_each` rows; None: this process."""
+    processes = min(num_proc or 1, rows // rows_each)
+    return processes if processes > 1 else None
+
+
+def _move(rows: Path, cached: Path) -> None:
+    try:
+        rows.rename(cached)
+    except OSError:
+        if not cached.is_dir():  # else another process was faster, with the same rows
+            raise
+
+
+def _open_rows(folder: Path) -> Dataset:
+    parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+    parts = [part for part in parts if len(part)] or parts[:1]
+    return datasets.concatenate_datasets(parts) if parts else Dataset.from_dict({})
+
+
+def _check_rows(rows: Dataset, source: Source, found: list[str], missing: str, columns: Columns) -> None:
+    if not len(rows):
+        raise empty_source(source.shown)
+    if pc.all(pc.equal(rows.with_format("arrow")["reason"][:], missing)).as_py():
+        raise _columns_error(source.shown, found, columns)
+
+
+def _columns_error(shown: str, found: list[str], columns: Columns) -> UserError:
+    *first, last = columns.required
+    every = "both" if len(first) == 1 else "all of them"
+    return UserError(
+        f"expected columns {', '.join(first)} and {last} in {shown}, found no row that has {every}; columns found: "
+        f"{', '.join(found) or 'none'}. Rename or convert them; accepted rows: {columns.row_formats}."
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+Part = tuple[Dataset, Callable[..., dict[str, list]]]
+"""What to map, and the function that makes rows of a batch of it."""
+
+
+def _write_rows(
+    parts: Iterator[Part], folder: Path, fingerprint: str, num_proc: int | None, **options: object
+) -> list[str]:
+    """Write the rows of each part to a file in `folder`; returns the columns of the first part."""
+    found: list[str] = []
+    for number, (inputs, function) in enumerate(parts):
+        if len(inputs):
+            inputs.map(
+                function,
+                with_indices=True,
+                batched=True,
+                batch_size=1 if function is block_rows else ROWS_PER_BATCH,
+                remove_columns=inputs.column_names,
+                cache_file_name=str(folder / f"{number:05d}.arrow"),
+                # datasets takes rows of one fingerprint for the same rows: each part gets its own.
+                new_fingerprint=f"{fingerprint}-{number}",
+                num_proc=map_processes(num_proc, len(inputs)),
+                desc="reading preference rows",
+                **options,
+            )
+        found = found or _column_names(inputs, function)
+    return found
+
+
+def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[Part]:
+    """The parts of a source, in its order."""
+    if source.table is not None:
+        yield _checked_table(source.table, source.shown, columns), partial(_table_rows, shown=source.shown)
+    else:
+        # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
+        for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
+            if is_json:
+                blocks = [block for file in files for block in json_blocks(file, scratch)]
+                yield Dataset.from_list(blocks), block_rows
+            else:
+                for file in files:
+                    table = _open_table(file, scratch)
+                    yield _checked_table(table, str(file), columns), partial(_table_rows, shown=str(file))
+
+
+def _column_names(inputs: Dataset, function: Callable) -> list[str]:
+    """The columns of a table; of JSON lines the keys of the first hundred rows."""
+    if function is not block_rows:
+        return inputs.column_names
+    rows = (row for block in inputs.select(range(min(1, len(inputs)))) for row, _ in islice(parsed_lines(block), 100))
+    return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+
+
+def _checked_table(table: Dataset, shown: str, columns: Columns) -> Dataset:
+    if not set(columns.required) <= set(table.column_names):
+        raise _columns_error(shown, table.column_names, columns)
+    return table.select_columns([name for name in columns.read if name in table.column_names])
+
+
+def _open_table(file: Path, scratch: Path) -> Dataset:
+    options = {"data_files": [glob.escape(str(file))], "cache_dir": str(scratch / "tables")}
+    try:
+        if file.name.endswith(".parquet"):
+            if not pq.read_metadata(file).num_rows:  # the builder fails on it
+                return Dataset.from_dict({name: [] for name in pq.read_schema(file).names})
+            # Row group by row group: read ahead, a file of 650 MiB took twice the memory.
+            options["fragment_scan_options"] = ParquetFragmentScanOptions(pre_buffer=False)
+        builder = datasets.load_dataset_builder(file.suffix.removeprefix("."), **options)
+        builder.download_and_prepare()
+    except FILE_ERRORS as error:
+        raise broken_file(str(file), error) from error
+    if not builder.info.splits["train"].num_examples:  # as_dataset refuses a file without rows
+        return Dataset.from_dict({name: [] for name in builder.info.features})
+    return builder.as_dataset(split="train")
+
+
+def _table_rows(
+    batch: dict[str, list], indices: list[int], *, shown: str, to_row: ToRow, names: list[str]
+) -> dict[str, list]:
+    values = zip(*batch.values(), strict=True)
+    rows = [
+        to_row(dict(zip(batch, value, strict=True)), f"{shown} row {index}")
+        for index, value in zip(indices, values, strict=True)
+    ]
+    return {name: [row[name] for row in rows] for name in names}
