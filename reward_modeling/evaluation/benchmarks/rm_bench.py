@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.intervals import by_subset, finite_rewards
-from reward_modeling.display.text import aligned, count, interval, percent
+from reward_modeling.display.text import align, count, interval, percent
 from reward_modeling.evaluation.benchmarks.base import Benchmark, RowScores, plain_mean, pooled_mean
 from reward_modeling.evaluation.benchmarks.rows import Fields, answers_of, messages_of, read_columns, text_of
 
@@ -143,7 +143,7 @@ def _figures_table(figures: Mapping) -> list[str]:
     if OVER_PROMPTS in figures:
         label, *cells = line(OVER_PROMPTS, [OVER_PROMPTS])
         rows.append([label, *[""] * len(RM_BENCH_LEVELS), *cells])
-    return aligned(rows)
+    return align(rows)
 
 
 def _with_interval(row: Mapping) -> str:
