@@ -3,9 +3,9 @@
     summary = lint("data/mixture2", LintOptions(seed=0, num_proc=2))
     summary["findings"]        # what is wrong, worst first: see findings.py
 
-Texts are read three times, some at a time: to be measured (see text_measures.py), to be tokenised if asked, and for the few
-pairs to read. All else is arithmetic on columns of numbers. Nothing depends on the order of the rows but which of them
-is named as the first.
+Texts are read three times, some at a time: to be measured (see text_measures.py), to be tokenised if asked, and for the
+few pairs to read. All else is arithmetic on columns of numbers. Nothing depends on the order of the rows but which of
+them is named as the first.
 """
 
 import tempfile
