@@ -46,8 +46,8 @@ def _body(name: str, part: Mapping) -> list[str]:
     lines = [f"{make_printable(part['title'])}: {count(part['rows'])} {benchmark.unit}"]
     if part["sources"]:
         lines += wrap(f"from {', '.join(map(str, part['sources']))}", indent=2)
+    lines += [f"  {benchmark.note}"] if benchmark.note else []
     lines += benchmark.figures_table(part["figures"]) if benchmark.figures_table else _figures_table(name, part)
-    lines += [f"  {benchmark.footnote}"] if benchmark.footnote else []
     if pairs := part.get("pairs"):
         lines += ["", *(line for text in pair_lines(pairs) for line in wrap(text, indent=2))]
         lines += ["", *_calibration_table(pairs["calibration"])]
