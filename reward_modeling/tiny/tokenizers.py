@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
 from reward_modeling.tiny.templates import (
     CHATML_TEMPLATE,
@@ -21,25 +19,21 @@ from reward_modeling.tiny.templates import (
     QWEN25_TEMPLATE,
 )
 
+_GEMMA = {"control_tokens": ("<start_of_turn>", "<end_of_turn>"), "bos_by_post_processor": True}
+_CHATML = {"bos": None, "eos": "<|im_end|>", "pad": "<|endoftext|>", "control_tokens": ("<|im_start|>",)}
+_SENTENCE_PIECE = {"kind": "metaspace", "bos": "<s>"}
+
 # Keyword arguments of train_tokenizer that give each family's habits.
 TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
     # BOS comes from the post-processor *and* the template: rendering, then tokenising, would write it twice.
-    "gemma": {
-        "bos": "<bos>",
-        "eos": "<eos>",
-        "pad": "<pad>",
-        "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
-        "chat_template": GEMMA_TEMPLATE,
-        "bos_by_post_processor": True,
-    },
+    "gemma": _GEMMA | {"chat_template": GEMMA_TEMPLATE},
+    # As Gemma's, but for a system turn, which it takes.
+    "gemma3": _GEMMA | {"chat_template": GEMMA3_TEMPLATE},
     # No BOS at all; a turn ends in EOS and a newline.
-    "chatml": {
-        "bos": None,
-        "eos": "<|im_end|>",
-        "pad": "<|endoftext|>",
-        "control_tokens": ("<|im_start|>",),
-        "chat_template": CHATML_TEMPLATE,
-    },
+    "chatml": _CHATML | {"chat_template": CHATML_TEMPLATE},
+    # As chatml, with a system turn that nobody asked for.
+    "qwen25": _CHATML | {"chat_template": QWEN25_TEMPLATE},
+    "qwen3": _CHATML | {"control_tokens": ("<|im_start|>", "<think>", "</think>"), "chat_template": QWEN3_TEMPLATE},
     # No pad token.
     "llama3": {
         "bos": "<|begin_of_text|>",
@@ -50,43 +44,17 @@ TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
         "bos_by_post_processor": True,
     },
     # No pad token; the template ends in EOS itself; spaces are written as in SentencePiece.
-    "mistral": {
-        "kind": "metaspace",
-        "bos": "<s>",
+    "mistral": _SENTENCE_PIECE
+    | {
         "eos": "</s>",
         "pad": None,
         "control_tokens": ("[INST]", "[/INST]"),
         "chat_template": MISTRAL_TEMPLATE,
         "bos_by_post_processor": True,
     },
-    # As chatml, with a system turn that nobody asked for.
-    "qwen25": {
-        "bos": None,
-        "eos": "<|im_end|>",
-        "pad": "<|endoftext|>",
-        "control_tokens": ("<|im_start|>",),
-        "chat_template": QWEN25_TEMPLATE,
-    },
-    "qwen3": {
-        "bos": None,
-        "eos": "<|im_end|>",
-        "pad": "<|endoftext|>",
-        "control_tokens": ("<|im_start|>", "<think>", "</think>"),
-        "chat_template": QWEN3_TEMPLATE,
-    },
-    # As Gemma's, but for a system turn, which it takes.
-    "gemma3": {
-        "bos": "<bos>",
-        "eos": "<eos>",
-        "pad": "<pad>",
-        "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
-        "chat_template": GEMMA3_TEMPLATE,
-        "bos_by_post_processor": True,
-    },
     # Pad is EOS; a BOS that neither the template nor the tokenizer writes.
-    "phi3": {
-        "kind": "metaspace",
-        "bos": "<s>",
+    "phi3": _SENTENCE_PIECE
+    | {
         "eos": "<|endoftext|>",
         "pad": "<|endoftext|>",
         "control_tokens": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
@@ -124,11 +92,12 @@ def train_tokenizer(
     unk = {"bpe": None, "metaspace": "<unk>", "wordpiece": "[UNK]"}[kind]
     cls, sep = ("[CLS]", "[SEP]") if kind == "wordpiece" else (None, None)
     special = dict.fromkeys(t for t in (pad, bos, eos, unk, cls, sep, *control_tokens) if t is not None)
-    train = {"bpe": _byte_level, "metaspace": _metaspace, "wordpiece": _wordpiece}[kind]
-    tokenizer = train(texts, vocab_size, list(special))
     around = (f"{bos} $A", f"{bos} $A {bos} $B") if bos_by_post_processor else None
     if kind == "wordpiece":
+        tokenizer = _wordpiece(texts, vocab_size, list(special))
         around = (f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1")
+    else:
+        tokenizer = _bpe(texts, vocab_size, list(special), metaspace=kind == "metaspace")
     if around is not None:
         ids = [(token, tokenizer.token_to_id(token)) for token in (bos, cls, sep) if token is not None]
         tokenizer.post_processor = processors.TemplateProcessing(single=around[0], pair=around[1], special_tokens=ids)
@@ -145,26 +114,17 @@ def train_tokenizer(
     )
 
 
-def _byte_level(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return _train_bpe(tokenizer, texts, vocab_size, special, pre_tokenizers.ByteLevel.alphabet())
-
-
-def _metaspace(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    # Newlines stand alone: a template's line breaks must not depend on the words around them.
-    newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
-    metaspace = pre_tokenizers.Metaspace(prepend_scheme="never")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([newlines, metaspace])
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
-    return _train_bpe(tokenizer, texts, vocab_size, special, ["\n"])
-
-
-def _train_bpe(
-    tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int, special: list[str], alphabet: list[str]
-) -> Tokenizer:
+def _bpe(texts: Iterable[str], vocab_size: int, special: list[str], *, metaspace: bool) -> Tokenizer:
+    if metaspace:
+        # Newlines stand alone: a template's line breaks must not depend on the words around them.
+        newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
+        pre_tokenizer = pre_tokenizers.Sequence([newlines, pre_tokenizers.Metaspace(prepend_scheme="never")])
+        decoder, alphabet = decoders.Metaspace(prepend_scheme="never"), ["\n"]
+    else:
+        pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        decoder, alphabet = decoders.ByteLevel(), pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>" if metaspace else None))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoder
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
@@ -191,8 +151,4 @@ def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tok
 
 def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
     """The tokenizer's BOS, EOS and pad ids under the names that a model configuration gives them."""
-    return {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
