@@ -19,7 +19,13 @@ from reward_modeling.tiny.templates import (
     QWEN25_TEMPLATE,
 )
 
-_GEMMA = {"control_tokens": ("<start_of_turn>", "<end_of_turn>"), "bos_by_post_processor": True}
+_GEMMA = {
+    "bos": "<bos>",
+    "eos": "<eos>",
+    "pad": "<pad>",
+    "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
+    "bos_by_post_processor": True,
+}
 _CHATML = {"bos": None, "eos": "<|im_end|>", "pad": "<|endoftext|>", "control_tokens": ("<|im_start|>",)}
 _SENTENCE_PIECE = {"kind": "metaspace", "bos": "<s>"}
 
