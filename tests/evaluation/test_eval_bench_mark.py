@@ -248,7 +248,7 @@ def test_figures_follow_from_the_rows(model, files, tmp_path, capsys):
 def test_record_summary_and_report(model, files, tmp_path):
     some = {name: files[name] for name in ("rewardbench", "preference_test_sets")}
     given = flags(model("gemma"), some, tmp_path)
-    folder = evaluate(given)
+    folder = evaluate(given, pages=True)
     assert folder == tmp_path / "record" / "gemma--last_checkpoint"
     summary = json.loads((folder / "summary.json").read_text())
     names = [
