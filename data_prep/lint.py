@@ -26,7 +26,7 @@ from reward_modeling.common.flags import at_least
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
-from reward_modeling.preference_sets.lint.output import LINT_HTML, LINT_JSON, check_output, write_output
+from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
 from reward_modeling.preference_sets.lint.summary import LintOptions, lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 

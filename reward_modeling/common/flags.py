@@ -1,8 +1,8 @@
-"""Flags that say themselves how they are checked, what a resume does with them, and whether a run logs them.
+"""Flags that say which values they take, what a resume does with them, and whether a run logs them.
 
     @dataclass
     class Flags:
-        max_length: Annotated[int, at_least(1), OnResume.DATA, LOGGED] = field(default=4096, metadata={"help": "..."})
+        max_length: Annotated[int, at_least(1), OnResume.DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
 
 A script that changes a default repeats name and type alone (`max_length: int = 2048`): help and rules are those of the
 base class.
@@ -11,9 +11,11 @@ base class.
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Annotated, Any, get_origin
+
+from reward_modeling.common.errors import did_you_mean
 
 NEEDS_ADAPTER = "needs an adapter"  # refused without --use_peft
 LOGGED = "logged"  # the value stands in run.json and in the model card, whether it was given or not
@@ -22,9 +24,9 @@ LOGGED = "logged"  # the value stands in run.json and in the model card, whether
 class OnResume(Enum):
     """What happens where a checkpoint was made with another value."""
 
-    FIXED = "refused: the checkpoint's value would go on without a word, or the steps would be others"
-    FREE = "said: it takes effect from here on"
-    DATA = "said where the data differ: pairs and tokens depend on it"
+    FIXED = "refused: a checkpoint's own value would silently win, or the steps would be others"
+    FREE = "allowed, with a warning: the new value takes effect from here on"
+    DATA = "named as the cause where the data differ, since pairs and tokens depend on it"
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,31 @@ class Check:
 
     expected: str
     passes: Callable[[Any], bool]
+    advice: str = ""
+    choices: tuple[str, ...] = ()
+
+    def problem(self, name: str, value: Any) -> str | None:
+        """What was expected and what was found, or None for a value that passes."""
+        if value is None or self.passes(value):
+            return None
+        hint = did_you_mean(str(value).lower(), self.choices)
+        return f"--{name}: expected {self.expected}, found {value!r}{hint}" + (
+            f". {self.advice}" if self.advice else ""
+        )
 
 
-def one_of(*allowed: str) -> Check:
+def one_of(*choices: str) -> Check:
     """One of these words."""
-    return Check(f"one of {', '.join(allowed)}", lambda value: value in allowed)
+    return Check(f"one of {', '.join(choices)}", lambda value: value in choices, choices=choices)
+
+
+def some_of(*choices: str) -> Check:
+    """One of these words, or a list of them."""
+    return Check(
+        f"one or more of {', '.join(choices)}",
+        lambda value: {value} <= {*choices} if isinstance(value, str) else {*value} <= {*choices},
+        choices=choices,
+    )
 
 
 def at_least(least: float) -> Check:
@@ -45,7 +67,7 @@ def at_least(least: float) -> Check:
     return Check(f"at least {least}", lambda value: value >= least)
 
 
-def from_to(low: float, high: int) -> Check:
+def from_to(low: float, high: float) -> Check:
     """A number from `low` to `high`, both included."""
     return Check(f"{low} to {high}", lambda value: low <= value <= high)
 
@@ -55,16 +77,24 @@ def below(end: float) -> Check:
     return Check(f"0 or more and below {end:g}", lambda value: 0 <= value < end)
 
 
+def unsupported(default: Any, reason: str) -> Check:
+    """A flag of transformers that would do nothing here, or something else than it says."""
+    return Check(str(default), lambda value: value == default, reason)
+
+
 NOT_NEGATIVE = Check("0 or more", lambda value: 0 <= value < math.inf)
 
 
+def flag(default: Any, help: str) -> Any:
+    """A field of a dataclass of flags."""
+    return field(default=default, metadata={"help": help})
+
+
 def flag_problems(arguments: Any) -> Iterator[str]:
-    """Every value that its flag does not take, with what was expected and what was found."""
+    """One message for each value that its flag does not take."""
     for name in flag_names(type(arguments)):
-        value = getattr(arguments, name)
-        for check in (rule for rule in rules_of(type(arguments), name) if isinstance(rule, Check)):
-            if value is not None and not check.passes(value):
-                yield f"--{name}: expected {check.expected}, found {value!r}"
+        checks = (rule for rule in rules_of(type(arguments), name) if isinstance(rule, Check))
+        yield from filter(None, (check.problem(name, getattr(arguments, name)) for check in checks))
 
 
 def flags_with(arguments_class: type, rule: object) -> list[str]:
@@ -72,8 +102,14 @@ def flags_with(arguments_class: type, rule: object) -> list[str]:
     return [name for name in flag_names(arguments_class) if rule in rules_of(arguments_class, name)]
 
 
+def changed_flags(arguments: Any, names: list[str]) -> list[str]:
+    """Those of the flags whose value is not their default."""
+    defaults = type(arguments).__dataclass_fields__
+    return [name for name in names if getattr(arguments, name) != defaults[name].default]
+
+
 def flag_names(arguments_class: type) -> list[str]:
-    return [field.name for field in fields(arguments_class)]
+    return [declared.name for declared in fields(arguments_class)]
 
 
 def rules_of(arguments_class: type, name: str) -> tuple:

@@ -31,6 +31,7 @@ class RowReader(ABC):
     """From a file's rows to examples. Small, since it goes to worker processes and into the key of the cache."""
 
     unit: ClassVar[str]  # what the loss is a mean over, in the plural
+    completion_names: ClassVar[tuple[str, ...]] = ()  # of a unit, in their order; empty: they are numbered
 
     @abstractmethod
     def load_rows(self, path: str, num_proc: int) -> "Dataset":

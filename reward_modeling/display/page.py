@@ -14,19 +14,8 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from reward_modeling.display import text
 from reward_modeling.display.palette import PALETTE
-from reward_modeling.display.text import (
-    count,
-    date_and_time,
-    duration,
-    interval,
-    number,
-    percent,
-    points,
-    share,
-    short_number,
-    shown,
-)
 
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # in HTML, or in UTF-8
 
@@ -46,14 +35,14 @@ def keep_intervals_together(line: str) -> Markup:
     return Markup(re.sub(r"[\d.]+-[\d.]+", r"<span>\g<0></span>", str(escape(line[0].upper() + line[1:]))))
 
 
-def escape_cell(text: str) -> str:
+def escape_cell(words: str) -> str:
     """Text from outside that stays in its cell of a Markdown table, and is not read as HTML."""
-    return shown(text).replace("|", "\\|").replace("<", "&lt;")
+    return text.make_printable(words).replace("|", "\\|").replace("<", "&lt;")
 
 
-def mark_as_code(text: str) -> str:
+def mark_as_code(words: str) -> str:
     """Text from outside as code in a line of Markdown."""
-    return f"`{shown(text).replace('`', chr(39))}`"
+    return f"`{text.make_printable(words).replace('`', chr(39))}`"
 
 
 _ENVIRONMENT = Environment(
@@ -66,6 +55,8 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.globals["palette"] = PALETTE
 _ENVIRONMENT.filters["json"] = partial(json.dumps, ensure_ascii=False)
-_FORMATTERS = (count, date_and_time, duration, interval, number, percent, points, share, short_number, shown)
-_FILTERS = (*_FORMATTERS, keep_intervals_together, escape_cell, mark_as_code)
+_FILTERS = (
+    *(text.count, text.number, text.short_number, text.percent, text.share, text.points, text.interval),
+    *(text.duration, text.date_and_time, text.make_printable, keep_intervals_together, escape_cell, mark_as_code),
+)
 _ENVIRONMENT.filters |= {function.__name__: function for function in _FILTERS}

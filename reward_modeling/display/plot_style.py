@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -34,35 +35,9 @@ PNG_DPI = 200
 _PLACEHOLDERS = {f"#{place:02x}0b0b": name for place, name in enumerate(PALETTE)}
 _LIGHT = [light for light, _ in PALETTE.values()]
 INK, MUTED, GRID, BAR, STRONG, ACCENT, PAGE, _, _, *MODELS = (f"C{place}" for place in range(len(PALETTE)))
-_SETTINGS = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures on every machine
-    "font.size": 8,
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a "$" in a subset's name is a dollar
-    "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.6,
-    "axes.labelpad": 1,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "axes.labelsize": 7.5,
-    "grid.color": GRID,
-    "grid.linewidth": 0.5,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.major.size": 2,
-    "ytick.major.size": 2,
-    "xtick.major.pad": 2,
-    "ytick.major.pad": 2,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-}
+_SETTINGS = matplotlib.rc_params_from_file(
+    Path(__file__).parent / "templates/plots.mplstyle", use_default_template=False
+)
 
 
 def new_figure(height: float) -> Figure:

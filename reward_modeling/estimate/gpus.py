@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from reward_modeling.common.errors import did_you_mean
-
 
 @dataclass(frozen=True)
 class Gpu:
@@ -31,9 +29,3 @@ GPUS = {
     "rtx3090-24g": Gpu(24, 71),
     "rtx4090-24g": Gpu(24, 165.2),
 }
-
-
-def unknown_gpu(name: str | None) -> str:
-    """The message for a name that is not in `GPUS`."""
-    found = "none" if name is None else repr(name)
-    return f"--gpu: expected one of {', '.join(GPUS)}, found {found}{did_you_mean((name or '').lower(), GPUS)}"

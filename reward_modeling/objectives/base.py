@@ -9,7 +9,7 @@ Everything else (planning, engines, checkpoints, verification, reports) is the s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -28,6 +28,7 @@ class Objective(ABC):
     # more is better.
     flags: ClassVar[type]
     num_labels: ClassVar[int] = 1  # of the head
+    progress_figures: ClassVar[tuple[str, ...]] = ()  # those of `figures` that stand beside the progress bar
 
     def __init__(self, flags: Any):
         self.options = flags
@@ -81,6 +82,24 @@ class Objective(ABC):
     @abstractmethod
     def evaluation(self, held_out: "HeldOut") -> dict[str, Any]:
         """The figures of evaluation.json, of finite rewards."""
+
+    def evaluation_lines(self, logs: Mapping[str, float]) -> list[str]:
+        """An evaluation in the log of a run.
+
+        Args:
+            logs: `metrics` under their names with "eval_" in front, and what else was logged with them.
+        """
+        figures = (f"{name.removeprefix('eval_')} {value:.4g}" for name, value in logs.items() if name != "epoch")
+        return [f"evaluation: {', '.join(figures)}"]
+
+    def evaluation_table(self, evaluation: Mapping[str, Any]) -> str:
+        """evaluation.json for a screen."""
+        figures = (f"  {name}: {value}" for name, value in evaluation.items() if isinstance(value, int | float | str))
+        return "\n".join([f"Held-out {self.reader.unit}", *figures])
+
+    def evaluation_shares(self, evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """The shares of evaluation.json, each with the ends of its interval, under names for a tracker."""
+        return {}
 
     @staticmethod
     @abstractmethod

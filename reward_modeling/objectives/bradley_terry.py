@@ -4,18 +4,19 @@ All that is this kind's own: its flags, what it reads of a row, the loss, the fi
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, below, one_of
+from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, below, flag, one_of, unsupported
 from reward_modeling.data.examples import Example, KeptColumn, RowReader
 from reward_modeling.objectives.base import Objective
 from reward_modeling.objectives.held_out_pairs import EvaluatedPairs, held_out_figures, pair_metrics
+from reward_modeling.objectives.held_out_tables import evaluation_lines, held_out_table, named_shares
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,19 +39,18 @@ class BradleyTerryFlags:
         "calibration_error": False,
     }
 
-    loss_margin: Annotated[str, one_of("auto", "scores", "none"), OnResume.DATA, LOGGED] = field(
-        default="auto",
-        metadata={
-            "help": "auto subtracts the rows' margin column where there is one; scores subtracts chosen_score - "
-            "rejected_score; none ignores both."
-        },
+    loss_margin: Annotated[str, one_of("auto", "scores", "none"), OnResume.DATA, LOGGED] = flag(
+        "auto",
+        "auto subtracts the rows' margin column where there is one; scores subtracts chosen_score - "
+        "rejected_score; none ignores both.",
     )
-    center_rewards_coefficient: Annotated[float, NOT_NEGATIVE, OnResume.FREE, LOGGED] = field(
-        default=0.0, metadata={"help": "Weight of (chosen + rejected)^2, which keeps rewards around zero."}
+    center_rewards_coefficient: Annotated[float, NOT_NEGATIVE, OnResume.FREE, LOGGED] = flag(
+        0.0, "Weight of (chosen + rejected)^2, which keeps rewards around zero."
     )
-    label_smoothing: Annotated[float, below(0.5), OnResume.FREE, LOGGED] = field(
-        default=0.0, metadata={"help": "Assumed share of flipped labels, below 0.5."}
+    label_smoothing: Annotated[float, below(0.5), OnResume.FREE, LOGGED] = flag(
+        0.0, "Assumed share of flipped labels, below 0.5."
     )
+    label_smoothing_factor: Annotated[float, unsupported(0.0, "It is for classifiers: pass --label_smoothing")] = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class PairReader(RowReader):
     """A row is a pair; its target is the margin that the loss subtracts."""
 
     unit: ClassVar[str] = "pairs"
+    completion_names: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     margin: str = "auto"  # as --loss_margin
 
     def load_rows(self, path: str, num_proc: int) -> "Dataset":
@@ -94,6 +95,7 @@ class BradleyTerry(Objective):
     """P(chosen over rejected) = sigmoid(reward of chosen - reward of rejected)."""
 
     flags = BradleyTerryFlags
+    progress_figures = ("accuracy", "margin")
 
     @property
     def reader(self) -> PairReader:
@@ -143,6 +145,15 @@ class BradleyTerry(Objective):
 
     def evaluation(self, held_out: EvaluatedPairs) -> dict[str, Any]:
         return {"loss": self.evaluation_loss(held_out), **held_out_figures(held_out)}
+
+    def evaluation_lines(self, logs: Mapping[str, float]) -> list[str]:
+        return evaluation_lines(logs)
+
+    def evaluation_table(self, evaluation: Mapping[str, Any]) -> str:
+        return held_out_table(evaluation)
+
+    def evaluation_shares(self, evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        return named_shares(evaluation)
 
     def evaluation_loss(self, pairs: EvaluatedPairs) -> float:
         """The mean loss of the pairs, margins and label smoothing included, without the penalty on large rewards."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.versions import installed_versions
 from reward_modeling.data.report import DataReport, DropReason, first_row
-from reward_modeling.display.text import Rows, aligned
+from reward_modeling.display.text import Rows, align
 from reward_modeling.preference_sets.pair_table import SCORES
 from reward_modeling.preference_sets.source import SourcePairs, number_column
 
@@ -100,13 +100,13 @@ def manifest_text(manifest: Mapping[str, object]) -> str:
 def manifest_table(manifest: Mapping[str, object]) -> str:
     """The numbers of a manifest: a line for each source, then why rows and pairs were dropped."""
     sources = manifest["sources"]
-    lines = [f"{manifest['name']}: {manifest['pairs']:,} pairs", *aligned(_source_rows(sources))]
+    lines = [f"{manifest['name']}: {manifest['pairs']:,} pairs", *align(_source_rows(sources))]
     for source in sources:
         name = source["name"]
         stages = {"rows": source["read"]["dropped"], "pairs": source.get("mixed", {"dropped": {}})["dropped"]}
         for unit, dropped in stages.items():
             if dropped:
-                lines += [f"{name}: {unit} dropped because", *aligned(_reason_rows(dropped), words=(0, 2))]
+                lines += [f"{name}: {unit} dropped because", *align(_reason_rows(dropped), words=(0, 2))]
         notes = [f"{note} {count:,}" for note, count in source["read"]["notes"].items() if note not in source]
         if notes:
             lines.append(f"{name}: {', '.join(notes)}")

@@ -32,10 +32,7 @@ of itself, or null). It is written before the first step, and again at the end: 
 """
 
 import json
-import platform
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -68,12 +65,7 @@ def remove_results(output: Path) -> None:
         (output / name).unlink(missing_ok=True)
 
 
-def held_out_name(train_set_path: str, eval_set_path: str | None) -> str:
-    """Where the held-out pairs come from, in words."""
-    return eval_set_path or f"held out of {train_set_path}"
-
-
-def described_model(model: torch.nn.Module) -> dict[str, object]:
+def describe_model(model: torch.nn.Module) -> dict[str, object]:
     """The part of run.json that is about the model, an adapter's model included."""
     plain = model.get_base_model() if has_adapter(model) else model
     return {
@@ -84,22 +76,13 @@ def described_model(model: torch.nn.Module) -> dict[str, object]:
     }
 
 
-def described_device(device: torch.device, processes: int) -> str:
+def describe_devices(device: torch.device, processes: int) -> str:
     """Such as "2 x NVIDIA H100 80GB HBM3", taking it that all are alike."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return name if processes == 1 else f"{processes} x {name}"
 
 
-def versions() -> dict[str, str]:
-    """Of what is installed: a run on one GPU needs no deepspeed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def manifest_of(train_set_path: str) -> dict | None:
+def read_manifest(train_set_path: str) -> dict | None:
     """What a folder of `data_prep/` says of itself."""
     path = Path(train_set_path) / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

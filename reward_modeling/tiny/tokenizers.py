@@ -97,11 +97,12 @@ def train_tokenizer(
     unk = {"bpe": None, "metaspace": "<unk>", "wordpiece": "[UNK]"}[kind]
     cls, sep = ("[CLS]", "[SEP]") if kind == "wordpiece" else (None, None)
     special = dict.fromkeys(t for t in (pad, bos, eos, unk, cls, sep, *control_tokens) if t is not None)
-    train = {"bpe": _byte_level, "metaspace": _metaspace, "wordpiece": _wordpiece}[kind]
-    tokenizer = train(texts, vocab_size, list(special))
     around = (f"{bos} $A", f"{bos} $A {bos} $B") if bos_by_post_processor else None
     if kind == "wordpiece":
+        tokenizer = _wordpiece(texts, vocab_size, list(special))
         around = (f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1")
+    else:
+        tokenizer = _bpe(texts, vocab_size, list(special), metaspace=kind == "metaspace")
     if around is not None:
         ids = [(token, tokenizer.token_to_id(token)) for token in (bos, cls, sep) if token is not None]
         tokenizer.post_processor = processors.TemplateProcessing(single=around[0], pair=around[1], special_tokens=ids)
@@ -118,26 +119,17 @@ def train_tokenizer(
     )
 
 
-def _byte_level(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return _train_bpe(tokenizer, texts, vocab_size, special, pre_tokenizers.ByteLevel.alphabet())
-
-
-def _metaspace(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    # Newlines stand alone: a template's line breaks must not depend on the words around them.
-    newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
-    metaspace = pre_tokenizers.Metaspace(prepend_scheme="never")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([newlines, metaspace])
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
-    return _train_bpe(tokenizer, texts, vocab_size, special, ["\n"])
-
-
-def _train_bpe(
-    tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int, special: list[str], alphabet: list[str]
-) -> Tokenizer:
+def _bpe(texts: Iterable[str], vocab_size: int, special: list[str], *, metaspace: bool) -> Tokenizer:
+    if metaspace:
+        # Newlines stand alone: a template's line breaks must not depend on the words around them.
+        newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
+        pre_tokenizer = pre_tokenizers.Sequence([newlines, pre_tokenizers.Metaspace(prepend_scheme="never")])
+        decoder, alphabet = decoders.Metaspace(prepend_scheme="never"), ["\n"]
+    else:
+        pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        decoder, alphabet = decoders.ByteLevel(), pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>" if metaspace else None))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoder
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
@@ -164,8 +156,4 @@ def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tok
 
 def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
     """The tokenizer's BOS, EOS and pad ids under the names that a model configuration gives them."""
-    return {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -1,14 +1,28 @@
 """The flags of every training script, what they mean, and what follows from them."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.flags import LOGGED, NEEDS_ADAPTER, NOT_NEGATIVE, OnResume, at_least, from_to, one_of
+from reward_modeling.common.flags import (
+    LOGGED,
+    NEEDS_ADAPTER,
+    NOT_NEGATIVE,
+    Check,
+    OnResume,
+    at_least,
+    below,
+    flag,
+    from_to,
+    one_of,
+    some_of,
+    unsupported,
+)
 from reward_modeling.common.launch import variables_of_a_single_process
 from reward_modeling.data.planning import BATCHINGS
 from reward_modeling.estimate.gpus import GPUS
@@ -18,7 +32,12 @@ from reward_modeling.training.argument_checks import argument_problems
 # A GPU wants large micro-batches. On a CPU activations should stay in its caches: measured on two cores, 1,000 tokens
 # a pass train 5 to 10% faster than 2,000 and more (benchmarks/RESULTS.md).
 CPU_TARGET_TOKENS = 1024
+TRACKERS = some_of("none", "all", *INTEGRATION_TO_CALLBACK)
 SEED = from_to(0, 2**32 - 1)
+STEPS = Check("at least 1, or -1 for whole epochs", lambda steps: steps == -1 or steps >= 1)
+NO_TOKEN_COUNT = Check(
+    "no", lambda value: str(value).lower() in ("no", "false"), "tokens_per_second and tokens_saved are logged instead"
+)
 
 
 @dataclass
@@ -28,207 +47,153 @@ class RunArguments(TrainingArguments):
     best_metrics: ClassVar[dict[str, bool]] = {"loss": False}  # those of the objective take its place
 
     # Model
-    model_name: str = field(
-        default="google/gemma-2b-it",
-        metadata={"help": "Hub id or folder of a causal language model, or of a reward model to go on with."},
+    model_name: str = flag(
+        "google/gemma-2b-it", "Hub id or folder of a causal language model, or of a reward model to go on with."
     )
-    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
-    model_dtype: Annotated[str, one_of("float32", "bfloat16"), OnResume.FIXED, LOGGED] = field(
-        default="float32",
-        metadata={
-            "help": "Type of the weights that the optimizer holds: float32 or bfloat16. With bf16 the computation is "
-            "in bfloat16 either way; bfloat16 weights halve the memory and lose small updates."
-        },
+    model_revision: str | None = flag(None, "Branch, tag or commit of the model.")
+    model_dtype: Annotated[str, one_of("float32", "bfloat16"), OnResume.FIXED, LOGGED] = flag(
+        "float32",
+        "Type of the weights that the optimizer holds: float32 or bfloat16. With bf16 the computation is "
+        "in bfloat16 either way; bfloat16 weights halve the memory and lose small updates.",
     )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the model's repository holds."})
+    trust_remote_code: bool = flag(False, "Run code that the model's repository holds.")
 
     # Data
-    train_set_path: Annotated[str, OnResume.DATA] = field(
-        default="weqweasdas/preference_dataset_mix2",
-        metadata={"help": "Hub id (id:split), save_to_disk folder, .json/.jsonl/.parquet/.arrow file, folder or glob."},
+    train_set_path: Annotated[str, OnResume.DATA] = flag(
+        "weqweasdas/preference_dataset_mix2",
+        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.parquet/.arrow file, folder or glob.",
     )
-    eval_set_path: Annotated[str | None, OnResume.DATA] = field(
-        default=None, metadata={"help": "As train_set_path. Unset: eval_size rows of the training set, by prompt."}
+    eval_set_path: Annotated[str | None, OnResume.DATA] = flag(
+        None, "As train_set_path. Unset: eval_size rows of the training set, by prompt."
     )
-    eval_size: Annotated[int, NOT_NEGATIVE, OnResume.DATA] = field(
-        default=500, metadata={"help": "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."}
+    eval_size: Annotated[int, NOT_NEGATIVE, OnResume.DATA] = flag(
+        500, "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."
     )
-    max_length: Annotated[int, at_least(1), OnResume.DATA, LOGGED] = field(
-        default=4096, metadata={"help": "Longest conversation, in tokens."}
+    max_length: Annotated[int, at_least(1), OnResume.DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
+    overlong: Annotated[str, one_of("truncate", "drop"), OnResume.DATA, LOGGED] = flag(
+        "truncate", "truncate cuts the oldest prompt tokens of longer pairs; drop drops these pairs."
     )
-    overlong: Annotated[str, one_of("truncate", "drop"), OnResume.DATA, LOGGED] = field(
-        default="truncate",
-        metadata={"help": "truncate cuts the oldest prompt tokens of longer pairs; drop drops these pairs."},
-    )
-    num_proc: Annotated[int | None, at_least(1)] = field(
-        default=None, metadata={"help": "Worker processes that read and tokenise. Unset: one per core, at most 16."}
+    num_proc: Annotated[int | None, at_least(1)] = flag(
+        None, "Worker processes that read and tokenise. Unset: one per core, at most 16."
     )
 
     # Output
-    output_path: str = field(
-        default="./models/gemma2b_rm", metadata={"help": "Folder of checkpoints, the final model and all reports."}
+    output_path: str = flag("./models/gemma2b_rm", "Folder of checkpoints, the final model and all reports.")
+    overwrite_output_dir: bool = flag(False, "Remove what an earlier run left in output_path.")
+    verify_saved_model: bool = flag(
+        True, "Reload last_checkpoint in plain transformers and compare its rewards with those in memory."
     )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Remove what an earlier run left in output_path."}
+    preflight_only: bool = flag(False, "Check data and tokenizer, show what the model will see, and stop.")
+    estimate: bool = flag(
+        False, "Show tokens, steps, memory by engine and hours on --gpus GPUs of the kind --gpu, and stop."
     )
-    verify_saved_model: bool = field(
-        default=True,
-        metadata={"help": "Reload last_checkpoint in plain transformers and compare its rewards with those in memory."},
-    )
-    preflight_only: bool = field(
-        default=False, metadata={"help": "Check data and tokenizer, show what the model will see, and stop."}
-    )
-    estimate: bool = field(
-        default=False,
-        metadata={"help": "Show tokens, steps, memory by engine and hours on --gpus GPUs of the kind --gpu, and stop."},
-    )
-    gpus: Annotated[int | None, at_least(1)] = field(
-        default=None, metadata={"help": "For --estimate: how many GPUs. Unset: one."}
-    )
-    gpu: str | None = field(default=None, metadata={"help": f"For --estimate: {', '.join(GPUS)}."})
+    gpus: Annotated[int | None, at_least(1)] = flag(None, "For --estimate: how many GPUs. Unset: one.")
+    gpu: Annotated[str | None, one_of(*GPUS)] = flag(None, f"For --estimate: {', '.join(GPUS)}.")
 
     # Adapters
-    use_peft: Annotated[bool, OnResume.FIXED, LOGGED] = field(
-        default=False,
-        metadata={"help": "Train a LoRA adapter and the score head, and leave the model's own weights as they are."},
+    use_peft: Annotated[bool, OnResume.FIXED, LOGGED] = flag(
+        False, "Train a LoRA adapter and the score head, and leave the model's own weights as they are."
     )
-    lora_r: Annotated[int, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = field(
-        default=16, metadata={"help": "Rank of the adapter's matrices."}
+    lora_r: Annotated[int, at_least(1), OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
+        16, "Rank of the adapter's matrices."
     )
-    lora_alpha: Annotated[int, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = field(
-        default=32, metadata={"help": "The adapter counts lora_alpha / lora_r times."}
+    lora_alpha: Annotated[int, at_least(1), OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
+        32, "The adapter counts lora_alpha / lora_r times."
     )
-    lora_dropout: Annotated[float, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = field(
-        default=0.0, metadata={"help": "Dropout before the adapter's matrices."}
+    lora_dropout: Annotated[float, below(1), OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
+        0.0, "Dropout before the adapter's matrices."
     )
-    lora_target_modules: Annotated[str, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = field(
-        default=ALL_LINEAR,
-        metadata={"help": "all-linear (all linear layers but the head), or names separated by commas: q_proj,v_proj."},
+    lora_target_modules: Annotated[str, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
+        ALL_LINEAR, "all-linear (all linear layers but the head), or names separated by commas: q_proj,v_proj."
     )
-    load_in_4bit: Annotated[bool, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = field(
-        default=False, metadata={"help": "QLoRA: hold the frozen weights in four bits. Needs a GPU and bitsandbytes."}
+    load_in_4bit: Annotated[bool, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
+        False, "QLoRA: hold the frozen weights in four bits. Needs a GPU and bitsandbytes."
     )
-    merge_adapter: Annotated[bool, NEEDS_ADAPTER] = field(
-        default=False, metadata={"help": "Also write merged_checkpoint: adapter and model as one plain checkpoint."}
+    merge_adapter: Annotated[bool, NEEDS_ADAPTER] = flag(
+        False, "Also write merged_checkpoint: adapter and model as one plain checkpoint."
     )
 
     # Batches
-    per_device_train_batch_size: Annotated[int, at_least(1)] = field(
-        default=1, metadata={"help": "Pairs per device; see the next flag."}
+    per_device_train_batch_size: Annotated[int, at_least(1)] = flag(1, "Pairs per device; see the next flag.")
+    gradient_accumulation_steps: Annotated[int, at_least(1)] = flag(
+        32,
+        "A step has per_device_train_batch_size x gradient_accumulation_steps x devices pairs. How many "
+        "forward passes these take is decided by max_tokens_per_micro_batch.",
     )
-    gradient_accumulation_steps: Annotated[int, at_least(1)] = field(
-        default=32,
-        metadata={
-            "help": "A step has per_device_train_batch_size x gradient_accumulation_steps x devices pairs. How many "
-            "forward passes these take is decided by max_tokens_per_micro_batch."
-        },
+    pairs_per_step: Annotated[int | None, at_least(1), OnResume.FIXED, LOGGED] = flag(
+        None,
+        "Pairs in a step over all devices, in place of the two flags above: the same steps on any number of devices.",
     )
-    pairs_per_step: Annotated[int | None, at_least(1), OnResume.FIXED, LOGGED] = field(
-        default=None,
-        metadata={
-            "help": "Pairs in a step over all devices, in place of the two flags above: the same steps on any number "
-            "of devices."
-        },
+    per_device_eval_batch_size: Annotated[int, at_least(1)] = flag(
+        1, "Kept for habit: evaluation too is cut by max_tokens_per_micro_batch."
     )
-    per_device_eval_batch_size: Annotated[int, at_least(1)] = field(
-        default=1, metadata={"help": "Kept for habit: evaluation too is cut by max_tokens_per_micro_batch."}
+    max_tokens_per_micro_batch: Annotated[int | None, OnResume.FREE] = flag(
+        None, "Tokens of one forward pass, which bounds its memory. Unset: 4 x max_length."
     )
-    max_tokens_per_micro_batch: Annotated[int | None, OnResume.FREE] = field(
-        default=None,
-        metadata={"help": "Tokens of one forward pass, which bounds its memory. Unset: 4 x max_length."},
+    batching: Annotated[str, one_of("auto", *BATCHINGS), OnResume.FREE] = flag(
+        "auto",
+        "shared_prefix computes a prompt once for all its answers; packed is free of padding; padded is "
+        "one row per answer; auto is shared_prefix where the model allows it.",
     )
-    batching: Annotated[str, one_of("auto", *BATCHINGS), OnResume.FREE] = field(
-        default="auto",
-        metadata={
-            "help": "shared_prefix computes a prompt once for all its answers; packed is free of padding; padded is "
-            "one row per answer; auto is shared_prefix where the model allows it."
-        },
-    )
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "Attention of padded batches: eager, sdpa, flash_attention_2."}
-    )
+    attn_implementation: str | None = flag(None, "Attention of padded batches: eager, sdpa, flash_attention_2.")
 
-    probe_memory: bool = field(
-        default=True,
-        metadata={
-            "help": "Try the heaviest micro-batch before the first step, so that memory runs out at once or not."
-        },
+    probe_memory: bool = flag(
+        True, "Try the heaviest micro-batch before the first step, so that memory runs out at once or not."
     )
 
     # Loss
-    router_aux_loss_coef: Annotated[float, NOT_NEGATIVE, OnResume.FREE] = field(
-        default=0.0,
-        metadata={"help": "Mixture of experts: weight of the loss that spreads each conversation's tokens evenly."},
+    router_aux_loss_coef: Annotated[float, NOT_NEGATIVE, OnResume.FREE] = flag(
+        0.0, "Mixture of experts: weight of the loss that spreads each conversation's tokens evenly."
     )
 
     # Optimisation
-    learning_rate: Annotated[float, NOT_NEGATIVE, OnResume.FIXED, LOGGED] = field(
-        default=1e-5, metadata={"help": "Peak learning rate."}
+    learning_rate: Annotated[float, NOT_NEGATIVE, OnResume.FIXED, LOGGED] = flag(1e-5, "Peak learning rate.")
+    weight_decay: Annotated[float, NOT_NEGATIVE, OnResume.FIXED, LOGGED] = flag(0.001, "Weight decay of AdamW.")
+    num_train_epochs: Annotated[float, OnResume.FREE, LOGGED] = flag(1, "Passes over the training set.")
+    lr_scheduler_type: Annotated[str, OnResume.FIXED, LOGGED] = flag("cosine", "Learning rate schedule.")
+    warmup_steps: Annotated[float, OnResume.FIXED, LOGGED] = flag(
+        0.03, "Warm-up: a share of all steps below 1, else steps."
     )
-    weight_decay: Annotated[float, NOT_NEGATIVE, OnResume.FIXED, LOGGED] = field(
-        default=0.001, metadata={"help": "Weight decay of AdamW."}
+    optim: Annotated[str, OnResume.FIXED, LOGGED] = flag("adamw_torch_fused", "Optimizer, as transformers names it.")
+    bf16: Annotated[bool | None, OnResume.FREE, LOGGED] = flag(
+        None, "Compute in bfloat16. Unset: on a GPU that does it well, and nowhere else."
     )
-    num_train_epochs: Annotated[float, OnResume.FREE, LOGGED] = field(
-        default=1, metadata={"help": "Passes over the training set."}
-    )
-    lr_scheduler_type: Annotated[str, OnResume.FIXED, LOGGED] = field(
-        default="cosine", metadata={"help": "Learning rate schedule."}
-    )
-    warmup_steps: Annotated[float, OnResume.FIXED, LOGGED] = field(
-        default=0.03, metadata={"help": "Warm-up: a share of all steps below 1, else steps."}
-    )
-    optim: Annotated[str, OnResume.FIXED, LOGGED] = field(
-        default="adamw_torch_fused", metadata={"help": "Optimizer, as transformers names it."}
-    )
-    bf16: Annotated[bool | None, OnResume.FREE, LOGGED] = field(
-        default=None, metadata={"help": "Compute in bfloat16. Unset: on a GPU that does it well, and nowhere else."}
-    )
-    gradient_checkpointing: bool = field(
-        default=True, metadata={"help": "Recompute activations in the backward pass, which saves most of their memory."}
+    gradient_checkpointing: bool = flag(
+        True, "Recompute activations in the backward pass, which saves most of their memory."
     )
 
-    ddp_timeout: int = field(
-        default=6 * 3600,
-        metadata={
-            "help": "Seconds that processes wait for each other: for one that tokenises, or saves a large model."
-        },
+    ddp_timeout: int = flag(
+        6 * 3600, "Seconds that processes wait for each other: for one that tokenises, or saves a large model."
     )
 
     # During the run
-    logging_steps: float = field(default=10, metadata={"help": "Steps between two logs."})
-    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too."})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide a loss that is not a number."})
-    save_every_steps: Annotated[int | None, at_least(1)] = field(
-        default=None, metadata={"help": "Unset: at the end of each epoch."}
+    logging_steps: float = flag(10, "Steps between two logs.")
+    logging_first_step: bool = flag(True, "Log the first step too.")
+    logging_nan_inf_filter: bool = flag(False, "Hide a loss that is not a number.")
+    save_every_steps: Annotated[int | None, at_least(1)] = flag(None, "Unset: at the end of each epoch.")
+    eval_every_steps: Annotated[int | None, at_least(1)] = flag(None, "Unset: at the end of each epoch.")
+    save_strategy: str = flag("epoch", "no, steps, epoch or best.")
+    eval_strategy: str = flag("epoch", "no, steps or epoch. The final model is evaluated in any case.")
+    early_stopping_patience: Annotated[int | None, at_least(1), OnResume.FREE, LOGGED] = flag(
+        None,
+        "Stop after so many evaluations without a better --metric_for_best_model (unset: loss). The best "
+        "model is then what is saved at the end, unless --load_best_model_at_end false.",
     )
-    eval_every_steps: Annotated[int | None, at_least(1)] = field(
-        default=None, metadata={"help": "Unset: at the end of each epoch."}
+    early_stopping_threshold: Annotated[float, NOT_NEGATIVE, OnResume.FREE] = flag(
+        0.0, "By how much the metric has to be better for an evaluation to count as one."
     )
-    save_strategy: str = field(default="epoch", metadata={"help": "no, steps, epoch or best."})
-    eval_strategy: str = field(
-        default="epoch", metadata={"help": "no, steps or epoch. The final model is evaluated in any case."}
+    load_best_model_at_end: bool | None = flag(
+        None, "End with the best model evaluated. Unset: with early stopping, else not."
     )
-    early_stopping_patience: Annotated[int | None, OnResume.FREE, LOGGED] = field(
-        default=None,
-        metadata={
-            "help": "Stop after so many evaluations without a better --metric_for_best_model (unset: loss). The best "
-            "model is then what is saved at the end, unless --load_best_model_at_end false."
-        },
+    # in the order that HfArgumentParser reads
+    report_to: Annotated[None | str | list[str], TRACKERS] = flag(  # noqa: RUF009, RUF036
+        "wandb", "wandb, tensorboard, none, ..."
     )
-    early_stopping_threshold: Annotated[float, OnResume.FREE] = field(
-        default=0.0, metadata={"help": "By how much the metric has to be better for an evaluation to count as one."}
-    )
-    load_best_model_at_end: bool | None = field(
-        default=None, metadata={"help": "End with the best model evaluated. Unset: with early stopping, else not."}
-    )
-    report_to: None | str | list[str] = field(  # noqa: RUF036 (the order that HfArgumentParser reads)
-        default="wandb", metadata={"help": "wandb, tensorboard, none, ..."}
-    )
-    deepspeed: str | None = field(default=None, metadata={"help": "A DeepSpeed JSON file, such as deepspeed_3.json."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: batches are built by rm.py."})
+    deepspeed: str | None = flag(None, "A DeepSpeed JSON file, such as deepspeed_3.json.")
+    remove_unused_columns: bool = flag(False, "Not used: batches are built by rm.py.")
 
-    # Of transformers, with our rules
-    max_steps: Annotated[int, OnResume.FREE, LOGGED] = -1
+    # Flags of transformers with rules of ours; their help is transformers'
+    max_steps: Annotated[int, STEPS, OnResume.FREE, LOGGED] = -1
     seed: Annotated[int, SEED, OnResume.FIXED, LOGGED] = 42
     data_seed: Annotated[int | None, SEED, OnResume.FIXED] = None
     adam_beta1: Annotated[float, OnResume.FIXED] = 0.9
@@ -241,34 +206,42 @@ class RunArguments(TrainingArguments):
     metric_for_best_model: Annotated[str | None, OnResume.FIXED, LOGGED] = None  # or two metrics would be compared
     greater_is_better: Annotated[bool | None, OnResume.FIXED] = None
 
+    # Flags of transformers that have no use here
+    label_smoothing_factor: Annotated[float, unsupported(0.0, "It is for classifiers")] = 0.0
+    include_num_input_tokens_seen: Annotated[str | bool, NO_TOKEN_COUNT] = "no"
+    neftune_noise_alpha: Annotated[
+        float | None, unsupported(None, "Its noise is scaled by the length of a row, which may hold many answers")
+    ] = None
+    train_sampling_strategy: Annotated[
+        str, unsupported("random", "Steps are drawn whatever the lengths, and micro-batches are balanced by tokens")
+    ] = "random"
+    auto_find_batch_size: Annotated[
+        bool, unsupported(False, "--max_tokens_per_micro_batch sets the memory; the batch size is the pairs of a step")
+    ] = False
+    enable_jit_checkpoint: Annotated[
+        bool, unsupported(False, "A checkpoint is saved at SIGTERM without it, and its own handler would interfere")
+    ] = False
+    use_liger_kernel: Annotated[
+        bool,
+        unsupported(
+            False,
+            "liger-kernel saves memory on the logits of a vocabulary, which a score head does not have. Its other "
+            "kernels replace functions of transformers at run time, and were not shown equal on packed rows",
+        ),
+    ] = False
+
     def __post_init__(self):
-        problems = argument_problems(self)
-        if problems:
+        if problems := argument_problems(self):
             raise UserError("\n".join(problems))
-        if self.output_dir is None:
-            self.output_dir = self.output_path
-        self.output_path = self.output_dir
-        if self.save_every_steps:
-            self.save_strategy, self.save_steps = "steps", self.save_every_steps
-        if self.eval_every_steps:
-            self.eval_strategy, self.eval_steps = "steps", self.eval_every_steps
+        self._resolve_unset_flags()
         # accelerate takes each process of a launch without GPUs for a run of its own, unless it is told.
         if not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
             self.use_cpu = True
+        if self.bf16 is None:
+            on_gpu = not self.use_cpu and torch.cuda.is_available()
+            self.bf16 = on_gpu and not self.fp16 and torch.cuda.is_bf16_supported()
         if self.deepspeed:  # DeepSpeed looks for MPI where no launcher has set these
             os.environ.update(variables_of_a_single_process(os.environ))
-        if self.bf16 is None:
-            self.bf16 = (
-                not self.fp16 and not self.use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-            )
-        if self.load_best_model_at_end is None:
-            self.load_best_model_at_end = self.early_stopping_patience is not None
-        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
-            self.metric_for_best_model = "loss"
-        if self.greater_is_better is None and self.metric_for_best_model is not None:
-            self.greater_is_better = self.best_metrics[self.metric_for_best_model.removeprefix("eval_")]
-        if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
-            self.activation_checkpointing = self.gradient_checkpointing
         # A step is one batch of the data loader, which cuts it into forward passes: the Trainer accumulates nothing.
         pairs_per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
         self.gradient_accumulation_steps = 1
@@ -284,7 +257,29 @@ class RunArguments(TrainingArguments):
         self.max_tokens = self.max_tokens_per_micro_batch or 4 * self.max_length
         self.target_tokens = self.max_tokens if self.device.type != "cpu" else min(self.max_tokens, CPU_TARGET_TOKENS)
 
+    def _resolve_unset_flags(self) -> None:
+        """What follows from other flags."""
+        self.output_path = self.output_dir = self.output_dir or self.output_path
+        if self.save_every_steps:
+            self.save_strategy, self.save_steps = "steps", self.save_every_steps
+        if self.eval_every_steps:
+            self.eval_strategy, self.eval_steps = "steps", self.eval_every_steps
+        stops_early = self.early_stopping_patience is not None
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = stops_early
+        if stops_early and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self.greater_is_better = self.best_metrics[self.metric_for_best_model.removeprefix("eval_")]
+        if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
+            self.activation_checkpointing = self.gradient_checkpointing
+
     @property
     def dry_run(self) -> bool:
         """Whether the run stops before it trains, and writes nothing."""
         return self.preflight_only or self.estimate
+
+    @property
+    def order_seed(self) -> int:
+        """Of the order in which the data are trained on."""
+        return self.seed if self.data_seed is None else self.data_seed

@@ -1,4 +1,4 @@
-"""report.html and trainer_state.json of a run that goes on: after evaluations and checkpoints, at no run's expense."""
+"""What a run shows while it goes on: report.html, trainer_state.json and a progress bar. One that diverges is ended."""
 
 import logging
 import time
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import REPORT, TRAINER_STATE
-from reward_modeling.results.held_out_tables import evaluation_lines
+from reward_modeling.objectives.base import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -16,43 +17,34 @@ SECONDS_BETWEEN_PAGES = 60  # one takes about a second
 
 
 class ReportCallback(TrainerCallback):
-    """A run that is looked at, or that has died, has a log and a page of a minute before at most."""
+    """Writes the log after evaluations and checkpoints, and the page where the last one is a minute old."""
 
     def __init__(self):
         self.last_page = time.monotonic()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._update(args, state)
+        if state.is_world_process_zero:
+            is_due = time.monotonic() - self.last_page > SECONDS_BETWEEN_PAGES
+            update_report(Path(args.output_dir), state, page=is_due)
+            self.last_page = time.monotonic() if is_due else self.last_page
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._update(args, state)
-
-    def _update(self, args: TrainingArguments, state: TrainerState) -> None:
-        if not state.is_world_process_zero:
-            return
-        is_due = time.monotonic() - self.last_page > SECONDS_BETWEEN_PAGES
-        update_report(Path(args.output_dir), state, page=is_due)
-        if is_due:
-            self.last_page = time.monotonic()
+    on_save = on_evaluate
 
 
 def update_report(output: Path, state: TrainerState, *, page: bool = True) -> None:
     """The log of the run so far, and the page that is made of it."""
-    unfinished = output / f".unfinished-{TRAINER_STATE}"
     try:
-        state.save_to_json(str(unfinished))
-        unfinished.replace(output / TRAINER_STATE)
+        with whole_file(output / TRAINER_STATE) as path:
+            state.save_to_json(str(path))
     except OSError as error:
         logger.warning("!!! %s was not written: %s !!!", output / TRAINER_STATE, error)
         return
-    finally:
-        unfinished.unlink(missing_ok=True)
     if page:
-        write_report_or_say_why(output)
+        try_to_write_report(output)
 
 
-def write_report_or_say_why(output: Path) -> bool:
-    """Whether the page was written. Whatever goes wrong with it is said, and costs no run its model."""
+def try_to_write_report(output: Path) -> bool:
+    """Whether the page was written. Whatever goes wrong is a warning: a run keeps its model without the page."""
     # Half a second of matplotlib, which no other process and no benchmark needs.
     from reward_modeling.results.report import write_training_report
 
@@ -60,7 +52,7 @@ def write_report_or_say_why(output: Path) -> bool:
         write_training_report(output)
     except Exception as error:
         logger.warning(
-            "!!! %s was not written (%s: %s). The run and its model are not touched by that. Once it is put right: "
+            "!!! %s was not written (%s: %s). The run and its model are not affected. To write it again: "
             "python -m reward_modeling.results.report %s !!!",
             output / REPORT,
             type(error).__name__,
@@ -71,22 +63,26 @@ def write_report_or_say_why(output: Path) -> bool:
     return True
 
 
-SHOWN = {"loss": "loss", "accuracy": "accuracy", "margin": "margin", "pairs_per_second": "pairs/s"}
-
-
 class RewardProgressCallback(ProgressCallback):
-    """transformers' progress bar, with loss, accuracy and pairs/s beside the time that is left."""
+    """transformers' progress bar, with the loss, figures of the objective and units a second beside the time left."""
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        unit = objective.reader.unit
+        self.beside_the_bar = {name: name for name in ("loss", *objective.progress_figures)}
+        self.beside_the_bar[f"{unit}_per_second"] = f"{unit}/s"
+        self.evaluation_lines = objective.evaluation_lines
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
         if not state.is_world_process_zero or self.training_bar is None or not logs:
             return
-        figures = {name: logs[key] for key, name in SHOWN.items() if key in logs}
+        figures = {name: logs[key] for key, name in self.beside_the_bar.items() if key in logs}
         if figures:
             self.training_bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
         if "eval_loss" in logs:
-            lines = evaluation_lines(logs)
+            lines = self.evaluation_lines(logs)
         else:
-            lines = ["  ".join(f"{name} {_shown(value)}" for name, value in logs.items() if name != "total_flos")]
+            lines = ["  ".join(f"{name} {_short(value)}" for name, value in logs.items() if name != "total_flos")]
         step = f"step {state.global_step}/{state.max_steps}"
         self.training_bar.write(f"{step}  {lines[0]}")
         for line in lines[1:]:
@@ -106,5 +102,5 @@ class FiniteLossCallback(TrainerCallback):
                 )
 
 
-def _shown(value: object) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -7,12 +7,13 @@ tensorboard; here wandb gets what they do not know: the data report, and the hel
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import TrainerCallback
 
 from reward_modeling.data.report import DataReport
+from reward_modeling.objectives.base import Objective
 from reward_modeling.results.run import Results
 
 logger = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ def prepare_wandb(output_path: str) -> None:
         logger.warning("wandb: no login found, so the run is kept offline in %s/wandb.", output_path)
 
 
-def tracker_problems(trackers: Sequence[str]) -> list[str]:
-    """What is asked for and cannot be had, before anything is loaded."""
+def tracker_problems(trackers: str | Sequence[str] | None) -> list[str]:
+    """What --report_to asks for and is not installed."""
     writers = ("tensorboard", "tensorboardX")  # transformers takes either
-    if "tensorboard" not in trackers or any(importlib.util.find_spec(name) is not None for name in writers):
+    if "tensorboard" not in (trackers or ()) or any(importlib.util.find_spec(name) is not None for name in writers):
         return []
     return ["--report_to tensorboard: expected tensorboard to be installed, found none. Run pip install tensorboard"]
 
@@ -62,28 +63,18 @@ class DataReportCallback(TrainerCallback):
             wandb.run.config.update({"data_report": content}, allow_val_change=True)
 
 
-def log_results(results: Results) -> None:
-    """The figures of the final model: in the summary of the run, and as a table with a row for each source."""
+def log_results(results: Results, objective: Objective) -> None:
+    """The figures of the final model: in the summary of the run, and as a table with a row for each share."""
     import wandb
 
     run = {name: value for name, value in results.run.items() if name != "manifest"}
     wandb.run.config.update({"run": run, "manifest": results.run["manifest"]}, allow_val_change=True)
     if results.evaluation is None:
         return
-    columns = ("pairs of", "accuracy", "low", "high", "pairs")
-    rows = [
-        (name, *(row[key] for key in ("value", "low", "high", "rows"))) for name, row in _shares(results.evaluation)
-    ]
-    wandb.run.log({"final/held_out": wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-    single = ("step", "pairs", "loss", "reward_mean", "reward_std", "calibration_error")
-    figures = {name: results.evaluation[name] for name in single}
-    figures |= {f"accuracy, {name}": row["value"] for name, row in _shares(results.evaluation)}
+    unit, shares = objective.reader.unit, objective.evaluation_shares(results.evaluation)
+    rows = [[name, *(share[key] for key in ("value", "low", "high", "rows"))] for name, share in shares.items()]
+    table = wandb.Table(columns=[f"{unit} of", "accuracy", "low", "high", unit], data=rows)
+    wandb.run.log({"final/held_out": table})
+    figures = {name: value for name, value in results.evaluation.items() if isinstance(value, int | float)}
+    figures |= {f"accuracy, {name}": share["value"] for name, share in shares.items()}
     wandb.run.summary.update({f"final/{name}": value for name, value in figures.items()})
-
-
-def _shares(evaluation: Mapping) -> Iterator[tuple[str, Mapping]]:
-    """Every accuracy of an evaluation, with its name."""
-    yield "all", evaluation["accuracy"]
-    yield "always the longer answer", evaluation["longer_wins"]
-    yield from evaluation["by_length"].items()
-    yield from ((f"source {name}", row) for name, row in evaluation["by_source"].items())

@@ -51,7 +51,7 @@ class RewardTrainer(SafeTrainer):
         self.sums = RunningSums(objective, args.device)
         self.last_log_time: float | None = None
         self.remove_callback(ProgressCallback)
-        self.add_callback(RewardProgressCallback)
+        self.add_callback(RewardProgressCallback(objective))
         self.add_callback(FiniteLossCallback)
         self.add_callback(ReportCallback)
 

@@ -58,7 +58,7 @@ class Finder(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 sys.argv = sys.argv[1:]
-sys.path[:1] = [os.path.dirname(sys.argv[0]), {str(ROOT / "tests" / "models")!r}, {str(ROOT / "tests")!r}, {str(ROOT)!r}]
+sys.path[:1] = [os.path.dirname(sys.argv[0]), *{[str(ROOT / name) for name in ("tests/models", "tests", ".")]!r}]
 import conftest, test_gpu_kernels
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

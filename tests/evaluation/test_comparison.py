@@ -289,7 +289,8 @@ def test_without_rows_there_is_no_interval(evaluations, tmp_path):
             assert entry["difference"]["value"] is not None and entry["difference"]["low"] is None
     assert any("no paired intervals with B, which has no scores.jsonl" in message for message in found["warnings"])
     assert (
-        "not paired" in comparison_tables(found) and "better" not in comparison_tables(found).split("A difference")[0]
+        "not paired" in comparison_tables(found)
+        and "better" not in comparison_tables(found).split("Differences are")[0]
     )
 
 

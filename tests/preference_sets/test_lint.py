@@ -18,7 +18,6 @@ from data_prep import lint as lint_script
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.intervals import wilson_interval
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, RULE_WORDS
-from reward_modeling.preference_sets.lint.output import check_output, write_output
 from reward_modeling.preference_sets.lint.pair_checks import (
     counted,
     distribution,
@@ -27,7 +26,7 @@ from reward_modeling.preference_sets.lint.pair_checks import (
     single_rule,
     strong_components,
 )
-from reward_modeling.preference_sets.lint.report import lint_page
+from reward_modeling.preference_sets.lint.report import check_output, lint_page, write_output
 from reward_modeling.preference_sets.lint.summary import RULES, LintOptions, lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 from reward_modeling.preference_sets.lint.text_measures import ending, is_refusal, measure

@@ -22,7 +22,7 @@ from reward_modeling.objectives.held_out_pairs import (
     held_out_figures,
     metric_names,
 )
-from reward_modeling.results.held_out_tables import evaluation_lines, held_out_table
+from reward_modeling.objectives.held_out_tables import evaluation_lines, held_out_table
 from reward_modeling.tiny.preferences import learnable_preferences
 
 

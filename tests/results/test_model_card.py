@@ -55,7 +55,7 @@ def found(base, tmp_path_factory) -> tuple[Run, Results]:
     write_model_card = final_model.write_model_card
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(final_model, "write_model_card", lambda *a, **o: (told.append(a[1]), write_model_card(*a, **o)))
-        run = train(base, tmp_path_factory.mktemp("run") / "output", load_best_model_at_end="true")
+        run = train(base, tmp_path_factory.mktemp("run") / "output", pages=True, load_best_model_at_end="true")
     assert 1 < run.state["best_global_step"] < LAST
     return run, told[0]
 

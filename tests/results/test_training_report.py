@@ -429,7 +429,7 @@ def flags(gemma_folder, tmp_path_factory) -> dict[str, object]:
 
 
 def test_a_run_leaves_the_page_of_its_files(flags, tmp_path):
-    run = train(flags, tmp_path / "output")
+    run = train(flags, tmp_path / "output", pages=True)
     written = (run.output / "report.html").read_text(encoding="utf-8")
     assert written == page_of(run.output)
     assert "had not ended" not in written and "4 of 4" in written and "<script" not in written
@@ -445,7 +445,7 @@ def test_a_page_that_cannot_be_made_costs_no_run_its_model(flags, tmp_path, monk
 
     monkeypatch.setattr(report, "training_page", fails)
     monkeypatch.setattr("reward_modeling.training.callbacks.SECONDS_BETWEEN_PAGES", 0)
-    run = train(flags, tmp_path / "output")
+    run = train(flags, tmp_path / "output", pages=True)
     assert (run.model / "model.safetensors").is_file() and not (run.output / "report.html").exists()
     said = [record.getMessage() for record in caplog.records if "report.html was not written" in record.getMessage()]
     assert len(said) == 2 + 1  # after two evaluations, and at the end
@@ -466,12 +466,12 @@ def test_a_run_that_dies_has_left_a_page(flags, tmp_path, monkeypatch):
     output = tmp_path / "output"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RewardTrainer, "training_step", dies)
-        train(flags, output)
+        train(flags, output, pages=True)
     text = (output / "report.html").read_text(encoding="utf-8")
     assert "when this page was made: step 2 of 4" in text
     assert "GemmaForSequenceClassification" in text and "Arguments that decide what is learned" in text
     assert json.loads((output / "trainer_state.json").read_text())["log_history"][-1]["step"] == 2
-    again = train(flags, output, resume_from_checkpoint="true")
+    again = train(flags, output, pages=True, resume_from_checkpoint="true")
     assert "had not ended" not in (again.output / "report.html").read_text(encoding="utf-8")
 
 

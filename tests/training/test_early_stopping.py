@@ -109,7 +109,7 @@ def test_a_run_that_had_stopped_has_no_step_left(base, stopped, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"early_stopping_patience": 0}, "at least 1 evaluation, found 0"),
+        ({"early_stopping_patience": 0}, "--early_stopping_patience: expected at least 1, found 0"),
         ({"early_stopping_threshold": -1}, "--early_stopping_threshold: expected 0 or more, found -1"),
         ({"eval_every_steps": None, "eval_strategy": "no"}, "expected evaluations"),
         ({"eval_size": 0}, "expected rows to evaluate on, found --eval_size 0"),

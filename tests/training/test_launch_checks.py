@@ -135,15 +135,10 @@ def test_values_that_may_be_left_out():
         assert f'{key}: expected "auto", found nothing' in only_problem(changed(**{key: None}))
 
 
-def test_batch_size_that_does_not_divide():
-    message = only_problem(changed(train_batch_size=30), WORLD_SIZE="8")
-    assert 'train_batch_size 30 does not divide over 8 processes; expected "auto"' in message
-
-
 @pytest.mark.parametrize(("section", "flag"), [("optimizer", "--optim"), ("scheduler", "--lr_scheduler_type")])
 def test_sections_that_the_trainer_owns(section, flag):
     message = only_problem(changed(**{section: {"type": "AdamW"}}))
-    assert f'no section "{section}"' in message and flag in message
+    assert f"{section}: expected nothing, found" in message and flag in message
 
 
 def test_final_model_without_weights():
@@ -158,7 +153,9 @@ def test_stage(stage):
 
 
 def test_no_zero_section():
-    assert '"zero_optimization"' in only_problem(changed(zero_optimization=None))
+    assert "zero_optimization: expected a section with a stage, found none" in only_problem(
+        changed(zero_optimization=None)
+    )
 
 
 def test_keys_that_accelerate_refuses_beside_a_file():

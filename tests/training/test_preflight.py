@@ -1,4 +1,4 @@
-"""The preflight passes what can work, and refuses what cannot with a message that names the cure."""
+"""The preflight passes what can work, and refuses what cannot with a message that says what to do."""
 
 import datasets
 import pytest
@@ -16,10 +16,9 @@ from reward_modeling.models.tokenizer import (
     set_up_for_encoder,
 )
 from reward_modeling.objectives.bradley_terry import PairReader
-from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
-from reward_modeling.training.preflight import run_preflight, show_pair
+from reward_modeling.training.preflight import run_preflight, show_unit
 
 CORPUS = [row["chosen"][-1]["content"] + "\n\n" for row in learnable_preferences(50, seed=0)]
 
@@ -38,10 +37,6 @@ def styled(style: str = "gemma", **overrides):
     return tokenizer
 
 
-def config_for(tokenizer, **overrides):
-    return tiny_config("gemma", len(tokenizer), **overrides)
-
-
 def tokenised(tokenizer, source: list[dict]) -> PromptGroups:
     rows = [standardise_row(row, f"train.jsonl:{number}") for number, row in enumerate(source, start=1)]
     rows = Dataset.from_list(rows, features=STANDARD_FEATURES)
@@ -55,6 +50,7 @@ def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 
         "completion_ids": completions,
         "prefix_length": len(prefix),
         "completion_lengths": list(map(len, completions)),
+        "read_positions": [[len(prefix) + len(completion) - 1] for completion in completions],
         "units": [[0, 1]],
         "targets": [[0.0]],
         "sources": [None],
@@ -64,10 +60,8 @@ def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 
     return PromptGroups(Dataset.from_list(records, features=GROUP_FEATURES))
 
 
-def problems(groups, tokenizer, *, max_length: int = 512, conversations: bool = True, **config) -> list[str]:
-    return run_preflight(
-        groups, tokenizer, config_for(tokenizer, **config), max_length=max_length, conversations=conversations
-    ).problems
+def problems(groups, tokenizer, *, conversations: bool = True) -> list[str]:
+    return run_preflight(groups, tokenizer, PairReader(), conversations=conversations).problems
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +85,8 @@ def test_conversations_of_every_style_pass(style):
     tokenizer = styled(style)
     if is_for_encoder(tokenizer):
         set_up_for_encoder(tokenizer)
-    result = run_preflight(
-        tokenised(tokenizer, learnable_preferences(20, seed=1)),
-        tokenizer,
-        config_for(tokenizer),
-        max_length=512,
-        conversations=True,
-    )
+    groups = tokenised(tokenizer, learnable_preferences(20, seed=1))
+    result = run_preflight(groups, tokenizer, PairReader(), conversations=True)
     assert result.problems == []
     result.raise_for_problems()
 
@@ -106,7 +95,7 @@ def test_where_a_reward_is_read():
     for style, expected in {"mistral": "read at token", "bert": "off the whole text, pooled at its '[CLS]'"}.items():
         tokenizer = styled(style, chat_template=None)
         groups = tokenised(tokenizer, [{"chosen": "a calm hand", "rejected": "a blue chair"}])
-        assert show_pair(groups.groups[0], tokenizer).count(expected) == 2
+        assert show_unit(groups.groups[0], tokenizer, PairReader()).count(expected) == 2
 
 
 @pytest.mark.parametrize("style", TOKENIZER_STYLES)
@@ -128,7 +117,7 @@ def test_a_template_that_got_its_end_from_us_passes(answer):
 
 def test_the_table_shows_where_the_answers_part_and_the_scored_token(gemma):
     groups = tokenised(gemma, [{"prompt": "How?", "chosen": "a calm hand", "rejected": "a blue chair"}])
-    table = run_preflight(groups, gemma, config_for(gemma), max_length=512, conversations=True).table
+    table = run_preflight(groups, gemma, PairReader(), conversations=True).table
     group = groups.groups[0]
     lengths = [len(group["prefix_ids"]) + length for length in group["completion_lengths"]]
     lines = table.splitlines()
@@ -205,43 +194,23 @@ def test_scored_token_before_the_answers_part(gemma, good):
     assert found == ["scored token: it stands before the answers part (train.jsonl:1)."]
 
 
-def test_max_length_beyond_the_context(gemma, good):
-    assert problems(made_by_hand(*good), gemma, max_length=64, max_position_embeddings=64) == []
-    assert problems(made_by_hand(*good), gemma, max_length=65, max_position_embeddings=64) == [
-        "max_length: expected at most 64, the positions that the model was made for, found 65. "
-        "Pass --max_length 64 or less."
-    ]
-
-
-def test_no_chat_template(good):
-    tokenizer = styled("gemma", chat_template=None)
-    tokenizer.name_or_path = "some/base-model"
-    found = problems(made_by_hand(*good), tokenizer)
-    assert len(found) == 1
-    assert found[0].startswith("chat template: the rows are conversations and the tokenizer of some/base-model has")
-
-
 def test_all_problems_are_reported_together(good):
     tokenizer = styled("gemma")
     tokenizer.pad_token = "<eos>"
     prefix, completions = good
-    result = run_preflight(
-        made_by_hand(prefix[1:], [completions[0], completions[1][:1]]),
-        tokenizer,
-        config_for(tokenizer, max_position_embeddings=64),
-        max_length=100,
-        conversations=True,
-    )
+    groups = made_by_hand(prefix[1:], [completions[0], completions[1][:1]])
+    result = run_preflight(groups, tokenizer, PairReader(), conversations=True)
     with pytest.raises(UserError) as caught:
         result.raise_for_problems()
     lines = str(caught.value).splitlines()
     assert lines[0] == "The preflight found what training cannot work with:"
-    assert [line.split(":")[0] for line in lines[1:]] == ["- pad token", "- max_length", "- BOS", "- end of the answer"]
+    assert [line.split(":")[0] for line in lines[1:]] == ["- pad token", "- BOS", "- end of the answer"]
 
 
 def test_a_fault_in_any_of_a_few_hundred_groups_is_seen_and_named(gemma, good):
     prefix, completions = good
     groups = made_by_hand(prefix, completions, groups=150).groups.to_list()
     groups[77]["prefix_ids"] = groups[77]["prefix_ids"][1:]
+    groups[77]["read_positions"] = [[position - 1] for (position,) in groups[77]["read_positions"]]
     groups = PromptGroups(Dataset.from_list(groups, features=GROUP_FEATURES))
     assert problems(groups, gemma) == ["BOS: expected exactly one '<bos>' in front, found none (train.jsonl:78)."]

@@ -1,15 +1,19 @@
-"""lint.html: what the linter found as one page that needs no network, for a phone and for a wide screen.
+"""What the linter leaves: lint.json, and lint.html, one page that needs no network, for a phone and for a wide screen.
 
-text = lint_page(summary)
+write_output(summary, Path("lint/pairs"))
 
 templates/lint.html has its words. The texts of a data set may come from anybody: the template escapes every one, and
 the page has no scripts at all. Same summary, same bytes.
 """
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from reward_modeling.common.atomic import check_writable, whole_file
+from reward_modeling.common.errors import UserError
 from reward_modeling.display.page import render
 from reward_modeling.display.plot_style import ACCENT, BAR, MUTED, WIDTH, Plot, make_plot, new_axes, new_figure
 from reward_modeling.display.plots import draw_bars, draw_steps
@@ -17,10 +21,37 @@ from reward_modeling.display.text import Rows, count
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS
 from reward_modeling.preference_sets.lint.tables import headline, tables
 
+LINT_JSON, LINT_HTML = "lint.json", "lint.html"
 SHOWN_CHARACTERS = 6000  # of one text of a pair to read; longer ones lose their middle
 SHOWN_BARS = 20  # sources in a plot
 SHOWN_ROWS = 1000  # of the table of sources
 FEWEST_FOR_A_BAR = 20  # pairs that differ; below it an interval is as wide as the plot
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder before the work is done.
+
+    Raises:
+        UserError: it has a report that is not to be replaced, or it cannot be written.
+    """
+    check_writable("--output_path", folder)
+    there = [name for name in (LINT_JSON, LINT_HTML) if (folder / name).exists()]
+    if there and not overwrite:
+        raise UserError(
+            f"--output_path {folder}: expected no report there, found {' and '.join(there)}. "
+            "Pass --overwrite to replace it, or another --output_path."
+        )
+
+
+def write_output(summary: Mapping, folder: Path) -> None:
+    """Write both files, or neither."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / LINT_JSON) as json_path, whole_file(folder / LINT_HTML) as html_path:
+            json_path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            html_path.write_text(lint_page(summary), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output_path {folder}: cannot write there ({error.strerror}). Take another path.") from error
 
 
 def lint_page(summary: Mapping) -> str:
