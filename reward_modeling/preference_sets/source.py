@@ -227,9 +227,13 @@ def _pair_fields(pair: dict, where: str) -> dict[str, object]:
     standard = standardise_row(pair, where)
     if standard["reason"]:
         return {**standard, "group_key": 0, "pair_key": 0}
-    group = text_key(str(pair["group"])) if "group" in pair else standard["prompt_key"]
+    return add_pair_keys(standard, text_key(str(pair["group"])) if "group" in pair else standard["prompt_key"])
+
+
+def add_pair_keys(standard: dict[str, object], group_key: int) -> dict[str, object]:
+    """A standard row with the keys of `PAIR_FEATURES`."""
     pair_key = text_key(standard["prompt"], standard["chosen"], standard["rejected"])
-    return {**standard, "group_key": group, "pair_key": pair_key}
+    return {**standard, "group_key": group_key, "pair_key": pair_key}
 
 
 def _answer_fields(found: dict, where: str) -> dict[str, object]:
