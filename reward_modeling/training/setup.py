@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import DATA_REPORT
-from reward_modeling.common.launch import launched_with
+from reward_modeling.common.launch import launched_with, worker_count
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.meta_model import MetaModel, build_model
@@ -124,7 +124,7 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         TokenizeOptions(args.max_length, args.overlong),
         eval_size=args.eval_size,
         seed=args.seed,
-        num_proc=args.num_proc or min(16, os.cpu_count()),
+        num_proc=worker_count(args.num_proc),
     )
     if args.process_index == 0:
         show_reports(data.reports)
