@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward_modeling.display.text import Rows, aligned
+from reward_modeling.display.text import Rows, align
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -112,7 +112,7 @@ class DataReport:
         lines = [f"{self.name}: {self.rows_read:,} rows read, {self.kept:,} kept ({self.kept / rows_read:.1%})"]
         if self.dropped:
             rows = [(*row, first_row(where, excerpt)) for *row, where, excerpt in dropped_rows(self.to_dict())]
-            lines += aligned(rows, words=(0, 3))
+            lines += align(rows, words=(0, 3))
         lines += [f"  {note}: {count:,}" for note, count in self.notes.items()]
         return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reward_modeling.display.plot_style import ACCENT, BAR, GRID, INK, MUTED, PAGE, STRONG, WIDTH, new_axes, new_figure
-from reward_modeling.display.text import percent, shortened, value_or_reason
+from reward_modeling.display.text import percent, shorten, value_or_reason
 
 NAME_CHARACTERS, HEADING_CHARACTERS = 24, 44
 DASHED, DOTTED = (0, (3, 2)), (0, (1, 1))
@@ -54,7 +54,7 @@ def lay_out_rows(groups: Groups, colors: Mapping[str, str] | None = None) -> tup
     """
     height = 12 if colors else 14  # points of a line
     lines = [line for heading, rows in groups.items() for line in [(heading, None)] * bool(heading) + [*rows.items()]]
-    longest = max((len(shortened(name, NAME_CHARACTERS)) for name, row in lines if row is not None), default=0)
+    longest = max((len(shorten(name, NAME_CHARACTERS)) for name, row in lines if row is not None), default=0)
     left = 10 + 4.6 * longest
     figure = new_figure(height=height * len(lines) + 46)
     axes = new_axes(figure, left, 20, WIDTH - left - 32, height * len(lines))
@@ -65,10 +65,10 @@ def lay_out_rows(groups: Groups, colors: Mapping[str, str] | None = None) -> tup
     beside = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "va": "center"}
     for y, (name, row) in enumerate(lines):
         if row is None:
-            words = shortened(name, HEADING_CHARACTERS)
+            words = shorten(name, HEADING_CHARACTERS)
             axes.annotate(words, (0, y + 0.5), xytext=(6 - left, 0), weight="bold", **beside)
         else:
-            words, color = shortened(name, NAME_CHARACTERS), colors[name] if colors else INK
+            words, color = shorten(name, NAME_CHARACTERS), colors[name] if colors else INK
             axes.annotate(words, (0, y + 0.5), xytext=(-4, 0), ha="right", color=color, weight=_weight(name), **beside)
     return figure, axes, [(y + 0.5, name, row) for y, (name, row) in enumerate(lines) if row is not None]
 

@@ -18,13 +18,13 @@ from reward_modeling.display.plots import draw_bars, lay_out_rows
 from reward_modeling.display.text import (
     MOST_SUBSETS,
     Rows,
-    aligned,
+    align,
     count,
     date_and_time,
     interval,
-    shown,
+    make_printable,
     value_or_reason,
-    wrapped,
+    wrap,
 )
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
@@ -59,7 +59,7 @@ def figure_rows(figures: Figures, part: Mapping) -> Rows:
         for letter, entry in entries.items():
             mark = MARK if letter in part["incomparable"] else RUN_OTHERWISE if letter in part["run_otherwise"] else ""
             values = value_or_reason(entry) + mark, interval(entry), *_difference(entry["difference"])
-            rows.append((shown(name) if letter == first else "", letter, *values, count(entry["rows"])))
+            rows.append((make_printable(name) if letter == first else "", letter, *values, count(entry["rows"])))
     return rows
 
 
@@ -74,7 +74,7 @@ def _difference(difference: Mapping | None) -> tuple[str, str, str]:
     return value, f"{low} to {high}", "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else ""
 
 
-def main_figures(name: str, part: Mapping) -> Figures:
+def select_figures(name: str, part: Mapping) -> Figures:
     """The figures to see first."""
     figures = part["figures"]
     return {figure: figures[figure] for figure in BENCHMARKS[name].main_figures or figures if figure in figures}
@@ -85,21 +85,20 @@ def main_figures(name: str, part: Mapping) -> Figures:
 
 def comparison_tables(comparison: Mapping) -> str:
     """Warnings, the models, and the figures of each benchmark; its subsets are in the page alone if it has figures."""
-    blocks = [[line for message in comparison["warnings"] for line in wrapped(f"WARNING: {message}", hanging=9)]]
+    blocks = [[line for message in comparison["warnings"] for line in wrap(f"WARNING: {message}", hanging=9)]]
     models = (f"{model['letter']}  {': '.join(describe_model(model))}" for model in comparison["models"])
-    blocks.append([line for model in models for line in wrapped(model, indent=2)])
+    blocks.append([line for model in models for line in wrap(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
-        head = (
-            f"{shown(part['title'])}: {count(part['rows'])} {BENCHMARKS[name].unit}, differences to {part['reference']}"
-        )
-        seen = main_figures(name, part)
+        rows = f"{count(part['rows'])} {BENCHMARKS[name].unit}"
+        head = f"{make_printable(part['title'])}: {rows}, differences to {part['reference']}"
+        seen = select_figures(name, part)
         if not any(map(_has_value, part["figures"].values())):  # of a part of the benchmark: there are only subsets
             scored = {subset: entries for subset, entries in part["subsets"].items() if _has_value(entries)}
             seen = {**seen, **scored}
-        blocks.append([head, *aligned(figure_rows(seen, part))])
+        blocks.append([head, *align(figure_rows(seen, part))])
     if combined := comparison["combined"]:
-        blocks.append([SEVERAL, *aligned(figure_rows(combined["figures"], combined))])
-    blocks.append(wrapped(NOTE))
+        blocks.append([SEVERAL, *align(figure_rows(combined["figures"], combined))])
+    blocks.append(wrap(NOTE))
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
@@ -117,7 +116,7 @@ def write_comparison(comparison: Mapping, path: Path) -> None:
 
 def comparison_page(comparison: Mapping) -> str:
     """The whole page."""
-    functions = (describe_model, main_figures, figure_rows, other_tables, comparison_plots)
+    functions = (describe_model, select_figures, figure_rows, other_tables, comparison_plots)
     return render(
         "evaluation/templates/comparison.html",
         comparison=comparison,
@@ -132,7 +131,7 @@ def comparison_page(comparison: Mapping) -> str:
 
 def other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     """The figures that no plot shows, and the subsets."""
-    main, subsets = main_figures(name, part), part["subsets"]
+    main, subsets = select_figures(name, part), part["subsets"]
     sizes = {subset: {"rows": max(entry["rows"] for entry in rows.values())} for subset, rows in subsets.items()}
     # A source of one's own pairs may be called as their one figure is.
     counted = part["figures"] if BENCHMARKS[name].is_published else {}

@@ -115,12 +115,12 @@ class VerdictFile:
             raise self.error(f"expected {expected}, found other lines. Put them right:{shown}{more}")
         if not self.models and not self.left_out:
             raise self.error("expected rows, found none: it is empty.")
-        for model, parts in self.models.items() or {"any model": {}}.items():
+        for model, parts in (self.models or {"any model": {}}).items():
             if missing := [name for name in self.benchmarks if name not in parts]:
                 found = ", ".join([*parts, *self.left_out])
                 raise self.error(
-                    f"expected rows of {', '.join(missing)} for {model}, found those of {found}. Pass "
-                    "--benchmarks with what the file has."
+                    f"expected rows of {', '.join(missing)} for {model}, found those of {found}. Pass --benchmarks "
+                    "with what the file has."
                 )
 
 

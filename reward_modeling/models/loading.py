@@ -30,7 +30,6 @@ def load_config(
     Raises:
         UserError: nothing is found there, or the checkpoint is a classifier of other labels or an encoder-decoder.
     """
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
     if Path(model_name, "adapter_config.json").is_file():
         raise UserError(
             f"--model_name {model_name}: expected a model, found an adapter. Merge it first: "
@@ -39,10 +38,7 @@ def load_config(
         )
     if not Path(model_name).exists():
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
-    try:
-        config = AutoConfig.from_pretrained(model_name, **options)
-    except HUB_ERRORS as error:
-        raise not_found(model_name, "a model", error) from error
+    config = read_config(model_name, revision=revision, trust_remote_code=trust_remote_code)
     if config.is_encoder_decoder:
         raise UserError(
             f"--model_name {model_name}: expected a decoder or an encoder, found {config.model_type}, which is both "
@@ -57,6 +53,26 @@ def load_config(
     config.num_labels = num_labels
     set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
     return config
+
+
+def read_config(model_name: str, **options) -> PreTrainedConfig:
+    """The configuration as it is.
+
+    Raises:
+        UserError: nothing is found there.
+    """
+    try:
+        return AutoConfig.from_pretrained(model_name, **options)
+    except HUB_ERRORS as error:
+        raise not_found(model_name, "a model", error) from error
+
+
+def no_score_head(model_name: str, found: str) -> UserError:
+    """For scoring, which draws no head."""
+    return UserError(
+        f"{model_name}: expected a reward model (*ForSequenceClassification with one label), found {found}. A score "
+        "head drawn at random would give random rewards: train one with rm.py, or pass a model that has one."
+    )
 
 
 def has_score_head(config: PreTrainedConfig) -> bool:
@@ -74,20 +90,22 @@ def load_reward_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     adapter_follows: bool = False,
+    own_head: bool = False,
     **options,
 ) -> PreTrainedModel:
     """A reward model from a language model (new head) or from a reward model (its own head).
 
     Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
-    `options` go to `from_pretrained` (`key_mapping` for a text part, see text_part.py); `adapter_follows` where an
-    adapter brings the head.
+    `options` go to `from_pretrained` (`key_mapping` for a text part, see multimodal.py); `adapter_follows` where an
+    adapter brings the head; `own_head` where the checkpoint must have one, which is held in float32.
 
     Raises:
-        UserError: the checkpoint lacks weights other than the head's, or cannot be read.
+        UserError: the checkpoint lacks weights, other than those of a head that may be new, or cannot be read.
     """
     model, info = _read_weights(
         model_name,
         config,
+        own_head,
         dtype=dtype,
         attn_implementation=attn_implementation,
         revision=revision,
@@ -110,6 +128,8 @@ def load_reward_model(
             f"--model_name {model_name}: expected all the weights of {type(model).__name__}, found none for "
             f"{len(base_missing)} of them, such as {base_missing[0]}. The checkpoint is incomplete or of another model."
         )
+    if own_head and missing:
+        raise no_score_head(model_name, f"no {missing[0]} among its weights")
     if adapter_follows:
         logger.info("Score head: the adapter's.")
     elif missing:
@@ -131,9 +151,11 @@ def forget_renaming(model: PreTrainedModel) -> None:
     del model._weight_conversions
 
 
-def _read_weights(model_name: str, config: PreTrainedConfig, **options) -> tuple[PreTrainedModel, dict]:
+def _read_weights(
+    model_name: str, config: PreTrainedConfig, float32_head: bool, **options
+) -> tuple[PreTrainedModel, dict]:
     """`from_pretrained` with its failures in our words; the second value says what was missing."""
-    model_class = reward_model_class(type(config)) or AutoModelForSequenceClassification
+    model_class = reward_model_class(type(config), float32_head=float32_head) or AutoModelForSequenceClassification
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what is missing is told in a line of ours instead of a table
     try:

@@ -11,13 +11,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 
 from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.models.loading import forget_renaming, has_score_head
+from reward_modeling.models.loading import forget_renaming, has_score_head, read_config
 from reward_modeling.models.reward_model import reward_model_class
-from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
+from reward_modeling.models.tokenizer import read_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +80,9 @@ def save_text_part(model_name: str, folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder}: expected a new folder, found one that is there. Pass another name.")
     try:
-        config = AutoConfig.from_pretrained(model_name)
-        tokenizer = AutoTokenizer.from_pretrained(model_name)
-    except HUB_ERRORS as error:
-        raise UserError(str(not_found(model_name, "a model", error)).removeprefix("--model_name ")) from error
+        config, tokenizer = read_config(model_name), read_tokenizer(model_name)
+    except UserError as error:
+        raise UserError(str(error).removeprefix("--model_name ")) from error
     text_config = config.get_text_config()
     if not is_multimodal(config) or type(text_config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{model_name}: expected a language model that also takes images, found {config.model_type}.")

@@ -138,13 +138,17 @@ class VariableLength:
     max_length_q: int
     max_length_k: int
 
+    @property
+    def arguments(self) -> tuple[torch.Tensor, torch.Tensor, int, int]:
+        """As every kernel takes them after query, key and value."""
+        return self.cu_seqlens_q, self.cu_seqlens_k, self.max_length_q, self.max_length_k
+
     @classmethod
     def from_spans(cls, spans: tuple[Span, ...], device: torch.device, reads_only: bool) -> "VariableLength":
         """With numpy, and one copy per tensor: a row of short answers has hundreds of spans."""
         starts, ends, prefix_starts, prefix_ends = np.array(spans, dtype=np.int64).T
         own_lengths, prefix_lengths = ends - starts, prefix_ends - prefix_starts
-        query_lengths = np.ones_like(own_lengths) if reads_only else own_lengths
-        key_lengths = prefix_lengths + own_lengths
+        lengths = (np.ones_like(own_lengths) if reads_only else own_lengths, prefix_lengths + own_lengths)
         key_index = None
         if reads_only or prefix_lengths.any():
             # each span's keys are two pieces of the row; within a piece the positions count up by one
@@ -154,13 +158,7 @@ class VariableLength:
             key_index = np.arange(piece_lengths.sum()) + np.repeat(shifts, piece_lengths)
             key_index = to_device(torch.from_numpy(key_index), device)
         return cls(
-            key_index=key_index,
-            cu_seqlens_q=_cumulative(query_lengths, device),
-            cu_seqlens_k=_cumulative(key_lengths, device),
-            max_length_q=int(query_lengths.max()),
-            max_length_k=int(key_lengths.max()),
+            key_index,
+            *(to_device(torch.from_numpy(np.cumsum([0, *of], dtype=np.int32)), device) for of in lengths),
+            *(int(of.max()) for of in lengths),
         )
-
-
-def _cumulative(lengths: np.ndarray, device: torch.device) -> torch.Tensor:
-    return to_device(torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)), device)

@@ -1,26 +1,30 @@
 """The reward model: a plain `*ForSequenceClassification` that also reads many rewards from one packed row."""
 
 import functools
-import logging
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.utils import ModelOutput
 
 from reward_modeling.models.attention import SHARED_PREFIX, packed_row_mask, scatter_tokens
-from reward_modeling.models.heads import ScoreHead
 from reward_modeling.models.moe_balance import load_balancing_losses
 from reward_modeling.models.packed_layout import PackedLayout, ReadTokens
 
-logger = logging.getLogger(__name__)
+
+class ScoreHead(nn.Linear):
+    """The score head, always computed in float32.
+
+    bf16 keeps 8 bits: two close answers would tie. The state dict is that of the nn.Linear it stands for.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            return nn.functional.linear(hidden_states.float(), self.weight.float(), bias)
 
 
 class RewardModelMixin:
@@ -137,12 +141,18 @@ class RewardOutput(ModelOutput):
 
 
 @functools.cache
-def reward_model_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
+def reward_model_class(
+    config_class: type[PreTrainedConfig], *, float32_head: bool = False
+) -> type[PreTrainedModel] | None:
     """The sequence classification class of this config, with `RewardModelMixin`; None if it cannot take it.
 
-    It has the name of the class it extends: `config.architectures` is written from that name.
+    It has the name of the class it extends: `config.architectures` is written from that name. With `float32_head` its
+    head is loaded as it was saved, and not rounded to bfloat16 with the other weights.
     """
     base = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(config_class, None)
     if base is None or not issubclass(base, GenericForSequenceClassification):
         return None
-    return type(base.__name__, (RewardModelMixin, base), {"__module__": base.__module__})
+    attributes = {"__module__": base.__module__}
+    if float32_head:
+        attributes["_keep_in_fp32_modules_strict"] = {*(base._keep_in_fp32_modules_strict or ()), "score.weight"}
+    return type(base.__name__, (RewardModelMixin, base), attributes)

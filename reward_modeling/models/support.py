@@ -1,8 +1,6 @@
 """What a model's configuration says it can do: packed rows, the length of its context."""
 
-from transformers import (
-    PreTrainedConfig,
-)
+from transformers import PreTrainedConfig
 
 from reward_modeling.models.reward_model import reward_model_class
 

@@ -29,6 +29,7 @@ PAD_CANDIDATES = (
     "<unused0>",
 )
 NEW_PAD_TOKEN = "<pad>"
+ANSWER = "answer"
 # The function of transformers that gives a template the date, and its format.
 DATE_CALL = r"""strftime_now\(\s*["']([^"']+)["']"""
 DATE_MACRO = "{%- macro strftime_now(format) -%}"
@@ -45,10 +46,7 @@ def load_tokenizer(
     Raises:
         UserError: nothing is found there, or the tokenizer has no fast implementation.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_name, revision=revision, trust_remote_code=trust_remote_code)
-    except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
-        raise not_found(model_name, "a tokenizer", error) from error
+    tokenizer = read_tokenizer(model_name, revision=revision, trust_remote_code=trust_remote_code)
     if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
         # transformers makes an empty tokenizer of the model's type where a folder has none
         raise UserError(
@@ -69,6 +67,18 @@ def load_tokenizer(
         begin_with_bos(tokenizer)
         end_answers(tokenizer)
     return tokenizer
+
+
+def read_tokenizer(model_name: str, **options) -> PreTrainedTokenizerBase:
+    """The tokenizer as it is.
+
+    Raises:
+        UserError: nothing is found there.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(model_name, **options)
+    except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
+        raise not_found(model_name, "a tokenizer", error) from error
 
 
 def not_found(model_name: str, what: str, error: Exception) -> UserError:
@@ -123,7 +133,7 @@ def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
 
     The reward is read at the last token that is not pad: with pad = EOS that is a token inside the text. An
     existing token that no text uses is taken first; only then a new one is added, and the model's embeddings
-    have to grow (`modeling.load_reward_model` does it).
+    have to grow (`loading.load_reward_model` does it).
     """
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         return
@@ -131,16 +141,12 @@ def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
     vocabulary = tokenizer.get_vocab()
     in_use = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token}
     for candidate in PAD_CANDIDATES:
-        if candidate in vocabulary and candidate not in in_use and not _in_template(tokenizer, candidate):
+        if candidate in vocabulary and candidate not in in_use and candidate not in str(tokenizer.chat_template):
             tokenizer.pad_token = candidate
             break
     else:
         tokenizer.add_special_tokens({"pad_token": NEW_PAD_TOKEN})
     logger.warning("Pad token: the tokenizer has %s; now it is %r.", found, tokenizer.pad_token)
-
-
-def _in_template(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    return tokenizer.chat_template is not None and token in str(tokenizer.chat_template)
 
 
 def answer_ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -149,16 +155,19 @@ def answer_ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     Raises:
         UserError: the template refuses even one question with one answer.
     """
-    answer = "answer"
-    conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
+    ending = _render_exchange(tokenizer).rpartition(ANSWER)[2]
+    return tokenizer(ending, add_special_tokens=False)["input_ids"]
+
+
+def _render_exchange(tokenizer: PreTrainedTokenizerBase) -> str:
+    conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": ANSWER}]
     try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False)
+        return tokenizer.apply_chat_template(conversation, tokenize=False)
     except TemplateError as error:
         raise UserError(
             "The chat template was expected to render one user message and one assistant message, and refuses: "
             f"{error}. Give the tokenizer a template for conversations (tokenizer.chat_template)."
         ) from error
-    return tokenizer(text[text.rindex(answer) + len(answer) :], add_special_tokens=False)["input_ids"]
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -193,14 +202,8 @@ def begin_with_bos(tokenizer: PreTrainedTokenizerBase) -> None:
     without special tokens, as servers do and transformers says: their rows would have none, and other rewards.
     """
     bos = tokenizer.bos_token
-    if bos is None or tokenizer("a")["input_ids"][:1] != [tokenizer.bos_token_id]:
+    if not leading_bos(tokenizer) or _render_exchange(tokenizer).startswith(bos):
         return
-    conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-    try:
-        if tokenizer.apply_chat_template(conversation, tokenize=False).startswith(bos):
-            return
-    except TemplateError:
-        return  # answer_ending says what is wrong with it
     edit_template(tokenizer, lambda template: "{{ bos_token }}" + template)
     logger.warning("Chat template: it does not begin with BOS; %r is now written there.", bos)
 
@@ -242,9 +245,8 @@ def end_text(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 def leading_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """[bos_token_id] if the tokenizer itself starts a text with it, else []."""
-    bos_token_id = tokenizer.bos_token_id
-    starts_with_bos = bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [bos_token_id]
-    return [bos_token_id] if starts_with_bos else []
+    first = tokenizer("a")["input_ids"][:1]
+    return first if first == [tokenizer.bos_token_id] else []
 
 
 def token_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
@@ -256,11 +258,6 @@ def token_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list
 
 def common_prefix_length(sequences: list[list[int]]) -> int:
     """Tokens that all sequences begin with; every sequence keeps at least its last token to itself."""
-    if not sequences:
-        return 0
-    smallest, largest = min(sequences), max(sequences)
-    limit = min(map(len, sequences)) - 1
-    for position in range(limit):
-        if smallest[position] != largest[position]:
-            return position
-    return limit
+    smallest, largest = min(sequences, default=[]), max(sequences, default=[])
+    limit = min((len(sequence) - 1 for sequence in sequences), default=0)
+    return next((place for place in range(limit) if smallest[place] != largest[place]), limit)

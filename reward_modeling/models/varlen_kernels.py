@@ -101,31 +101,11 @@ def torch_varlen(query, key, value, lengths: VariableLength, scaling, window, _s
     options = {"scale": scaling, "window_size": window}
     if "enable_gqa" in torch_varlen_arguments():
         options["enable_gqa"] = query.shape[1] != key.shape[1]
-    return varlen_attn(
-        query,
-        key,
-        value,
-        lengths.cu_seqlens_q,
-        lengths.cu_seqlens_k,
-        lengths.max_length_q,
-        lengths.max_length_k,
-        **options,
-    )
+    return varlen_attn(query, key, value, *lengths.arguments, **options)
 
 
 def flash_attn_varlen(query, key, value, lengths: VariableLength, scaling, window, softcap) -> torch.Tensor:
     from flash_attn import flash_attn_varlen_func  # a GPU extra, see HAS_FLASH_ATTN
 
-    return flash_attn_varlen_func(
-        query,
-        key,
-        value,
-        lengths.cu_seqlens_q,
-        lengths.cu_seqlens_k,
-        lengths.max_length_q,
-        lengths.max_length_k,
-        softmax_scale=scaling,
-        causal=True,
-        window_size=window,
-        softcap=softcap or 0.0,
-    )
+    options = {"softmax_scale": scaling, "causal": True, "window_size": window, "softcap": softcap or 0.0}
+    return flash_attn_varlen_func(query, key, value, *lengths.arguments, **options)

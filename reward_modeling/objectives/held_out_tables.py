@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 from reward_modeling.display.text import (
     accuracy_rows,
-    aligned,
+    align,
     count,
     number,
     pair_lines,
     percent,
     points,
-    shortened,
-    wrapped,
+    shorten,
+    wrap,
 )
 from reward_modeling.objectives.held_out_pairs import SOURCE_ACCURACY
 
@@ -33,7 +33,7 @@ def evaluation_lines(logs: Mapping[str, float]) -> list[str]:
     if sources:
         worst = sorted(sources, key=sources.__getitem__)[:MOST_SHOWN]
         more = f", and {len(sources) - len(worst)} better ones" if len(sources) > len(worst) else ""
-        shares = (f"{shortened(name.removeprefix(SOURCE_ACCURACY))} {percent(sources[name])}" for name in worst)
+        shares = (f"{shorten(name.removeprefix(SOURCE_ACCURACY))} {percent(sources[name])}" for name in worst)
         lines.append(f"by source: {', '.join(shares)}{more}")
     return lines
 
@@ -44,13 +44,13 @@ def held_out_table(evaluation: Mapping) -> str:
     Args:
         evaluation: as `results.files` describes it.
     """
-    lines = wrapped(f"Held-out pairs, after step {evaluation['step']} ({evaluation['data']})")
-    lines += [line for text in pair_lines(evaluation) for line in wrapped(text, indent=2)]
+    lines = wrap(f"Held-out pairs, after step {evaluation['step']} ({evaluation['data']})")
+    lines += [line for text in pair_lines(evaluation) for line in wrap(text, indent=2)]
     mean, deviation = number(evaluation["reward_mean"]), number(evaluation["reward_std"])
     lines.append(f"  loss: {number(evaluation['loss'])}; rewards: mean {mean}, standard deviation {deviation}")
     if len(evaluation["by_source"]) > 1:
-        sources = {shortened(name): row for name, row in evaluation["by_source"].items()}
-        lines += ["", *aligned(accuracy_rows(sources, "source"))]
+        sources = {shorten(name): row for name, row in evaluation["by_source"].items()}
+        lines += ["", *align(accuracy_rows(sources, "source"))]
     return "\n".join(lines)
 
 

@@ -1,44 +1,40 @@
-"""Tokenizers trained on the spot, in the styles of published ones."""
+"""Tokenizers trained on the spot, in the styles of published ones.
+
+templates/ has their chat templates: the token layouts and the habits of the published ones, in the fewest words that
+keep them.
+"""
 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
-from reward_modeling.tiny.templates import (
-    CHATML_TEMPLATE,
-    GEMMA3_TEMPLATE,
-    GEMMA_TEMPLATE,
-    LLAMA3_TEMPLATE,
-    MISTRAL_TEMPLATE,
-    PHI3_TEMPLATE,
-    QWEN3_TEMPLATE,
-    QWEN25_TEMPLATE,
-)
+CHAT_TEMPLATES = {
+    file.stem: file.read_text(encoding="utf-8").removesuffix("\n")
+    for file in sorted(Path(__file__).with_name("templates").glob("*.jinja"))
+}
+_GEMMA = {"bos": "<bos>", "eos": "<eos>", "pad": "<pad>", "control_tokens": ("<start_of_turn>", "<end_of_turn>")}
+_CHATML = {"bos": None, "eos": "<|im_end|>", "pad": "<|endoftext|>", "control_tokens": ("<|im_start|>",)}
 
 # Keyword arguments of train_tokenizer that give each family's habits.
 TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
     # BOS comes from the post-processor *and* the template: rendering, then tokenising, would write it twice.
-    "gemma": {
-        "bos": "<bos>",
-        "eos": "<eos>",
-        "pad": "<pad>",
-        "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
-        "chat_template": GEMMA_TEMPLATE,
-        "bos_by_post_processor": True,
-    },
+    "gemma": {**_GEMMA, "chat_template": CHAT_TEMPLATES["gemma"], "bos_by_post_processor": True},
+    # A system turn stands before the first question, within the user's turn.
+    "gemma3": {**_GEMMA, "chat_template": CHAT_TEMPLATES["gemma3"], "bos_by_post_processor": True},
     # No BOS at all; a turn ends in EOS and a newline.
-    "chatml": {
-        "bos": None,
-        "eos": "<|im_end|>",
-        "pad": "<|endoftext|>",
-        "control_tokens": ("<|im_start|>",),
-        "chat_template": CHATML_TEMPLATE,
+    "chatml": {**_CHATML, "chat_template": CHAT_TEMPLATES["chatml"]},
+    # A conversation that does not begin with a system turn gets one.
+    "qwen25": {**_CHATML, "chat_template": CHAT_TEMPLATES["qwen25"]},
+    # Before the last answer stands a thought, an empty one where the answer has none.
+    "qwen3": {
+        **_CHATML,
+        "control_tokens": ("<|im_start|>", "<think>", "</think>"),
+        "chat_template": CHAT_TEMPLATES["qwen3"],
     },
     # No pad token.
     "llama3": {
@@ -46,7 +42,7 @@ TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
         "eos": "<|eot_id|>",
         "pad": None,
         "control_tokens": ("<|start_header_id|>", "<|end_header_id|>"),
-        "chat_template": LLAMA3_TEMPLATE,
+        "chat_template": CHAT_TEMPLATES["llama3"],
         "bos_by_post_processor": True,
     },
     # No pad token; the template ends in EOS itself; spaces are written as in SentencePiece.
@@ -56,41 +52,18 @@ TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
         "eos": "</s>",
         "pad": None,
         "control_tokens": ("[INST]", "[/INST]"),
-        "chat_template": MISTRAL_TEMPLATE,
+        "chat_template": CHAT_TEMPLATES["mistral"],
         "bos_by_post_processor": True,
     },
-    # As chatml, with a system turn that nobody asked for.
-    "qwen25": {
-        "bos": None,
-        "eos": "<|im_end|>",
-        "pad": "<|endoftext|>",
-        "control_tokens": ("<|im_start|>",),
-        "chat_template": QWEN25_TEMPLATE,
-    },
-    "qwen3": {
-        "bos": None,
-        "eos": "<|im_end|>",
-        "pad": "<|endoftext|>",
-        "control_tokens": ("<|im_start|>", "<think>", "</think>"),
-        "chat_template": QWEN3_TEMPLATE,
-    },
-    # As Gemma's, but for a system turn, which it takes.
-    "gemma3": {
-        "bos": "<bos>",
-        "eos": "<eos>",
-        "pad": "<pad>",
-        "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
-        "chat_template": GEMMA3_TEMPLATE,
-        "bos_by_post_processor": True,
-    },
-    # Pad is EOS; a BOS that neither the template nor the tokenizer writes.
+    # Turns end in a mark of their own, and the conversation in EOS, which is the pad token too; a BOS that neither the
+    # template nor the tokenizer writes.
     "phi3": {
         "kind": "metaspace",
         "bos": "<s>",
         "eos": "<|endoftext|>",
         "pad": "<|endoftext|>",
         "control_tokens": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
-        "chat_template": PHI3_TEMPLATE,
+        "chat_template": CHAT_TEMPLATES["phi3"],
     },
     # An encoder's: [CLS] and [SEP] around every text, no BOS, no EOS, no chat template.
     "bert": {"kind": "wordpiece", "bos": None, "eos": None, "pad": "[PAD]", "control_tokens": ("[MASK]",)},
@@ -124,11 +97,12 @@ def train_tokenizer(
     unk = {"bpe": None, "metaspace": "<unk>", "wordpiece": "[UNK]"}[kind]
     cls, sep = ("[CLS]", "[SEP]") if kind == "wordpiece" else (None, None)
     special = dict.fromkeys(t for t in (pad, bos, eos, unk, cls, sep, *control_tokens) if t is not None)
-    train = {"bpe": _byte_level, "metaspace": _metaspace, "wordpiece": _wordpiece}[kind]
-    tokenizer = train(texts, vocab_size, list(special))
     around = (f"{bos} $A", f"{bos} $A {bos} $B") if bos_by_post_processor else None
     if kind == "wordpiece":
+        tokenizer = _wordpiece(texts, vocab_size, list(special))
         around = (f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1")
+    else:
+        tokenizer = _bpe(texts, vocab_size, list(special), metaspace=kind == "metaspace")
     if around is not None:
         ids = [(token, tokenizer.token_to_id(token)) for token in (bos, cls, sep) if token is not None]
         tokenizer.post_processor = processors.TemplateProcessing(single=around[0], pair=around[1], special_tokens=ids)
@@ -145,26 +119,17 @@ def train_tokenizer(
     )
 
 
-def _byte_level(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return _train_bpe(tokenizer, texts, vocab_size, special, pre_tokenizers.ByteLevel.alphabet())
-
-
-def _metaspace(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    # Newlines stand alone: a template's line breaks must not depend on the words around them.
-    newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
-    metaspace = pre_tokenizers.Metaspace(prepend_scheme="never")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([newlines, metaspace])
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
-    return _train_bpe(tokenizer, texts, vocab_size, special, ["\n"])
-
-
-def _train_bpe(
-    tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int, special: list[str], alphabet: list[str]
-) -> Tokenizer:
+def _bpe(texts: Iterable[str], vocab_size: int, special: list[str], *, metaspace: bool) -> Tokenizer:
+    if metaspace:
+        # Newlines stand alone: a template's line breaks must not depend on the words around them.
+        newlines = pre_tokenizers.Split(Regex("\n"), "isolated")
+        pre_tokenizer = pre_tokenizers.Sequence([newlines, pre_tokenizers.Metaspace(prepend_scheme="never")])
+        decoder, alphabet = decoders.Metaspace(prepend_scheme="never"), ["\n"]
+    else:
+        pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        decoder, alphabet = decoders.ByteLevel(), pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>" if metaspace else None))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoder
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
@@ -191,8 +156,4 @@ def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tok
 
 def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
     """The tokenizer's BOS, EOS and pad ids under the names that a model configuration gives them."""
-    return {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

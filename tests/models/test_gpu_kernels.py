@@ -32,8 +32,8 @@ from reward_modeling.models.attention import (
     attention_by_span,
     attention_variable_length,
 )
-from reward_modeling.models.heads import ScoreHead
 from reward_modeling.models.packed_layout import PackedLayout, VariableLength
+from reward_modeling.models.reward_model import ScoreHead
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]

@@ -81,5 +81,5 @@ BENCHMARK = Benchmark(
     unit="pairs",
     sections={"gpt": GPT, "claude": CLAUDE},
     extras=lambda scores: {"sections": {"gpt": list(GPT), "claude": list(CLAUDE)}},
-    footnote="overall: over the pairs of GPT-4o's answers, as published",
+    note="overall: over the pairs of GPT-4o's answers, as published",
 )

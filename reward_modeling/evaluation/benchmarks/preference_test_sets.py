@@ -55,7 +55,8 @@ def overall_with_prior(scores: Mapping[str, float], prior: float) -> float:
 
 # --- where they stand -----------------------------------------------------------------------------------------
 
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_SHARD = r"-\d{5}-of-\d{5}"
+_ENDING = re.compile(rf"({_SHARD})?({'|'.join(map(re.escape, ALL_SUFFIXES))})?$")
 
 
 def test_set_sources(path: str, flag: str) -> list[tuple[str, str]]:
@@ -90,7 +91,7 @@ def _sets_of_folder(path: str, folder: Path, flag: str) -> list[tuple[str, str]]
     for child in children:
         by_name.setdefault(_set_name(child), []).append(child)
     for name, files in by_name.items():
-        if len(files) > 1 and not all(_SHARD.search(_stem(file)) for file in files):
+        if len(files) > 1 and not all(re.search(_SHARD, file.name) for file in files):
             raise _sets_error(
                 flag, f"found {' and '.join(file.name for file in files)} in {path}, all for the set {name}"
             )
@@ -101,15 +102,8 @@ def _may_be_set(child: Path) -> bool:
     return is_data_file(child) or (child.is_dir() and not child.name.startswith((".", "_")))
 
 
-def _stem(file: Path) -> str:
-    if file.is_dir():
-        return file.name
-    suffixes = (suffix for suffix in ALL_SUFFIXES if file.name.endswith(suffix))
-    return file.name.removesuffix(max(suffixes, key=len, default=""))
-
-
-def _set_name(file: Path) -> str:
-    return _SHARD.sub("", _stem(file))
+def _set_name(path: Path) -> str:
+    return _ENDING.sub("", path.name)
 
 
 def _listed_sets(path: str, flag: str) -> list[tuple[str, str]]:

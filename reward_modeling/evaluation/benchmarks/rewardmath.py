@@ -110,5 +110,5 @@ BENCHMARK = Benchmark(
     unit="problems",
     chance=10,
     chance_note=" (29.3 for MRR)",
-    footnote="accuracy: the right solution above all wrong ones; MRR: mean of 1 / its rank",
+    note="accuracy: the right solution above all wrong ones; MRR: mean of 1 / its rank",
 )
