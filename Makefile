@@ -1,5 +1,6 @@
 # make quickstart   train a tiny reward model from nothing, score it on generated rows, show what it learned
-# make test         run the tests
+# make test         run the tests but those marked as slow: some minutes on two cores (WORKERS=8 for more)
+# make test-all     run all tests
 # make pictures     a shorter run's two reports as pictures, docs/*.png (needs chromium)
 # make lint         check style, formatting (make format puts them right) and which room imports which
 # make clean        remove caches and the quickstart; the environment in .venv stays
@@ -12,7 +13,11 @@ BIN := .venv/bin
 CHROMIUM ?= chromium
 SCREENSHOT = $(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d) --log-level=3
 
-.PHONY: quickstart pictures test lint format clean
+WORKERS ?= 2
+# Neighbours stay with one worker, which has their fixtures; one that is done takes half of what another has left.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 15 --durations-min 2
+
+.PHONY: quickstart pictures test test-all lint format clean
 .DELETE_ON_ERROR:
 
 LAUNCH = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
@@ -45,7 +50,10 @@ pictures: quickstart/preferences.jsonl
 		file://$$(ls $(CURDIR)/quickstart/pictures_eval/*/report.html)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/.dev
+	$(PYTEST)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

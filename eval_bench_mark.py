@@ -17,7 +17,7 @@ from pathlib import Path
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
-from reward_modeling.evaluation.comparison_files import compare_evaluations
+from reward_modeling.evaluation.comparison import compare_evaluations
 from reward_modeling.evaluation.files import SCORES, check_outputs, folder_name, new_unfinished, write_results
 from reward_modeling.evaluation.summary import whole_summary
 from reward_modeling.evaluation.verdicts import evaluate_verdicts
@@ -212,7 +212,7 @@ def evaluate_model(args: ScriptArguments) -> None:
         scored = job.score_benchmarks(scorer, data, state, unfinished, args.legacy_xstest_weights)
     if scored.parts:
         model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
-        summary = whole_summary(model, args.as_passed(), scored.scoring(), scored.scores, scored.parts)
+        summary = whole_summary(model, args.as_passed(), scored.scoring, scored.scores, scored.parts)
         write_results(unfinished, folder, args.record_file, summary)
     elif scored.mistakes:
         scored.mistakes.append(f"The rewards of the rows are in {unfinished / SCORES}.")

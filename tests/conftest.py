@@ -1,23 +1,14 @@
-"""Shared by all tests: no network, no tracking, a cache of their own, few threads."""
+"""What all tests share."""
 
 import os
-import sys
-import tempfile
 from pathlib import Path
 
-os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="reward-modeling-tests-"))
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["WANDB_MODE"] = "disabled"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What DeepSpeed compiles is kept beside the environment that it is compiled for. A test run that was killed may have
-# left a lock in a shared place, for which the next would wait without an end.
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix).resolve() / "torch_extensions"))
-
+import environment  # noqa: F401 (before all that reads the variables)
 import pytest
 
 from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.models.attention import register_shared_prefix_attention
+from reward_modeling.training.launch_checks import _is_abandoned
 
 register_shared_prefix_attention()
 warm_up_mkl()
@@ -26,7 +17,8 @@ warm_up_mkl()
 def pytest_sessionstart(session):
     if not hasattr(session.config, "workerinput"):  # not a worker of pytest-xdist
         for lock in Path(os.environ["TORCH_EXTENSIONS_DIR"]).glob("*/lock"):
-            lock.unlink(missing_ok=True)
+            if _is_abandoned(lock):
+                lock.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -39,24 +39,21 @@ def fork(
     folder: Path,
     *,
     environment: dict[str, str] | None = None,
-    processes: int = 1,
+    processes: int | None = None,
     status: int = 0,
 ) -> subprocess.CompletedProcess:
     """Run the script in forked processes, which are expected to end with this status.
 
     Args:
         folder: where they work.
-        environment: their variables, this process's where it is None. Several also get those that torchrun sets.
+        environment: their variables, this process's where it is None.
+        processes: how many, with the variables of their place that torchrun sets; None for one without them.
 
     Returns:
         The status of the first that failed, and what all of them wrote, in the order of their ranks.
     """
     environment = dict(os.environ) if environment is None else environment
-    places: list[dict[str, str]] = [{}]
-    if processes > 1:
-        together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "TORCHELASTIC_RUN_ID": "none"}
-        together |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
-        places = [together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    places = [{}] if processes is None else places_of(processes)
     argv = [str(script), *arguments]
     with tempfile.TemporaryDirectory() as logs:
         with patch_environment(PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'tests'}"):  # of the warm process
@@ -68,10 +65,17 @@ def fork(
                 process.start()
         returncode = join_all(ranks)
         stdout, stderr = (
-            "".join(Path(logs, f"{rank}{suffix}").read_text() for rank in range(processes)) for suffix in SUFFIXES
+            "".join(Path(logs, f"{rank}{suffix}").read_text() for rank in range(len(places))) for suffix in SUFFIXES
         )
     assert returncode == status, stdout[-3000:] + stderr[-6000:]
     return subprocess.CompletedProcess(argv, returncode, stdout, stderr)
+
+
+def places_of(processes: int) -> list[dict[str, str]]:
+    """The variables that tell each process its place."""
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "TORCHELASTIC_RUN_ID": "none"}
+    together |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
+    return [together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def join_all(ranks: list) -> int:

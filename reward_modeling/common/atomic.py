@@ -48,9 +48,6 @@ def write_whole(path: Path, text: str) -> None:
         unfinished_file.write_text(text, encoding="utf-8")
 
 
-write_page = write_whole  # its name until every caller is told
-
-
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, which is renamed to `path` when the block ends without an error."""

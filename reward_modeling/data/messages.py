@@ -8,7 +8,7 @@ it alike. Whoever changes what is read raises the `CACHE_VERSION` of `preference
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 Message = dict[str, object]
 # The C encoder is built once; str() for what a Parquet struct may hold beside text (timestamps).
@@ -16,7 +16,7 @@ to_json: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False, default=
 
 
 class UnreadableMessages(Exception):
-    """What is no conversation: which part of it (messages, message, role, content), and what stands in its place."""
+    """What is no conversation: which part of it (messages, message, role, content, known role), and what is there."""
 
     def __init__(self, part: str, found: object, number: int | None = None) -> None:
         super().__init__(part, found, number)
@@ -26,20 +26,23 @@ class UnreadableMessages(Exception):
         """Of the message in its list, from 0; None where there is no list."""
 
 
-def read_messages(value: object, role: str) -> list[Message]:
-    """A message list in canonical form: equal conversations give equal JSON. A text is one message of `role`.
+def read_messages(value: object, text_role: str, roles: Mapping[str, str] | None = None) -> list[Message]:
+    """A message list in canonical form: equal conversations give equal JSON. A text is one message of `text_role`.
+
+    Args:
+        roles: what each known role is called here; without it every role stands as it is.
 
     Raises:
-        UnreadableMessages: it is neither, or a message has no role or content that is a text.
+        UnreadableMessages: it is neither, or a message has no role or content that is a text, or no known role.
     """
     if isinstance(value, str):
-        return [{"role": role, "content": value}]
+        return [{"role": text_role, "content": value}]
     if not isinstance(value, list):
         raise UnreadableMessages("messages", value)
-    return [_read_message(message, number) for number, message in enumerate(value)]
+    return [_read_message(message, number, roles) for number, message in enumerate(value)]
 
 
-def _read_message(message: object, number: int) -> Message:
+def _read_message(message: object, number: int, roles: Mapping[str, str] | None) -> Message:
     """Role, content, then the other keys by name.
 
     Null values go: Arrow gives every message of a column the keys of all.
@@ -50,6 +53,10 @@ def _read_message(message: object, number: int) -> Message:
     for part, value in (("role", role), ("content", content)):
         if not isinstance(value, str):
             raise UnreadableMessages(part, value, number)
+    if roles is not None:
+        if role not in roles:
+            raise UnreadableMessages("known role", role, number)
+        role = roles[role]
     canonical: Message = {"role": role, "content": content}
     if len(message) > 2:
         others = sorted(message.keys() - {"role", "content"})

@@ -290,10 +290,11 @@ def balance(
     ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.unit_start))
     total = sum(chunk.tokens for chunk in ordered)
     per_process = max(1, -(-total // ((target_tokens or max_tokens) * num_processes)))
-    per_process = min(per_process, -(-len(ordered) // num_processes))
+    most = -(-len(ordered) // num_processes)  # with so many, a micro-batch for each chunk
+    per_process = min(per_process, most)
     while (bins := _longest_first(ordered, per_process * num_processes, max_tokens)) is None:
         # One by one, an evaluation of 40,000 padded pairs would be dealt out a thousand times, for two minutes.
-        per_process += max(1, int(per_process * GROWTH))
+        per_process = min(most, per_process + max(1, int(per_process * GROWTH)))
     filler = ordered[-1]._replace(counted=False)
     bins = [micro_batch or [filler] for micro_batch in bins]
     # the heaviest first, dealt out in turn: the n-th micro-batches of all processes are of like size

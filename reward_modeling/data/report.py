@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward_modeling.display.text import Rows, aligned
+from reward_modeling.display.text import Rows, align
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -112,13 +112,18 @@ class DataReport:
         lines = [f"{self.name}: {self.rows_read:,} rows read, {self.kept:,} kept ({self.kept / rows_read:.1%})"]
         if self.dropped:
             rows = [(*row, first_row(where, excerpt)) for *row, where, excerpt in dropped_rows(self.to_dict())]
-            lines += aligned(rows, words=(0, 3))
+            lines += align(rows, words=(0, 3))
         lines += [f"  {note}: {count:,}" for note, count in self.notes.items()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
         """The report for a manifest: plain dicts, strings and numbers."""
         return {**asdict(self), "kept": self.kept, "share_dropped": self.share_dropped}
+
+
+def first_row(where: str, excerpt: str) -> str:
+    """Where a row stands and how it begins, on one line of a table."""
+    return f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}".rstrip()
 
 
 def dropped_rows(report: Mapping) -> Rows:
@@ -134,11 +139,6 @@ def dropped_rows(report: Mapping) -> Rows:
             first = dropped["first_where"], dropped["first_excerpt"]
             rows.append((reason.words, f"{dropped['count']:,}", share, *first))
     return rows
-
-
-def first_row(where: str, excerpt: str) -> str:
-    """Where a row stands and how it begins, on one line of a table."""
-    return f"{where}  {' '.join(excerpt.split())[:TABLE_EXCERPT]}".rstrip()
 
 
 def report_rows(name: str, rows: "Dataset") -> DataReport:

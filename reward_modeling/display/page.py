@@ -37,12 +37,12 @@ def keep_intervals_together(line: str) -> Markup:
 
 def escape_cell(words: str) -> str:
     """Text from outside that stays in its cell of a Markdown table, and is not read as HTML."""
-    return text.shown(words).replace("|", "\\|").replace("<", "&lt;")
+    return text.make_printable(words).replace("|", "\\|").replace("<", "&lt;")
 
 
 def mark_as_code(words: str) -> str:
     """Text from outside as code in a line of Markdown."""
-    return f"`{text.shown(words).replace('`', chr(39))}`"
+    return f"`{text.make_printable(words).replace('`', chr(39))}`"
 
 
 _ENVIRONMENT = Environment(
@@ -57,6 +57,6 @@ _ENVIRONMENT.globals["palette"] = PALETTE
 _ENVIRONMENT.filters["json"] = partial(json.dumps, ensure_ascii=False)
 _FILTERS = (
     *(text.count, text.number, text.short_number, text.percent, text.share, text.points, text.interval),
-    *(text.duration, text.date_and_time, text.shown, keep_intervals_together, escape_cell, mark_as_code),
+    *(text.duration, text.date_and_time, text.make_printable, keep_intervals_together, escape_cell, mark_as_code),
 )
 _ENVIRONMENT.filters |= {function.__name__: function for function in _FILTERS}

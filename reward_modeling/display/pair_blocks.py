@@ -53,12 +53,12 @@ def pair_tables(pairs: Mapping) -> list[tuple[str, Rows]]:
     ]
 
 
-def _calibration_row(found: Mapping) -> Sequence[str]:
-    place = f"{100 * found['low']:.0f}-{100 * found['high']:.0f}"
-    if not found["rows"]:
-        return place, "-", "-", "-", count(found["rows"]), "-"
-    values = percent(found["confidence"]), percent(found["value"]), interval(found, "value_low", "value_high")
-    return place, *values, count(found["rows"]), count(found["ties"])
+def _calibration_row(row: Mapping) -> Sequence[str]:
+    place = f"{100 * row['low']:.0f}-{100 * row['high']:.0f}"
+    if not row["rows"]:
+        return place, "-", "-", "-", count(row["rows"]), "-"
+    values = percent(row["confidence"]), percent(row["value"]), interval(row, "value_low", "value_high")
+    return place, *values, count(row["rows"]), count(row["ties"])
 
 
 def histogram_rows(edges: Sequence[float], counts: Mapping[str, Iterable[int]]) -> Rows:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reward_modeling.display.plot_style import ACCENT, BAR, GRID, INK, MUTED, PAGE, STRONG, WIDTH, new_axes, new_figure
-from reward_modeling.display.text import percent, shortened, value_or_reason
+from reward_modeling.display.text import percent, shorten, value_or_reason
 
 NAME_CHARACTERS, HEADING_CHARACTERS = 24, 44
 DASHED, DOTTED = (0, (3, 2)), (0, (1, 1))
@@ -54,7 +54,7 @@ def lay_out_rows(groups: Groups, colors: Mapping[str, str] | None = None) -> tup
     """
     height = 12 if colors else 14  # points of a line
     lines = [line for heading, rows in groups.items() for line in [(heading, None)] * bool(heading) + [*rows.items()]]
-    longest = max((len(shortened(name, NAME_CHARACTERS)) for name, row in lines if row is not None), default=0)
+    longest = max((len(shorten(name, NAME_CHARACTERS)) for name, row in lines if row is not None), default=0)
     left = 10 + 4.6 * longest
     figure = new_figure(height=height * len(lines) + 46)
     axes = new_axes(figure, left, 20, WIDTH - left - 32, height * len(lines))
@@ -65,10 +65,10 @@ def lay_out_rows(groups: Groups, colors: Mapping[str, str] | None = None) -> tup
     beside = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "va": "center"}
     for y, (name, row) in enumerate(lines):
         if row is None:
-            words = shortened(name, HEADING_CHARACTERS)
+            words = shorten(name, HEADING_CHARACTERS)
             axes.annotate(words, (0, y + 0.5), xytext=(6 - left, 0), weight="bold", **beside)
         else:
-            words, color = shortened(name, NAME_CHARACTERS), colors[name] if colors else INK
+            words, color = shorten(name, NAME_CHARACTERS), colors[name] if colors else INK
             axes.annotate(words, (0, y + 0.5), xytext=(-4, 0), ha="right", color=color, weight=_weight(name), **beside)
     return figure, axes, [(y + 0.5, name, row) for y, (name, row) in enumerate(lines) if row is not None]
 
@@ -171,22 +171,22 @@ def draw_calibration(bins: Sequence[Mapping]) -> Figure:
     axes = new_axes(figure, 36, 8, WIDTH - 44, 120)
     below = new_axes(figure, 36, 140, WIDTH - 44, 30)
     axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1, linestyle=DASHED)
-    filled = [found for found in bins if found["rows"] and None not in (found["value"], found["confidence"])]
-    confidence, right = ([100 * found[name] for found in filled] for name in ("confidence", "value"))
+    filled = [row for row in bins if row["rows"] and None not in (row["value"], row["confidence"])]
+    confidence, right = ([100 * row[name] for row in filled] for name in ("confidence", "value"))
     axes.plot(confidence, right, color=BAR, linewidth=0.8, marker="o", markersize=4)
     lowest = 50.0
-    for x, found in zip(confidence, filled, strict=True):
-        if found["value_low"] is not None and found["value_high"] is not None:
-            low, high = 100 * found["value_low"], 100 * found["value_high"]
+    for x, row in zip(confidence, filled, strict=True):
+        if row["value_low"] is not None and row["value_high"] is not None:
+            low, high = 100 * row["value_low"], 100 * row["value_high"]
             axes.plot([x, x], [low, high], color=BAR, linewidth=1.2)
             lowest = min(lowest, low)
     axes.set(xlim=(49, 101), ylim=(max(0, lowest - 3), 102), xticks=range(50, 101, 10), xticklabels=[])
     axes.set_ylabel("share right, percent")
     axes.grid()
-    counts = [found["rows"] or 0 for found in bins]
+    counts = [row["rows"] or 0 for row in bins]
     tallest = max([1, *counts])
-    for found, rows in zip(bins, counts, strict=True):
-        middle, width = 50 * (found["low"] + found["high"]), 100 * (found["high"] - found["low"])
+    for row, rows in zip(bins, counts, strict=True):
+        middle, width = 50 * (row["low"] + row["high"]), 100 * (row["high"] - row["low"])
         below.bar(middle, rows, 0.8 * width, color=GRID)
         below.text(middle, rows + 0.06 * tallest, _short(rows), ha="center", fontsize=6.5)
     below.set(xlim=(49, 101), ylim=(0, 1.4 * tallest), xticks=range(50, 101, 10), yticks=[])

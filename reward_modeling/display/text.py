@@ -16,12 +16,13 @@ Rows = list[Row]
 # --- lines ----------------------------------------------------------------------------------------------------
 
 
-def wrapped(text: str, indent: int = 0, hanging: int = 4) -> list[str]:
-    first, later = " " * indent, " " * (indent + hanging)
-    return textwrap.wrap(shown(text), WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
+def wrap(text: str, indent: int = 0, hanging: int = 4) -> list[str]:
+    """Lines of a text from outside; those after the first are indented further."""
+    indents = {"initial_indent": " " * indent, "subsequent_indent": " " * (indent + hanging)}
+    return textwrap.wrap(make_printable(text), WIDTH, break_on_hyphens=False, **indents)
 
 
-def aligned(rows: Sequence[Row | None], words: Collection[int] = (0,)) -> list[str]:
+def align(rows: Sequence[Row | None], words: Collection[int] = (0,)) -> list[str]:
     """A table with its columns side by side, two spaces from the left; None is a rule.
 
     Args:
@@ -39,19 +40,19 @@ def aligned(rows: Sequence[Row | None], words: Collection[int] = (0,)) -> list[s
     return lines
 
 
-def shown(text: object) -> str:
+def make_printable(text: object) -> str:
     """Text from outside on one line: what would move the cursor is replaced."""
     return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
-def shortened(name: object, width: int = NAME_WIDTH) -> str:
-    """A name as `shown`, cut in the middle where it is longer than `width`."""
-    line = shown(name)
+def shorten(name: object, width: int = NAME_WIDTH) -> str:
+    """A printable name, cut in the middle where it is longer than `width`."""
+    line = make_printable(name)
     end = (width - 1) // 2
     return line if len(line) <= width else f"{line[: width - 1 - end]}…{line[-end:]}"
 
 
-def left_out(part: Mapping) -> list[str]:
+def describe_left_out(part: Mapping) -> list[str]:
     """That there are more subsets than are shown."""
     more = len(part["subsets"]) - MOST_SUBSETS
     return [f"  the {MOST_SUBSETS} largest subsets; {more:,} more in summary.json"] if more > 0 else []

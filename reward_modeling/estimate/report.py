@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import EpochPlan, heaviest_micro_batch
-from reward_modeling.display.text import Row, aligned, count
+from reward_modeling.display.text import Row, align, count
 from reward_modeling.estimate.gpus import GPUS, Gpu
 from reward_modeling.estimate.memory import (
     LEFT_FREE,
@@ -136,7 +136,7 @@ def _data_lines(epoch: EpochTokens, steps: int) -> list[str]:
         ("optimizer steps", count(epoch.steps), f"{steps:,} in the whole run"),
         ("forward passes", count(epoch.passes), f"of each GPU; the heaviest has {epoch.heaviest:,} tokens"),
     ]
-    return ["One epoch", *aligned(rows, words=(0, 2))]
+    return ["One epoch", *align(rows, words=(0, 2))]
 
 
 def _memory_lines(memories: list[EngineMemory], settings: RunSettings, card: Gpu) -> list[str]:
@@ -148,7 +148,7 @@ def _memory_lines(memories: list[EngineMemory], settings: RunSettings, card: Gpu
         f"Memory of one GPU in GB: {numbers}, {checkpointing}, {settings.optim}. It fits into {limit:.1f} of "
         f"{card.gigabytes:g} GB: the rest is for",
         "  CUDA, NCCL and fragmentation",
-        *aligned(rows, words=(0, len(rows[0]) - 1)),
+        *align(rows, words=(0, len(rows[0]) - 1)),
         "  activations: the most that a forward and backward pass over the heaviest micro-batch holds, with all that",
         "  comes and goes in it; step: what the optimizer's step holds instead of buffers and activations. Estimated,",
         "  not measured: reward_modeling/estimate/memory.py has the formulas.",

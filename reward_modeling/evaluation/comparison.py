@@ -6,20 +6,40 @@ Figures are compared only where they are of the same rows under the same weights
 two evaluations apart (the type of the numbers, where conversations are cut) is a warning.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
+from pathlib import Path
 
+from reward_modeling.common.atomic import check_writable, write_whole
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.text import count
 from reward_modeling.evaluation.benchmarks.base import Benchmark, RowScores
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.comparison_report import comparison_tables, write_comparison
 from reward_modeling.evaluation.comparison_warnings import comparison_warnings, was_run_otherwise
-from reward_modeling.evaluation.evaluations import Evaluation, evaluations_of
-from reward_modeling.evaluation.files import SCORES, SUMMARY
+from reward_modeling.evaluation.evaluations import Evaluation, evaluations_of, read_evaluations
+from reward_modeling.evaluation.files import SCORES, SUMMARY, check_nothing_is_there, writing_explained
 from reward_modeling.evaluation.paired import paired_differences
 from reward_modeling.evaluation.tables import main_figures
 
+COMPARISON, PAGE = "comparison.json", "comparison.html"
 ROUNDING = 1e-6  # of a figure: the summary's and the one made again of the rows
+
+
+def compare_evaluations(folders: Sequence[str], output: Path, overwrite: bool) -> None:
+    """What earlier evaluations have written, side by side: a table, comparison.json and comparison.html."""
+    evaluations = read_evaluations(folders)
+    check_writable("--output_dir", output)
+    check_nothing_is_there(output, (COMPARISON, PAGE), "comparison", overwrite)
+    comparison = compare(evaluations)
+    print(comparison_tables(comparison), flush=True)
+    with writing_explained(output):
+        output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False)
+        write_whole(output / COMPARISON, text + "\n")
+        write_comparison(comparison, output / PAGE)
+    print(f"\nComparison: {output / PAGE}", flush=True)
 
 
 def compare(evaluations: Sequence[Evaluation]) -> dict:

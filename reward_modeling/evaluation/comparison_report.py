@@ -18,13 +18,13 @@ from reward_modeling.display.plots import draw_bars, lay_out_rows
 from reward_modeling.display.text import (
     MOST_SUBSETS,
     Rows,
-    aligned,
+    align,
     count,
     date_and_time,
     interval,
-    shown,
+    make_printable,
     value_or_reason,
-    wrapped,
+    wrap,
 )
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
@@ -37,7 +37,7 @@ NOTE = (
     "Differences are in points, to the first model that has the benchmark. Their intervals are paired: over the same "
     "rows. better, worse: the interval excludes zero, as one in twenty does by chance."
 )
-MOST_LINES = 24  # of a table that is not folded
+MOST_ROWS = 24  # of a table that is not folded
 TALL = 16  # lines of a plot, from which on it stands beside two others
 
 Figures = Mapping[str, Mapping[str, Mapping]]
@@ -59,21 +59,22 @@ def figure_rows(figures: Figures, part: Mapping) -> Rows:
         for letter, entry in entries.items():
             mark = MARK if letter in part["incomparable"] else RUN_OTHERWISE if letter in part["run_otherwise"] else ""
             values = value_or_reason(entry) + mark, interval(entry), *_difference(entry["difference"])
-            rows.append((shown(name) if letter == first else "", letter, *values, count(entry["rows"])))
+            rows.append((make_printable(name) if letter == first else "", letter, *values, count(entry["rows"])))
     return rows
 
 
-def _difference(found: Mapping | None) -> tuple[str, str, str]:
+def _difference(difference: Mapping | None) -> tuple[str, str, str]:
     """+1.2, +0.3 to +2.1, better."""
-    if found is None:
+    if difference is None:
         return "", "", ""
-    value, low, high = (None if found[key] is None else f"{100 * found[key]:+.1f}" for key in ("value", "low", "high"))
+    ends = (difference[key] for key in ("value", "low", "high"))
+    value, low, high = (None if end is None else f"{100 * end:+.1f}" for end in ends)
     if low is None:
         return value, "not paired", ""
-    return value, f"{low} to {high}", "better" if found["low"] > 0 else "worse" if found["high"] < 0 else ""
+    return value, f"{low} to {high}", "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else ""
 
 
-def _main(name: str, part: Mapping) -> Figures:
+def select_figures(name: str, part: Mapping) -> Figures:
     """The figures to see first."""
     figures = part["figures"]
     return {figure: figures[figure] for figure in BENCHMARKS[name].main_figures or figures if figure in figures}
@@ -84,21 +85,20 @@ def _main(name: str, part: Mapping) -> Figures:
 
 def comparison_tables(comparison: Mapping) -> str:
     """Warnings, the models, and the figures of each benchmark; its subsets are in the page alone if it has figures."""
-    blocks = [[line for message in comparison["warnings"] for line in wrapped(f"WARNING: {message}", hanging=9)]]
+    blocks = [[line for message in comparison["warnings"] for line in wrap(f"WARNING: {message}", hanging=9)]]
     models = (f"{model['letter']}  {': '.join(describe_model(model))}" for model in comparison["models"])
-    blocks.append([line for model in models for line in wrapped(model, indent=2)])
+    blocks.append([line for model in models for line in wrap(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
-        head = (
-            f"{shown(part['title'])}: {count(part['rows'])} {BENCHMARKS[name].unit}, differences to {part['reference']}"
-        )
-        seen = _main(name, part)
+        rows = f"{count(part['rows'])} {BENCHMARKS[name].unit}"
+        head = f"{make_printable(part['title'])}: {rows}, differences to {part['reference']}"
+        seen = select_figures(name, part)
         if not any(map(_has_value, part["figures"].values())):  # of a part of the benchmark: there are only subsets
             scored = {subset: entries for subset, entries in part["subsets"].items() if _has_value(entries)}
             seen = {**seen, **scored}
-        blocks.append([head, *aligned(figure_rows(seen, part))])
+        blocks.append([head, *align(figure_rows(seen, part))])
     if combined := comparison["combined"]:
-        blocks.append([SEVERAL, *aligned(figure_rows(combined["figures"], combined))])
-    blocks.append(wrapped(NOTE))
+        blocks.append([SEVERAL, *align(figure_rows(combined["figures"], combined))])
+    blocks.append(wrap(NOTE))
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
@@ -116,40 +116,22 @@ def write_comparison(comparison: Mapping, path: Path) -> None:
 
 def comparison_page(comparison: Mapping) -> str:
     """The whole page."""
-    sections = [_section(name, part) for name, part in comparison["benchmarks"].items()]
-    if combined := comparison["combined"]:
-        figures = combined["figures"]
-        plots = _plots(SEVERAL, figures, combined)
-        rows = figure_rows(figures, combined)
-        sections.append({"title": SEVERAL, "about": "", "plots": plots, "rows": rows, "folded": []})
+    functions = (describe_model, select_figures, figure_rows, other_tables, comparison_plots)
     return render(
         "evaluation/templates/comparison.html",
         comparison=comparison,
-        sections=sections,
-        describe_model=describe_model,
+        known=BENCHMARKS,
+        several=SEVERAL,
         note=NOTE,
+        most_rows=MOST_ROWS,
         most_subsets=MOST_SUBSETS,
+        **{function.__name__: function for function in functions},
     )
 
 
-def _section(name: str, part: Mapping) -> dict[str, object]:
-    """Plots, and the numbers behind them: folded where they are many."""
-    main = _main(name, part)
-    rows, others = figure_rows(main, part), _other_tables(name, part)
-    is_short = len(rows) <= MOST_LINES + 1
-    return {
-        "title": part["title"],
-        "about": f"{count(part['rows'])} {BENCHMARKS[name].unit}; from {', '.join(map(str, part['sources'])) or '-'}",
-        "plots": _plots(part["title"], main, part, BENCHMARKS[name]),
-        "rows": rows if is_short else [],
-        "folded": others if is_short else [("Scores", rows), *others],
-        "left_out": len(part["subsets"]) - MOST_SUBSETS,
-    }
-
-
-def _other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
+def other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     """The figures that no plot shows, and the subsets."""
-    main, subsets = _main(name, part), part["subsets"]
+    main, subsets = select_figures(name, part), part["subsets"]
     sizes = {subset: {"rows": max(entry["rows"] for entry in rows.values())} for subset, rows in subsets.items()}
     # A source of one's own pairs may be called as their one figure is.
     counted = part["figures"] if BENCHMARKS[name].is_published else {}
@@ -159,7 +141,12 @@ def _other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     return [(heading, figure_rows(figures, part)) for heading, figures in tables.items() if figures]
 
 
-def _plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | None = None) -> list[Plot]:
+def comparison_plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | None = None) -> list[Plot]:
+    """Figures, and how far they are from the reference's.
+
+    Args:
+        benchmark: None for figures over several.
+    """
     hollow = part["incomparable"]
     note = f"Dashed: {benchmark.guessing}." if benchmark else ""
     if hollow:
@@ -174,10 +161,8 @@ def _plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | N
     }
     if lines := sum(map(len, differences.values())):
         note = "Right of zero a model is better. An interval across zero says too little."
-        options = {"label": f"{title}: differences", "tall": lines > TALL}
-        plots.append(
-            make_plot("Differences", note, draw_differences, differences, colors, part["reference"], **options)
-        )
+        drawn = (draw_differences, differences, colors, part["reference"])
+        plots.append(make_plot("Differences", note, *drawn, label=f"{title}: differences", tall=lines > TALL))
     return plots
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from reward_modeling.common.atomic import check_writable
 from reward_modeling.common.errors import UserError
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.report import write_report
@@ -26,16 +27,6 @@ def folder_name(name_or_path: str) -> str:
 
 
 # --- before anything is read ----------------------------------------------------------------------------------
-
-
-def check_folder(flag: str, path: Path) -> None:
-    """
-    Raises:
-        UserError: the folder cannot be made or written.
-    """
-    nearest = next(path for path in (path.absolute(), *path.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UserError(f"{flag}: expected a folder to write to, found that {nearest} is none. Take another path.")
 
 
 def check_nothing_is_there(folder: Path, names: Sequence[str], kind: str, overwrite: bool) -> None:
@@ -56,8 +47,8 @@ def check_outputs(folder: Path, record: Path, overwrite: bool) -> None:
     Raises:
         UserError: an earlier evaluation is there, or something cannot be written.
     """
-    check_folder("--record_dir", record.parent)
-    check_folder("--output_dir", folder)
+    check_writable("--record_dir", record.parent)
+    check_writable("--output_dir", folder)
     if record.exists() and not os.access(record, os.W_OK):
         raise UserError(f"--record_dir {record}: expected a file to append to, found it write-protected.")
     if record.resolve() in [(folder / name).resolve() for name in (SCORES, SUMMARY, REPORT)]:

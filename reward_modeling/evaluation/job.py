@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -86,28 +86,14 @@ def load_scorer(name_or_path: str, state: PartialState, **options: object) -> Re
     return scorer
 
 
+@dataclass
 class Scored:
-    """The benchmarks that have figures, those that have none, and what the scoring of all of them took."""
+    """The benchmarks that have figures, what is wrong with others, and what scoring took, as summary.json has it."""
 
-    def __init__(self) -> None:
-        self.scores: dict[str, RowScores] = {}
-        self.parts: dict[str, dict] = {}
-        self.mistakes: list[str] = []
-        self.totals: Counter[str] = Counter()
-        self.seconds = 0.0
-
-    def scoring(self) -> dict:
-        """What summary.json says of it."""
-        total = self.totals
-        return {
-            "conversations": total["conversations"],
-            "distinct": total["scored"],
-            "cut": total["cut"],
-            "cut_tokens": total["cut_tokens"],
-            "tokens": total["tokens"],
-            "seconds": round(self.seconds, 1),
-            "processes": PartialState().num_processes,
-        }
+    scores: dict[str, RowScores] = field(default_factory=dict)
+    parts: dict[str, dict] = field(default_factory=dict)
+    mistakes: list[str] = field(default_factory=list)
+    scoring: dict[str, float] = field(default_factory=dict)
 
 
 def score_benchmarks(
@@ -118,7 +104,7 @@ def score_benchmarks(
     Returns:
         What it came to, on process 0; elsewhere nothing.
     """
-    scored, started = Scored(), time.perf_counter()
+    scored, total, started = Scored(), Counter(), time.perf_counter()
     for rows in data:
         scores, counts = score_benchmark(scorer, rows, state)
         if not state.is_main_process:
@@ -131,8 +117,10 @@ def score_benchmarks(
             scored.mistakes.append(str(error))
             continue
         scored.scores[rows.benchmark], scored.parts[rows.benchmark] = scores, part
-        scored.totals.update(asdict(counts))
-    scored.seconds = time.perf_counter() - started
+        total.update(asdict(counts))
+    scored.scoring = {"conversations": total["conversations"], "distinct": total["scored"]}
+    scored.scoring |= {name: total[name] for name in ("cut", "cut_tokens", "tokens")}
+    scored.scoring |= {"seconds": round(time.perf_counter() - started, 1), "processes": state.num_processes}
     return scored
 
 

@@ -35,7 +35,8 @@ def paired_differences(
 
     def everything(means: Means) -> dict:
         figures = {("figures", name): value for name, value in formula(means).items()}
-        return figures | {("subsets", name): value for name, value in benchmark.subset_scores(means).items()}
+        subsets = benchmark.subset_scores(means) if benchmark.subset_scores else {}
+        return figures | {("subsets", name): value for name, value in subsets.items()}
 
     rows = {
         "figures": benchmark.figure_rows(first.select(both).subsets),

@@ -16,7 +16,7 @@ from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import pair_plots, pair_tables
 from reward_modeling.display.plot_style import Plot, make_plot
 from reward_modeling.display.plots import draw_bars
-from reward_modeling.display.text import Rows, accuracy_rows, count, left_out, pair_lines
+from reward_modeling.display.text import Rows, accuracy_rows, count, describe_left_out, pair_lines
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.tables import grouped_subsets, headline, main_figures, model_line, scoring_line
 
@@ -31,7 +31,7 @@ def write_report(summary: dict, path: Path) -> None:
         path: the file to write; one that is there is replaced.
     """
     functions = (
-        *(headline, model_line, scoring_line, left_out, pair_lines),
+        *(headline, model_line, scoring_line, describe_left_out, pair_lines),
         *(benchmark_plots, benchmark_tables, draw_styles, data_rows),
     )
     given = {function.__name__: function for function in functions}

@@ -3,11 +3,9 @@
 Plain dictionaries of JSON's types come out; a figure that is incomplete is None.
 """
 
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 import numpy as np
 from datasets import Dataset
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import Estimate, estimate, share_right, wilson_interval
 from reward_modeling.common.pair_statistics import accuracy_entry, number, pair_statistics
+from reward_modeling.common.versions import installed_versions
 from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows, RowScores
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.reading import fingerprint
@@ -68,7 +67,7 @@ def whole_summary(
         "model": model,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": arguments,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": installed_versions(PACKAGES),
         "scoring": scoring,
         "combined": combined_figures(scores, legacy_xstest_weights=legacy),
         "benchmarks": dict(parts),
@@ -156,6 +155,8 @@ def _subset_entries(
     """The score of each subset: a share of its rows, or one of the figures, or a mean of credits."""
     if benchmark.is_right_or_wrong:
         return _shares(scored)
+    if benchmark.subset_scores is None:
+        return {}
     rows = Counter(scored.subsets)
     others = {name: of_subset for name, of_subset in values.items() if name not in figures}
     means = estimate(benchmark.subset_scores, others) if others else {}

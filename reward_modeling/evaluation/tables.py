@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from reward_modeling.display.text import (
     MOST_SUBSETS,
-    aligned,
+    align,
     count,
+    describe_left_out,
     interval,
-    left_out,
+    make_printable,
     pair_lines,
     percent,
-    shortened,
-    shown,
-    wrapped,
+    shorten,
+    wrap,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 
@@ -28,28 +28,28 @@ def summary_tables(summary: Mapping) -> str:
     """Everything at once: warnings, the model, figures over several benchmarks, and a table for each benchmark."""
     parts = summary["benchmarks"]
     blocks = [_warnings(message for part in parts.values() for message in part["warnings"])]
-    blocks.append(wrapped(model_line(summary)) + wrapped(scoring_line(summary)))
+    blocks.append(wrap(model_line(summary)) + wrap(scoring_line(summary)))
     blocks += [_body(name, part) for name, part in parts.items()]
     if summary["combined"]:
         rows = [["", "percent", "95% interval", "rows"]]
-        rows += [[shortened(name), *_cells(row)] for name, row in summary["combined"].items()]
-        blocks.append(["Over several benchmarks", *aligned(rows)])
+        rows += [[shorten(name), *_cells(row)] for name, row in summary["combined"].items()]
+        blocks.append(["Over several benchmarks", *align(rows)])
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def _warnings(messages: Iterable[str]) -> list[str]:
-    return [line for message in messages for line in wrapped(f"WARNING: {message}", hanging=9)]
+    return [line for message in messages for line in wrap(f"WARNING: {message}", hanging=9)]
 
 
 def _body(name: str, part: Mapping) -> list[str]:
     benchmark = BENCHMARKS[name]
-    lines = [f"{shown(part['title'])}: {count(part['rows'])} {benchmark.unit}"]
+    lines = [f"{make_printable(part['title'])}: {count(part['rows'])} {benchmark.unit}"]
     if part["sources"]:
-        lines += wrapped(f"from {', '.join(map(str, part['sources']))}", indent=2)
+        lines += wrap(f"from {', '.join(map(str, part['sources']))}", indent=2)
+    lines += [f"  {benchmark.note}"] if benchmark.note else []
     lines += benchmark.figures_table(part["figures"]) if benchmark.figures_table else _figures_table(name, part)
-    lines += [f"  {benchmark.footnote}"] if benchmark.footnote else []
     if pairs := part.get("pairs"):
-        lines += ["", *(line for text in pair_lines(pairs) for line in wrapped(text, indent=2))]
+        lines += ["", *(line for text in pair_lines(pairs) for line in wrap(text, indent=2))]
         lines += ["", *_calibration_table(pairs["calibration"])]
     if report := part.get("data_report"):
         lines += ["", *(f"  {line}" for line in report.splitlines())]
@@ -64,13 +64,13 @@ def _figures_table(name: str, part: Mapping) -> list[str]:
     rows: list[list[str] | None] = [["", "percent", "95% interval", "rows", *(["ties"] if tied else [])]]
     figures = list(main_figures(part).items())
     for figure, row in figures[:-1]:
-        rows.append([shortened(figure), *_cells(row, tied)])
+        rows.append([shorten(figure), *_cells(row, tied)])
     rows += [None] if len(figures) > 1 else []
-    rows += [[shortened(figure), *_cells(row, tied)] for figure, row in figures[-1:]]
+    rows += [[shorten(figure), *_cells(row, tied)] for figure, row in figures[-1:]]
     for heading, group in groups.items():
-        rows += [[""] * len(rows[0]), [shortened(heading or "subsets"), *[""] * (len(rows[0]) - 1)]]
-        rows += [[f"  {shortened(subset)}", *_cells(row, tied)] for subset, row in group.items()]
-    return [*aligned(rows), *left_out(part)]
+        rows += [[""] * len(rows[0]), [shorten(heading or "subsets"), *[""] * (len(rows[0]) - 1)]]
+        rows += [[f"  {shorten(subset)}", *_cells(row, tied)] for subset, row in group.items()]
+    return [*align(rows), *describe_left_out(part)]
 
 
 def _cells(row: Mapping, tied: bool = False) -> list[str]:
@@ -91,7 +91,7 @@ def _calibration_table(bins: Sequence[Mapping]) -> list[str]:
         line("right", (percent(one["value"]) for one in bins)),
         line("pairs", (count(one["rows"]) for one in bins)),
     ]
-    return aligned(rows)
+    return align(rows)
 
 
 # What the report shares
@@ -125,7 +125,7 @@ def grouped_subsets(name: str, part: Mapping) -> dict[str, dict[str, Mapping]]:
     if len(left) > MOST_SUBSETS:  # pairs may have a source each
         largest = sorted(left, key=lambda subset: -left[subset]["rows"])[:MOST_SUBSETS]
         left = {subset: left[subset] for subset in left if subset in set(largest)}
-    groups[UNCOUNTED if sections or part["figures"] else ""] = left
+    groups[UNCOUNTED if BENCHMARKS[name].subset_rows else ""] = left
     return {heading: group for heading, group in groups.items() if group}
 
 

@@ -113,12 +113,14 @@ class VerdictFile:
             shown = "".join(f"\n  {mistake}" for mistake in self.mistakes[:SHOWN])
             more = f"\n  and {len(self.mistakes) - SHOWN:,} more" if len(self.mistakes) > SHOWN else ""
             raise self.error(f"expected {expected}, found other lines. Put them right:{shown}{more}")
-        for model, parts in self.models.items() or {"any model": {}}.items():
+        if not self.models and not self.left_out:
+            raise self.error("expected rows, found none: it is empty.")
+        for model, parts in (self.models or {"any model": {}}).items():
             if missing := [name for name in self.benchmarks if name not in parts]:
-                found = ", ".join([*parts, *self.left_out]) or "no rows at all"
+                found = ", ".join([*parts, *self.left_out])
                 raise self.error(
-                    f"expected rows of {', '.join(missing)} for {model}, found {found}. Pass --benchmarks with what "
-                    "the file has."
+                    f"expected rows of {', '.join(missing)} for {model}, found those of {found}. Pass --benchmarks "
+                    "with what the file has."
                 )
 
 

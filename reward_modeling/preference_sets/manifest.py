@@ -4,7 +4,7 @@ A manifest holds neither a date nor a path of output: the same sources and argum
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.versions import installed_versions
 from reward_modeling.data.report import DataReport, DropReason, first_row
-from reward_modeling.display.text import aligned
+from reward_modeling.display.text import Rows, align
 from reward_modeling.preference_sets.pair_table import SCORES
 from reward_modeling.preference_sets.source import SourcePairs, number_column
 
@@ -100,14 +100,13 @@ def manifest_text(manifest: Mapping[str, object]) -> str:
 def manifest_table(manifest: Mapping[str, object]) -> str:
     """The numbers of a manifest: a line for each source, then why rows and pairs were dropped."""
     sources = manifest["sources"]
-    lines = [f"{manifest['name']}: {manifest['pairs']:,} pairs", *aligned(_source_cells(manifest))]
+    lines = [f"{manifest['name']}: {manifest['pairs']:,} pairs", *align(_source_rows(sources))]
     for source in sources:
         name = source["name"]
         stages = {"rows": source["read"]["dropped"], "pairs": source.get("mixed", {"dropped": {}})["dropped"]}
         for unit, dropped in stages.items():
             if dropped:
-                lines.append(f"{name}: {unit} dropped because")
-                lines += aligned(_reason_cells(dropped), words=(0, 2))
+                lines += [f"{name}: {unit} dropped because", *align(_reason_rows(dropped), words=(0, 2))]
         notes = [f"{note} {count:,}" for note, count in source["read"]["notes"].items() if note not in source]
         if notes:
             lines.append(f"{name}: {', '.join(notes)}")
@@ -116,38 +115,32 @@ def manifest_table(manifest: Mapping[str, object]) -> str:
     return "\n".join(lines)
 
 
-def _source_cells(manifest: Mapping) -> list[list[str]]:
-    sources = manifest["sources"]
+def _source_rows(sources: Sequence[Mapping]) -> Rows:
+    """A line for each source, and for all sources of a mixture."""
     mixtures = list(dict.fromkeys(mixture for source in sources for mixture in source["published"]))
     is_mixed = any("mixed" in source for source in sources)
-    cells = [["source", "rows read", "rows kept", "pairs", "prompts"]]
-    cells[0] += [f"published in {mixture}" for mixture in mixtures] + ["in the mixture"] * is_mixed
-    for source in sources:
-        read = source["read"]
-        line = [source["name"], *(f"{count:,}" for count in (read["rows"], read["kept"]))]
-        line += [f"{source['pairs']:,}", f"{source['prompts']:,}"]
-        for mixture in mixtures:
-            found = source["published"].get(mixture)
-            line.append("-" if found is None else f"{found['pairs']:,} ({found['difference']:+,})")
-        cells.append(line + ([f"{source['mixed']['pairs']:,}"] if is_mixed else []))
-    if is_mixed and len(sources) > 1:
-        cells.append(_total_cells(sources, mixtures))
-    return cells
+    head = ["source", "rows read", "rows kept", "pairs", "prompts"]
+    head += [f"published in {mixture}" for mixture in mixtures] + ["in the mixture"] * is_mixed
+    parts = [(source["name"], [source]) for source in sources]
+    parts += [("all", sources)] * (is_mixed and len(sources) > 1)
+    return [head, *([name, *_totals(part, mixtures, is_mixed)] for name, part in parts)]
 
 
-def _total_cells(sources: list[Mapping], mixtures: list[str]) -> list[str]:
-    """Prompts are not added up: one may be in several sources."""
-    rows = [sum(source["read"][name] for source in sources) for name in ("rows", "kept")]
-    line = ["all", *(f"{count:,}" for count in rows), f"{sum(source['pairs'] for source in sources):,}", ""]
+def _totals(sources: Sequence[Mapping], mixtures: Sequence[str], is_mixed: bool) -> Iterator[str]:
+    for counts in ([source["read"]["rows"] for source in sources], [source["read"]["kept"] for source in sources]):
+        yield f"{sum(counts):,}"
+    yield f"{sum(source['pairs'] for source in sources):,}"
+    yield f"{sources[0]['prompts']:,}" if len(sources) == 1 else ""  # not added up: one may be in several sources
     for mixture in mixtures:
         found = [source["published"][mixture] for source in sources if mixture in source["published"]]
-        total, difference = (sum(one[name] for one in found) for name in ("pairs", "difference"))
-        line.append(f"{total:,} ({difference:+,})")
-    return [*line, f"{sum(source['mixed']['pairs'] for source in sources):,}"]
+        pairs, difference = (sum(count[name] for count in found) for name in ("pairs", "difference"))
+        yield f"{pairs:,} ({difference:+,})" if found else "-"
+    if is_mixed:
+        yield f"{sum(source['mixed']['pairs'] for source in sources):,}"
 
 
-def _reason_cells(dropped: Mapping) -> list[list[str]]:
+def _reason_rows(dropped: Mapping) -> Rows:
     found = ((reason, dropped.get(reason.value)) for reason in DropReason)
     return [
-        [reason.words, f"{rows['rows']:,}", first_row(rows["first"], rows["excerpt"])] for reason, rows in found if rows
+        (reason.words, f"{rows['rows']:,}", first_row(rows["first"], rows["excerpt"])) for reason, rows in found if rows
     ]

@@ -12,9 +12,8 @@ row becomes a Python object. The sha256 of these lines is that of the content, w
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -44,17 +43,6 @@ BYTES_PER_BATCH = 32 << 20  # of texts: a batch takes some five times as much wh
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
-@dataclass(frozen=True)
-class WrittenPairs:
-    """What `write_pairs` has written."""
-
-    pairs: int
-    sha256: str
-    """Of the rows as JSON lines, in their order: the same for parquet and jsonl."""
-    files: dict[str, str]
-    """Name -> sha256."""
-
-
 def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourcePairs]) -> None:
     """The job of a script of data_prep: from flags to files. An output in the way is refused before all the reading."""
 
@@ -67,7 +55,7 @@ def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceAr
     run_script(run)
 
 
-def write_source(pairs: SourcePairs, arguments: SourceArguments) -> Path:
+def write_source(pairs: SourcePairs, arguments: SourceArguments) -> None:
     """Write the pairs of one source to `arguments.output_path`, and print their counts.
 
     Raises:
@@ -82,24 +70,15 @@ def write_source(pairs: SourcePairs, arguments: SourceArguments) -> Path:
         written = write_pairs(table, order, folder, TRAIN, arguments.format, value_columns(table, order))
         manifest = {"name": pairs.source.name, "arguments": arguments.options(), "sources": [entry]}
         manifest = write_manifest(manifest, {TRAIN: written}, arguments.format, folder)
-    output = Path(arguments.output_path)
-    print(f"{manifest_table(manifest)}\nwritten to {output}", flush=True)
-    return output
+    print(f"{manifest_table(manifest)}\nwritten to {Path(arguments.output_path)}", flush=True)
 
 
 def write_manifest(
-    manifest: dict[str, object], written: dict[str, WrittenPairs], file_format: str, folder: Path
+    manifest: dict[str, object], written: Mapping[str, Mapping], file_format: str, folder: Path
 ) -> dict[str, object]:
-    """Add to a manifest what was written, put it beside the data, and return it."""
-    total = sum(part.pairs for part in written.values())
-    whole = manifest | {
-        "pairs": total,
-        "format": file_format,
-        "written": {
-            name: {"pairs": part.pairs, "content_sha256": part.sha256, "files": part.files}
-            for name, part in written.items()
-        },
-    }
+    """Add to a manifest what `write_pairs` wrote of each split, put it beside the data, and return it."""
+    total = sum(part["pairs"] for part in written.values())
+    whole = manifest | {"pairs": total, "format": file_format, "written": written}
     (folder / MANIFEST).write_text(manifest_text(whole), encoding="utf-8")
     return whole
 
@@ -121,8 +100,12 @@ def write_pairs(
     split: str,
     file_format: str,
     columns: Sequence[str],
-) -> WrittenPairs:
+) -> dict[str, object]:
     """Write pairs of a table, in this order, as shards of about `ROWS_PER_SHARD` rows with `columns`.
+
+    Returns:
+        What the manifest says of them: their number, the sha256 of the rows as JSON lines, in their order, which is the
+        same for parquet and jsonl, and that of each file.
 
     Raises:
         UserError: rows that parquet cannot hold.
@@ -146,7 +129,7 @@ def write_pairs(
                     bar.update(len(numbers))
             with path.open("rb") as file:
                 files[path.name] = file_digest(file, "sha256").hexdigest()
-    return WrittenPairs(len(order), content.hexdigest(), files)
+    return {"pairs": len(order), "content_sha256": content.hexdigest(), "files": files}
 
 
 def _parquet_writer(file: BinaryIO, schema: pa.Schema | None) -> AbstractContextManager[pq.ParquetWriter | None]:

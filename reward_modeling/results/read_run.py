@@ -104,9 +104,9 @@ def _read_object(path: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: expected JSON, found it torn ({error}). Remove it, or copy it anew.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(found).__name__}. Remove it, or copy it anew.")
-    return found
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}. Remove it, or copy it anew.")
+    return content

@@ -62,7 +62,7 @@ def training_page(run: RunFiles) -> str:
         "results/templates/training.html",
         run=run,
         points_note=_describe_points(curves) if curves else None,
-        curve_plots=[_curve_plot(name, found) for name, found in curves.items()],
+        curve_plots=[_curve_plot(name, both) for name, both in curves.items()],
         point_rows=_point_rows(curves),
         num_evaluations=len(evaluations),
         evaluation_rows=_evaluation_rows(evaluations[-MOST_EVALUATIONS:]),
@@ -101,7 +101,7 @@ def _curve_plot(name: str, curves: Mapping[str, Curve]) -> Plot:
 def _describe_points(curves: Mapping[str, Mapping[str, Curve]]) -> str:
     """What a point is, and what the shades are."""
     words = "Each point is one log."
-    most = max((found[TRAINING].logs_per_point for found in curves.values() if TRAINING in found), default=1)
+    most = max((both[TRAINING].logs_per_point for both in curves.values() if TRAINING in both), default=1)
     if most > 1:
         words = f"Each point is the mean of {most} logs in a row, and the band around it their lowest and highest."
     held_out = curves.get("accuracy", {}).get(HELD_OUT)
@@ -112,7 +112,7 @@ def _describe_points(curves: Mapping[str, Mapping[str, Curve]]) -> str:
 
 def _point_rows(curves: Mapping[str, Mapping[str, Curve]]) -> Rows:
     """The points of the training curves, as drawn."""
-    training = {name: found[TRAINING] for name, found in curves.items() if TRAINING in found}
+    training = {name: both[TRAINING] for name, both in curves.items() if TRAINING in both}
     by_step: dict[float, dict[str, float]] = {}
     for name, curve in training.items():
         for step, value in zip(curve.steps, curve.values, strict=True):

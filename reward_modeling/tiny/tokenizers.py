@@ -1,70 +1,69 @@
-"""Tokenizers trained on the spot, in the styles of published ones."""
+"""Tokenizers trained on the spot, in the styles of published ones.
+
+templates/ has their chat templates: the token layouts and the habits of the published ones, in the fewest words that
+keep them.
+"""
 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from reward_modeling.tiny.templates import (
-    CHATML_TEMPLATE,
-    GEMMA3_TEMPLATE,
-    GEMMA_TEMPLATE,
-    LLAMA3_TEMPLATE,
-    MISTRAL_TEMPLATE,
-    PHI3_TEMPLATE,
-    QWEN3_TEMPLATE,
-    QWEN25_TEMPLATE,
-)
-
-_GEMMA = {
-    "bos": "<bos>",
-    "eos": "<eos>",
-    "pad": "<pad>",
-    "control_tokens": ("<start_of_turn>", "<end_of_turn>"),
-    "bos_by_post_processor": True,
+CHAT_TEMPLATES = {
+    file.stem: file.read_text(encoding="utf-8").removesuffix("\n")
+    for file in sorted(Path(__file__).with_name("templates").glob("*.jinja"))
 }
+_GEMMA = {"bos": "<bos>", "eos": "<eos>", "pad": "<pad>", "control_tokens": ("<start_of_turn>", "<end_of_turn>")}
 _CHATML = {"bos": None, "eos": "<|im_end|>", "pad": "<|endoftext|>", "control_tokens": ("<|im_start|>",)}
-_SENTENCE_PIECE = {"kind": "metaspace", "bos": "<s>"}
 
 # Keyword arguments of train_tokenizer that give each family's habits.
 TOKENIZER_STYLES: dict[str, dict[str, Any]] = {
     # BOS comes from the post-processor *and* the template: rendering, then tokenising, would write it twice.
-    "gemma": _GEMMA | {"chat_template": GEMMA_TEMPLATE},
-    # As Gemma's, but for a system turn, which it takes.
-    "gemma3": _GEMMA | {"chat_template": GEMMA3_TEMPLATE},
+    "gemma": {**_GEMMA, "chat_template": CHAT_TEMPLATES["gemma"], "bos_by_post_processor": True},
+    # A system turn stands before the first question, within the user's turn.
+    "gemma3": {**_GEMMA, "chat_template": CHAT_TEMPLATES["gemma3"], "bos_by_post_processor": True},
     # No BOS at all; a turn ends in EOS and a newline.
-    "chatml": _CHATML | {"chat_template": CHATML_TEMPLATE},
-    # As chatml, with a system turn that nobody asked for.
-    "qwen25": _CHATML | {"chat_template": QWEN25_TEMPLATE},
-    "qwen3": _CHATML | {"control_tokens": ("<|im_start|>", "<think>", "</think>"), "chat_template": QWEN3_TEMPLATE},
+    "chatml": {**_CHATML, "chat_template": CHAT_TEMPLATES["chatml"]},
+    # A conversation that does not begin with a system turn gets one.
+    "qwen25": {**_CHATML, "chat_template": CHAT_TEMPLATES["qwen25"]},
+    # Before the last answer stands a thought, an empty one where the answer has none.
+    "qwen3": {
+        **_CHATML,
+        "control_tokens": ("<|im_start|>", "<think>", "</think>"),
+        "chat_template": CHAT_TEMPLATES["qwen3"],
+    },
     # No pad token.
     "llama3": {
         "bos": "<|begin_of_text|>",
         "eos": "<|eot_id|>",
         "pad": None,
         "control_tokens": ("<|start_header_id|>", "<|end_header_id|>"),
-        "chat_template": LLAMA3_TEMPLATE,
+        "chat_template": CHAT_TEMPLATES["llama3"],
         "bos_by_post_processor": True,
     },
     # No pad token; the template ends in EOS itself; spaces are written as in SentencePiece.
-    "mistral": _SENTENCE_PIECE
-    | {
+    "mistral": {
+        "kind": "metaspace",
+        "bos": "<s>",
         "eos": "</s>",
         "pad": None,
         "control_tokens": ("[INST]", "[/INST]"),
-        "chat_template": MISTRAL_TEMPLATE,
+        "chat_template": CHAT_TEMPLATES["mistral"],
         "bos_by_post_processor": True,
     },
-    # Pad is EOS; a BOS that neither the template nor the tokenizer writes.
-    "phi3": _SENTENCE_PIECE
-    | {
+    # Turns end in a mark of their own, and the conversation in EOS, which is the pad token too; a BOS that neither the
+    # template nor the tokenizer writes.
+    "phi3": {
+        "kind": "metaspace",
+        "bos": "<s>",
         "eos": "<|endoftext|>",
         "pad": "<|endoftext|>",
         "control_tokens": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
-        "chat_template": PHI3_TEMPLATE,
+        "chat_template": CHAT_TEMPLATES["phi3"],
     },
     # An encoder's: [CLS] and [SEP] around every text, no BOS, no EOS, no chat template.
     "bert": {"kind": "wordpiece", "bos": None, "eos": None, "pad": "[PAD]", "control_tokens": ("[MASK]",)},

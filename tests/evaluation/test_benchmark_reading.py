@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import hub, sources
+from reward_modeling.data import cached_rows, hub
 from reward_modeling.data.transcripts import merge_turns, parse_transcript
 from reward_modeling.evaluation.benchmarks import own_pairs
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
@@ -487,7 +487,7 @@ def test_one_file_as_two_benchmarks(tmp_path, cache):
 def test_a_second_reading_reads_the_cache(tmp_path, monkeypatch):
     path = save(tmp_path / "x.jsonl", rewardbench())
     first, pairs = read_benchmark("rewardbench", path), read_benchmark("pairs", path)
-    monkeypatch.setattr(sources, "_parts", None)
+    monkeypatch.setattr(cached_rows, "_parts", None)
     monkeypatch.setattr(own_pairs, "_pair_rows", None)
     assert read_benchmark("rewardbench", path, num_proc=2).rows[:] == first.rows[:]
     assert read_benchmark("pairs", path).rows[:] == pairs.rows[:]

@@ -22,7 +22,7 @@ from reward_modeling.common.intervals import (
     resampled_means,
     wilson_interval,
 )
-from reward_modeling.evaluation.benchmarks.base import check_subsets
+from reward_modeling.evaluation.benchmarks.base import RowScores, check_published_subsets, check_subsets
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS, overall_with_prior, prior_score
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, section_scores
@@ -35,14 +35,14 @@ from reward_modeling.evaluation.benchmarks.rewardbench2 import (
     ties_units,
 )
 from reward_modeling.evaluation.benchmarks.rm_bench import (
-    check_rm_bench,
+    RM_BENCH_PROMPTS,
     rm_bench_by_domain,
     rm_bench_scores,
     rm_bench_wins,
 )
 
 REWARDBENCH, REWARDBENCH2 = BENCHMARKS["rewardbench"], BENCHMARKS["rewardbench2"]
-PREFERENCE_TEST_SETS = BENCHMARKS["preference_test_sets"]
+PREFERENCE_TEST_SETS, RM_BENCH = BENCHMARKS["preference_test_sets"], BENCHMARKS["rm_bench"]
 
 # LDL-Reward-Gemma-2-27B-v0.1, published with every subset.
 PUBLISHED = {
@@ -135,7 +135,7 @@ def test_a_missing_subset_leaves_its_section_and_overall_without_a_score(subset)
     assert {name: score for name, score in scores.items() if not math.isnan(score)} == {
         name: score for name, score in whole.items() if name not in (section, "overall")
     }
-    (message,) = check_subsets(accuracy.keys(), REWARDBENCH)
+    (message,) = check_subsets({name: SUBSET_ROWS[name] for name in accuracy}, REWARDBENCH)
     assert repr(subset) in message and f"({SUBSET_ROWS[subset]} rows) is missing" in message
     assert message.endswith(f"without a score: {section}, overall")
 
@@ -148,8 +148,8 @@ def test_a_nan_accuracy_is_no_score_either_and_an_empty_table_has_none():
 
 def test_misspelt_subsets_are_named_with_the_right_spelling():
     """The two names that once made 176 rows vanish."""
-    names = [*(set(SUBSET_ROWS) - {"mt-bench-med", "donotanswer"}), "mt-bench-medium", "do not answer"]
-    messages = check_subsets(names, REWARDBENCH)
+    wrong = {"mt-bench-med": "mt-bench-medium", "donotanswer": "do not answer"}
+    messages = check_subsets({wrong.get(name, name): rows for name, rows in SUBSET_ROWS.items()}, REWARDBENCH)
     assert len(messages) == 4
     assert "unknown subset 'do not answer' (did you mean 'donotanswer'?): its rows count in no score" in messages[0]
     assert "unknown subset 'mt-bench-medium' (did you mean 'mt-bench-med'?)" in messages[1]
@@ -159,8 +159,8 @@ def test_misspelt_subsets_are_named_with_the_right_spelling():
 
 
 def test_checks_are_silent_on_a_whole_benchmark_and_count_rows():
-    assert check_subsets(list(SUBSET_ROWS) * 3, REWARDBENCH) == check_subsets(SUBSET_ROWS, REWARDBENCH) == []
-    assert check_subsets(TEST_SET_ROWS, PREFERENCE_TEST_SETS) == check_subsets(REWARDBENCH2_ROWS, REWARDBENCH2) == []
+    for benchmark in BENCHMARKS.values():
+        assert check_subsets(benchmark.subset_rows, benchmark) == []
     (short,) = check_subsets(SUBSET_ROWS | {"hep-go": 163}, REWARDBENCH)
     assert "'hep-go' has 163 rows, expected 164" in short
     (empty,) = check_subsets(SUBSET_ROWS | {"hep-go": 0}, REWARDBENCH)
@@ -169,7 +169,7 @@ def test_checks_are_silent_on_a_whole_benchmark_and_count_rows():
     safer, shp = check_subsets(no_shp, PREFERENCE_TEST_SETS)
     assert safer == "Preference test sets: subset 'pku_safer' (9,000 rows) is missing"
     assert shp.endswith("'shp' (1,741 rows) is missing: incomplete, and without a score: Prior Sets")
-    (ties,) = check_subsets(set(REWARDBENCH2_ROWS) - {"Ties"}, REWARDBENCH2)
+    (ties,) = check_subsets(REWARDBENCH2_ROWS | {"Ties": 0}, REWARDBENCH2)
     assert ties.endswith("'Ties' (102 rows) is missing: incomplete, and without a score: overall")
 
 
@@ -347,9 +347,12 @@ def test_the_safety_parts_are_pooled_by_prompts_and_a_lacking_one_is_not_made_up
     assert scores["safety"] == 0.25 and scores["overall"] == 0.25 / 4
     scores = rm_bench_scores_of(domains[:4], wins[:4])
     assert math.isnan(scores["safety"]) and math.isnan(scores["hard"]) and scores["chat"] == 0
-    missing, total = check_rm_bench(domains[:4])
-    assert "'safety-response' is missing" in missing and missing.endswith("safety, hard, normal, easy, overall")
-    assert "4 prompts, expected 1,327" in total
+    missing, sizes = check_published_subsets(RM_BENCH, RowScores(subsets=domains[:4]))
+    assert "'safety-response' (157 rows) is missing" in missing
+    assert missing.endswith(
+        "safety hard, safety normal, safety easy, safety, hard, normal, easy, overall, over prompts"
+    )
+    assert "4 subsets have other numbers of rows than published (chat 1 for 129, and so on)" in sizes
 
 
 def test_domains_go_by_prefix_and_unknown_ones_are_named():
@@ -360,8 +363,10 @@ def test_domains_go_by_prefix_and_unknown_ones_are_named():
         "math": 1,
         "safety": 2,
     }
-    assert "unknown domain 'poetry': its 2 prompts count in no score" in check_rm_bench(domains)[0]
-    assert check_rm_bench([*RM_BENCH_NAMES, *["math"] * 1322]) == []
+    unknown, _ = check_published_subsets(RM_BENCH, RowScores(subsets=domains))
+    assert "unknown subset 'poetry': its rows count in no score" in unknown
+    whole = rows_of(RM_BENCH_PROMPTS)
+    assert len(whole) == 1327 and check_published_subsets(RM_BENCH, RowScores(subsets=whole)) == []
 
 
 @settings(deadline=None, max_examples=30)

@@ -7,7 +7,7 @@ import pytest
 from pages import HOSTILE, Page
 from summaries import sample_summary
 
-from reward_modeling.display.text import percent, shortened
+from reward_modeling.display.text import percent, shorten
 from reward_modeling.evaluation.report import write_report
 from reward_modeling.evaluation.tables import summary_tables
 
@@ -102,8 +102,8 @@ def test_one_row_of_the_table_by_hand(summary):
 
 
 def test_names_from_outside_stay_on_their_line():
-    assert shortened("a\n\x1b[31mb") == "a??[31mb"
-    assert shortened("x" * 50 + "y" * 50, 9) == "xxxx…yyyy" and shortened("x" * 9, 9) == "x" * 9
+    assert shorten("a\n\x1b[31mb") == "a??[31mb"
+    assert shorten("x" * 50 + "y" * 50, 9) == "xxxx…yyyy" and shorten("x" * 9, 9) == "x" * 9
 
 
 def test_no_pairs_of_a_kind_is_no_gap_but_a_figure_without_rows_is(summary):

@@ -213,11 +213,13 @@ def test_an_encoder_sees_a_question_and_its_answer_as_two_texts(style, build_mod
 def test_what_the_card_sends_to_text_embeddings_inference_has_the_tokens_of_training(family, finished):
     """That server tokenises a text with the marks that the tokenizer puts around it."""
     tokenizer = AutoTokenizer.from_pretrained(finished(family).model)
-    assert '"inputs": "question[SEP]answer"' in (finished(family).model / "README.md").read_text()
+    card = (finished(family).model / "README.md").read_text()
+    assert "as the chat template renders it but without its first `[CLS]` and last `[SEP]`" in card
     conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    text = tokenizer.apply_chat_template(conversation, tokenize=False)
     expected = tokenizer.apply_chat_template(conversation, return_dict=True)["input_ids"]
-    assert tokenizer("question[SEP]answer")["input_ids"] == expected
-    assert tokenizer(tokenizer.apply_chat_template(conversation, tokenize=False))["input_ids"] != expected
+    assert tokenizer(text.removeprefix("[CLS]").removesuffix("[SEP]"))["input_ids"] == expected
+    assert tokenizer(text)["input_ids"] != expected
 
 
 def test_an_encoder_from_elsewhere_scores_plain_texts_between_its_marks(build_model, tmp_path):

@@ -21,8 +21,7 @@ from reward_modeling.scoring import scorer as scorer_module
 from reward_modeling.scoring.plan import TEXT_KEY
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.templates import CHATML_TEMPLATE
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import CHAT_TEMPLATES, TOKENIZER_STYLES, token_ids, train_tokenizer
 
 TOLERANCE = 1e-4  # a tenth of what is promised
 WRONG = 1e-3  # what a mistake must move rewards by to be seen
@@ -209,7 +208,7 @@ def test_a_template_that_does_not_end_answers_is_left_as_it_is(folder, tmp_path)
     """Training adds EOS there, and saves it in the template; a checkpoint without it was trained without it."""
     path = copy_of(folder("qwen2"), tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.chat_template = CHATML_TEMPLATE.replace("<|im_end|>", "")
+    tokenizer.chat_template = CHAT_TEMPLATES["chatml"].replace("<|im_end|>", "")
     tokenizer.save_pretrained(path)
     rows = [template_ids(tokenizer, messages) for messages in conversations()]
     assert not any(tokenizer.eos_token_id in ids for ids in rows)

@@ -12,8 +12,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.quickstart import report
-from reward_modeling.tiny.templates import GEMMA_TEMPLATE
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import CHAT_TEMPLATES, TOKENIZER_STYLES, token_ids, train_tokenizer
 
 TEXTS = [
     "How do I bake rye bread?",
@@ -142,7 +141,7 @@ def test_bos_by_post_processor_needs_bos():
 )
 def test_gemma_template_refuses_other_roles(messages):
     tokenizer = styled("gemma")
-    assert tokenizer.chat_template == GEMMA_TEMPLATE
+    assert tokenizer.chat_template == CHAT_TEMPLATES["gemma"]
     with pytest.raises(TemplateError, match=r"role|alternate"):
         tokenizer.apply_chat_template(messages, tokenize=False)
 

@@ -25,8 +25,7 @@ from reward_modeling.data.loader import PromptGroups
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.templates import LLAMA3_TEMPLATE
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import CHAT_TEMPLATES, TOKENIZER_STYLES, token_ids, train_tokenizer
 from reward_modeling.training.interruption import EXIT_STATUS
 from reward_modeling.training.trainer import RewardTrainer
 
@@ -172,7 +171,7 @@ def test_no_pad_token(family, style, base, build_model, conversations, tmp_path)
     assert config["vocab_size"] >= len(tokenizer)
 
 
-NO_BOS_IN_TEMPLATE = {"chat_template": LLAMA3_TEMPLATE.replace("{{ bos_token }}", "")}
+NO_BOS_IN_TEMPLATE = {"chat_template": CHAT_TEMPLATES["llama3"].replace("{{ bos_token }}", "")}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ A benchmark is a file of this folder that exports its `Benchmark` as BENCHMARK, 
 the folder asks which benchmark it has: reading, figures, tables, pages, record and comparison take what is here.
 """
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reward_modeling.common.errors import nearest_name
 from reward_modeling.common.intervals import by_subset
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.sources import Columns
@@ -110,7 +110,7 @@ def is_row_right(right: NDArray, wrong: NDArray) -> bool:
 
 
 def check_published_subsets(benchmark: "Benchmark", scores: RowScores) -> list[str]:
-    return check_subsets(Counter(scores.subsets), benchmark)
+    return check_subsets(Counter(map(benchmark.published_name, scores.subsets)), benchmark)
 
 
 def lines_by_figure(benchmark: "Benchmark", part: Mapping) -> list[tuple[str, Mapping]]:
@@ -156,16 +156,16 @@ class Benchmark:
     # Figures
     subset_rows: Mapping[str, int] = field(default_factory=dict)
     """The published subsets with their rows."""
-    stratum: Callable[[str], str] = str
-    """From a subset's name to that under which its rows are counted and drawn."""
+    published_name: Callable[[str], str] = str
+    """From a row's subset to the published one that it is part of."""
     figures: Mapping[str, tuple[str, ...]]
-    """The strata that each figure is made of; none: all."""
+    """The subsets that each figure is made of; none: all."""
     formula: Formula
     """From the means of `values`, and the number of values behind each, to figures."""
     values: Callable[[RowScores], dict[str, NDArray]] = pair_verdicts
-    """What the formula takes the means of, `(rows, ...)` by stratum; every row has been scored."""
-    subset_scores: Callable[[Means], Means] = lambda means: means
-    """The scores of subsets that are a mean of `values`."""
+    """What the formula takes the means of, `(rows, ...)` by name; every row has been scored."""
+    subset_scores: Callable[[Means], Means] | None = lambda means: means
+    """The scores of subsets that are means of `values`; None: the figures have them all."""
     is_right_or_wrong: bool = True
     """Whether the score of a subset is the share of its rows that came out right: then it has Wilson's interval."""
     row_result: Callable[[NDArray, NDArray], object] = is_row_right
@@ -192,7 +192,8 @@ class Benchmark:
     """Headings, each with figures to see first; none: all figures."""
     figure_cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """{heading: {label: figure}} of the figures that `figure_groups` leaves out."""
-    footnote: str = ""
+    note: str = ""
+    """A line under the title."""
     figures_table: Callable[[Mapping], list[str]] | None = None
     """The figures of its part of summary.json as lines, where the usual table does not do."""
     record_lines: Callable[["Benchmark", Mapping], list[tuple[str, Mapping]]] = lines_by_figure
@@ -233,7 +234,7 @@ class Benchmark:
 
     def figure_rows(self, subsets: Iterable[str]) -> dict[str, int]:
         """Rows behind each figure, from the subset of each row."""
-        rows = Counter(map(self.stratum, subsets))
+        rows = Counter(map(self.published_name, subsets))
         return {figure: sum(rows[name] for name in names or rows) for figure, names in self.figures.items()}
 
 
@@ -242,28 +243,28 @@ class Benchmark:
 FEW = 3  # subsets that are missing, or of another size, before one message names them together
 
 
-def check_subsets(names: Iterable[str] | Mapping[str, int], benchmark: Benchmark) -> list[str]:
+def check_subsets(counts: Mapping[str, int], benchmark: Benchmark) -> list[str]:
     """What is unknown, missing or of another size than published, in loud messages; empty if all is well.
 
     Args:
-        names: the subsets that were read, in any order, repeated or not; or {subset: rows}, whose counts are checked
-            too (no rows is missing).
+        counts: the rows of each subset that was read; none is missing.
     """
-    counts = dict(names) if isinstance(names, Mapping) else {}
-    found = set(names) - {name for name, rows in counts.items() if rows == 0}
+    published = benchmark.subset_rows
+    found = {name: rows for name, rows in counts.items() if rows}
     messages = []
-    for name in sorted(found - set(benchmark.subset_rows)):
-        near = difflib.get_close_matches(name, benchmark.subset_rows, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+    for name in sorted(found.keys() - published.keys()):
+        nearest = nearest_name(name, published)
+        hint = f" (did you mean {nearest!r}?)" if nearest else ""
         messages.append(f"{benchmark.title}: unknown subset {name!r}{hint}: its rows count in no score")
-    missing = [name for name in benchmark.subset_rows if name not in found]
-    resized = [name for name, rows in benchmark.subset_rows.items() if name in found and counts.get(name, rows) != rows]
-    # Each by itself while they are few: a file of one's own would else fill the screen.
-    for names_of_message in [[name] for name in missing] if len(missing) <= FEW else [missing]:
-        messages.append(_missing_message(names_of_message, benchmark))
-    for names_of_message in [[name] for name in resized] if len(resized) <= FEW else [resized]:
-        messages.append(_resized_message(names_of_message, counts, benchmark))
-    return messages
+    missing = [name for name in published if name not in found]
+    resized = [name for name in published if found.get(name, published[name]) != published[name]]
+    messages += [_missing_message(names, benchmark) for names in _few_or_all(missing)]
+    return messages + [_resized_message(names, found, benchmark) for names in _few_or_all(resized)]
+
+
+def _few_or_all(names: list[str]) -> list[list[str]]:
+    """Each by itself while they are few: a file of one's own would else fill the screen."""
+    return [[name] for name in names] if len(names) <= FEW else [names]
 
 
 def _missing_message(names: list[str], benchmark: Benchmark) -> str:
@@ -275,13 +276,13 @@ def _missing_message(names: list[str], benchmark: Benchmark) -> str:
 
 
 def _resized_message(names: list[str], counts: Mapping[str, int], benchmark: Benchmark) -> str:
+    rows, published = (of[names[0]] for of in (counts, benchmark.subset_rows))
+    end = "are not those of the published benchmark"
     if len(names) == 1:
-        sizes = f"subset {names[0]!r} has {counts[names[0]]:,} rows, expected {benchmark.subset_rows[names[0]]:,}: its"
-    else:
-        first = f"{names[0]} {counts[names[0]]:,} for {benchmark.subset_rows[names[0]]:,}"
-        sizes = f"{len(names)} subsets have other numbers of rows than published ({first}, and so on): their"
-    score, of = ("score", "it") if len(names) == 1 else ("scores", "them")
-    return f"{benchmark.title}: {sizes} {score}, and those made of {of}, are not those of the published benchmark"
+        sizes = f"subset {names[0]!r} has {rows:,} rows, expected {published:,}"
+        return f"{benchmark.title}: {sizes}: its score, and those made of it, {end}"
+    sizes = f"other numbers of rows than published ({names[0]} {rows:,} for {published:,}, and so on)"
+    return f"{benchmark.title}: {len(names)} subsets have {sizes}: their scores, and those made of them, {end}"
 
 
 # --- means ----------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, plain_m
 from reward_modeling.evaluation.benchmarks.rows import (
     Fields,
     UnreadableRow,
-    _messages,
     assistant,
+    messages_of,
     read_columns,
     text_of,
 )
@@ -55,7 +55,7 @@ def _read_row(row: dict) -> Fields:
     chosen, rejected = SIDES[label]
     return {
         "subset": f"{split} {section}",
-        "prompt": _messages(text_of(row, "question"), "question"),
+        "prompt": messages_of(text_of(row, "question"), "question"),
         "chosen": [[assistant(text_of(row, chosen))]],
         "rejected": [[assistant(text_of(row, rejected))]],
     }
@@ -81,5 +81,5 @@ BENCHMARK = Benchmark(
     unit="pairs",
     sections={"gpt": GPT, "claude": CLAUDE},
     extras=lambda scores: {"sections": {"gpt": list(GPT), "claude": list(CLAUDE)}},
-    footnote="overall: over the pairs of GPT-4o's answers, as published",
+    note="overall: over the pairs of GPT-4o's answers, as published",
 )

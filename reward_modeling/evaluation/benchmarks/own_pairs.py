@@ -71,5 +71,5 @@ BENCHMARK = Benchmark(
     formula=lambda means, rows: {"accuracy": pooled_mean(means, rows, rows)},
     check=lambda benchmark, scores: [],
     unit=NAME,
-    record_lines=lambda benchmark, part: [(NAME, part["pairs"]["accuracy"])],
+    record_lines=lambda benchmark, part: [(NAME, (part.get("pairs") or part["figures"])["accuracy"])],
 )

@@ -3,7 +3,6 @@
 A set is a split on the Hub; of a person's own it is a file, a folder, or a split of a DatasetDict.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,19 +10,18 @@ from pathlib import Path
 
 from reward_modeling.common.arguments import named_paths
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
-from reward_modeling.data.sources import JSON_SUFFIXES, NOT_DATA, SUFFIXES, TABLE_SUFFIXES
+from reward_modeling.data.messages import Message, holds_prompt
+from reward_modeling.data.sources import ALL_SUFFIXES, SUFFIXES, is_data_file, saved_splits
 from reward_modeling.data.transcripts import merge_turns, parse_transcript
 from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
 from reward_modeling.evaluation.benchmarks.rewardbench import BENCHMARK as REWARDBENCH
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, section_scores
 from reward_modeling.evaluation.benchmarks.rows import (
     Fields,
-    Message,
     UnreadableRow,
-    _messages,
-    _prompt,
     assistant,
+    messages_of,
+    prompt_of,
     read_columns,
 )
 
@@ -57,13 +55,14 @@ def overall_with_prior(scores: Mapping[str, float], prior: float) -> float:
 
 # --- where they stand -----------------------------------------------------------------------------------------
 
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_SHARD = r"-\d{5}-of-\d{5}"
+_ENDING = re.compile(rf"({_SHARD})?({'|'.join(map(re.escape, ALL_SUFFIXES))})?$")
 
 
 def test_set_sources(path: str, flag: str) -> list[tuple[str, str]]:
     """(name, source) of each test set at `path`: the known ones in their order, then others by name.
 
-    A source is what `loading.find_source` takes; a set of several shards has one for each. `flag` is for messages.
+    A source is what `data.sources.find_source` takes; a set of several shards has one for each. `flag` is for messages.
 
     Raises:
         UserError: no sets there, or the list of them is malformed.
@@ -72,11 +71,7 @@ def test_set_sources(path: str, flag: str) -> list[tuple[str, str]]:
     if local.is_file() or (local / "state.json").is_file():
         sets = [(_set_name(local), path)]
     elif (local / "dataset_dict.json").is_file():
-        try:
-            splits = json.loads((local / "dataset_dict.json").read_text())["splits"]
-        except (*FILE_ERRORS, KeyError, TypeError) as error:
-            raise broken_file(path, error) from error
-        sets = [(name, f"{path}:{name}") for name in splits]
+        sets = [(name, f"{path}:{name}") for name in saved_splits(path, local)]
     elif local.is_dir():
         sets = _sets_of_folder(path, local, flag)
     else:
@@ -96,7 +91,7 @@ def _sets_of_folder(path: str, folder: Path, flag: str) -> list[tuple[str, str]]
     for child in children:
         by_name.setdefault(_set_name(child), []).append(child)
     for name, files in by_name.items():
-        if len(files) > 1 and not all(_SHARD.search(_stem(file)) for file in files):
+        if len(files) > 1 and not all(re.search(_SHARD, file.name) for file in files):
             raise _sets_error(
                 flag, f"found {' and '.join(file.name for file in files)} in {path}, all for the set {name}"
             )
@@ -104,20 +99,11 @@ def _sets_of_folder(path: str, folder: Path, flag: str) -> list[tuple[str, str]]
 
 
 def _may_be_set(child: Path) -> bool:
-    if child.name.startswith((".", "_")) or child.name in NOT_DATA or child.name.endswith("manifest.json"):
-        return False
-    return child.is_dir() or child.name.endswith((*JSON_SUFFIXES, *TABLE_SUFFIXES))
+    return is_data_file(child) or (child.is_dir() and not child.name.startswith((".", "_")))
 
 
-def _stem(file: Path) -> str:
-    if file.is_dir():
-        return file.name
-    suffixes = (suffix for suffix in (*JSON_SUFFIXES, *TABLE_SUFFIXES) if file.name.endswith(suffix))
-    return file.name.removesuffix(max(suffixes, key=len, default=""))
-
-
-def _set_name(file: Path) -> str:
-    return _SHARD.sub("", _stem(file))
+def _set_name(path: Path) -> str:
+    return _ENDING.sub("", path.name)
 
 
 def _listed_sets(path: str, flag: str) -> list[tuple[str, str]]:
@@ -167,10 +153,12 @@ def _whole_sides(row: dict) -> list[list[Message]]:
         if None not in sides:
             return sides
     is_transcript = isinstance(prompt, str) and parse_transcript(prompt) is not None
-    before = parse_transcript(prompt) if is_transcript else _prompt(prompt)
+    before = parse_transcript(prompt) if is_transcript else prompt_of(prompt)
     if not is_text:
-        sides = [_messages(row[name], name, "assistant") for name in ("chosen", "rejected")]
-        return sides if _are_whole(sides, prompt, before) else [before + messages for messages in sides]
+        sides = [messages_of(row[name], name, "assistant") for name in ("chosen", "rejected")]
+        held = prompt if isinstance(prompt, str) else before
+        is_whole = not before or all(holds_prompt(messages, held) for messages in sides)
+        return sides if is_whole else [before + messages for messages in sides]
     if not before:
         raise UnreadableRow(
             "expected a prompt, or chosen and rejected as whole conversations (messages, or transcripts that begin "
@@ -179,22 +167,6 @@ def _whole_sides(row: dict) -> list[list[Message]]:
     if is_transcript:  # the answers are part of one: without outer space, and joined to what the assistant said before
         return [merge_turns([*before, assistant(text.strip())]) for text in (chosen, rejected)]
     return [[*before, assistant(text)] for text in (chosen, rejected)]
-
-
-def _are_whole(sides: list[list[Message]], prompt: object, before: list[Message]) -> bool:
-    """Whether the prompt stands in the conversations already: a text may stand there in other words.
-
-    The same question as for training rows: see `data.load_preference_dataset`.
-    """
-    if not before:
-        return True
-    if isinstance(prompt, str):
-        return all(messages[0]["role"] in ("user", "system") for messages in sides)
-    length = len(before)
-    return all(
-        any(messages[start : start + length] == before for start in range(len(messages) - length + 1))
-        for messages in sides
-    )
 
 
 def _record_lines(benchmark: Benchmark, part: Mapping) -> list[tuple[str, Mapping]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
-from reward_modeling.evaluation.benchmarks.rows import Fields, _messages, assistant, read_columns, text_of
+from reward_modeling.evaluation.benchmarks.rows import Fields, assistant, messages_of, read_columns, text_of
 
 # `allenai/reward-bench`, split `filtered`, 2,985 rows.
 SECTIONS = {
@@ -66,7 +66,7 @@ def section_scores(subset_accuracy: Mapping[str, float], *, legacy_xstest_weight
 def _read_row(row: dict) -> Fields:
     return {
         "subset": text_of(row, "subset"),
-        "prompt": _messages(row["prompt"], "prompt"),
+        "prompt": messages_of(row["prompt"], "prompt"),
         "chosen": [[assistant(text_of(row, "chosen"))]],
         "rejected": [[assistant(text_of(row, "rejected"))]],
     }

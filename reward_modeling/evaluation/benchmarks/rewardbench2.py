@@ -20,8 +20,8 @@ from reward_modeling.evaluation.benchmarks.base import (
 from reward_modeling.evaluation.benchmarks.rows import (
     Fields,
     UnreadableRow,
-    _messages,
     answers_of,
+    messages_of,
     read_columns,
     text_of,
 )
@@ -61,23 +61,18 @@ def _ties_reference(row_id: str) -> tuple[str, str]:
 
 
 def check_ties(ids: Iterable[str]) -> list[str]:
-    """One message for each N that has only one of the rows ref:N and tied:N: its gaps can be compared with nothing."""
-    kinds: dict[str, list[str]] = {}
+    """A message if an N has only one of the rows ref:N and tied:N: its gaps can be compared with nothing."""
+    kinds: dict[str, set[str]] = {}
     for row_id in ids:
         kind, number = _ties_reference(row_id)
-        kinds.setdefault(number, []).append(kind)
+        kinds.setdefault(number, set()).add(kind)
+    alone = [(*found, number) for number, found in kinds.items() if len(found) == 1]
+    if not alone:
+        return []
     other = {"ref": "tied", "tied": "ref"}
-    alone = [f"{found[0]}:{number}" for number, found in kinds.items() if len(set(found)) == 1]
-    if len(alone) > FEW:
-        return [
-            f"RewardBench 2, Ties: {len(alone)} ids have no other half ({', '.join(alone[:FEW])}, and so on): "
-            "they count in the accuracy alone"
-        ]
-    return [
-        f"RewardBench 2, Ties: {found[0]}:{number} has no {other[found[0]]}:{number}: it counts in the accuracy alone"
-        for number, found in kinds.items()
-        if len(set(found)) == 1
-    ]
+    shown = ", ".join(f"{kind}:{number} has no {other[kind]}:{number}" for kind, number in alone[:FEW])
+    more = f", and {len(alone) - FEW} more" if len(alone) > FEW else ""
+    return [f"RewardBench 2, Ties: {shown}{more}: counted in the accuracy alone"]
 
 
 def _ties_row(row_id: str, right: ArrayLike, wrong: ArrayLike) -> tuple[float, float]:
@@ -178,7 +173,7 @@ def _read_row(row: dict) -> Fields:
     right, wrong = BENCHMARK.num_answers(subset)
     return {
         "subset": subset,
-        "prompt": _messages(row["prompt"], "prompt"),
+        "prompt": messages_of(row["prompt"], "prompt"),
         "chosen": answers_of(row, "chosen", right),
         "rejected": answers_of(row, "rejected", wrong),
     }

@@ -14,8 +14,8 @@ from reward_modeling.evaluation.benchmarks.rows import (
     Fields,
     UnreadableRow,
     _kind,
-    _messages,
     assistant,
+    messages_of,
     read_columns,
     text_of,
 )
@@ -55,7 +55,7 @@ def _read_row(row: dict) -> Fields:
     is_right = text_of(row, "solution_reference") == RIGHT
     return {
         "subset": text_of(row, "subject"),
-        "prompt": _messages(text_of(row, "problem"), "problem"),
+        "prompt": messages_of(text_of(row, "problem"), "problem"),
         "chosen": solution if is_right else [],
         "rejected": [] if is_right else solution,
     }
@@ -110,5 +110,5 @@ BENCHMARK = Benchmark(
     unit="problems",
     chance=10,
     chance_note=" (29.3 for MRR)",
-    footnote="accuracy: the right solution above all wrong ones; MRR: mean of 1 / its rank",
+    note="accuracy: the right solution above all wrong ones; MRR: mean of 1 / its rank",
 )

@@ -1,24 +1,23 @@
 """RM-Bench (Liu et al. 2024, arXiv:2410.16184): three styles of right and of wrong answers to each prompt."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.intervals import by_subset, finite_rewards
-from reward_modeling.display.text import aligned, count, interval, percent
+from reward_modeling.display.text import align, count, interval, percent
 from reward_modeling.evaluation.benchmarks.base import Benchmark, RowScores, plain_mean, pooled_mean
-from reward_modeling.evaluation.benchmarks.rows import Fields, _messages, answers_of, read_columns, text_of
+from reward_modeling.evaluation.benchmarks.rows import Fields, answers_of, messages_of, read_columns, text_of
 
-# `THU-KEG/RM-Bench`. A row is of the domain its `domain` begins with.
-RM_BENCH_TOTAL = 1327
+# `THU-KEG/RM-Bench`: the parts of each domain, with their prompts. A row is of the part its `domain` begins with.
 RM_BENCH_DOMAINS = {
     "chat": ("chat",),
     "code": ("code",),
     "math": ("math",),
     "safety": ("safety-refuse", "safety-response"),
 }
+RM_BENCH_PROMPTS = {"chat": 129, "code": 228, "math": 529, "safety-refuse": 284, "safety-response": 157}
 RM_BENCH_LEVELS = ("hard", "normal", "easy")
 OVER_PROMPTS = "over prompts"
 
@@ -42,47 +41,22 @@ def rm_bench_wins(chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.bool_]:
     return chosen[:, :, None] > rejected[:, None, :]
 
 
-def _rm_bench_domain(name: str) -> str:
-    """Empty where it is none of the four."""
-    return next((domain for domain in RM_BENCH_DOMAINS if name.startswith(domain)), "")
-
-
-def _missing_parts(names: Iterable[str]) -> dict[str, list[str]]:
-    names = set(names)
-    return {
-        domain: [part for part in parts if not any(name.startswith(part) for name in names)]
-        for domain, parts in RM_BENCH_DOMAINS.items()
-    }
-
-
-def check_rm_bench(domains: Sequence[str]) -> list[str]:
-    """As `check_subsets`, for the `domain` column of RM-Bench, one element per prompt."""
-    messages = [
-        f"RM-Bench: unknown domain {name!r}: its {rows:,} prompts count in no score"
-        for name, rows in sorted(Counter(domains).items())
-        if not _rm_bench_domain(name)
-    ]
-    for domain, parts in _missing_parts(domains).items():
-        for part in parts:
-            spoiled = ", ".join((domain, *RM_BENCH_LEVELS, "overall"))
-            messages.append(f"RM-Bench: domain {part!r} is missing: incomplete, and without a score: {spoiled}")
-    if len(domains) != RM_BENCH_TOTAL:
-        messages.append(
-            f"RM-Bench: {len(domains):,} prompts, expected {RM_BENCH_TOTAL:,}: "
-            "the scores are not those of the published benchmark"
-        )
-    return messages
+def rm_bench_part(name: str) -> str:
+    """The published part that a row of this `domain` belongs to; the name itself where it is none."""
+    return next((part for part in RM_BENCH_PROMPTS if name.startswith(part)), name)
 
 
 def rm_bench_by_domain(domains: Sequence[str], wins: ArrayLike) -> dict[str, NDArray]:
     """The matrices `(prompts, 3, 3)` of each domain, the two safety parts pooled.
 
-    A domain of which a part is missing is left out, so that its figures become NaN. An unknown one is left out too;
-    `check_rm_bench` names both.
+    A domain of which a part is missing is left out, so that its figures become NaN. An unknown one is left out too.
     """
-    missing = _missing_parts(domains)
-    matrices = by_subset(list(map(_rm_bench_domain, domains)), wins)
-    return {domain: matrices[domain] for domain in RM_BENCH_DOMAINS if not missing[domain]}
+    matrices = by_subset(list(map(rm_bench_part, domains)), wins)
+    return {
+        domain: np.concatenate([matrices[part] for part in parts])
+        for domain, parts in RM_BENCH_DOMAINS.items()
+        if matrices.keys() >= {*parts}
+    }
 
 
 def rm_bench_scores(domain_matrices: Mapping[str, ArrayLike], prompts: Mapping[str, int]) -> dict[str, float]:
@@ -116,7 +90,7 @@ def rm_bench_scores(domain_matrices: Mapping[str, ArrayLike], prompts: Mapping[s
 def _read_row(row: dict) -> Fields:
     return {
         "subset": text_of(row, "domain"),
-        "prompt": _messages(row["prompt"], "prompt"),
+        "prompt": messages_of(row["prompt"], "prompt"),
         "chosen": answers_of(row, "chosen", 3),
         "rejected": answers_of(row, "rejected", 3),
     }
@@ -125,8 +99,8 @@ def _read_row(row: dict) -> Fields:
 def _matrices(scores: RowScores) -> dict:
     """The share of wins, `(3, 3)`, over all prompts and over those of each domain."""
     wins = rm_bench_wins(scores.chosen, scores.rejected)
-    of_domain = {name: [subset.startswith(name) for subset in scores.subsets] for name in RM_BENCH_DOMAINS}
-    matrices = {"all": wins} | {name: wins[rows] for name, rows in of_domain.items()}
+    names = np.array([rm_bench_part(subset) for subset in scores.subsets])
+    matrices = {"all": wins} | {domain: wins[np.isin(names, parts)] for domain, parts in RM_BENCH_DOMAINS.items()}
     return {"matrix": {name: matrix.mean(axis=0).tolist() for name, matrix in matrices.items() if len(matrix)}}
 
 
@@ -143,7 +117,7 @@ def _figures_table(figures: Mapping) -> list[str]:
     if OVER_PROMPTS in figures:
         label, *cells = line(OVER_PROMPTS, [OVER_PROMPTS])
         rows.append([label, *[""] * len(RM_BENCH_LEVELS), *cells])
-    return aligned(rows)
+    return [*align(rows), "  percent (95% interval)"]
 
 
 def _with_interval(row: Mapping) -> str:
@@ -151,11 +125,11 @@ def _with_interval(row: Mapping) -> str:
 
 
 def _figures() -> dict[str, tuple[str, ...]]:
-    """The domains that each figure is made of."""
+    """The parts that each figure is made of."""
     figures: dict[str, tuple[str, ...]] = {}
-    for domain in RM_BENCH_DOMAINS:
-        figures |= dict.fromkeys((*(f"{domain} {level}" for level in RM_BENCH_LEVELS), domain), (domain,))
-    return figures | dict.fromkeys((*RM_BENCH_LEVELS, "overall", OVER_PROMPTS), tuple(RM_BENCH_DOMAINS))
+    for domain, parts in RM_BENCH_DOMAINS.items():
+        figures |= dict.fromkeys((*(f"{domain} {level}" for level in RM_BENCH_LEVELS), domain), parts)
+    return figures | dict.fromkeys((*RM_BENCH_LEVELS, "overall", OVER_PROMPTS), tuple(RM_BENCH_PROMPTS))
 
 
 BENCHMARK = Benchmark(
@@ -170,14 +144,14 @@ BENCHMARK = Benchmark(
     splits=("train",),
     path_help="RM-Bench as a file.",
     answers=(3, 3),
-    stratum=_rm_bench_domain,
+    subset_rows=RM_BENCH_PROMPTS,
+    published_name=rm_bench_part,
     figures=_figures(),
     formula=rm_bench_scores,
     values=lambda scores: rm_bench_by_domain(scores.subsets, rm_bench_wins(scores.chosen, scores.rejected)),
-    subset_scores=lambda means: {},
+    subset_scores=None,
     is_right_or_wrong=False,
     row_result=lambda right, wrong: (right[:, None] > wrong).tolist(),  # chosen[i] > rejected[j]
-    check=lambda benchmark, scores: check_rm_bench(scores.subsets),
     extras=_matrices,
     unit="prompts",
     figure_groups={
@@ -187,5 +161,5 @@ BENCHMARK = Benchmark(
     },
     figure_cells={domain: {level: f"{domain} {level}" for level in RM_BENCH_LEVELS} for domain in RM_BENCH_DOMAINS},
     figures_table=_figures_table,
-    footnote="percent (95% interval); hard: the chosen answer is the less styled one",
+    note="hard: the chosen answer is the less styled one",
 )

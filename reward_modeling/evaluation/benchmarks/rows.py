@@ -6,11 +6,11 @@ what was found. A transcript is HH-RLHF's "\\n\\nHuman: ...\\n\\nAssistant: ..."
 
 import json
 import math
-from collections.abc import Callable
-from hashlib import blake2b
 
 from datasets import Features, List, Value
 
+from reward_modeling.data.keys import text_key
+from reward_modeling.data.messages import Message, UnreadableMessages, read_messages, to_json
 from reward_modeling.data.sources import Columns
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 
@@ -35,9 +35,7 @@ EVALUATION_FEATURES = Features(
 # Templates render a role that they do not know without a word; the last two are ShareGPT's.
 ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {"human": "user", "gpt": "assistant"}
 
-Message = dict[str, object]
 Fields = dict[str, object]  # subset, prompt, chosen and rejected, before they become JSON
-to_json: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class UnreadableRow(Exception):
@@ -95,14 +93,14 @@ def filled_row(
         "chosen": [to_json(answer) for answer in chosen],
         "rejected": [to_json(answer) for answer in rejected],
     }
+    answers = (*row["chosen"], *row["rejected"])
     try:
-        for text in (row["id"], subset, *row["chosen"], *row["rejected"]):
+        for text in (row["id"], subset, *answers, row["prompt"]):
             text.encode()
-        # A plain text names no prompt: each row is one of its own.
-        prompt_hash = blake2b((row["prompt"] or "\0".join(row["chosen"] + row["rejected"])).encode(), digest_size=8)
     except UnicodeEncodeError as error:
         raise UnreadableRow(f"expected text, found half a character ({error.object[error.start]!r})") from error
-    key = int.from_bytes(prompt_hash.digest(), "little", signed=True)
+    # A plain text names no prompt: each row is one of its own.
+    key = text_key(row["prompt"]) if row["prompt"] else text_key(*answers)
     return {**row, "prompt_key": key, "reason": "", "excerpt": ""}
 
 
@@ -130,33 +128,29 @@ def _finite(row_id: object) -> object:
 # --- fields ---------------------------------------------------------------------------------------------------
 
 
-def _prompt(value: object) -> list[Message]:
+def prompt_of(value: object) -> list[Message]:
     """The prompt's messages; none where it is missing, blank or an empty list."""
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         return []
-    return _messages(value, "prompt")
+    return messages_of(value, "prompt")
 
 
-def _messages(value: object, name: str, role: str = "user") -> list[Message]:
-    """At least one message, with equal JSON for equal messages; a text is one of `role`."""
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if not isinstance(value, list) or not value:
-        raise UnreadableRow(f"expected {name} as a text or a list of messages, found {_kind(value)}")
-    return [_message(message, f"{name}[{number}]") for number, message in enumerate(value)]
-
-
-def _message(message: object, name: str) -> Message:
-    """Role, content, then other keys by name; Arrow gives every message the keys of all: those of null go."""
-    if not isinstance(message, dict):
-        raise UnreadableRow(f"expected {name} as a message with role and content, found {_kind(message)}")
-    for key in ("role", "content"):
-        if not isinstance(message.get(key), str):
-            raise UnreadableRow(f"expected {name} with {key} as a text, found {_kind(message.get(key))}")
-    if message["role"] not in ROLES:
-        raise UnreadableRow(f"expected {name} with role {', '.join(sorted(ROLES))}, found {message['role']!r}")
-    others = {key: message[key] for key in sorted(message.keys() - {"role", "content"}) if message[key] is not None}
-    return {"role": ROLES[message["role"]], "content": message["content"], **others}
+def messages_of(value: object, name: str, role: str = "user") -> list[Message]:
+    """At least one message; a text is one of `role`."""
+    try:
+        messages = read_messages(value, role, ROLES)
+        if not messages:
+            raise UnreadableMessages("messages", value)
+    except UnreadableMessages as error:
+        where = name if error.number is None else f"{name}[{error.number}]"
+        expected = {
+            "messages": "as a text or a list of messages",
+            "message": "as a message with role and content",
+            "known role": f"with role {', '.join(sorted(ROLES))}",
+        }.get(error.part, f"with {error.part} as a text")
+        found = repr(error.found) if error.part == "known role" else _kind(error.found)
+        raise UnreadableRow(f"expected {where} {expected}, found {found}") from error
+    return messages
 
 
 def _kind(value: object) -> str:

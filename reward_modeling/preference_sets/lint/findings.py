@@ -71,29 +71,17 @@ def findings(summary: Mapping) -> list[dict[str, object]]:
     """What is above its limits, worst first; within a level in the order of `LIMITS`."""
     found = []
     for check, value, message, first in _figures(summary):
-        level, limit = _level(LIMITS[check], value)
-        if level is not None:
-            found.append(
-                {
-                    "check": check,
-                    "level": level,
-                    "value": value,
-                    "limit": limit,
-                    "figure": LIMITS[check].figure,
-                    "message": message,
-                    "first": first,
-                }
-            )
+        limits = LIMITS[check]
+        above = [level for level in LEVELS if _is_above(value, getattr(limits, level))]
+        if above:
+            limit = {"value": value, "limit": getattr(limits, above[0]), "figure": limits.figure}
+            found.append({"check": check, "level": above[0], **limit, "message": message, "first": first})
     order = list(LIMITS)
-    return sorted(found, key=lambda one: (LEVELS.index(one["level"]), order.index(one["check"])))
+    return sorted(found, key=lambda finding: (LEVELS.index(finding["level"]), order.index(finding["check"])))
 
 
-def _level(limits: Limits, value: float | None) -> tuple[str | None, float | None]:
-    for level in LEVELS:
-        limit = getattr(limits, level)
-        if value is not None and limit is not None and value > limit:
-            return level, limit
-    return None, None
+def _is_above(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value > limit
 
 
 Figure = tuple[str, float | None, str, str | None]
@@ -102,41 +90,36 @@ Figure = tuple[str, float | None, str, str | None]
 
 def _figures(summary: Mapping) -> Iterator[Figure]:
     rows = summary["rows"]
-    reasons = (f"{DropReason(name).words} ({count(one['count'])})" for name, one in rows["dropped"].items())
-    first = next((one["first_where"] for one in rows["dropped"].values()), None)
-    not_used = rows["rows_read"] - rows["kept"]
-    words = f"{count(not_used)} of {_rows(rows['rows_read'])} are not used: {', '.join(reasons)}."
+    reasons = (f"{DropReason(name).words} ({count(dropped['count'])})" for name, dropped in rows["dropped"].items())
+    first = next((dropped["first_where"] for dropped in rows["dropped"].values()), None)
+    not_used = count(rows["rows_read"] - rows["kept"])
+    words = f"{not_used} of {_plural(rows['rows_read'], 'row')} are not used: {', '.join(reasons)}."
     yield "dropped", rows["share_dropped"], words, first
     yield from _consistency(summary, rows["kept"])
     yield from _scores(summary["scores"])
-    yield from _replies(summary, rows["kept"])
+    yield from _replies(summary["replies"], rows["kept"])
     yield from _rules(summary["rules"])
     yield from _others(summary, rows["kept"])
 
 
 def _consistency(summary: Mapping, pairs: int) -> Iterator[Figure]:
-    part = summary["duplicates"]
-    words = f"{_pairs(part['pairs'])} stand there before: the same prompt, chosen and rejected reply. Keep one of each."
-    yield "duplicates", _share(part["pairs"], pairs), words, part["first"]
-    part = summary["same_reply"]
-    words = f"{_pairs(part['pairs'])} have two replies that are the same but for white space. Take them out."
-    yield "same_reply", _share(part["pairs"], pairs), words, part["first"]
-    part = summary["contradictions"]
-    words = (
-        f"{_pairs(part['pairs'])} of {_prompts(part['prompts'])} are contradicted: A over B and B over A "
-        f"({count(part['replies_both_ways'])} such A and B). No model can learn both."
-    )
-    yield "contradictions", _share(part["pairs"], pairs), words, part["first"]
-    part = summary["cycles"]
-    words = (
-        f"{_pairs(part['pairs'])} of {_prompts(part['prompts'])} go in circles, A over B over C over A; "
-        f"groups of replies: {count(part['knots'])}, the largest of {part['largest']}. No reward satisfies all of one."
-    )
-    yield "cycles", _share(part["pairs"], pairs), words, part["first"]
+    both_ways, cycles = count(summary["contradictions"]["replies_both_ways"]), summary["cycles"]
+    messages = {
+        "duplicates": "{} stand there before: the same prompt, chosen and rejected reply. Keep one of each.",
+        "same_reply": "{} have two replies that are the same but for white space. Take them out.",
+        "contradictions": "{} of {} are contradicted: A over B and B over A "
+        f"({both_ways} such A and B). No model can learn both.",
+        "cycles": "{} of {} go in circles, A over B over C over A; groups of replies: "
+        f"{count(cycles['knots'])}, the largest of {cycles['largest']}. No reward satisfies all of one.",
+    }
+    for check, message in messages.items():
+        part = summary[check]
+        words = message.format(_plural(part["pairs"], "pair"), _plural(part["prompts"], "prompt"))
+        yield check, _share(part["pairs"], pairs), words, part["first"]
 
 
 def _scores(scores: Mapping) -> Iterator[Figure]:
-    of = f"of {_pairs(scores['pairs'])} with scores"
+    of = f"of {_plural(scores['pairs'], 'pair')} with scores"
     words = f"{count(scores['equal'])} {of} have equal ones: nothing is preferred there."
     yield "equal_scores", _share(scores["equal"], scores["pairs"]), words, scores["first_equal"]
     words = f"{count(scores['rejected_higher'])} {of} have the higher one on the rejected reply: are the sides swapped?"
@@ -146,8 +129,7 @@ def _scores(scores: Mapping) -> Iterator[Figure]:
     yield "negative_margin", _share(negative, margins), words, scores["first_negative_margin"]
 
 
-def _replies(summary: Mapping, pairs: int) -> Iterator[Figure]:
-    sides = summary["replies"]
+def _replies(sides: Mapping, pairs: int) -> Iterator[Figure]:
     for name, words in (("cut", "break off in the middle"), ("unfinished", "have no end (a guess by their last sign)")):
         chosen, rejected = (sides[side][name] for side in ("chosen", "rejected"))
         total = int(chosen["right"] + rejected["right"])
@@ -169,7 +151,7 @@ def _rules(rules: Mapping) -> Iterator[Figure]:
     refusals = rules["refusal"]["greater_preferred"]
     if refusals["rows"] >= FEWEST_REFUSALS:
         words = (
-            f"Of {_pairs(refusals['rows'])} with one refusal, {percent(refusals['value'])}% prefer it "
+            f"Of {_plural(refusals['rows'], 'pair')} with one refusal, {percent(refusals['value'])}% prefer it "
             f"({interval(refusals)}): right for a harmless set, wrong for a helpful one."
         )
         yield "refusals_preferred", refusals["low"], words, None
@@ -178,18 +160,21 @@ def _rules(rules: Mapping) -> Iterator[Figure]:
 def _others(summary: Mapping, pairs: int) -> Iterator[Figure]:
     kinds, largest = summary["kinds"], summary["prompts"]["largest"]
     plain = pairs - kinds["conversations"]
-    words = f"{_pairs(plain)} are plain texts: no template is put around them, and their prompts are computed twice."
-    yield "plain_texts", _share(plain, pairs), words, None
+    words = "are plain texts: no template is put around them, and their prompts are computed twice."
+    yield "plain_texts", _share(plain, pairs), f"{_plural(plain, 'pair')} {words}", None
     apart = kinds["transcripts_with_other_prompts"]
-    words = f"{_pairs(apart)} are transcripts whose prompts differ: their replies cannot be compared."
+    words = f"{_plural(apart, 'pair')} are transcripts whose prompts differ: their replies cannot be compared."
     yield "other_prompts", _share(apart, pairs), words, kinds["first_transcript_with_other_prompts"]
     many = largest["pairs"] if largest["pairs"] >= FEWEST_PAIRS_OF_ONE_PROMPT else 0
-    words = f"One prompt has {_pairs(largest['pairs'])}. --max_pairs_per_prompt of a source's script limits them."
+    words = (
+        f"One prompt has {_plural(largest['pairs'], 'pair')}. --max_pairs_per_prompt of a source's script limits them."
+    )
     yield "one_prompt", _share(many, pairs), words, largest["where"]
     for part in summary["overlap"]:
         words = (
-            f"{_prompts(part['prompts_found'])} here ({_pairs(part['pairs'])}) are in {part['benchmark']}, which has "
-            f"{count(part['prompts'])}: its score would be too high. build_mixture.py --decontaminate takes them out."
+            f"{_plural(part['prompts_found'], 'prompt')} here ({_plural(part['pairs'], 'pair')}) are in "
+            f"{part['benchmark']}, which has {count(part['prompts'])}: its score would be too high. build_mixture.py "
+            "--decontaminate takes them out."
         )
         yield "overlap", _share(part["prompts_found"], part["prompts"]), words, part["first"]
 
@@ -198,13 +183,5 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _pairs(number: int) -> str:
-    return f"{count(number)} pair{'s' if number != 1 else ''}"
-
-
-def _prompts(number: int) -> str:
-    return f"{count(number)} prompt{'s' if number != 1 else ''}"
-
-
-def _rows(number: int) -> str:
-    return f"{count(number)} row{'s' if number != 1 else ''}"
+def _plural(number: int, word: str) -> str:
+    return f"{count(number)} {word}{'s' if number != 1 else ''}"

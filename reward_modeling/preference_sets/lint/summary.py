@@ -1,11 +1,11 @@
 """Everything that the linter says of a preference set, as one dictionary: what stands in lint.json.
 
     summary = lint("data/mixture2", LintOptions(seed=0, num_proc=2))
-    summary["findings"]        # what is wrong, worst first: see lint_findings
+    summary["findings"]        # what is wrong, worst first: see findings.py
 
-Texts are read three times, some at a time: to be measured (see `lint_text`), to be tokenised if asked, and for the few
-pairs to read. All else is arithmetic on columns of numbers. Nothing depends on the order of the rows but which of them
-is named as the first.
+Texts are read three times, some at a time: to be measured (see text_measures.py), to be tokenised if asked, and for the
+few pairs to read. All else is arithmetic on columns of numbers. Nothing depends on the order of the rows but which of
+them is named as the first.
 """
 
 import tempfile
@@ -43,8 +43,8 @@ from reward_modeling.preference_sets.lint.text_measures import (
     SIDES,
     TRANSCRIPT,
     TRANSCRIPTS_APART,
+    join_contents,
     measure_rows,
-    prompt_text,
     texts_of_row,
 )
 
@@ -56,20 +56,14 @@ TURN_GROUPS = (1, 2, 3, 5, 10)
 TOKENISED_AT_ONCE = 256
 
 RULES = {  # what each rule counts: columns of MEASURES that are added up
-    "characters": ("characters",),
-    "words": ("words",),
-    "lines": ("lines",),
+    **{name: (name,) for name in ("characters", "words", "lines")},
     "markdown": ("headings", "items", "bold", "code"),
     "headings": ("headings",),
     "list items": ("items",),
-    "bold": ("bold",),
-    "code": ("code",),
-    "digits": ("digits",),
+    **{name: (name,) for name in ("bold", "code", "digits")},
     "question marks": ("questions",),
     "exclamation marks": ("exclamations",),
-    "refusal": ("refusal",),
-    "unfinished": ("unfinished",),
-    "cut": ("cut",),
+    **{name: (name,) for name in ("refusal", "unfinished", "cut")},
 }
 STANDS_ELSEWHERE = "prompts it answers"  # a rule of its own: the same reply under many prompts
 
@@ -95,23 +89,24 @@ def lint(path: str, options: LintOptions) -> dict[str, object]:
     Raises:
         UserError: the rows, the tokenizer or a benchmark cannot be read.
     """
-    tokenizer = None if options.tokenizer is None else _tokenizer(options.tokenizer)
+    tokenizer = None if options.tokenizer is None else _load_tokenizer(options.tokenizer)
     prompts = read_named_prompts(options.benchmarks or "", options.num_proc, flag="--benchmarks")
     benchmarks = index_prompts(prompts) if prompts else None
     rows = load_preference_dataset(path, num_proc=options.num_proc)
-    report = report_rows(path, rows)
     with tempfile.TemporaryDirectory(prefix="tmp-lint-", dir=cache_root()) as scratch:
         table = Measured(rows, measure_rows(rows, Path(scratch), options.num_proc))
         graph = preference_graph(table["prompt_key"], table["chosen_key"], table["rejected_key"])
+        turns = table["turns"][table["turns"] > 0]
+        lengths = [table["prompt_characters"][table["has_prompt"]], *(table[f"{side}_characters"] for side in SIDES)]
         summary = {
             "format": SUMMARY_FORMAT,
             "path": path,
             "seed": options.seed,
-            "rows": report.to_dict(),
+            "rows": report_rows(path, rows).to_dict(),
             "kinds": _kinds(table),
             "prompts": _prompts(table),
-            "turns": _turns(table),
-            "lengths": {"characters": _characters(table), "tokens": _tokens(table, tokenizer, options)},
+            "turns": {**distribution(turns), "pairs_by_turns": counted(turns, TURN_GROUPS)},
+            "lengths": {"characters": _lengths(*lengths), "tokens": _tokens(table, tokenizer, options)},
             **_consistency(table, graph),
             "scores": _scores(table),
             "replies": _replies(table),
@@ -121,6 +116,13 @@ def lint(path: str, options: LintOptions) -> dict[str, object]:
             "samples": _samples(table, graph, options),
         }
     return {**summary, "findings": findings(summary)}
+
+
+def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    try:
+        return load_tokenizer(path)
+    except UserError as error:
+        raise UserError(str(error).replace("--model_name", "--tokenizer")) from error
 
 
 # --- prompts and lengths ----------------------------------------------------------------------------------------
@@ -139,42 +141,27 @@ def _kinds(table: Measured) -> dict[str, object]:
 
 
 def _prompts(table: Measured) -> dict[str, object]:
-    there = table["has_prompt"]
-    _, first, counts = np.unique(table["prompt_key"][there], return_index=True, return_counts=True)
-    largest = table.kept[there][first[np.argmax(counts)]] if len(counts) else None
+    has_prompt = table["has_prompt"]
+    _, first, counts = np.unique(table["prompt_key"][has_prompt], return_index=True, return_counts=True)
+    largest = {"pairs": 0, "where": None}
+    if len(counts):
+        number = table.kept[has_prompt][first[np.argmax(counts)]]
+        largest = {"pairs": int(counts.max()), "where": table.rows[int(number)]["where"]}
     return {
         "distinct": len(counts),
-        "pairs_without": int((~there).sum()),
+        "pairs_without": int((~has_prompt).sum()),
         "pairs_with_system": int(table["has_system"].sum()),
         "pairs_per_prompt": distribution(counts),
         "prompts_by_pairs": counted(counts, PAIRS_PER_PROMPT_GROUPS),
-        "largest": {
-            "pairs": int(counts.max()) if len(counts) else 0,
-            "where": None if largest is None else table.rows[int(largest)]["where"],
-        },
+        "largest": largest,
     }
 
 
-def _turns(table: Measured) -> dict[str, object]:
-    turns = table["turns"][table["turns"] > 0]
-    return {**distribution(turns), "pairs_by_turns": counted(turns, TURN_GROUPS)}
-
-
-def _characters(table: Measured) -> dict[str, object]:
-    columns = {
-        "prompt": table["prompt_characters"][table["has_prompt"]],
-        **{side: table[f"{side}_characters"] for side in SIDES},
-    }
-    return _lengths(columns)
-
-
-def _lengths(columns: dict[str, NDArray]) -> dict[str, object]:
+def _lengths(prompt: NDArray, chosen: NDArray, rejected: NDArray) -> dict[str, object]:
+    columns = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     histogram = length_histogram(list(columns.values()))
-    counts = dict(zip(columns, histogram["counts"], strict=True))
-    return {
-        **{name: distribution(values) for name, values in columns.items()},
-        "histogram": {"edges": histogram["edges"], "counts": counts},
-    }
+    histogram["counts"] = dict(zip(columns, histogram["counts"], strict=True))
+    return {**{name: distribution(values) for name, values in columns.items()}, "histogram": histogram}
 
 
 def _tokens(
@@ -184,25 +171,18 @@ def _tokens(
     if tokenizer is None:
         return None
     drawn = np.sort(table.sample(options.token_rows or len(table), options.seed))
-    lengths = np.zeros((len(drawn), 3), dtype=np.int64)
+    lengths = [np.empty((0, 3), dtype=np.int64)]
     for start in range(0, len(drawn), TOKENISED_AT_ONCE):
         columns = table.rows[drawn[start : start + TOKENISED_AT_ONCE]]
         texts = []
         for values in zip(*columns.values(), strict=True):
             _, prompt, chosen, rejected = texts_of_row(dict(zip(columns, values, strict=True)))
-            texts += [prompt_text(prompt), chosen, rejected]
+            texts += [join_contents(prompt), chosen, rejected]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        lengths[start : start + TOKENISED_AT_ONCE] = np.array(list(map(len, ids))).reshape(-1, 3)
-    prompts = lengths[:, 0][lengths[:, 0] > 0]
-    columns = {"prompt": prompts, "chosen": lengths[:, 1], "rejected": lengths[:, 2]}
-    return {"tokenizer": options.tokenizer, "pairs": len(drawn), "of": len(table), **_lengths(columns)}
-
-
-def _tokenizer(path: str) -> PreTrainedTokenizerBase:
-    try:
-        return load_tokenizer(path)
-    except UserError as error:
-        raise UserError(str(error).replace("--model_name", "--tokenizer")) from error
+        lengths.append(np.array(list(map(len, ids))).reshape(-1, 3))
+    prompts, chosen, rejected = np.concatenate(lengths).T
+    about = {"tokenizer": options.tokenizer, "pairs": len(drawn), "of": len(table)}
+    return about | _lengths(prompts[prompts > 0], chosen, rejected)
 
 
 # --- consistency --------------------------------------------------------------------------------------------------
@@ -210,12 +190,11 @@ def _tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 def _consistency(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
     """What pairs say about each other. Of several, `first` names the first."""
-    prompts = table["prompt_key"]
+    prompts, sizes = table["prompt_key"], graph.components
 
     def part(mask: NDArray[np.bool_]) -> dict[str, object]:
         return {"pairs": int(mask.sum()), "prompts": len(np.unique(prompts[mask])), "first": table.first(mask)}
 
-    sizes = graph.components
     components = {"knots": len(sizes), "replies": sum(sizes), "largest": max(sizes, default=0)}
     return {
         "duplicates": part(graph.repeated),
@@ -226,9 +205,9 @@ def _consistency(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
 
 
 def _scores(table: Measured) -> dict[str, object]:
-    difference = table["chosen_score"] - table["rejected_score"]
-    margin = table["margin"]
-    scored, equal, wrong = ~np.isnan(difference), np.abs(difference) <= SCORE_TOLERANCE, difference < -SCORE_TOLERANCE
+    difference, margin = table["chosen_score"] - table["rejected_score"], table["margin"]
+    scored, with_margin = ~np.isnan(difference), ~np.isnan(margin)
+    equal, wrong = np.abs(difference) <= SCORE_TOLERANCE, difference < -SCORE_TOLERANCE
     return {
         "pairs": int(scored.sum()),
         "equal": int(equal.sum()),
@@ -236,10 +215,10 @@ def _scores(table: Measured) -> dict[str, object]:
         "rejected_higher": int(wrong.sum()),
         "first_rejected_higher": table.first(wrong),
         "difference": distribution(difference[scored]),
-        "margins": int((~np.isnan(margin)).sum()),
+        "margins": int(with_margin.sum()),
         "negative_margins": int((margin < 0).sum()),
         "first_negative_margin": table.first(margin < 0),
-        "margin": distribution(margin[~np.isnan(margin)]),
+        "margin": distribution(margin[with_margin]),
     }
 
 
@@ -266,8 +245,7 @@ def _rules(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
 def _sources(table: Measured) -> dict[str, object]:
     """Per source, the largest first: its share, and how often its longer reply is preferred."""
     encoded = pc.dictionary_encode(read_column(table.rows, "source"), null_encoding="encode").combine_chunks()
-    codes = encoded.indices.to_numpy()[table.kept]
-    names = encoded.dictionary.to_pylist()
+    codes, names = encoded.indices.to_numpy()[table.kept], encoded.dictionary.to_pylist()
     chosen, rejected = (table[f"{side}_characters"] for side in SIDES)
     counts = np.bincount(codes, minlength=len(names))
     order = sorted(np.flatnonzero(counts).tolist(), key=lambda code: (-counts[code], names[code] or ""))
@@ -283,8 +261,7 @@ def _sources(table: Measured) -> dict[str, object]:
                 "longer_preferred": single_rule(chosen[mine], rejected[mine])["greater_preferred"],
             }
         )
-    others = int(counts[order[SHOWN_SOURCES:]].sum()) if len(order) > SHOWN_SOURCES else 0
-    return {"distinct": len(order), "listed": listed, "pairs_of_others": others}
+    return {"distinct": len(order), "listed": listed, "pairs_of_others": int(counts[order[SHOWN_SOURCES:]].sum())}
 
 
 def _samples(table: Measured, graph: PreferenceGraph, options: LintOptions) -> list[dict[str, object]]:

@@ -11,14 +11,14 @@ from reward_modeling.data.report import REASON_WORDS
 from reward_modeling.display.text import (
     WIDTH,
     Rows,
-    aligned,
+    align,
     count,
     interval,
+    make_printable,
     number,
     percent,
-    shortened,
-    shown,
-    wrapped,
+    shorten,
+    wrap,
 )
 from reward_modeling.preference_sets.decontamination import EXACT, RUNS
 
@@ -30,8 +30,8 @@ LENGTHS = ("mean", "p5", "p25", "median", "p75", "p95", "p99", "max")
 
 def summary_text(summary: Mapping, shown_samples: int = 2) -> str:
     """Everything for the screen: the findings last, so that they stand above the prompt."""
-    blocks = [f"{shown(summary['path'])}: {headline(summary)}"]
-    blocks += ["\n".join([title, *aligned(rows)]) for title, rows in tables(summary, SHOWN_ON_SCREEN)]
+    blocks = [f"{make_printable(summary['path'])}: {headline(summary)}"]
+    blocks += ["\n".join([title, *align(rows)]) for title, rows in tables(summary, SHOWN_ON_SCREEN)]
     blocks += _samples(summary, shown_samples)
     blocks.append("\n".join(_findings(summary)))
     return "\n\n".join(blocks)
@@ -88,7 +88,8 @@ def _read_rows(summary: Mapping) -> Rows:
 
 
 def _quantile_rows(quantiles: Mapping[str, Mapping]) -> Rows:
-    return [("", *LENGTHS), *((name, *(_quantile(found[key]) for key in LENGTHS)) for name, found in quantiles.items())]
+    rows = ((name, *(_quantile(values[key]) for key in LENGTHS)) for name, values in quantiles.items())
+    return [("", *LENGTHS), *rows]
 
 
 def _quantile(value: float | None) -> str:
@@ -165,7 +166,7 @@ def _overlap_rows(overlap: Sequence[Mapping]) -> Rows:
             *(part[kind]["prompts"] for kind in (EXACT, RUNS)),
             part["pairs"],
         )
-        rows.append((shortened(part["benchmark"]), *map(count, counts), _place(part["first"])))
+        rows.append((shorten(part["benchmark"]), *map(count, counts), _place(part["first"])))
     return rows
 
 
@@ -173,7 +174,7 @@ def _source_rows(sources: Mapping, most: int) -> Rows:
     rows: Rows = [("source", "pairs", "percent", "characters", "longer preferred", "95% interval")]
     listed, others = sources["listed"][:most], sources["listed"][most:]
     for source in listed:
-        name = "(no source)" if source["source"] is None else shortened(source["source"])
+        name = "(no source)" if source["source"] is None else shorten(source["source"])
         longer, characters = source["longer_preferred"], f"{source['mean_characters']:,.0f}"
         rows.append(
             (name, count(source["pairs"]), percent(source["share"]), characters, _percent(longer), interval(longer))
@@ -190,7 +191,7 @@ def _percent(row: Mapping) -> str:
 
 def _place(where: str | None) -> str:
     """Where a row stands, without the folders."""
-    return "" if where is None else shortened(where.rpartition("/")[2])
+    return "" if where is None else shorten(where.rpartition("/")[2])
 
 
 # --- the screen alone ---------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def _findings(summary: Mapping) -> list[str]:
     lines = ["Findings"]
     for finding in summary["findings"]:
         first = f" First: {finding['first']}." if finding["first"] else ""
-        lines += wrapped(f"{finding['level'].upper()}: {finding['message']}{first}", indent=2)
+        lines += wrap(f"{finding['level'].upper()}: {finding['message']}{first}", indent=2)
     return lines
 
 
@@ -219,5 +220,5 @@ def _samples(summary: Mapping, limit: int) -> Iterator[str]:
 
 
 def _lines(text: str, width: int) -> list[str]:
-    start = shown(" ".join(text[: 2 * SAMPLE_LINES * width].split()))
+    start = make_printable(" ".join(text[: 2 * SAMPLE_LINES * width].split()))
     return textwrap.wrap(start, width, max_lines=SAMPLE_LINES, placeholder=" …")

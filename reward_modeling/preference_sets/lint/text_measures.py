@@ -154,7 +154,7 @@ def ending(text: str) -> tuple[bool, bool]:
 def texts_of_row(row: dict) -> tuple[int, list[dict], str, str]:
     """The kind of a kept row, its prompt's messages, and the two replies as plain text."""
     if not row["is_text"]:
-        chosen, rejected = (_contents(json.loads(row[side])) for side in SIDES)
+        chosen, rejected = (join_contents(json.loads(row[side])) for side in SIDES)
         return CONVERSATION, json.loads(row["prompt"]), chosen, rejected
     chosen, rejected = (parse_transcript(row[side], keep_empty_answer=True) for side in SIDES)
     if chosen is None or rejected is None:
@@ -164,13 +164,9 @@ def texts_of_row(row: dict) -> tuple[int, list[dict], str, str]:
     return TRANSCRIPT, chosen[:-1], chosen[-1]["content"], rejected[-1]["content"]
 
 
-def prompt_text(messages: list[dict]) -> str:
-    """What a prompt says, without its roles."""
-    return _contents(messages)
-
-
-def _contents(messages: list[dict]) -> str:
-    return messages[0]["content"] if len(messages) == 1 else "\n\n".join(message["content"] for message in messages)
+def join_contents(messages: list[dict]) -> str:
+    """What messages say, without their roles."""
+    return "\n\n".join(message["content"] for message in messages)
 
 
 def measure_rows(rows: Dataset, scratch: Path, num_proc: int = 1) -> Dataset:
