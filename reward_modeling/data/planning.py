@@ -10,7 +10,7 @@ Everything that is held in memory is a flat numpy array: a million pairs take so
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -248,28 +248,21 @@ def _cut_large_groups(units_per_group: np.ndarray, units_per_step: int) -> np.nd
 def _chunks(
     sizes: GroupSizes, batching: str, max_tokens: int, group: int, first: int, last: int, tokens: int
 ) -> list[Chunk]:
-    """The piece as one chunk, or as several where it is too large for a micro-batch."""
-    chunk = Chunk(group, first, last, tokens) if tokens else sizes.chunk(batching, group, first, last)
-    if chunk.tokens <= max_tokens:
-        return [chunk]
-    return list(split_by_tokens(sizes, batching, group, first, last, max_tokens))
-
-
-def split_by_tokens(
-    sizes: GroupSizes, batching: str, group: int, first: int, last: int, max_tokens: int
-) -> Iterator[Chunk]:
-    """Cut a piece that is too large for a micro-batch; its prompt is repeated, no unit is torn apart.
+    """The piece as one chunk, or cut where it is too large for a micro-batch: its prompt is repeated, no unit is torn.
 
     A single unit always goes through: rm.py checks that `max_tokens` holds two rows of `max_length`.
     """
-    start, chunk = first, sizes.chunk(batching, group, first, first + 1)
+    chunk = Chunk(group, first, last, tokens) if tokens else sizes.chunk(batching, group, first, last)
+    if chunk.tokens <= max_tokens:
+        return [chunk]
+    chunks = [sizes.chunk(batching, group, first, first + 1)]
     for end in range(first + 2, last + 1):
-        grown = sizes.chunk(batching, group, start, end)
-        if grown.tokens > max_tokens:
-            yield chunk
-            start, grown = end - 1, sizes.chunk(batching, group, end - 1, end)
-        chunk = grown
-    yield chunk
+        grown = sizes.chunk(batching, group, chunks[-1].unit_start, end)
+        if grown.tokens <= max_tokens:
+            chunks[-1] = grown
+        else:
+            chunks.append(sizes.chunk(batching, group, end - 1, end))
+    return chunks
 
 
 def balance(
