@@ -16,6 +16,7 @@ from pathlib import Path
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
+from reward_modeling.common.launch import worker_count
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
 from reward_modeling.evaluation.comparison import compare_evaluations
 from reward_modeling.evaluation.files import SCORES, check_outputs, folder_name, new_unfinished, write_results
@@ -113,7 +114,7 @@ class ScriptArguments(BenchmarkPaths):
             self._check_alone("from_verdicts", WITH_VERDICTS, "was scored elsewhere", "evaluate the model itself")
         given = [self.benchmarks] if isinstance(self.benchmarks, str) else self.benchmarks or []
         self.benchmarks = [name for text in given for name in re.split(r"[,\s]+", text) if name]
-        self.num_proc = self.num_proc or min(16, os.cpu_count())
+        self.num_proc = worker_count(self.num_proc)
         problems = self._problems()
         if problems:
             raise UserError("\n".join(problems))

@@ -136,37 +136,30 @@ def run_trl(folder: Path, name: str, steps: int) -> dict:
 
 def load_ours(folder: Path, name: str, steps: int):
     import rm
-    from reward_modeling.data.collator import MicroBatchCollator
-    from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
-    from reward_modeling.models.loading import load_config, load_reward_model
-    from reward_modeling.models.tokenizer import load_tokenizer
     from reward_modeling.objectives.bradley_terry import BradleyTerry
-    from reward_modeling.training.job import load_pairs
+    from reward_modeling.training.setup import load_data, load_model, load_setup
     from reward_modeling.training.trainer import RewardTrainer
 
-    register_shared_prefix_attention()
-    model_name = str(folder / "model")
     args = rm.ScriptArguments(
-        model_name=model_name,
+        model_name=str(folder / "model"),
         train_set_path=str(folder / f"{name}.jsonl"),
         max_length=WORKLOADS[name]["max_length"],
         eval_size=0,
         num_proc=1,
         **training_options(folder, steps),
     )
-    tokenizer = load_tokenizer(model_name)
-    model = load_reward_model(model_name, load_config(model_name), tokenizer, attn_implementation=SHARED_PREFIX)
+    setup = load_setup(args, BradleyTerry(args))
+    model = load_model(args, setup)
     started = time.perf_counter()
-    objective = BradleyTerry(args)
-    groups = load_pairs(args, objective, tokenizer).train
+    groups = load_data(args, setup).train
     prepared = time.perf_counter() - started
     trainer = RewardTrainer(
         args=args,
-        objective=objective,
+        objective=setup.objective,
         model=model,
-        processing_class=tokenizer,
+        processing_class=setup.tokenizer,
         train_dataset=groups,
-        collator=MicroBatchCollator(SHARED_PREFIX, tokenizer.pad_token_id, objective.collate),
+        collator=setup.collator,
     )
     return trainer, prepared
 

@@ -108,12 +108,12 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
             benchmarks = index_prompts(read_named_prompts(arguments.decontaminate, num_proc))
     sources = []
     for number, source in enumerate(mixture.sources, 1):
-        with stage(f"reading {source.shown} ({number} of {len(mixture.sources)})"):
-            sources.append(read_source(source, seed, paths.get(source.shown), num_proc))
+        with stage(f"reading {source.label} ({number} of {len(mixture.sources)})"):
+            sources.append(read_source(source, seed, paths.get(source.label), num_proc))
         pa.default_memory_pool().release_unused()  # what a parquet file took while it was read
     with stage("choosing pairs"):
         rows = concatenate_datasets([pairs.rows for pairs in sources])
-        table = PairTable([(source.shown, pairs.rows) for source, pairs in zip(mixture.sources, sources, strict=True)])
+        table = PairTable([(source.label, pairs.rows) for source, pairs in zip(mixture.sources, sources, strict=True)])
         overlap = find_overlap(rows, benchmarks, num_proc) if benchmarks else None
         in_benchmark = overlap.found if overlap else np.zeros(len(table), dtype=bool)
         chosen = choose_pairs(table, [(source.weight, source.limit) for source in mixture.sources], in_benchmark, seed)
@@ -154,14 +154,14 @@ def source_entries(
     Raises:
         UserError: no pair is in the mixture.
     """
-    reports = count_dropped(table, [source.shown for source in mixture.sources], chosen.dropped)
+    reports = count_dropped(table, [source.label for source in mixture.sources], chosen.dropped)
     if not len(chosen.order):
         tables = "\n".join(report.table() for report in reports)
         raise UserError(f"expected pairs, found none that is left.\n{tables}")
     parts, prompts, entries = table.parts[chosen.order], table.numbers("prompt_key")[chosen.order], []
     for part, (source, pairs, report) in enumerate(zip(mixture.sources, sources, reports, strict=True)):
         count = pairs.source.published.get(source.mixture)
-        entry = source_entry(pairs, {} if count is None else {source.mixture: count}) | {"name": source.shown}
+        entry = source_entry(pairs, {} if count is None else {source.mixture: count}) | {"name": source.label}
         shares = {"weight": source.weight, "limit": source.limit}
         entries.append(entry | {"mixed": shares | mixed_entry(prompts[parts == part], report)})
     return entries

@@ -61,14 +61,16 @@ class ScriptArguments(SourceArguments):
         return tuple(sorted(names, key=lambda name: ATTRIBUTES.index(name) if name in ATTRIBUTES else -1))
 
 
-def to_answers(row: dict, attributes: tuple[str, ...]) -> dict:
+def to_answers(
+    row: dict, attributes: tuple[str, ...], name: str = SOURCE.name, read_prompt: Callable[[str], str | list] = str
+) -> dict:
     """One answer, with the mean of some attributes."""
-    scores = [number_of(row, name) for name in attributes]
+    scores = [number_of(row, attribute) for attribute in attributes]
     return {
-        "prompt": text_of(row, "prompt"),
+        "prompt": read_prompt(text_of(row, "prompt")),
         "answers": [text_of(row, "response")],
         "scores": [sum(scores) / len(scores)],
-        "source": SOURCE.name,
+        "source": name,
     }
 
 

@@ -9,6 +9,7 @@ that have no words. Two turns in a row of one speaker drop the row; the answer i
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 if not __package__:  # run as a script
@@ -33,12 +34,6 @@ class ScriptArguments(helpsteer.ScriptArguments):
     output_path: str = "data/helpsteer2"
 
 
-def to_answers(row: dict, attributes: tuple[str, ...]) -> dict:
-    """One answer, with the mean of some attributes; its prompt as messages."""
-    found = helpsteer.to_answers(row, attributes)
-    return {**found, "prompt": prompt_messages(found["prompt"]), "source": SOURCE.name}
-
-
 def prompt_messages(prompt: str) -> list[dict]:
     """
     >>> prompt_messages("Hello!\\n<extra_id_1>Assistant\\nHi.\\n<extra_id_1>User\\nBye.")[1:]
@@ -60,7 +55,8 @@ def prompt_messages(prompt: str) -> list[dict]:
 
 def build(arguments: ScriptArguments) -> SourcePairs:
     """Read the set and make its pairs."""
-    return helpsteer.build(arguments, SOURCE, to_answers)
+    convert = partial(helpsteer.to_answers, name=SOURCE.name, read_prompt=prompt_messages)
+    return helpsteer.build(arguments, SOURCE, convert)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
-from reward_modeling.checkpoints.folders import complete_checkpoints, is_complete, numbered_checkpoints
-from reward_modeling.common.atomic import CONTENTS, check_writable, hold_folder, remove_folder
+from reward_modeling.checkpoints.folders import (
+    archive_later_checkpoints,
+    clean_up,
+    complete_checkpoints,
+    is_complete,
+    numbered_checkpoints,
+)
+from reward_modeling.common.atomic import CONTENTS, hold_folder, remove_folder
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import (
     CHECKPOINT,
@@ -28,28 +35,14 @@ from reward_modeling.common.file_names import (
 
 logger = logging.getLogger(__name__)
 
-MODELS = (
-    f"{CHECKPOINT}*",
-    f"*-{CHECKPOINT}*",
-    LAST_CHECKPOINT,
-    f"*-{LAST_CHECKPOINT}",
-    MERGED_CHECKPOINT,
-    f"*-{MERGED_CHECKPOINT}",
-)
+MODELS = (f"{CHECKPOINT}*", LAST_CHECKPOINT, MERGED_CHECKPOINT)
+MODELS += tuple(f"*-{name}" for name in MODELS)  # unfinished, superseded, ...
 # Written while a run runs, too: one that died before its first checkpoint has left no more than these.
 LOGS = (TRAINER_STATE, "all_results.json", REPORT, PREFLIGHT, EVALUATION, EVAL_SCORES, RUN, ".unfinished-*")
 OWN_OUTPUTS = (*MODELS, *LOGS)  # but for data_report.json, which a run has written before it makes room
 SECONDS_TO_SEE_A_FILE = 30
 SECONDS_TO_WAIT_FOR_A_RUN = 5
 SEEN_BY_ALL = ".seen-by-all"
-
-
-def check_output_folder(output_path: str) -> None:
-    """
-    Raises:
-        UserError: there is a file in the way, or the folder cannot be written.
-    """
-    check_writable("--output_path", Path(output_path))
 
 
 @contextmanager
@@ -64,23 +57,53 @@ def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
     if process_index != 0:
         yield
         return
+    output = Path(output_path)
     try:
-        Path(output_path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # a mount that is read-only for root too, or a quota, which no look at the modes tells
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a mount that is read-only for root too, or a quota, which the modes do not show
         raise UserError(
-            f"--output_path {output_path}: expected a folder that can be made and written to, found "
-            f"[{error}]. Take another path."
+            f"--output_path {output}: expected a folder that can be made and written to, found [{error}]. Take another "
+            "path."
         ) from error
     in_use = UserError(
-        f"--output_path {output_path}: expected a folder that no other run writes to, found that a process which is "
-        "still alive does (of a launcher that was killed, perhaps). End it first: pgrep -af rm.py"
+        f"--output_path {output}: expected a folder that no other run writes to, found that a process which is still "
+        "alive does (of a launcher that was killed, perhaps). End it first: pgrep -af rm.py"
     )
-    with hold_folder(Path(output_path), in_use, SECONDS_TO_WAIT_FOR_A_RUN):
+    with hold_folder(output, in_use, SECONDS_TO_WAIT_FOR_A_RUN):
         try:
             yield
         finally:
-            with suppress(OSError):  # which it is if anything was written
-                Path(output_path).rmdir()
+            with suppress(OSError):  # it is not empty if anything was written
+                output.rmdir()
+
+
+def prepare_output_folder(args: Any) -> str | None:
+    """The checkpoint to resume from, if any. All processes have to call this, before anything is written.
+
+    Args:
+        args: the flags of a training script.
+
+    Raises:
+        UserError: the run would write over another one; or the machines do not share the folder.
+    """
+    resume = (args.resume_from_checkpoint or "false").lower()
+    if resume != "false":
+        if args.process_index == 0:
+            clean_up(Path(args.output_path))
+        PartialState().wait_for_everyone()
+    checkpoint = checkpoint_to_resume(args.output_path, args.resume_from_checkpoint)
+    if not is_own(checkpoint, args.output_path) and not args.overwrite_output_dir:
+        check_nothing_is_lost(args.output_path, go_on=resume == "true")
+    check_all_nodes_share(args.output_path, PartialState())
+    return checkpoint
+
+
+def make_room(args: Any, checkpoint: str | None) -> None:
+    """Archive, or remove if asked to, what this run would write over or mistake for its own. For process 0 alone."""
+    if is_own(checkpoint, args.output_path):
+        archive_later_checkpoints(Path(checkpoint))
+    elif args.overwrite_output_dir:
+        remove_earlier_run(args.output_path)
 
 
 def check_all_nodes_share(output_path: str, state: PartialState) -> None:
@@ -115,8 +138,8 @@ def check_all_nodes_share(output_path: str, state: PartialState) -> None:
 def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
     """
     Args:
-        go_on: whether the run was to go on from a checkpoint of this folder, had there been one: then the reports and
-            logs in it are this run's.
+        go_on: whether the run would have resumed from a checkpoint of this folder, had there been one: then the
+            reports and logs in it are this run's.
 
     Raises:
         UserError: the folder holds something that a new run could write over.
@@ -135,27 +158,32 @@ def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
 
 
 def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` means: true for the newest one, or a folder.
+    """The checkpoint that `--resume_from_checkpoint` names: true for the newest one, or a folder.
 
     Raises:
-        UserError: the folder is not a checkpoint.
+        UserError: the folder is not a checkpoint, or is deep in the output folder.
     """
     if resume is None or resume.lower() == "false":
         return None
+    output = Path(output_path)
     if resume.lower() == "true":
-        complete = complete_checkpoints(Path(output_path))
-        for torn in sorted(set(numbered_checkpoints(Path(output_path))) - set(complete)):
-            logger.warning("Resume: %s has not all the files that its %s lists, and is passed over.", torn, CONTENTS)
+        complete = complete_checkpoints(output)
+        for torn in sorted(set(numbered_checkpoints(output)) - set(complete)):
+            logger.warning("Resume: %s lacks files that its %s lists, and is passed over.", torn, CONTENTS)
         if not complete:
-            logger.warning("Resume: no complete checkpoint in %s, so training starts afresh.", output_path)
+            logger.warning("Resume: no complete checkpoint in %s, so training starts afresh.", output)
             return None
-        logger.info("Resume: going on from %s.", complete[-1])
-        return str(complete[-1])
-    if not is_complete(Path(resume)):
+        resume = str(complete[-1])
+    elif not is_complete(Path(resume)):
         raise UserError(
             f"--resume_from_checkpoint {resume}: expected true or a checkpoint-N folder of rm.py with all the files "
             f"that its {CONTENTS} lists, found neither. Take an earlier checkpoint; to start from a model's weights "
             "pass it as --model_name."
+        )
+    elif output.resolve() in Path(resume).resolve().parents and not is_own(resume, output_path):
+        raise UserError(
+            f"--resume_from_checkpoint {resume}: expected a checkpoint-N right in --output_path, or one of another "
+            "folder, found one deeper in it. Move it up."
         )
     logger.info("Resume: going on from %s.", resume)
     return resume
@@ -167,7 +195,7 @@ def is_own(checkpoint: str | None, output_path: str) -> bool:
 
 
 def remove_earlier_run(output_path: str) -> None:
-    """Only what rm.py writes: other files in the folder are somebody's."""
+    """Only what rm.py writes: other files in the folder belong to somebody."""
     for pattern in OWN_OUTPUTS:
         for path in list(Path(output_path).glob(pattern)):
             if path.is_dir():

@@ -1,6 +1,6 @@
-"""Going on from a checkpoint: only with the data, the model and the steps that it was made with.
+"""Which run a checkpoint belongs to: its data, model, flags and engine, in the checkpoint's `resume.json`.
 
-Every checkpoint holds a `resume.json` that says what it is a checkpoint of.
+A run resumes only with those that the checkpoint was made with.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import OnResume, flags_with
+from reward_modeling.common.launch import engine_name
 from reward_modeling.data.loader import PromptGroups
 
 logger = logging.getLogger(__name__)
@@ -23,27 +24,28 @@ RUN_RECORD = "resume.json"
 GROUPS_HASHED = 256  # spread evenly, with all their tokens; of the others the lengths, units and targets
 BYTES_HASHED = 2**20  # at both ends of a weight file
 
-# Says nothing about what the model computes, or follows from the tokenizer and the flags.
+# These say nothing about what the model computes, or follow from the tokenizer and the flags.
 CONFIG_IGNORED = {"transformers_version", "_name_or_path", "dtype", "architectures", "pad_token_id", "vocab_size"}
 
 
-def run_record(
-    args: Any,
-    train: PromptGroups,
-    evaluation: PromptGroups | None,
-    config: PreTrainedConfig,
-    engine: str,
-    num_processes: int,
-) -> dict[str, Any]:
-    """What a checkpoint of this run is a checkpoint of."""
+def run_record(trainer: Any, config: PreTrainedConfig) -> dict[str, Any]:
+    """The content of `resume.json`.
+
+    Args:
+        trainer: the `RewardTrainer` of the run.
+        config: of the model, as it was read from its folder.
+    """
+    args, unit = trainer.args, trainer.objective.reader.unit
+    train, evaluation = trainer.train_dataset, trainer.eval_dataset
     names = [name for rule in OnResume for name in flags_with(type(args), rule)]
     return {
-        "engine": engine,
-        "num_processes": num_processes,
+        "engine": engine_name(trainer.accelerator.state),
+        "num_processes": args.world_size,
         "model_name": args.model_name,
         "model_weights": fingerprint_of_weights(args.model_name, config),
         "config": {name: value for name, value in config.to_dict().items() if name not in CONFIG_IGNORED},
-        "training_pairs": len(train),
+        "unit": unit,
+        f"training_{unit}": len(train),
         "training_data": fingerprint_of_groups(train),
         "evaluation_data": None if evaluation is None else fingerprint_of_groups(evaluation),
         "save_only_model": args.save_only_model,
@@ -56,7 +58,7 @@ def write_run_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def fingerprint_of_groups(groups: PromptGroups) -> str:
-    """A hash of the pairs to train on that takes no time and no memory worth mentioning."""
+    """A hash of the data that takes next to no time and memory."""
     sizes, columns = groups.sizes, groups.groups
     digest = hashlib.sha256()
     for values in (sizes.prefix_lengths, sizes.completion_lengths, sizes.members, sizes.unit_offsets):
@@ -70,7 +72,7 @@ def fingerprint_of_groups(groups: PromptGroups) -> str:
 
 
 def fingerprint_of_weights(model_name: str, config: PreTrainedConfig) -> str | None:
-    """The commit of a model of the Hub; of a folder a hash of both ends of its weight files. None: unknown."""
+    """The commit of a model on the Hub; for a folder a hash of both ends of its weight files. None: unknown."""
     folder = Path(model_name)
     if not folder.is_dir():
         return getattr(config, "_commit_hash", None)
@@ -85,10 +87,10 @@ def fingerprint_of_weights(model_name: str, config: PreTrainedConfig) -> str | N
 
 
 def check_same_run(checkpoint: str, now: dict[str, Any], arguments_class: type) -> None:
-    """Refuse what would not be the same run; say what else differs. The rules are those of the flags.
+    """Refuse a checkpoint of another run, and warn of what else differs. The flags say which of the two they are for.
 
     Raises:
-        UserError: with every field that differs.
+        UserError: with everything that differs.
     """
     path = Path(checkpoint) / RUN_RECORD
     if not path.is_file():
@@ -98,72 +100,77 @@ def check_same_run(checkpoint: str, now: dict[str, Any], arguments_class: type) 
         then = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: expected JSON, found {error}. Take an earlier checkpoint.") from error
+    new_run = f"start a new run from its weights: --model_name {checkpoint} with another --output_path."
     if then.get("save_only_model"):
         raise UserError(
             f"--resume_from_checkpoint {checkpoint}: expected the optimizer's states too, found weights alone (it was "
-            f"saved with --save_only_model). Start a new run from its weights: --model_name {checkpoint} with another "
-            "--output_path."
+            f"saved with --save_only_model). You can {new_run}"
         )
     now = json.loads(json.dumps(now, default=str))  # as it will be read next time
     then = now | then  # a checkpoint of an earlier version may not have all the fields
     fixed, free, data = (flags_with(arguments_class, rule) for rule in OnResume)
-    differences = [*_model_differences(then, now), *_data_differences(data, then, now)]
-    differences += _argument_differences(fixed, then, now)
-    differences += _engine_differences(then, now)
+    differences = [
+        *_model_differences(then, now),
+        *_data_differences(data, then, now),
+        *_flag_differences(fixed, then, now),
+        *_engine_differences(then, now),
+    ]
     if differences:
         lines = "\n- ".join(differences)
         raise UserError(
             f"--resume_from_checkpoint {checkpoint}: expected the run that this checkpoint is of, found others:\n"
-            f"- {lines}\nPass what the checkpoint was made with; or start a new run from its weights: --model_name "
-            f"{checkpoint} with another --output_path."
+            f"- {lines}\nPass what the checkpoint was made with; or {new_run}"
         )
-    others = _argument_differences(free, then, now)
+    warnings = _flag_differences(free, then, now)
     if then["evaluation_data"] != now["evaluation_data"]:
-        others.append("the evaluation set: other rows, so its figures and a best one so far do not compare")
-    for difference in others:
-        logger.warning("Resume: from here on %s.", difference)
+        warnings.append("the evaluation set: other rows, so its figures and a best one so far do not compare")
+    for warning in warnings:
+        logger.warning("Resume: from here on %s.", warning)
+
+
+def _difference(name: str, before: object, after: object) -> str:
+    return f"{name}: {before} in the checkpoint, now {after}"
 
 
 def _model_differences(then: Mapping, now: Mapping) -> list[str]:
-    differences = []
-    for name in sorted(then["config"].keys() & now["config"].keys()):  # others come and go with transformers' versions
-        before, after = then["config"][name], now["config"][name]
-        if before != after:
-            differences.append(f"model, {name}: {before} in the checkpoint, now {after}")
+    before, after = then["config"], now["config"]
+    names = sorted(before.keys() & after.keys())  # others come and go with transformers' versions
+    differences = [
+        _difference(f"model, {name}", before[name], after[name]) for name in names if before[name] != after[name]
+    ]
     if then["model_weights"] != now["model_weights"]:
-        differences.append(
-            f"model_name: started from the weights {then['model_weights']} of {then['model_name']}, now "
-            f"{now['model_weights']} of {now['model_name']}"
-        )
+        old, new = (f"{run['model_weights']} of {run['model_name']}" for run in (then, now))
+        differences.append(_difference("model_name", f"started from the weights {old}", new))
     return differences
 
 
 def _data_differences(names: list[str], then: Mapping, now: Mapping) -> list[str]:
+    """The flags that may be the cause of other data, and the numbers of units."""
     if then["training_data"] == now["training_data"]:
         return []
-    causes = _argument_differences(names, then, now)
-    if then["training_pairs"] != now["training_pairs"]:
-        causes.append(f"training pairs: {then['training_pairs']:,} in the checkpoint, now {now['training_pairs']:,}")
-    return causes or ["train_set_path: the same name, but other pairs or other tokens in it"]
+    causes = _flag_differences(names, then, now)
+    unit = now["unit"]
+    before, after = (run[f"training_{unit}"] for run in (then, now))
+    if before != after:
+        causes.append(_difference(f"training {unit}", f"{before:,}", f"{after:,}"))
+    return causes or [f"train_set_path: the same name, but other {unit} or other tokens in it"]
 
 
-def _argument_differences(names: list[str], then: Mapping, now: Mapping) -> list[str]:
-    known = [name for name in names if name in then["arguments"]]
-    pairs = ((name, then["arguments"][name], now["arguments"].get(name)) for name in known)
-    return [f"{name}: {before} in the checkpoint, now {after}" for name, before, after in pairs if before != after]
+def _flag_differences(names: list[str], then: Mapping, now: Mapping) -> list[str]:
+    before, after = then["arguments"], now["arguments"]
+    known = (name for name in names if name in before)
+    return [_difference(name, before[name], after.get(name)) for name in known if before[name] != after.get(name)]
 
 
 def _engine_differences(then: Mapping, now: Mapping) -> list[str]:
-    """One process and DDP go on from each other; ZeRO and FSDP have cut their states into pieces."""
-    copies = ("single", "ddp")
-    if then["engine"] in copies and now["engine"] in copies:
+    """One process and DDP resume each other's checkpoints; under ZeRO and FSDP the states are in pieces."""
+    engines = {then["engine"], now["engine"]}
+    if engines <= {"single", "ddp"}:
         return []
     differences = []
-    if then["engine"] != now["engine"]:
-        differences.append(f"engine: {then['engine']} in the checkpoint, now {now['engine']}")
-    if then["num_processes"] != now["num_processes"] and "fsdp2" not in (then["engine"], now["engine"]):
-        differences.append(
-            f"processes: {then['num_processes']} in the checkpoint, now {now['num_processes']} ({then['engine']} has "
-            "cut the optimizer into as many pieces as there were processes)"
-        )
+    if len(engines) > 1:
+        differences.append(_difference("engine", then["engine"], now["engine"]))
+    if then["num_processes"] != now["num_processes"] and "fsdp2" not in engines:
+        pieces = f"{then['engine']} has cut the optimizer into as many pieces as there were processes"
+        differences.append(_difference("processes", then["num_processes"], f"{now['num_processes']} ({pieces})"))
     return differences

@@ -126,16 +126,16 @@ def _open_rows(folder: Path) -> Dataset:
 
 def _check_rows(rows: Dataset, source: Source, found: list[str], missing: str, columns: Columns) -> None:
     if not len(rows):
-        raise empty_source(source.shown)
+        raise empty_source(source.label)
     if pc.all(pc.equal(rows.with_format("arrow")["reason"][:], missing)).as_py():
-        raise _columns_error(source.shown, found, columns)
+        raise _columns_error(source.label, found, columns)
 
 
-def _columns_error(shown: str, found: list[str], columns: Columns) -> UserError:
+def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
     *first, last = columns.required
     every = "both" if len(first) == 1 else "all of them"
     return UserError(
-        f"expected columns {', '.join(first)} and {last} in {shown}, found no row that has {every}; columns found: "
+        f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {every}; columns found: "
         f"{', '.join(found) or 'none'}. Rename or convert them; accepted rows: {columns.row_formats}."
     )
 
@@ -174,7 +174,7 @@ def _write_rows(
 def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[Part]:
     """The parts of a source, in its order."""
     if source.table is not None:
-        yield _checked_table(source.table, source.shown, columns), partial(_table_rows, shown=source.shown)
+        yield _checked_table(source.table, source.label, columns), partial(_table_rows, label=source.label)
     else:
         # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
         for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
@@ -184,7 +184,7 @@ def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[Part]:
             else:
                 for file in files:
                     table = _open_table(file, scratch)
-                    yield _checked_table(table, str(file), columns), partial(_table_rows, shown=str(file))
+                    yield _checked_table(table, str(file), columns), partial(_table_rows, label=str(file))
 
 
 def _column_names(inputs: Dataset, function: Callable) -> list[str]:
@@ -195,9 +195,9 @@ def _column_names(inputs: Dataset, function: Callable) -> list[str]:
     return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
 
 
-def _checked_table(table: Dataset, shown: str, columns: Columns) -> Dataset:
+def _checked_table(table: Dataset, label: str, columns: Columns) -> Dataset:
     if not set(columns.required) <= set(table.column_names):
-        raise _columns_error(shown, table.column_names, columns)
+        raise _columns_error(label, table.column_names, columns)
     return table.select_columns([name for name in columns.read if name in table.column_names])
 
 
@@ -219,11 +219,11 @@ def _open_table(file: Path, scratch: Path) -> Dataset:
 
 
 def _table_rows(
-    batch: dict[str, list], indices: list[int], *, shown: str, to_row: ToRow, names: list[str]
+    batch: dict[str, list], indices: list[int], *, label: str, to_row: ToRow, names: list[str]
 ) -> dict[str, list]:
     values = zip(*batch.values(), strict=True)
     rows = [
-        to_row(dict(zip(batch, value, strict=True)), f"{shown} row {index}")
+        to_row(dict(zip(batch, value, strict=True)), f"{label} row {index}")
         for index, value in zip(indices, values, strict=True)
     ]
     return {name: [row[name] for row in rows] for name in names}

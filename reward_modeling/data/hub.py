@@ -25,42 +25,36 @@ class HubOptions:
     data_dir: str | None = None
 
 
-def load_hub_splits(path: str, name: str, options: HubOptions, cure: str, num_proc: int | None) -> DatasetDict:
+def load_hub_splits(path: str, name: str, options: HubOptions, hint: str, num_proc: int | None) -> DatasetDict:
     """All splits of a data set.
 
     Args:
-        path: as the user wrote it, and `cure` what a local copy needs, for the messages.
+        path: as the user wrote it, and `hint` what a local copy needs, for the messages.
         name: the Hub id.
 
     Raises:
         UserError: there is no such data set, the Hub cannot be reached, or it cannot be loaded.
     """
-    # load_dataset asks an unreachable Hub for half a minute before it gives up: ask once ourselves,
-    # unless it was downloaded before, when it answers without the Hub.
-    if not (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
-        _ask_hub(path, name, options, cure)
     try:
+        # load_dataset asks an unreachable Hub for half a minute before it gives up: ask once ourselves,
+        # unless it was downloaded before, when it answers without the Hub.
+        if not (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
+            HfApi().dataset_info(name, revision=options.revision, timeout=HUB_TIMEOUT)
         return datasets.load_dataset(
             name, options.config, data_dir=options.data_dir, revision=options.revision, num_proc=num_proc
         )
     except LOAD_ERRORS as error:
-        raise _hub_error(path, f"the Hub's data set {name} cannot be loaded", error, cure) from error
+        raise UserError(
+            f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, and "
+            f"{_describe(error, name)} [{one_line(error)}]. {hint}."
+        ) from error
 
 
-def _ask_hub(path: str, name: str, options: HubOptions, cure: str) -> None:
-    try:
-        HfApi().dataset_info(name, revision=options.revision, timeout=HUB_TIMEOUT)
-    except RepositoryNotFoundError as error:
-        found = f"no data set {name} on the Hub (or it is private: run `hf auth login`)"
-        raise _hub_error(path, found, error, cure) from error
-    except OfflineModeIsEnabled as error:
-        raise _hub_error(path, f"{name} is not downloaded and HF_HUB_OFFLINE is set", error, cure) from error
-    except (httpx.RequestError, HfHubHTTPError, ConnectionError, ValueError) as error:
-        raise _hub_error(path, f"the Hub cannot be reached for {name}", error, cure) from error
-
-
-def _hub_error(path: str, found: str, error: Exception, cure: str) -> UserError:
-    return UserError(
-        f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, "
-        f"and {found} [{one_line(error)}]. {cure}."
-    )
+def _describe(error: Exception, name: str) -> str:
+    if isinstance(error, RepositoryNotFoundError):
+        return f"no data set {name} on the Hub (or it is private: run `hf auth login`)"
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{name} is not downloaded and HF_HUB_OFFLINE is set"
+    if isinstance(error, (httpx.RequestError, HfHubHTTPError, ConnectionError)):
+        return f"the Hub cannot be reached for {name}"
+    return f"the Hub's data set {name} cannot be loaded"

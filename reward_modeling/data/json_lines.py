@@ -34,9 +34,9 @@ FILE_ERRORS = (
 ToRow = Callable[[object, str], dict[str, object]]
 
 
-def broken_file(shown: str, error: Exception) -> UserError:
+def broken_file(label: str, error: Exception) -> UserError:
     return UserError(
-        f"expected a whole, readable file at {shown}, found a broken one [{one_line(error)}]. "
+        f"expected a whole, readable file at {label}, found a broken one [{one_line(error)}]. "
         "Download or write it again."
     )
 
@@ -63,7 +63,7 @@ def _new_file(scratch: Path) -> Path:
     return scratch / f"lines-{len(list(scratch.glob('lines-*')))}"
 
 
-def _line_blocks(lines: Path, shown: str, is_array: bool) -> Iterator[dict[str, object]]:
+def _line_blocks(lines: Path, label: str, is_array: bool) -> Iterator[dict[str, object]]:
     start, first = 0, 0 if is_array else 1
     with lines.open("rb") as stream:
         while data := stream.read(BLOCK_BYTES):
@@ -74,7 +74,7 @@ def _line_blocks(lines: Path, shown: str, is_array: bool) -> Iterator[dict[str, 
                 "start": start,
                 "stop": stop,
                 "first": first,
-                "prefix": f"{shown} row " if is_array else f"{shown}:",
+                "prefix": f"{label} row " if is_array else f"{label}:",
             }
             start = stop
             first += data.count(b"\n") + rest.count(b"\n")
@@ -113,14 +113,14 @@ def _starts_array(file: Path) -> bool:
         return stream.read(4096).lstrip().startswith("[")
 
 
-def _write_array_lines(file: Path, out_file: Path, shown: str) -> None:
+def _write_array_lines(file: Path, out_file: Path, label: str) -> None:
     """One element per line, as it stands: newlines between tokens become spaces; inside strings are none."""
     with file.open(encoding="utf-8-sig") as stream, out_file.open("w", encoding="utf-8") as out:
-        for element in _array_elements(stream, shown):
+        for element in _array_elements(stream, label):
             out.write(element.replace("\n", " ") + "\n")
 
 
-def _array_elements(stream: TextIO, shown: str) -> Iterator[str]:
+def _array_elements(stream: TextIO, label: str) -> Iterator[str]:
     """The texts of an array's elements, with no more of the file in memory than a block and an element."""
     decoder, spaces = json.JSONDecoder(), re.compile(r"\s*")
     text, index = stream.read(BLOCK_BYTES), 0
@@ -143,5 +143,5 @@ def _array_elements(stream: TextIO, shown: str) -> Iterator[str]:
         more = "" if len(text) - start > LONGEST_ELEMENT else stream.read(max(BLOCK_BYTES, len(text) - start))
         if not more or (error is not None and end < len(text)):
             error = error or EOFError("the array is not closed")
-            raise _unreadable(f"{shown} row {index}", text[start : start + 120], error) from error
+            raise _unreadable(f"{label} row {index}", text[start : start + 120], error) from error
         text, position = text[start:] + more, 0

@@ -42,17 +42,17 @@ PREFERENCE_COLUMNS = Columns()
 
 @dataclass(frozen=True)
 class Source:
-    """Files, or a data set that `datasets` has opened; `shown` is how the user names it."""
+    """Files, or a data set that `datasets` has opened; `label` is how the user names it."""
 
-    shown: str
+    label: str
     files: tuple[Path, ...]
     table: Dataset | None = None
 
     def key(self, version: int | str) -> str:
         """A folder name that changes with what is read, and with how the rows are named or made."""
         stats = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files]
-        digest = blake2b(json.dumps([version, self.shown, stats]).encode(), digest_size=KEY_LENGTH // 2).hexdigest()
-        return f"{re.sub(r'[^A-Za-z0-9]+', '-', self.shown)[-40:].strip('-')}-{digest}"
+        digest = blake2b(json.dumps([version, self.label, stats]).encode(), digest_size=KEY_LENGTH // 2).hexdigest()
+        return f"{re.sub(r'[^A-Za-z0-9]+', '-', self.label)[-40:].strip('-')}-{digest}"
 
 
 def find_source(path: str, default_split: str, num_proc: int | None = None, hub: HubOptions | None = None) -> Source:
@@ -124,37 +124,37 @@ def _data_files(path: str, candidates: list[Path]) -> tuple[Path, ...]:
     return files
 
 
-def _check_split(shown: str, split: str, splits: list[str]) -> str:
+def _check_split(label: str, split: str, splits: list[str]) -> str:
     if split not in splits:
         raise UserError(
-            f"expected split {split} in {shown}, found {', '.join(splits)}. "
-            f"Name one of them: {shown.rpartition(':')[0] or shown}:{splits[0]}"
+            f"expected split {split} in {label}, found {', '.join(splits)}. "
+            f"Name one of them: {label.rpartition(':')[0] or label}:{splits[0]}"
         )
     return split
 
 
-def saved_splits(shown: str, folder: Path) -> list[str]:
+def saved_splits(label: str, folder: Path) -> list[str]:
     """The splits of a DatasetDict folder of `save_to_disk`."""
     try:
         return json.loads((folder / "dataset_dict.json").read_text())["splits"]
     except (*FILE_ERRORS, KeyError, TypeError) as error:
-        raise broken_file(shown, error) from error
+        raise broken_file(label, error) from error
 
 
-def _open_saved(shown: str, folder: Path) -> Source:
+def _open_saved(label: str, folder: Path) -> Source:
     try:
         if not json.loads((folder / "state.json").read_text())["_data_files"]:  # load_from_disk fails on it
-            raise empty_source(shown)
+            raise empty_source(label)
         table = datasets.load_from_disk(str(folder))
     except (*FILE_ERRORS, KeyError, TypeError) as error:
-        raise broken_file(shown, error) from error
-    return _table_source(shown, table)
+        raise broken_file(label, error) from error
+    return _table_source(label, table)
 
 
-def _table_source(shown: str, table: Dataset) -> Source:
-    return Source(shown, tuple(Path(file["filename"]) for file in table.cache_files), table)
+def _table_source(label: str, table: Dataset) -> Source:
+    return Source(label, tuple(Path(file["filename"]) for file in table.cache_files), table)
 
 
-def empty_source(shown: str) -> UserError:
+def empty_source(label: str) -> UserError:
     """There is nothing in it."""
-    return UserError(f"expected preference rows in {shown}, found none: it is empty. Check the path.")
+    return UserError(f"expected preference rows in {label}, found none: it is empty. Check the path.")

@@ -12,6 +12,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.integrations import unset_hf_deepspeed_config
 
 from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.live_bytes import LiveBytes
@@ -138,8 +139,10 @@ class MetaModel:
     """
 
     def __init__(self, build: Callable[[], torch.nn.Module], four_bit: bool = False):
+        unset_hf_deepspeed_config()  # ZeRO-3 would cut the weights, of which there are none
         with torch.device("meta"):
             self.model = build()
+        self.config: PreTrainedConfig = self.model.config
         self.sizes = model_sizes(self.model, four_bit)
 
     def pass_bytes(

@@ -7,19 +7,19 @@ import numpy as np
 
 from reward_modeling.data.planning import PACKED, PADDED, Chunk, EpochPlan, GroupSizes
 
-PAIRS_PADDED = 8  # in a padded batch, for comparison
+UNITS_PADDED = 8  # in a padded batch, for comparison
 
 
 @dataclass(frozen=True)
 class EpochTokens:
-    """Counts of one epoch, over all GPUs. `attended` are pairs of a query and a key that it sees, in one layer."""
+    """Counts of one epoch, over all GPUs."""
 
-    pairs: int
+    units: int
     prompts: int
     computed: int
-    as_rows: int  # two rows without padding per pair, also where pairs share an answer
-    padded: int  # the same, padded in batches of PAIRS_PADDED pairs
-    attended: int
+    as_rows: int  # every unit as rows of its own without padding, also where units share an answer
+    padded: int  # the same, padded in batches of UNITS_PADDED units
+    attended: int  # combinations of a query and a key that it sees, in one layer
     steps: int
     passes: int  # forward passes of one GPU
     heaviest: int  # tokens of the heaviest of them
@@ -37,19 +37,28 @@ def count_epoch(plan: EpochPlan, gpus: int) -> EpochTokens:
             tokens = sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
             computed, heaviest = computed + tokens, max(heaviest, tokens)
             attended += sum(_attended(sizes, plan.batching, chunk, row_length) for chunk in micro_batch)
-    rows = _row_lengths(sizes, plan.pieces)
-    batches = np.split(rows, range(2 * PAIRS_PADDED, len(rows), 2 * PAIRS_PADDED))
+    rows, longest, members = _unit_rows(plan)
+    batches = range(0, len(rows), UNITS_PADDED)
     return EpochTokens(
-        pairs=sizes.num_units,
+        units=sizes.num_units,
         prompts=int((sizes.units_per_group > 0).sum()),
         computed=computed,
         as_rows=int(rows.sum()),
-        padded=int(sum(batch.max() * batch.size for batch in batches)),
+        padded=int((np.maximum.reduceat(longest, batches) * np.add.reduceat(members, batches)).sum()),
         attended=attended,
         steps=len(plan),
         passes=passes,
         heaviest=heaviest,
     )
+
+
+def _unit_rows(plan: EpochPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`(units,)` each, in the order of training: tokens of a unit's rows, tokens of the longest one, number of rows."""
+    sizes, starts = plan.sizes, plan.sizes.member_offsets[:-1]
+    members = np.diff(sizes.member_offsets)
+    rows = np.repeat(sizes.prefix_lengths[sizes.group_of_unit], members) + sizes.completion_tokens.astype(np.int64)
+    order = np.concatenate([sizes.unit_offsets[group] + np.arange(first, end) for group, first, end in plan.pieces])
+    return np.add.reduceat(rows, starts)[order], np.maximum.reduceat(rows, starts)[order], members[order]
 
 
 def _attended(sizes: GroupSizes, batching: str, chunk: Chunk, row_length: int) -> int:
@@ -61,12 +70,3 @@ def _attended(sizes: GroupSizes, batching: str, chunk: Chunk, row_length: int) -
     completions = sizes.completion_lengths[sizes.completion_offsets[chunk.group] + used].astype(np.int64)
     prefixes = len(completions) if batching == PACKED else 1
     return prefixes * prefix * prefix // 2 + int((completions * (prefix + completions // 2)).sum())
-
-
-def _row_lengths(sizes: GroupSizes, pieces: np.ndarray) -> np.ndarray:
-    """`(members,)`: tokens of the whole rows of all units, in the order of training."""
-    starts, ends = (sizes.member_offsets[sizes.unit_offsets[pieces[:, 0]] + pieces[:, end]] for end in (1, 2))
-    numbers = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
-    groups = np.repeat(pieces[:, 0], ends - starts)
-    completions = sizes.completion_offsets[groups] + sizes.members[numbers]
-    return sizes.prefix_lengths[groups].astype(np.int64) + sizes.completion_lengths[completions]

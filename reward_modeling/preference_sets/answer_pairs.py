@@ -46,6 +46,7 @@ from reward_modeling.preference_sets.source import (
     PreferenceSource,
     SourceAnswers,
     SourcePairs,
+    add_pair_keys,
     number_column,
     read_answers,
 )
@@ -74,17 +75,13 @@ class _Answer:
     score: float
     places: tuple[int, ...]  # rows of the prompt that have it
 
-    @property
-    def order(self) -> tuple[float, str]:
-        """The best first; then whatever does not depend on the order of the rows."""
-        return -self.score, self.text
-
 
 def build_pairs(arguments: SourceArguments, source: PreferenceSource, to_answers: Callable[..., dict]) -> SourcePairs:
     """The pairs of a set of scored answers, as the flags `pairs` and `write_margin` of its script say."""
     answers = read_answers(arguments, source, to_answers)
-    options = {"num_proc": arguments.num_proc, "write_margin": arguments.write_margin}
-    return pairs_from_answers(answers, arguments.pairs, arguments.seed, **options)
+    return pairs_from_answers(
+        answers, arguments.pairs, arguments.seed, num_proc=arguments.num_proc, write_margin=arguments.write_margin
+    )
 
 
 def pairs_from_answers(
@@ -166,11 +163,9 @@ def _make_batch(batch: dict, rows: Dataset, how: str, seed: int, write_margin: b
     table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     made: list[dict] = []
     for start, end in zip(batch["start"], batch["end"], strict=True):
-        by_prompt: dict[str, list[dict]] = {}  # equal keys of different prompts are all but impossible
-        for row in table[start - first : end - first]:
-            by_prompt.setdefault(row["prompt"], []).append(row)
-        for group in by_prompt.values():
-            made += _made_of_prompt(group, how, seed, write_margin)
+        same_key = table[start - first : end - first]
+        for prompt in dict.fromkeys(row["prompt"] for row in same_key):  # several are all but impossible
+            made += _made_of_prompt([row for row in same_key if row["prompt"] == prompt], how, seed, write_margin)
     return {name: [row[name] for row in made] for name in MADE_FEATURES}
 
 
@@ -181,21 +176,21 @@ def _made_of_prompt(group: list[dict], how: str, seed: int, write_margin: bool) 
     levels = score_levels([answer.score for answer in answers])
     tally["undecided"] = int(len(set(levels)) < 2)
     keys = np.array([text_key(group[0]["prompt"], answer.text.strip()) for answer in answers], dtype=np.int64)
-    chosen_pairs = choose_pairs(levels, mix_keys(keys, seed).tolist(), how)
-    prompt = json.loads(group[0]["prompt"])
     made, used = [], set()
     failure = DropReason.TOO_FEW_ANSWERS if tally["undecided"] else DropReason.NOT_SAMPLED
-    for places in chosen_pairs:
-        chosen, rejected = (answers[place] for place in places)
-        pair = _pair(group, prompt, chosen, rejected, write_margin)
+    for better, worse in choose_pairs(levels, mix_keys(keys, seed).tolist(), how):
+        pair = _pair(group, answers[better], answers[worse], write_margin)
         if pair["reason"]:
             failure = DropReason(pair["reason"])
         else:
             made.append(pair)
-            used.update(chosen.places, rejected.places)
+            used.update(answers[better].places, answers[worse].places)
     for place, row in enumerate(group):
         if place not in used:
-            made.append(_dropped(row, reasons.get(place, failure)))
+            scores = ", ".join(map(str, row["scores"])) or "none"
+            excerpt = f"scores {scores}: {row['prompt']}"[:EXCERPT_LENGTH]
+            dropped = dropped_row(row["where"], reasons.get(place, failure), excerpt)
+            made.append({**dropped, "group_key": 0, "pair_key": 0})
     made[0] |= tally
     return [{**dict.fromkeys(TALLIES, 0), **row} for row in made]
 
@@ -208,16 +203,12 @@ def _distinct_answers(group: list[dict], tally: dict[str, int]) -> tuple[list[_A
     found: dict[str, list[tuple[str, float, int]]] = {}
     reasons: dict[int, DropReason] = {}
     for place, row in enumerate(group):
-        usable, scored = 0, 0
-        for text, score in zip(row["answers"], row["scores"], strict=True):
-            if score is None or not abs(score) <= FLOAT32_MAX:
-                tally["unscored"] += 1
-                continue
-            scored += 1
-            if not text.strip():
-                tally["empty"] += 1
-                continue
-            usable += 1
+        answers = zip(row["answers"], row["scores"], strict=True)
+        scored = [(text, score) for text, score in answers if score is not None and abs(score) <= FLOAT32_MAX]
+        usable = [(text, score) for text, score in scored if text.strip()]
+        tally["unscored"] += len(row["answers"]) - len(scored)
+        tally["empty"] += len(scored) - len(usable)
+        for text, score in usable:
             found.setdefault(text.strip(), []).append((text, score, place))
         if not row["answers"]:
             reasons[place] = DropReason.TOO_FEW_ANSWERS
@@ -229,35 +220,25 @@ def _distinct_answers(group: list[dict], tally: dict[str, int]) -> tuple[list[_A
         tally["repeated"] += len(same) - 1
         # fsum: the mean is the same in any order
         answers.append(_Answer(min(texts), math.fsum(scores) / len(scores), tuple(sorted(set(places)))))
-    return sorted(answers, key=lambda answer: answer.order), reasons
+    # by text where scores are equal: so the order does not depend on that of the rows
+    return sorted(answers, key=lambda answer: (-answer.score, answer.text)), reasons
 
 
-def _pair(
-    group: list[dict], prompt: list[dict], chosen: _Answer, rejected: _Answer, write_margin: bool
-) -> dict[str, object]:
+def _pair(group: list[dict], chosen: _Answer, rejected: _Answer, write_margin: bool) -> dict[str, object]:
     # A text may stand in rows of several sources: the smallest name does not depend on their order.
     names = [group[place]["source"] for place in chosen.places if group[place]["source"] is not None]
     places = sorted({chosen.places[0], rejected.places[0]})
-    standard = standardise_row(
-        {
-            "prompt": prompt,
-            "chosen": chosen.text,
-            "rejected": rejected.text,
-            "margin": chosen.score - rejected.score if write_margin else None,
-            "chosen_score": chosen.score,
-            "rejected_score": rejected.score,
-            "source": min(names, default=None),
-        },
-        ", ".join(group[place]["where"] for place in places),
-    )
-    pair_key = text_key(standard["prompt"], standard["chosen"], standard["rejected"])
-    return {**standard, "group_key": group[0]["group_key"], "pair_key": pair_key}
-
-
-def _dropped(row: dict, reason: DropReason) -> dict[str, object]:
-    scores = ", ".join(str(score) for score in row["scores"])
-    excerpt = f"scores {scores or 'none'}: {row['prompt']}"[:EXCERPT_LENGTH]
-    return {**dropped_row(row["where"], reason, excerpt), "group_key": 0, "pair_key": 0}
+    pair = {
+        "prompt": json.loads(group[0]["prompt"]),
+        "chosen": chosen.text,
+        "rejected": rejected.text,
+        "margin": chosen.score - rejected.score if write_margin else None,
+        "chosen_score": chosen.score,
+        "rejected_score": rejected.score,
+        "source": min(names, default=None),
+    }
+    standard = standardise_row(pair, ", ".join(group[place]["where"] for place in places))
+    return add_pair_keys(standard, group[0]["group_key"])
 
 
 # --- choosing -------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class MixtureSource:
     """The mixture whose file lists it: published counts are those of that one."""
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return self.name or self.script or Path(self.path).name.split(".")[0]
 
 
@@ -71,7 +71,7 @@ def read_mixture(name_or_path: str) -> Mixture:
         UserError: there is no such file, or something in it is wrong; every mistake is named.
     """
     mixture = _read(_mixture_file(name_or_path), ())
-    names = Counter(source.shown for source in mixture.sources)
+    names = Counter(source.label for source in mixture.sources)
     _refuse(
         name_or_path,
         (
@@ -192,7 +192,7 @@ def check_source_names(mixture: Mixture, source_paths: str | None) -> dict[str, 
         UserError: it is no such list, names what is no source of the mixture, or a path is not there.
     """
     entries = named_paths(source_paths or "")
-    names, problems = [source.shown for source in mixture.sources], []
+    names, problems = [source.label for source in mixture.sources], []
     for name, path in entries:
         if not path:
             problems.append(f"expected name=path with commas between, found {name!r}")
@@ -235,9 +235,9 @@ def read_source(source: MixtureSource, seed: int, path: str | None, num_proc: in
     try:
         if source.script is not None:
             return script_module(source.script).build(arguments)
-        return read_pairs(arguments, PreferenceSource(source.shown, PREFERENCE_COLUMNS, licence="not known"), _keep_row)
+        return read_pairs(arguments, PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known"), _keep_row)
     except UserError as error:
-        hint = f"A local copy is passed as --source_paths {source.shown}=PATH."
+        hint = f"A local copy is passed as --source_paths {source.label}=PATH."
         raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error
 
 

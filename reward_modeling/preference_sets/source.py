@@ -73,29 +73,25 @@ class PreferenceSource:
 
 
 @dataclass(frozen=True)
-class SourceAnswers:
-    """The scored answers of one source, before pairs are made of them."""
+class SourceRows:
+    """The rows of one source that are kept, in its order."""
 
     source: PreferenceSource
     rows: Dataset
-    """`ANSWER_FEATURES`, kept rows alone, in the source's order."""
     report: DataReport
-    """Of the source's rows."""
+    """Of the source's rows; `notes` has what else is worth a number."""
     options: Mapping[str, object]
     """The arguments that decide which pairs there are."""
+
+
+class SourceAnswers(SourceRows):
+    """Prompts with scored answers (`ANSWER_FEATURES`), before pairs are made of them."""
 
 
 @dataclass(frozen=True)
-class SourcePairs:
-    """The pairs of one source."""
+class SourcePairs(SourceRows):
+    """Pairs (`PAIR_FEATURES`); the notes of the report have the numbers of "pairs" and "prompts"."""
 
-    source: PreferenceSource
-    rows: Dataset
-    """`PAIR_FEATURES`, kept rows alone, in the source's order."""
-    report: DataReport
-    """Of the source's rows; `notes` has "pairs", "prompts" and what else is worth a number."""
-    options: Mapping[str, object]
-    """The arguments that decide which pairs there are."""
     made_of_answers: bool = False
     """Whether a row of the source may give several pairs, or none: then the report counts rows, not pairs."""
 
@@ -231,9 +227,13 @@ def _pair_fields(pair: dict, where: str) -> dict[str, object]:
     standard = standardise_row(pair, where)
     if standard["reason"]:
         return {**standard, "group_key": 0, "pair_key": 0}
-    group = text_key(str(pair["group"])) if "group" in pair else standard["prompt_key"]
+    return add_pair_keys(standard, text_key(str(pair["group"])) if "group" in pair else standard["prompt_key"])
+
+
+def add_pair_keys(standard: dict[str, object], group_key: int) -> dict[str, object]:
+    """A standard row with the keys of `PAIR_FEATURES`."""
     pair_key = text_key(standard["prompt"], standard["chosen"], standard["rejected"])
-    return {**standard, "group_key": group, "pair_key": pair_key}
+    return {**standard, "group_key": group_key, "pair_key": pair_key}
 
 
 def _answer_fields(found: dict, where: str) -> dict[str, object]:

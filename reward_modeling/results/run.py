@@ -1,7 +1,7 @@
 """What is known of a trained model once the last step is taken: how it was trained, on what, and how good it is.
 
-write_json(output / RUN, run_so_far(trainer, pairs, started))      # before the first step
-results = gather_results(trainer, pairs, given, started)
+write_json(output / RUN, run_so_far(trainer, data, started))      # before the first step
+results = gather_results(trainer, data, given, started)
 results.write(output)      # run.json, evaluation.json, eval_scores.jsonl
 """
 
@@ -55,67 +55,57 @@ class Results:
             write_evaluation(output, self.evaluation, self.held_out)
 
 
-def gather_results(trainer, pairs: "PreparedPairs", given: dict[str, Any], started: datetime) -> Results:
+def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], started: datetime) -> Results:
     """The same on every process, all of which have to call it.
 
     Args:
-        trainer: an `rm.RewardTrainer` after its training.
+        trainer: a `RewardTrainer` after its training.
         given: the arguments as they were given.
         started: when this process began.
     """
-    args = trainer.args
-    held_out = None if pairs.evaluation is None else trainer.evaluate_final_model()
+    args, state, step = trainer.args, trainer.state, trainer.step_of_weights
+    held_out = None if data.evaluation is None else trainer.evaluate_final_model()
     if held_out is not None and held_out.not_finite is not None:
-        held_out = None  # the objective's metrics have said so; the weights are saved, and verified, all the same
+        held_out = None  # the objective's metrics have said so; the weights are saved and verified all the same
+    # of an earlier step than the last the log has the epoch, if it was logged
+    logged_epochs = (entry["epoch"] for entry in state.log_history if entry["step"] == step)
+    epoch = state.epoch if step == state.global_step else next(logged_epochs, None)
     evaluation = None
     if held_out is not None:
-        step = trainer.step_of_weights
-        evaluation = {
-            "step": step,
-            "epoch": _epoch(trainer.state, step),
-            "data": args.eval_set_path or f"held out of {args.train_set_path}",
-            **trainer.objective.evaluation(held_out),
-        }
-    run = run_so_far(trainer, pairs, started) | {
-        "steps": trainer.state.global_step,
-        "step_of_weights": trainer.step_of_weights,
-        "epoch_of_weights": _epoch(trainer.state, trainer.step_of_weights),
+        name = args.eval_set_path or f"held out of {args.train_set_path}"
+        evaluation = {"step": step, "epoch": epoch, "data": name, **trainer.objective.evaluation(held_out)}
+    run = run_so_far(trainer, data, started) | {
+        "steps": state.global_step,
+        "step_of_weights": step,
+        "epoch_of_weights": epoch,
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
     }
     return Results(
         run=run,
         evaluation=evaluation,
         held_out=held_out,
-        data_report={report.name: report.to_dict() for report in pairs.reports},
+        data_report={report.name: report.to_dict() for report in data.reports},
         arguments=run["arguments"],
         given=given,
-        conversations=pairs.conversations,
+        conversations=data.conversations,
         train_set_path=args.train_set_path,
     )
 
 
-def _epoch(state, step: int) -> float | None:
-    """At which epoch a step was; of an earlier one than the last the log says it, where there was one."""
-    if step == state.global_step:
-        return state.epoch
-    return next((entry["epoch"] for entry in state.log_history if entry["step"] == step), None)
-
-
-def run_so_far(trainer, pairs: "PreparedPairs", started: datetime) -> dict[str, Any]:
+def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[str, Any]:
     """The content of run.json before the first step: what only the end can tell is None."""
-    args = trainer.args
-    precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else args.model_dtype
+    args, unit = trainer.args, trainer.objective.reader.unit
     return {
         "model_name": args.model_name,
         **describe_model(trainer.model),
         "engine": engine_name(trainer.accelerator.state),
         "processes": args.world_size,
         "devices": describe_devices(args.device, args.world_size),
-        "dtype": precision,
+        "dtype": "bfloat16" if args.bf16 else "float16" if args.fp16 else args.model_dtype,
         "batching": trainer.collator.batching,
-        "pairs": len(pairs.train),
-        "prompts": int((pairs.train.sizes.units_per_group > 0).sum()),
-        "pairs_per_step": args.pairs_per_step,
+        unit: len(data.train),
+        "prompts": int((data.train.sizes.units_per_group > 0).sum()),
+        f"{unit}_per_step": args.pairs_per_step,
         "steps": None,
         "step_of_weights": None,
         "epoch_of_weights": None,

@@ -26,7 +26,7 @@ from reward_modeling.data.prompt_groups import TokenizeOptions
 from reward_modeling.estimate.gpus import GPUS
 from reward_modeling.estimate.meta_model import MetaModel, build_model
 from reward_modeling.estimate.report import UTILISATION, operations_of_attention, operations_of_products
-from reward_modeling.estimate.tokens import PAIRS_PADDED, count_epoch
+from reward_modeling.estimate.tokens import UNITS_PADDED, count_epoch
 from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.bradley_terry import BradleyTerry, PairReader
@@ -87,7 +87,7 @@ def test_the_tokens_are_those_that_the_run_computes(batching, estimate, flags, t
     steps = list(run.trainer.get_train_dataloader())
     micro_batches = [batch for step in steps for batch in step["micro_batches"]]
     assert shown(table, "tokens computed") == sum(batch["num_tokens"] for batch in micro_batches)
-    assert shown(table, "two rows per pair") == sum(batch["row_tokens"] for batch in micro_batches)
+    assert shown(table, "rows of all pairs") == sum(batch["row_tokens"] for batch in micro_batches)
     assert shown(table, "optimizer steps") == len(steps) > 1
     assert shown(table, "forward passes") == len(micro_batches) > len(steps)
     assert shown(table, "pairs") == sum(step["step_units"] for step in steps)
@@ -125,7 +125,7 @@ def test_padding_for_comparison(groups):
         prefix, completions = len(group["prefix_ids"]), [len(ids) for ids in group["completion_ids"]]
         for pair in range(first, last):
             rows.append([prefix + completions[number] for number in group["units"][pair]])
-    batches = [rows[start : start + PAIRS_PADDED] for start in range(0, len(rows), PAIRS_PADDED)]
+    batches = [rows[start : start + UNITS_PADDED] for start in range(0, len(rows), UNITS_PADDED)]
     padded = sum(2 * len(batch) * max(map(max, batch)) for batch in batches)
     assert count_epoch(plan, 1).padded == padded > count_epoch(plan, 1).as_rows
 

@@ -573,7 +573,7 @@ def test_torn_weights_are_named(model, files, tmp_path):
     shutil.copytree(model("gemma"), path)
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    in_process(flags(path, {"rewardbench": files["rewardbench"]}, tmp_path), "expected whole model files")
+    in_process(flags(path, {"rewardbench": files["rewardbench"]}, tmp_path), "expected whole safetensors files")
 
 
 def test_a_full_disk_is_named(model, files, tmp_path):

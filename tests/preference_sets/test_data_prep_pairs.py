@@ -6,18 +6,32 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import datasets
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from data_prep import capybara, helpsteer3, hh_rlhf, orca, pku_saferlhf, shp, skywork, unified_feedback
+from data_prep import (
+    capybara,
+    helpsteer,
+    helpsteer2,
+    helpsteer3,
+    hh_rlhf,
+    orca,
+    pku_saferlhf,
+    shp,
+    skywork,
+    unified_feedback,
+)
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import hub
+from reward_modeling.data import hub, preferences
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.transcripts import parse_transcript, turns_of
-from reward_modeling.preference_sets.source import read_pairs
+from reward_modeling.preference_sets import source
+from reward_modeling.preference_sets.source import _code_key, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 SCRIPTS = (capybara, helpsteer3, hh_rlhf, orca, pku_saferlhf, shp, skywork, unified_feedback)
@@ -799,6 +813,23 @@ def test_an_edited_script_reads_again(tmp_path):
         names = {"__name__": "mine"}
         exec(compile(script.read_text(), str(script), "exec"), names)
         assert pairs_of(read_pairs(arguments, skywork.SOURCE, names["to_pair"])) == [("u: q", f"a: {reply}", "a: no")]
+
+
+def test_rows_of_other_code_are_not_served(monkeypatch):
+    """Of every function that makes the rows, an edited file is another key; so are other flags, and other rules."""
+    answers = partial(helpsteer.to_answers, attributes=("helpfulness",), read_prompt=helpsteer2.prompt_messages)
+    key = _code_key(answers)
+    for module in (helpsteer, helpsteer2):
+        assert blake2b(Path(module.__file__).read_bytes(), digest_size=8).hexdigest() in key
+    assert "0x" not in key  # no address in memory: the key of the next process is the same
+    assert _code_key(partial(answers, attributes=("correctness",))) != key
+    versions = []
+    monkeypatch.setattr(source, "load_rows", lambda path, *, version, **options: versions.append(version) or 1 / 0)
+    for raised in (False, True):
+        monkeypatch.setattr(source.preferences, "CACHE_VERSION", preferences.CACHE_VERSION + raised)
+        with pytest.raises(ZeroDivisionError):
+            build(skywork, "rows.jsonl")
+    assert versions[0] != versions[1]
 
 
 def skywork_row(question):

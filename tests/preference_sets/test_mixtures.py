@@ -87,7 +87,7 @@ def table_of(tmp_path, *parts):
 def test_every_shipped_mixture_is_valid():
     sources = ("hh_rlhf", "shp", "ultrafeedback", "helpsteer", "capybara", "orca")
     assert known_mixtures() == [f"mixture{number}" for number in range(1, 6)]
-    names = {name: tuple(source.shown for source in read_mixture(name).sources) for name in known_mixtures()}
+    names = {name: tuple(source.label for source in read_mixture(name).sources) for name in known_mixtures()}
     assert names == {
         "mixture1": sources,
         "mixture2": sources,
@@ -198,7 +198,7 @@ def test_two_sources_of_one_name(tmp_path):
     with pytest.raises(UserError, match="found 2 named hh_rlhf"):
         read_mixture(yaml_file(tmp_path / "b.yaml", "include: mixture1\nsources: [{script: hh_rlhf}]"))
     named = sources.replace("}}", "}, name: shp_3}")
-    assert [one.shown for one in read_mixture(yaml_file(tmp_path / "c.yaml", named)).sources] == ["shp", "shp_3"]
+    assert [one.label for one in read_mixture(yaml_file(tmp_path / "c.yaml", named)).sources] == ["shp", "shp_3"]
 
 
 def test_wrong_flags_are_named_together(tmp_path):
@@ -807,16 +807,16 @@ def fixture_paths(folder):
 @pytest.mark.parametrize("name", known_mixtures())
 def test_the_five_mixtures(name, tmp_path, capsys, monkeypatch):
     mixture, paths = read_mixture(name), fixture_paths(tmp_path)
-    copies = ",".join(f"{source.shown}={paths[source.shown]}" for source in mixture.sources)
+    copies = ",".join(f"{source.label}={paths[source.label]}" for source in mixture.sources)
     flags = ["--mixture", name, "--output_path", str(tmp_path / "out"), "--source_paths", copies, "--num_proc", "1"]
     monkeypatch.setattr(sys, "argv", ["build_mixture.py", *flags])
     build_mixture.main()
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert [source["name"] for source in manifest["sources"]] == [source.shown for source in mixture.sources]
+    assert [source["name"] for source in manifest["sources"]] == [source.label for source in mixture.sources]
     for source, entry in zip(mixture.sources, manifest["sources"], strict=True):
         module = sys.modules[f"data_prep.{source.script}"]
         alone = module.build(
-            module.ScriptArguments(**{**source.options, "dataset_path": paths[source.shown], "num_proc": 1})
+            module.ScriptArguments(**{**source.options, "dataset_path": paths[source.label], "num_proc": 1})
         )
         assert entry["read"]["rows"] == alone.report.rows_read
         assert entry["pairs"] == len(alone.rows) > 0

@@ -1,0 +1,223 @@
+"""From flags to a trainer: configuration, tokenizer, batching, data, model."""
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
+from transformers.utils import logging as transformers_logging
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.file_names import DATA_REPORT
+from reward_modeling.common.launch import launched_with, worker_count
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.planning import PADDED
+from reward_modeling.estimate.meta_model import MetaModel, build_model
+from reward_modeling.models.adapters import add_adapter, four_bit_options
+from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.moe_balance import why_no_load_balancing
+from reward_modeling.models.multimodal import text_part
+from reward_modeling.models.support import context_length, context_too_short, why_not_packed
+from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.objectives.base import Objective
+from reward_modeling.training.arguments import RunArguments
+from reward_modeling.training.tracking import DataReportCallback, prepare_wandb
+from reward_modeling.training.trainer import RewardTrainer
+
+if TYPE_CHECKING:
+    from reward_modeling.data.prepare import PreparedPairs
+
+logger = logging.getLogger(__name__)
+
+MANY_STEPS = 500  # to lose, where nothing is saved before the end of an epoch
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run needs beside its flags and its data, before weights are loaded."""
+
+    objective: Objective
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    batching: str
+    loading_options: dict[str, Any]  # keyword arguments of `load_reward_model`
+
+    @property
+    def collator(self) -> MicroBatchCollator:
+        return MicroBatchCollator(self.batching, self.tokenizer.pad_token_id, self.objective.collate)
+
+
+def set_up_logging(args: RunArguments) -> None:
+    logging.basicConfig(format="%(message)s", level=logging.INFO if args.process_index == 0 else logging.ERROR)
+    for noisy in ("httpx", "httpx2", "datasets", "accelerate", "DeepSpeed"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry twice, before our message
+    transformers_logging.set_verbosity_warning()
+
+
+# --- model and tokenizer, but for the weights -----------------------------------------------------------------
+
+
+def load_setup(args: RunArguments, objective: Objective) -> Setup:
+    """
+    Raises:
+        UserError: there is no such model, or it cannot do what the flags ask of it.
+    """
+    hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
+    config = load_config(args.model_name, **hub_options)
+    config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
+    context = context_length(config)
+    if context is not None and args.max_length > context:
+        raise UserError(context_too_short(args.max_length, config))
+    if args.router_aux_loss_coef and (reason := why_no_load_balancing(config)) is not None:
+        raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
+    tokenizer = load_tokenizer(args.model_name, **hub_options)
+    register_shared_prefix_attention()
+    return Setup(objective, config, tokenizer, choose_batching(args, config), hub_options | loading_options)
+
+
+def choose_batching(args: RunArguments, config: PreTrainedConfig) -> str:
+    """The batching that the model allows; the log says why where it is not the one of most models.
+
+    Raises:
+        UserError: the flags ask for another one.
+    """
+    reason = why_not_packed(config)
+    if reason is not None and args.batching not in ("auto", PADDED):
+        raise UserError(f"--batching {args.batching}: {reason}. Pass --batching padded or auto.")
+    if args.batching == "auto" and reason is not None:
+        logger.warning("Batching: padded, since %s.", reason)
+    if args.batching == PADDED or reason is not None:
+        return PADDED
+    if args.attn_implementation is not None:
+        raise UserError(
+            f"--attn_implementation {args.attn_implementation}: expected with --batching padded alone, since packed "
+            "rows have an attention of their own. Leave it out, or pass --batching padded."
+        )
+    return SHARED_PREFIX if args.batching == "auto" else args.batching
+
+
+# --- data -----------------------------------------------------------------------------------------------------
+
+
+def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -> "PreparedPairs":
+    """Training and evaluation data; their counts go to the screen and, where asked for, into the output folder.
+
+    Raises:
+        UserError: the data cannot be read, or nothing is left to train on.
+    """
+    # Only here, so that a benchmark takes the trainer without `datasets` being installed.
+    from reward_modeling.data.prepare import prepare_pairs, show_reports, write_reports
+    from reward_modeling.data.prompt_groups import TokenizeOptions
+
+    data = prepare_pairs(
+        args.train_set_path,
+        args.eval_set_path,
+        setup.tokenizer,
+        setup.objective.reader,
+        TokenizeOptions(args.max_length, args.overlong),
+        eval_size=args.eval_size,
+        seed=args.seed,
+        num_proc=worker_count(args.num_proc),
+    )
+    if args.process_index == 0:
+        show_reports(data.reports)
+        if write_report:
+            write_reports(data.reports, Path(args.output_path) / DATA_REPORT)
+    if not len(data.train):
+        unit = setup.objective.reader.unit.removesuffix("s")
+        raise UserError(f"--train_set_path {args.train_set_path}: no {unit} is left to train on; see the table above")
+    return data
+
+
+# --- model and trainer ----------------------------------------------------------------------------------------
+
+
+def load_model(args: RunArguments, setup: Setup) -> torch.nn.Module:
+    """The reward model, with an adapter where one is asked for."""
+    model = load_reward_model(
+        args.model_name,
+        setup.config,
+        setup.tokenizer,
+        attn_implementation=args.attn_implementation if setup.batching == PADDED else SHARED_PREFIX,
+        dtype=getattr(torch, args.model_dtype),
+        **setup.loading_options,
+        **(four_bit_options(args.device) if args.load_in_4bit else {}),
+    )
+    return add_flagged_adapter(args, model) if args.use_peft else model
+
+
+def add_flagged_adapter(args: RunArguments, model: torch.nn.Module) -> torch.nn.Module:
+    """The model with the adapter that the flags ask for."""
+    set_seed(args.seed)  # every engine starts from the same adapter, whatever it drew while it loaded
+    return add_adapter(
+        model,
+        model_name=args.model_name,
+        revision=args.model_revision,
+        r=args.lora_r,
+        alpha=args.lora_alpha,
+        dropout=args.lora_dropout,
+        target_modules=args.lora_target_modules,
+        # FSDP wants one type of all the weights that it cuts together
+        float32=not (args.fsdp or launched_with(os.environ, "FSDP")),
+    )
+
+
+def build_meta_model(args: RunArguments, setup: Setup) -> MetaModel:
+    """The model that `load_model` gives, without its memory."""
+    build = partial(
+        build_model,
+        setup.config,
+        num_tokens=len(setup.tokenizer),
+        batching=setup.batching,
+        dtype=getattr(torch, args.model_dtype),
+        gradient_checkpointing=args.gradient_checkpointing,
+        attn_implementation=args.attn_implementation,
+        trust_remote_code=args.trust_remote_code,
+        adapt=partial(add_flagged_adapter, args) if args.use_peft else None,
+    )
+    return MetaModel(build, args.load_in_4bit)
+
+
+def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> RewardTrainer:
+    """The trainer of the loaded model, with the trackers that were asked for."""
+    if data.evaluation is None:
+        if args.load_best_model_at_end or args.save_strategy == "best" or args.early_stopping_patience is not None:
+            flags = "--load_best_model_at_end, --save_strategy best, --early_stopping_patience"
+            raise UserError(f"{flags}: expected rows to evaluate on, found none")
+        args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
+    if "wandb" in args.report_to:
+        prepare_wandb(args.output_path)
+    trainer = RewardTrainer(
+        args=args,
+        objective=setup.objective,
+        model=load_model(args, setup),
+        processing_class=setup.tokenizer,
+        train_dataset=data.train,
+        eval_dataset=data.evaluation,
+        collator=setup.collator,
+    )
+    if "wandb" in args.report_to:
+        trainer.add_callback(DataReportCallback(data.reports))
+    return trainer
+
+
+def show_plan(trainer: RewardTrainer) -> None:
+    """How many steps there will be, and when the first of them is saved."""
+    args, num_units = trainer.args, len(trainer.train_dataset)
+    num_steps = math.ceil(num_units / args.pairs_per_step)
+    logger.info(
+        f"Training: {num_units:,} {trainer.objective.reader.unit}, {args.pairs_per_step} a step, {num_steps:,} steps "
+        f"an epoch; {trainer.collator.batching} batches of at most {args.max_tokens:,} tokens."
+    )
+    if args.save_strategy == "epoch" and num_steps > MANY_STEPS:
+        logger.warning(
+            "Checkpoints: the first is saved after %s steps, at the end of an epoch; --save_every_steps loses less.",
+            f"{num_steps:,}",
+        )
