@@ -126,6 +126,7 @@ def ended(flags: dict, output: Path, capsys, **changes: object) -> tuple[int, st
 # --- SIGKILL ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_runs_end_bit_equal(tmp_path):
     """The short version of benchmarks/kill_and_resume.py, of which it takes all the checks."""
     experiment = Experiment(tmp_path, prepare(tmp_path), processes=1)
@@ -231,6 +232,7 @@ def test_sigterm_where_an_evaluation_is_due(base, tmp_path, capsys):
     assert_same_end(run, reference)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_two_processes(base, tmp_path):
     """All leave after the same step."""
     flags = base | {"save_every_steps": 100}
@@ -271,6 +273,7 @@ def assert_refused_by_the_disk(message: str, failed: Path, complete: Path | None
     assert "--resume_from_checkpoint true" in error
 
 
+@pytest.mark.slow
 def test_a_process_whose_disk_is_full(base, whole, stopped_after, tmp_path):
     output = stopped_after(2, 4)
     process = subprocess.run(
@@ -563,6 +566,7 @@ def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(base, tmp_path
 # --- what fresh eyes found --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_launcher(base, whole, tmp_path):
     """accelerate's launcher of one process dies at once and tells nobody."""
     flags = base | {"save_every_steps": 100}
