@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
 from reward_modeling.evaluation import job, rewards
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
 from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES
@@ -522,9 +522,9 @@ def test_a_score_of_ties_beyond_the_unit_interval_has_an_interval(better, value)
             values.append(row[name])
     data = BenchmarkRows("rewardbench2", ("ties.jsonl",), Dataset.from_dict(columns, features=EVALUATION_FEATURES))
     reward = 1.0 if better == "right" else -1.0
-    right = [np.full(count, reward) for count in (1, 2, 1, 2)]
-    scores = RowScores(["ref:1", "tied:1", "ref:2", "tied:2"], ["Ties"] * 4, right, [np.zeros(1)] * 4)
-    found = summarise(data, scores)
+    right = {"ref:1": 1, "tied:1": 2, "ref:2": 1, "tied:2": 2}
+    rows = [ScoredRow(row_id, "Ties", np.full(count, reward), np.zeros(1)) for row_id, count in right.items()]
+    found = summarise(data, rows)
     ties = found["figures"]["Ties"]
     assert ties["value"] == pytest.approx(value)
     assert ties["low"] <= ties["value"] <= ties["high"] and ties["high"] - ties["low"] > 0.1
@@ -534,10 +534,10 @@ def test_a_mistake_of_one_benchmark_costs_no_other_its_figures(model, files, tmp
     """One token, which only RewardBench 2's rows have, gives NaN."""
     summarise = job.summarise
 
-    def first_only(data, scores, **options):
+    def first_only(data, rows, **options):
         if data.benchmark == "rewardbench2":
-            scores.rejected[1][0] = math.nan
-        return summarise(data, scores, **options)
+            rows[1].rejected[0] = math.nan
+        return summarise(data, rows, **options)
 
     monkeypatch.setattr(job, "summarise", first_only)
     given = flags(model("gemma"), {name: files[name] for name in ("rewardbench", "rewardbench2")}, tmp_path)
