@@ -173,6 +173,43 @@ def test_every_row_scores_as_it_does_alone_in_plain_transformers(family, model, 
     )
 
 
+def test_judgebench_and_rewardmath_score_as_alone_in_plain_transformers(model, tmp_path):
+    """The label says which response is the right one; the steps of a solution are lines."""
+    judgebench = [
+        {"pair_id": f"pair {number}", "source": source, "question": f"Question {number}?", "label": label}
+        | {"response_model": f"{split}-x", "response_A": ANSWERS[number], "response_B": ANSWERS[-number - 1]}
+        for number, (split, source, label) in enumerate(
+            (split, source, ("A>B", "B>A")[len(source) % 2])
+            for split in ("gpt", "claude")
+            for source in ("mmlu-pro-law", "livebench-reasoning", "livebench-math", "livecodebench")
+        )
+    ]
+    rewardmath = [
+        {"problem": f"Problem {problem}?", "eval_solution": ANSWERS[place : place + 2], "subject": "Algebra"}
+        | {"solution_reference": "x" if place else "human_to_GPT-4", "problem_id": problem, "id": place}
+        for place in range(10)
+        for problem in range(3)
+    ]
+    some = {
+        "judgebench": write_rows(tmp_path / "judgebench.jsonl", judgebench),
+        "rewardmath": write_rows(tmp_path / "rewardmath.jsonl", rewardmath),
+    }
+    folder = evaluate(flags(model("gemma"), some, tmp_path))
+    plain, lines = PlainModel(model("gemma")), read_lines(folder / "scores.jsonl")
+    assert len(lines) == 8 + 3
+    for row, line in zip(judgebench, lines, strict=False):
+        sides = ("chosen_reward", "rejected_reward") if row["label"] == "A>B" else ("rejected_reward", "chosen_reward")
+        responses = [plain(row["question"], row[f"response_{name}"]) for name in "AB"]
+        assert_near([line[side] for side in sides], responses)
+    for problem, line in enumerate(lines[8:]):
+        solutions = ["\n".join(ANSWERS[place : place + 2]) for place in range(10)]
+        rewards = [plain(f"Problem {problem}?", solution) for solution in solutions]
+        assert line["id"] == problem and line["correct"] is (rewards[0] > max(rewards[1:]))
+        assert_near(line["chosen_reward"] + line["rejected_reward"], rewards)
+    record = dict(line.split("\t") for line in (tmp_path / "record.txt").read_text().splitlines())
+    assert record.keys() >= {"judgebench/overall", "judgebench/gpt-and-claude", "rewardmath/MRR", "rewardmath/accuracy"}
+
+
 def test_max_length_cuts_and_says_so(model, files, tmp_path, capsys):
     given = flags(model("gemma"), {"rewardbench": files["rewardbench"]}, tmp_path, max_length=40)
     summary = json.loads((evaluate(given) / "summary.json").read_text())
