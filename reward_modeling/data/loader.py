@@ -46,6 +46,9 @@ class EvaluationDataset(TorchDataset):
         return len(self.groups)
 
     def __getitem__(self, micro_batch: MicroBatch) -> dict:
+        return self.collate(micro_batch)
+
+    def collate(self, micro_batch: MicroBatch) -> dict:
         """What the trainer's `compute_loss` takes, with the chunks that it was made of."""
         rows = self.groups.read(micro_batch)
         return {**self.collator(micro_batch, rows), "chunks": micro_batch}
@@ -56,7 +59,7 @@ class StepDataset(EvaluationDataset):
 
     def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
         step_units, micro_batches = step
-        return {"step_units": step_units, "micro_batches": list(map(super().__getitem__, micro_batches))}
+        return {"step_units": step_units, "micro_batches": list(map(self.collate, micro_batches))}
 
 
 class StepSampler:
