@@ -213,7 +213,7 @@ def evaluate_model(args: ScriptArguments) -> None:
         scored = job.score_benchmarks(scorer, data, state, unfinished, args.legacy_xstest_weights)
     if scored.parts:
         model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
-        summary = whole_summary(model, args.as_passed(), scored.scoring, scored.scores, scored.parts)
+        summary = whole_summary(model, args.as_passed(), scored.scoring, scored.rows, scored.parts)
         write_results(unfinished, folder, args.record_file, summary)
     elif scored.mistakes:
         scored.mistakes.append(f"The rewards of the rows are in {unfinished / SCORES}.")

@@ -9,12 +9,13 @@ packed          input_ids (1, 9)   1 2 3 4 5 1 2 3 6           position_ids 0 1 
 shared_prefix   input_ids (1, 6)   1 2 3 4 5 6                 position_ids 0 1 2 3 4 3         read_positions 4, 5
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from reward_modeling.data.planning import PACKED, PADDED, MicroBatch
+from reward_modeling.data.planning import PACKED, PADDED, Chunk, MicroBatch
 from reward_modeling.models.packed_layout import PackedLayout, Span
 
 
@@ -22,38 +23,25 @@ from reward_modeling.models.packed_layout import PackedLayout, Span
 class Responses:
     """The distinct completions that a micro-batch needs, group by group, and the units over them."""
 
+    # Of each group the prefix, its completions, and per completion the tokens of prefix + completion that are read.
     groups: list[tuple[list[int], list[list[int]], list[list[int]]]] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)  # per completion, with its prefix
     units: list[list[int]] = field(default_factory=list)  # numbers of completions in the micro-batch
     targets: list[Sequence[float]] = field(default_factory=list)
-    num_completions: int = 0
-    row_tokens: int = 0  # what one unpadded row per completion of a unit would take
 
-    def add(self, group: dict, unit_start: int, unit_end: int, counted: bool) -> None:
-        units = group["units"][unit_start:unit_end]
+    def add(self, group: dict, chunk: Chunk) -> None:
+        units = group["units"][chunk.unit_start : chunk.unit_end]
         used = sorted({number for unit in units for number in unit})
-        numbers = {number: self.num_completions + place for place, number in enumerate(used)}
+        numbers = {number: len(self.lengths) + place for place, number in enumerate(used)}
         completions = [group["completion_ids"][number] for number in used]
-        self.groups.append((group["prefix_ids"], completions, _read_positions(group, used)))
-        self.num_completions += len(used)
-        if counted:
+        lengths = [len(group["prefix_ids"]) + len(ids) for ids in completions]
+        named = group.get("read_positions")  # without them it is the last token
+        reads = [named[number] for number in used] if named else [[length - 1] for length in lengths]
+        self.groups.append((group["prefix_ids"], completions, reads))
+        self.lengths += lengths
+        if chunk.counted:
             self.units += [[numbers[number] for number in unit] for unit in units]
-            self.targets += group["targets"][unit_start:unit_end]
-            rows = [
-                len(group["prefix_ids"]) + len(group["completion_ids"][number]) for unit in units for number in unit
-            ]
-            self.row_tokens += sum(rows)
-
-    def __iter__(self) -> Iterator[tuple[list[int], list[list[int]], list[list[int]]]]:
-        """Of each group prefix, completions, and the tokens of prefix + completion that are read."""
-        return iter(self.groups)
-
-
-def _read_positions(group: dict, used: list[int]) -> list[list[int]]:
-    """Per completion; the last token where the group names none."""
-    named = group.get("read_positions")
-    if named:
-        return [named[number] for number in used]
-    return [[len(group["prefix_ids"]) + len(group["completion_ids"][number]) - 1] for number in used]
+            self.targets += group["targets"][chunk.unit_start : chunk.unit_end]
 
 
 class MicroBatchCollator:
@@ -79,7 +67,7 @@ class MicroBatchCollator:
         """
         responses = Responses()
         for chunk in micro_batch:
-            responses.add(groups[chunk.group], chunk.unit_start, chunk.unit_end, chunk.counted)
+            responses.add(groups[chunk.group], chunk)
         model_inputs, reads = self._padded(responses) if self.batching == PADDED else self._packed(responses)
         units = [[read for number in unit for read in reads[number]] for unit in responses.units]
         members = [number for unit in responses.units for number in unit]
@@ -90,79 +78,67 @@ class MicroBatchCollator:
             "members": torch.tensor(members, dtype=torch.long),
             "unit_of_member": torch.tensor(unit_of_member, dtype=torch.long),
             "num_tokens": model_inputs["input_ids"].numel(),
-            "row_tokens": responses.row_tokens,
+            "row_tokens": sum(responses.lengths[number] for number in members),
         }
 
     def _padded(self, responses: Responses) -> tuple[dict, list[list[int]]]:
         """The model's inputs, and per completion the rows of the logits that are its own."""
-        rows = [prefix + completion for prefix, completions, _ in responses for completion in completions]
-        longest = max(map(len, rows))
-        input_ids = torch.full((len(rows), longest), self.pad_token_id)
-        attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        for number, row in enumerate(rows):
-            input_ids[number, : len(row)] = torch.tensor(row)
-            attention_mask[number, : len(row)] = 1
-        reads = _Reads()
-        per_row = (positions for _, _, of_group in responses for positions in of_group)
-        for number, positions in enumerate(per_row):
-            reads.add([number * longest + position for position in positions])
+        rows = [
+            torch.tensor(prefix + completion)
+            for prefix, completions, _ in responses.groups
+            for completion in completions
+        ]
+        input_ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_token_id)
+        attention_mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        of_rows = [positions for _, _, of_group in responses.groups for positions in of_group]
+        width = input_ids.shape[1]
+        positions, reads = _number_reads([[number * width + each for each in of] for number, of in enumerate(of_rows)])
         return {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
-            "read_positions": torch.tensor(reads.positions),
-        }, reads.of_completions
+            "read_positions": torch.tensor(positions),
+        }, reads
 
     def _packed(self, responses: Responses) -> tuple[dict, list[list[int]]]:
         tokens: list[int] = []
-        positions: list[int] = []
+        position_ids: list[int] = []
         spans: list[Span] = []
         completion_spans: list[int] = []
-        reads = _Reads()
+        read: list[list[int]] = []
 
         def add_span(ids: list[int], first_position: int, prefix_start: int, prefix_end: int) -> None:
             spans.append(Span(len(tokens), len(tokens) + len(ids), prefix_start, prefix_end))
             tokens.extend(ids)
-            positions.extend(range(first_position, first_position + len(ids)))
+            position_ids.extend(range(first_position, first_position + len(ids)))
 
-        for prefix, completions, read_positions in responses:
+        for prefix, completions, read_positions in responses.groups:
             shared = self.batching != PACKED and len(prefix) > 0
-            prefix_start = prefix_end = len(tokens)
+            prefix_start = len(tokens)
             if shared:
-                add_span(prefix, 0, prefix_start, prefix_end)
-                prefix_end = len(tokens)
-            for completion, of_completion in zip(completions, read_positions, strict=True):
+                add_span(prefix, 0, prefix_start, prefix_start)
+            skipped = len(tokens) - prefix_start  # tokens of the conversation that are not in the completion's own span
+            for completion, positions in zip(completions, read_positions, strict=True):
+                shift = len(tokens) - skipped
                 if shared:
-                    add_span(completion, len(prefix), prefix_start, prefix_end)
+                    add_span(completion, skipped, prefix_start, prefix_start + skipped)
                 else:
                     add_span(prefix + completion, 0, 0, 0)
-                start, skipped = spans[-1].start, len(prefix) if shared else 0
-                reads.add(
-                    [
-                        prefix_start + position if position < skipped else start + position - skipped
-                        for position in of_completion
-                    ]
-                )
+                read.append([each + (shift if each >= skipped else prefix_start) for each in positions])
                 completion_spans.append(len(spans) - 1)
+        positions, reads = _number_reads(read)
         return {
             "input_ids": torch.tensor([tokens]),
-            "position_ids": torch.tensor([positions]),
-            "packed_layout": PackedLayout(tuple(spans), tuple(completion_spans), tuple(reads.positions)),
-            "read_positions": torch.tensor(reads.positions),
-        }, reads.of_completions
+            "position_ids": torch.tensor([position_ids]),
+            "packed_layout": PackedLayout(tuple(spans), tuple(completion_spans), tuple(positions)),
+            "read_positions": torch.tensor(positions),
+        }, reads
 
 
-class _Reads:
-    """The tokens that are read, each once: one in a shared prefix belongs to several completions."""
+def _number_reads(positions: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """The tokens that are read, each once, and per completion its own among them.
 
-    def __init__(self):
-        self.positions: list[int] = []
-        self.of_completions: list[list[int]] = []
-        self._number_of: dict[int, int] = {}
-
-    def add(self, positions: list[int]) -> None:
-        """The positions of the next completion."""
-        for position in positions:
-            if position not in self._number_of:
-                self._number_of[position] = len(self.positions)
-                self.positions.append(position)
-        self.of_completions.append([self._number_of[position] for position in positions])
+    One in a shared prefix belongs to several completions.
+    """
+    number_of: dict[int, int] = {}
+    of_completions = [[number_of.setdefault(each, len(number_of)) for each in of] for of in positions]
+    return list(number_of), of_completions

@@ -35,8 +35,8 @@ class PromptGroups:
         return dict(zip(numbers, rows, strict=True))
 
 
-class _Collated(TorchDataset):
-    """Indexed by micro-batches, not by numbers: the sampler says what to read."""
+class EvaluationDataset(TorchDataset):
+    """One item is one micro-batch. Indexed by micro-batches, not by numbers: the sampler says what to read."""
 
     def __init__(self, groups: PromptGroups, collator: MicroBatchCollator):
         self.groups = groups
@@ -45,25 +45,18 @@ class _Collated(TorchDataset):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def collate(self, micro_batch: MicroBatch) -> dict:
+    def __getitem__(self, micro_batch: MicroBatch) -> dict:
         """What the trainer's `compute_loss` takes, with the chunks that it was made of."""
         rows = self.groups.read(micro_batch)
         return {**self.collator(micro_batch, rows), "chunks": micro_batch}
 
 
-class StepDataset(_Collated):
+class StepDataset(EvaluationDataset):
     """One item is what one process computes in one optimizer step."""
 
     def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
         step_units, micro_batches = step
-        return {"step_units": step_units, "micro_batches": [self.collate(batch) for batch in micro_batches]}
-
-
-class EvaluationDataset(_Collated):
-    """One item is one micro-batch."""
-
-    def __getitem__(self, micro_batch: MicroBatch) -> dict:
-        return self.collate(micro_batch)
+        return {"step_units": step_units, "micro_batches": list(map(super().__getitem__, micro_batches))}
 
 
 class StepSampler:
@@ -99,28 +92,14 @@ def _only_item(items: list[dict]) -> dict:
 
 
 def training_loader(
-    groups: PromptGroups,
-    collator: MicroBatchCollator,
-    *,
-    units_per_step: int,
-    max_tokens: int,
-    target_tokens: int | None = None,
-    seed: int,
-    process: int,
-    num_processes: int,
-    num_workers: int = 0,
+    groups: PromptGroups, collator: MicroBatchCollator, *, num_workers: int = 0, **sampler_options
 ) -> StepDataLoader:
-    """One batch per optimizer step: `step_units` (over all processes) and this process's `micro_batches`."""
-    sampler = StepSampler(
-        groups.sizes,
-        process=process,
-        num_processes=num_processes,
-        units_per_step=units_per_step,
-        max_tokens=max_tokens,
-        target_tokens=target_tokens,
-        batching=collator.batching,
-        seed=seed,
-    )
+    """One batch per optimizer step: `step_units` (over all processes) and this process's `micro_batches`.
+
+    Args:
+        sampler_options: of `StepSampler` and of `plan_epoch`, but for the batching, which is the collator's.
+    """
+    sampler = StepSampler(groups.sizes, batching=collator.batching, **sampler_options)
     return StepDataLoader(
         StepDataset(groups, collator), batch_sampler=sampler, collate_fn=_only_item, num_workers=num_workers
     )

@@ -10,7 +10,7 @@ Everything that is held in memory is a flat numpy array: a million pairs take so
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +19,7 @@ import numpy as np
 from reward_modeling.models.packed_layout import SHARED_PREFIX
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # training and scoring run where these are not installed
-    from datasets import Dataset
+    from datasets import Dataset  # training and scoring run where it is not installed
 
 PACKED, PADDED = "packed", "padded"
 BATCHINGS = (SHARED_PREFIX, PACKED, PADDED)
@@ -70,16 +69,15 @@ class GroupSizes:
     @classmethod
     def from_dataset(cls, groups: "Dataset") -> "GroupSizes":
         """Read from the columns that `prompt_groups.tokenize_and_group` writes."""
-        completion_lengths, completion_offsets = _flatten(groups.data.column("completion_lengths").chunks)
-        units = groups.data.column("units").chunks
-        members, member_offsets = _flatten([chunk.flatten() for chunk in units])
+        lengths, units = (groups.data.column(name).combine_chunks() for name in ("completion_lengths", "units"))
+        members = units.flatten()
         return cls(
             prefix_lengths=groups.data.column("prefix_length").to_numpy(),
-            completion_lengths=completion_lengths,
-            completion_offsets=completion_offsets,
-            members=members,
-            member_offsets=member_offsets,
-            unit_offsets=_row_offsets(units),
+            completion_lengths=lengths.flatten().to_numpy(),
+            completion_offsets=_offsets(lengths.value_lengths()),
+            members=members.flatten().to_numpy(),
+            member_offsets=_offsets(members.value_lengths()),
+            unit_offsets=_offsets(units.value_lengths()),
         )
 
     @classmethod
@@ -140,16 +138,6 @@ class GroupSizes:
         """Flat: the completions of these units of the group."""
         first = self.unit_offsets[group]
         return self.members[self.member_offsets[first + start] : self.member_offsets[first + end]]
-
-
-def _flatten(chunks: "Sequence[pa.ListArray]") -> tuple[np.ndarray, np.ndarray]:
-    """The values of a list column and the offsets of its rows."""
-    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
-    return np.concatenate(values), _row_offsets(chunks)
-
-
-def _row_offsets(chunks: "Sequence[pa.ListArray]") -> np.ndarray:
-    return _offsets(np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in chunks]))
 
 
 def _offsets(lengths: Sequence[int]) -> np.ndarray:
@@ -248,28 +236,21 @@ def _cut_large_groups(units_per_group: np.ndarray, units_per_step: int) -> np.nd
 def _chunks(
     sizes: GroupSizes, batching: str, max_tokens: int, group: int, first: int, last: int, tokens: int
 ) -> list[Chunk]:
-    """The piece as one chunk, or as several where it is too large for a micro-batch."""
-    chunk = Chunk(group, first, last, tokens) if tokens else sizes.chunk(batching, group, first, last)
-    if chunk.tokens <= max_tokens:
-        return [chunk]
-    return list(split_by_tokens(sizes, batching, group, first, last, max_tokens))
-
-
-def split_by_tokens(
-    sizes: GroupSizes, batching: str, group: int, first: int, last: int, max_tokens: int
-) -> Iterator[Chunk]:
-    """Cut a piece that is too large for a micro-batch; its prompt is repeated, no unit is torn apart.
+    """The piece as one chunk, or cut where it is too large for a micro-batch: its prompt is repeated, no unit is torn.
 
     A single unit always goes through: rm.py checks that `max_tokens` holds two rows of `max_length`.
     """
-    start, chunk = first, sizes.chunk(batching, group, first, first + 1)
+    chunk = Chunk(group, first, last, tokens) if tokens else sizes.chunk(batching, group, first, last)
+    if chunk.tokens <= max_tokens:
+        return [chunk]
+    chunks = [sizes.chunk(batching, group, first, first + 1)]
     for end in range(first + 2, last + 1):
-        grown = sizes.chunk(batching, group, start, end)
-        if grown.tokens > max_tokens:
-            yield chunk
-            start, grown = end - 1, sizes.chunk(batching, group, end - 1, end)
-        chunk = grown
-    yield chunk
+        grown = sizes.chunk(batching, group, chunks[-1].unit_start, end)
+        if grown.tokens <= max_tokens:
+            chunks[-1] = grown
+        else:
+            chunks.append(sizes.chunk(batching, group, end - 1, end))
+    return chunks
 
 
 def balance(

@@ -64,22 +64,20 @@ def prepare_pairs(
     if conversations and tokenizer.chat_template is None:
         raise UserError(no_chat_template(tokenizer))
 
-    train = tokenize_and_group(train_rows, tokenizer, reader, options, num_proc)
-    report_groups(reports[0], train, reader.unit)
-    train_groups = PromptGroups(train)
-    eval_groups = None
-    if len(eval_rows):
-        evaluation = tokenize_and_group(eval_rows, tokenizer, reader, options, num_proc)
-        report_groups(reports[-1], evaluation, reader.unit)
-        eval_groups = PromptGroups(evaluation)
+    groups = []
+    for part, its_report in ((train_rows, report), (eval_rows, reports[-1])):
+        tokenized = tokenize_and_group(part, tokenizer, reader, options, num_proc)
+        report_groups(its_report, tokenized, reader.unit)
+        groups.append(PromptGroups(tokenized))
+    train_groups, eval_groups = groups
     report.notes["prompts"] = int((train_groups.sizes.units_per_group > 0).sum())
     if eval_set_path is None:
-        report.notes[f"{reader.unit} held out for evaluation"] = len(eval_groups) if eval_groups is not None else 0
+        report.notes[f"{reader.unit} held out for evaluation"] = len(eval_groups)
+    elif not len(eval_groups):
+        raise UserError(f"--eval_set_path {eval_set_path}: no row is left to evaluate on.\n{reports[1].table()}")
     else:
-        if not eval_groups:
-            raise UserError(f"--eval_set_path {eval_set_path}: no row is left to evaluate on.\n{reports[1].table()}")
         _report_overlap(train_rows, eval_rows, reports[1])
-    return PreparedPairs(train_groups, eval_groups or None, reports, conversations)  # None too if no pair is left
+    return PreparedPairs(train_groups, eval_groups if len(eval_groups) else None, reports, conversations)
 
 
 def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:

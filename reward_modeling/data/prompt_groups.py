@@ -8,7 +8,7 @@ tokens are exactly those of its own row.
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.data.examples import Example, RowReader
 from reward_modeling.data.preferences import read_column
 from reward_modeling.data.report import DataReport, DropReason
-from reward_modeling.models.tokenizer import common_prefix_length, end_text, token_ids
+from reward_modeling.models.tokenizer import common_prefix_length, cut_oldest, end_text, token_ids
 
 CACHE_VERSION = 3  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
@@ -120,16 +120,17 @@ def _fingerprint(rows: Dataset, tokenizer: PreTrainedTokenizerBase, reader: RowR
     return datasets.fingerprint.Hasher.hash(parts)
 
 
-class _Row(NamedTuple):
-    columns: dict
-    example: Example
-
-
 @dataclass
 class _Completion:
     rendered: str | None  # None: the template refuses it
     refusal: str = ""
-    ids: list[int] = field(default_factory=list)
+    ids: tuple[int, ...] = ()
+
+
+class _Row(NamedTuple):
+    columns: dict
+    example: Example
+    completions: list[_Completion]  # those of the example; rows of a group share equal ones
 
 
 def _tokenize_batch(
@@ -141,27 +142,23 @@ def _tokenize_batch(
     groups: list[list[_Row]] = []
     for start, end in zip(batch["start"], batch["end"], strict=True):
         # equal keys of different prompts are all but impossible, and would share a prefix that is not theirs
-        by_prompt: dict[str, list[_Row]] = {}
+        by_prompt: dict[str, list[dict]] = {}
         for row in table[start - first : end - first]:
-            by_prompt.setdefault(row["prompt"], []).append(_Row(row, reader.read_row(row)))
-        groups += by_prompt.values()
-    completions = [_render_group(group, tokenizer) for group in groups]
-    _tokenize_completions([c for group in completions for c in group.values()], tokenizer)
-    records = [
-        _build_group(group, texts, tokenizer, reader, options) for group, texts in zip(groups, completions, strict=True)
-    ]
+            by_prompt.setdefault(row["prompt"], []).append(row)
+        groups += [_render_group(group, tokenizer, reader) for group in by_prompt.values()]
+    _tokenize_completions([each for group in groups for row in group for each in row.completions], tokenizer)
+    records = [_build_group(group, tokenizer, reader, options) for group in groups]
     return {name: [record[name] for record in records] for name in GROUP_FEATURES}
 
 
-def _render_group(group: list[_Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, _Completion]:
-    """The group's distinct completions, rendered as whole conversations."""
-    completions: dict[str, _Completion] = {}
-    prompt = None if group[0].columns["is_text"] else json.loads(group[0].columns["prompt"])
-    for row in group:
-        for text in row.example.completions:
-            if text not in completions:
-                completions[text] = _render(prompt, text, tokenizer)
-    return completions
+def _render_group(rows: list[dict], tokenizer: PreTrainedTokenizerBase, reader: RowReader) -> list[_Row]:
+    """The rows of one prompt, each distinct completion rendered once as the whole conversation that it ends."""
+    prompt = None if rows[0]["is_text"] else json.loads(rows[0]["prompt"])
+    render = functools.cache(lambda completion: _render(prompt, completion, tokenizer))
+    examples = [reader.read_row(row) for row in rows]
+    return [
+        _Row(row, example, list(map(render, example.completions))) for row, example in zip(rows, examples, strict=True)
+    ]
 
 
 def _render(prompt: list[dict] | None, completion: str, tokenizer: PreTrainedTokenizerBase) -> _Completion:
@@ -174,21 +171,17 @@ def _render(prompt: list[dict] | None, completion: str, tokenizer: PreTrainedTok
 
 
 def _tokenize_completions(completions: list[_Completion], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Fill in the ids."""
-    renderable = [completion for completion in completions if completion.rendered is not None]
+    """Fill in the ids, of each completion once."""
+    renderable = [each for each in {id(each): each for each in completions}.values() if each.rendered is not None]
     if not renderable:
         return
     texts = [completion.rendered for completion in renderable]
     for completion, ids in zip(renderable, token_ids(texts, tokenizer), strict=True):
-        completion.ids = ids
+        completion.ids = tuple(ids)
 
 
 def _build_group(
-    group: list[_Row],
-    completions: dict[str, _Completion],
-    tokenizer: PreTrainedTokenizerBase,
-    reader: RowReader,
-    options: TokenizeOptions,
+    group: list[_Row], tokenizer: PreTrainedTokenizerBase, reader: RowReader, options: TokenizeOptions
 ) -> dict:
     """Check the rows of one prompt against their tokens, cut what is too long, split off the shared prefix."""
     record = {name: [] for name in GROUP_FEATURES}
@@ -198,47 +191,53 @@ def _build_group(
         record["dropped_where"].append(row.columns["where"])
         record["dropped_excerpt"].append(detail or reader.excerpt(row.columns))
 
-    kept = _usable_rows(group, completions, drop)
-    prompt_length = functools.cache(lambda: _prompt_length(group[0], _distinct_ids(kept, completions), tokenizer))
-    starts_with_bos = all(completions[row.example.completions[0]].ids[:1] == [tokenizer.bos_token_id] for row in kept)
-    kept_bos = 1 if tokenizer.bos_token_id is not None and starts_with_bos else 0
-    longest = max((len(ids) for ids in _distinct_ids(kept, completions)), default=0)
-    if longest > options.max_length:
-        kept = _drop_too_long(kept, completions, prompt_length() - kept_bos, options, drop)
-    sequences = _distinct_ids(kept, completions)
-    read = [reader.read_positions(ids, prompt_length) for ids in sequences]
-    cut = max([0] + [len(ids) - options.max_length for ids in sequences])
-    if cut:
-        # the oldest tokens of the prompt go, BOS stays; the same amount for every completion
-        sequences = [ids[:kept_bos] + ids[kept_bos + cut :] for ids in sequences]
-        read = [[position - cut for position in positions] for positions in read]
-    record["truncated_units"] = sum(len(row.example.units) for row in kept) if cut else 0
-    _fill_units(record, kept, completions, sequences)
-    record["read_positions"] = read
+    kept = _usable_rows(group, drop)
+    usable = _distinct_ids(kept)
+    prompt_length = functools.cache(lambda: _prompt_length(group[0], usable, tokenizer))
+    if any(len(ids) > options.max_length for ids in usable):
+        kept_bos = 1 if usable[0][:1] == (tokenizer.bos_token_id,) else 0
+        kept = _drop_too_long(kept, prompt_length() - kept_bos, options, drop)
+    whole = _distinct_ids(kept)
+    # the oldest tokens of the prompt go, the same number for every completion
+    cut = max([0, *(len(ids) - options.max_length for ids in whole)])
+    sequences = [cut_oldest(list(ids), cut, tokenizer) for ids in whole]
+    prefix_length = common_prefix_length(sequences)
+    record["prefix_ids"] = sequences[0][:prefix_length] if sequences else []
+    record["completion_ids"] = [ids[prefix_length:] for ids in sequences]
+    record["prefix_length"] = prefix_length
+    record["completion_lengths"] = list(map(len, record["completion_ids"]))
+    positions = (reader.read_positions(ids, prompt_length) for ids in whole)
+    record["read_positions"] = [[position - cut for position in of_completion] for of_completion in positions]
+    number_of = {ids: number for number, ids in enumerate(whole)}
+    for row in kept:
+        numbers = [number_of[completion.ids] for completion in row.completions]
+        units = [[numbers[place] for place in unit] for unit in row.example.units]
+        record["units"] += units
+        record["targets"] += row.example.targets
+        record["sources"] += [row.columns["source"]] * len(units)
+        record["where"] += [row.columns["where"]] * len(units)
+    record["truncated_units"] = len(record["units"]) if cut else 0
     return record
 
 
-def _usable_rows(group: list[_Row], completions: dict[str, _Completion], drop: Callable) -> list[_Row]:
+def _usable_rows(group: list[_Row], drop: Callable) -> list[_Row]:
     """The rows whose completions the template renders, differ in tokens, and are not those of an earlier row."""
-    kept: list[_Row] = []
-    seen: set[tuple[tuple[int, ...], ...]] = set()  # by tokens: texts that differ in white space are one
+    kept: dict[tuple, _Row] = {}  # by tokens: texts that differ in white space are one
     for row in group:
-        of_row = [completions[text] for text in row.example.completions]
-        refusals = [completion.refusal for completion in of_row if completion.rendered is None]
-        ids = tuple(tuple(completion.ids) for completion in of_row)
+        refusals = [completion.refusal for completion in row.completions if completion.rendered is None]
+        ids = tuple(completion.ids for completion in row.completions)
         if refusals:
             drop(row, DropReason.TEMPLATE_REFUSES, next(filter(None, refusals), ""))
         elif any(len(unit) > 1 and len({ids[number] for number in unit}) == 1 for unit in row.example.units):
             drop(row, DropReason.IDENTICAL_TOKENS)
-        elif ids in seen:
+        elif ids in kept:
             drop(row, DropReason.DUPLICATE_PAIR)
         else:
-            kept.append(row)
-            seen.add(ids)
-    return kept
+            kept[ids] = row
+    return list(kept.values())
 
 
-def _prompt_length(row: _Row, sequences: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> int:
+def _prompt_length(row: _Row, sequences: list[tuple[int, ...]], tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the prompt, the header of the answer included: what all answers share with one more, unlike them all.
 
     Plain texts name no prompt: there it is what the texts share.
@@ -251,62 +250,31 @@ def _prompt_length(row: _Row, sequences: list[list[int]], tokenizer: PreTrainedT
     return common_prefix_length(sequences)
 
 
-def _drop_too_long(
-    rows: list[_Row], completions: dict[str, _Completion], removable: int, options: TokenizeOptions, drop: Callable
-) -> list[_Row]:
+def _drop_too_long(rows: list[_Row], removable: int, options: TokenizeOptions, drop: Callable) -> list[_Row]:
     """The rows that fit once the prompt is cut by up to `removable` tokens; what is not prompt is never cut."""
     kept = []
     for row in rows:
-        longest = max(len(completions[text].ids) for text in row.example.completions)
-        if longest <= options.max_length:
-            kept.append(row)
-        elif longest - removable > options.max_length:
+        excess = max(len(completion.ids) for completion in row.completions) - options.max_length
+        if excess > max(0, removable):
             drop(row, DropReason.COMPLETION_TOO_LONG)
-        elif options.overlong == "drop":
+        elif excess > 0 and options.overlong == "drop":
             drop(row, DropReason.OVERLONG)
         else:
             kept.append(row)
     return kept
 
 
-def _distinct_ids(rows: list[_Row], completions: dict[str, _Completion]) -> list[list[int]]:
+def _distinct_ids(rows: list[_Row]) -> list[tuple[int, ...]]:
     """Token sequences in order of first use, each once: different texts may have the same tokens."""
-    sequences = {tuple(completions[text].ids): None for row in rows for text in row.example.completions}
-    return [list(ids) for ids in sequences]
-
-
-def _fill_units(
-    record: dict, rows: list[_Row], completions: dict[str, _Completion], sequences: list[list[int]]
-) -> None:
-    number_of = {tuple(ids): place for place, ids in enumerate(_distinct_ids(rows, completions))}
-    prefix_length = common_prefix_length(sequences)
-    record["prefix_ids"] = sequences[0][:prefix_length] if sequences else []
-    record["completion_ids"] = [ids[prefix_length:] for ids in sequences]
-    record["prefix_length"] = prefix_length
-    record["completion_lengths"] = [len(ids) - prefix_length for ids in sequences]
-    for row in rows:
-        numbers = [number_of[tuple(completions[text].ids)] for text in row.example.completions]
-        record["units"] += [[numbers[place] for place in unit] for unit in row.example.units]
-        record["targets"] += row.example.targets
-        record["sources"] += [row.columns["source"]] * len(row.example.units)
-        record["where"] += [row.columns["where"]] * len(row.example.units)
+    return list(dict.fromkeys(completion.ids for row in rows for completion in row.completions))
 
 
 def report_groups(report: DataReport, groups: Dataset, unit: str) -> None:
     """Add to the report of the rows what tokenising dropped and cut."""
-    columns = groups.with_format("arrow").select_columns(
-        ["dropped_reason", "dropped_where", "dropped_excerpt", "truncated_units"]
-    )[:]
-    reasons, where, excerpts = (
-        columns[name].combine_chunks().flatten().to_pylist()
-        for name in ("dropped_reason", "dropped_where", "dropped_excerpt")
-    )
-    first: dict[str, tuple[str, str]] = {}
-    counts: dict[str, int] = {}
-    for reason, place, excerpt in zip(reasons, where, excerpts, strict=True):
-        counts[reason] = counts.get(reason, 0) + 1
-        first.setdefault(reason, (place, excerpt))
-    for reason, count in counts.items():
-        report.add(reason, count, *first[reason])
+    column = groups.data.column
+    names = ("dropped_reason", "dropped_where", "dropped_excerpt")
+    dropped = (column(name).combine_chunks().flatten().to_pylist() for name in names)
+    for reason, where, excerpt in zip(*dropped, strict=True):
+        report.add(reason, 1, where, excerpt)
     note = f"{unit} whose prompt was cut to max_length"  # training and held-out groups add to one report
-    report.notes[note] = report.notes.get(note, 0) + int(columns["truncated_units"].to_numpy().sum())
+    report.notes[note] = report.notes.get(note, 0) + int(column("truncated_units").to_numpy().sum())

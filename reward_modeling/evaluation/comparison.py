@@ -8,19 +8,19 @@ two evaluations apart (the type of the numbers, where conversations are cut) is 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 
 from reward_modeling.common.atomic import check_writable, write_whole
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.text import count
-from reward_modeling.evaluation.benchmarks.base import Benchmark, RowScores
+from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.comparison_report import comparison_tables, write_comparison
 from reward_modeling.evaluation.comparison_warnings import comparison_warnings, was_run_otherwise
 from reward_modeling.evaluation.evaluations import Evaluation, evaluations_of, read_evaluations
 from reward_modeling.evaluation.files import SCORES, SUMMARY, check_nothing_is_there, writing_explained
-from reward_modeling.evaluation.paired import paired_differences
+from reward_modeling.evaluation.paired import are_same_rows, paired_differences, scored_by_both
 from reward_modeling.evaluation.tables import main_figures
 
 COMPARISON, PAGE = "comparison.json", "comparison.html"
@@ -147,21 +147,21 @@ def _paired(benchmark: Benchmark, first: Evaluation, other: Evaluation) -> dict 
     """
     names = benchmark.parts or (benchmark.name,)
     before, after = (_rows(evaluation, names) for evaluation in (first, other))
-    if before is None or after is None or not before.has_rows_of(after):
+    if before is None or after is None or not are_same_rows(before, after):
         return None
     parts = [evaluation.part(name) for evaluation in (first, other) for name in names]
     rows = (row for part in parts for kind in ("figures", "subsets") for row in part[kind].items())
     left_out = frozenset(name for name, row in rows if row["value"] is None)
     weighed = benchmark.weighed(legacy_xstest_weights=other.legacy_weights)
     differences = paired_differences(weighed, before, after, left_out=left_out)
-    if not benchmark.parts and (before.scored() & after.scored()).all():
+    if not benchmark.parts and len(scored_by_both(before, after)) == len(before):
         _check_figures(first, other, benchmark.name, differences["figures"])
     return differences
 
 
-def _rows(evaluation: Evaluation, names: Sequence[str]) -> RowScores | None:
+def _rows(evaluation: Evaluation, names: Sequence[str]) -> Rows | None:
     """The rows of these benchmarks, one after the other."""
-    return evaluation.scores and reduce(RowScores.followed_by, (evaluation.scores[name] for name in names))
+    return evaluation.rows and [row for name in names for row in evaluation.rows[name]]
 
 
 def _check_figures(first: Evaluation, other: Evaluation, benchmark: str, differences: Mapping[str, Mapping]) -> None:

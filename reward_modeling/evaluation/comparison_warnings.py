@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from reward_modeling.display.text import count
 from reward_modeling.evaluation.evaluations import Evaluation, evaluations_of
 from reward_modeling.evaluation.files import SCORES
+from reward_modeling.evaluation.paired import are_same_rows, scored_by_both
 
 MARK = "\N{DAGGER}"  # beside what is not comparable with the first model
 RUN_OTHERWISE = "*"  # beside what was run with another type, or cut elsewhere
@@ -30,20 +31,20 @@ def _row_warnings(benchmark: str, part: Mapping, evaluations: Sequence[Evaluatio
     first, *others = evaluations_of(benchmark, evaluations)
     messages = []
     comparable = [one for one in others if one.letter not in part["incomparable"]]
-    lacking = [one.letter for one in [first, *comparable] if one.scores is None]
+    lacking = [one.letter for one in [first, *comparable] if one.rows is None]
     if comparable and lacking:
         messages.append(f"{part['title']}: no paired intervals with {', '.join(lacking)}, which has no {SCORES}")
     for one in comparable:
-        if one.scores is None or first.scores is None:
+        if one.rows is None or first.rows is None:
             continue
-        before, after = first.scores[benchmark], one.scores[benchmark]
-        if not before.has_rows_of(after):
+        before, after = first.rows[benchmark], one.rows[benchmark]
+        if not are_same_rows(before, after):
             messages.append(
                 f"{part['title']}: no paired intervals with {one.letter}, whose {SCORES} lists other ids than "
                 f"{first.letter}'s"
             )
-        elif (before.scored() != after.scored()).any():
-            both = int((before.scored() & after.scored()).sum())
+        elif [row.is_scored for row in before] != [row.is_scored for row in after]:
+            both = len(scored_by_both(before, after))
             messages.append(
                 f"{part['title']}: {first.letter} and {one.letter} were not scored on the same rows, since a chat "
                 f"template refused some; differences are over the {count(both)} that both have"

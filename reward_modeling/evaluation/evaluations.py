@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.text import count
-from reward_modeling.evaluation.benchmarks.base import RowScores
+from reward_modeling.evaluation.benchmarks.base import Rows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.files import SCORES, SUMMARY
 from reward_modeling.evaluation.scores import read_scores
@@ -23,7 +23,7 @@ class Evaluation:
     letter: str
     folder: Path
     summary: Mapping
-    scores: Mapping[str, RowScores] | None
+    rows: Mapping[str, Rows] | None
 
     @property
     def legacy_weights(self) -> bool:
@@ -59,7 +59,7 @@ def read_evaluations(folders: Sequence[str]) -> list[Evaluation]:
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     return [
-        Evaluation(letter, folder, summary, _scores_of(folder, summary))
+        Evaluation(letter, folder, summary, _read_rows(folder, summary))
         for letter, (folder, summary) in zip(LETTERS, summaries.items(), strict=False)
     ]
 
@@ -84,22 +84,21 @@ def _read_summary(folder: Path) -> dict | str:
     return summary
 
 
-def _scores_of(folder: Path, summary: Mapping) -> dict[str, RowScores] | None:
+def _read_rows(folder: Path, summary: Mapping) -> Mapping[str, Rows] | None:
     """
     Raises:
         UserError: scores.jsonl is torn, or has other rows than the summary.
     """
     if not (folder / SCORES).is_file():
         return None
-    scores = read_scores(folder / SCORES)
+    rows = read_scores(folder / SCORES)
     for benchmark, part in summary["benchmarks"].items():
-        rows = len(scores.get(benchmark, RowScores()))
-        if rows != part["rows"]:
+        if (found := len(rows.get(benchmark, []))) != part["rows"]:
             raise UserError(
                 f"{folder / SCORES}: expected the {count(part['rows'])} rows of {part['title']} that {SUMMARY} counts, "
-                f"found {count(rows)}. Evaluate the model again, or remove the file."
+                f"found {count(found)}. Evaluate the model again, or remove the file."
             )
-    return scores
+    return rows
 
 
 def evaluations_of(benchmark: str, evaluations: Sequence[Evaluation]) -> list[Evaluation]:

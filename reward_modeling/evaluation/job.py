@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark
 from reward_modeling.evaluation.files import SCORES, writing_explained
 from reward_modeling.evaluation.rewards import score_benchmark
@@ -90,7 +90,7 @@ def load_scorer(name_or_path: str, state: PartialState, **options: object) -> Re
 class Scored:
     """The benchmarks that have figures, what is wrong with others, and what scoring took, as summary.json has it."""
 
-    scores: dict[str, RowScores] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict)
     parts: dict[str, dict] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
     scoring: dict[str, float] = field(default_factory=dict)
@@ -105,18 +105,18 @@ def score_benchmarks(
         What it came to, on process 0; elsewhere nothing.
     """
     scored, total, started = Scored(), Counter(), time.perf_counter()
-    for rows in data:
-        scores, counts = score_benchmark(scorer, rows, state)
+    for benchmark in data:
+        rows, counts = score_benchmark(scorer, benchmark, state)
         if not state.is_main_process:
             continue
         with writing_explained(unfinished):  # at once: what comes after may fail
-            append_scores(unfinished / SCORES, rows.benchmark, scores)
+            append_scores(unfinished / SCORES, benchmark.benchmark, rows)
         try:
-            part = summarise(rows, scores, legacy_xstest_weights=legacy_xstest_weights)
+            part = summarise(benchmark, rows, legacy_xstest_weights=legacy_xstest_weights)
         except UserError as error:
             scored.mistakes.append(str(error))
             continue
-        scored.scores[rows.benchmark], scored.parts[rows.benchmark] = scores, part
+        scored.rows[benchmark.benchmark], scored.parts[benchmark.benchmark] = rows, part
         total.update(asdict(counts))
     scored.scoring = {"conversations": total["conversations"], "distinct": total["scored"]}
     scored.scoring |= {name: total[name] for name in ("cut", "cut_tokens", "tokens")}

@@ -7,16 +7,16 @@ differences["figures"]["overall"]  # {"value": 0.012, "low": -0.003, "high": 0.0
 
 from reward_modeling.common.intervals import Estimate, estimate_difference, wilson_interval
 from reward_modeling.common.pair_statistics import number
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, RowScores
+from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows, ScoredRow
 
 
 def paired_differences(
-    benchmark: Benchmark, first: RowScores, other: RowScores, *, left_out: frozenset[str] = frozenset()
+    benchmark: Benchmark, first: Rows, other: Rows, *, left_out: frozenset[str] = frozenset()
 ) -> dict[str, dict[str, dict]]:
     """Every figure and every subset of `other` less that of `first`, over the rows that both have scored.
 
     Args:
-        first, other: of the same rows (see `has_rows_of`).
+        first, other: of the same rows (see `are_same_rows`).
         left_out: subsets without a score; what is made of them has none either.
 
     Returns:
@@ -24,10 +24,10 @@ def paired_differences(
         summary.json, and is left out where there is no value.
     """
     entries: dict[str, dict[str, dict]] = {"figures": {}, "subsets": {}}
-    both = first.scored() & other.scored()
-    if not both.any():
+    both = scored_by_both(first, other)
+    if not both:
         return entries
-    values = [benchmark.values(scores.select(both)) for scores in (first, other)]
+    values = [benchmark.values(rows) for rows in zip(*both, strict=True)]
     before, after = ({name: one for name, one in side.items() if name not in left_out} for side in values)
     if not before:
         return entries
@@ -39,13 +39,21 @@ def paired_differences(
         return figures | {("subsets", name): value for name, value in subsets.items()}
 
     rows = {
-        "figures": benchmark.figure_rows(first.select(both).subsets),
+        "figures": benchmark.figure_rows(row.subset for row, _ in both),
         "subsets": {name: len(one) for name, one in before.items()},
     }
     for (kind, name), found in estimate_difference(everything, before, after).items():
         if number(found.value) is not None:
             entries[kind][name] = _entry(found, rows[kind][name])
     return entries
+
+
+def are_same_rows(first: Rows, other: Rows) -> bool:
+    return [(row.id, row.subset) for row in first] == [(row.id, row.subset) for row in other]
+
+
+def scored_by_both(first: Rows, other: Rows) -> list[tuple[ScoredRow, ScoredRow]]:
+    return [(one, two) for one, two in zip(first, other, strict=True) if one.is_scored and two.is_scored]
 
 
 def _entry(found: Estimate, rows: int) -> dict:

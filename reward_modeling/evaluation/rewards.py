@@ -1,7 +1,7 @@
 """Rewards of all answers of a benchmark, over any number of processes: each answer on exactly one of them.
 
-scores, counts = score_benchmark(scorer, data, PartialState())
-scores.chosen[0], scores.rejected[0]  # the rewards of the right and of the wrong answers of the first row
+rows, counts = score_benchmark(scorer, data, PartialState())
+rows[0].chosen, rows[0].rejected  # the rewards of the right and of the wrong answers of the first row
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.preferences import read_column
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
 from reward_modeling.evaluation.benchmarks.reading import reading_order, row_ids
 from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.scoring import RewardScorer
@@ -57,7 +57,9 @@ def _read(rows: Dataset, order: NDArray[np.int64]) -> Iterator[dict]:
             yield dict(zip(columns, values, strict=True))
 
 
-def score_benchmark(scorer: RewardScorer, data: BenchmarkRows, state: PartialState) -> tuple[RowScores, ScoringCounts]:
+def score_benchmark(
+    scorer: RewardScorer, data: BenchmarkRows, state: PartialState
+) -> tuple[list[ScoredRow], ScoringCounts]:
     """The rewards of all answers, the same on every process, and what all processes together did.
 
     Rows of one prompt are read one after the other, wherever they stand in the file, so that their prompt is computed
@@ -92,11 +94,10 @@ def score_benchmark(scorer: RewardScorer, data: BenchmarkRows, state: PartialSta
         raise RuntimeError(f"{data.benchmark}: {len(indices)} rewards of {len(places)} answers, not each exactly once")
     rewards = np.full(offsets[-1], np.nan)
     rewards[places[indices]] = values
-    middles = offsets[:-1] + num_chosen
-    chosen = [rewards[start:middle] for start, middle in zip(offsets, middles, strict=False)]
-    rejected = [rewards[middle:end] for middle, end in zip(middles, offsets[1:], strict=True)]
-    scores = RowScores(row_ids(rows), rows["subset"][:], chosen, rejected, refused)
-    return scores, _all_counts(scorer.counts, state)
+    parts = np.split(rewards, np.sort(np.concatenate([offsets[1:], offsets[:-1] + num_chosen]))[:-1])
+    columns = (row_ids(rows), rows["subset"][:], parts[::2], parts[1::2], rows["where"][:])
+    scored = [ScoredRow(*row, refused.get(n, "")) for n, row in enumerate(zip(*columns, strict=True))]
+    return scored, _all_counts(scorer.counts, state)
 
 
 @contextmanager

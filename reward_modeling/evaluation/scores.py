@@ -1,7 +1,7 @@
 """scores.jsonl: the rewards of every row of an evaluation, a line for each.
 
-append_scores(Path("scores.jsonl"), "rewardbench", scores)
-scores = read_scores(Path("scores.jsonl"))["rewardbench"]
+append_scores(Path("scores.jsonl"), "rewardbench", rows)
+rows = read_scores(Path("scores.jsonl"))["rewardbench"]
 """
 
 import json
@@ -13,67 +13,65 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.pair_statistics import number
-from reward_modeling.evaluation.benchmarks.base import RowScores
+from reward_modeling.evaluation.benchmarks.base import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 
 COLUMNS = ("benchmark", "id", "subset", "chosen_reward", "rejected_reward")
 
 
-def score_lines(name: str, scores: RowScores) -> Iterator[dict]:
+def score_lines(name: str, rows: Rows) -> Iterator[dict]:
     """One dictionary for each row of the input, in its order."""
     benchmark = BENCHMARKS[name]
-    for row, sides in enumerate(scores.answers()):
-        is_known = row not in scores.refused and np.isfinite(np.concatenate(sides)).all()
-        shown = row not in scores.refused and not scores.verdicts_only
-        chosen, rejected = (_rewards(side, benchmark.is_pairs) if shown else None for side in sides)
+    for row in rows:
+        is_hidden = bool(row.refused) or row.is_verdict
+        chosen, rejected = (None if is_hidden else list(map(number, side)) for side in (row.chosen, row.rejected))
+        if benchmark.is_pairs and not is_hidden:
+            chosen, rejected = chosen[0], rejected[0]
         yield {
             "benchmark": name,
-            "id": scores.ids[row],
-            "subset": scores.subsets[row],
+            "id": row.id,
+            "subset": row.subset,
             "chosen_reward": chosen,
             "rejected_reward": rejected,
-            "correct": benchmark.row_result(*sides) if is_known else None,
+            "correct": benchmark.row_result(row) if row.is_scored else None,
         }
 
 
-def _rewards(values: NDArray, is_one: bool) -> float | list[float | None] | None:
-    rewards = [number(reward) for reward in values]
-    return rewards[0] if is_one else rewards
-
-
-def append_scores(path: Path, name: str, scores: RowScores) -> None:
+def append_scores(path: Path, name: str, rows: Rows) -> None:
     with path.open("a", encoding="utf-8") as out:
-        out.writelines(
-            json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in score_lines(name, scores)
-        )
+        out.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in score_lines(name, rows))
 
 
-def read_scores(path: Path) -> dict[str, RowScores]:
+def read_scores(path: Path) -> dict[str, list[ScoredRow]]:
     """The rows of each benchmark.
 
     Raises:
         UserError: a line is torn, or not one that eval_bench_mark.py writes.
     """
-    scores: dict[str, RowScores] = {}
+    rows: dict[str, list[ScoredRow]] = {}
     with path.open(encoding="utf-8") as lines:
         for place, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-                benchmark, row_id, subset = (row[name] for name in COLUMNS[:3])
-                sides = rewards_of(row)
+                values = json.loads(line)
+                benchmark, row_id, subset = (values[name] for name in COLUMNS[:3])
+                row = ScoredRow(row_id, subset, *rewards_of(values))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{path}:{place}: expected an object with {', '.join(COLUMNS)}, found {line[:80]!r}. Evaluate the "
                     "model again, or remove the file: the figures then are shown without paired intervals."
                 ) from error
-            scores.setdefault(benchmark, RowScores()).append(row_id, subset, *sides)
-    return scores
+            rows.setdefault(benchmark, []).append(row)
+    return rows
 
 
 def rewards_of(row: dict) -> tuple[NDArray, NDArray]:
     """The rewards of the right and of the wrong answers, `(answers,)`; 1 and 0 where a verdict is all that is known."""
     chosen, rejected = row["chosen_reward"], row["rejected_reward"]
     if chosen is None and rejected is None and isinstance(row.get("correct"), bool):
-        chosen, rejected = float(row["correct"]), float(not row["correct"])
+        return verdict_sides(row["correct"])
     chosen, rejected = (np.atleast_1d(np.array(side, dtype=np.float64)) for side in (chosen, rejected))
     return chosen, rejected
+
+
+def verdict_sides(is_right: bool) -> tuple[NDArray, NDArray]:
+    return np.array([float(is_right)]), np.array([float(not is_right)])

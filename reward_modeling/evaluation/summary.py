@@ -15,9 +15,16 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import Estimate, estimate, share_right, wilson_interval
 from reward_modeling.common.pair_statistics import accuracy_entry, number, pair_statistics
 from reward_modeling.common.versions import installed_versions
-from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.base import (
+    LARGEST_SHARE_UNREADABLE,
+    Benchmark,
+    BenchmarkRows,
+    Rows,
+    ScoredRow,
+    subsets_of,
+)
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
-from reward_modeling.evaluation.benchmarks.reading import fingerprint
+from reward_modeling.evaluation.benchmarks.reading import fingerprint, fingerprint_without_texts
 from reward_modeling.evaluation.benchmarks.rows import answer_length
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "numpy")
@@ -25,33 +32,33 @@ ROWS_PER_READ = 256
 NO_VALUE = {"value": None, "low": None, "high": None}
 
 
-def summarise(data: BenchmarkRows, scores: RowScores, *, legacy_xstest_weights: bool = False) -> dict:
+def summarise(data: BenchmarkRows, rows: Rows, *, legacy_xstest_weights: bool = False) -> dict:
     """A benchmark's part of summary.json.
 
     Raises:
         UserError: a reward is not finite.
     """
     benchmark = BENCHMARKS[data.benchmark].weighed(legacy_xstest_weights=legacy_xstest_weights)
-    _check_finite(benchmark, data, scores)
-    is_scored = scores.scored()
-    scored, incomplete = scores.select(is_scored), incomplete_subsets(benchmark, scores)
+    _check_finite(benchmark, rows)
+    scored, incomplete = [row for row in rows if row.is_scored], incomplete_subsets(benchmark, rows)
     values = _complete_values(benchmark, scored, incomplete)
     figures = _figures(benchmark, scored, values)
     part = {
         "title": benchmark.title + benchmark.title_note,
         "sources": list(data.sources),
-        "rows": len(scores),
-        "fingerprint": fingerprint(data.rows),
-        "warnings": _refusal_warnings(benchmark, data, scores, incomplete) + benchmark.check(benchmark, scored),
+        "rows": len(rows),
+        "fingerprint": fingerprint_without_texts(rows) if data.rows is None else fingerprint(data.rows),
+        "warnings": _refusal_warnings(benchmark, rows, incomplete) + benchmark.check(benchmark, scored),
         # Of one's own pairs the only figure is the share of all of them, which `pairs` has.
-        "figures": figures if benchmark.is_published or not data.has_texts else {},
+        "figures": figures if benchmark.is_published or data.rows is None else {},
         "subsets": _subset_entries(benchmark, scored, values, figures),
     }
     for subset in incomplete & part["subsets"].keys():
         part["subsets"][subset] |= NO_VALUE
-    if benchmark.is_pairs and data.has_texts:
-        lengths = _lengths(data.rows, np.flatnonzero(is_scored))
-        part["pairs"] = pair_statistics(scored.worst_right(), scored.best_wrong(), *lengths)
+    if benchmark.is_pairs and data.rows is not None:
+        lengths = _lengths(data.rows, [number for number, row in enumerate(rows) if row.is_scored])
+        chosen, rejected = np.array([row.rewards for row in scored]).reshape(-1, 2).T
+        part["pairs"] = pair_statistics(chosen, rejected, *lengths)
     part |= benchmark.extras(scored)
     if data.report is not None:
         part["data_report"] = data.report.table()
@@ -59,7 +66,7 @@ def summarise(data: BenchmarkRows, scores: RowScores, *, legacy_xstest_weights: 
 
 
 def whole_summary(
-    model: dict, arguments: dict, scoring: dict, scores: Mapping[str, RowScores], parts: Mapping[str, dict]
+    model: dict, arguments: dict, scoring: dict, rows: Mapping[str, Rows], parts: Mapping[str, dict]
 ) -> dict:
     """What summary.json says: the parts of the benchmarks, and where they come from."""
     legacy = arguments["legacy_xstest_weights"]
@@ -69,110 +76,96 @@ def whole_summary(
         "arguments": arguments,
         "versions": installed_versions(PACKAGES),
         "scoring": scoring,
-        "combined": combined_figures(scores, legacy_xstest_weights=legacy),
+        "combined": combined_figures(rows, legacy_xstest_weights=legacy),
         "benchmarks": dict(parts),
     }
 
 
-def combined_figures(scores: Mapping[str, RowScores], *, legacy_xstest_weights: bool = False) -> dict:
+def combined_figures(rows: Mapping[str, Rows], *, legacy_xstest_weights: bool = False) -> dict:
     """The overall score with the prior sets at half weight; empty where one of its benchmarks is missing."""
-    if not {*COMBINED.parts} <= scores.keys():
+    if not {*COMBINED.parts} <= rows.keys():
         return {}
-    together, incomplete = RowScores(), set()
-    for name in COMBINED.parts:
-        together = together.followed_by(scores[name].select(scores[name].scored()))
-        incomplete |= incomplete_subsets(BENCHMARKS[name], scores[name])
+    scored = [row for name in COMBINED.parts for row in rows[name] if row.is_scored]
+    incomplete = set().union(*(incomplete_subsets(BENCHMARKS[name], rows[name]) for name in COMBINED.parts))
     combined = COMBINED.weighed(legacy_xstest_weights=legacy_xstest_weights)
-    return _figures(combined, together, _complete_values(combined, together, incomplete))
+    return _figures(combined, scored, _complete_values(combined, scored, incomplete))
 
 
 # --- rows without a reward ------------------------------------------------------------------------------------
 
 
-def _check_finite(benchmark: Benchmark, data: BenchmarkRows, scores: RowScores) -> None:
+def _check_finite(benchmark: Benchmark, rows: Rows) -> None:
     """
     Raises:
         UserError: a reward is infinite or not a number. Every comparison with NaN is false: a broken model would
             merely look like a bad one.
     """
-    rows = [row for row in np.flatnonzero(~scores.scored()).tolist() if row not in scores.refused]
-    if rows:
-        bad = sum(
-            int((~np.isfinite(side)).sum()) for row in rows for side in (scores.chosen[row], scores.rejected[row])
-        )
-        answers = sum(len(side) for sides in scores.answers() for side in sides)
-        first = data.rows[rows[0]]
+    broken = [row for row in rows if not row.refused and not row.is_scored]
+    if broken:
+        bad = sum(int((~np.isfinite(row.rewards)).sum()) for row in broken)
+        first = broken[0]
         raise UserError(
-            f"{benchmark.title}: expected finite rewards, found {bad:,} of {answers:,} that "
-            f"are not, in {len(rows):,} rows, the first {first['where']} (id {first['id']}, subset {first['subset']}). "
+            f"{benchmark.title}: expected finite rewards, found {bad:,} of {sum(len(row.rewards) for row in rows):,} "
+            f"that are not, in {len(broken):,} rows, the first {first.where} (id {first.id}, subset {first.subset}). "
             "Score in float32; if it was float32, the checkpoint's weights are broken."
         )
 
 
-def _refused_by_subset(scores: RowScores) -> dict[str, tuple[int, list[int]]]:
+def _refused_by_subset(rows: Rows) -> dict[str, tuple[int, list[ScoredRow]]]:
     """Of each subset that lacks some, its number of rows and those that were not scored."""
-    refused: dict[str, list[int]] = {}
-    for row in scores.refused:
-        refused.setdefault(scores.subsets[row], []).append(row)
-    total = Counter(scores.subsets) if refused else {}
-    return {name: (total[name], rows) for name, rows in refused.items()}
+    refused: dict[str, list[ScoredRow]] = {}
+    for row in rows:
+        if row.refused:
+            refused.setdefault(row.subset, []).append(row)
+    total = Counter(subsets_of(rows))
+    return {name: (total[name], of_subset) for name, of_subset in refused.items()}
 
 
-def incomplete_subsets(benchmark: Benchmark, scores: RowScores) -> set[str]:
+def incomplete_subsets(benchmark: Benchmark, rows: Rows) -> set[str]:
     """Subsets of which too many rows were not scored for a score. One's own pairs have no such score."""
     if not benchmark.is_published:
         return set()
-    refused = _refused_by_subset(scores)
-    return {name for name, (total, rows) in refused.items() if len(rows) > LARGEST_SHARE_UNREADABLE * total}
+    refused = _refused_by_subset(rows)
+    return {name for name, (total, missing) in refused.items() if len(missing) > LARGEST_SHARE_UNREADABLE * total}
 
 
-def _refusal_warnings(benchmark: Benchmark, data: BenchmarkRows, scores: RowScores, incomplete: set[str]) -> list[str]:
+def _refusal_warnings(benchmark: Benchmark, rows: Rows, incomplete: set[str]) -> list[str]:
     return [
-        f"{benchmark.title}: {len(rows):,} of {total:,} rows of {name!r} were not scored"
+        f"{benchmark.title}: {len(refused):,} of {total:,} rows of {name!r} were not scored"
         + (", which leaves it, and what is made of it, without a score" if name in incomplete else "")
-        + f"; the first, {data.rows[rows[0]]['where']}: {scores.refused[rows[0]]}"
-        for name, (total, rows) in _refused_by_subset(scores).items()
+        + f"; the first, {refused[0].where}: {refused[0].refused}"
+        for name, (total, refused) in _refused_by_subset(rows).items()
     ]
 
 
 # --- figures --------------------------------------------------------------------------------------------------
 
 
-def _complete_values(benchmark: Benchmark, scored: RowScores, incomplete: set[str]) -> dict[str, NDArray]:
-    is_complete = np.array([subset not in incomplete for subset in scored.subsets], dtype=bool)
-    return benchmark.values(scored.select(is_complete)) if is_complete.any() else {}
+def _complete_values(benchmark: Benchmark, scored: Rows, incomplete: set[str]) -> dict[str, NDArray]:
+    complete = [row for row in scored if row.subset not in incomplete]
+    return benchmark.values(complete) if complete else {}
 
 
-def _figures(benchmark: Benchmark, scored: RowScores, values: Mapping[str, NDArray]) -> dict:
-    rows = benchmark.figure_rows(scored.subsets)
+def _figures(benchmark: Benchmark, scored: Rows, values: Mapping[str, NDArray]) -> dict:
+    rows = benchmark.figure_rows(subsets_of(scored))
     found = estimate(benchmark.formula_of(values), values)
     return {name: _entry(figure, rows[name]) for name, figure in found.items()}
 
 
 def _subset_entries(
-    benchmark: Benchmark, scored: RowScores, values: Mapping[str, NDArray], figures: Mapping[str, dict]
+    benchmark: Benchmark, scored: Rows, values: Mapping[str, NDArray], figures: Mapping[str, dict]
 ) -> dict[str, dict]:
     """The score of each subset: a share of its rows, or one of the figures, or a mean of credits."""
+    rows = Counter(subsets_of(scored))
     if benchmark.is_right_or_wrong:
-        return _shares(scored)
+        right, ties = (Counter(row.subset for row in scored if getattr(row, of)) for of in ("is_right", "is_tie"))
+        return {name: accuracy_entry(share_right(right[name], total, ties[name])) for name, total in rows.items()}
     if benchmark.subset_scores is None:
         return {}
-    rows = Counter(scored.subsets)
     others = {name: of_subset for name, of_subset in values.items() if name not in figures}
     means = estimate(benchmark.subset_scores, others) if others else {}
     entries = {name: figures[name] for name in benchmark.subset_rows}
     return entries | {name: _entry(mean, rows[name]) for name, mean in means.items()}
-
-
-def _shares(scored: RowScores) -> dict[str, dict]:
-    """The rows of each subset that came out right; a tie is wrong, and counted."""
-    right, wrong = scored.worst_right(), scored.best_wrong()
-    rows, wins, ties = (Counter() for _ in range(3))
-    for subset, is_win, is_tie in zip(scored.subsets, right > wrong, right == wrong, strict=True):
-        rows[subset] += 1
-        wins[subset] += int(is_win)
-        ties[subset] += int(is_tie)
-    return {name: accuracy_entry(share_right(wins[name], total, ties[name])) for name, total in rows.items()}
 
 
 def _entry(figure: Estimate, rows: int) -> dict:

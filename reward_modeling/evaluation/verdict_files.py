@@ -18,17 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-from datasets import Dataset
 from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
-from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.base import Benchmark, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
-from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES, to_json
 from reward_modeling.evaluation.files import SCORES
-from reward_modeling.evaluation.scores import rewards_of
+from reward_modeling.evaluation.scores import rewards_of, verdict_sides
 
 FLAG = "--from_verdicts"
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
@@ -40,41 +37,13 @@ SHOWN = 3  # mistakes in a message
 
 
 @dataclass
-class ScoredRows:
-    """What a model made of the rows of a benchmark, and where each row stands."""
-
-    scores: RowScores = field(default_factory=RowScores)
-    where: list[str] = field(default_factory=list)
-
-    def append(self, where: str, row_id: object, subset: str, sides: tuple[NDArray, NDArray], is_known: bool) -> None:
-        if not is_known:
-            self.scores.refused[len(self.where)] = NOT_RUN
-        self.scores.append(row_id, subset, *sides)
-        self.where.append(where)
-
-    def rows(self, benchmark: str, source: str) -> BenchmarkRows:
-        """The rows without their texts, which are not known."""
-        scores, count = self.scores, len(self.where)
-        columns = {
-            "where": self.where,
-            "id": [to_json(row_id) for row_id in scores.ids],
-            "subset": scores.subsets,
-            "chosen": [[""] * len(right) for right in scores.chosen],
-            "rejected": [[""] * len(wrong) for wrong in scores.rejected],
-            "prompt_key": [0] * count,
-        } | dict.fromkeys(("prompt", "reason", "excerpt"), [""] * count)
-        rows = Dataset.from_dict({name: columns[name] for name in EVALUATION_FEATURES}, features=EVALUATION_FEATURES)
-        return BenchmarkRows(benchmark, (source,), rows, has_texts=False)
-
-
-@dataclass
 class VerdictFile:
     """A file as it is read: what was found so far, and what is wrong with it."""
 
     path: Path
     benchmarks: Sequence[str]
     """Those that are asked for."""
-    models: dict[str, dict[str, ScoredRows]] = field(default_factory=dict)
+    models: dict[str, dict[str, list[ScoredRow]]] = field(default_factory=dict)
     """By model and benchmark."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows of other benchmarks."""
@@ -101,8 +70,8 @@ class VerdictFile:
             return None
         return name
 
-    def of(self, model: str, benchmark: str) -> ScoredRows:
-        return self.models.setdefault(model, {}).setdefault(benchmark, ScoredRows())
+    def rows_of(self, model: str, benchmark: str) -> list[ScoredRow]:
+        return self.models.setdefault(model, {}).setdefault(benchmark, [])
 
     def check(self, expected: str) -> None:
         """
@@ -167,17 +136,12 @@ def _read_table(file: VerdictFile, stream: TextIO) -> None:
                 file.add(line, f"expected 1, 0 or nothing for {model}, found {text!r}")
                 continue
             verdict = VERDICTS[text]
-            scored = file.of(model, name)
-            scored.scores.verdicts_only = True
             row_id = int(row[ROW]) if row[ROW].isdecimal() else row[ROW]
-            sides = np.array([bool(verdict)], dtype=np.float64), np.array([not verdict], dtype=np.float64)
-            scored.append(f"{file.path}:{line}", row_id, row[SUBSET], sides, verdict is not None)
-    empty = [
-        model
-        for model in models
-        for scored in file.models.get(model, {}).values()
-        if len(scored.scores.refused) == len(scored.where)
-    ]
+            refused = NOT_RUN if verdict is None else ""
+            scored = ScoredRow(row_id, row[SUBSET], *verdict_sides(bool(verdict)), f"{file.path}:{line}", refused, True)
+            file.rows_of(model, name).append(scored)
+    parts = [(model, rows) for model in models for rows in file.models.get(model, {}).values()]
+    empty = [model for model, rows in parts if all(row.refused for row in rows)]
     if empty and not file.mistakes:
         raise file.error(f"expected verdicts of every model, found none for {', '.join(empty)}. Take the column out.")
 
@@ -242,10 +206,8 @@ def _read_lines(file: VerdictFile, stream: TextIO) -> None:
         if is_known and (words := _wrong_answers(BENCHMARKS[name], subset, sides, is_verdict)):
             file.add(line, words)
             continue
-        scored = file.of(row.get(MODEL) or default_model, name)
-        scored.scores.verdicts_only |= is_verdict
-        row_id = row.get("id", len(scored.where))
-        scored.append(f"{path}:{line}", row_id, subset, sides, is_known)
+        rows, refused = file.rows_of(row.get(MODEL) or default_model, name), "" if is_known else NOT_RUN
+        rows.append(ScoredRow(row.get("id", len(rows)), subset, *sides, f"{path}:{line}", refused, is_verdict))
 
 
 def _wrong_answers(benchmark: Benchmark, subset: str, sides: tuple[NDArray, NDArray], is_verdict: bool) -> str | None:

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows
 from reward_modeling.evaluation.files import SCORES, check_outputs, new_unfinished, write_results, writing_explained
 from reward_modeling.evaluation.scores import append_scores
 from reward_modeling.evaluation.summary import summarise, whole_summary
-from reward_modeling.evaluation.verdict_files import ScoredRows, VerdictFile, read_verdicts
+from reward_modeling.evaluation.verdict_files import VerdictFile, read_verdicts
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -37,8 +38,8 @@ def evaluate_verdicts(
     for model, summary in summaries.items():
         unfinished = new_unfinished(folders[model])
         with writing_explained(unfinished):
-            for name, scored in file.models[model].items():
-                append_scores(unfinished / SCORES, name, scored.scores)
+            for name, rows in file.models[model].items():
+                append_scores(unfinished / SCORES, name, rows)
         write_results(unfinished, folders[model], record, summary)
         print(flush=True)
     if len(folders) > 1:
@@ -55,18 +56,18 @@ def _model_folders(file: VerdictFile, folder_of: Callable[[str], Path]) -> dict[
     return folders
 
 
-def _summary(path: str, model: str, parts: Mapping[str, ScoredRows], arguments: Mapping) -> dict:
+def _summary(path: str, model: str, parts: Mapping[str, Rows], arguments: Mapping) -> dict:
     """What summary.json says of a model; how it was run is not known."""
     legacy = arguments["legacy_xstest_weights"]
     unknown = dict.fromkeys(("revision", "class", "dtype", "max_length", "batching"))
-    kind = "verdicts" if any(scored.scores.verdicts_only for scored in parts.values()) else "rewards"
+    kind = "verdicts" if any(row.is_verdict for rows in parts.values() for row in rows) else "rewards"
     return whole_summary(
         model={"name_or_path": model, **unknown},
         arguments=dict(arguments),
         scoring={"from_verdicts": path, "kind": kind, "cut": 0},
-        scores={name: scored.scores for name, scored in parts.items()},
+        rows=parts,
         parts={
-            name: summarise(scored.rows(name, path), scored.scores, legacy_xstest_weights=legacy)
-            for name, scored in parts.items()
+            name: summarise(BenchmarkRows(name, (path,), None), rows, legacy_xstest_weights=legacy)
+            for name, rows in parts.items()
         },
     )

@@ -77,16 +77,8 @@ def _seen(tensors: tuple[torch.Tensor, ...], layout: PackedLayout, span: Span, n
 
 
 def _sdpa(query, key, value, mask, scaling, dropout, _softcap) -> torch.Tensor:
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
+    options = {"is_causal": mask is None, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, **options)
 
 
 def _softcapped_attention(query, key, value, mask, scaling, dropout, softcap) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Load a reward model from a language model or from a reward model."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.models.reward_normalization import set_statistics
@@ -149,6 +151,15 @@ def load_reward_model(
 def forget_renaming(model: PreTrainedModel) -> None:
     """Let a model be saved under the names that it has: transformers would undo the `key_mapping` of its loading."""
     del model._weight_conversions
+
+
+def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a checkpoint; the folder is complete or not there."""
+    writing = unfinished(folder)
+    shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed
+    model.save_pretrained(writing)
+    tokenizer.save_pretrained(writing)
+    commit(folder)
 
 
 def _read_weights(

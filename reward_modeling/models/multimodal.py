@@ -7,15 +7,13 @@ rm.py trains it as it is. An adapter needs a base that others load under the sam
 
 import argparse
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 
-from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.models.loading import forget_renaming, has_score_head, read_config
+from reward_modeling.models.loading import forget_renaming, has_score_head, read_config, save_whole
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.models.tokenizer import read_tokenizer
 
@@ -95,11 +93,7 @@ def save_text_part(model_name: str, folder: Path) -> None:
             f"{len(info['missing_keys'])} of them, such as {min(info['missing_keys'])}."
         )
     forget_renaming(model)
-    writing = unfinished(folder)
-    shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed
-    model.save_pretrained(writing)
-    tokenizer.save_pretrained(writing)
-    commit(folder)
+    save_whole(model, tokenizer, folder)
     logger.info("The text part, %s, is in %s.", type(model).__name__, folder)
 
 

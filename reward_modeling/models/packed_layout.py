@@ -74,17 +74,9 @@ class PackedLayout:
     @cached_property
     def prefix_spans(self) -> list[int | None]:
         """Per span the index of the span that is its prefix, or None."""
-        index_of_start = {span.start: index for index, span in enumerate(self.spans)}
-        prefixes = []
-        for span in self.spans:
-            if span.prefix_end == span.prefix_start:
-                prefixes.append(None)
-                continue
-            index = index_of_start[span.prefix_start]
-            if self.spans[index].end != span.prefix_end:
-                raise ValueError(f"{span} does not have a whole span as its prefix")
-            prefixes.append(index)
-        return prefixes
+        index_of = {(span.start, span.end): index for index, span in enumerate(self.spans)}
+        prefixes = [(span.prefix_start, span.prefix_end) for span in self.spans]
+        return [index_of[prefix] if prefix[0] < prefix[1] else None for prefix in prefixes]
 
     def causal_mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> torch.Tensor | None:
         """`(queries, keys)`, True where a query sees a key; None where plain causality says the same.

@@ -5,7 +5,7 @@ An encoder's tokenizer has no template: it gets the one that reward models on en
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -256,7 +256,13 @@ def token_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list
     return [ids if not bos or ids[:1] == bos else bos + ids for ids in rows]
 
 
-def common_prefix_length(sequences: list[list[int]]) -> int:
+def cut_oldest(ids: Sequence[int], count: int, tokenizer: PreTrainedTokenizerBase) -> Sequence[int]:
+    """The tokens without the `count` oldest ones; BOS stays."""
+    kept = 1 if len(ids) and ids[0] == tokenizer.bos_token_id else 0
+    return ids[:kept] + ids[kept + count :]
+
+
+def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     """Tokens that all sequences begin with; every sequence keeps at least its last token to itself."""
     smallest, largest = min(sequences, default=[]), max(sequences, default=[])
     limit = min((len(sequence) - 1 for sequence in sequences), default=0)

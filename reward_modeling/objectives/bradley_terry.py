@@ -4,7 +4,7 @@ All that is this kind's own: its flags, what it reads of a row, the loss, the fi
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -85,10 +85,22 @@ class PairReader(RowReader):
         Raises:
             UserError: `--loss_margin scores` and no row has both scores.
         """
-        if self.margin == "scores":
-            _check_scores(columns[0], reports[0])
-        if self.margin == "auto":
-            _report_margins(columns, reports)
+        if self.margin == "auto":  # nobody has asked for them: a column of that name is enough, in some rows too
+            for column, report in zip(columns, reports, strict=True):
+                margins = column("margin")
+                if with_margin := len(margins) - margins.null_count:
+                    report.notes["rows with a margin, which the loss subtracts"] = with_margin
+        if self.margin != "scores":
+            return
+        chosen, rejected = (columns[0](name).is_null().to_numpy() for name in ("chosen_score", "rejected_score"))
+        missing = chosen | rejected
+        if missing.all():  # every margin would be zero, and say nothing
+            raise UserError(
+                "--loss_margin scores: expected the columns chosen_score and rejected_score, found no row with both. "
+                "Pass --loss_margin none, or data that has them."
+            )
+        if missing.any():
+            reports[0].notes["rows without scores, whose margin is 0"] = int(missing.sum())
 
 
 class BradleyTerry(Objective):
@@ -146,14 +158,9 @@ class BradleyTerry(Objective):
     def evaluation(self, held_out: EvaluatedPairs) -> dict[str, Any]:
         return {"loss": self.evaluation_loss(held_out), **held_out_figures(held_out)}
 
-    def evaluation_lines(self, logs: Mapping[str, float]) -> list[str]:
-        return evaluation_lines(logs)
-
-    def evaluation_table(self, evaluation: Mapping[str, Any]) -> str:
-        return held_out_table(evaluation)
-
-    def evaluation_shares(self, evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-        return named_shares(evaluation)
+    evaluation_lines = staticmethod(evaluation_lines)
+    evaluation_table = staticmethod(held_out_table)
+    evaluation_shares = staticmethod(named_shares)
 
     def evaluation_loss(self, pairs: EvaluatedPairs) -> float:
         """The mean loss of the pairs, margins and label smoothing included, without the penalty on large rewards."""
@@ -210,23 +217,3 @@ def center_rewards_penalty(chosen_rewards: torch.Tensor, rejected_rewards: torch
     (Eisenstein et al., 2023, equation 2).
     """
     return (chosen_rewards + rejected_rewards).square()
-
-
-def _check_scores(column: KeptColumn, report: "DataReport") -> None:
-    """Without scores a margin of scores would be zero, and say nothing."""
-    missing = column("chosen_score").is_null().to_numpy() | column("rejected_score").is_null().to_numpy()
-    if missing.all():
-        raise UserError(
-            "--loss_margin scores: expected the columns chosen_score and rejected_score, found no row with both. "
-            "Pass --loss_margin none, or data that has them."
-        )
-    if missing.any():
-        report.notes["rows without scores, whose margin is 0"] = int(missing.sum())
-
-
-def _report_margins(columns: Sequence[KeptColumn], reports: Sequence["DataReport"]) -> None:
-    """Nobody has asked for them: a column of that name is enough, in some of the rows too."""
-    for column, report in zip(columns, reports, strict=True):
-        margins = column("margin")
-        if with_margin := len(margins) - margins.null_count:
-            report.notes["rows with a margin, which the loss subtracts"] = with_margin

@@ -8,7 +8,6 @@ rm.py starts it as a process of its own for --merge_adapter: where it trains, De
 import argparse
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +15,14 @@ from pathlib import Path
 import torch
 from transformers.utils import ADAPTER_CONFIG_NAME
 
-from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.launch import child_environment
 from reward_modeling.models.attention import register_shared_prefix_attention
+from reward_modeling.models.loading import save_whole
 from reward_modeling.scoring.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
+MODULE = "reward_modeling.scoring.merge_adapter"
 
 
 def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = False, replace: bool = False) -> None:
@@ -42,11 +42,7 @@ def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = Fals
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        writing = unfinished(folder)
-        shutil.rmtree(writing, ignore_errors=True)  # of a merge that was killed
-        model.save_pretrained(writing)
-        tokenizer.save_pretrained(writing)
-        commit(folder)
+        save_whole(model, tokenizer, folder)
     except OSError as error:
         raise UserError(
             f"{folder}: expected a folder that can be written, with room for the model, found [{error}]. "
@@ -60,13 +56,7 @@ def merge_in_another_process(adapter: Path, folder: Path, *, trust_remote_code: 
     Raises:
         UserError: with the other process's last words.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "reward_modeling.scoring.merge_adapter",
-        str(adapter.absolute()),
-        str(folder.absolute()),
-    ]
+    command = [sys.executable, "-m", MODULE, str(adapter.absolute()), str(folder.absolute())]
     command += ["--replace"]  # of an earlier end of the same run
     command += ["--trust_remote_code"] if trust_remote_code else []
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -78,26 +68,19 @@ def merge_in_another_process(adapter: Path, folder: Path, *, trust_remote_code: 
         why = " ".join(said.split())[:400]
         raise UserError(
             f"--merge_adapter: the adapter is whole, in {adapter}, and could not be merged ({why}). Try again by hand: "
-            f"python -m reward_modeling.scoring.merge_adapter {adapter} {folder}"
+            f"python -m {MODULE} {adapter} {folder}"
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m reward_modeling.scoring.merge_adapter", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.splitlines()[0])
     parser.add_argument("adapter", type=Path, help="folder of the adapter, such as last_checkpoint")
     parser.add_argument("folder", type=Path, help="new folder for the merged checkpoint")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that the model's repository holds")
     parser.add_argument("--replace", action="store_true", help="replace what is in the folder")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    merge_adapter(
-        arguments.adapter,
-        arguments.folder,
-        trust_remote_code=arguments.trust_remote_code,
-        replace=arguments.replace,
-    )
+    merge_adapter(**vars(arguments))
     print(f"Merged: {arguments.folder}")
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
-from reward_modeling.models.tokenizer import common_prefix_length, end_text, token_ids
+from reward_modeling.models.tokenizer import common_prefix_length, cut_oldest, end_text, token_ids
 
 # A template's own refusal; the others are mistakes in a template (text + number).
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)
@@ -131,17 +131,12 @@ class ConversationReader:
                     f"conversation {indices[number][0]}: expected at least one token, found none: the chat template "
                     "renders it as an empty text."
                 )
-            rows[number] = self._cut(ids)
+            excess = len(ids) - (self.max_length or len(ids))
+            rows[number] = cut_oldest(ids, excess, self.tokenizer) if excess > 0 else ids
             if len(rows[number]) < len(ids):
                 counts.cut += len(indices[number])
                 counts.cut_tokens += (len(ids) - len(rows[number])) * len(indices[number])
         return rows
-
-    def _cut(self, ids: list[int]) -> list[int]:
-        if self.max_length is None or len(ids) <= self.max_length:
-            return ids
-        kept_bos = 1 if ids[0] == self.tokenizer.bos_token_id else 0
-        return ids[:kept_bos] + ids[len(ids) - self.max_length + kept_bos :]
 
 
 def check_conversation(index: int, conversation: Conversation) -> None:

@@ -266,21 +266,17 @@ class RewardScorer:
 def _windows_of(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple[int, Conversation]]]:
     """Windows that end where a prompt ends: equal answers to it must be one text of one window, or a tie is lost."""
     window: list[tuple[int, Conversation]] = []
+    last_key = None
     for index, conversation in numbered:
-        is_full = len(window) >= WINDOW and (
-            len(window) >= 2 * WINDOW or _safe_key(conversation) != _safe_key(window[-1][1])
-        )
-        if is_full:
+        # what is no conversation will be refused
+        key = prompt_key(conversation) if isinstance(conversation, (list, tuple, str)) else None
+        if len(window) >= 2 * WINDOW or (len(window) >= WINDOW and key != last_key):
             yield window
             window = []
         window.append((index, conversation))
+        last_key = key
     if window:
         yield window
-
-
-def _safe_key(conversation: Conversation) -> str | None:
-    """The prompt's key; None for what is no conversation and will be refused."""
-    return prompt_key(conversation) if isinstance(conversation, (list, tuple, str)) else None
 
 
 def _choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:

@@ -20,6 +20,8 @@ from transformers import (
 
 # What sets each architecture apart, kept in a tiny model: heads wider than the hidden size divided by their
 # number, windows shorter than a row, a cap that bites.
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _TINY_TRAITS: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 32},
     "gemma2": {
@@ -40,19 +42,13 @@ _TINY_TRAITS: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
     },
     "qwen2": {},
-    "qwen2_moe": {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 64,
-        "shared_expert_intermediate_size": 64,
-    },
+    "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 64},
     "qwen3": {"head_dim": 32},
-    "qwen3_moe": {"head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+    "qwen3_moe": {**_EXPERTS, "head_dim": 32},
     # Encoders: attention to later tokens, a pooler; DeBERTa's attention depends on relative positions.
-    "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "bert": _NO_DROPOUT,
     "deberta-v2": {
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
+        **_NO_DROPOUT,
         "relative_attention": True,
         "position_buckets": 16,
         "pos_att_type": ["p2c", "c2p"],

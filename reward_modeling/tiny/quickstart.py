@@ -70,26 +70,26 @@ def rewardbench_like_rows(rows_per_subset: int, seed: int, unlike: list[dict[str
     """
     known = {row["chosen"][-2]["content"] for row in unlike}
     needed = rows_per_subset * len(SUBSET_ROWS)
-    rows: list[dict[str, Any]] = []
+    first_of_prompt: dict[str, dict[str, Any]] = {}
     for row in learnable_preferences(4 * needed, seed):
         prompt = row["chosen"][-2]["content"]
-        if row["source"] != "question" or prompt in known or len(rows) == needed:
-            continue
-        known.add(prompt)
-        rows.append(
-            {
-                "prompt": prompt,
-                "chosen": row["chosen"][-1]["content"],
-                "chosen_model": "generated",
-                "rejected": row["rejected"][-1]["content"],
-                "rejected_model": "generated",
-                "subset": list(SUBSET_ROWS)[len(rows) // rows_per_subset],
-                "id": len(rows),
-            }
-        )
-    if len(rows) < needed:
-        raise ValueError(f"expected {needed} prompts that are not in the other rows, found {len(rows)}")
-    return rows
+        if row["source"] == "question" and prompt not in known:
+            first_of_prompt.setdefault(prompt, row)
+    if len(first_of_prompt) < needed:
+        raise ValueError(f"expected {needed} prompts that are not in the other rows, found {len(first_of_prompt)}")
+    subsets = (name for name in SUBSET_ROWS for _ in range(rows_per_subset))
+    return [
+        {
+            "prompt": prompt,
+            "chosen": row["chosen"][-1]["content"],
+            "chosen_model": "generated",
+            "rejected": row["rejected"][-1]["content"],
+            "rejected_model": "generated",
+            "subset": subset,
+            "id": number,
+        }
+        for number, (subset, (prompt, row)) in enumerate(zip(subsets, first_of_prompt.items(), strict=False))
+    ]
 
 
 def report(output: Path) -> None:
@@ -100,7 +100,13 @@ def report(output: Path) -> None:
     history = json.loads(state_path.read_text(encoding="utf-8"))["log_history"]
     evaluations = [entry for entry in history if "eval_accuracy" in entry]
     runtimes = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
-    before, after = _first_and_last(evaluations, state_path)
+    steps = [entry["step"] for entry in evaluations]
+    if len(steps) < 2 or steps[0] != 0 or steps[-1] == 0:
+        raise UserError(
+            f"{state_path}: expected eval_accuracy at step 0 and after training, found it at steps {steps}. "
+            "Run rm.py with --eval_size and --eval_on_start true."
+        )
+    before, after = (entry["eval_accuracy"] for entry in (evaluations[0], evaluations[-1]))
     if not runtimes:
         raise UserError(f"{state_path}: expected an entry with train_runtime, found none: training did not finish")
     print(f"{'held-out accuracy before':28}{before:.3f}")
@@ -115,17 +121,6 @@ def report(output: Path) -> None:
             f"held-out accuracy: expected more than {LOWEST_ACCURACY} after training, found {after:.3f}. "
             f"Nothing was learned as it should be: look at loss and eval_accuracy in {state_path}."
         )
-
-
-def _first_and_last(evaluations: list[dict[str, Any]], state_path: Path) -> tuple[float, float]:
-    """The accuracy at step 0 and the one at the end, which must be two different evaluations."""
-    steps = [entry["step"] for entry in evaluations]
-    if len(steps) < 2 or steps[0] != 0 or steps[-1] == 0:
-        raise UserError(
-            f"{state_path}: expected eval_accuracy at step 0 and after training, found it at steps {steps}. "
-            "Run rm.py with --eval_size and --eval_on_start true."
-        )
-    return evaluations[0]["eval_accuracy"], evaluations[-1]["eval_accuracy"]
 
 
 if __name__ == "__main__":

@@ -1,47 +1,26 @@
-"""transformers' Trainer whose checkpoints are complete or not there, under every engine."""
+"""transformers' Trainer with checkpoints that are complete or not there, whose resumed run takes the same steps."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
-from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import HubStrategy
-from transformers.utils import PushInProgress
 
 from reward_modeling.checkpoints.folders import delete_old_checkpoints, saving_failed
-from reward_modeling.checkpoints.run_record import RUN_RECORD, write_run_record
-from reward_modeling.common.atomic import CONTENTS, archive, commit, remove_folder, sync_to_disk, unfinished
-from reward_modeling.common.errors import UserError
+from reward_modeling.checkpoints.run_record import write_run_record
+from reward_modeling.common.atomic import archive, commit, remove_folder, sync_to_disk, unfinished
 from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, MERGED_CHECKPOINT, TRAINER_STATE
-from reward_modeling.common.launch import launched_with
 from reward_modeling.models.adapters import has_adapter, save_adapter
 from reward_modeling.results.files import remove_results
 from reward_modeling.training.early_stopping import EarlyStopping
-from reward_modeling.training.fsdp import layer_by_layer
+from reward_modeling.training.fsdp import set_up_fsdp
+from reward_modeling.training.hub_trainer import HubTrainer
 from reward_modeling.training.interruption import InterruptionCallback
 
 logger = logging.getLogger(__name__)
-
-# What a checkpoint holds beside the model, which those who use the model have no use for.
-FOR_A_RESUME = ["*.pt", "*.pth", "*.distcp", "*/.metadata", "*zero_to_fp32.py", "latest"]
-FOR_A_RESUME += [TRAINER_STATE, RUN_RECORD, CONTENTS]
-
-
-def hub_failures() -> tuple[type[Exception], ...]:
-    """What a Hub that refuses, or that is not reached, raises."""
-    from huggingface_hub.utils import httpx  # its own client's, and not needed by a run that pushes nothing
-
-    return HfHubHTTPError, httpx.RequestError, OSError
 
 
 class EvaluationInterrupted(Exception):
@@ -51,15 +30,15 @@ class EvaluationInterrupted(Exception):
 class MissedEvaluationCallback(TrainerCallback):
     """Evaluates where the process that wrote the checkpoint did not come to it."""
 
-    def __init__(self, trainer: "SafeTrainer"):
+    def __init__(self, trainer: "ResumableTrainer"):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.make_up_for_evaluation()
 
 
-class SafeTrainer(Trainer):
-    """Saves by `reward_modeling.checkpoints.folders`, leaves at SIGTERM with a checkpoint, and trains no step too many.
+class ResumableTrainer(HubTrainer):
+    """Saves by `checkpoints.folders`, leaves at SIGTERM with a checkpoint, and goes on where a checkpoint was made.
 
     `run_record` is written into every checkpoint, to compare a resume with.
     """
@@ -68,34 +47,22 @@ class SafeTrainer(Trainer):
         super().__init__(args=args, **kwargs)
         self.run_record: dict = {}
         self.early_stopping = early_stopping
-        self.push_in_progress: PushInProgress | None = None
-        self.pushed_folders: set[Path] = set()  # by the push in progress
         # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
         self.save_total_limit, args.save_total_limit = args.save_total_limit, None
         self.interruption = InterruptionCallback()
-        self.add_callback(self.interruption)
-        self.add_callback(MissedEvaluationCallback(self))
-        if early_stopping is not None:
-            self.add_callback(early_stopping)
+        for callback in (self.interruption, MissedEvaluationCallback(self), early_stopping):
+            if callback is not None:
+                self.add_callback(callback)
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
-        # accelerate 1.15 passes over FSDP where the processes are CPUs, and would train copies.
-        if launched_with(os.environ, "FSDP") and self.accelerator.distributed_type == DistributedType.MULTI_CPU:
-            self.accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
-            self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-            self.is_fsdp_enabled = True
-        if self.accelerator.is_fsdp2 and has_adapter(self.model):
-            self.accelerator.state.fsdp_plugin = layer_by_layer(self.accelerator.state.fsdp_plugin)
-        if self.accelerator.is_fsdp2 and self.args.bf16:
-            # accelerate's own choice reduces gradients in bfloat16, and rounds the float32 rewards to it.
-            self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
-                param_dtype=torch.bfloat16, reduce_dtype=torch.float32
-            )
+        set_up_fsdp(self)
+
+    # Resuming
 
     def _init_training_state(self, max_steps, steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial):
         """A run that was at its end, or had stopped early, has no step left: transformers would take one more."""
-        place = super()._init_training_state(
+        start = super()._init_training_state(
             max_steps, steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
         self.state.compute_steps(self.args, max_steps)  # the flags of now, and not those of the checkpoint
@@ -107,22 +74,24 @@ class SafeTrainer(Trainer):
         stopped_early = self.early_stopping is not None and self.early_stopping.is_due
         if self.state.global_step < max_steps and not stopped_early:
             if resume_from_checkpoint and self.args.process_index == 0:
-                self._supersede_results()
-            return place
+                self._archive_final_model()
+            return start
         why = "and it had stopped early, " if stopped_early else ""
         logger.info("Resume: step %d of %d, %sso no step is left to train.", self.state.global_step, max_steps, why)
         return num_train_epochs, 0
 
-    def _supersede_results(self) -> None:
-        """The final model of the run as it was before is kept under another name; its figures are in its model card."""
+    def _archive_final_model(self) -> None:
+        """Keep the final model of the run as it was before under another name; its figures are in its model card."""
         for name in (LAST_CHECKPOINT, MERGED_CHECKPOINT):
             last = Path(self.args.output_dir) / name
             if last.is_dir():
-                logger.warning("Resume: %s is of the run as it was before; now it is %s.", last, archive(last).name)
+                logger.warning(
+                    "Resume: %s is of the run as it was before; it is renamed to %s.", last, archive(last).name
+                )
         remove_results(Path(self.args.output_dir))
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        """None of its steps where the evaluation that was made up for has stopped the run."""
+        """No step where the evaluation that was made up for has stopped the run."""
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
 
@@ -154,7 +123,7 @@ class SafeTrainer(Trainer):
             self._find_best_checkpoint()
 
     def _evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """Left half done when SIGTERM comes: it may take longer than a scheduler waits. A resume makes up for it."""
+        """Stopped by SIGTERM: it may take longer than a scheduler waits. A resume makes up for it."""
         try:
             return super()._evaluate(*args, **kwargs)
         except EvaluationInterrupted:
@@ -171,6 +140,8 @@ class SafeTrainer(Trainer):
             self.control.should_save = True
         return is_best
 
+    # Saving
+
     @contextmanager
     def complete_or_absent(self, folder: Path) -> Iterator[str]:
         """Where to write `folder`, which appears under its name when all processes have written their parts."""
@@ -178,7 +149,7 @@ class SafeTrainer(Trainer):
             yield str(unfinished(folder))
             self.accelerator.wait_for_everyone()
             if self.args.local_process_index == 0 and self.args.world_size > 1:
-                sync_to_disk(unfinished(folder))  # what this machine wrote, which another cannot bring there
+                sync_to_disk(unfinished(folder))  # what this machine wrote, which another one cannot sync
             self.accelerator.wait_for_everyone()
             if self.args.process_index == 0:
                 commit(folder)
@@ -207,22 +178,16 @@ class SafeTrainer(Trainer):
                 self._save_rng_state(writing)
             if self.args.process_index == 0:
                 write_run_record(Path(writing), self.run_record)
-                self._save_state_of_callbacks()
+                exported = [*self.callback_handler.callbacks, self.control]
+                exported = {type(one).__name__: one.state() for one in exported if isinstance(one, ExportableState)}
+                self.state.stateful_callbacks = exported
                 self.state.save_to_json(f"{writing}/{TRAINER_STATE}")
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
         if self.args.process_index == 0:
             # A folder that is still being uploaded is not deleted under it.
-            pushed = self.pushed_folders if self._is_pushing() else set()
+            pushed = self.pushed_folders if self.is_pushing else set()
             delete_old_checkpoints(output, self.save_total_limit, keep={folder, best} | pushed)
-
-    def _save_state_of_callbacks(self) -> None:
-        """Where the Trainer looks for it on a resume."""
-        states: dict[str, list[dict]] = {}
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                states.setdefault(type(callback).__name__, []).append(callback.state())
-        self.state.stateful_callbacks = {name: of[0] if len(of) == 1 else of for name, of in states.items()}
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Without transformers' pickle of all arguments, which would carry --hub_token into every folder."""
@@ -231,82 +196,12 @@ class SafeTrainer(Trainer):
             Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def save_whole_model(self, folder: str) -> None:
-        """Under every engine the whole model, which transformers leaves out where FSDP's checkpoints are cut.
-
-        Of a model with an adapter, the adapter and the score head.
-        """
+        """Save the whole model under every engine (an adapter with its score head). transformers' FSDP saves none."""
         if has_adapter(self.model):
             save_adapter(self.model, folder, write=self.args.should_save)
             if self.args.should_save:
                 self.processing_class.save_pretrained(folder)
         elif self.is_fsdp_enabled:
-            state_dict = self.accelerator.get_state_dict(self.model)
-            self._save(folder, state_dict=state_dict)
+            self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))
         else:
             self.save_model(folder, _internal_call=True)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """As transformers', but from the checkpoint itself.
-
-        transformers copies it into the output folder, beside a pickle of all arguments (--hub_token among them), and
-        uploads whatever else lies there.
-        """
-        strategy, pushing = self.args.hub_strategy, self._is_pushing()
-        if not self.is_world_process_zero() or strategy == HubStrategy.END:
-            return
-        if pushing and not self.args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        message = f"Training in progress, step {self.state.global_step}"
-        jobs = [self._upload(checkpoint_folder, message, ignore_patterns=FOR_A_RESUME, run_as_future=True)]
-        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            name = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else Path(checkpoint_folder).name
-            jobs.append(self._upload(checkpoint_folder, message, path_in_repo=name, run_as_future=True))
-        if pushing:
-            self.push_in_progress.jobs.extend(jobs)
-        else:
-            self.push_in_progress, self.pushed_folders = PushInProgress(jobs), set()
-        self.pushed_folders.add(Path(checkpoint_folder))
-
-    def _is_pushing(self) -> bool:
-        return self.push_in_progress is not None and not self.push_in_progress.is_done()
-
-    def _upload(self, folder: str | Path, message: str, **options):
-        return HfApi().upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=folder,
-            commit_message=message,
-            token=self.args.hub_token,
-            revision=self.args.hub_revision,
-            **options,
-        )
-
-    def name_of(self, folder: Path) -> str:
-        """What a model card calls the model in this folder: where others find it."""
-        return self.hub_model_id if self.args.push_to_hub else str(folder)
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """
-        Raises:
-            UserError: before anything is trained, where the Hub is not reached or takes nothing.
-        """
-        try:
-            super().init_hf_repo(token, private)
-        except hub_failures() as error:
-            raise UserError(
-                f"--push_to_hub: expected a Hub that takes the model, found {type(error).__name__}: {error}\n"
-                "Log in (hf auth login), check --hub_model_id and the connection, or leave --push_to_hub out and "
-                "upload last_checkpoint later."
-            ) from error
-
-    def push_folder(self, folder: Path) -> None:
-        """The final model to the Hub, once it is proven: what is in its folder, and no log or checkpoint beside it."""
-        if not self.is_world_process_zero():
-            return
-        try:
-            self._upload(folder, "Reward model")
-        except hub_failures() as error:
-            raise UserError(
-                f"--push_to_hub: expected {self.hub_model_id} to take the model, found {error}\n"
-                f"The model is complete in {folder}. Once that is put right: hf upload {self.hub_model_id} {folder}"
-            ) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from reward_modeling.common.errors import UserError
 from reward_modeling.data.report import DataReport
 from reward_modeling.objectives.base import Objective
 from reward_modeling.results.run import Results
@@ -25,7 +26,15 @@ def prepare_wandb(output_path: str) -> None:
     """Let wandb write into the output folder, and work offline where nobody is logged in.
 
     Without a key wandb asks for one on the terminal, and a run on a cluster waits for ever.
+
+    Raises:
+        UserError: wandb is not installed.
     """
+    if importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            "--report_to wandb: expected wandb to be installed, found none. Run pip install wandb, or pass "
+            "--report_to none."
+        )
     os.environ.setdefault("WANDB_DIR", str(Path(output_path).absolute()))
     os.environ.setdefault("WANDB_SILENT", "true")
     if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):

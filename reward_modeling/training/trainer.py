@@ -30,10 +30,10 @@ from reward_modeling.training.memory_probe import (
     start_measuring,
 )
 from reward_modeling.training.metrics import RunningSums
-from reward_modeling.training.resumable_trainer import EvaluationInterrupted, SafeTrainer
+from reward_modeling.training.resumable_trainer import EvaluationInterrupted, ResumableTrainer
 
 
-class RewardTrainer(SafeTrainer):
+class RewardTrainer(ResumableTrainer):
     """transformers' Trainer on planned steps.
 
     One batch of its data loader is a whole optimizer step of this process; `training_step` runs the step's

@@ -97,12 +97,12 @@ words = st.text(alphabet="abehiknrtw .\n?", min_size=1, max_size=12).filter(str.
 def test_random_texts_have_the_tokens_of_their_conversations(tokenizers, question, answers, style):
     tokenizer = tokenizers[style]
     rows = [standardise_row(row(question, answers[0], other), json.dumps(other)) for other in answers[1:]]
-    rows = [prompt_groups._Row(each, PairReader().read_row(each)) for each in rows if not each["reason"]]
-    texts = prompt_groups._render_group(rows, tokenizer) if rows else {}
-    prompt_groups._tokenize_completions(list(texts.values()), tokenizer)
+    rows = [each for each in rows if not each["reason"]]
     if not rows:
         return
-    group = prompt_groups._build_group(rows, texts, tokenizer, PairReader(), LONG)
+    rows = prompt_groups._render_group(rows, tokenizer, PairReader())
+    prompt_groups._tokenize_completions([each for row in rows for each in row.completions], tokenizer)
+    group = prompt_groups._build_group(rows, tokenizer, PairReader(), LONG)
     found = sequences(group)
     assert len({tuple(ids) for ids in found}) == len(found)
     assert len(group["units"]) + len(group["dropped_reason"]) == len(rows)

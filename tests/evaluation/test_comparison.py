@@ -19,7 +19,7 @@ import eval_bench_mark
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import estimate_difference, wilson_interval
 from reward_modeling.display.text import percent
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.preference_test_sets import OVERALL_WITH_PRIOR, PRIOR_SETS, TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_WEIGHTS, section_scores
@@ -65,16 +65,17 @@ def data_of(benchmark: str, changed: str = "") -> BenchmarkRows:
     return BenchmarkRows(benchmark, (f"{benchmark}.jsonl",), Dataset(table))
 
 
-def scores_of(benchmark: str, seed: int, skill: float, refused: dict[int, str] | None = None) -> RowScores:
-    """Random ones; what a row is like is the same for every seed, so that models agree more than by chance."""
+def rows_of(benchmark: str, seed: int, skill: float, refused: dict[int, str] | None = None) -> list[ScoredRow]:
+    """Random rewards; what a row is like is the same for every seed, so that models agree more than by chance."""
     shared, own = np.random.default_rng(1), np.random.default_rng(seed)
-    scores = RowScores(refused=refused or {})
-    for row_id, subset, right, wrong in benchmark_rows(benchmark):
+    rows = []
+    for place, (row_id, subset, right, wrong) in enumerate(benchmark_rows(benchmark)):
         values = own.normal(size=right + wrong) + shared.normal(size=right + wrong)
         values[:right] += skill
-        values = np.full(right + wrong, math.nan) if len(scores) in scores.refused else values.round(1)
-        scores.append(row_id, subset, values[:right], values[right:])
-    return scores
+        reason = (refused or {}).get(place, "")
+        values = np.full(right + wrong, math.nan) if reason else values.round(1)
+        rows.append(ScoredRow(row_id, subset, values[:right], values[right:], f"file:{place + 1}", reason))
+    return rows
 
 
 def write_evaluation(
@@ -91,11 +92,11 @@ def write_evaluation(
 ) -> Path:
     """What eval_bench_mark.py writes, by its own functions."""
     folder.mkdir(parents=True)
-    scores = {name: scores_of(name, seed, skill, refused) for name in benchmarks}
+    rows = {name: rows_of(name, seed, skill, refused) for name in benchmarks}
     parts = {}
     for name in benchmarks:
-        append_scores(folder / "scores.jsonl", name, scores[name])
-        parts[name] = summarise(data_of(name, changed), scores[name], legacy_xstest_weights=legacy)
+        append_scores(folder / "scores.jsonl", name, rows[name])
+        parts[name] = summarise(data_of(name, changed), rows[name], legacy_xstest_weights=legacy)
     described = {"name_or_path": f"models/{folder.name}", "revision": None, "class": "GemmaForSequenceClassification"}
     described |= {"dtype": "float32", "max_length": 4096, "batching": "shared_prefix"}
     summary = {
@@ -104,7 +105,7 @@ def write_evaluation(
         "arguments": {"legacy_xstest_weights": legacy},
         "versions": {},
         "scoring": {"cut": cut},
-        "combined": combined_figures(scores, legacy_xstest_weights=legacy),
+        "combined": combined_figures(rows, legacy_xstest_weights=legacy),
         "benchmarks": parts,
     }
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -266,9 +267,7 @@ def test_differences_are_over_the_rows_that_both_have(evaluations, tmp_path):
     comparison = compared(evaluations[0], lacking)
     found = comparison["benchmarks"]
     first, other = (read_scores(folder / "scores.jsonl")["pairs"] for folder in (evaluations[0], lacking))
-    verdicts = [
-        np.array([c[0] > r[0] for c, r in zip(one.chosen, one.rejected, strict=True)])[1:] for one in (first, other)
-    ]
+    verdicts = [np.array([row.chosen[0] > row.rejected[0] for row in rows])[1:] for rows in (first, other)]
     difference = found["pairs"]["figures"]["accuracy"]["B"]["difference"]
     assert difference["rows"] == len(first) - 1
     assert difference["value"] == pytest.approx(verdicts[1].mean() - verdicts[0].mean())
@@ -333,9 +332,10 @@ def test_a_difference_is_over_the_rows_behind_its_figure(comparison):
 
 
 def test_a_difference_of_ties_beyond_one_is_in_its_interval():
-    rows = [np.array([2.0]), np.array([1.0, 1.0])]
-    ids, subsets, zeros = ["ref:1", "tied:1"], ["Ties"] * 2, [np.zeros(1)] * 2
-    right, wrong = (RowScores(ids, subsets, own, zeros) for own in (rows, [-row for row in rows]))
+    rewards = {"ref:1": np.array([2.0]), "tied:1": np.array([1.0, 1.0])}
+    right, wrong = (
+        [ScoredRow(row_id, "Ties", sign * own, np.zeros(1)) for row_id, own in rewards.items()] for sign in (1, -1)
+    )
     difference = paired_differences(BENCHMARKS["rewardbench2"], wrong, right)["figures"]["Ties"]
     assert difference["low"] < difference["value"] == pytest.approx(1.02) and difference["high"] >= difference["value"]
 

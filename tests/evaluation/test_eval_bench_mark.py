@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
 from reward_modeling.evaluation import job, rewards
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, RowScores
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
 from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES
@@ -171,6 +171,43 @@ def test_every_row_scores_as_it_does_alone_in_plain_transformers(family, model, 
     assert_near(
         by_benchmark["pairs"][3]["chosen_reward"], plain(ROWS[3]["chosen"][:-1], ROWS[3]["chosen"][-1]["content"])
     )
+
+
+def test_judgebench_and_rewardmath_score_as_alone_in_plain_transformers(model, tmp_path):
+    """The label says which response is the right one; the steps of a solution are lines."""
+    judgebench = [
+        {"pair_id": f"pair {number}", "source": source, "question": f"Question {number}?", "label": label}
+        | {"response_model": f"{split}-x", "response_A": ANSWERS[number], "response_B": ANSWERS[-number - 1]}
+        for number, (split, source, label) in enumerate(
+            (split, source, ("A>B", "B>A")[len(source) % 2])
+            for split in ("gpt", "claude")
+            for source in ("mmlu-pro-law", "livebench-reasoning", "livebench-math", "livecodebench")
+        )
+    ]
+    rewardmath = [
+        {"problem": f"Problem {problem}?", "eval_solution": ANSWERS[place : place + 2], "subject": "Algebra"}
+        | {"solution_reference": "x" if place else "human_to_GPT-4", "problem_id": problem, "id": place}
+        for place in range(10)
+        for problem in range(3)
+    ]
+    some = {
+        "judgebench": write_rows(tmp_path / "judgebench.jsonl", judgebench),
+        "rewardmath": write_rows(tmp_path / "rewardmath.jsonl", rewardmath),
+    }
+    folder = evaluate(flags(model("gemma"), some, tmp_path))
+    plain, lines = PlainModel(model("gemma")), read_lines(folder / "scores.jsonl")
+    assert len(lines) == 8 + 3
+    for row, line in zip(judgebench, lines, strict=False):
+        sides = ("chosen_reward", "rejected_reward") if row["label"] == "A>B" else ("rejected_reward", "chosen_reward")
+        responses = [plain(row["question"], row[f"response_{name}"]) for name in "AB"]
+        assert_near([line[side] for side in sides], responses)
+    for problem, line in enumerate(lines[8:]):
+        solutions = ["\n".join(ANSWERS[place : place + 2]) for place in range(10)]
+        rewards = [plain(f"Problem {problem}?", solution) for solution in solutions]
+        assert line["id"] == problem and line["correct"] is (rewards[0] > max(rewards[1:]))
+        assert_near(line["chosen_reward"] + line["rejected_reward"], rewards)
+    record = dict(line.split("\t") for line in (tmp_path / "record.txt").read_text().splitlines())
+    assert record.keys() >= {"judgebench/overall", "judgebench/gpt-and-claude", "rewardmath/MRR", "rewardmath/accuracy"}
 
 
 def test_max_length_cuts_and_says_so(model, files, tmp_path, capsys):
@@ -522,9 +559,9 @@ def test_a_score_of_ties_beyond_the_unit_interval_has_an_interval(better, value)
             values.append(row[name])
     data = BenchmarkRows("rewardbench2", ("ties.jsonl",), Dataset.from_dict(columns, features=EVALUATION_FEATURES))
     reward = 1.0 if better == "right" else -1.0
-    right = [np.full(count, reward) for count in (1, 2, 1, 2)]
-    scores = RowScores(["ref:1", "tied:1", "ref:2", "tied:2"], ["Ties"] * 4, right, [np.zeros(1)] * 4)
-    found = summarise(data, scores)
+    right = {"ref:1": 1, "tied:1": 2, "ref:2": 1, "tied:2": 2}
+    rows = [ScoredRow(row_id, "Ties", np.full(count, reward), np.zeros(1)) for row_id, count in right.items()]
+    found = summarise(data, rows)
     ties = found["figures"]["Ties"]
     assert ties["value"] == pytest.approx(value)
     assert ties["low"] <= ties["value"] <= ties["high"] and ties["high"] - ties["low"] > 0.1
@@ -534,10 +571,10 @@ def test_a_mistake_of_one_benchmark_costs_no_other_its_figures(model, files, tmp
     """One token, which only RewardBench 2's rows have, gives NaN."""
     summarise = job.summarise
 
-    def first_only(data, scores, **options):
+    def first_only(data, rows, **options):
         if data.benchmark == "rewardbench2":
-            scores.rejected[1][0] = math.nan
-        return summarise(data, scores, **options)
+            rows[1].rejected[0] = math.nan
+        return summarise(data, rows, **options)
 
     monkeypatch.setattr(job, "summarise", first_only)
     given = flags(model("gemma"), {name: files[name] for name in ("rewardbench", "rewardbench2")}, tmp_path)
@@ -573,7 +610,7 @@ def test_torn_weights_are_named(model, files, tmp_path):
     shutil.copytree(model("gemma"), path)
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    in_process(flags(path, {"rewardbench": files["rewardbench"]}, tmp_path), "expected whole model files")
+    in_process(flags(path, {"rewardbench": files["rewardbench"]}, tmp_path), "expected whole safetensors files")
 
 
 def test_a_full_disk_is_named(model, files, tmp_path):

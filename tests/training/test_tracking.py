@@ -10,8 +10,9 @@ from runs import launch, train, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2 as wandb_records
 
+from reward_modeling.common.errors import UserError
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.training.tracking import tracker_problems
+from reward_modeling.training.tracking import prepare_wandb, tracker_problems
 
 BLOCK, HEADER, RECORD_HEADER = 32768, 7, struct.Struct("<IHB")  # of wandb's files: LevelDB's log
 
@@ -114,3 +115,5 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     assert tracker_problems(["wandb"]) == []
     (problem,) = tracker_problems(["tensorboard"])
     assert "--report_to tensorboard" in problem and "pip install tensorboard" in problem
+    with pytest.raises(UserError, match=r"--report_to wandb: .* Run pip install wandb, or pass --report_to none"):
+        prepare_wandb("output")

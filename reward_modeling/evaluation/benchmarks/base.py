@@ -6,7 +6,7 @@ the folder asks which benchmark it has: reading, figures, tables, pages, record 
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,57 +27,46 @@ Means = Mapping[str, ArrayLike]  # by subset
 Formula = Callable[[Means, Mapping[str, int]], dict[str, ArrayLike]]
 
 
-@dataclass
-class RowScores:
-    """The rewards of a benchmark's rows, in the order of its file."""
+@dataclass(frozen=True)
+class ScoredRow:
+    """A row of a benchmark with the rewards of its answers."""
 
-    ids: list = field(default_factory=list)
-    subsets: list[str] = field(default_factory=list)
-    chosen: list[NDArray] = field(default_factory=list)
-    """Of each row the rewards of its right answers, `(answers,)`; NaN where it was not scored."""
-    rejected: list[NDArray] = field(default_factory=list)
-    refused: dict[int, str] = field(default_factory=dict)
-    """Rows that were not scored, and why."""
-    verdicts_only: bool = False
+    id: object
+    subset: str
+    chosen: NDArray
+    """`(answers,)`: the rewards of its right answers; NaN where they are not known."""
+    rejected: NDArray
+    where: str = ""
+    """Its place in the file."""
+    refused: str = ""
+    """Why it was not scored, if it was not."""
+    is_verdict: bool = False
     """Whether 1 and 0 stand for the side that won and the one that lost, since the rewards are not known."""
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    @property
+    def rewards(self) -> NDArray:
+        return np.concatenate([self.chosen, self.rejected])
 
-    def append(self, row_id: object, subset: str, chosen: NDArray, rejected: NDArray) -> None:
-        self.ids.append(row_id)
-        self.subsets.append(subset)
-        self.chosen.append(chosen)
-        self.rejected.append(rejected)
+    @property
+    def is_scored(self) -> bool:
+        return not self.refused and bool(np.isfinite(self.rewards).all())
 
-    def has_rows_of(self, other: "RowScores") -> bool:
-        return (self.ids, self.subsets) == (other.ids, other.subsets)
+    @property
+    def is_right(self) -> bool:
+        """Whether every right answer is above every wrong one; a tie is wrong."""
+        return bool(self.chosen.min() > self.rejected.max())
 
-    def scored(self) -> NDArray[np.bool_]:
-        """`(rows,)`."""
-        is_finite = [bool(np.isfinite(np.concatenate(sides)).all()) for sides in self.answers()]
-        return np.array([known and row not in self.refused for row, known in enumerate(is_finite)], dtype=bool)
+    @property
+    def is_tie(self) -> bool:
+        return bool(self.chosen.min() == self.rejected.max())
 
-    def answers(self) -> Iterator[tuple[NDArray, NDArray]]:
-        """The rewards of the right and of the wrong answers of each row."""
-        return zip(self.chosen, self.rejected, strict=True)
 
-    def select(self, rows: NDArray[np.bool_]) -> "RowScores":
-        columns = (self.ids, self.subsets, self.chosen, self.rejected)
-        return RowScores(*([column[row] for row in np.flatnonzero(rows)] for column in columns))
+Rows = Sequence[ScoredRow]
+"""In the order of the file."""
 
-    def followed_by(self, other: "RowScores") -> "RowScores":
-        """The rows of two benchmarks, one after the other."""
-        names = ("ids", "subsets", "chosen", "rejected")
-        return RowScores(*(getattr(self, name) + getattr(other, name) for name in names))
 
-    def worst_right(self) -> NDArray[np.float64]:
-        """`(rows,)`: of a pair the reward of its chosen answer."""
-        return np.array([rewards.min() for rewards in self.chosen], dtype=np.float64)
-
-    def best_wrong(self) -> NDArray[np.float64]:
-        """`(rows,)`: of a pair the reward of its rejected answer."""
-        return np.array([rewards.max() for rewards in self.rejected], dtype=np.float64)
+def subsets_of(rows: Rows) -> list[str]:
+    return [row.subset for row in rows]
 
 
 @dataclass(frozen=True)
@@ -88,29 +77,23 @@ class BenchmarkRows:
     """One of `BENCHMARKS`."""
     sources: tuple[str, ...]
     """What was read, as the user or the Hub names it."""
-    rows: "Dataset"
+    rows: "Dataset | None"
     """`EVALUATION_FEATURES`, memory-mapped, in the order of the input; test sets in the order of `TEST_SET_ROWS`, then
-    those of other names."""
+    those of other names. None where others have scored the rows, whose texts are not known."""
     report: DataReport | None = None
     """Pairs alone: what was read and what was dropped."""
-    has_texts: bool = True
-    """Not where rewards or verdicts were made elsewhere."""
 
 
-# --- defaults: a row is right where every right answer is above every wrong one -------------------------------
+# --- defaults -------------------------------------------------------------------------------------------------
 
 
-def pair_verdicts(scores: RowScores) -> dict[str, NDArray]:
-    """Which rows of each subset came out right; a tie is wrong."""
-    return by_subset(scores.subsets, scores.worst_right() > scores.best_wrong())
+def pair_verdicts(rows: Rows) -> dict[str, NDArray]:
+    """Which rows of each subset came out right."""
+    return by_subset(subsets_of(rows), [row.is_right for row in rows])
 
 
-def is_row_right(right: NDArray, wrong: NDArray) -> bool:
-    return bool(right.min() > wrong.max())
-
-
-def check_published_subsets(benchmark: "Benchmark", scores: RowScores) -> list[str]:
-    return check_subsets(Counter(map(benchmark.published_name, scores.subsets)), benchmark)
+def check_published_subsets(benchmark: "Benchmark", rows: Rows) -> list[str]:
+    return check_subsets(Counter(map(benchmark.published_name, subsets_of(rows))), benchmark)
 
 
 def lines_by_figure(benchmark: "Benchmark", part: Mapping) -> list[tuple[str, Mapping]]:
@@ -162,17 +145,17 @@ class Benchmark:
     """The subsets that each figure is made of; none: all."""
     formula: Formula
     """From the means of `values`, and the number of values behind each, to figures."""
-    values: Callable[[RowScores], dict[str, NDArray]] = pair_verdicts
+    values: Callable[[Rows], dict[str, NDArray]] = pair_verdicts
     """What the formula takes the means of, `(rows, ...)` by name; every row has been scored."""
     subset_scores: Callable[[Means], Means] | None = lambda means: means
     """The scores of subsets that are means of `values`; None: the figures have them all."""
     is_right_or_wrong: bool = True
     """Whether the score of a subset is the share of its rows that came out right: then it has Wilson's interval."""
-    row_result: Callable[[NDArray, NDArray], object] = is_row_right
-    """`correct` of a line of scores.jsonl, from the rewards of the right and of the wrong answers."""
-    check: Callable[["Benchmark", RowScores], list[str]] = check_published_subsets
+    row_result: Callable[[ScoredRow], object] = ScoredRow.is_right.fget
+    """`correct` of a line of scores.jsonl."""
+    check: Callable[["Benchmark", Rows], list[str]] = check_published_subsets
     """What is unknown, missing or of another size than published, in loud messages."""
-    extras: Callable[[RowScores], dict] = lambda scores: {}
+    extras: Callable[[Rows], dict] = lambda rows: {}
     """What else stands in the benchmark's part of summary.json."""
     legacy: "Benchmark | None" = None
     """The same under `--legacy_xstest_weights`, where that changes anything."""

@@ -80,6 +80,6 @@ BENCHMARK = Benchmark(
     formula=judgebench_scores,
     unit="pairs",
     sections={"gpt": GPT, "claude": CLAUDE},
-    extras=lambda scores: {"sections": {"gpt": list(GPT), "claude": list(CLAUDE)}},
+    extras=lambda rows: {"sections": {"gpt": list(GPT), "claude": list(CLAUDE)}},
     note="overall: over the pairs of GPT-4o's answers, as published",
 )

@@ -69,7 +69,7 @@ BENCHMARK = Benchmark(
     path_help="Pairs of your own for the benchmark pairs, in any format that rm.py takes.",
     figures={"accuracy": ()},
     formula=lambda means, rows: {"accuracy": pooled_mean(means, rows, rows)},
-    check=lambda benchmark, scores: [],
+    check=lambda benchmark, rows: [],
     unit=NAME,
     record_lines=lambda benchmark, part: [(NAME, (part.get("pairs") or part["figures"])["accuracy"])],
 )

@@ -10,6 +10,7 @@ They are cached on disk (see `data.sources`) and memory-mapped: a benchmark of a
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from hashlib import blake2b
 
@@ -21,7 +22,7 @@ from datasets import Dataset
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.preferences import read_column
-from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows
+from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows, Rows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.rows import (
     CACHE_VERSION,
@@ -140,8 +141,17 @@ def row_ids(rows: Dataset) -> list:
 
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
+    batches = rows.select_columns(FINGERPRINT_COLUMNS).iter(batch_size=1000)
+    return _digest(row for batch in batches for row in zip(*(batch[name] for name in FINGERPRINT_COLUMNS), strict=True))
+
+
+def fingerprint_without_texts(rows: Rows) -> str:
+    """The same of what is known of rows that were scored elsewhere."""
+    return _digest((row.id, row.subset, len(row.chosen), len(row.rejected)) for row in rows)
+
+
+def _digest(rows: Iterable[tuple]) -> str:
     digest = blake2b(digest_size=16)
-    for batch in rows.select_columns(FINGERPRINT_COLUMNS).iter(batch_size=1000):
-        for values in zip(*(batch[name] for name in FINGERPRINT_COLUMNS), strict=True):
-            digest.update(json.dumps(values).encode() + b"\n")
+    for row in rows:
+        digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()

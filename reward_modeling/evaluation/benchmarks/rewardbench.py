@@ -91,7 +91,7 @@ _TODAY = Benchmark(
     figures={**SECTIONS, "overall": tuple(SUBSET_ROWS)},
     formula=lambda means, rows: section_scores(means),
     sections=SECTIONS,
-    extras=lambda scores: {"sections": {section: list(names) for section, names in SECTIONS.items()}},
+    extras=lambda rows: {"sections": {section: list(names) for section, names in SECTIONS.items()}},
     record_lines=_record_lines,
 )
 BENCHMARK = replace(

@@ -13,9 +13,10 @@ from reward_modeling.common.intervals import finite_rewards
 from reward_modeling.evaluation.benchmarks.base import (
     FEW,
     Benchmark,
-    RowScores,
+    Rows,
     check_published_subsets,
     plain_mean,
+    subsets_of,
 )
 from reward_modeling.evaluation.benchmarks.rows import (
     Fields,
@@ -140,16 +141,15 @@ def ties_parts(unit_means: ArrayLike) -> NDArray[np.float64]:
         return means[..., [1, 3, 5, 6, 7]] / means[..., [0, 2, 4, 4, 4]]
 
 
-def rewardbench2_values(scores: RowScores) -> dict[str, NDArray]:
+def rewardbench2_values(rows: Rows) -> dict[str, NDArray]:
     """What `rewardbench2_scores` takes the means of: `best_of_four_credit` per subset, and for "Ties" `ties_units`."""
     values: dict[str, NDArray] = {}
-    names = np.array(scores.subsets, dtype=object)
-    for subset in dict.fromkeys(scores.subsets):
-        rows = scores.select(names == subset)
+    for subset in dict.fromkeys(subsets_of(rows)):
+        own = [row for row in rows if row.subset == subset]
         if subset == TIES:
-            values[subset] = ties_units(rows.ids, rows.chosen, rows.rejected)
+            values[subset] = ties_units(*zip(*((row.id, row.chosen, row.rejected) for row in own), strict=True))
         else:
-            values[subset] = best_of_four_credit(np.stack([np.concatenate(row) for row in rows.answers()]))
+            values[subset] = best_of_four_credit([row.rewards for row in own])
     return values
 
 
@@ -194,9 +194,8 @@ def _check_ties_ids(rows: Dataset) -> Dataset:
     return rows
 
 
-def _check(benchmark: Benchmark, scores: RowScores) -> list[str]:
-    ties = [row_id for row_id, subset in zip(scores.ids, scores.subsets, strict=True) if subset == TIES]
-    return check_published_subsets(benchmark, scores) + check_ties(ties)
+def _check(benchmark: Benchmark, rows: Rows) -> list[str]:
+    return check_published_subsets(benchmark, rows) + check_ties(row.id for row in rows if row.subset == TIES)
 
 
 BENCHMARK = Benchmark(

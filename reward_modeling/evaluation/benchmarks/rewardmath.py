@@ -8,7 +8,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from reward_modeling.common.intervals import by_subset
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, RowScores, pooled_mean
+from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows, pooled_mean, subsets_of
 from reward_modeling.evaluation.benchmarks.rows import (
     EVALUATION_FEATURES,
     Fields,
@@ -25,13 +25,13 @@ PROBLEMS, WRONG_SOLUTIONS = 483, 9
 RIGHT = "human_to_GPT-4"  # `solution_reference` of the right one: a person's, in GPT-4's words
 
 
-def rewardmath_values(scores: RowScores) -> dict[str, NDArray]:
+def rewardmath_values(rows: Rows) -> dict[str, NDArray]:
     """`(problems, 2)` by subject: whether the right solution is above every wrong one, and 1 / its rank.
 
     It ranks behind the wrong solutions of the same reward, as with the authors.
     """
-    ranks = np.array([1 + (wrong >= right[0]).sum() for right, wrong in scores.answers()], dtype=np.float64)
-    return by_subset(scores.subsets, np.stack([ranks == 1, 1 / ranks], axis=1))
+    ranks = np.array([1 + (row.rejected >= row.chosen[0]).sum() for row in rows], dtype=np.float64)
+    return by_subset(subsets_of(rows), np.stack([ranks == 1, 1 / ranks], axis=1))
 
 
 def rewardmath_scores(means: Means, rows: Mapping[str, int]) -> dict[str, float]:
@@ -78,12 +78,12 @@ def _group_solutions(rows: Dataset) -> Dataset:
     return Dataset.from_list(list(problems.values()), features=EVALUATION_FEATURES)
 
 
-def _check(benchmark: Benchmark, scores: RowScores) -> list[str]:
+def _check(benchmark: Benchmark, rows: Rows) -> list[str]:
     other = "the scores are not those of the published benchmark"
     messages = []
-    if len(scores) != PROBLEMS:
-        messages.append(f"{benchmark.title}: {len(scores):,} problems, expected {PROBLEMS}: {other}")
-    if odd := sum(len(wrong) != WRONG_SOLUTIONS for wrong in scores.rejected):
+    if len(rows) != PROBLEMS:
+        messages.append(f"{benchmark.title}: {len(rows):,} problems, expected {PROBLEMS}: {other}")
+    if odd := sum(len(row.rejected) != WRONG_SOLUTIONS for row in rows):
         messages.append(f"{benchmark.title}: {odd:,} problems without {WRONG_SOLUTIONS} wrong solutions: {other}")
     return messages
 

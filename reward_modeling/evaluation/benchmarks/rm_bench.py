@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.intervals import by_subset, finite_rewards
 from reward_modeling.display.text import align, count, interval, percent
-from reward_modeling.evaluation.benchmarks.base import Benchmark, RowScores, plain_mean, pooled_mean
+from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows, plain_mean, pooled_mean, subsets_of
 from reward_modeling.evaluation.benchmarks.rows import Fields, answers_of, messages_of, read_columns, text_of
 
 # `THU-KEG/RM-Bench`: the parts of each domain, with their prompts. A row is of the part its `domain` begins with.
@@ -96,10 +96,13 @@ def _read_row(row: dict) -> Fields:
     }
 
 
-def _matrices(scores: RowScores) -> dict:
+def _wins(rows: Rows) -> NDArray[np.bool_]:
+    return rm_bench_wins([row.chosen for row in rows], [row.rejected for row in rows])
+
+
+def _matrices(rows: Rows) -> dict:
     """The share of wins, `(3, 3)`, over all prompts and over those of each domain."""
-    wins = rm_bench_wins(scores.chosen, scores.rejected)
-    names = np.array([rm_bench_part(subset) for subset in scores.subsets])
+    wins, names = _wins(rows), np.array([rm_bench_part(row.subset) for row in rows])
     matrices = {"all": wins} | {domain: wins[np.isin(names, parts)] for domain, parts in RM_BENCH_DOMAINS.items()}
     return {"matrix": {name: matrix.mean(axis=0).tolist() for name, matrix in matrices.items() if len(matrix)}}
 
@@ -148,10 +151,10 @@ BENCHMARK = Benchmark(
     published_name=rm_bench_part,
     figures=_figures(),
     formula=rm_bench_scores,
-    values=lambda scores: rm_bench_by_domain(scores.subsets, rm_bench_wins(scores.chosen, scores.rejected)),
+    values=lambda rows: rm_bench_by_domain(subsets_of(rows), _wins(rows)),
     subset_scores=None,
     is_right_or_wrong=False,
-    row_result=lambda right, wrong: (right[:, None] > wrong).tolist(),  # chosen[i] > rejected[j]
+    row_result=lambda row: (row.chosen[:, None] > row.rejected).tolist(),
     extras=_matrices,
     unit="prompts",
     figure_groups={
