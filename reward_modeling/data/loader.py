@@ -1,6 +1,7 @@
 """Data loaders whose batches are the planned micro-batches of one process."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
@@ -45,10 +46,12 @@ class EvaluationDataset(TorchDataset):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> dict:
+    def collate(self, micro_batch: MicroBatch) -> dict:
         """What the trainer's `compute_loss` takes, with the chunks that it was made of."""
         rows = self.groups.read(micro_batch)
         return {**self.collator(micro_batch, rows), "chunks": micro_batch}
+
+    __getitem__ = collate
 
 
 class StepDataset(EvaluationDataset):
@@ -56,7 +59,7 @@ class StepDataset(EvaluationDataset):
 
     def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
         step_units, micro_batches = step
-        return {"step_units": step_units, "micro_batches": list(map(super().__getitem__, micro_batches))}
+        return {"step_units": step_units, "micro_batches": list(map(self.collate, micro_batches))}
 
 
 class StepSampler:
@@ -87,10 +90,6 @@ class StepDataLoader(DataLoader):
         self.batch_sampler.set_epoch(epoch)
 
 
-def _only_item(items: list[dict]) -> dict:
-    return items[0]
-
-
 def training_loader(
     groups: PromptGroups, collator: MicroBatchCollator, *, num_workers: int = 0, **sampler_options
 ) -> StepDataLoader:
@@ -101,7 +100,7 @@ def training_loader(
     """
     sampler = StepSampler(groups.sizes, batching=collator.batching, **sampler_options)
     return StepDataLoader(
-        StepDataset(groups, collator), batch_sampler=sampler, collate_fn=_only_item, num_workers=num_workers
+        StepDataset(groups, collator), batch_sampler=sampler, collate_fn=itemgetter(0), num_workers=num_workers
     )
 
 
@@ -115,5 +114,5 @@ def evaluation_loader(
     return DataLoader(
         EvaluationDataset(groups, collator),
         batch_sampler=[[micro_batch] for micro_batch in micro_batches],
-        collate_fn=_only_item,
+        collate_fn=itemgetter(0),
     )
