@@ -43,9 +43,14 @@ class Check:
         if value is None or self.passes(value):
             return None
         hint = did_you_mean(str(value).lower(), self.choices)
-        return f"--{name}: expected {self.expected}, found {value!r}{hint}" + (
+        return f"--{name}: expected {self.expected}, found {_as_typed(value)}{hint}" + (
             f". {self.advice}" if self.advice else ""
         )
+
+
+def _as_typed(value: Any) -> str:
+    """As a person writes it on the command line; words in quotes."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def one_of(*choices: str) -> Check:
@@ -79,7 +84,7 @@ def below(end: float) -> Check:
 
 def unsupported(default: Any, reason: str) -> Check:
     """A flag of transformers that would do nothing here, or something else than it says."""
-    return Check(str(default), lambda value: value == default, reason)
+    return Check(_as_typed(default).strip("'"), lambda value: value == default, reason)
 
 
 NOT_NEGATIVE = Check("0 or more", lambda value: 0 <= value < math.inf)
