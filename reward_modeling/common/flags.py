@@ -54,27 +54,17 @@ def _as_typed(value: Any) -> str:
 
 
 def one_of(*choices: str) -> Check:
-    """One of these words."""
-    return Check(f"one of {', '.join(choices)}", lambda value: value in choices, choices=choices)
+    """One of these words; or several, for a flag that takes a list."""
 
+    def passes(value: str | list[str]) -> bool:
+        return {*([value] if isinstance(value, str) else value)} <= {*choices}
 
-def some_of(*choices: str) -> Check:
-    """One of these words, or a list of them."""
-    return Check(
-        f"one or more of {', '.join(choices)}",
-        lambda value: {value} <= {*choices} if isinstance(value, str) else {*value} <= {*choices},
-        choices=choices,
-    )
+    return Check(f"one of {', '.join(choices)}", passes, choices=choices)
 
 
 def at_least(least: float) -> Check:
     """A number from `least` on."""
     return Check(f"at least {least}", lambda value: value >= least)
-
-
-def from_to(low: float, high: float) -> Check:
-    """A number from `low` to `high`, both included."""
-    return Check(f"{low} to {high}", lambda value: low <= value <= high)
 
 
 def below(end: float) -> Check:
