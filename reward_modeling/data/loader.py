@@ -35,8 +35,8 @@ class PromptGroups:
         return dict(zip(numbers, rows, strict=True))
 
 
-class EvaluationDataset(TorchDataset):
-    """One item is one micro-batch. Indexed by micro-batches, not by numbers: the sampler says what to read."""
+class _Collated(TorchDataset):
+    """Indexed by micro-batches, not by numbers: the sampler says what to read."""
 
     def __init__(self, groups: PromptGroups, collator: MicroBatchCollator):
         self.groups = groups
@@ -45,21 +45,25 @@ class EvaluationDataset(TorchDataset):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, micro_batch: MicroBatch) -> dict:
-        return self.collate(micro_batch)
-
     def collate(self, micro_batch: MicroBatch) -> dict:
         """What the trainer's `compute_loss` takes, with the chunks that it was made of."""
         rows = self.groups.read(micro_batch)
         return {**self.collator(micro_batch, rows), "chunks": micro_batch}
 
 
-class StepDataset(EvaluationDataset):
+class StepDataset(_Collated):
     """One item is what one process computes in one optimizer step."""
 
     def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
         step_units, micro_batches = step
-        return {"step_units": step_units, "micro_batches": list(map(self.collate, micro_batches))}
+        return {"step_units": step_units, "micro_batches": [self.collate(batch) for batch in micro_batches]}
+
+
+class EvaluationDataset(_Collated):
+    """One item is one micro-batch."""
+
+    def __getitem__(self, micro_batch: MicroBatch) -> dict:
+        return self.collate(micro_batch)
 
 
 class StepSampler:
