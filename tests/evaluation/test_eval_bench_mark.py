@@ -305,7 +305,7 @@ def test_record_summary_and_report(model, files, tmp_path):
         summary["benchmarks"]["rewardbench"]["figures"]["Chat Hard"]["value"], abs=1e-6
     )
 
-    evaluate(given | {"overwrite_output_dir": "true"})
+    evaluate(given | {"overwrite_output_dir": "true"}, pages=True)
     again = given["record_dir"].read_text().splitlines()
     assert len(again) == 2 * len(lines)  # appended, the first record as it was
     assert again[2:18] == again[20:36]
