@@ -5,6 +5,7 @@ All processes have to call these functions, unless one says otherwise.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +20,7 @@ from reward_modeling.models.reward_normalization import set_statistics, write_ad
 from reward_modeling.results.model_card import write_model_card
 from reward_modeling.results.run import Results
 from reward_modeling.scoring.merge_adapter import merge_in_another_process
+from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import update_report
 from reward_modeling.training.interruption import EXIT_STATUS
 from reward_modeling.training.tracking import log_results
@@ -116,9 +118,18 @@ def verify_final_model(trainer: RewardTrainer, folders: list[Path]) -> None:
 
 
 def destroy_process_group() -> None:
-    """End the communication between the processes, while all are at the same place and none needs another one.
-
-    Otherwise it ends with each interpreter, and now and then by an abort of torch's threads (seen once in some hundred
-    runs of two processes over gloo): the launcher then kills process 0 while it verifies the model.
-    """
+    """End the communication between the processes, while all are at the same place and none needs another one."""
     PartialState().destroy_process_group()
+
+
+def exit_helper_process(args: RunArguments) -> None:
+    """End every process but the first, which has nothing left to do, without the teardown of its interpreter.
+
+    In that teardown torch's threads of gloo abort the process now and then ("terminate called without an active
+    exception"), the process group having been destroyed or not. The launcher would take this for a failure, and kill
+    process 0 while it verifies the model.
+    """
+    if args.process_index > 0:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

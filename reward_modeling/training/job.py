@@ -23,6 +23,7 @@ from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import try_to_write_report
 from reward_modeling.training.final_model import (
     destroy_process_group,
+    exit_helper_process,
     exit_interrupted,
     merge_final_adapter,
     save_final_model,
@@ -59,6 +60,7 @@ def run_job(arguments_class: type[RunArguments], objective_class: type[Objective
     check_writable("--output_path", Path(args.output_path))
     with only_run_in(args.output_path, args.process_index):
         train(args, objective_class(args), given)
+    exit_helper_process(args)
 
 
 def train(args: RunArguments, objective: Objective, given: dict) -> None:
