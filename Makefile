@@ -14,8 +14,9 @@ CHROMIUM ?= chromium
 SCREENSHOT = $(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d) --log-level=3
 
 WORKERS ?= 2
-# Neighbours stay with one worker, which has their fixtures; one that is done takes half of what another has left.
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 15 --durations-min 2
+# A module stays with one worker, which has its fixtures; tests/conftest.py puts the longest first.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		--durations 15 --durations-min 2
 
 .PHONY: quickstart pictures test test-all lint format clean
 .DELETE_ON_ERROR:

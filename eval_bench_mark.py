@@ -128,8 +128,8 @@ class ScriptArguments(BenchmarkPaths):
         Raises:
             UserError: flags of an evaluation beside one that makes none.
         """
-        others = (one for one in fields(self) if one.name not in allowed)
-        if given := [f"--{one.name}" for one in others if getattr(self, one.name) != one.default]:
+        others = (flag for flag in fields(self) if flag.name not in allowed)
+        if given := [f"--{other.name}" for other in others if getattr(self, other.name) != other.default]:
             beside = " and ".join(f"--{name}" for name in allowed[1:])
             raise UserError(
                 f"--{flag}: expected no flags beside it but {beside}, found {', '.join(given)}. It reads what {reads}: "
@@ -164,7 +164,7 @@ class ScriptArguments(BenchmarkPaths):
 
     def as_passed(self) -> dict[str, object]:
         """The flags with their values, for the summary."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {flag.name: getattr(self, flag.name) for flag in fields(self)}
 
 
 # ----------------------------------------------------------------------------------------------------------

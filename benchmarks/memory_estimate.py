@@ -58,11 +58,12 @@ def packed_inputs(tokens: int) -> dict:
     length = tokens // CONVERSATIONS
     starts = [length * number for number in range(CONVERSATIONS)]
     spans = tuple(Span(start, start + length, 0, 0) for start in starts)
+    ends = tuple(span.end - 1 for span in spans)
     return {
         "input_ids": torch.zeros((1, length * CONVERSATIONS), dtype=torch.long),
         "position_ids": torch.arange(length).repeat(CONVERSATIONS)[None],
-        "packed_layout": PackedLayout(spans, tuple(range(CONVERSATIONS))),
-        "read_positions": torch.tensor([span.end - 1 for span in spans]),
+        "packed_layout": PackedLayout(spans, tuple(range(CONVERSATIONS)), ends),
+        "read_positions": torch.tensor(ends),
     }
 
 

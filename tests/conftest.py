@@ -10,6 +10,9 @@ from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.models.attention import register_shared_prefix_attention
 from reward_modeling.training.launch_checks import _is_abandoned
 
+# Modules that come first, so that several workers end at about the same time.
+LONGEST = ("test_engines", "test_resume", "test_adapters", "test_families", "test_known_pains", "test_eval_bench_mark")
+
 register_shared_prefix_attention()
 warm_up_mkl()
 
@@ -19,6 +22,10 @@ def pytest_sessionstart(session):
         for lock in Path(os.environ["TORCH_EXTENSIONS_DIR"]).glob("*/lock"):
             if _is_abandoned(lock):
                 lock.unlink(missing_ok=True)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

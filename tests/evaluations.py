@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import as_argv
+from runs import as_argv, without_pages
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import eval_bench_mark
@@ -22,9 +22,11 @@ def flags(path: Path, files: dict[str, Path], tmp_path: Path, **changes: object)
     return {"reward_name_or_path": path, "record_dir": record, "benchmarks": ",".join(files), **paths, **changes}
 
 
-def evaluate(given: dict[str, object]) -> Path:
-    """In this process; returns the folder with the results."""
+def evaluate(given: dict[str, object], *, pages: bool = False) -> Path:
+    """In this process, without the report unless a test asks for its `pages`; returns the folder with the results."""
     with pytest.MonkeyPatch.context() as patch:
+        if not pages:
+            without_pages(patch)
         patch.setattr(sys, "argv", ["eval_bench_mark.py", *as_argv(given)])
         eval_bench_mark.main()
     (folder,) = given["record_dir"].with_suffix("").iterdir()

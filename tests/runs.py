@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import rm
 from reward_modeling.common.file_names import REPORT
+from reward_modeling.evaluation import files
 from reward_modeling.objectives.bradley_terry import BradleyTerry
 from reward_modeling.results import model_card, report
 from reward_modeling.training import job
@@ -57,8 +58,9 @@ class Run:
 
 
 def without_pages(patch: pytest.MonkeyPatch) -> None:
-    """Leave out report.html and the model card's plots, which take longer than the training of a tiny model."""
+    """Leave out both reports and the model card's plots, which take longer than the training of a tiny model."""
     patch.setattr(report, "write_training_report", lambda output: (output / REPORT).write_text("left out by a test"))
+    patch.setattr(files, "write_report", lambda summary, path: path.write_text("left out by a test"))
     patch.setattr(model_card, "_write_plots", lambda folder, evaluation: None)
 
 

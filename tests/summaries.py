@@ -6,15 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from reward_modeling.common.intervals import (
-    accuracy_by_length,
-    by_subset,
-    calibration_error,
-    calibration_table,
-    estimate,
-    longer_wins,
-    pair_accuracy,
-)
+from reward_modeling.common.intervals import by_subset, estimate, pair_accuracy
+from reward_modeling.common.pair_statistics import accuracy_entry, pair_statistics
 from reward_modeling.evaluation.benchmarks.base import check_subsets
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS
@@ -29,11 +22,6 @@ def without_nan(value):
     if isinstance(value, list):
         return [without_nan(one) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _accuracy(found) -> dict:
-    fields = dataclasses.asdict(found)
-    return {"value": fields.pop("accuracy"), **fields}
 
 
 def _estimates(name: str, values: dict, subsets: Iterable[str]) -> dict:
@@ -57,36 +45,13 @@ class Pairs:
 
     def subsets(self) -> dict:
         rewards = by_subset(self.names, np.stack([self.chosen, self.rejected], axis=1))
-        return {name: _accuracy(pair_accuracy(*pair.T)) for name, pair in rewards.items()}
+        return {name: accuracy_entry(pair_accuracy(*pair.T)) for name, pair in rewards.items()}
 
     def estimates(self, name: str) -> dict:
         return _estimates(name, by_subset(self.names, self.chosen > self.rejected), self.names)
 
     def part(self, title: str, source: str, figures: dict, **others) -> dict:
-        margins = self.chosen - self.rejected
-        reach = 0.5 * math.ceil(2 * np.abs(margins).max())
-        counts, edges = np.histogram(margins, bins=np.arange(-reach, reach + 0.25, 0.5))
-        table = calibration_table(self.chosen, self.rejected)
-        bins = [
-            {**_accuracy(one.observed), "value_low": one.observed.low, "value_high": one.observed.high}
-            | {"low": one.low, "high": one.high, "confidence": one.confidence}
-            for one in table
-        ]
-        by_length = accuracy_by_length(self.chosen, self.rejected, *self.lengths)
-        pairs = {
-            "accuracy": _accuracy(pair_accuracy(self.chosen, self.rejected)),
-            "longer_wins": _accuracy(longer_wins(*self.lengths)),
-            "by_length": {name: _accuracy(one) for name, one in by_length.items()},
-            "calibration_error": calibration_error(table),
-            "calibration": bins,
-            "margins": {
-                "mean": float(margins.mean()),
-                "median": float(np.median(margins)),
-                "standard_deviation": float(margins.std()),
-                "edges": edges.tolist(),
-                "counts": counts.tolist(),
-            },
-        }
+        pairs = pair_statistics(self.chosen, self.rejected, *self.lengths)
         heading = {
             "title": title,
             "sources": [source],

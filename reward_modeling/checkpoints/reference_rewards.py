@@ -1,12 +1,11 @@
-"""Rewards of a saved model as anybody reads them: transformers (and peft, for an adapter), and nothing of this project.
+"""Rewards of a saved model as anybody reads them: by transformers (and peft, for an adapter), without this project.
 
-`verification.verify_saved_model` starts it in a process of its own; by hand:
+`checkpoints/verification.py` starts it in a process of its own; by hand:
 
     echo '{"rows": [[2, 5, 7], [2, 9]]}' \
         | python -P reward_modeling/checkpoints/reference_rewards.py models/gemma2b_rm/last_checkpoint rewards.json
 """
 
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -20,16 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-PADDED_BATCH_TOKENS = 16_384  # with padding; eight rows of 2,000 tokens
 FIRST_CALLS = ("cos", "sin", "exp", "erf", "log", "log1p", "sqrt", "tanh")
-
-
-def padded_batches(rows: list[list[int]]) -> list[list[list[int]]]:
-    """The rows in batches of about `PADDED_BATCH_TOKENS` and at least two rows, since one alone has no padding."""
-    rows_per_batch = max(2, PADDED_BATCH_TOKENS // max(map(len, rows)))
-    num_batches = max(1, len(rows) // rows_per_batch)
-    bounds = [number * len(rows) // num_batches for number in range(num_batches + 1)]
-    return [rows[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def choose_device(model: PreTrainedModel) -> str:
@@ -39,7 +29,7 @@ def choose_device(model: PreTrainedModel) -> str:
 
 
 def warm_up_mkl() -> None:
-    """As in vector_maths.py: what several threads call first together may be inaccurate (pytorch/pytorch#188792)."""
+    """As in common/devices.py: what several threads call first together may be inaccurate (pytorch/pytorch#188792)."""
     for name in FIRST_CALLS:
         getattr(torch, name)(torch.full((1,), 0.5))
 
@@ -105,7 +95,7 @@ def reference_rewards(
         return model(**inputs).logits[:, 0].float().tolist()
 
     answer = {
-        "padded": [reward for batch in padded_batches(rows) for reward in score(batch)],
+        "padded": score(rows),
         "alone": [reward for row in rows for reward in score([row])],
         "missing_weights": missing,
         "device": device,
@@ -115,7 +105,7 @@ def reference_rewards(
         if rounded_by == "weights":
             model.to(getattr(torch, dtype))
         with torch.autocast(device, getattr(torch, dtype), enabled=rounded_by == "autocast"):
-            answer["rounded"] = [reward for batch in padded_batches(rows) for reward in score(batch)]
+            answer["rounded"] = score(rows)
     return answer
 
 

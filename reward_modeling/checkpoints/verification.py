@@ -1,4 +1,4 @@
-"""Proof that the saved model is the model in memory.
+"""Verification that the saved model is the model in memory.
 
 A few rows are scored in memory, and again by `reference_rewards.py`: another process, which reads the checkpoint with
 transformers alone. The training process could not do that itself, since DeepSpeed would partition what is loaded, and
@@ -122,7 +122,7 @@ class Verification:
         """
         if not self.passed:
             raise UserError(
-                f"The saved model is not proven to be the trained one: {'; '.join(self.problems)}.\n"
+                f"The saved model was not verified to be the trained one: {'; '.join(self.problems)}.\n"
                 f"The weights are kept in {folder}, and {VERIFICATION} there has all the figures. Do not use the model "
                 "before this is explained: score some rows by hand, or take an earlier checkpoint. "
                 "--verify_saved_model false leaves the check out."
@@ -165,7 +165,8 @@ def verify_saved_model(
     result.passed = not result.problems
     result.seconds = round(time.perf_counter() - started, 2)
     result.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    _write(result, folder / VERIFICATION)
+    record = json.loads(json.dumps(asdict(result)), parse_constant=lambda _: None)  # JSON has no NaN
+    write_whole(folder / VERIFICATION, json.dumps(record, indent=2) + "\n")
     _log(result)
     return result
 
@@ -174,14 +175,12 @@ def _rewards_of_another_process(folder: Path, request: dict, timeout: float, res
     """The answer of `reference_rewards.py`, or None with the reason among the problems."""
     with tempfile.TemporaryDirectory() as scratch:
         answer_file = Path(scratch) / "rewards.json"
-        # -P: the script's folder stays off the path, where our data.py or metrics.py would be found in the place of
-        # anybody's module of that name. -I would also drop PYTHONPATH, by which some find their transformers.
+        # -P keeps the script's folder off the path, where modules of ours could take the place of others of that name.
+        # -I would also drop PYTHONPATH, by which some find their transformers.
         command = [sys.executable, "-P", str(SCRIPT), str(folder.absolute()), str(answer_file)]
+        options = {"capture_output": True, "env": child_environment(), "encoding": "utf-8", "errors": "replace"}
         try:
-            process = subprocess.run(
-                command, input=json.dumps(request), capture_output=True, env=child_environment(),
-                timeout=timeout, encoding="utf-8", errors="replace",
-            )  # fmt: skip
+            process = subprocess.run(command, input=json.dumps(request), timeout=timeout, **options)
         except subprocess.TimeoutExpired:
             result.problems.append(f"reloading and scoring {len(request['rows'])} rows took more than {timeout:g} s")
             return None
@@ -191,8 +190,8 @@ def _rewards_of_another_process(folder: Path, request: dict, timeout: float, res
     result.stderr = process.stderr.strip().splitlines()[-STDERR_LINES:]
     ended = f"exit status {process.returncode}"
     if process.returncode < 0:
-        by = -process.returncode
-        ended = f"ended by signal {by}" + (", perhaps for host memory" if by == signal.SIGKILL else "")
+        memory = ", perhaps for host memory" if process.returncode == -signal.SIGKILL else ""
+        ended = f"ended by signal {-process.returncode}{memory}"
     why = answer.get("error") or f"{ended}; {' '.join(result.stderr[-1:])}"
     result.problems.append(f"plain transformers could not load and score it ({' '.join(why.split())[:400]})")
     return None
@@ -228,17 +227,16 @@ def _compare(result: Verification, answer: dict) -> None:
     rewards, padded, alone = (torch.tensor(r) for r in (result.rewards, answer["padded"], answer["alone"]))
     result.model_class, result.device = answer["model_class"], answer["device"]
     result.rewards_padded, result.rewards_alone = answer["padded"], answer["alone"]
-    rounded = torch.tensor(answer["rounded"]) if "rounded" in answer else None
-    result.rounding = None if rounded is None else (rounded - padded).abs().max().item()
+    if "rounded" in answer:
+        result.rounding = _largest_difference(torch.tensor(answer["rounded"]), padded)
     result.tolerance = tolerance(max(1.0, rewards.abs().max().item()), result.rounding)
-    result.largest_difference_padded = (rewards - padded).abs().max().item()
-    result.largest_difference_alone = (rewards - alone).abs().max().item()
-    if answer["missing_weights"]:
-        names = answer["missing_weights"]
+    result.largest_difference_padded = _largest_difference(rewards, padded)
+    result.largest_difference_alone = _largest_difference(rewards, alone)
+    if names := answer["missing_weights"]:
         result.problems.append(f"{len(names)} weights are missing, such as {names[0]}")
     differences = {"padded together": result.largest_difference_padded, "alone": result.largest_difference_alone}
     # A reward that is infinite or not a number is a failure, and no measure for the others.
-    wrong = [name for name, found in differences.items() if not (math.isfinite(found) and found <= result.tolerance)]
+    wrong = [name for name, value in differences.items() if not (math.isfinite(value) and value <= result.tolerance)]
     if wrong:
         figures = ", ".join(f"{differences[name]:.2g} for rows {name}" for name in wrong)
         result.problems.append(
@@ -251,10 +249,8 @@ def _compare(result: Verification, answer: dict) -> None:
         )
 
 
-def _write(result: Verification, path: Path) -> None:
-    """NaN, which JSON does not have, becomes null."""
-    record = json.loads(json.dumps(asdict(result)), parse_constant=lambda _: None)
-    write_whole(path, json.dumps(record, indent=2) + "\n")
+def _largest_difference(rewards: torch.Tensor, others: torch.Tensor) -> float:
+    return (rewards - others).abs().max().item()
 
 
 def _log(result: Verification) -> None:

@@ -43,33 +43,28 @@ class Check:
         if value is None or self.passes(value):
             return None
         hint = did_you_mean(str(value).lower(), self.choices)
-        return f"--{name}: expected {self.expected}, found {value!r}{hint}" + (
+        return f"--{name}: expected {self.expected}, found {_as_typed(value)}{hint}" + (
             f". {self.advice}" if self.advice else ""
         )
 
 
+def _as_typed(value: Any) -> str:
+    """As a person writes it on the command line; words in quotes."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 def one_of(*choices: str) -> Check:
-    """One of these words."""
-    return Check(f"one of {', '.join(choices)}", lambda value: value in choices, choices=choices)
+    """One of these words; or several, for a flag that takes a list."""
 
+    def passes(value: str | list[str]) -> bool:
+        return {*([value] if isinstance(value, str) else value)} <= {*choices}
 
-def some_of(*choices: str) -> Check:
-    """One of these words, or a list of them."""
-    return Check(
-        f"one or more of {', '.join(choices)}",
-        lambda value: {value} <= {*choices} if isinstance(value, str) else {*value} <= {*choices},
-        choices=choices,
-    )
+    return Check(f"one of {', '.join(choices)}", passes, choices=choices)
 
 
 def at_least(least: float) -> Check:
     """A number from `least` on."""
     return Check(f"at least {least}", lambda value: value >= least)
-
-
-def from_to(low: float, high: float) -> Check:
-    """A number from `low` to `high`, both included."""
-    return Check(f"{low} to {high}", lambda value: low <= value <= high)
 
 
 def below(end: float) -> Check:
@@ -79,7 +74,7 @@ def below(end: float) -> Check:
 
 def unsupported(default: Any, reason: str) -> Check:
     """A flag of transformers that would do nothing here, or something else than it says."""
-    return Check(str(default), lambda value: value == default, reason)
+    return Check(_as_typed(default).strip("'"), lambda value: value == default, reason)
 
 
 NOT_NEGATIVE = Check("0 or more", lambda value: 0 <= value < math.inf)

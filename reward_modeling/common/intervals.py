@@ -1,4 +1,4 @@
-"""Figures that any benchmark of pairs shares: accuracy, 95% intervals, calibration, and what length alone would give.
+"""Figures that any benchmark of pairs shares: accuracy, 95% intervals, and what length alone would give.
 
 No files, no model, no printing: arrays of rewards in, numbers out.
 
@@ -43,17 +43,6 @@ class Estimate:
     high: float
 
 
-@dataclass(frozen=True)
-class CalibrationBin:
-    """The pairs whose confidence lies in [low, high); the last bin includes its upper end."""
-
-    low: float
-    high: float
-    confidence: float
-    """Mean predicted probability of being right over the pairs of the bin; NaN if it is empty."""
-    observed: Accuracy
-
-
 def finite_rewards(rewards: ArrayLike, name: str) -> NDArray[np.float64]:
     """The rewards in float64 (exact for every narrower float), of any shape, refused where one is NaN or infinite.
 
@@ -74,7 +63,8 @@ def finite_rewards(rewards: ArrayLike, name: str) -> NDArray[np.float64]:
     return values
 
 
-def _pair_rewards(chosen: ArrayLike, rejected: ArrayLike) -> tuple[NDArray, NDArray]:
+def pair_rewards(chosen: ArrayLike, rejected: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Both in float64, refused where they are not `(pairs,)` or not finite."""
     chosen, rejected = finite_rewards(chosen, "chosen"), finite_rewards(rejected, "rejected")
     if chosen.ndim != 1 or chosen.shape != rejected.shape:
         raise ValueError(f"expected chosen and rejected of one shape (pairs,), found {chosen.shape}, {rejected.shape}")
@@ -116,7 +106,7 @@ def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike) -> Accuracy:
         UserError: a reward is not finite.
         ValueError: the shapes differ.
     """
-    chosen, rejected = _pair_rewards(chosen, rejected)
+    chosen, rejected = pair_rewards(chosen, rejected)
     return share_right(int((chosen > rejected).sum()), len(chosen), int((chosen == rejected).sum()))
 
 
@@ -129,7 +119,7 @@ def longer_wins(chosen_lengths: ArrayLike, rejected_lengths: ArrayLike) -> Accur
     Args:
         chosen_lengths, rejected_lengths: `(pairs,)` lengths of the answers, both in characters or both in tokens.
     """
-    chosen, rejected = _pair_rewards(chosen_lengths, rejected_lengths)
+    chosen, rejected = pair_rewards(chosen_lengths, rejected_lengths)
     ties = int((chosen == rejected).sum())
     return share_right(float((chosen > rejected).sum() + ties / 2), len(chosen), ties)
 
@@ -144,47 +134,12 @@ def accuracy_by_length(
     Returns:
         Keys "chosen longer", "rejected longer" and "equal length", always all three.
     """
-    chosen, rejected = _pair_rewards(chosen, rejected)
-    longer, shorter = _pair_rewards(chosen_lengths, rejected_lengths)
+    chosen, rejected = pair_rewards(chosen, rejected)
+    longer, shorter = pair_rewards(chosen_lengths, rejected_lengths)
     if longer.shape != chosen.shape:
         raise ValueError(f"expected one length for each of {len(chosen)} pairs, found {len(longer)}")
     groups = {"chosen longer": longer > shorter, "rejected longer": longer < shorter, "equal length": longer == shorter}
     return {name: pair_accuracy(chosen[group], rejected[group]) for name, group in groups.items()}
-
-
-def calibration_table(chosen: ArrayLike, rejected: ArrayLike, bins: int = 10) -> list[CalibrationBin]:
-    """Predicted probability (Bradley-Terry) against the observed share, in `bins` equal bins of [0.5, 1].
-
-    sigmoid(chosen - rejected) cannot be held against outcomes directly: the chosen answer won in every row, so the
-    observed share would be 1 in every bin. The model does not know which answer is the chosen one; it gives its own
-    favourite the probability sigmoid(|chosen - rejected|), its confidence, and what is observed is how often the
-    favourite is the chosen answer. (Taking every pair in both orders gives these points and their mirror images below
-    0.5, and nothing new.) A tie has no favourite: confidence 0.5, half right, and counted under `ties`.
-
-    Args:
-        chosen, rejected: `(pairs,)` rewards.
-    """
-    chosen, rejected = _pair_rewards(chosen, rejected)
-    margins = chosen - rejected
-    confidence = 1 / (1 + np.exp(-np.abs(margins)))
-    right = np.where(margins == 0, 0.5, margins > 0)
-    edges = np.linspace(0.5, 1, bins + 1)
-    bin_of = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1)
-    table = []
-    for index in range(bins):
-        inside = bin_of == index
-        rows = int(inside.sum())
-        observed = share_right(float(right[inside].sum()), rows, int((margins[inside] == 0).sum()))
-        mean = float(confidence[inside].mean()) if rows else math.nan
-        table.append(CalibrationBin(float(edges[index]), float(edges[index + 1]), mean, observed))
-    return table
-
-
-def calibration_error(table: Sequence[CalibrationBin]) -> float:
-    """Mean distance of confidence and observed share, weighted by the rows of the bins; NaN without rows."""
-    filled = [(one.observed.rows, abs(one.confidence - one.observed.accuracy)) for one in table if one.observed.rows]
-    rows = sum(count for count, _ in filled)
-    return sum(count * distance for count, distance in filled) / rows if rows else math.nan
 
 
 def by_subset(subsets: Sequence[str], values: ArrayLike) -> dict[str, NDArray]:
@@ -197,11 +152,10 @@ def by_subset(subsets: Sequence[str], values: ArrayLike) -> dict[str, NDArray]:
     values = np.asarray(values)
     if len(subsets) != len(values):
         raise ValueError(f"expected one subset per row, found {len(subsets)} for {len(values)} rows")
-    number = {name: place for place, name in enumerate(dict.fromkeys(subsets))}
-    of_row = np.array([number[name] for name in subsets], dtype=np.int64)
-    order, counts = np.argsort(of_row, kind="stable"), np.bincount(of_row, minlength=len(number))
-    parts = np.split(values[order], np.cumsum(counts)[:-1]) if number else []
-    return {str(name): part for name, part in zip(number, parts, strict=True)}
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(subsets):
+        rows.setdefault(str(name), []).append(row)
+    return {name: values[of_subset] for name, of_subset in rows.items()}
 
 
 def resampled_means(values: ArrayLike, generator: np.random.Generator, resamples: int = RESAMPLES) -> NDArray:

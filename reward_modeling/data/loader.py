@@ -1,7 +1,6 @@
 """Data loaders whose batches are the planned micro-batches of one process."""
 
 from collections.abc import Iterator
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
@@ -36,8 +35,8 @@ class PromptGroups:
         return dict(zip(numbers, rows, strict=True))
 
 
-class EvaluationDataset(TorchDataset):
-    """One item is one micro-batch. Indexed by micro-batches, not by numbers: the sampler says what to read."""
+class _Collated(TorchDataset):
+    """Indexed by micro-batches, not by numbers: the sampler says what to read."""
 
     def __init__(self, groups: PromptGroups, collator: MicroBatchCollator):
         self.groups = groups
@@ -51,15 +50,20 @@ class EvaluationDataset(TorchDataset):
         rows = self.groups.read(micro_batch)
         return {**self.collator(micro_batch, rows), "chunks": micro_batch}
 
-    __getitem__ = collate
 
-
-class StepDataset(EvaluationDataset):
+class StepDataset(_Collated):
     """One item is what one process computes in one optimizer step."""
 
     def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
         step_units, micro_batches = step
-        return {"step_units": step_units, "micro_batches": list(map(self.collate, micro_batches))}
+        return {"step_units": step_units, "micro_batches": [self.collate(batch) for batch in micro_batches]}
+
+
+class EvaluationDataset(_Collated):
+    """One item is one micro-batch."""
+
+    def __getitem__(self, micro_batch: MicroBatch) -> dict:
+        return self.collate(micro_batch)
 
 
 class StepSampler:
@@ -90,6 +94,10 @@ class StepDataLoader(DataLoader):
         self.batch_sampler.set_epoch(epoch)
 
 
+def _only_item(items: list[dict]) -> dict:
+    return items[0]
+
+
 def training_loader(
     groups: PromptGroups, collator: MicroBatchCollator, *, num_workers: int = 0, **sampler_options
 ) -> StepDataLoader:
@@ -100,7 +108,7 @@ def training_loader(
     """
     sampler = StepSampler(groups.sizes, batching=collator.batching, **sampler_options)
     return StepDataLoader(
-        StepDataset(groups, collator), batch_sampler=sampler, collate_fn=itemgetter(0), num_workers=num_workers
+        StepDataset(groups, collator), batch_sampler=sampler, collate_fn=_only_item, num_workers=num_workers
     )
 
 
@@ -114,5 +122,5 @@ def evaluation_loader(
     return DataLoader(
         EvaluationDataset(groups, collator),
         batch_sampler=[[micro_batch] for micro_batch in micro_batches],
-        collate_fn=itemgetter(0),
+        collate_fn=_only_item,
     )

@@ -14,7 +14,6 @@ Accepted rows (`margin`, `chosen_score`, `rejected_score` and `source` may be ad
 Where the rows come from (files, folders, the Hub) and the cache on disk: see `sources.py` and `cached_rows.py`.
 """
 
-import json
 import math
 
 import numpy as np
@@ -105,23 +104,31 @@ def _checked(row: object) -> dict[str, object]:
         raise RowDropped(DropReason.WRONG_TYPE, f"chosen is {_json_type(chosen)}, rejected {_json_type(rejected)}")
     numbers = {name: _number(name, row.get(name)) for name in NUMBERS}
     is_text = isinstance(chosen, str) and prompt is None
-    texts = _check_texts(chosen, rejected) if is_text else _check_conversations(prompt, chosen, rejected)
+    texts, unit = _check_texts(chosen, rejected) if is_text else _check_conversations(prompt, chosen, rejected)
     if any(number is not None and not abs(number) <= FLOAT32_MAX for number in numbers.values()):
         raise RowDropped(DropReason.NAN_MARGIN)
     source = row.get("source")
     source = source if source is None or isinstance(source, str) else to_json(source)
-    return {**texts, "is_text": is_text, **numbers, "source": source, "prompt_key": _prompt_key(texts, source)}
+    try:
+        for text in (texts["chosen"], texts["rejected"], source or ""):
+            text.encode()
+        key = prompt_key(unit.encode())
+    except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
+        raise RowDropped(DropReason.WRONG_TYPE) from None
+    return {**texts, "is_text": is_text, **numbers, "source": source, "prompt_key": key}
 
 
-def _check_texts(chosen: str, rejected: str) -> dict[str, str]:
+def _check_texts(chosen: str, rejected: str) -> tuple[dict[str, str], str]:
+    """The standard texts; and what stands for the prompt: plain texts name none, so each pair is one of its own."""
     if not chosen.strip() or not rejected.strip():
         raise RowDropped(DropReason.EMPTY_REPLY)
     if chosen == rejected:
         raise RowDropped(DropReason.IDENTICAL_TEXT)
-    return {"prompt": "", "chosen": chosen, "rejected": rejected}
+    return {"prompt": "", "chosen": chosen, "rejected": rejected}, f"{chosen}\0{rejected}"
 
 
-def _check_conversations(prompt: object, chosen: object, rejected: object) -> dict[str, str]:
+def _check_conversations(prompt: object, chosen: object, rejected: object) -> tuple[dict[str, str], str]:
+    """The standard texts; and what stands for the prompt."""
     chosen_prompt = rejected_prompt = [] if prompt is None else _messages(prompt, "user")
     chosen, rejected = _messages(chosen, "assistant"), _messages(rejected, "assistant")
     if not chosen or not rejected or _is_blank(chosen[-1]) or _is_blank(rejected[-1]):
@@ -142,7 +149,9 @@ def _check_conversations(prompt: object, chosen: object, rejected: object) -> di
         raise RowDropped(DropReason.LAST_NOT_ASSISTANT)
     if chosen == rejected:
         raise RowDropped(DropReason.IDENTICAL_TEXT)
-    return {"prompt": to_json(chosen_prompt), "chosen": to_json(chosen), "rejected": to_json(rejected)}
+    # Templates trim messages: prompts that differ in that alone must not stand on both sides of a split.
+    unit = to_json([{**message, "content": message["content"].strip()} for message in chosen_prompt])
+    return {"prompt": to_json(chosen_prompt), "chosen": to_json(chosen), "rejected": to_json(rejected)}, unit
 
 
 def _messages(value: object, role: str) -> list[Message]:
@@ -175,22 +184,6 @@ def _number(name: str, value: object) -> float | None:
         return math.inf
 
 
-def _prompt_key(texts: dict[str, str], source: str | None) -> int:
-    """The key of the prompt; of plain texts, which name none, that of the pair."""
-    prompt, chosen, rejected = texts["prompt"], texts["chosen"], texts["rejected"]
-    try:
-        pair = f"{chosen}\0{rejected}".encode()
-        (source or "").encode()
-        return prompt_key(_without_outer_space(prompt).encode() if prompt else pair)
-    except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
-        raise RowDropped(DropReason.WRONG_TYPE) from None
-
-
-def _without_outer_space(prompt: str) -> str:
-    """Templates trim messages: prompts that differ in that alone must not stand on both sides of a split."""
-    return to_json([{**message, "content": message["content"].strip()} for message in json.loads(prompt)])
-
-
 def _excerpt(row: object, field: str) -> str:
     """At most `EXCERPT_LENGTH` characters that show what is wrong with a row: the field, both ends of the others."""
     if not isinstance(row, dict):
@@ -204,7 +197,7 @@ def _excerpt(row: object, field: str) -> str:
 
 
 def _shortened(text: str, length: int) -> str:
-    # A half character (see _prompt_key) must not reach Arrow through the excerpt.
+    # A half character (see _checked) must not reach Arrow through the excerpt.
     text = text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-(length // 2 - 1) :]}"
     return text.encode(errors="replace").decode()
 

@@ -3,7 +3,7 @@
 W are the weights of the model, T those of them that are trained (with an adapter few), N the GPUs. AdamW keeps two
 float32 moments. Below are the bytes for bf16 (--bf16 true); `engine_memory` also does float32, adapters and SGD.
 
-    engine     weights              gradients   optimizer   to and fro, at the most
+    engine     weights              gradients   optimizer   buffers at their largest
     single     4 W                  4 T         8 T
     DDP        4 W                  4 T         8 T         4 T   buckets, which stay: a second copy of the gradients
     ZeRO-2     2 W + 4 T/N          4 T/N       8 T/N       two buckets of deepspeed_2.json in bf16
@@ -18,7 +18,7 @@ which has the embedding, during the whole pass, two layers (the next one is gath
 gradients of one layer, 2 L, with their float32 copy, 4 L. With --model_dtype bfloat16 single and DDP hold all of it in
 bfloat16.
 
-To this comes one forward and backward pass over the heaviest micro-batch, `weightless.pass_bytes`: the model itself is
+To this comes one forward and backward pass over the heaviest micro-batch (`MetaModel.pass_bytes`): the model itself is
 run on tensors without memory, so that every activation, recomputation and copy is in it.
 
 The optimizer's step is another moment, without activations: DeepSpeed then holds a second copy of the float32
@@ -43,6 +43,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LEFT_FREE = 0.1  # of a GPU's memory
 LIVE_PARAMETERS = SUB_GROUP = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters and sub_group_size, unless set
 SINGLE, DDP, ZERO2, ZERO3, FSDP2, OFFLOAD = "single GPU", "DDP", "ZeRO-2", "ZeRO-3", "FSDP2", "ZeRO-3 + offload"
+# What an optimizer keeps per weight, in bytes for each byte of the weight. Others are not foreseen.
+STATES_OF_OPTIMIZER = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_apex_fused": 2, "sgd": 0}
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,6 @@ class Precision:
     loaded: int
     computed: int
 
-    @property
-    def mixed(self) -> bool:
-        return self.loaded != self.computed
-
 
 def engines(gpus: int, four_bit: bool) -> list[str]:
     """What a run on so many GPUs can be launched with; weights in four bits cannot be cut."""
@@ -102,54 +100,30 @@ def engine_memory(
     """
     Args:
         moments: numbers that the optimizer keeps for each trained weight.
-        pass_bytes: `weightless.pass_bytes`, of the heaviest micro-batch: with autocast for the engines that
+        pass_bytes: `MetaModel.pass_bytes` of the heaviest micro-batch: with autocast for the engines that
             `holds_copies` is true of, and with weights of the computed type for the others.
     """
+    loaded, computed = precision.loaded, precision.computed
     if holds_copies(engine):
-        gradients = sizes.trained_bytes
-        buckets = gradients if engine == DDP else 0
-        return EngineMemory(
-            engine, sizes.weight_bytes, gradients, moments * gradients, buckets, pass_bytes, step=buckets
-        )
+        states = (sizes.weight_bytes, sizes.trained_bytes, moments * sizes.trained_bytes)
+        buckets = sizes.trained_bytes if engine == DDP else 0
+        return EngineMemory(engine, *states, buckets, pass_bytes, step=buckets)
     if engine == FSDP2:
-        return _fsdp2(sizes, precision, gpus, moments, pass_bytes)
+        number = loaded if loaded == computed else 4  # accelerate makes float32 of weights that are trained in bf16
+        weights = (loaded * sizes.frozen + number * sizes.trained) / gpus
+        gradients = number * sizes.trained / gpus
+        buffers = computed * (sizes.embedding + 2 * sizes.layer) + (computed + 4) * sizes.trained_layer
+        return EngineMemory(engine, weights, gradients, moments * gradients, buffers, pass_bytes)
+    share = 4 * sizes.trained / gpus  # DeepSpeed's float32 gradients, and the weights that the optimizer holds
     if engine == ZERO2:
-        return _zero2(sizes, precision, gpus, moments, pass_bytes)
-    return _zero3(engine, sizes, precision, gpus, moments, pass_bytes)
-
-
-def _fsdp2(sizes: ModelSizes, precision: Precision, gpus: int, moments: int, pass_bytes: float | None) -> EngineMemory:
-    trained = 4 if precision.mixed else precision.loaded  # accelerate makes float32 of weights that are trained in bf16
-    weights = (precision.loaded * sizes.frozen + trained * sizes.trained) / gpus
-    gradients = trained * sizes.trained / gpus
-    gathered = precision.computed * (sizes.embedding + 2 * sizes.layer)
-    reduced = (precision.computed + 4) * sizes.trained_layer
-    return EngineMemory(FSDP2, weights, gradients, moments * gradients, gathered + reduced, pass_bytes)
-
-
-def _zero2(sizes: ModelSizes, precision: Precision, gpus: int, moments: int, pass_bytes: float | None) -> EngineMemory:
-    share = 4 * sizes.trained / gpus
-    weights = precision.computed * sizes.weights + share
-    bucket = json.loads((ROOT / "deepspeed_2.json").read_text())["zero_optimization"]["reduce_bucket_size"]
-    buckets = 2 * precision.computed * bucket
-    return EngineMemory(ZERO2, weights, share, moments * share, buckets, pass_bytes, step=share)
-
-
-def _zero3(
-    engine: str, sizes: ModelSizes, precision: Precision, gpus: int, moments: int, pass_bytes: float | None
-) -> EngineMemory:
-    share = 4 * sizes.trained / gpus
+        bucket = json.loads((ROOT / "deepspeed_2.json").read_text())["zero_optimization"]["reduce_bucket_size"]
+        weights, buffers = computed * sizes.weights + share, 2 * computed * bucket
+        return EngineMemory(engine, weights, share, moments * share, buffers, pass_bytes, step=share)
     # in float32 the weights that are cut are those that the optimizer holds
-    weights = precision.computed * sizes.weights / gpus + (share if precision.computed < 4 else 0)
+    weights = computed * sizes.weights / gpus + (share if computed < 4 else 0)
     gathered = min(sizes.weights, max(sizes.embedding, 2 * sizes.layer, LIVE_PARAMETERS))
-    buffers = precision.computed * (gathered + 2 * sizes.trained_layer)
-    if engine == OFFLOAD:
-        # the gradients stand there twice: as they come in, and as the optimizer takes them
+    buffers = computed * (gathered + 2 * sizes.trained_layer)
+    if engine == OFFLOAD:  # the gradients are in host memory twice: as they come in, and as the optimizer takes them
         host = gpus * (weights + (2 + moments) * share)
-        return EngineMemory(OFFLOAD, buffers=buffers, activations=pass_bytes, host=host)
-    step = min(share, 4 * SUB_GROUP)
-    return EngineMemory(ZERO3, weights, share, moments * share, buffers, pass_bytes, step)
-
-
-# What an optimizer keeps per weight, in bytes for each byte of the weight. Others are not foreseen.
-STATES_OF_OPTIMIZER = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_apex_fused": 2, "sgd": 0}
+        return EngineMemory(engine, buffers=buffers, activations=pass_bytes, host=host)
+    return EngineMemory(engine, weights, share, moments * share, buffers, pass_bytes, step=min(share, 4 * SUB_GROUP))

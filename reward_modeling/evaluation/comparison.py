@@ -74,11 +74,11 @@ def _describe(evaluation: Evaluation) -> dict:
 
 
 def _compare_benchmark(benchmark: Benchmark, evaluations: Sequence[Evaluation]) -> dict:
-    having_it = evaluations_of(benchmark.name, evaluations)
-    part = having_it[0].part(benchmark.name)
-    about = {"title": part["title"], "reference": having_it[0].letter, "rows": part["rows"], "sources": part["sources"]}
-    about["sections"] = part.get("sections") or {}
-    return about | _compare_rows(benchmark, having_it, partial(_benchmark_rows, name=benchmark.name))
+    evaluations = evaluations_of(benchmark.name, evaluations)
+    part = evaluations[0].part(benchmark.name)
+    about = {"title": part["title"], "reference": evaluations[0].letter, "rows": part["rows"]}
+    about |= {"sources": part["sources"], "sections": part.get("sections") or {}}
+    return about | _compare_rows(benchmark, evaluations, partial(_benchmark_rows, name=benchmark.name))
 
 
 def _benchmark_rows(evaluation: Evaluation, name: str) -> dict[str, dict[str, Mapping]]:
@@ -131,10 +131,9 @@ def why_not_comparable(benchmark: Benchmark, first: Evaluation, other: Evaluatio
                 f"{count(part['rows'])} rows, fingerprint {part['fingerprint'][:12]}" for part in (mine, theirs)
             )
             return f"other data than {first.letter} ({ours}; {first.letter}: {other_data})"
-        formulas = {
-            BENCHMARKS[name].weighed(legacy_xstest_weights=one.legacy_weights).formula for one in (first, other)
-        }
-        if len(formulas) > 1:
+        today = BENCHMARKS[name]
+        mine, theirs = (today.weighed(legacy_xstest_weights=each.legacy_weights) for each in (other, first))
+        if mine is not theirs:
             return f"other weights of the xstest subsets than {first.letter} (--legacy_xstest_weights)"
     return None
 

@@ -1,6 +1,6 @@
 """What has to be known before the figures of several evaluations are compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reward_modeling.display.text import count
 from reward_modeling.evaluation.evaluations import Evaluation, evaluations_of
@@ -14,42 +14,37 @@ RUN_OTHERWISE = "*"  # beside what was run with another type, or cut elsewhere
 def comparison_warnings(evaluations: Sequence[Evaluation], benchmarks: Mapping[str, Mapping]) -> list[str]:
     """What is not comparable, what may not be, and what the evaluations themselves have warned of."""
     messages = []
-    for benchmark, part in benchmarks.items():
-        title = part["title"]
-        for letter, words in part["incomparable"].items():
-            messages.append(f"{title}: {letter} has {words}: its figures are marked {MARK}, and not compared")
-        without = [one.letter for one in evaluations if one.part(benchmark) is None]
-        if without:
-            messages.append(f"{title}: not evaluated for {', '.join(without)}")
-        messages += _row_warnings(benchmark, part, evaluations)
-    messages += _settings_warnings(evaluations)
-    return messages + _own_warnings(evaluations)
+    for name, part in benchmarks.items():
+        words = [
+            f"{letter} has {reason}: its figures are marked {MARK}, and not compared"
+            for letter, reason in part["incomparable"].items()
+        ]
+        if without := [evaluation.letter for evaluation in evaluations if evaluation.part(name) is None]:
+            words.append(f"not evaluated for {', '.join(without)}")
+        words += _row_warnings(name, part["incomparable"], evaluations)
+        messages += [f"{part['title']}: {message}" for message in words]
+    return messages + _settings_warnings(evaluations) + _own_warnings(evaluations)
 
 
-def _row_warnings(benchmark: str, part: Mapping, evaluations: Sequence[Evaluation]) -> list[str]:
+def _row_warnings(benchmark: str, incomparable: Mapping[str, str], evaluations: Sequence[Evaluation]) -> Iterator[str]:
     """Where differences have no interval, or are not over all rows."""
     first, *others = evaluations_of(benchmark, evaluations)
-    messages = []
-    comparable = [one for one in others if one.letter not in part["incomparable"]]
-    lacking = [one.letter for one in [first, *comparable] if one.rows is None]
-    if comparable and lacking:
-        messages.append(f"{part['title']}: no paired intervals with {', '.join(lacking)}, which has no {SCORES}")
-    for one in comparable:
-        if one.rows is None or first.rows is None:
+    others = [other for other in others if other.letter not in incomparable]
+    lacking = [evaluation.letter for evaluation in (first, *others) if evaluation.rows is None]
+    if others and lacking:
+        yield f"no paired intervals with {', '.join(lacking)}, which has no {SCORES}"
+    for other in others:
+        if other.rows is None or first.rows is None:
             continue
-        before, after = first.rows[benchmark], one.rows[benchmark]
+        before, after = first.rows[benchmark], other.rows[benchmark]
         if not are_same_rows(before, after):
-            messages.append(
-                f"{part['title']}: no paired intervals with {one.letter}, whose {SCORES} lists other ids than "
-                f"{first.letter}'s"
-            )
+            yield f"no paired intervals with {other.letter}, whose {SCORES} lists other ids than {first.letter}'s"
         elif [row.is_scored for row in before] != [row.is_scored for row in after]:
             both = len(scored_by_both(before, after))
-            messages.append(
-                f"{part['title']}: {first.letter} and {one.letter} were not scored on the same rows, since a chat "
-                f"template refused some; differences are over the {count(both)} that both have"
+            yield (
+                f"{first.letter} and {other.letter} were not scored on the same rows, since a chat template refused "
+                f"some or a model was not run on them; differences are over the {count(both)} that both have"
             )
-    return messages
 
 
 def was_run_otherwise(first: Evaluation, other: Evaluation) -> bool:
@@ -95,8 +90,8 @@ def _as_words(value: object) -> str:
 def _own_warnings(evaluations: Sequence[Evaluation]) -> list[str]:
     """Those of the evaluations, each once, with the models that have it."""
     messages: dict[str, list[str]] = {}
-    for one in evaluations:
-        for part in one.summary["benchmarks"].values():
+    for evaluation in evaluations:
+        for part in evaluation.summary["benchmarks"].values():
             for message in part["warnings"]:
-                messages.setdefault(message, []).append(one.letter)
+                messages.setdefault(message, []).append(evaluation.letter)
     return [f"{', '.join(letters)}: {message}" for message, letters in messages.items()]

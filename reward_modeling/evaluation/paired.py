@@ -28,7 +28,7 @@ def paired_differences(
     if not both:
         return entries
     values = [benchmark.values(rows) for rows in zip(*both, strict=True)]
-    before, after = ({name: one for name, one in side.items() if name not in left_out} for side in values)
+    before, after = ({name: of for name, of in side.items() if name not in left_out} for side in values)
     if not before:
         return entries
     formula = benchmark.formula_of(before)
@@ -40,7 +40,7 @@ def paired_differences(
 
     rows = {
         "figures": benchmark.figure_rows(row.subset for row, _ in both),
-        "subsets": {name: len(one) for name, one in before.items()},
+        "subsets": {name: len(values) for name, values in before.items()},
     }
     for (kind, name), found in estimate_difference(everything, before, after).items():
         if number(found.value) is not None:
@@ -53,7 +53,7 @@ def are_same_rows(first: Rows, other: Rows) -> bool:
 
 
 def scored_by_both(first: Rows, other: Rows) -> list[tuple[ScoredRow, ScoredRow]]:
-    return [(one, two) for one, two in zip(first, other, strict=True) if one.is_scored and two.is_scored]
+    return [rows for rows in zip(first, other, strict=True) if all(row.is_scored for row in rows)]
 
 
 def _entry(found: Estimate, rows: int) -> dict:

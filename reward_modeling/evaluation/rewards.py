@@ -84,7 +84,7 @@ def score_benchmark(
     offsets = np.concatenate([[0], np.cumsum(num_chosen + num_rejected)])
     # The stream's answer number n is answer places[n] of the file.
     places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in order] or [np.arange(0)])
-    stream = (one for row in _read(rows, order) for one in chain(*conversations(row)))
+    stream = chain.from_iterable(chain(*conversations(row)) for row in _read(rows, order))
     with _progress(data.benchmark, len(places), state) as update:
         own = list(
             scorer.stream(stream, process_index=state.process_index, num_processes=state.num_processes, progress=update)

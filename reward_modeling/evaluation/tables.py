@@ -62,11 +62,8 @@ def _figures_table(name: str, part: Mapping) -> list[str]:
     subsets = [row for group in groups.values() for row in group.values()]
     tied = any(row.get("ties") for row in subsets)
     rows: list[list[str] | None] = [["", "percent", "95% interval", "rows", *(["ties"] if tied else [])]]
-    figures = list(main_figures(part).items())
-    for figure, row in figures[:-1]:
-        rows.append([shorten(figure), *_cells(row, tied)])
-    rows += [None] if len(figures) > 1 else []
-    rows += [[shorten(figure), *_cells(row, tied)] for figure, row in figures[-1:]]
+    figures = [[shorten(figure), *_cells(row, tied)] for figure, row in main_figures(part).items()]
+    rows += [*figures[:-1], *([None] if len(figures) > 1 else []), figures[-1]]
     for heading, group in groups.items():
         rows += [[""] * len(rows[0]), [shorten(heading or "subsets"), *[""] * (len(rows[0]) - 1)]]
         rows += [[f"  {shorten(subset)}", *_cells(row, tied)] for subset, row in group.items()]
@@ -80,16 +77,15 @@ def _cells(row: Mapping, tied: bool = False) -> list[str]:
 
 def _calibration_table(bins: Sequence[Mapping]) -> list[str]:
     """One column for each bin of confidence; a bin without pairs shows dashes."""
-    filled = [bool(one["rows"]) for one in bins]
 
     def line(label: str, cells: Iterable[str]) -> list[str]:
-        return [label, *(cell if there else "-" for cell, there in zip(cells, filled, strict=True))]
+        return [label, *(cell if of_bin["rows"] else "-" for cell, of_bin in zip(cells, bins, strict=True))]
 
     rows = [
-        ["confidence", *(f"{100 * one['low']:.0f}-{100 * one['high']:.0f}" for one in bins)],
-        line("  its mean", (percent(one["confidence"]) for one in bins)),
-        line("right", (percent(one["value"]) for one in bins)),
-        line("pairs", (count(one["rows"]) for one in bins)),
+        ["confidence", *(f"{100 * of_bin['low']:.0f}-{100 * of_bin['high']:.0f}" for of_bin in bins)],
+        line("  its mean", (percent(of_bin["confidence"]) for of_bin in bins)),
+        line("right", (percent(of_bin["value"]) for of_bin in bins)),
+        line("pairs", (count(of_bin["rows"]) for of_bin in bins)),
     ]
     return align(rows)
 

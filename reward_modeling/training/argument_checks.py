@@ -101,34 +101,28 @@ def _early_stopping_problems(args: Any) -> Iterator[str]:
         if args.early_stopping_threshold:
             yield f"--early_stopping_threshold: expected {flag} beside it, found none"
         return
-    evaluates, saves = (_interval(args, kind) for kind in ("eval", "save"))
-    if evaluates[0] == "no":
+    (evaluates, eval_steps), (saves, save_steps) = _interval(args, "eval"), _interval(args, "save")
+    best_is_saved = saves == "best" or (saves == evaluates and not (eval_steps and save_steps % eval_steps))
+    if evaluates == "no":
         yield f"{flag}: expected evaluations (--eval_every_steps, --eval_strategy epoch), found none"
     elif args.eval_set_path is None and args.eval_size == 0:
         yield f"{flag}: expected rows to evaluate on, found --eval_size 0 and no --eval_set_path"
-    elif args.load_best_model_at_end is not False and not _best_is_saved(*evaluates, *saves):
+    elif args.load_best_model_at_end is not False and not best_is_saved:
         yield (
             f"{flag}: expected the best state to be saved, for which --save_every_steps has to be a multiple of "
-            f"--eval_every_steps (or both once an epoch), found evaluations {_in_words(*evaluates)} and checkpoints "
-            f"{_in_words(*saves)}. --load_best_model_at_end false ends with the last state instead"
+            f"--eval_every_steps (or both once an epoch), found evaluations {_in_words(evaluates, eval_steps)} and "
+            f"checkpoints {_in_words(saves, save_steps)}. --load_best_model_at_end false ends with the last state "
+            "instead"
         )
 
 
 def _interval(args: Any, kind: str) -> tuple[str, float | None]:
-    """Strategy and steps of evaluations ("eval") or checkpoints ("save")."""
-    every = getattr(args, f"{kind}_every_steps")
-    return ("steps", every) if every else (getattr(args, f"{kind}_strategy"), getattr(args, f"{kind}_steps"))
-
-
-def _best_is_saved(eval_strategy: str, eval_steps: float | None, save_strategy: str, save_steps: float) -> bool:
-    if save_strategy == "best":
-        return True
-    return eval_strategy == save_strategy and (
-        eval_strategy == "epoch" or not eval_steps or save_steps % eval_steps == 0
-    )
+    """Strategy of evaluations ("eval") or checkpoints ("save"), and the steps between two where it counts steps."""
+    if every := getattr(args, f"{kind}_every_steps"):
+        return "steps", every
+    strategy = getattr(args, f"{kind}_strategy")
+    return strategy, getattr(args, f"{kind}_steps") if strategy == "steps" else None
 
 
 def _in_words(strategy: str, steps: float | None) -> str:
-    if strategy == "steps" and steps:
-        return f"every {steps:g} steps"
-    return {"no": "never", "epoch": "once an epoch", "best": "where one is best"}.get(strategy, strategy)
+    return f"every {steps:g} steps" if steps else {"no": "never", "epoch": "once an epoch"}.get(strategy, strategy)

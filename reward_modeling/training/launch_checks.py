@@ -27,12 +27,6 @@ DECIDED_BY_FLAGS = {
     "optimizer": ((None,), "--optim, --learning_rate and --weight_decay decide it"),
     "scheduler": ((None,), "--lr_scheduler_type and --warmup_steps decide it"),
 }
-# Keys that accelerate refuses in its configuration where that names a DeepSpeed file (accelerate 1.15,
-# DeepSpeedPlugin._deepspeed_config_checks).
-REFUSED_BESIDE_A_FILE = {
-    *("gradient_accumulation_steps", "gradient_clipping", "mixed_precision", "zero_stage", "zero3_save_16bit_model"),
-    *("offload_optimizer_device", "offload_optimizer_nvme_path", "offload_param_device", "offload_param_nvme_path"),
-}
 
 
 def launch_problems(
@@ -105,12 +99,6 @@ def _deepspeed_problems(deepspeed: str | dict | None, launched: bool, environmen
         zero = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": gathers}
         yield from _stage_problems("the launch's deepspeed_config", zero)
         return
-    refused = REFUSED_BESIDE_A_FILE & {*environment.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(",")}
-    if launched and refused:
-        yield (
-            f"accelerate's configuration: expected no {' and no '.join(sorted(refused))} beside DeepSpeed settings "
-            "from a file. Remove it there; the DeepSpeed file and rm.py's flags decide."
-        )
     where = f"--deepspeed {_short(deepspeed)}" if deepspeed else f"accelerate's deepspeed_config_file {file}"
     settings, unreadable = _read_settings(where, deepspeed or file)
     if unreadable:

@@ -196,7 +196,7 @@ class ResumableTrainer(HubTrainer):
             Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def save_whole_model(self, folder: str) -> None:
-        """Save the whole model under every engine (an adapter with its score head). transformers' FSDP saves none."""
+        """Save the whole model (an adapter with its score head); transformers does not where FSDP saves in parts."""
         if has_adapter(self.model):
             save_adapter(self.model, folder, write=self.args.should_save)
             if self.args.should_save:

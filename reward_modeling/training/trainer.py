@@ -4,7 +4,7 @@ import time
 from contextlib import nullcontext
 
 import torch
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from transformers import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -15,11 +15,7 @@ from reward_modeling.data.loader import PromptGroups, evaluation_loader, trainin
 from reward_modeling.data.planning import heaviest_micro_batch
 from reward_modeling.objectives.base import HeldOut, Objective
 from reward_modeling.training.arguments import RunArguments
-from reward_modeling.training.callbacks import (
-    FiniteLossCallback,
-    ReportCallback,
-    RewardProgressCallback,
-)
+from reward_modeling.training.callbacks import FiniteLossCallback, ReportCallback, RewardProgressCallback
 from reward_modeling.training.early_stopping import EarlyStopping
 from reward_modeling.training.memory_probe import (
     no_trace,
@@ -51,9 +47,8 @@ class RewardTrainer(ResumableTrainer):
         self.sums = RunningSums(objective, args.device)
         self.last_log_time: float | None = None
         self.remove_callback(ProgressCallback)
-        self.add_callback(RewardProgressCallback(objective))
-        self.add_callback(FiniteLossCallback)
-        self.add_callback(ReportCallback)
+        for callback in (RewardProgressCallback(objective), FiniteLossCallback(), ReportCallback()):
+            self.add_callback(callback)
 
     # Data
 
@@ -64,7 +59,7 @@ class RewardTrainer(ResumableTrainer):
             units_per_step=self.args.pairs_per_step,
             max_tokens=self.args.max_tokens,
             target_tokens=self.args.target_tokens,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            seed=self.args.order_seed,
             process=self.args.process_index,
             num_processes=self.args.world_size,
             num_workers=self.args.dataloader_num_workers,
@@ -101,26 +96,25 @@ class RewardTrainer(ResumableTrainer):
         return step_loss
 
     def forward_backward(self, model, micro_batch: dict, scale: float, *, last: bool) -> torch.Tensor:
-        """One micro-batch. DDP reduces gradients with the last of a step; ZeRO and FSDP, to stay cut, with each."""
-        engine = self.accelerator.distributed_type
+        """One micro-batch. DDP reduces gradients with the last of a step; ZeRO and FSDP, which hold parts, always."""
         self.accelerator.gradient_state._set_sync_gradients(last)
-        backward_options = {"scale_wrt_gas": False} if engine == DistributedType.DEEPSPEED else {}
-        cut = engine in (DistributedType.DEEPSPEED, DistributedType.FSDP)
-        with nullcontext() if last or cut else self.accelerator.no_sync(model):
+        in_parts = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        with nullcontext() if last or in_parts else self.accelerator.no_sync(model):
             loss = self.compute_loss(model, micro_batch) * scale
-            self.accelerator.backward(loss, **backward_options)
+            self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
         return loss.detach()
 
     def probe_memory(self, model) -> None:
-        """The heaviest micro-batch of the epoch, forward and backward, and no trace of it but a line in the log.
+        """Run the heaviest micro-batch of the epoch forward and backward, and leave no trace but a line in the log.
 
         Its loss counts zero times: so do all its gradients, whatever the engine does with them.
         """
-        loader, device = self.callback_handler.train_dataloader, self.args.device
+        loader, device, deepspeed = self.callback_handler.train_dataloader, self.args.device, self.is_deepspeed_enabled
         heaviest, most_in_a_step = heaviest_micro_batch(loader.batch_sampler.plan, self.args.world_size)
-        micro_batch, deepspeed = loader.dataset.collate(heaviest), self.is_deepspeed_enabled
+        micro_batch = loader.dataset.collate(heaviest)
+        tokens = micro_batch["num_tokens"]
         start_measuring(device)
-        where = f"the trial of the heaviest micro-batch ({micro_batch['num_tokens']:,} tokens), before the first step"
+        where = f"the trial of the heaviest micro-batch ({tokens:,} tokens), before the first step"
         with out_of_memory_explained(where, self.args.max_tokens), no_trace(device):
             # DeepSpeed has the optimizer's states from the beginning, and clears gradients itself.
             reserved = [] if deepspeed else reserve_for_optimizer(self.optimizer, self.args.optim)
@@ -132,7 +126,7 @@ class RewardTrainer(ResumableTrainer):
             model.zero_grad()
         self.sums = RunningSums(self.objective, device)
         peak = self.accelerator.gather(torch.tensor([peak_memory(device)], device=device)).max().item()
-        self.log({"heaviest_micro_batch_tokens": micro_batch["num_tokens"], "peak_memory_gib": peak})
+        self.log({"heaviest_micro_batch_tokens": tokens, "peak_memory_gib": peak})
         self.memory_is_probed = True
 
     def _prepare_input(self, data):
@@ -181,14 +175,7 @@ class RewardTrainer(ResumableTrainer):
             logits = self.model_wrapped(**self._prepare_inputs(model_inputs)).logits.float()
         return token_rows(model_inputs), self.objective.reward(logits).tolist()
 
-    def evaluation_loop(
-        self,
-        dataloader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
+    def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
         """Every unit exactly once, on any number of processes."""
         model = self.model_wrapped
         model.eval()
@@ -224,7 +211,7 @@ class RewardTrainer(ResumableTrainer):
     def evaluate_final_model(self) -> HeldOut:
         """The held-out units under the weights that are saved at the end, which need not be the ones evaluated last."""
         if self.last_evaluation is None or self.last_evaluation[0] != self.step_of_weights:
-            self.evaluation_loop(self.get_eval_dataloader(), "Final evaluation")
+            self.evaluation_loop(self.get_eval_dataloader())
         return self.objective.held_out(self.last_evaluation[1], self.eval_dataset)
 
 

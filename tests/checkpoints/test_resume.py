@@ -19,14 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
-from runs import Run, train, write_rows
-from safetensors.torch import load_file
+from runs import Run, same_weights, sigterm_in_step, train, write_rows
 
 import rm
 from benchmarks.kill_and_resume import PLACES, Aim, Experiment, Watched, command_of, history_of, prepare
 from reward_modeling.checkpoints import output_folder
 from reward_modeling.checkpoints.folders import complete_checkpoints, step_of
+from reward_modeling.checkpoints.output_folder import checkpoint_to_resume
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
@@ -98,15 +97,6 @@ def stopped_after(whole, tmp_path) -> Callable[..., Path]:
     return copy
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def same_weights(folder: Path, expected: Path) -> bool:
-    found, expected = weights(folder), weights(expected)
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
-
-
 def assert_same_end(run: Run, reference: Run) -> None:
     """Bit-equal weights, and the same losses and evaluations at the same steps."""
     assert same_weights(run.model, reference.model)
@@ -136,6 +126,7 @@ def ended(flags: dict, output: Path, capsys, **changes: object) -> tuple[int, st
 # --- SIGKILL ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_runs_end_bit_equal(tmp_path):
     """The short version of benchmarks/kill_and_resume.py, of which it takes all the checks."""
     experiment = Experiment(tmp_path, prepare(tmp_path), processes=1)
@@ -210,21 +201,6 @@ def test_sigterm_saves_a_checkpoint(base, whole, tmp_path):
     assert_same_end(run, whole)
 
 
-@contextmanager
-def sigterm_in_step(step: int) -> Iterator[None]:
-    """To this process, while it computes that step."""
-    training_step = RewardTrainer.training_step
-
-    def interrupted_step(trainer, *args, **kwargs):
-        if trainer.state.global_step == step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return training_step(trainer, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RewardTrainer, "training_step", interrupted_step)
-        yield
-
-
 @pytest.mark.parametrize("step", [1, 3, STEPS_PER_EPOCH, STEPS])
 def test_sigterm_in_any_step(step, base, whole, tmp_path, capsys):
     """In the middle of an epoch, and in the last step of one and of all."""
@@ -256,6 +232,7 @@ def test_sigterm_where_an_evaluation_is_due(base, tmp_path, capsys):
     assert_same_end(run, reference)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_two_processes(base, tmp_path):
     """All leave after the same step."""
     flags = base | {"save_every_steps": 100}
@@ -296,6 +273,7 @@ def assert_refused_by_the_disk(message: str, failed: Path, complete: Path | None
     assert "--resume_from_checkpoint true" in error
 
 
+@pytest.mark.slow
 def test_a_process_whose_disk_is_full(base, whole, stopped_after, tmp_path):
     output = stopped_after(2, 4)
     process = subprocess.run(
@@ -510,8 +488,7 @@ def test_another_run_is_refused(change, named, base, build_model, rows, stopped_
 # --- the best model ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [1, 2])
-@pytest.mark.parametrize("metric", ["eval_accuracy", "eval_loss"])
+@pytest.mark.parametrize(("metric", "limit"), [("eval_accuracy", 1), ("eval_loss", 2)])
 def test_the_best_model_is_kept(metric, limit, base, tmp_path):
     """Evaluated more often than saved: a new best one is saved all the same. Of a high rate the last is not best."""
     best = {"load_best_model_at_end": "true", "metric_for_best_model": metric, "save_total_limit": limit}
@@ -531,11 +508,11 @@ def test_the_best_model_is_kept(metric, limit, base, tmp_path):
     assert same_weights(again.model, output / f"checkpoint-{step}")
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3])
-def test_save_total_limit(limit, base, tmp_path):
+def test_save_total_limit(base, tmp_path):
+    """Every number of it: test_checkpoints.py."""
     output = tmp_path / "output"
-    train(base, output, save_every_steps=2, save_total_limit=limit)
-    assert steps_in(output) == [10, 12, STEPS][-limit:]
+    train(base, output, save_every_steps=2, save_total_limit=2)
+    assert steps_in(output) == [12, STEPS]
 
 
 def test_the_best_of_another_folder(base, tmp_path):
@@ -589,6 +566,7 @@ def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(base, tmp_path
 # --- what fresh eyes found --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_launcher(base, whole, tmp_path):
     """accelerate's launcher of one process dies at once and tells nobody."""
     flags = base | {"save_every_steps": 100}
@@ -674,14 +652,26 @@ def test_sigterm_before_the_first_step_of_a_resume_from_elsewhere(base, whole, t
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "trainer_state.json", "contents.json"])
 @pytest.mark.parametrize("how", ["cut", "gone"])
-def test_a_checkpoint_that_a_copy_has_torn(name, how, base, whole, stopped_after, capsys):
-    """Never the optimizer from nothing without a word, and never a traceback."""
+def test_a_checkpoint_that_a_copy_has_torn_is_refused_and_passed_over(name, how, stopped_after):
+    """Never the optimizer from nothing without a word."""
     output = stopped_after(2, 4)
-    file = output / "checkpoint-4" / name
+    tear(output / "checkpoint-4" / name, how)
+    with pytest.raises(UserError, match=r"with all the files that its contents\.json lists"):
+        checkpoint_to_resume(str(output), str(output / "checkpoint-4"))
+    assert checkpoint_to_resume(str(output), "true") == str(output / "checkpoint-2")
+
+
+def tear(file: Path, how: str) -> None:
     if how == "cut":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     else:
         file.unlink()
+
+
+def test_the_run_of_a_checkpoint_that_a_copy_has_torn(base, whole, stopped_after, capsys):
+    """Never a traceback."""
+    output = stopped_after(2, 4)
+    tear(output / "checkpoint-4" / "optimizer.pt", "cut")
     status, message = ended(base, output, capsys, resume_from_checkpoint=output / "checkpoint-4")
     assert status == 2
     assert "with all the files that its contents.json lists" in message

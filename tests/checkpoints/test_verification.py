@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from reward_modeling.checkpoints import verification
-from reward_modeling.checkpoints.reference_rewards import padded_batches, reference_rewards
+from reward_modeling.checkpoints.reference_rewards import reference_rewards
 from reward_modeling.checkpoints.verification import (
     FLOAT32_TOLERANCE,
     LARGEST_ROUNDING_TOLERANCE,
@@ -145,14 +145,6 @@ def test_token_rows_are_prefix_and_completion(batching):
 def test_rows_within_a_number_of_tokens(most, max_tokens, chosen):
     micro_batch = choose_rows(GROUPS, SHARED_PREFIX, most, max_tokens)
     assert [(chunk.group, chunk.unit_start) for chunk in micro_batch] == chosen
-
-
-def test_padded_batches_have_two_rows_at_least():
-    rows = [[0] * 7000] * 5
-    assert [len(batch) for batch in padded_batches(rows)] == [2, 3]
-    assert [row for batch in padded_batches(rows) for row in batch] == rows
-    assert padded_batches([[1, 2], [3]]) == [[[1, 2], [3]]]
-    assert padded_batches([[0] * 40_000]) == [[[0] * 40_000]]
 
 
 # --- what passes --------------------------------------------------------------------------------------------

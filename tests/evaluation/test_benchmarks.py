@@ -12,8 +12,6 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import (
     accuracy_by_length,
     by_subset,
-    calibration_error,
-    calibration_table,
     estimate,
     finite_rewards,
     longer_wins,
@@ -22,6 +20,7 @@ from reward_modeling.common.intervals import (
     resampled_means,
     wilson_interval,
 )
+from reward_modeling.common.pair_statistics import calibration_bins, calibration_error
 from reward_modeling.evaluation.benchmarks.base import ScoredRow, check_published_subsets, check_subsets
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS, overall_with_prior, prior_score
@@ -454,15 +453,17 @@ def test_accuracy_by_which_answer_is_longer():
 def test_calibration_by_hand():
     """sigmoid(ln 3) = 0.75, sigmoid(ln 19) = 0.95, sigmoid(800) = 1, and a tie is 0.5 and half right."""
     margins = [math.log(3), math.log(3), math.log(3), -math.log(3), math.log(19), 0.0, 800.0]
-    table = calibration_table(margins, np.zeros(7), bins=5)
-    assert [one.low for one in table] == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9])
-    assert [one.high for one in table] == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0])
-    assert [one.observed.rows for one in table] == [1, 0, 4, 0, 2]
-    assert [one.confidence for one in table] == pytest.approx([0.5, math.nan, 0.75, math.nan, 0.975], nan_ok=True)
-    assert [one.observed.accuracy for one in table] == pytest.approx([0.5, math.nan, 0.75, math.nan, 1], nan_ok=True)
-    assert [one.observed.ties for one in table] == [1, 0, 0, 0, 0]
-    assert calibration_error(table) == pytest.approx(2 * 0.025 / 7, abs=1e-12)
-    assert math.isnan(calibration_error(calibration_table([], [])))
+    bins = calibration_bins(margins, np.zeros(7), bins=5)
+    columns = {name: [of_bin[name] for of_bin in bins] for name in bins[0]}
+    assert columns["low"] == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert columns["high"] == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0])
+    assert columns["rows"] == [1, 0, 4, 0, 2]
+    assert columns["confidence"] == [0.5, None, pytest.approx(0.75), None, pytest.approx(0.975)]
+    assert columns["value"] == [0.5, None, pytest.approx(0.75), None, 1]
+    assert columns["ties"] == [1, 0, 0, 0, 0]
+    assert (columns["value_low"][2], columns["value_high"][2]) == wilson_interval(3, 4)
+    assert calibration_error(bins) == pytest.approx(2 * 0.025 / 7, abs=1e-12)
+    assert calibration_error(calibration_bins([], [])) is None
 
 
 def test_a_calibrated_model_is_found_calibrated_and_an_overconfident_one_is_not():
@@ -470,21 +471,21 @@ def test_a_calibrated_model_is_found_calibrated_and_an_overconfident_one_is_not(
     margins = generator.normal(0, 2, 40_000)
     signs = np.where(generator.random(40_000) < 1 / (1 + np.exp(-np.abs(margins))), 1, -1)
     margins = np.abs(margins) * signs
-    assert calibration_error(calibration_table(margins, np.zeros_like(margins))) < 0.01
-    assert calibration_error(calibration_table(5 * margins, np.zeros_like(margins))) > 0.1
+    assert calibration_error(calibration_bins(margins, np.zeros_like(margins))) < 0.01
+    assert calibration_error(calibration_bins(5 * margins, np.zeros_like(margins))) > 0.1
 
 
 @settings(deadline=None, max_examples=50)
 @given(pairs=st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), max_size=60), bins=st.integers(1, 12))
 def test_the_calibration_bins_hold_every_pair_once_and_nothing_depends_on_a_shift(pairs, bins):
     chosen, rejected = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs], float)
-    table = calibration_table(chosen, rejected, bins)
+    table = calibration_bins(chosen, rejected, bins)
     accuracy = pair_accuracy(chosen, rejected)
-    assert sum(one.observed.rows for one in table) == len(pairs)
-    assert sum(one.observed.right for one in table) == accuracy.right + accuracy.ties / 2
-    assert all(one.low - 1e-9 <= one.confidence <= one.high for one in table if one.observed.rows)
-    shifted = calibration_table(chosen + 64, rejected + 64, bins)
-    assert [one.observed.right for one in shifted] == [one.observed.right for one in table]
+    assert sum(of_bin["rows"] for of_bin in table) == len(pairs)
+    assert sum(of_bin["right"] for of_bin in table) == accuracy.right + accuracy.ties / 2
+    assert all(of_bin["low"] - 1e-9 <= of_bin["confidence"] <= of_bin["high"] for of_bin in table if of_bin["rows"])
+    shifted = calibration_bins(chosen + 64, rejected + 64, bins)
+    assert [of_bin["right"] for of_bin in shifted] == [of_bin["right"] for of_bin in table]
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------

@@ -285,7 +285,7 @@ def test_figures_follow_from_the_rows(model, files, tmp_path, capsys):
 def test_record_summary_and_report(model, files, tmp_path):
     some = {name: files[name] for name in ("rewardbench", "preference_test_sets")}
     given = flags(model("gemma"), some, tmp_path)
-    folder = evaluate(given)
+    folder = evaluate(given, pages=True)
     assert folder == tmp_path / "record" / "gemma--last_checkpoint"
     summary = json.loads((folder / "summary.json").read_text())
     names = [
@@ -305,7 +305,7 @@ def test_record_summary_and_report(model, files, tmp_path):
         summary["benchmarks"]["rewardbench"]["figures"]["Chat Hard"]["value"], abs=1e-6
     )
 
-    evaluate(given | {"overwrite_output_dir": "true"})
+    evaluate(given | {"overwrite_output_dir": "true"}, pages=True)
     again = given["record_dir"].read_text().splitlines()
     assert len(again) == 2 * len(lines)  # appended, the first record as it was
     assert again[2:18] == again[20:36]
@@ -399,6 +399,7 @@ def test_one_odd_row_of_many_is_left_out_loudly(model, tmp_path):
 # --- processes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_files(model, files, tmp_path):
     """Bit for bit: the forward passes are the same, each on one of them."""
     for name in ("one", "two"):
@@ -430,6 +431,7 @@ def test_a_reward_that_is_lost_or_doubled_does_not_pass(model, files, tmp_path, 
         evaluate(flags(model("llama"), {"rewardbench": files["rewardbench"]}, tmp_path))
 
 
+@pytest.mark.slow
 def test_as_launched_by_accelerate(model, files, tmp_path):
     launcher = ["accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
     given = flags(model("gemma"), {"rewardbench": files["rewardbench"]}, tmp_path)

@@ -63,6 +63,7 @@ def base(llama, rows, tmp_path_factory) -> dict[str, object]:
         "logging_steps": 1,
         "save_every_steps": 3,
         "report_to": "none",
+        "verify_saved_model": "false",
         "use_cpu": "true",
         "num_proc": 1,
     }
@@ -70,7 +71,8 @@ def base(llama, rows, tmp_path_factory) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def alone(base, tmp_path_factory) -> Run:
-    return train(base, tmp_path_factory.mktemp("alone") / "output", merge_adapter="true")
+    verified = {"verify_saved_model": "true", "merge_adapter": "true"}
+    return train(base | verified, tmp_path_factory.mktemp("alone") / "output")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def runs(base, tmp_path_factory) -> dict[str, Run]:
 
     class Runs(dict):
         def __missing__(self, engine: str) -> Run:
-            run_engine(engine, base, folder / engine / "output")
+            run_engine(engine, base | {"verify_saved_model": "true"}, folder / engine / "output")
             self[engine] = Run(folder / engine / "output")
             return self[engine]
 
@@ -118,15 +120,15 @@ def test_named_layers_alone(base, tmp_path):
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": "false"}, {"batching": "padded"}])
 def test_checkpointing_and_packing_change_nothing(changes, base, alone, tmp_path):
     """Frozen embeddings, as everybody knows, are where checkpointed adapters lose their gradients."""
-    run = train(base | changes, tmp_path / "output", verify_saved_model="false")
+    run = train(base | changes, tmp_path / "output")
     assert run.losses() == pytest.approx(alone.losses(), abs=1e-5)
     for name, weight in adapter_of(alone).items():
         assert torch.allclose(adapter_of(run)[name], weight, atol=1e-3), name  # AdamW divides small by small
 
 
 def test_bfloat16_weights_under_a_float32_adapter(base, tmp_path):
-    given = base | {"model_dtype": "bfloat16", "bf16": "true", "merge_adapter": "true", "max_steps": 2}
-    run = train(given, tmp_path / "output")
+    given = base | {"model_dtype": "bfloat16", "bf16": "true", "max_steps": 2}
+    run = train(given, tmp_path / "output", merge_adapter="true", verify_saved_model="true")
     assert {weight.dtype for weight in adapter_of(run).values()} == {torch.float32}
     for folder in ("last_checkpoint", "merged_checkpoint"):
         assert json.loads((run.output / folder / "verification.json").read_text())["passed"]
@@ -260,7 +262,7 @@ def test_two_processes_train_the_same_adapter(engine, alone, runs):
 
 def test_resume_on_one_process_is_bit_equal(base, alone, tmp_path):
     output = stopped_at_step_3(alone, tmp_path)
-    run = train(base | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
+    run = train(base | {"resume_from_checkpoint": "true"}, output)
     assert run.losses() == alone.losses()
     assert all(torch.equal(weight, adapter_of(alone)[name]) for name, weight in adapter_of(run).items())
 
@@ -268,7 +270,7 @@ def test_resume_on_one_process_is_bit_equal(base, alone, tmp_path):
 @pytest.mark.parametrize("engine", ENGINES[1:])
 def test_resume_on_sharded_engines_is_bit_equal(engine, base, runs, tmp_path):
     output = stopped_at_step_3(runs[engine], tmp_path)
-    run_engine(engine, base | {"resume_from_checkpoint": "true", "verify_saved_model": "false"}, output)
+    run_engine(engine, base | {"resume_from_checkpoint": "true"}, output)
     assert Run(output).losses() == runs[engine].losses()
     assert all(torch.equal(weight, adapter_of(runs[engine])[name]) for name, weight in adapter_of(Run(output)).items())
 
@@ -317,7 +319,7 @@ def test_fsdp_cuts_a_model_with_an_adapter_layer_by_layer(alone):
         ({"lora_target_modules": "q_proj,score"}, "but its head, .* found 'score'"),
         ({"lora_target_modules": "cross_attn.q_proj"}, "found 'cross_attn.q_proj'"),
         ({"load_in_4bit": "true"}, "--load_in_4bit: expected a CUDA GPU"),
-        ({"use_liger_kernel": "true"}, "--use_liger_kernel: expected false"),
+        ({"use_liger_kernel": "true"}, "--use_liger_kernel: expected False, found True"),
     ],
 )
 def test_wrong_flags(changes, message, base, tmp_path):
@@ -350,7 +352,7 @@ def test_a_lost_weight_is_found_out(name, message, base, tmp_path, monkeypatch):
 
     monkeypatch.setattr(job, "save_final_model", lose)
     with pytest.raises(UserError, match=message):
-        train(base | {"max_steps": 1}, tmp_path / "output")
+        train(base | {"max_steps": 1, "verify_saved_model": "true"}, tmp_path / "output")
 
 
 def test_a_merge_that_fails_leaves_the_adapter(base, alone, tmp_path):

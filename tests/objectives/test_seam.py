@@ -256,6 +256,28 @@ def test_a_flag_says_itself_what_a_resume_does_with_it():
     assert flags_with(RankedFlags, OnResume.FIXED) == flags_with(RankedFlags, LOGGED) == ["temperature"]
 
 
+def test_a_script_of_another_kind_has_its_flags_and_its_head(tmp_path, gemma_folder):
+    """`class ScriptArguments(RankedFlags, RunArguments)`, and a head of as many labels as the kind has."""
+    from reward_modeling.common.arguments import parse_script_arguments
+    from reward_modeling.training.arguments import RunArguments
+    from reward_modeling.training.setup import load_model, load_setup
+
+    @dataclass
+    class ScriptArguments(RankedFlags, RunArguments):
+        temperature: float = 2.0  # a default to edit: help and rules are those of the base class
+        report_to: None | str | list[str] = "none"  # noqa: RUF036
+
+    flags = ["--model_name", gemma_folder, "--output_path", str(tmp_path / "o"), "--max_length", "64"]
+    args, given = parse_script_arguments(ScriptArguments, flags)
+    assert args.temperature == 2.0 and "temperature" not in given
+    with pytest.raises(UserError, match="--temperature: expected 0 or more, found -1"):
+        parse_script_arguments(ScriptArguments, [*flags, "--temperature", "-1"])
+    with pytest.raises(UserError, match="unknown flag --label_smoothing"):
+        parse_script_arguments(ScriptArguments, [*flags, "--label_smoothing", "0.1"])
+    setup = load_setup(args, Ranked(args))
+    assert setup.config.num_labels == LABELS and load_model(args, setup).score.weight.shape[0] == LABELS
+
+
 def test_a_flag_of_another_kind_is_refused(tmp_path):
     import rm
     from reward_modeling.common.arguments import parse_script_arguments

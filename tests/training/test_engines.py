@@ -24,6 +24,7 @@ from runs import ROOT, Run, assert_same_figures, free_port, launch, plain_reward
 
 from reward_modeling.tiny.preferences import learnable_preferences
 
+pytestmark = pytest.mark.slow
 STEPS = 20
 PAIRS_PER_STEP = 8
 

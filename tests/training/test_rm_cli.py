@@ -350,7 +350,7 @@ def test_unknown_flags_suggest_the_near_one(refused):
         ("label_smoothing_factor", "0.1", ["--label_smoothing_factor", "pass --label_smoothing"]),
         ("neftune_noise_alpha", "5", ["--neftune_noise_alpha: expected None, found 5.0", "length of a row"]),
         ("train_sampling_strategy", "group_by_length", ["expected random, found 'group_by_length'", "by tokens"]),
-        ("enable_jit_checkpoint", "true", ["--enable_jit_checkpoint: expected False, found True", "at SIGTERM"]),
+        ("enable_jit_checkpoint", "true", ["--enable_jit_checkpoint: expected false, found true", "at SIGTERM"]),
         (
             "max_tokens_per_micro_batch",
             "300",

@@ -59,6 +59,7 @@ def values(items) -> dict[str, object]:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
+@pytest.mark.slow
 def test_wandb_without_a_login_goes_offline(base, tmp_path):
     """The default, with nobody logged in and nobody at the keyboard: it says so, does not wait, and loses nothing."""
     home = tmp_path / "home"

@@ -54,8 +54,8 @@ def best_of_four_credit(rewards: ArrayLike) -> NDArray[np.float64]:
     return at_top[:, 0] / at_top.sum(axis=1)
 
 
-def _ties_reference(row_id: str) -> tuple[str, str]:
-    kind, _, number = row_id.partition(":")
+def _ties_reference(row_id: object) -> tuple[str, str]:
+    kind, _, number = str(row_id).partition(":")
     if kind not in ("ref", "tied") or not number:
         raise UserError(f"RewardBench 2, Ties: expected an id 'ref:N' or 'tied:N', found {row_id!r}")
     return kind, number
