@@ -319,7 +319,7 @@ def test_fsdp_cuts_a_model_with_an_adapter_layer_by_layer(alone):
         ({"lora_target_modules": "q_proj,score"}, "but its head, .* found 'score'"),
         ({"lora_target_modules": "cross_attn.q_proj"}, "found 'cross_attn.q_proj'"),
         ({"load_in_4bit": "true"}, "--load_in_4bit: expected a CUDA GPU"),
-        ({"use_liger_kernel": "true"}, "--use_liger_kernel: expected False, found True"),
+        ({"use_liger_kernel": "true"}, "--use_liger_kernel: expected false, found true"),
     ],
 )
 def test_wrong_flags(changes, message, base, tmp_path):
