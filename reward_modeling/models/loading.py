@@ -24,10 +24,8 @@ from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 logger = logging.getLogger(__name__)
 
 
-def load_config(
-    model_name: str, *, num_labels: int = 1, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedConfig:
-    """The configuration of a Hub id or a folder, with the labels that the head shall have: one, unless told otherwise.
+def load_config(model_name: str, *, num_labels: int = 1, **hub_options) -> PreTrainedConfig:
+    """The configuration of a Hub id or a folder, with the labels that the head shall have.
 
     Raises:
         UserError: nothing is found there, or the checkpoint is a classifier of other labels or an encoder-decoder.
@@ -40,7 +38,7 @@ def load_config(
         )
     if not Path(model_name).exists():
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
-    config = read_config(model_name, revision=revision, trust_remote_code=trust_remote_code)
+    config = read_config(model_name, **hub_options)
     if config.is_encoder_decoder:
         raise UserError(
             f"--model_name {model_name}: expected a decoder or an encoder, found {config.model_type}, which is both "
@@ -87,10 +85,7 @@ def load_reward_model(
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    attn_implementation: str | None,
     dtype: torch.dtype = torch.float32,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
     adapter_follows: bool = False,
     own_head: bool = False,
     **options,
@@ -98,22 +93,14 @@ def load_reward_model(
     """A reward model from a language model (new head) or from a reward model (its own head).
 
     Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
-    `options` go to `from_pretrained` (`key_mapping` for a text part, see multimodal.py); `adapter_follows` where an
-    adapter brings the head; `own_head` where the checkpoint must have one, which is held in float32.
+    `options` go to `from_pretrained`: `attn_implementation`, `revision`, `trust_remote_code`, `key_mapping` for a text
+    part (see multimodal.py). `adapter_follows` where an adapter brings the head; `own_head` where the checkpoint must
+    have one, which is held in float32.
 
     Raises:
         UserError: the checkpoint lacks weights, other than those of a head that may be new, or cannot be read.
     """
-    model, info = _read_weights(
-        model_name,
-        config,
-        own_head,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        **options,
-    )
+    model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
     if "key_mapping" in options:
         forget_renaming(model)
     if info["mismatched_keys"]:
@@ -183,8 +170,8 @@ def _read_weights(
         raise not_found(model_name, "readable weights", error) from error
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"--model_name {model_name}: {config.model_type} cannot be loaded "
-            f"with --attn_implementation {options['attn_implementation']} ({first_line(error)}). Pass eager or sdpa."
+            f"--model_name {model_name}: {config.model_type} cannot be loaded with --attn_implementation "
+            f"{options.get('attn_implementation')} ({first_line(error)}). Pass eager or sdpa."
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)

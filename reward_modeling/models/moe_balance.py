@@ -61,11 +61,7 @@ def _sums_of_rows(per_token: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def _sums_of_spans(per_token: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
     """`(tokens, columns)` to `(completions, columns)`: a completion and its prefix, which several may share."""
-    sums = torch.stack([span.sum(dim=0) for span in per_token.split(layout.span_lengths)])
+    spans = [span.sum(dim=0) for span in per_token.split(layout.span_lengths)]
+    sums = torch.stack([*spans, torch.zeros_like(spans[0])])  # the last one, -1, is that of no prefix
     prefixes = [layout.prefix_spans[number] for number in layout.completion_spans]
-    completions = sums[list(layout.completion_spans)]
-    has_prefix = [place for place, prefix in enumerate(prefixes) if prefix is not None]
-    if not has_prefix:
-        return completions
-    of_prefixes = sums[[prefixes[place] for place in has_prefix]]
-    return completions.index_add(0, torch.tensor(has_prefix, device=sums.device), of_prefixes)
+    return sums[list(layout.completion_spans)] + sums[[-1 if prefix is None else prefix for prefix in prefixes]]

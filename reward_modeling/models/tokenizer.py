@@ -38,15 +38,13 @@ TEMPLATE_DATE = date(2024, 7, 26)  # Llama-3.2's own, where its template is give
 ENCODER_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
 
 
-def load_tokenizer(
-    model_name: str, *, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_name: str, **hub_options) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub id or a folder, with a pad token that is not EOS and right padding.
 
     Raises:
         UserError: nothing is found there, or the tokenizer has no fast implementation.
     """
-    tokenizer = read_tokenizer(model_name, revision=revision, trust_remote_code=trust_remote_code)
+    tokenizer = read_tokenizer(model_name, **hub_options)
     if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
         # transformers makes an empty tokenizer of the model's type where a folder has none
         raise UserError(

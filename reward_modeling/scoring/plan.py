@@ -118,24 +118,24 @@ class ConversationReader:
             return f"{type(error).__name__}: {error}"
         return ""
 
-    def tokenize(self, texts: list[str], indices: list[list[int]], counts: ScoringCounts) -> list[list[int]]:
-        """Token ids of rendered texts, of at most `max_length`; `indices` says whose they are.
+    def tokenize(self, texts: list[str], indices: list[int], counts: ScoringCounts) -> list[list[int]]:
+        """Token ids of rendered texts, of at most `max_length`; `indices` are the numbers of their conversations.
 
         Raises:
             UserError: a text has no tokens at all.
         """
         rows = token_ids(texts, self.tokenizer)
-        for number, ids in enumerate(rows):
+        for number, (index, ids) in enumerate(zip(indices, rows, strict=True)):
             if not ids:
                 raise UserError(
-                    f"conversation {indices[number][0]}: expected at least one token, found none: the chat template "
-                    "renders it as an empty text."
+                    f"conversation {index}: expected at least one token, found none: the chat template renders it as "
+                    "an empty text."
                 )
             excess = len(ids) - (self.max_length or len(ids))
-            rows[number] = cut_oldest(ids, excess, self.tokenizer) if excess > 0 else ids
-            if len(rows[number]) < len(ids):
-                counts.cut += len(indices[number])
-                counts.cut_tokens += (len(ids) - len(rows[number])) * len(indices[number])
+            if excess > 0:
+                rows[number] = cut_oldest(ids, excess, self.tokenizer)
+                counts.cut += 1
+                counts.cut_tokens += excess
         return rows
 
 
@@ -180,37 +180,28 @@ def plan_window(
     Raises:
         UserError: a conversation cannot be read; it is named by its number.
     """
-    indices_of_text: dict[str, list[int]] = {}
-    text_numbers_of_prompt: dict[object, list[int]] = {}
-    for index, conversation in window:
-        text = reader.render(index, conversation)
-        if text not in indices_of_text:
-            number = len(indices_of_text)
-            # padded rows share nothing: each one is a group of its own, and is sorted by its own length
-            key = number if batches.batching == PADDED else prompt_key(conversation)
-            text_numbers_of_prompt.setdefault(key, []).append(number)
-        indices_of_text.setdefault(text, []).append(index)
-    indices = list(indices_of_text.values())
-    rows = reader.tokenize(list(indices_of_text), indices, counts)
-    # Different texts may be cut to the same tokens: computed apart they would differ by rounding, and a tie be won.
-    number_of_tokens: dict[tuple[int, ...], int] = {}
-    for number, ids in enumerate(rows):
-        first = number_of_tokens.setdefault(tuple(ids), number)
-        if first != number:
-            indices[first] += indices[number]
-    distinct = set(number_of_tokens.values())
+    indices = [index for index, _ in window]
+    rows = reader.tokenize([reader.render(*numbered) for numbered in window], indices, counts)
+    # By tokens: texts may be cut to the same ones, which computed apart would differ by rounding, and win a tie.
+    indices_of: dict[tuple[int, ...], list[int]] = {}
+    rows_of_prompt: dict[object, list[tuple[int, ...]]] = {}
+    for (index, conversation), ids in zip(window, map(tuple, rows), strict=True):
+        # padded rows share nothing: each one is a group of its own, and is sorted by its own length
+        group = rows_of_prompt.setdefault(index if batches.batching == PADDED else prompt_key(conversation), [])
+        if ids not in indices_of:
+            group.append(ids)
+        indices_of.setdefault(ids, []).append(index)
     counts.conversations += len(window)
-    counts.scored += len(distinct)
+    counts.scored += len(indices_of)
     plan = WindowPlan()
-    for numbers in text_numbers_of_prompt.values():
-        if kept := [number for number in numbers if number in distinct]:
-            plan.groups.append(_group([rows[number] for number in kept]))
-            plan.indices.append([indices[number] for number in kept])
+    for group in filter(None, rows_of_prompt.values()):
+        plan.groups.append(_group(group))
+        plan.indices.append([indices_of[ids] for ids in group])
     plan.micro_batches = _micro_batches(plan.groups, batches)
     return plan
 
 
-def _group(sequences: list[list[int]]) -> dict:
+def _group(sequences: list[tuple[int, ...]]) -> dict:
     """One group row, with what all sequences begin with as its prefix. A sequence alone shares nothing."""
     prefix_length = common_prefix_length(sequences) if len(sequences) > 1 else 0
     return {
