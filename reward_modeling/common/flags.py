@@ -67,6 +67,11 @@ def at_least(least: float) -> Check:
     return Check(f"at least {least}", lambda value: value >= least)
 
 
+def from_to(low: float, high: float) -> Check:
+    """A number from `low` to `high`, both included."""
+    return Check(f"{low} to {high}", lambda value: low <= value <= high)
+
+
 def below(end: float) -> Check:
     """A number from 0 on and below `end`."""
     return Check(f"0 or more and below {end:g}", lambda value: 0 <= value < end)
