@@ -83,6 +83,7 @@ def unsupported(default: Any, reason: str) -> Check:
 
 
 NOT_NEGATIVE = Check("0 or more", lambda value: 0 <= value < math.inf)
+SEED = from_to(0, 2**32 - 1)
 
 
 def flag(default: Any, help: str) -> Any:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.flags import at_least, flag_problems, from_to, one_of
+from reward_modeling.common.flags import SEED, at_least, flag_problems, one_of
 
 FORMATS = ("parquet", "jsonl")
-SEED = from_to(0, 2**32 - 1)
 OUTPUT_FLAGS = ("output_path", "format", "num_proc", "overwrite")  # all others decide which pairs there are
 
 

@@ -13,6 +13,7 @@ from reward_modeling.common.flags import (
     LOGGED,
     NEEDS_ADAPTER,
     NOT_NEGATIVE,
+    SEED,
     Check,
     OnResume,
     at_least,
@@ -31,7 +32,6 @@ from reward_modeling.training.argument_checks import argument_problems
 # a pass train 5 to 10% faster than 2,000 and more (benchmarks/RESULTS.md).
 CPU_TARGET_TOKENS = 1024
 TRACKERS = one_of("none", "all", *INTEGRATION_TO_CALLBACK)
-SEED = Check("0 to 4294967295", lambda seed: 0 <= seed < 2**32)
 STEPS = Check("at least 1, or -1 for whole epochs", lambda steps: steps == -1 or steps >= 1)
 NO_TOKEN_COUNT = Check(
     "no", lambda value: str(value).lower() in ("no", "false"), "tokens_per_second and tokens_saved are logged instead"
