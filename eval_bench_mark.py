@@ -147,6 +147,8 @@ class ScriptArguments(BenchmarkPaths):
             if getattr(self, f"{name}_path") is not None and name not in self.benchmarks:
                 chosen = ",".join(self.benchmarks)
                 problems.append(f"--{name}_path is given, but not read: pass --benchmarks {chosen},{name} too")
+        if self.legacy_xstest_weights and "rewardbench" not in self.benchmarks:
+            problems.append("--legacy_xstest_weights: expected rewardbench among --benchmarks, whose weights these are")
         if "pairs" in self.benchmarks and self.pairs_path is None and self.from_verdicts is None:
             problems.append("--benchmarks pairs: expected --pairs_path too, the file of pairs")
         if not self.reward_name_or_path.strip():

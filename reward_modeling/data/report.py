@@ -142,7 +142,7 @@ def dropped_rows(report: Mapping) -> Rows:
 
 
 def report_rows(name: str, rows: "Dataset") -> DataReport:
-    """Count the reasons of standard rows (see `data.load_preference_dataset`), on their Arrow columns."""
+    """Count the reasons of standard rows (see `data.preferences.load_preference_dataset`), on their Arrow columns."""
     report = DataReport(name, len(rows))
     if not len(rows):
         return report

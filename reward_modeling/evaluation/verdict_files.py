@@ -140,8 +140,9 @@ def _read_table(file: VerdictFile, stream: TextIO) -> None:
             refused = NOT_RUN if verdict is None else ""
             scored = ScoredRow(row_id, row[SUBSET], *verdict_sides(bool(verdict)), f"{file.path}:{line}", refused, True)
             file.rows_of(model, name).append(scored)
-    parts = [(model, rows) for model in models for rows in file.models.get(model, {}).values()]
-    empty = [model for model, rows in parts if all(row.refused for row in rows)]
+    for model, parts in file.models.items():
+        file.models[model] = {name: rows for name, rows in parts.items() if not all(row.refused for row in rows)}
+    empty = [model for model, parts in file.models.items() if not parts]
     if empty and not file.mistakes:
         raise file.error(f"expected verdicts of every model, found none for {', '.join(empty)}. Take the column out.")
 
@@ -187,26 +188,34 @@ def _table_rows(file: VerdictFile, reader: Iterator[list[str]], header: list[str
 def _read_lines(file: VerdictFile, stream: TextIO) -> None:
     path = file.path
     default_model = path.resolve().parent.name if path.name == SCORES else path.name.split(".jsonl")[0]
+    first_lines: dict[tuple, int] = {}
     for line, text in enumerate(stream, 1):
         if text.isspace():
             continue
         try:
             row = json.loads(text)
-            subset, sides = row[SUBSET], rewards_of(row)
+            subset, sides, model = row[SUBSET], rewards_of(row), row.get(MODEL) or default_model
             if not isinstance(subset, str) or any(side.ndim != 1 for side in sides):
+                raise ValueError("other types")
+            is_null = all(row[side] is None for side in REWARDS)
+            if not isinstance(model, str) or (is_null and not isinstance(row.get("correct"), bool | None)):
                 raise ValueError("other types")
         except (ValueError, KeyError, TypeError):
             file.add(line, f"found {text.strip()[:80]!r}")
             continue
         if (name := file.benchmark_of(row)) is None:
             continue
-        is_null = all(row[side] is None for side in REWARDS)
         is_verdict = is_null and row.get("correct") is not None
         is_known = is_verdict or not is_null
         if is_known and (words := _wrong_answers(BENCHMARKS[name], subset, sides, is_verdict)):
             file.add(line, words)
             continue
-        rows, refused = file.rows_of(row.get(MODEL) or default_model, name), "" if is_known else NOT_RUN
+        if "id" in row and BENCHMARKS[name].is_published:
+            key = (model, name, subset, json.dumps(row["id"]))
+            if (first := first_lines.setdefault(key, line)) != line:
+                file.add(line, f"expected every id once, found {row['id']!r} again, which stands in line {first}")
+                continue
+        rows, refused = file.rows_of(model, name), "" if is_known else NOT_RUN
         rows.append(ScoredRow(row.get("id", len(rows)), subset, *sides, f"{path}:{line}", refused, is_verdict))
 
 

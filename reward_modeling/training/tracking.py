@@ -48,7 +48,9 @@ def prepare_wandb(output_path: str) -> None:
 
 
 def tracker_problems(trackers: str | Sequence[str] | None) -> list[str]:
-    """What --report_to asks for and is not installed."""
+    """What --report_to asks for and cannot be had."""
+    if not isinstance(trackers, str) and "none" in (trackers or ()) and len(trackers) > 1:
+        return [f"--report_to: expected none alone, or trackers, found {' '.join(trackers)}"]
     writers = ("tensorboard", "tensorboardX")  # transformers takes either
     if "tensorboard" not in (trackers or ()) or any(importlib.util.find_spec(name) is not None for name in writers):
         return []

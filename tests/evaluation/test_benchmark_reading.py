@@ -422,6 +422,15 @@ def test_unreadable_rows_are_counted_and_shown(tmp_path):
     assert message_of("rewardbench", path) == message, "from the cache too"
 
 
+def test_one_bad_row_of_a_large_subset_costs_no_evaluation(tmp_path):
+    """It counts under its own subset, whatever the benchmark's columns are called."""
+    rows = [{**JUDGEBENCH[0], "pair_id": str(number), "question": f"question {number}"} for number in range(101)]
+    rows[7]["label"] = "A=B"
+    read = read_benchmark("judgebench", save(tmp_path / "x.jsonl", rows)).rows
+    assert [row["subset"] for row in read if row["reason"]] == [read[0]["subset"]] != [""]
+    message_of("judgebench", save(tmp_path / "y.jsonl", rows[:50]))  # 1 of 50 is too many
+
+
 # --- files --------------------------------------------------------------------------------------------------
 
 

@@ -194,6 +194,9 @@ def test_missing_unknown_and_short_subsets_are_counted_and_named(tmp_path):
 GOOD = "row,subset,m\n0,hep-go,1\n1,hep-go,0\n"
 
 
+REWARDS_1_0 = '"subset": "hep-go", "chosen_reward": 1, "rejected_reward": 0'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -224,6 +227,18 @@ GOOD = "row,subset,m\n0,hep-go,1\n1,hep-go,0\n"
             "line 1: expected 1 in chosen_reward, found 2",
         ),
         ("x.jsonl", '{"subset": "hep-go", "chosen_reward": NaN, "rejected_reward": 0}\n', "expected finite rewards"),
+        ("x.jsonl", f'{{"model": 5, {REWARDS_1_0}}}\n', 'line 1: found \'{"model": 5'),
+        ("x.jsonl", f'{{"model": ["a"], {REWARDS_1_0}}}\n', 'line 1: found \'{"model": ["a"]'),
+        (
+            "x.jsonl",
+            f'{{"id": 0, {REWARDS_1_0}}}\n' * 2,
+            "line 2: expected every id once, found 0 again, which stands in line 1",
+        ),
+        (
+            "x.jsonl",
+            '{"subset": "hep-go", "chosen_reward": null, "rejected_reward": null, "correct": 1}\n',
+            'line 1: found \'{"subset"',
+        ),
     ],
 )
 def test_mistakes_in_files(name, text, words, tmp_path):
@@ -248,6 +263,7 @@ def test_mistakes_in_flags(tmp_path):
         (table, {"benchmarks": "rm_bench"}, "a row of RM-Bench is more than right or wrong"),
         (table, {"benchmarks": "rewardbench,judgebench"}, "expected a column benchmark, because --benchmarks asks for"),
         (verdict, {"benchmarks": "rm_bench"}, "line 1: expected the rewards of a row of RM-Bench, found a verdict"),
+        (table, {"benchmarks": "judgebench", "legacy_xstest_weights": "true"}, "--legacy_xstest_weights: expected rew"),
     ):
         with pytest.raises(UserError) as caught:
             evaluate(path, tmp_path / "out", **flags)

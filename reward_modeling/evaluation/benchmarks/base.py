@@ -118,6 +118,8 @@ class Benchmark:
     columns: Columns | None = None
     read_row: Callable[[dict], dict[str, object]] | None = None
     """From a row of the file to `subset`, `prompt`, `chosen` and `rejected` (see `rows`)."""
+    subset_of: Callable[[dict], object] = lambda row: row.get("subset")
+    """The subset of a row that cannot be read; no text where that is unknown."""
     hub_id: str | None = None
     """None: its rows are the user's own."""
     splits: tuple[str, ...] = ()

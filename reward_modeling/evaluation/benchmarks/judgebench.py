@@ -42,19 +42,25 @@ def judgebench_scores(means: Means, rows: dict[str, int]) -> dict[str, float]:
     return {**scores, "gpt mean of sections": plain_mean(means, GPT)}
 
 
-def _read_row(row: dict) -> Fields:
-    source, model, label = (text_of(row, name) for name in ("source", "response_model", "label"))
+def _subset_of(row: dict) -> str:
+    """Split and section, such as "gpt math"; empty where the row does not say them."""
+    source, model = str(row.get("source")), str(row.get("response_model"))
     section = next((section for prefix, section in SOURCES.items() if source.startswith(prefix)), None)
     split = next((split for split in ("gpt", "claude") if model.startswith(split)), None)
-    if section is None:
+    return f"{split} {section}" if split and section else ""
+
+
+def _read_row(row: dict) -> Fields:
+    source, model, label = (text_of(row, name) for name in ("source", "response_model", "label"))
+    if not source.startswith(tuple(SOURCES)):
         raise UnreadableRow(f"expected source to begin with {', '.join(SOURCES)}, found {source!r}")
-    if split is None:
+    if not model.startswith(("gpt", "claude")):
         raise UnreadableRow(f"expected response_model to begin with gpt or claude, found {model!r}")
     if label not in SIDES:
         raise UnreadableRow(f"expected label A>B or B>A, found {label!r}")
     chosen, rejected = SIDES[label]
     return {
-        "subset": f"{split} {section}",
+        "subset": _subset_of(row),
         "prompt": messages_of(text_of(row, "question"), "question"),
         "chosen": [[assistant(text_of(row, chosen))]],
         "rejected": [[assistant(text_of(row, rejected))]],
@@ -71,6 +77,7 @@ BENCHMARK = Benchmark(
         others=("pair_id",),
     ),
     read_row=_read_row,
+    subset_of=_subset_of,
     hub_id="ScalerLab/JudgeBench",
     splits=("gpt", "claude"),
     id_column="pair_id",

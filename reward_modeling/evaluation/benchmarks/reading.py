@@ -41,8 +41,9 @@ def read_benchmark(name: str, path: str | None, *, num_proc: int | None = None) 
     Args:
         name: one of `BENCHMARKS`.
         path: None takes the published rows from the Hub (pairs: there are none). Else what
-            `data.load_preference_dataset` takes; for the preference test sets a folder with a file or folder for each
-            set, a DatasetDict folder of `save_to_disk` with a split for each set, or "name=path,name=path".
+            `data.preferences.load_preference_dataset` takes; for the preference test sets a folder with a file or
+            folder for each set, a DatasetDict folder of `save_to_disk` with a split for each set, or
+            "name=path,name=path".
 
     Raises:
         UserError: nothing there, a broken file, other columns, or more than `LARGEST_SHARE_UNREADABLE` of a subset's

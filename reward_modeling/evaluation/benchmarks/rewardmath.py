@@ -97,6 +97,7 @@ BENCHMARK = Benchmark(
         "for the right one, subject as a name, problem_id",
     ),
     read_row=_read_row,
+    subset_of=lambda row: row.get("subject"),
     hub_id="RewardMATH/RewardMATH",
     splits=("test",),  # that of its authors' RewardMATH_pairwise; this set's own was not seen
     id_column="problem_id",

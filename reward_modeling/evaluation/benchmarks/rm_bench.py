@@ -143,6 +143,7 @@ BENCHMARK = Benchmark(
         "prompt as a text or messages, chosen and rejected as lists of 3 texts, domain as a name",
     ),
     read_row=_read_row,
+    subset_of=lambda row: row.get("domain"),
     hub_id="THU-KEG/RM-Bench",
     splits=("train",),
     path_help="RM-Bench as a file.",

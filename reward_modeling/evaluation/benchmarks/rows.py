@@ -78,7 +78,7 @@ def evaluation_row(row: object, where: str, *, benchmark: Benchmark, subset: str
             return filled_row(where, row_id, **given, **benchmark.read_row(row))
     except UnreadableRow as error:
         reason = str(error)
-    return _unreadable_row(where, row_id, subset or values.get("subset") or values.get("domain"), reason, shown)
+    return _unreadable_row(where, row_id, subset or benchmark.subset_of(values), reason, shown)
 
 
 def filled_row(

@@ -173,7 +173,7 @@ def measure_rows(rows: Dataset, scratch: Path, num_proc: int = 1) -> Dataset:
     """`MEASURES` of every row, in its order, written below `scratch`.
 
     Args:
-        rows: standard rows of `data.load_preference_dataset`. Of dropped ones every measure is 0.
+        rows: standard rows of `data.preferences.load_preference_dataset`. Of dropped ones every measure is 0.
     """
     starts = range(0, len(rows), ROWS_PER_PART)
     parts = []
