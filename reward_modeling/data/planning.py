@@ -236,17 +236,12 @@ def _cut_pieces(pieces: list[Sequence[int]], sizes: GroupSizes, batching: str, m
 def balance(
     chunks: list[Chunk], num_processes: int, max_tokens: int, target_tokens: int | None = None
 ) -> list[list[MicroBatch]]:
-    """Put the chunks into as few micro-batches as the tokens allow (of more than 100, up to 2% more), then deal these
-    out to the processes.
+    """`[process][number]`: the chunks in as few micro-batches as the tokens allow (of more than 100, up to 2% more).
 
-    A micro-batch has about `target_tokens`, which sets their number, and never more than `max_tokens`.
-
-    Longest first into the lightest micro-batch (Graham, 1969): loads differ by at most the longest chunk. A
-    process without a chunk of its own gets a copy that is not counted, since under ZeRO-3 and FSDP all
-    processes must run the same number of forward passes.
-
-    Returns:
-        `[process][number]`
+    A micro-batch has about `target_tokens`, which sets their number, and never more than `max_tokens`. Longest first
+    into the lightest micro-batch (Graham, 1969): loads differ by at most the longest chunk. A process without a chunk
+    of its own gets a copy that is not counted, since under ZeRO-3 and FSDP all processes must run the same number of
+    forward passes.
     """
     ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.unit_start))
     total = sum(chunk.tokens for chunk in ordered)
@@ -279,10 +274,7 @@ def _longest_first(ordered: list[Chunk], num_bins: int, max_tokens: int) -> list
 
 
 def heaviest_micro_batch(plan: EpochPlan, num_processes: int) -> tuple[MicroBatch, int]:
-    """The micro-batch with the most tokens among all steps and processes, and how many a process has at most in a step.
-
-    Of several that are equal the first.
-    """
+    """The first micro-batch with the most tokens of all, and how many a process has at most in a step."""
     heaviest, most_tokens, most_in_a_step = None, -1, 0
     for step in range(len(plan)):
         processes = plan.micro_batches(step, num_processes)
