@@ -26,10 +26,6 @@ class Span(NamedTuple):
     def num_queries(self) -> int:
         return self.end - self.start
 
-    @property
-    def num_keys(self) -> int:
-        return self.end - self.start + self.prefix_end - self.prefix_start
-
 
 @dataclass(eq=False)
 class PackedLayout:
