@@ -8,7 +8,7 @@ whose transcripts are broken are dropped, each under its own reason. The mixture
 """
 
 import glob
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from datasets import concatenate_datasets
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.flags import flag
 from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DataReport, DropReason
@@ -44,17 +45,15 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="Anthropic/hh-rlhf",
-        metadata={
-            "help": "Hub id; or a local clone: a folder with a folder per subset, in each train.jsonl.gz and "
-            "test.jsonl.gz; or one subset's folder; or a file of any subset, which is read as it is."
-        },
+    dataset_path: str = flag(
+        "Anthropic/hh-rlhf",
+        "Hub id; or a local clone: a folder with a folder per subset, in each train.jsonl.gz and "
+        "test.jsonl.gz; or one subset's folder; or a file of any subset, which is read as it is.",
     )
     output_path: str = "data/hh_rlhf"
-    subsets: str = field(
-        default="helpful-base,helpful-rejection-sampled,helpful-online",
-        metadata={"help": f"Out of {', '.join(SUBSETS)}, with commas between them; read in this order."},
+    subsets: str = flag(
+        "helpful-base,helpful-rejection-sampled,helpful-online",
+        f"Out of {', '.join(SUBSETS)}, with commas between them; read in this order.",
     )
 
     def problems(self) -> list[str]:
