@@ -38,7 +38,7 @@ from reward_modeling.data.report import DropReason
 from reward_modeling.preference_sets.arguments import FORMATS, OUTPUT_FLAGS, SEED, check_flags
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts, overlap_entries
-from reward_modeling.preference_sets.manifest import manifest_table, mixed_entry, source_entry
+from reward_modeling.preference_sets.manifest import dropped_entry, manifest_table, pair_counts, source_entry
 from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, choose_pairs, count_dropped
 from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source
 from reward_modeling.preference_sets.pair_table import PairTable, split_keys
@@ -157,7 +157,8 @@ def source_entries(
         count = pairs.source.published.get(source.mixture)
         entry = source_entry(pairs, {} if count is None else {source.mixture: count}) | {"name": source.label}
         shares = {"weight": source.weight, "limit": source.limit}
-        entries.append(entry | {"mixed": shares | mixed_entry(prompts[parts == part], report)})
+        mixed = {**shares, "dropped": dropped_entry(report), **pair_counts(prompts[parts == part])}
+        entries.append(entry | {"mixed": mixed})
     return entries
 
 

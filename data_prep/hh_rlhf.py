@@ -16,7 +16,6 @@ from pathlib import Path
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-import numpy as np
 from datasets import concatenate_datasets
 
 from reward_modeling.common.errors import UserError
@@ -28,7 +27,7 @@ from reward_modeling.data.sources import Columns
 from reward_modeling.data.transcripts import turns_of
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, text_of
-from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, number_column, read_pairs
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, note_pairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 SUBSETS = ("helpful-base", "helpful-rejection-sampled", "helpful-online", "harmless-base")
@@ -105,7 +104,7 @@ def build(arguments: ScriptArguments) -> SourcePairs:
             report.add(reason, dropped.count, where, dropped.first_excerpt)
         if subset is not None:
             report.notes |= {f"pairs of {subset}": len(part.rows), f"rows of {subset}": part.report.rows_read}
-    report.notes |= {"pairs": len(rows), "prompts": len(np.unique(number_column(rows, "prompt_key")))}
+    note_pairs(report, rows)
     return SourcePairs(SOURCE, rows, report, arguments.options())
 
 

@@ -24,8 +24,8 @@ import json
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -38,15 +38,16 @@ from reward_modeling.data import preferences
 from reward_modeling.data.cached_rows import cache_error, cache_root, map_processes
 from reward_modeling.data.keys import mix_keys, text_key
 from reward_modeling.data.preferences import FLOAT32_MAX, dropped_row, kept_rows, read_column, standardise_row
-from reward_modeling.data.report import DataReport, DropReason, report_rows
+from reward_modeling.data.report import DropReason, report_rows
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.source import (
     EXCERPT_LENGTH,
     PAIR_FEATURES,
     PreferenceSource,
-    SourceAnswers,
     SourcePairs,
+    SourceRows,
     add_pair_keys,
+    note_pairs,
     number_column,
     read_answers,
 )
@@ -67,8 +68,7 @@ TALLIES = {
 MADE_FEATURES = Features({**PAIR_FEATURES, **{name: Value("int64") for name in TALLIES}})
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     """A distinct answer of a prompt."""
 
     text: str
@@ -85,7 +85,7 @@ def build_pairs(arguments: SourceArguments, source: PreferenceSource, to_answers
 
 
 def pairs_from_answers(
-    answers: SourceAnswers, how: str, seed: int, *, num_proc: int | None = None, write_margin: bool = False
+    answers: SourceRows, how: str, seed: int, *, num_proc: int | None = None, write_margin: bool = False
 ) -> SourcePairs:
     """Make the pairs of every prompt; rows of one prompt may stand anywhere.
 
@@ -107,15 +107,11 @@ def pairs_from_answers(
     for reason, dropped in report_rows(report.name, made).dropped.items():
         report.add(reason, dropped.count, dropped.first_where, dropped.first_excerpt)
     rows = made.select(kept_rows(made)).select_columns(list(PAIR_FEATURES))
-    _note_counts(report, answers.rows, made, rows)
-    return SourcePairs(answers.source, rows, report, answers.options, made_of_answers=True)
-
-
-def _note_counts(report: DataReport, answer_rows: Dataset, made: Dataset, pair_rows: Dataset) -> None:
-    answers = pc.sum(pc.list_value_length(read_column(answer_rows, "answers"))).as_py() or 0
-    report.notes |= {"prompts read": len(np.unique(number_column(answer_rows, "group_key"))), "answers": answers}
+    count = pc.sum(pc.list_value_length(read_column(answers.rows, "answers"))).as_py() or 0
+    report.notes |= {"prompts read": len(np.unique(number_column(answers.rows, "group_key"))), "answers": count}
     report.notes |= {words: int(number_column(made, name).sum()) for name, words in TALLIES.items()}
-    report.notes |= {"pairs": len(pair_rows), "prompts": len(np.unique(number_column(pair_rows, "prompt_key")))}
+    note_pairs(report, rows)
+    return SourcePairs(answers.source, rows, report, answers.options, made_of_answers=True)
 
 
 # --- rows of one prompt ---------------------------------------------------------------------------------------

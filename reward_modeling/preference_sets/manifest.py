@@ -25,7 +25,7 @@ def source_entry(pairs: SourcePairs, published: Mapping[str, int]) -> dict[str, 
     Args:
         published: mixture -> number of pairs, as others have counted them.
     """
-    count = len(pairs.rows)
+    counts = pair_counts(number_column(pairs.rows, "prompt_key"))
     return {
         "name": pairs.source.name,
         "licence": pairs.source.licence,
@@ -34,37 +34,21 @@ def source_entry(pairs: SourcePairs, published: Mapping[str, int]) -> dict[str, 
         "revision": pairs.options["revision"],
         "fingerprint": fingerprint(pairs),
         "options": dict(pairs.options),
-        "read": report_entry(pairs.report),
-        "pairs": count,
-        "prompts": len(np.unique(number_column(pairs.rows, "prompt_key"))),
-        "pairs_per_prompt": pairs_per_prompt(number_column(pairs.rows, "prompt_key")),
+        "read": {
+            "rows": pairs.report.rows_read,
+            "kept": pairs.report.kept,
+            "dropped": dropped_entry(pairs.report),
+            "notes": dict(pairs.report.notes),
+        },
+        **counts,
         "published": {
-            mixture: {"pairs": number, "difference": count - number} for mixture, number in published.items()
+            mixture: {"pairs": number, "difference": counts["pairs"] - number} for mixture, number in published.items()
         },
     }
 
 
-def mixed_entry(prompt_keys: NDArray[np.int64], report: DataReport) -> dict[str, object]:
-    """What a manifest says of one source's pairs in a mixture, `(pairs,)`, and of those left out of it."""
-    return {
-        "dropped": dropped_entry(report),
-        "pairs": len(prompt_keys),
-        "prompts": len(np.unique(prompt_keys)),
-        "pairs_per_prompt": pairs_per_prompt(prompt_keys),
-    }
-
-
-def report_entry(report: DataReport) -> dict[str, object]:
-    """Rows read, kept, and dropped per reason with the first such row."""
-    return {
-        "rows": report.rows_read,
-        "kept": report.kept,
-        "dropped": dropped_entry(report),
-        "notes": dict(report.notes),
-    }
-
-
 def dropped_entry(report: DataReport) -> dict[str, dict[str, object]]:
+    """Rows dropped per reason, with the first such row."""
     return {
         reason: {"rows": rows.count, "first": rows.first_where, "excerpt": rows.first_excerpt}
         for reason, rows in sorted(report.dropped.items())
@@ -83,11 +67,12 @@ def fingerprint(pairs: SourcePairs) -> str:
     return digest.hexdigest()
 
 
-def pairs_per_prompt(prompt_keys: NDArray[np.int64]) -> dict[str, int]:
-    """Number of pairs -> number of prompts that have so many."""
-    _, counts = np.unique(prompt_keys, return_counts=True)
-    sizes, prompts = np.unique(counts, return_counts=True)
-    return {str(size): int(number) for size, number in zip(sizes, prompts, strict=True)}
+def pair_counts(prompt_keys: NDArray[np.int64]) -> dict[str, object]:
+    """How many pairs and prompts there are, and for each number of pairs how many prompts have so many."""
+    prompts, counts = np.unique(prompt_keys, return_counts=True)
+    sizes, numbers = (values.tolist() for values in np.unique(counts, return_counts=True))
+    per_prompt = {str(size): number for size, number in zip(sizes, numbers, strict=True)}
+    return {"pairs": len(prompt_keys), "prompts": len(prompts), "pairs_per_prompt": per_prompt}
 
 
 def manifest_text(manifest: Mapping[str, object]) -> str:
