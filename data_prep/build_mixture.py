@@ -38,7 +38,13 @@ from reward_modeling.data.report import DropReason
 from reward_modeling.preference_sets.arguments import FORMATS, OUTPUT_FLAGS, SEED, check_flags
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts, overlap_entries
-from reward_modeling.preference_sets.manifest import dropped_entry, manifest_table, pair_counts, source_entry
+from reward_modeling.preference_sets.manifest import (
+    dropped_entry,
+    manifest_table,
+    pair_counts,
+    source_entry,
+    write_manifest,
+)
 from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, choose_pairs, count_dropped
 from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source
 from reward_modeling.preference_sets.pair_table import PairTable, split_keys
@@ -49,7 +55,6 @@ from reward_modeling.preference_sets.writing import (
     check_output,
     new_output,
     value_columns,
-    write_manifest,
     write_pairs,
 )
 

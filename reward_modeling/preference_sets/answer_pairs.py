@@ -155,8 +155,7 @@ def _prompt_order(keys: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
 
 def _make_batch(batch: dict, rows: Dataset, how: str, seed: int, write_margin: bool) -> dict[str, list]:
     first = batch["start"][0]
-    columns = rows[first : batch["end"][-1]]
-    table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    table = rows.select(range(first, batch["end"][-1])).to_list()
     made: list[dict] = []
     for start, end in zip(batch["start"], batch["end"], strict=True):
         same_key = table[start - first : end - first]

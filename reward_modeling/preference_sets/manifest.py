@@ -6,10 +6,12 @@ A manifest holds neither a date nor a path of output: the same sources and argum
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reward_modeling.common.file_names import MANIFEST
 from reward_modeling.common.versions import installed_versions
 from reward_modeling.data.report import DataReport, DropReason, first_row
 from reward_modeling.display.text import Rows, align
@@ -75,8 +77,15 @@ def pair_counts(prompt_keys: NDArray[np.int64]) -> dict[str, object]:
     return {"pairs": len(prompt_keys), "prompts": len(prompts), "pairs_per_prompt": per_prompt}
 
 
-def manifest_text(manifest: Mapping[str, object]) -> str:
-    return json.dumps({**manifest, "versions": installed_versions(PACKAGES)}, indent=2, ensure_ascii=False) + "\n"
+def write_manifest(
+    manifest: dict[str, object], written: Mapping[str, Mapping], file_format: str, folder: Path
+) -> dict[str, object]:
+    """Add to a manifest what `write_pairs` wrote of each split, put it beside the data, and return it."""
+    total = sum(part["pairs"] for part in written.values())
+    whole = manifest | {"pairs": total, "format": file_format, "written": written}
+    text = json.dumps({**whole, "versions": installed_versions(PACKAGES)}, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+    return whole
 
 
 # --- on the screen --------------------------------------------------------------------------------------------
