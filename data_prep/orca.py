@@ -24,17 +24,7 @@ from reward_modeling.preference_sets.row_values import float_of, number_of, text
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
-COLUMNS = (
-    "system",
-    "input",
-    "chosen",
-    "rejected",
-    "generations",
-    "rating",
-    "status",
-    "chosen_score",
-    "in_gsm8k_train",
-)
+COLUMNS = ("system", "input", "chosen", "rejected", "generations", "rating", "status", "chosen_score", "in_gsm8k_train")
 SOURCE = PreferenceSource(
     "orca",
     Columns(COLUMNS, COLUMNS, "system, input, chosen and rejected as texts, with rating, status and chosen_score"),

@@ -23,17 +23,7 @@ from reward_modeling.preference_sets.row_values import number_of, text_of, wrong
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, limit_pairs_per_prompt, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
-COLUMNS = (
-    "post_id",
-    "domain",
-    "history",
-    "human_ref_A",
-    "human_ref_B",
-    "labels",
-    "score_ratio",
-    "score_A",
-    "score_B",
-)
+COLUMNS = ("post_id", "domain", "history", "human_ref_A", "human_ref_B", "labels", "score_ratio", "score_A", "score_B")
 SOURCE = PreferenceSource(
     "shp",
     Columns(

@@ -245,11 +245,8 @@ def score_levels(scores: list[float]) -> list[int]:
     >>> score_levels([5.0, 4.333333333, 4.333333334 - 1e-9, 1.0])
     [0, -1, -1, -2]
     """
-    levels: list[int] = []
-    for place, score in enumerate(scores):
-        step = int(place > 0 and scores[place - 1] - score > TOLERANCE)
-        levels.append(levels[-1] - step if levels else 0)
-    return levels
+    steps = [0, *(np.diff(scores) < -TOLERANCE)]
+    return (-np.cumsum(steps))[: len(scores)].tolist()
 
 
 def choose_pairs(levels: list[int], numbers: list[int], how: str) -> list[tuple[int, int]]:

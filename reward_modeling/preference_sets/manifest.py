@@ -4,7 +4,7 @@ A manifest holds neither a date nor a path of output: the same sources and argum
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -117,20 +117,19 @@ def _source_rows(sources: Sequence[Mapping]) -> Rows:
     head += [f"published in {mixture}" for mixture in mixtures] + ["in the mixture"] * is_mixed
     parts = [(source["name"], [source]) for source in sources]
     parts += [("all", sources)] * (is_mixed and len(sources) > 1)
-    return [head, *([name, *_totals(part, mixtures, is_mixed)] for name, part in parts)]
-
-
-def _totals(sources: Sequence[Mapping], mixtures: Sequence[str], is_mixed: bool) -> Iterator[str]:
-    for counts in ([source["read"]["rows"] for source in sources], [source["read"]["kept"] for source in sources]):
-        yield f"{sum(counts):,}"
-    yield f"{sum(source['pairs'] for source in sources):,}"
-    yield f"{sources[0]['prompts']:,}" if len(sources) == 1 else ""  # not added up: one may be in several sources
-    for mixture in mixtures:
-        found = [source["published"][mixture] for source in sources if mixture in source["published"]]
-        pairs, difference = (sum(count[name] for count in found) for name in ("pairs", "difference"))
-        yield f"{pairs:,} ({difference:+,})" if found else "-"
-    if is_mixed:
-        yield f"{sum(source['mixed']['pairs'] for source in sources):,}"
+    rows = [head]
+    for name, part in parts:
+        counts = [sum(source["read"][key] for source in part) for key in ("rows", "kept")]
+        row = [name, *(f"{count:,}" for count in (*counts, sum(source["pairs"] for source in part)))]
+        row.append(f"{part[0]['prompts']:,}" if len(part) == 1 else "")  # not added up: one may be in several sources
+        for mixture in mixtures:
+            found = [source["published"][mixture] for source in part if mixture in source["published"]]
+            pairs, difference = (sum(count[key] for count in found) for key in ("pairs", "difference"))
+            row.append(f"{pairs:,} ({difference:+,})" if found else "-")
+        if is_mixed:
+            row.append(f"{sum(source['mixed']['pairs'] for source in part):,}")
+        rows.append(row)
+    return rows
 
 
 def _reason_rows(dropped: Mapping) -> Rows:

@@ -185,27 +185,21 @@ def _parquet_schema(table: PairTable, columns: Sequence[str]) -> pa.Schema:
 
 def _parse_lines(lines: pa.Buffer, rows: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
     """The columns of some rows, of their JSON lines."""
+    # One block: no line is longer, and so nothing depends on the number of threads.
+    reading = pj.ReadOptions(block_size=len(lines) + 1)
+    parsing = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     try:
-        return pj.read_json(
-            pa.BufferReader(lines),
-            # One block: no line is longer, and so nothing depends on the number of threads.
-            read_options=pj.ReadOptions(block_size=len(lines) + 1),
-            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-        )
+        return pj.read_json(pa.BufferReader(lines), reading, parsing)
     except pa.ArrowInvalid as error:
-        raise _not_for_parquet(rows, error) from error
-
-
-def _not_for_parquet(rows: pa.RecordBatch, error: pa.ArrowInvalid) -> UserError:
-    found = f"[{one_line(error)}]"
-    for row in rows.select([*TEXTS, "is_text", "where"]).to_pylist():
-        messages = [] if row["is_text"] else [message for name in TEXTS for message in json.loads(row[name])]
-        if keys := sorted({key for message in messages for key in message} - {"role", "content"}):
-            found = f"{', '.join(keys)} at {row['where']}"
-            break
-    return UserError(
-        f"expected messages of role and content, as the columns of parquet are, found {found}. Pass --format jsonl."
-    )
+        found = f"[{one_line(error)}]"
+        for row in rows.select([*TEXTS, "is_text", "where"]).to_pylist():
+            messages = [] if row["is_text"] else [message for name in TEXTS for message in json.loads(row[name])]
+            if keys := sorted({key for message in messages for key in message} - {"role", "content"}):
+                found = f"{', '.join(keys)} at {row['where']}"
+                break
+        raise UserError(
+            f"expected messages of role and content, as the columns of parquet are, found {found}. Pass --format jsonl."
+        ) from error
 
 
 LINT_REPORT = ("lint.json", "lint.html")  # may stand beside the data
