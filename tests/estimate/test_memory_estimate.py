@@ -9,6 +9,7 @@ import torch
 from engines import EVERY_ENGINE, run_engine
 from exactness import num_keys
 from runs import ROOT, write_rows
+from tiny_families import tiny_config
 from transformers import BertConfig
 
 from reward_modeling.data.collator import MicroBatchCollator
@@ -22,7 +23,6 @@ from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.bradley_terry import PairReader
-from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 
 PAIRS_PER_STEP, MAX_TOKENS = 16, 512

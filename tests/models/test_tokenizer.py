@@ -4,6 +4,7 @@ import logging
 from datetime import date
 
 import pytest
+from tiny_families import TOKENIZER_STYLES, train_tokenizer
 from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
@@ -15,7 +16,6 @@ from reward_modeling.models.tokenizer import (
     load_tokenizer,
     set_pad_token,
 )
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
 CORPUS = ["How do I bake rye bread?\n\nBegin.\n\nAnd wait.\n\n", "user assistant question answer\n\n"]
 BARE_TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}"

@@ -3,6 +3,7 @@
 import datasets
 import pytest
 from datasets import Dataset
+from tiny_families import TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.loader import PromptGroups
@@ -17,7 +18,6 @@ from reward_modeling.models.tokenizer import (
 )
 from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 from reward_modeling.training.preflight import run_preflight, show_unit
 
 CORPUS = [row["chosen"][-1]["content"] + "\n\n" for row in learnable_preferences(50, seed=0)]

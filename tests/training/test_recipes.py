@@ -10,14 +10,15 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState
 from engines import launch_environment
 from runs import ROOT, train, write_rows
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 import rm
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.preference_sets.mixture import known_mixtures
-from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import token_ids
 from reward_modeling.training.launch_checks import launch_problems
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
