@@ -1,11 +1,12 @@
 """Plots that several pages show: accuracies as bars, histograms, calibration.
 
-svg = draw_svg("RewardBench, sections", draw_bars, {"": figures}, chance=50, baseline=58.2)
+plot = make_plot("Sections", "Percent right.", draw_bars, {"": figures}, chance=50, baseline=58.2)
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -100,8 +101,7 @@ def _mark(axes: Axes, x: float | None, words: str, color: str, style: tuple, lin
 
 def name_series(axes: Axes, colors: Mapping[str, str]) -> None:
     """The names of up to three series above the axes, in their colours."""
-    places = {1: [0], 2: [0, 1], 3: [0, 0.5, 1]}[len(colors)]
-    for place, (name, color) in zip(places, colors.items(), strict=True):
+    for place, (name, color) in zip(np.linspace(0, 1, len(colors)), colors.items(), strict=True):
         alignment = {0: "left", 0.5: "center", 1: "right"}[place]
         axes.text(place, 1.04, name, transform=axes.transAxes, color=color, weight="bold", ha=alignment)
 
