@@ -48,11 +48,7 @@ def draw_bars(
 
 
 def lay_out_rows(groups: Groups, colors: Mapping[str, str] | None = None) -> tuple[Figure, Axes, list[tuple]]:
-    """A figure with a line for each heading and each name, names to the left of its axes.
-
-    Returns:
-        The figure, the axes, and (y, name, row) of each row.
-    """
+    """A figure with a line for each heading and name, its axes right of the names, and (y, name, row) of each row."""
     height = 12 if colors else 14  # points of a line
     lines = [line for heading, rows in groups.items() for line in [(heading, None)] * bool(heading) + [*rows.items()]]
     longest = max((len(shorten(name, NAME_CHARACTERS)) for name, row in lines if row is not None), default=0)

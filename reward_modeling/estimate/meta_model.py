@@ -108,10 +108,8 @@ def model_sizes(model: torch.nn.Module, four_bit: bool = False) -> ModelSizes:
 def _multiplied(model: torch.nn.Module) -> int:
     """Embeddings are looked up, and of experts a token meets a few."""
     looked_up = count_weights(module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding))
-    passed_by = 0
-    for weight in _experts(model):
-        met = model.config.get_text_config().num_experts_per_tok
-        passed_by += weight.numel() * (weight.shape[0] - met) // weight.shape[0]
+    met = model.config.get_text_config().num_experts_per_tok if (experts := _experts(model)) else 0
+    passed_by = sum(weight.numel() * (weight.shape[0] - met) // weight.shape[0] for weight in experts)
     return count_weights(model.parameters()) - looked_up - passed_by
 
 

@@ -57,10 +57,16 @@ from reward_modeling.objectives.base import HeldOut
 if TYPE_CHECKING:
     from reward_modeling.data.prepare import PreparedPairs
 
-
 PACKAGES = (
-    *("torch", "transformers", "tokenizers", "accelerate", "peft", "deepspeed"),
-    *("datasets", "numpy", "safetensors"),
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "deepspeed",
+    "datasets",
+    "numpy",
+    "safetensors",
 )
 
 
@@ -126,10 +132,16 @@ def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[s
     """The content of run.json before the first step: what only the end can tell is None."""
     args, unit = trainer.args, trainer.objective.reader.unit
     device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type
+    plain = trainer.model.get_base_model() if has_adapter(trainer.model) else trainer.model
+    without = () if args.use_peft else flags_with(type(args), NEEDS_ADAPTER)
+    logged = [name for name in flags_with(type(args), LOGGED) if name not in without]
     manifest = Path(args.train_set_path) / MANIFEST  # of a folder that data_prep/ has written
     return {
         "model_name": args.model_name,
-        **describe_model(trainer.model),
+        "model_type": plain.config.model_type,
+        "class": type(plain).__name__,
+        "num_parameters": count_weights(trainer.model.parameters()),
+        "trained_parameters": count_weights(weight for weight in trainer.model.parameters() if weight.requires_grad),
         "engine": engine_name(trainer.accelerator.state),
         "processes": args.world_size,
         "devices": device if args.world_size == 1 else f"{args.world_size} x {device}",
@@ -138,38 +150,19 @@ def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[s
         unit: len(data.train),
         "prompts": int((data.train.sizes.units_per_group > 0).sum()),
         f"{unit}_per_step": args.pairs_per_step,
-        "steps": None,
-        "step_of_weights": None,
-        "epoch_of_weights": None,
+        **dict.fromkeys(("steps", "step_of_weights", "epoch_of_weights")),
         "started": started.isoformat(timespec="seconds"),
         "seconds": None,
         "versions": installed_versions(PACKAGES),
-        "arguments": logged_arguments(args),
+        "arguments": {name: getattr(args, name) for name in logged},
         "manifest": json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None,
     }
-
-
-def logged_arguments(args: Any) -> dict[str, Any]:
-    """The flags that decide what is learned, whether they were given or not."""
-    without = () if args.use_peft else flags_with(type(args), NEEDS_ADAPTER)
-    return {name: getattr(args, name) for name in flags_with(type(args), LOGGED) if name not in without}
 
 
 def remove_results(output: Path) -> None:
     """The figures of a model that is not in last_checkpoint any more."""
     for name in (EVALUATION, EVAL_SCORES):
         (output / name).unlink(missing_ok=True)
-
-
-def describe_model(model: torch.nn.Module) -> dict[str, object]:
-    """The part of run.json that is about the model, an adapter's model included."""
-    plain = model.get_base_model() if has_adapter(model) else model
-    return {
-        "model_type": plain.config.model_type,
-        "class": type(plain).__name__,
-        "num_parameters": count_weights(model.parameters()),
-        "trained_parameters": count_weights(weight for weight in model.parameters() if weight.requires_grad),
-    }
 
 
 def write_json(path: Path, content: Mapping) -> None:
