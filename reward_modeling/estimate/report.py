@@ -76,7 +76,6 @@ def estimate_run(
         args=args,
         mixed=mixed,
         model=model,
-        all_trained=model.sizes.trained == model.sizes.weights,
         gpus=gpus,
         gpu=gpu,
         limit=limit,
@@ -92,11 +91,7 @@ def estimate_run(
 
 
 def memory_by_engine(args: Any, mixed: str | None, model: MetaModel, inputs: dict) -> list[EngineMemory]:
-    """
-    Args:
-        mixed: bf16 or fp16 where the run computes in that type, whatever the weights are.
-        inputs: of the model's forward, for the heaviest micro-batch.
-    """
+    """The run computes in `mixed`, bf16 or fp16, whatever the weights are; `inputs` are the heaviest micro-batch's."""
     gpus, loaded = args.gpus or 1, getattr(torch, args.model_dtype)
     computed = torch.bfloat16 if mixed else loaded
     # first with the weights as they are loaded: the other pass changes their type
