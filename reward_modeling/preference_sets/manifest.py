@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.common.file_names import MANIFEST
-from reward_modeling.common.versions import installed_versions
+from reward_modeling.common.launch import installed_versions
 from reward_modeling.data.report import DataReport, DropReason, first_row
 from reward_modeling.display.text import Rows, align
 from reward_modeling.preference_sets.pair_table import SCORES

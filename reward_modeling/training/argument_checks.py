@@ -9,8 +9,7 @@ from typing import Any
 
 from reward_modeling.common.flags import NEEDS_ADAPTER, changed_flags, flag_problems, flags_with
 from reward_modeling.common.launch import launched_with
-from reward_modeling.estimate.gpus import GPUS
-from reward_modeling.estimate.memory import STATES_OF_OPTIMIZER
+from reward_modeling.estimate.memory import GPUS, STATES_OF_OPTIMIZER
 from reward_modeling.models.adapters import four_bit_problem
 from reward_modeling.training.launch_checks import launch_problems
 from reward_modeling.training.tracking import tracker_problems

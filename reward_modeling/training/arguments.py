@@ -24,7 +24,7 @@ from reward_modeling.common.flags import (
 )
 from reward_modeling.common.launch import variables_of_a_single_process
 from reward_modeling.data.planning import BATCHINGS
-from reward_modeling.estimate.gpus import GPUS
+from reward_modeling.estimate.memory import GPUS
 from reward_modeling.models.adapters import ALL_LINEAR
 from reward_modeling.training.argument_checks import argument_problems
 

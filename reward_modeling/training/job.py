@@ -17,8 +17,7 @@ from reward_modeling.common.errors import report_once_per_node
 from reward_modeling.common.file_names import PREFLIGHT, REPORT, RUN
 from reward_modeling.estimate.report import estimate_run
 from reward_modeling.objectives.base import Objective
-from reward_modeling.results.files import write_json
-from reward_modeling.results.run import gather_results, run_so_far
+from reward_modeling.results.run import gather_results, run_so_far, write_json
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import try_to_write_report
 from reward_modeling.training.final_model import (

@@ -14,7 +14,7 @@ from reward_modeling.checkpoints.run_record import write_run_record
 from reward_modeling.common.atomic import archive, commit, remove_folder, sync_to_disk, unfinished
 from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, MERGED_CHECKPOINT, TRAINER_STATE
 from reward_modeling.models.adapters import has_adapter, save_adapter
-from reward_modeling.results.files import remove_results
+from reward_modeling.results.run import remove_results
 from reward_modeling.training.early_stopping import EarlyStopping
 from reward_modeling.training.fsdp import set_up_fsdp
 from reward_modeling.training.hub_trainer import HubTrainer

@@ -17,7 +17,7 @@ from reward_modeling.data.planning import heaviest_micro_batch, plan_epoch
 from reward_modeling.data.prepare import prepare_pairs
 from reward_modeling.data.prompt_groups import TokenizeOptions
 from reward_modeling.estimate.live_bytes import LiveBytes
-from reward_modeling.estimate.memory import DDP, FSDP2, SINGLE, ZERO2, ZERO3, EngineMemory, Precision, engine_memory
+from reward_modeling.estimate.memory import DDP, FSDP2, SINGLE, ZERO2, ZERO3, EngineMemory, engine_memory
 from reward_modeling.estimate.meta_model import MetaModel, build_model, flash_attention_bytes, pass_bytes
 from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.loading import load_config
@@ -192,7 +192,7 @@ def passes(gemma_folder, preferences, tmp_path_factory) -> dict[str, list[dict]]
 
 def estimated(engine: str, gemma_folder: str, pass_bytes: int = 0) -> EngineMemory:
     sizes = MetaModel(partial(build, load_config(gemma_folder))).sizes
-    return engine_memory(ENGINES[engine], sizes, Precision(4, 2), gpus=2, moments=2, pass_bytes=pass_bytes)
+    return engine_memory(ENGINES[engine], sizes, loaded=4, computed=2, gpus=2, moments=2, pass_bytes=pass_bytes)
 
 
 def parts(of: dict | EngineMemory) -> list[float]:
@@ -239,9 +239,9 @@ def test_the_highest_point_of_each_engine(engine, passes, gemma_folder, groups, 
 def test_float32_and_four_bits():
     config = tiny("llama")
     sizes = MetaModel(partial(build, config)).sizes
-    single = engine_memory(SINGLE, sizes, Precision(4, 4), gpus=1, moments=2, pass_bytes=0)
+    single = engine_memory(SINGLE, sizes, loaded=4, computed=4, gpus=1, moments=2, pass_bytes=0)
     assert (single.weights, single.gradients, single.optimizer) == tuple(n * sizes.weights for n in (4, 4, 8))
-    zero3 = engine_memory(ZERO3, sizes, Precision(4, 4), gpus=4, moments=0, pass_bytes=0)
+    zero3 = engine_memory(ZERO3, sizes, loaded=4, computed=4, gpus=4, moments=0, pass_bytes=0)
     assert (zero3.weights, zero3.gradients, zero3.optimizer) == (sizes.weights, sizes.weights, 0)
     adapt = partial(add_adapter, model_name="", revision=None, r=4, alpha=8, dropout=0.0, target_modules="all-linear")
     quantised = MetaModel(partial(build, config, adapt=adapt), four_bit=True).sizes

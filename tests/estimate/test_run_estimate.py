@@ -24,10 +24,15 @@ from reward_modeling.data.loader import training_loader
 from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch
 from reward_modeling.data.prepare import prepare_pairs
 from reward_modeling.data.prompt_groups import TokenizeOptions
-from reward_modeling.estimate.gpus import GPUS
+from reward_modeling.estimate.memory import GPUS
 from reward_modeling.estimate.meta_model import MetaModel, build_model
-from reward_modeling.estimate.report import UTILISATION, operations_of_attention, operations_of_products
-from reward_modeling.estimate.tokens import UNITS_PADDED, count_epoch
+from reward_modeling.estimate.report import (
+    UNITS_PADDED,
+    UTILISATION,
+    count_epoch,
+    operations_of_attention,
+    operations_of_products,
+)
 from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.bradley_terry import BradleyTerry, PairReader

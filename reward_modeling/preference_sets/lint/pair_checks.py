@@ -9,7 +9,7 @@ million, and to be taken for one reply they would also have to stand under one p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 
 import networkx as nx
@@ -81,8 +81,8 @@ def single_rule(chosen: ArrayLike, rejected: ArrayLike) -> dict[str, object]:
     greater, smaller = int((chosen > rejected).sum()), int((chosen < rejected).sum())
     ties = len(chosen) - greater - smaller
     return {
-        "greater_preferred": share(greater, greater + smaller),
-        "accuracy": share(max(greater, smaller) + ties / 2, len(chosen), ties),
+        "greater_preferred": share_right(greater, greater + smaller),
+        "accuracy": share_right(max(greater, smaller) + ties / 2, len(chosen), ties),
         "takes": "greater" if greater >= smaller else "smaller",
     }
 
@@ -91,13 +91,6 @@ def all_rules(columns: Mapping[str, tuple[NDArray, NDArray]]) -> dict[str, dict[
     """A rule for each number, the one that comes furthest first."""
     found = {name: single_rule(chosen, rejected) for name, (chosen, rejected) in columns.items()}
     return dict(sorted(found.items(), key=lambda item: -(item[1]["accuracy"]["value"] or 0)))
-
-
-def share(right: float, rows: int, ties: int = 0) -> dict[str, float | int | None]:
-    """`right` of `rows` with its interval, as it stands in the report: null where there are no rows."""
-    fields = asdict(share_right(right, rows, ties))
-    value = fields.pop("accuracy")
-    return {"value": value, **fields} if rows else {"value": None, **fields, "low": None, "high": None}
 
 
 # --- preferences as a graph -------------------------------------------------------------------------------------

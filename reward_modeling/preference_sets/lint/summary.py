@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.intervals import share_right
 from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.preferences import load_preference_dataset, read_column
 from reward_modeling.data.report import report_rows
@@ -34,7 +35,6 @@ from reward_modeling.preference_sets.lint.pair_checks import (
     distribution,
     length_histogram,
     preference_graph,
-    share,
     single_rule,
 )
 from reward_modeling.preference_sets.lint.text_measures import (
@@ -231,7 +231,7 @@ def _replies(table: Measured) -> dict[str, object]:
     for side in SIDES:
         flags = {name: table[f"{side}_{name}"] > 0 for name in ("unfinished", "cut", "refusal")}
         flags["markdown"] = table.added(side, RULES["markdown"]) > 0
-        found[side] = {name: share(int(mask.sum()), len(table)) for name, mask in flags.items()}
+        found[side] = {name: share_right(int(mask.sum()), len(table)) for name, mask in flags.items()}
         found[side]["first_cut"] = table.first(flags["cut"])
     return found
 
