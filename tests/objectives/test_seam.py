@@ -25,7 +25,7 @@ from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.objectives.base import Objective
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
-from reward_modeling.training.metrics import RunningSums
+from reward_modeling.training.trainer import RunningSums
 
 TOLERANCE = 1e-5
 LABELS = 3
