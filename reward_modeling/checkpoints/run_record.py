@@ -48,10 +48,6 @@ def run_record(trainer: Any, config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
-def write_run_record(folder: Path, record: dict[str, Any]) -> None:
-    (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
-
-
 def fingerprint_of_groups(groups: PromptGroups) -> str:
     """A hash of the data that takes next to no time and memory."""
     sizes, columns = groups.sizes, groups.groups

@@ -22,10 +22,9 @@ def argument_problems(args: Any) -> list[str]:
         *flag_problems(args),
         *_step_problems(args),
         *tracker_problems(args.report_to),
-        *_metric_problems(args),
         *_adapter_problems(args),
         *_estimate_problems(args),
-        *_early_stopping_problems(args),
+        *_best_model_problems(args),
         *launch_problems(args, os.environ),
     ]
 
@@ -46,14 +45,6 @@ def _step_problems(args: Any) -> Iterator[str]:
                 f"--{steps}: expected --{kind}_strategy steps beside it, without which it does nothing, found "
                 f"{getattr(args, steps):g} alone. Pass both, or --{kind}_every_steps in their place"
             )
-
-
-def _metric_problems(args: Any) -> Iterator[str]:
-    metric, known = (args.metric_for_best_model or "").removeprefix("eval_"), ", ".join(args.best_metrics)
-    if metric and metric not in args.best_metrics:
-        yield f"--metric_for_best_model: expected one of {known}, found {args.metric_for_best_model!r}"
-    if args.save_strategy == "best" and not metric:
-        yield f"--save_strategy best: expected --metric_for_best_model too, one of {known}"
 
 
 def _adapter_problems(args: Any) -> Iterator[str]:
@@ -85,7 +76,12 @@ def _estimate_problems(args: Any) -> Iterator[str]:
         yield f"--optim: expected one whose memory is known, {known}, beside --estimate, found {args.optim}"
 
 
-def _early_stopping_problems(args: Any) -> Iterator[str]:
+def _best_model_problems(args: Any) -> Iterator[str]:
+    metric, known = (args.metric_for_best_model or "").removeprefix("eval_"), ", ".join(args.best_metrics)
+    if metric and metric not in args.best_metrics:
+        yield f"--metric_for_best_model: expected one of {known}, found {args.metric_for_best_model!r}"
+    if args.save_strategy == "best" and not metric:
+        yield f"--save_strategy best: expected --metric_for_best_model too, one of {known}"
     flag = "--early_stopping_patience"
     if args.early_stopping_patience is None:
         if args.early_stopping_threshold:

@@ -1,5 +1,6 @@
 """transformers' Trainer with checkpoints that are complete or not there, whose resumed run takes the same steps."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 
 from reward_modeling.checkpoints.folders import delete_old_checkpoints, saving_failed
-from reward_modeling.checkpoints.run_record import write_run_record
+from reward_modeling.checkpoints.run_record import RUN_RECORD
 from reward_modeling.common.atomic import archive, commit, remove_folder, sync_to_disk, unfinished
 from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, MERGED_CHECKPOINT, TRAINER_STATE
 from reward_modeling.common.launch import launched_with
@@ -190,7 +191,8 @@ class ResumableTrainer(HubTrainer):
                 self._save_scaler(writing)
                 self._save_rng_state(writing)
             if self.args.process_index == 0:
-                write_run_record(Path(writing), self.run_record)
+                record = json.dumps(self.run_record, indent=2, default=str)
+                Path(writing, RUN_RECORD).write_text(record, encoding="utf-8")
                 exported = [*self.callback_handler.callbacks, self.control]
                 exported = {type(one).__name__: one.state() for one in exported if isinstance(one, ExportableState)}
                 self.state.stateful_callbacks = exported
