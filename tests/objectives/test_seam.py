@@ -24,7 +24,7 @@ from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_gro
 from reward_modeling.models.attention import register_shared_prefix_attention
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.objectives.base import Objective
-from reward_modeling.training.metrics import RunningSums
+from reward_modeling.training.trainer import RunningSums
 
 TOLERANCE = 1e-5
 LABELS = 3

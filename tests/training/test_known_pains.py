@@ -27,7 +27,7 @@ from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import token_ids
-from reward_modeling.training.interruption import EXIT_STATUS
+from reward_modeling.training.callbacks import EXIT_STATUS
 from reward_modeling.training.trainer import RewardTrainer
 
 GUESSING = math.log(2)  # 0.693: the loss of a model that scores both answers alike
