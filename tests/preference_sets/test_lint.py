@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from data_prep import lint as lint_script
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.intervals import wilson_interval
-from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, RULE_WORDS
+from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, findings
 from reward_modeling.preference_sets.lint.pair_checks import (
     counted,
     distribution,
@@ -389,8 +389,14 @@ def test_set_sorted_by_length_is_named(tmp_path):
     assert "SERIOUS: Taking the longer reply" in summary_text(summary)
 
 
-def test_limits_and_words_cover_every_rule():
-    assert set(RULE_WORDS) == {*RULES, "prompts it answers"}
+@pytest.mark.parametrize("takes", ["greater", "smaller"])
+def test_every_rule_has_words_of_its_own(summary, takes):
+    high = {"value": 0.9, "low": 0.85, "high": 0.95}
+    rules = {
+        name: rule | {"takes": takes, "accuracy": rule["accuracy"] | high} for name, rule in summary["rules"].items()
+    }
+    messages = {one["message"] for one in findings(summary | {"rules": rules}) if one["check"] == "rule"}
+    assert set(rules) == {*RULES, "prompts it answers"} and len(messages) == len(rules)
 
 
 @pytest.mark.parametrize("num_proc", [1, 2])
@@ -565,7 +571,7 @@ def test_keys_of_the_summary_stay(summary):
     assert keys["contradictions"] == PART | {"replies_both_ways": None}
     assert keys["cycles"] == PART | dict.fromkeys(("knots", "replies", "largest"))
     rule = {"greater_preferred": FIGURE, "accuracy": FIGURE, "takes": None}
-    assert set(keys["rules"]) == set(RULE_WORDS) and all(one == rule for one in keys["rules"].values())
+    assert set(keys["rules"]) == {*RULES, "prompts it answers"} and all(one == rule for one in keys["rules"].values())
     side = dict.fromkeys(("unfinished", "cut", "refusal", "markdown"), FIGURE) | {"first_cut": None}
     assert keys["replies"] == {"chosen": side, "rejected": side}
     assert set(keys["sources"]) == {"distinct", "listed", "pairs_of_others"}
