@@ -27,7 +27,7 @@ from reward_modeling.preference_sets.lint.pair_checks import (
     strong_components,
 )
 from reward_modeling.preference_sets.lint.report import check_output, lint_page, write_output
-from reward_modeling.preference_sets.lint.summary import RULES, LintOptions, lint
+from reward_modeling.preference_sets.lint.summary import RULES, lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 from reward_modeling.preference_sets.lint.text_measures import ending, is_refusal, measure
 
@@ -56,7 +56,7 @@ def write(path, rows):
 
 
 def lint_rows(tmp_path, rows, **options):
-    return lint(write(tmp_path / "pairs.jsonl", rows), LintOptions(**options))
+    return lint(write(tmp_path / "pairs.jsonl", rows), **options)
 
 
 def found(summary):
@@ -423,7 +423,7 @@ def test_order_of_rows_and_workers_change_nothing(tmp_path, num_proc, monkeypatc
 
 def test_random_pairs_follow_the_seed(tmp_path):
     path = write(tmp_path / "pairs.jsonl", random_rows(50, seed=4))
-    drawn = [[one["where"] for one in lint(path, LintOptions(seed=seed))["samples"]] for seed in (0, 0, 1)]
+    drawn = [[one["where"] for one in lint(path, seed=seed)["samples"]] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 10
 
@@ -498,10 +498,10 @@ def test_control_characters_and_a_report_beside_the_data(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     write(data / "pairs.jsonl", [pair(f"q{n}", f"\x00\x1b[31m {n}", "b") for n in range(5)])
-    write_output(lint(str(data), LintOptions()), data)
+    write_output(lint(str(data)), data)
     text = (data / "lint.html").read_text()
     assert not any(ord(character) < 32 and character not in "\n\t" for character in text)
-    assert lint(str(data), LintOptions())["rows"]["rows_read"] == 5
+    assert lint(str(data))["rows"]["rows_read"] == 5
 
 
 def test_hostile_texts_are_escaped(tmp_path):
