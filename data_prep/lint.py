@@ -27,7 +27,7 @@ from reward_modeling.common.launch import worker_count
 from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
 from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
-from reward_modeling.preference_sets.lint.summary import LintOptions, lint
+from reward_modeling.preference_sets.lint.summary import lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 
 SWITCHES = ("--strict", "--overwrite")  # need no value
@@ -85,15 +85,15 @@ def main() -> None:
     arguments, _ = parse_script_arguments(ScriptArguments, with_path_flag(sys.argv[1:]))
     folder = arguments.output_folder
     check_output(folder, arguments.overwrite)
-    options = LintOptions(
-        seed=arguments.seed,
-        num_proc=worker_count(arguments.num_proc),
-        tokenizer=arguments.tokenizer,
-        token_rows=arguments.token_rows,
-        benchmarks=arguments.benchmarks,
-    )
     try:
-        summary = lint(arguments.path, options)
+        summary = lint(
+            arguments.path,
+            seed=arguments.seed,
+            num_proc=worker_count(arguments.num_proc),
+            tokenizer=arguments.tokenizer,
+            token_rows=arguments.token_rows,
+            benchmarks=arguments.benchmarks,
+        )
     except OSError as error:
         raise UserError(
             f"cannot measure {arguments.path} ({type(error).__name__}: {error}). Make room where data sets are cached "
