@@ -13,15 +13,23 @@ from pathlib import Path
 
 from reward_modeling.common.atomic import check_writable, write_whole
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.intervals import Estimate, estimate_difference, wilson_interval
+from reward_modeling.common.pair_statistics import number
 from reward_modeling.display.text import count
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows
+from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.comparison_report import comparison_tables, write_comparison
-from reward_modeling.evaluation.comparison_warnings import comparison_warnings, was_run_otherwise
-from reward_modeling.evaluation.evaluations import Evaluation, evaluations_of, read_evaluations
+from reward_modeling.evaluation.evaluations import (
+    Evaluation,
+    are_same_rows,
+    comparison_warnings,
+    evaluations_of,
+    read_evaluations,
+    scored_by_both,
+    was_run_otherwise,
+)
 from reward_modeling.evaluation.files import SCORES, SUMMARY, check_nothing_is_there, writing_explained
-from reward_modeling.evaluation.paired import are_same_rows, paired_differences, scored_by_both
-from reward_modeling.evaluation.tables import main_figures
+from reward_modeling.evaluation.report import main_figures
 
 COMPARISON, PAGE = "comparison.json", "comparison.html"
 ROUNDING = 1e-6  # of a figure: the summary's and the one made again of the rows
@@ -187,3 +195,55 @@ def _entry(row: Mapping, reference: Mapping | None = None, paired: Mapping | Non
         return own | {"difference": None}
     plain = {"value": row["value"] - reference["value"], "low": None, "high": None, "rows": row["rows"]}
     return own | {"difference": dict(paired) if paired else plain}
+
+
+# --- paired differences ---------------------------------------------------------------------------------------
+
+
+def paired_differences(
+    benchmark: Benchmark, first: Rows, other: Rows, *, left_out: frozenset[str] = frozenset()
+) -> dict[str, dict[str, dict]]:
+    """Every figure and every subset of `other` less that of `first`, over the rows that both have scored.
+
+    Args:
+        first, other: of the same rows (see `are_same_rows`).
+        left_out: subsets without a score; what is made of them has none either.
+
+    Returns:
+        {"figures": {name: entry}, "subsets": {name: entry}}; an entry has value, low, high and rows, as a figure of
+        summary.json, and is left out where there is no value.
+    """
+    entries: dict[str, dict[str, dict]] = {"figures": {}, "subsets": {}}
+    both = scored_by_both(first, other)
+    if not both:
+        return entries
+    values = [benchmark.values(rows) for rows in zip(*both, strict=True)]
+    before, after = ({name: of for name, of in side.items() if name not in left_out} for side in values)
+    if not before:
+        return entries
+    formula = benchmark.formula_of(before)
+
+    def everything(means: Means) -> dict:
+        figures = {("figures", name): value for name, value in formula(means).items()}
+        subsets = benchmark.subset_scores(means) if benchmark.subset_scores else {}
+        return figures | {("subsets", name): value for name, value in subsets.items()}
+
+    rows = {
+        "figures": benchmark.figure_rows(row.subset for row, _ in both),
+        "subsets": {name: len(values) for name, values in before.items()},
+    }
+    for (kind, name), found in estimate_difference(everything, before, after).items():
+        if number(found.value) is not None:
+            entries[kind][name] = _difference(found, rows[kind][name])
+    return entries
+
+
+def _difference(found: Estimate, rows: int) -> dict:
+    low, high = found.low, found.high
+    if low == high:
+        # No bootstrap sample differs where the models agree on every row. The share of rows on which they would not is
+        # below Wilson's bound for none of so many, and so is the difference.
+        bound = wilson_interval(0, rows)[1]
+        low, high = max(-1.0, found.value - bound), min(1.0, found.value + bound)
+        low, high = min(low, found.value), max(high, found.value)  # scores of Ties differ by up to 1.02
+    return {"value": found.value, "low": number(low), "high": number(high), "rows": rows}

@@ -28,9 +28,8 @@ from reward_modeling.display.text import (
 )
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
-from reward_modeling.evaluation.comparison_warnings import MARK, RUN_OTHERWISE
-from reward_modeling.evaluation.evaluations import LETTERS
-from reward_modeling.evaluation.tables import grouped_subsets, run_words
+from reward_modeling.evaluation.evaluations import LETTERS, MARK, RUN_OTHERWISE
+from reward_modeling.evaluation.report import grouped_subsets, run_words
 
 SEVERAL = "Over several benchmarks"
 NOTE = (

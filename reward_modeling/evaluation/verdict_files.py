@@ -24,8 +24,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
 from reward_modeling.evaluation.benchmarks.base import Benchmark, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
-from reward_modeling.evaluation.files import SCORES
-from reward_modeling.evaluation.scores import rewards_of, verdict_sides
+from reward_modeling.evaluation.files import SCORES, rewards_of, verdict_sides
 
 FLAG = "--from_verdicts"
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")

@@ -5,8 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows
-from reward_modeling.evaluation.files import SCORES, check_outputs, new_unfinished, write_results, writing_explained
-from reward_modeling.evaluation.scores import append_scores
+from reward_modeling.evaluation.files import (
+    SCORES,
+    append_scores,
+    check_outputs,
+    new_unfinished,
+    write_results,
+    writing_explained,
+)
 from reward_modeling.evaluation.summary import summarise, whole_summary
 from reward_modeling.evaluation.verdict_files import VerdictFile, read_verdicts
 

@@ -8,8 +8,7 @@ from pages import HOSTILE, Page
 from summaries import sample_summary
 
 from reward_modeling.display.text import percent, shorten
-from reward_modeling.evaluation.report import write_report
-from reward_modeling.evaluation.tables import summary_tables
+from reward_modeling.evaluation.report import summary_tables, write_report
 
 
 def _tables(summary: dict, name: str, part: dict) -> str:
