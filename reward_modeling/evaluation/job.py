@@ -3,6 +3,7 @@
 Each answer of a benchmark is scored on exactly one of any number of processes.
 """
 
+import json
 import logging
 import os
 import sys
@@ -28,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
 from reward_modeling.data.preferences import read_column
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
-from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order, row_ids
+from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
 from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.summary import summarise
@@ -218,7 +219,8 @@ def score_benchmark(
     rewards = np.full(offsets[-1], np.nan)
     rewards[places[indices]] = values
     parts = np.split(rewards, np.sort(np.concatenate([offsets[1:], offsets[:-1] + num_chosen]))[:-1])
-    columns = (row_ids(rows), rows["subset"][:], parts[::2], parts[1::2], rows["where"][:])
+    ids = [number if own is None else own for number, own in enumerate(map(json.loads, rows["id"]))]
+    columns = (ids, rows["subset"][:], parts[::2], parts[1::2], rows["where"][:])
     scored = [ScoredRow(*row, refused.get(n, "")) for n, row in enumerate(zip(*columns, strict=True))]
     return scored, _all_counts(scorer.counts, state)
 

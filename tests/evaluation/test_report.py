@@ -75,7 +75,7 @@ def test_warnings_come_first_and_overall_last_of_the_figures(summary):
     shuffled = {**part, "figures": {"overall": part["figures"]["overall"], **part["figures"]}}
     for text in (summary_tables(summary), _tables(summary, "rewardbench", shuffled)):
         lines = text.splitlines()
-        assert lines[0].startswith("WARNING: RewardBench: subset 'hep-go' (164 rows) is missing")
+        assert lines[0].startswith("WARNING: RewardBench: missing: 'hep-go' (164 rows)")
         places = [text.index(f"\n  {name} ") for name in ("Chat", "Chat Hard", "Safety", "Reasoning", "overall")]
         assert places == sorted(places)
         rule = next(place for place, line in enumerate(lines) if line.startswith("  ---"))

@@ -225,7 +225,7 @@ class Benchmark:
 
 # --- what is missing ------------------------------------------------------------------------------------------
 
-FEW = 3  # subsets that are missing, or of another size, before one message names them together
+FEW = 3  # names in a message, where a file of one's own would else fill the screen
 
 
 def check_subsets(counts: Mapping[str, int], benchmark: Benchmark) -> list[str]:
@@ -234,40 +234,27 @@ def check_subsets(counts: Mapping[str, int], benchmark: Benchmark) -> list[str]:
     Args:
         counts: the rows of each subset that was read; none is missing.
     """
-    published = benchmark.subset_rows
+    title, published = benchmark.title, benchmark.subset_rows
     found = {name: rows for name, rows in counts.items() if rows}
     messages = []
     for name in sorted(found.keys() - published.keys()):
         nearest = nearest_name(name, published)
         hint = f" (did you mean {nearest!r}?)" if nearest else ""
-        messages.append(f"{benchmark.title}: unknown subset {name!r}{hint}: its rows count in no score")
-    missing = [name for name in published if name not in found]
-    resized = [name for name in published if found.get(name, published[name]) != published[name]]
-    messages += [_missing_message(names, benchmark) for names in _few_or_all(missing)]
-    return messages + [_resized_message(names, found, benchmark) for names in _few_or_all(resized)]
-
-
-def _few_or_all(names: list[str]) -> list[list[str]]:
-    """Each by itself while they are few: a file of one's own would else fill the screen."""
-    return [[name] for name in names] if len(names) <= FEW else [names]
-
-
-def _missing_message(names: list[str], benchmark: Benchmark) -> str:
-    spoiled = [figure for figure, subsets in benchmark.figures.items() if {*names} & {*subsets} and figure not in names]
-    result = f": incomplete, and without a score: {', '.join(spoiled)}" if spoiled else ""
-    if len(names) == 1:
-        return f"{benchmark.title}: subset {names[0]!r} ({benchmark.subset_rows[names[0]]:,} rows) is missing{result}"
-    return f"{benchmark.title}: {len(names)} subsets are missing ({', '.join(names)}){result}"
-
-
-def _resized_message(names: list[str], counts: Mapping[str, int], benchmark: Benchmark) -> str:
-    rows, published = (of[names[0]] for of in (counts, benchmark.subset_rows))
-    end = "are not those of the published benchmark"
-    if len(names) == 1:
-        sizes = f"subset {names[0]!r} has {rows:,} rows, expected {published:,}"
-        return f"{benchmark.title}: {sizes}: its score, and those made of it, {end}"
-    sizes = f"other numbers of rows than published ({names[0]} {rows:,} for {published:,}, and so on)"
-    return f"{benchmark.title}: {len(names)} subsets have {sizes}: their scores, and those made of them, {end}"
+        messages.append(f"{title}: unknown subset {name!r}{hint}: its rows count in no score")
+    if missing := [name for name in published if name not in found]:
+        made_of = (figure for figure, subsets in benchmark.figures.items() if {*missing} & {*subsets})
+        spoiled = ", ".join(figure for figure in made_of if figure not in missing)
+        listed = ", ".join(f"{name!r} ({published[name]:,} rows)" for name in missing)
+        result = f": incomplete, and without a score: {spoiled}" if spoiled else ""
+        messages.append(f"{title}: missing: {listed}{result}")
+    if resized := [name for name in published if found.get(name, published[name]) != published[name]]:
+        shown = resized if len(resized) <= FEW else resized[:1]
+        sizes = ", ".join(f"{name} {found[name]:,} for {published[name]:,}" for name in shown)
+        subsets, more = "subset has" if len(resized) == 1 else "subsets have", ", and so on" * (shown != resized)
+        words = f"{len(resized)} {subsets} other numbers of rows than published ({sizes}{more})"
+        end = "their scores, and those made of them, are not those of the published benchmark"
+        messages.append(f"{title}: {words}: {end}")
+    return messages
 
 
 # --- means ----------------------------------------------------------------------------------------------------

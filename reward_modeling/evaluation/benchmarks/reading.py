@@ -5,7 +5,7 @@
     for row in read.rows.select(reading_order(read.rows)):
         chosen, rejected = conversations(row)
 
-They are cached on disk (see `data.sources`) and memory-mapped: a benchmark of any size takes little memory.
+They are cached on disk and memory-mapped: a benchmark of any size takes little memory.
 """
 
 import json
@@ -80,12 +80,10 @@ def _load(benchmark: Benchmark, source: str, split: str, from_hub: bool, num_pro
             columns=benchmark.columns,
         )
     except UserError as error:
-        hint = ""
+        flag, hint = benchmark.path_flag, ""
         if from_hub:
-            hint = (
-                f" The flag for the path is {benchmark.path_flag}; --benchmarks without {benchmark.name} leaves it out."
-            )
-        raise UserError(f"{benchmark.title} ({benchmark.path_flag}): {error}{hint}") from error
+            hint = f" The flag for the path is {flag}; --benchmarks without {benchmark.name} leaves it out."
+        raise UserError(f"{benchmark.title} ({flag}): {error}{hint}") from error
 
 
 def _to_row(row: object, where: str, *, name: str, subset: str | None) -> dict[str, object]:
@@ -108,16 +106,14 @@ def _check_rows(rows: Dataset, benchmark: Benchmark) -> None:
     total, bad = Counter(subsets.to_pylist()), Counter(subsets.take(unreadable).to_pylist())
     if all(count <= LARGEST_SHARE_UNREADABLE * total[subset] for subset, count in bad.items()):
         return
-    shown = [
-        f"{row['where']}: {row['reason']}: {row['excerpt']}"
-        for row in (rows[int(index)] for index in unreadable[:SHOWN_ROWS])
-    ]
+    shown = "".join(
+        f"\n  {row['where']}: {row['reason']}: {row['excerpt']}" for row in rows.select(unreadable[:SHOWN_ROWS])
+    )
     more = f"\n  and {len(unreadable) - SHOWN_ROWS:,} more" if len(unreadable) > SHOWN_ROWS else ""
     raise UserError(
         f"{benchmark.title} ({benchmark.path_flag}): expected {benchmark.columns.row_formats}; "
-        f"found {len(unreadable):,} of {len(rows):,} rows that cannot be read:\n  "
-        + "\n  ".join(shown)
-        + f"{more}\nNo score is given without them: put them right, or delete them if they should not count."
+        f"found {len(unreadable):,} of {len(rows):,} rows that cannot be read:{shown}{more}\n"
+        "No score is given without them: put them right, or delete them if they should not count."
     )
 
 
@@ -134,12 +130,6 @@ def reading_order(rows: Dataset) -> np.ndarray:
     return np.argsort(first[inverse], kind="stable")
 
 
-def row_ids(rows: Dataset) -> list:
-    """The rows' own ids, or their numbers where they have none."""
-    ids = map(json.loads, rows["id"])
-    return [row if own_id is None else own_id for row, own_id in enumerate(ids)]
-
-
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
     batches = rows.select_columns(FINGERPRINT_COLUMNS).iter(batch_size=1000)
@@ -147,7 +137,7 @@ def fingerprint(rows: Dataset) -> str:
 
 
 def fingerprint_without_texts(rows: Rows) -> str:
-    """The same of what is known of rows that were scored elsewhere."""
+    """The same of rows that were scored elsewhere."""
     return _digest((row.id, row.subset, len(row.chosen), len(row.rejected)) for row in rows)
 
 

@@ -31,6 +31,7 @@ EVALUATION_FEATURES = Features(
         "excerpt": Value("string"),
     }
 )
+UNFILLED = {"prompt": "", "chosen": [], "rejected": [], "prompt_key": 0, "reason": "", "excerpt": ""}
 
 # Templates render a role that they do not know without a word; the last two are ShareGPT's.
 ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {"human": "user", "gpt": "assistant"}
@@ -66,33 +67,32 @@ def answer_length(completion: str) -> int:
 def evaluation_row(row: object, where: str, *, benchmark: Benchmark, subset: str | None = None) -> dict[str, object]:
     """One row of `EVALUATION_FEATURES`; `subset` is that of all rows of a file whose rows do not say it."""
     values = row if isinstance(row, dict) else {}
-    row_id = values.get(benchmark.id_column)
-    reason, shown = "", to_json(row)
+    row_id, excerpt = values.get(benchmark.id_column), to_json(row)
     try:
         if values is not row:
             raise UnreadableRow(f"expected an object with columns, found {_kind(row)}")
         if missing := [name for name in benchmark.columns.required if row.get(name) is None]:
-            reason, shown = MISSING_COLUMN, f"no {', '.join(missing)} in {shown}"
-        else:
-            given = {} if subset is None else {"subset": subset}
-            return filled_row(where, row_id, **given, **benchmark.read_row(row))
+            excerpt = f"no {', '.join(missing)} in {excerpt}"
+            raise UnreadableRow(MISSING_COLUMN)
+        given = {} if subset is None else {"subset": subset}
+        return filled_row(where, row_id, **given, **benchmark.read_row(row))
     except UnreadableRow as error:
         reason = str(error)
-    return _unreadable_row(where, row_id, subset or benchmark.subset_of(values), reason, shown)
+    subset = subset or benchmark.subset_of(values)
+    excerpt = excerpt if len(excerpt) <= EXCERPT_LENGTH else f"{excerpt[: EXCERPT_LENGTH - 1]}…"
+    texts = {"id": _json_id(row_id), "subset": subset if isinstance(subset, str) else "", "excerpt": excerpt}
+    # Half a character must not reach Arrow.
+    texts = {name: text.encode(errors="replace").decode() for name, text in texts.items()}
+    return {**UNFILLED, "where": where, "reason": reason, **texts}
 
 
 def filled_row(
     where: str, row_id: object, *, subset: str, prompt: list[Message] | None, chosen: list, rejected: list
 ) -> dict[str, object]:
     """A row that can be scored; `prompt` is None where chosen and rejected are plain texts."""
-    row = {
-        "where": where,
-        "id": to_json(_finite(row_id)),
-        "subset": subset,
-        "prompt": "" if prompt is None else to_json(prompt),
-        "chosen": [to_json(answer) for answer in chosen],
-        "rejected": [to_json(answer) for answer in rejected],
-    }
+    row = {**UNFILLED, "where": where, "id": _json_id(row_id), "subset": subset}
+    row["prompt"] = "" if prompt is None else to_json(prompt)
+    row["chosen"], row["rejected"] = ([to_json(answer) for answer in answers] for answers in (chosen, rejected))
     answers = (*row["chosen"], *row["rejected"])
     try:
         for text in (row["id"], subset, *answers, row["prompt"]):
@@ -100,29 +100,13 @@ def filled_row(
     except UnicodeEncodeError as error:
         raise UnreadableRow(f"expected text, found half a character ({error.object[error.start]!r})") from error
     # A plain text names no prompt: each row is one of its own.
-    key = text_key(row["prompt"]) if row["prompt"] else text_key(*answers)
-    return {**row, "prompt_key": key, "reason": "", "excerpt": ""}
+    row["prompt_key"] = text_key(row["prompt"]) if row["prompt"] else text_key(*answers)
+    return row
 
 
-def _unreadable_row(where: str, row_id: object, subset: object, reason: str, shown: str) -> dict[str, object]:
-    """A row that is counted, and cannot be scored. Half a character must not reach Arrow."""
-    shown = shown if len(shown) <= EXCERPT_LENGTH else f"{shown[: EXCERPT_LENGTH - 1]}…"
-    return {
-        "where": where,
-        "id": to_json(_finite(row_id)).encode(errors="replace").decode(),
-        "subset": subset.encode(errors="replace").decode() if isinstance(subset, str) else "",
-        "prompt": "",
-        "chosen": [],
-        "rejected": [],
-        "prompt_key": 0,
-        "reason": reason,
-        "excerpt": shown.encode(errors="replace").decode(),
-    }
-
-
-def _finite(row_id: object) -> object:
+def _json_id(row_id: object) -> str:
     """NaN and infinity, which Python's JSON knows and JSON does not, as words."""
-    return str(row_id) if isinstance(row_id, float) and not math.isfinite(row_id) else row_id
+    return to_json(str(row_id) if isinstance(row_id, float) and not math.isfinite(row_id) else row_id)
 
 
 # --- fields ---------------------------------------------------------------------------------------------------
@@ -155,12 +139,10 @@ def messages_of(value: object, name: str, role: str = "user") -> list[Message]:
 
 def _kind(value: object) -> str:
     """What a value is, in words."""
-    if value is None or isinstance(value, str):
-        return "nothing" if value is None else "a text"
-    if isinstance(value, list):
-        kinds = sorted({_kind(element) for element in value}) if value else []
-        return f"a list of {len(value)} ({', '.join(kinds)})" if kinds else "an empty list"
-    return "an object" if isinstance(value, dict) else f"{type(value).__name__} {value!r}"
+    if isinstance(value, list) and value:
+        return f"a list of {len(value)} ({', '.join(sorted({_kind(element) for element in value}))})"
+    words = {type(None): "nothing", str: "a text", list: "an empty list", dict: "an object"}
+    return words.get(type(value)) or f"{type(value).__name__} {value!r}"
 
 
 def answers_of(row: dict, name: str, count: int | None) -> list[list[Message]]:
