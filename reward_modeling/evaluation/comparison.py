@@ -7,8 +7,7 @@ two evaluations apart (the type of the numbers, where conversations are cut) is 
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reward_modeling.common.atomic import check_writable, write_whole
@@ -18,7 +17,7 @@ from reward_modeling.common.pair_statistics import number
 from reward_modeling.display.text import count
 from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
-from reward_modeling.evaluation.comparison_report import comparison_tables, write_comparison
+from reward_modeling.evaluation.comparison_report import comparison_page, comparison_tables
 from reward_modeling.evaluation.evaluations import (
     Evaluation,
     are_same_rows,
@@ -46,7 +45,7 @@ def compare_evaluations(folders: Sequence[str], output: Path, overwrite: bool) -
         output.mkdir(parents=True, exist_ok=True)
         text = json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False)
         write_whole(output / COMPARISON, text + "\n")
-        write_comparison(comparison, output / PAGE)
+        write_whole(output / PAGE, comparison_page(comparison))
     print(f"\nComparison: {output / PAGE}", flush=True)
 
 
@@ -63,85 +62,64 @@ def compare(evaluations: Sequence[Evaluation]) -> dict:
     names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.summary["benchmarks"])
     benchmarks = {name: _compare_benchmark(BENCHMARKS[name], evaluations) for name in names}
     combined = [evaluation for evaluation in evaluations if evaluation.summary["combined"]]
+    several = [{"figures": evaluation.summary["combined"]} for evaluation in combined]
     return {
-        "models": [_describe(evaluation) for evaluation in evaluations],
+        "models": [
+            {"letter": each.letter, "folder": str(each.folder), **each.summary["model"], "date": each.summary["date"]}
+            for each in evaluations
+        ],
         "warnings": comparison_warnings(evaluations, benchmarks),
         "benchmarks": benchmarks,
-        "combined": _compare_rows(COMBINED, combined, _combined_rows) if combined else {},
-    }
-
-
-def _describe(evaluation: Evaluation) -> dict:
-    summary = evaluation.summary
-    return {
-        "letter": evaluation.letter,
-        "folder": str(evaluation.folder),
-        **summary["model"],
-        "date": summary["date"],
+        "combined": _compare_rows(COMBINED, combined, several) if combined else {},
     }
 
 
 def _compare_benchmark(benchmark: Benchmark, evaluations: Sequence[Evaluation]) -> dict:
     evaluations = evaluations_of(benchmark.name, evaluations)
-    part = evaluations[0].part(benchmark.name)
-    about = {"title": part["title"], "reference": evaluations[0].letter, "rows": part["rows"]}
-    about |= {"sources": part["sources"], "sections": part.get("sections") or {}}
-    return about | _compare_rows(benchmark, evaluations, partial(_benchmark_rows, name=benchmark.name))
+    parts = [evaluation.part(benchmark.name) for evaluation in evaluations]
+    about = {key: parts[0][key] for key in ("title", "rows", "sources")} | {"sections": parts[0].get("sections") or {}}
+    # The subsets that are figures are shown as these.
+    tables = [
+        {"figures": main_figures(of), "subsets": {k: row for k, row in of["subsets"].items() if k not in of["figures"]}}
+        for of in parts
+    ]
+    return about | _compare_rows(benchmark, evaluations, tables)
 
 
-def _benchmark_rows(evaluation: Evaluation, name: str) -> dict[str, dict[str, Mapping]]:
-    """Figures, and the subsets that are none of them."""
-    part = evaluation.part(name)
-    subsets = {subset: row for subset, row in part["subsets"].items() if subset not in part["figures"]}
-    return {"figures": main_figures(part), "subsets": subsets}
+def _compare_rows(benchmark: Benchmark, evaluations: Sequence[Evaluation], tables_of: Sequence[Mapping]) -> dict:
+    """The entries of every figure, and which evaluations cannot be compared with the first, or only with care.
 
-
-def _combined_rows(evaluation: Evaluation) -> dict[str, dict[str, Mapping]]:
-    return {"figures": evaluation.summary["combined"]}
-
-
-def _compare_rows(
-    benchmark: Benchmark,
-    evaluations: Sequence[Evaluation],
-    rows_of: Callable[[Evaluation], dict[str, dict[str, Mapping]]],
-) -> dict:
-    """The entries of every figure, and which evaluations cannot be compared with the first, or only with care."""
+    Args:
+        tables_of: of each evaluation {"figures": {name: row}}, and the same of its subsets.
+    """
     first, *others = evaluations
     tables = {
-        kind: {name: {first.letter: _entry(row)} for name, row in rows.items()} for kind, rows in rows_of(first).items()
+        kind: {name: {first.letter: _entry(row)} for name, row in rows.items()} for kind, rows in tables_of[0].items()
     }
     incomparable = {}
-    for other in others:
+    for other, of_other in zip(others, tables_of[1:], strict=True):
         if reason := why_not_comparable(benchmark, first, other):
             incomparable[other.letter] = reason
         differences = None if reason else _paired(benchmark, first, other)
-        for kind, rows in rows_of(other).items():
+        for kind, rows in of_other.items():
             for name, row in rows.items():
                 entries = tables[kind].setdefault(name, {})
                 paired = differences and differences[kind].get(name)
                 entries[other.letter] = _entry(row, None if reason else entries.get(first.letter), paired)
-    return {
-        "reference": first.letter,
-        "incomparable": incomparable,
-        "run_otherwise": [other.letter for other in others if was_run_otherwise(first, other)],
-        **tables,
-    }
+    run_otherwise = [other.letter for other in others if was_run_otherwise(first, other)]
+    return {"reference": first.letter, "incomparable": incomparable, "run_otherwise": run_otherwise, **tables}
 
 
 def why_not_comparable(benchmark: Benchmark, first: Evaluation, other: Evaluation) -> str | None:
     """In words, if the figures are not of the same rows under the same formula."""
+    if first.was_scored_elsewhere != other.was_scored_elsewhere:
+        return f"verdicts of texts that are not known to be those of {first.letter}"
     for name in benchmark.parts or (benchmark.name,):
-        mine, theirs = other.part(name), first.part(name)
-        if first.was_scored_elsewhere != other.was_scored_elsewhere:
-            return f"verdicts of texts that are not known to be those of {first.letter}"
-        if mine["fingerprint"] != theirs["fingerprint"]:
-            ours, other_data = (
-                f"{count(part['rows'])} rows, fingerprint {part['fingerprint'][:12]}" for part in (mine, theirs)
-            )
-            return f"other data than {first.letter} ({ours}; {first.letter}: {other_data})"
-        today = BENCHMARKS[name]
-        mine, theirs = (today.weighed(legacy_xstest_weights=each.legacy_weights) for each in (other, first))
-        if mine is not theirs:
+        parts = other.part(name), first.part(name)
+        if parts[0]["fingerprint"] != parts[1]["fingerprint"]:
+            mine, theirs = (f"{count(part['rows'])} rows, fingerprint {part['fingerprint'][:12]}" for part in parts)
+            return f"other data than {first.letter} ({mine}; {first.letter}: {theirs})"
+        if BENCHMARKS[name].legacy_formula and first.legacy_weights != other.legacy_weights:
             return f"other weights of the xstest subsets than {first.letter} (--legacy_xstest_weights)"
     return None
 
@@ -172,10 +150,6 @@ def _rows(evaluation: Evaluation, names: Sequence[str]) -> Rows | None:
 
 
 def _check_figures(first: Evaluation, other: Evaluation, benchmark: str, differences: Mapping[str, Mapping]) -> None:
-    """
-    Raises:
-        UserError: see `_paired`.
-    """
     before, after = (main_figures(evaluation.part(benchmark)) for evaluation in (first, other))
     for name in before.keys() & after.keys() & differences.keys():
         values = [rows[name]["value"] for rows in (before, after)]

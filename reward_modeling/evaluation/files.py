@@ -81,10 +81,7 @@ def writing_explained(folder: Path) -> Iterator[None]:
 
 
 def new_unfinished(folder: Path, is_writer: bool = True) -> Path:
-    """A folder beside the model's, apart from what an earlier evaluation left, until everything is there.
-
-    The one process that writes makes it, and empties it.
-    """
+    """A folder beside the model's until everything is there; the one process that writes makes it, and empties it."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     if is_writer:
         with writing_explained(unfinished):
@@ -94,11 +91,7 @@ def new_unfinished(folder: Path, is_writer: bool = True) -> Path:
 
 
 def write_results(unfinished: Path, folder: Path, record: Path, summary: dict) -> None:
-    """The table on the screen; the three files under their names at once; the record.
-
-    Args:
-        unfinished: has the scores already.
-    """
+    """The table on the screen; the three files under their names at once; the record. `unfinished` has the scores."""
     print(summary_tables(summary), flush=True)
     with writing_explained(unfinished):
         text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
@@ -120,27 +113,18 @@ def write_results(unfinished: Path, folder: Path, record: Path, summary: dict) -
 # --- scores.jsonl ---------------------------------------------------------------------------------------------
 
 
-def score_lines(name: str, rows: Rows) -> Iterator[dict]:
-    """One dictionary for each row of the input, in its order."""
-    benchmark = BENCHMARKS[name]
-    for row in rows:
-        is_hidden = bool(row.refused) or row.is_verdict
-        chosen, rejected = (None if is_hidden else list(map(number, side)) for side in (row.chosen, row.rejected))
-        if benchmark.is_pairs and not is_hidden:
-            chosen, rejected = chosen[0], rejected[0]
-        yield {
-            "benchmark": name,
-            "id": row.id,
-            "subset": row.subset,
-            "chosen_reward": chosen,
-            "rejected_reward": rejected,
-            "correct": benchmark.row_result(row) if row.is_scored else None,
-        }
-
-
 def append_scores(path: Path, name: str, rows: Rows) -> None:
+    """A line for each row, in its order."""
+    benchmark = BENCHMARKS[name]
     with path.open("a", encoding="utf-8") as out:
-        out.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in score_lines(name, rows))
+        for row in rows:
+            is_hidden = bool(row.refused) or row.is_verdict
+            sides = [None if is_hidden else list(map(number, side)) for side in (row.chosen, row.rejected)]
+            if benchmark.is_pairs and not is_hidden:
+                sides = [side[0] for side in sides]
+            line = dict(zip(COLUMNS, (name, row.id, row.subset, *sides), strict=True))
+            line["correct"] = benchmark.row_result(row) if row.is_scored else None
+            out.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_scores(path: Path) -> dict[str, list[ScoredRow]]:
@@ -185,7 +169,8 @@ def append_record(path: Path, summary: Mapping) -> None:
     """The lines of one evaluation at the end of the record, whatever stands there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as record:
-        record.write(("" if _ends_a_line(path) else "\n") + "".join(record_lines(summary)))
+        begins_a_line = path.read_bytes()[-1:] in (b"", b"\n")
+        record.write(("" if begins_a_line else "\n") + "".join(record_lines(summary)))
 
 
 def record_lines(summary: Mapping) -> list[str]:
@@ -205,11 +190,3 @@ def _score(value: str | Mapping) -> str:
     if isinstance(value, str):
         return value
     return "incomplete" if value["value"] is None else f"{value['value']:.6f}"
-
-
-def _ends_a_line(path: Path) -> bool:
-    """Whether what is appended begins a line of its own."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read(1) in (b"", b"\n")

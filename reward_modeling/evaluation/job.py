@@ -39,7 +39,6 @@ from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
 logger = logging.getLogger("eval_bench_mark")
 
 HOURS_TO_WAIT = 6  # for the process that downloads, or that has the longest passes
-ROWS_PER_READ = 256
 
 
 def start_processes() -> PartialState:
@@ -75,10 +74,9 @@ def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: Parti
             sys.exit(2)
         raise mistake
     data = data or read()
-    if state.is_main_process:
-        for benchmark in data:
-            if benchmark.report is not None:
-                print(benchmark.report.table(), flush=True)
+    for benchmark in data:
+        if benchmark.report is not None and state.is_main_process:
+            print(benchmark.report.table(), flush=True)
     return data
 
 
@@ -159,7 +157,7 @@ def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
         UserError: there are conversations, and the tokenizer has no chat template.
     """
     refused: dict[int, str] = {}
-    for number, row in enumerate(_read(rows, np.arange(len(rows)))):
+    for number, row in enumerate(rows):
         if row["reason"]:
             refused[number] = f"{row['reason']}: {row['excerpt']}"
             continue
@@ -171,14 +169,6 @@ def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
                 roles = ", ".join(message["role"] for message in conversation)
                 refused.setdefault(number, f"the chat template refuses it: {words} (roles: {roles})")
     return refused
-
-
-def _read(rows: Dataset, order: NDArray[np.int64]) -> Iterator[dict]:
-    """The rows in this order, some at a time."""
-    for start in range(0, len(order), ROWS_PER_READ):
-        columns = rows[order[start : start + ROWS_PER_READ]]
-        for values in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, values, strict=True))
 
 
 def score_benchmark(
@@ -208,11 +198,15 @@ def score_benchmark(
     offsets = np.concatenate([[0], np.cumsum(num_chosen + num_rejected)])
     # The stream's answer number n is answer places[n] of the file.
     places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in order] or [np.arange(0)])
-    stream = chain.from_iterable(chain(*conversations(row)) for row in _read(rows, order))
+    in_order = (
+        dict(zip(of, values, strict=True))
+        for of in rows.select(order).iter(256)
+        for values in zip(*of.values(), strict=True)
+    )
+    stream = chain.from_iterable(chain(*conversations(row)) for row in in_order)
     with _progress(data.benchmark, len(places), state) as update:
-        own = list(
-            scorer.stream(stream, process_index=state.process_index, num_processes=state.num_processes, progress=update)
-        )
+        ranks = {"process_index": state.process_index, "num_processes": state.num_processes}
+        own = list(scorer.stream(stream, progress=update, **ranks))
     indices, values = _gathered(own, state)
     if not np.array_equal(np.sort(indices), np.arange(len(places))):
         raise RuntimeError(f"{data.benchmark}: {len(indices)} rewards of {len(places)} answers, not each exactly once")

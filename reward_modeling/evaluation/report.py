@@ -94,17 +94,12 @@ def _cells(row: Mapping, tied: bool = False) -> list[str]:
 
 def _calibration_table(bins: Sequence[Mapping]) -> list[str]:
     """One column for each bin of confidence; a bin without pairs shows dashes."""
-
-    def line(label: str, cells: Iterable[str]) -> list[str]:
-        return [label, *(cell if of_bin["rows"] else "-" for cell, of_bin in zip(cells, bins, strict=True))]
-
-    rows = [
-        ["confidence", *(f"{100 * of_bin['low']:.0f}-{100 * of_bin['high']:.0f}" for of_bin in bins)],
-        line("  its mean", (percent(of_bin["confidence"]) for of_bin in bins)),
-        line("right", (percent(of_bin["value"]) for of_bin in bins)),
-        line("pairs", (count(of_bin["rows"]) for of_bin in bins)),
-    ]
-    return align(rows)
+    columns = [("confidence", "  its mean", "right", "pairs")]
+    for of_bin in bins:
+        cells = percent(of_bin["confidence"]), percent(of_bin["value"]), count(of_bin["rows"])
+        head = f"{100 * of_bin['low']:.0f}-{100 * of_bin['high']:.0f}"
+        columns.append((head, *(cells if of_bin["rows"] else "---")))
+    return align(list(zip(*columns, strict=True)))
 
 
 # --- what the text and the page share ------------------------------------------------------------------------
@@ -118,9 +113,7 @@ def main_figures(part: Mapping) -> dict[str, Mapping]:
 
 def headline(part: Mapping) -> tuple[str, Mapping]:
     """The figure that sums up a benchmark, with its name."""
-    figures = main_figures(part)
-    name = "overall" if "overall" in figures else list(figures)[-1]
-    return name, figures[name]
+    return list(main_figures(part).items())[-1]
 
 
 def grouped_subsets(name: str, part: Mapping) -> dict[str, dict[str, Mapping]]:
@@ -131,30 +124,26 @@ def grouped_subsets(name: str, part: Mapping) -> dict[str, dict[str, Mapping]]:
     """
     left = {subset: row for subset, row in part["subsets"].items() if subset not in part["figures"]}
     sections = part.get("sections") or BENCHMARKS[name].sections
-    groups = {
-        heading: {subset: left.pop(subset) for subset in subsets if subset in left}
-        for heading, subsets in sections.items()
-    }
+    groups = {heading: {name: left.pop(name) for name in names if name in left} for heading, names in sections.items()}
     if len(left) > MOST_SUBSETS:  # pairs may have a source each
-        largest = sorted(left, key=lambda subset: -left[subset]["rows"])[:MOST_SUBSETS]
-        left = {subset: left[subset] for subset in left if subset in set(largest)}
+        smallest = sorted(left, key=lambda subset: -left[subset]["rows"])[MOST_SUBSETS:]
+        left = {subset: row for subset, row in left.items() if subset not in {*smallest}}
     groups[UNCOUNTED if BENCHMARKS[name].subset_rows else ""] = left
     return {heading: group for heading, group in groups.items() if group}
 
 
 def model_line(summary: Mapping) -> str:
     """The model in one line: path, class, and how it was run."""
-    model = summary["model"]
-    revision = f" at {model['revision']}" if model["revision"] else ""
-    return f"{model['name_or_path']}{revision}: {run_words(model)}"
+    return ": ".join(describe_model(summary["model"]))
 
 
-def run_words(model: Mapping) -> str:
-    """A model's class, and how it was run."""
+def describe_model(model: Mapping) -> tuple[str, str]:
+    """A model's name, and its class with how it was run."""
+    name = f"{model['name_or_path']} at {model['revision']}" if model["revision"] else str(model["name_or_path"])
     if model["class"] is None:
-        return "scored elsewhere"
+        return name, "scored elsewhere"
     settings = f"max_length {count(model['max_length'])}, batching {model['batching']}"
-    return f"{model['class']}, {model['dtype']}, {settings}"
+    return name, f"{model['class']}, {model['dtype']}, {settings}"
 
 
 def scoring_line(summary: Mapping) -> str:
@@ -162,10 +151,9 @@ def scoring_line(summary: Mapping) -> str:
     scoring = summary["scoring"]
     if "from_verdicts" in scoring:
         return f"{scoring['kind']} of {scoring['from_verdicts']}; no model was run"
-    seconds = "unknown time" if scoring["seconds"] is None else f"{scoring['seconds']:,.1f} s"
     line = (
         f"{count(scoring['conversations'])} conversations ({count(scoring['distinct'])} distinct, "
-        f"{count(scoring['tokens'])} tokens) in {seconds}, processes: {count(scoring['processes'])}"
+        f"{count(scoring['tokens'])} tokens) in {scoring['seconds']:,.1f} s, processes: {scoring['processes']}"
     )
     if scoring["cut"]:
         line += f"; {count(scoring['cut'])} cut to max_length, by {count(scoring['cut_tokens'])} tokens in all"
@@ -176,18 +164,10 @@ def scoring_line(summary: Mapping) -> str:
 
 
 def write_report(summary: dict, path: Path) -> None:
-    """Write the page of an evaluation.
-
-    Args:
-        summary: as it stands in summary.json.
-        path: the file to write; one that is there is replaced.
-    """
-    functions = (
-        *(headline, model_line, scoring_line, describe_left_out, pair_lines),
-        *(benchmark_plots, benchmark_tables, draw_styles, data_rows),
-    )
-    given = {function.__name__: function for function in functions}
-    given |= {"known": BENCHMARKS, "combined": COMBINED}
+    """Write the page of an evaluation; one that is there is replaced."""
+    shared = (headline, model_line, scoring_line, describe_left_out, pair_lines)
+    functions = (*shared, benchmark_plots, benchmark_tables, draw_styles, data_rows)
+    given = {function.__name__: function for function in functions} | {"known": BENCHMARKS, "combined": COMBINED}
     write_whole(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
 
 

@@ -7,7 +7,7 @@ the folder asks which benchmark it has: reading, figures, tables, pages, record 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -159,10 +159,8 @@ class Benchmark:
     """What is unknown, missing or of another size than published, in loud messages."""
     extras: Callable[[Rows], dict] = lambda rows: {}
     """What else stands in the benchmark's part of summary.json."""
-    legacy: "Benchmark | None" = None
-    """The same under `--legacy_xstest_weights`, where that changes anything."""
-    title_note: str = ""
-    """Follows the title where the figures are not those of today."""
+    legacy_formula: Formula | None = None
+    """The formula under `--legacy_xstest_weights`, where that changes anything."""
     parts: tuple[str, ...] = ()
     """The benchmarks whose rows a figure over several takes together."""
 
@@ -207,7 +205,11 @@ class Benchmark:
 
     def weighed(self, *, legacy_xstest_weights: bool) -> "Benchmark":
         """The benchmark under today's weights, or under the old ones where it has any."""
-        return self.legacy if legacy_xstest_weights and self.legacy else self
+        if not legacy_xstest_weights or self.legacy_formula is None:
+            return self
+        return replace(
+            self, formula=self.legacy_formula, title=f"{self.title}, xstest weights of before September 2024"
+        )
 
     def num_answers(self, subset: str) -> tuple[int | None, int | None]:
         return self.other_answers.get(subset, self.answers)

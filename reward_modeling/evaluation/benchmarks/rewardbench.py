@@ -1,7 +1,6 @@
 """RewardBench (Lambert et al. 2024, arXiv:2403.13787): 23 subsets of pairs, in four sections."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
 from reward_modeling.evaluation.benchmarks.rows import Fields, assistant, messages_of, read_columns, text_of
@@ -76,7 +75,7 @@ def _record_lines(benchmark: Benchmark, part: Mapping) -> list[tuple[str, Mappin
     return [(name.replace("Chat Hard", "Chat-hard"), part["figures"][name]) for name in (*SECTIONS, "overall")]
 
 
-_TODAY = Benchmark(
+BENCHMARK = Benchmark(
     name="rewardbench",
     title="RewardBench",
     columns=read_columns(
@@ -90,15 +89,8 @@ _TODAY = Benchmark(
     subset_rows=SUBSET_ROWS,
     figures={**SECTIONS, "overall": tuple(SUBSET_ROWS)},
     formula=lambda means, rows: section_scores(means),
+    legacy_formula=lambda means, rows: section_scores(means, legacy_xstest_weights=True),
     sections=SECTIONS,
     extras=lambda rows: {"sections": {section: list(names) for section, names in SECTIONS.items()}},
     record_lines=_record_lines,
-)
-BENCHMARK = replace(
-    _TODAY,
-    legacy=replace(
-        _TODAY,
-        formula=lambda means, rows: section_scores(means, legacy_xstest_weights=True),
-        title_note=", xstest weights of before September 2024",
-    ),
 )

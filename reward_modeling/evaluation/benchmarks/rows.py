@@ -31,7 +31,7 @@ EVALUATION_FEATURES = Features(
         "excerpt": Value("string"),
     }
 )
-UNFILLED = {"prompt": "", "chosen": [], "rejected": [], "prompt_key": 0, "reason": "", "excerpt": ""}
+UNFILLED = {**dict.fromkeys(EVALUATION_FEATURES, ""), "chosen": [], "rejected": [], "prompt_key": 0}
 
 # Templates render a role that they do not know without a word; the last two are ShareGPT's.
 ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {"human": "user", "gpt": "assistant"}
