@@ -127,8 +127,7 @@ def why_not_comparable(benchmark: Benchmark, first: Evaluation, other: Evaluatio
 def _paired(benchmark: Benchmark, first: Evaluation, other: Evaluation) -> dict | None:
     """Differences over the rows that both have scored; None where not both have rows, or not the same.
 
-    Raises:
-        UserError: the rows do not give the figures of the summaries.
+    Rows that do not give the figures of their summaries are refused.
     """
     names = benchmark.parts or (benchmark.name,)
     before, after = (_rows(evaluation, names) for evaluation in (first, other))

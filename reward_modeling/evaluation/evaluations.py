@@ -12,7 +12,6 @@ from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.files import SCORES, SUMMARY, read_scores
 
 LETTERS = "ABCDEFGH"  # of the models, in the order in which they are given
-FEWEST_MODELS = 2
 MARK = "\N{DAGGER}"  # beside what is not comparable with the first model
 RUN_OTHERWISE = "*"  # beside what was run with another type, or cut elsewhere
 
@@ -40,13 +39,10 @@ class Evaluation:
 
 
 def read_evaluations(folders: Sequence[str]) -> list[Evaluation]:
-    """
-    Raises:
-        UserError: with every folder that is not one of an evaluation, or too few or too many of them.
-    """
+    """Raise a `UserError` with every folder that is not one of an evaluation, and for too few or too many of them."""
     problems = []
-    if not FEWEST_MODELS <= len(folders) <= len(LETTERS):
-        problems.append(f"--compare: expected {FEWEST_MODELS} to {len(LETTERS)} folders, found {len(folders)}")
+    if not 2 <= len(folders) <= len(LETTERS):
+        problems.append(f"--compare: expected 2 to {len(LETTERS)} folders, found {len(folders)}")
     summaries: dict[Path, dict] = {}
     for name in folders:
         folder = Path(name).expanduser()
@@ -86,10 +82,7 @@ def _read_summary(folder: Path) -> dict | str:
 
 
 def _read_rows(folder: Path, summary: Mapping) -> Mapping[str, Rows] | None:
-    """
-    Raises:
-        UserError: scores.jsonl is torn, or has other rows than the summary.
-    """
+    """Refuse a scores.jsonl that is torn, or has other rows than the summary."""
     if not (folder / SCORES).is_file():
         return None
     rows = read_scores(folder / SCORES)
@@ -159,10 +152,9 @@ def was_run_otherwise(first: Evaluation, other: Evaluation) -> bool:
     if first.was_scored_elsewhere or other.was_scored_elsewhere:
         return False  # it is not known, and said once
     before, after = first.summary, other.summary
-    if before["model"]["dtype"] != after["model"]["dtype"]:
-        return True
-    cut = before["scoring"]["cut"] or after["scoring"]["cut"]
-    return bool(cut) and before["model"]["max_length"] != after["model"]["max_length"]
+    was_cut = before["scoring"]["cut"] or after["scoring"]["cut"]
+    settings = ("dtype", "max_length") if was_cut else ("dtype",)
+    return any(before["model"][name] != after["model"][name] for name in settings)
 
 
 def _settings_warnings(evaluations: Sequence[Evaluation]) -> list[str]:

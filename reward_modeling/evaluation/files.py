@@ -35,10 +35,7 @@ def folder_name(name_or_path: str) -> str:
 
 
 def check_nothing_is_there(folder: Path, names: Sequence[str], kind: str, overwrite: bool) -> None:
-    """
-    Raises:
-        UserError: an earlier output of this kind is there, and it is not to be replaced.
-    """
+    """Raise a `UserError` where an earlier output of this kind is there, and is not to be replaced."""
     earlier = [name for name in names if (folder / name).exists()]
     if earlier and not overwrite:
         raise UserError(
@@ -48,10 +45,7 @@ def check_nothing_is_there(folder: Path, names: Sequence[str], kind: str, overwr
 
 
 def check_outputs(folder: Path, record: Path, overwrite: bool) -> None:
-    """
-    Raises:
-        UserError: an earlier evaluation is there, or something cannot be written.
-    """
+    """Raise a `UserError` where an earlier evaluation is there, or something cannot be written."""
     check_writable("--record_dir", record.parent)
     check_writable("--output_dir", folder)
     if record.exists() and not os.access(record, os.W_OK):
@@ -66,17 +60,13 @@ def check_outputs(folder: Path, record: Path, overwrite: bool) -> None:
 
 @contextmanager
 def writing_explained(folder: Path) -> Iterator[None]:
-    """
-    Raises:
-        UserError: a disk is full, or refuses to be written.
-    """
+    """Raise a `UserError` where a disk is full, or refuses to be written."""
     try:
         yield
     except OSError as error:
-        where = error.filename or folder
         raise UserError(
-            f"cannot write {where} ({error.strerror}). Make room, or pass another --output_dir and --record_dir; what "
-            f"was scored so far is in {folder}."
+            f"cannot write {error.filename or folder} ({error.strerror}). Make room, or pass another --output_dir and "
+            f"--record_dir; what was scored so far is in {folder}."
         ) from error
 
 
@@ -103,8 +93,7 @@ def write_results(unfinished: Path, folder: Path, record: Path, summary: dict) -
         unfinished.rmdir()
     with writing_explained(folder):
         append_record(record, summary)
-    warnings = sum(len(part["warnings"]) for part in summary["benchmarks"].values())
-    if warnings:
+    if warnings := sum(len(part["warnings"]) for part in summary["benchmarks"].values()):
         logger.warning("!!! %d warning%s above the tables !!!", warnings, "s stand" if warnings > 1 else " stands")
     logger.info("Scores, summary and report: %s", folder)
     logger.info("Record: %s", record)

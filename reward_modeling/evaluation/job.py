@@ -39,6 +39,7 @@ from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
 logger = logging.getLogger("eval_bench_mark")
 
 HOURS_TO_WAIT = 6  # for the process that downloads, or that has the longest passes
+ROWS_PER_READ = 256
 
 
 def start_processes() -> PartialState:
@@ -55,8 +56,7 @@ def start_processes() -> PartialState:
 def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: PartialState) -> list[BenchmarkRows]:
     """All of them before the model is loaded: a wrong path shows at once. Process 0 reads, the others its cache.
 
-    Args:
-        paths: of each benchmark by its name; None takes it from the Hub.
+    `paths` has that of each benchmark; None takes it from the Hub.
     """
 
     def read() -> list[BenchmarkRows]:
@@ -83,17 +83,12 @@ def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: Parti
 def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:
     """Load the model, and say what it is; `options` are those of `RewardScorer.from_pretrained`."""
     scorer = RewardScorer.from_pretrained(name_or_path, device=state.device, **options)
-    logger.info(
-        "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %s tokens on %d x %s.",
-        type(scorer.model).__name__,
-        name_or_path,
-        scorer.dtype_name,
-        scorer.reader.max_length or "any number of",
-        scorer.batches.batching,
-        f"{scorer.batches.max_tokens:,}",
-        state.num_processes,
-        state.device.type,
+    words = (
+        f"{type(scorer.model).__name__}, {name_or_path}, {scorer.dtype_name}, at most "
+        f"{scorer.reader.max_length or 'any number of'} tokens a conversation; {scorer.batches.batching} batches of at "
+        f"most {scorer.batches.max_tokens:,} tokens on {state.num_processes} x {state.device.type}."
     )
+    logger.info("Model: %s", words)
     return scorer
 
 
@@ -110,11 +105,7 @@ class Scored:
 def score_benchmarks(
     scorer: RewardScorer, data: list[BenchmarkRows], state: PartialState, unfinished: Path, legacy_xstest_weights: bool
 ) -> Scored:
-    """Score one benchmark after the other. What is wrong with one costs no other its figures.
-
-    Returns:
-        What it came to, on process 0; elsewhere nothing.
-    """
+    """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures."""
     scored, total, started = Scored(), Counter(), time.perf_counter()
     for benchmark in data:
         rows, counts = score_benchmark(scorer, benchmark, state)
@@ -151,11 +142,7 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
 
 
 def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
-    """Rows that cannot be read, and those that the chat template refuses, with the reason.
-
-    Raises:
-        UserError: there are conversations, and the tokenizer has no chat template.
-    """
+    """Rows that cannot be read, and those that the chat template refuses, with the reason."""
     refused: dict[int, str] = {}
     for number, row in enumerate(rows):
         if row["reason"]:
@@ -180,7 +167,7 @@ def score_benchmark(
     once; the rewards come back in the file's order. Process 0 shows a progress bar.
 
     Raises:
-        UserError: no row can be scored.
+        UserError: no row can be scored, or the tokenizer has no chat template.
     """
     rows = data.rows
     refused = refused_rows(rows, scorer.reader)
@@ -198,11 +185,8 @@ def score_benchmark(
     offsets = np.concatenate([[0], np.cumsum(num_chosen + num_rejected)])
     # The stream's answer number n is answer places[n] of the file.
     places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in order] or [np.arange(0)])
-    in_order = (
-        dict(zip(of, values, strict=True))
-        for of in rows.select(order).iter(256)
-        for values in zip(*of.values(), strict=True)
-    )
+    batches = rows.select(order).iter(ROWS_PER_READ)
+    in_order = (dict(zip(of, row, strict=True)) for of in batches for row in zip(*of.values(), strict=True))
     stream = chain.from_iterable(chain(*conversations(row)) for row in in_order)
     with _progress(data.benchmark, len(places), state) as update:
         ranks = {"process_index": state.process_index, "num_processes": state.num_processes}

@@ -98,8 +98,9 @@ def _check_finite(benchmark: Benchmark, rows: Rows) -> None:
         first, rewards = broken[0], np.concatenate([row.rewards for row in broken])
         bad, total = len(rewards) - np.isfinite(rewards).sum(), sum(len(row.rewards) for row in rows)
         raise UserError(
-            f"{benchmark.title}: expected finite rewards, found {bad:,} of {total:,} that are not, in {len(broken):,} rows, the first {first.where} (id {first.id}, subset {first.subset}). "
-            "Score in float32; if it was float32, the checkpoint's weights are broken."
+            f"{benchmark.title}: expected finite rewards, found {bad:,} of {total:,} that are not, in {len(broken):,} "
+            f"rows, the first {first.where} (id {first.id}, subset {first.subset}). Score in float32; if it was "
+            "float32, the checkpoint's weights are broken."
         )
 
 

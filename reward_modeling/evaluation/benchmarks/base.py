@@ -21,6 +21,7 @@ from reward_modeling.data.sources import Columns
 if TYPE_CHECKING:
     from datasets import Dataset
 
+FEW = 3  # names in a message, where a file of one's own would else fill the screen
 LARGEST_SHARE_UNREADABLE = 0.01  # of a subset's rows, beyond which it has no score
 
 Means = Mapping[str, ArrayLike]  # by subset
@@ -92,8 +93,29 @@ def pair_verdicts(rows: Rows) -> dict[str, NDArray]:
     return by_subset(subsets_of(rows), [row.is_right for row in rows])
 
 
-def check_published_subsets(benchmark: "Benchmark", rows: Rows) -> list[str]:
-    return check_subsets(Counter(map(benchmark.published_name, subsets_of(rows))), benchmark)
+def check_subsets(benchmark: "Benchmark", rows: Rows) -> list[str]:
+    """What is unknown, missing or of another size than published, in loud messages; empty if all is well."""
+    title, published = benchmark.title, benchmark.subset_rows
+    found = Counter(map(benchmark.published_name, subsets_of(rows)))
+    messages = []
+    for name in sorted(found.keys() - published.keys()):
+        nearest = nearest_name(name, published)
+        hint = f" (did you mean {nearest!r}?)" if nearest else ""
+        messages.append(f"{title}: unknown subset {name!r}{hint}: its rows count in no score")
+    if missing := [name for name in published if name not in found]:
+        made_of = (figure for figure, subsets in benchmark.figures.items() if {*missing} & {*subsets})
+        spoiled = ", ".join(figure for figure in made_of if figure not in missing)
+        listed = ", ".join(f"{name!r} ({published[name]:,} rows)" for name in missing)
+        result = f": incomplete, and without a score: {spoiled}" if spoiled else ""
+        messages.append(f"{title}: missing: {listed}{result}")
+    if resized := [name for name in published if found[name] not in (0, published[name])]:
+        shown = resized if len(resized) <= FEW else resized[:1]
+        sizes = ", ".join(f"{name} {found[name]:,} for {published[name]:,}" for name in shown)
+        subsets, more = "subset has" if len(resized) == 1 else "subsets have", ", and so on" * (shown != resized)
+        words = f"{len(resized)} {subsets} other numbers of rows than published ({sizes}{more})"
+        end = "their scores, and those made of them, are not those of the published benchmark"
+        messages.append(f"{title}: {words}: {end}")
+    return messages
 
 
 def lines_by_figure(benchmark: "Benchmark", part: Mapping) -> list[tuple[str, Mapping]]:
@@ -115,11 +137,15 @@ class Benchmark:
     title: str
 
     # Rows
-    columns: Columns | None = None
+    required: tuple[str, ...] = ()
+    """Columns of its file."""
+    row_formats: str = ""
+    """What they hold, in words."""
     read_row: Callable[[dict], dict[str, object]] | None = None
-    """From a row of the file to `subset`, `prompt`, `chosen` and `rejected` (see `rows`)."""
-    subset_of: Callable[[dict], object] = lambda row: row.get("subset")
-    """The subset of a row that cannot be read; no text where that is unknown."""
+    """From a row of the file to `subset`, `prompt`, `chosen` and `rejected`, where `rows.read_fields` does not do."""
+    subset_column: str = "subset"
+    subset_of: Callable[[dict], object] = lambda row: None
+    """The subset of a row that cannot be read, where no column has it; no text where that is unknown."""
     hub_id: str | None = None
     """None: its rows are the user's own."""
     splits: tuple[str, ...] = ()
@@ -155,7 +181,7 @@ class Benchmark:
     """Whether the score of a subset is the share of its rows that came out right: then it has Wilson's interval."""
     row_result: Callable[[ScoredRow], object] = ScoredRow.is_right.fget
     """`correct` of a line of scores.jsonl."""
-    check: Callable[["Benchmark", Rows], list[str]] = check_published_subsets
+    check: Callable[["Benchmark", Rows], list[str]] = check_subsets
     """What is unknown, missing or of another size than published, in loud messages."""
     extras: Callable[[Rows], dict] = lambda rows: {}
     """What else stands in the benchmark's part of summary.json."""
@@ -180,6 +206,11 @@ class Benchmark:
     figures_table: Callable[[Mapping], list[str]] | None = None
     """The figures of its part of summary.json as lines, where the usual table does not do."""
     record_lines: Callable[["Benchmark", Mapping], list[tuple[str, Mapping]]] = lines_by_figure
+
+    @property
+    def columns(self) -> Columns:
+        names = dict.fromkeys(("prompt", *self.required, self.id_column))
+        return Columns(self.required, tuple(names), self.row_formats)
 
     @property
     def path_flag(self) -> str:
@@ -207,9 +238,8 @@ class Benchmark:
         """The benchmark under today's weights, or under the old ones where it has any."""
         if not legacy_xstest_weights or self.legacy_formula is None:
             return self
-        return replace(
-            self, formula=self.legacy_formula, title=f"{self.title}, xstest weights of before September 2024"
-        )
+        title = f"{self.title}, xstest weights of before September 2024"
+        return replace(self, formula=self.legacy_formula, title=title)
 
     def num_answers(self, subset: str) -> tuple[int | None, int | None]:
         return self.other_answers.get(subset, self.answers)
@@ -223,40 +253,6 @@ class Benchmark:
         """Rows behind each figure, from the subset of each row."""
         rows = Counter(map(self.published_name, subsets))
         return {figure: sum(rows[name] for name in names or rows) for figure, names in self.figures.items()}
-
-
-# --- what is missing ------------------------------------------------------------------------------------------
-
-FEW = 3  # names in a message, where a file of one's own would else fill the screen
-
-
-def check_subsets(counts: Mapping[str, int], benchmark: Benchmark) -> list[str]:
-    """What is unknown, missing or of another size than published, in loud messages; empty if all is well.
-
-    Args:
-        counts: the rows of each subset that was read; none is missing.
-    """
-    title, published = benchmark.title, benchmark.subset_rows
-    found = {name: rows for name, rows in counts.items() if rows}
-    messages = []
-    for name in sorted(found.keys() - published.keys()):
-        nearest = nearest_name(name, published)
-        hint = f" (did you mean {nearest!r}?)" if nearest else ""
-        messages.append(f"{title}: unknown subset {name!r}{hint}: its rows count in no score")
-    if missing := [name for name in published if name not in found]:
-        made_of = (figure for figure, subsets in benchmark.figures.items() if {*missing} & {*subsets})
-        spoiled = ", ".join(figure for figure in made_of if figure not in missing)
-        listed = ", ".join(f"{name!r} ({published[name]:,} rows)" for name in missing)
-        result = f": incomplete, and without a score: {spoiled}" if spoiled else ""
-        messages.append(f"{title}: missing: {listed}{result}")
-    if resized := [name for name in published if found.get(name, published[name]) != published[name]]:
-        shown = resized if len(resized) <= FEW else resized[:1]
-        sizes = ", ".join(f"{name} {found[name]:,} for {published[name]:,}" for name in shown)
-        subsets, more = "subset has" if len(resized) == 1 else "subsets have", ", and so on" * (shown != resized)
-        words = f"{len(resized)} {subsets} other numbers of rows than published ({sizes}{more})"
-        end = "their scores, and those made of them, are not those of the published benchmark"
-        messages.append(f"{title}: {words}: {end}")
-    return messages
 
 
 # --- means ----------------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from reward_modeling.evaluation.benchmarks.rows import (
     assistant,
     messages_of,
     prompt_of,
-    read_columns,
 )
 
 # `allenai/preference-test-sets`
@@ -176,10 +175,10 @@ def _record_lines(benchmark: Benchmark, part: Mapping) -> list[tuple[str, Mappin
 BENCHMARK = Benchmark(
     name="preference_test_sets",
     title="Preference test sets",
-    columns=read_columns(
-        ("chosen", "rejected"),
+    required=("chosen", "rejected"),
+    row_formats=(
         "prompt as a text or messages with the two answers as texts, or whole conversations in chosen and rejected "
-        "(messages, or transcripts that begin with 'Human:')",
+        "(messages, or transcripts that begin with 'Human:')"
     ),
     read_row=_read_row,
     hub_id="allenai/preference-test-sets",

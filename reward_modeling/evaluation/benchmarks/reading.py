@@ -39,7 +39,6 @@ def read_benchmark(name: str, path: str | None, *, num_proc: int | None = None) 
     """Return the rows of a benchmark, every one of them; of pairs, those that training would keep.
 
     Args:
-        name: one of `BENCHMARKS`.
         path: None takes the published rows from the Hub (pairs: there are none). Else what
             `data.preferences.load_preference_dataset` takes; for the preference test sets a folder with a file or
             folder for each set, a DatasetDict folder of `save_to_disk` with a split for each set, or
@@ -49,8 +48,6 @@ def read_benchmark(name: str, path: str | None, *, num_proc: int | None = None) 
         UserError: nothing there, a broken file, other columns, or more than `LARGEST_SHARE_UNREADABLE` of a subset's
             rows cannot be read (fewer are kept, with a `reason`).
     """
-    if name not in BENCHMARKS:
-        raise UserError(f"expected a benchmark out of {', '.join(BENCHMARKS)}, found {name!r}. Name one of them.")
     benchmark = BENCHMARKS[name]
     if benchmark.read is not None:
         return benchmark.read(path, num_proc)
@@ -92,12 +89,9 @@ def _to_row(row: object, where: str, *, name: str, subset: str | None) -> dict[s
 
 
 def _check_rows(rows: Dataset, benchmark: Benchmark) -> None:
-    """
-    A few odd rows of a large set must not cost the whole evaluation: they keep their reason, and whoever scores
-    names them.
+    """Refuse a benchmark that lacks many rows of a subset: it would be another one.
 
-    Raises:
-        UserError: more rows of a subset cannot be read; a benchmark without them would be another one.
+    A few odd rows must not cost the whole evaluation: they keep their reason, and whoever scores names them.
     """
     unreadable = np.flatnonzero(pc.not_equal(read_column(rows, "reason"), "").to_numpy())
     if not len(unreadable):

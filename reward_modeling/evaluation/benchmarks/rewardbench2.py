@@ -14,18 +14,11 @@ from reward_modeling.evaluation.benchmarks.base import (
     FEW,
     Benchmark,
     Rows,
-    check_published_subsets,
+    check_subsets,
     plain_mean,
     subsets_of,
 )
-from reward_modeling.evaluation.benchmarks.rows import (
-    Fields,
-    UnreadableRow,
-    answers_of,
-    messages_of,
-    read_columns,
-    text_of,
-)
+from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, read_fields
 
 # `allenai/reward-bench-2`, split `test`, 1,865 rows.
 REWARDBENCH2_ROWS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
@@ -37,11 +30,7 @@ TIES_WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
 def best_of_four_credit(rewards: ArrayLike) -> NDArray[np.float64]:
     """RewardBench 2, all subsets but Ties: 1 / (answers sharing the top reward) if the right one is among them, else 0.
 
-    Args:
-        rewards: `(rows, 4)`, the right answer first.
-
-    Returns:
-        `(rows,)` credits; a subset's score is their mean.
+    Takes `(rows, 4)`, the right answer first, and returns `(rows,)` credits; a subset's score is their mean.
 
     Raises:
         UserError: a reward is not finite.
@@ -158,23 +147,13 @@ def rewardbench2_scores(subset_means: Mapping[str, ArrayLike]) -> dict[str, floa
 
 
 def _read_row(row: dict) -> Fields:
-    subset = text_of(row, "subset")
-    if subset == TIES and not (isinstance(row.get("id"), str) and re.fullmatch(r"(ref|tied):.+", row["id"])):
+    if row["subset"] == TIES and not re.fullmatch(r"(ref|tied):.+", str(row.get("id"))):
         raise UnreadableRow(f"expected id of a row of Ties as 'ref:N' or 'tied:N', found {row.get('id')!r}")
-    right, wrong = BENCHMARK.num_answers(subset)
-    return {
-        "subset": subset,
-        "prompt": messages_of(row["prompt"], "prompt"),
-        "chosen": answers_of(row, "chosen", right),
-        "rejected": answers_of(row, "rejected", wrong),
-    }
+    return read_fields(row, BENCHMARK)
 
 
 def _check_ties_ids(rows: Dataset) -> Dataset:
-    """
-    Raises:
-        UserError: two rows of Ties have one id, so that which belong together cannot be told.
-    """
+    """Refuse two rows of Ties with one id: which belong together cannot be told."""
     seen: dict[str, str] = {}
     for row in rows.select_columns(["where", "id", "subset"]):
         if row["subset"] == TIES and (first := seen.setdefault(row["id"], row["where"])) != row["where"]:
@@ -186,21 +165,20 @@ def _check_ties_ids(rows: Dataset) -> Dataset:
 
 
 def _check(benchmark: Benchmark, rows: Rows) -> list[str]:
-    return check_published_subsets(benchmark, rows) + check_ties(row.id for row in rows if row.subset == TIES)
+    return check_subsets(benchmark, rows) + check_ties(row.id for row in rows if row.subset == TIES)
 
 
 BENCHMARK = Benchmark(
     name="rewardbench2",
     title="RewardBench 2",
-    columns=read_columns(
-        ("prompt", "chosen", "rejected", "subset"),
+    required=("prompt", "chosen", "rejected", "subset"),
+    row_formats=(
         "prompt as a text or messages, chosen as a list of 1 text and rejected of 3 (Ties: of at least one, and "
-        "id 'ref:N' or 'tied:N'), subset as a name",
+        "id 'ref:N' or 'tied:N'), subset as a name"
     ),
     read_row=_read_row,
     hub_id="allenai/reward-bench-2",
     splits=("test",),
-    path_help="RewardBench 2 as a file.",
     finish=_check_ties_ids,
     answers=(1, 3),
     other_answers={TIES: (None, None)},

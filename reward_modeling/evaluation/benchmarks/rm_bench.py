@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from reward_modeling.common.intervals import by_subset, finite_rewards
 from reward_modeling.display.text import align, count, interval, percent
 from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows, plain_mean, pooled_mean, subsets_of
-from reward_modeling.evaluation.benchmarks.rows import Fields, answers_of, messages_of, read_columns, text_of
 
 # `THU-KEG/RM-Bench`: the parts of each domain, with their prompts. A row is of the part its `domain` begins with.
 RM_BENCH_DOMAINS = {
@@ -23,13 +22,10 @@ OVER_PROMPTS = "over prompts"
 
 
 def rm_bench_wins(chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.bool_]:
-    """RM-Bench: chosen[i] > rejected[j], strictly, of each prompt.
+    """RM-Bench: chosen[i] > rejected[j], strictly: `(prompts, 3, 3)`, rows by the style of the chosen answer.
 
     Args:
         chosen, rejected: `(prompts, 3)` rewards of the styles concise, detailed plain, detailed markdown.
-
-    Returns:
-        `(prompts, 3, 3)`, rows by the style of the chosen answer.
 
     Raises:
         UserError: a reward is not finite.
@@ -87,15 +83,6 @@ def rm_bench_scores(domain_matrices: Mapping[str, ArrayLike], prompts: Mapping[s
     return {**scores, OVER_PROMPTS: pooled_mean(scores, RM_BENCH_DOMAINS, prompts)}
 
 
-def _read_row(row: dict) -> Fields:
-    return {
-        "subset": text_of(row, "domain"),
-        "prompt": messages_of(row["prompt"], "prompt"),
-        "chosen": answers_of(row, "chosen", 3),
-        "rejected": answers_of(row, "rejected", 3),
-    }
-
-
 def _wins(rows: Rows) -> NDArray[np.bool_]:
     return rm_bench_wins([row.chosen for row in rows], [row.rejected for row in rows])
 
@@ -138,15 +125,11 @@ def _figures() -> dict[str, tuple[str, ...]]:
 BENCHMARK = Benchmark(
     name="rm_bench",
     title="RM-Bench",
-    columns=read_columns(
-        ("prompt", "chosen", "rejected", "domain"),
-        "prompt as a text or messages, chosen and rejected as lists of 3 texts, domain as a name",
-    ),
-    read_row=_read_row,
-    subset_of=lambda row: row.get("domain"),
+    required=("prompt", "chosen", "rejected", "domain"),
+    row_formats="prompt as a text or messages, chosen and rejected as lists of 3 texts, domain as a name",
+    subset_column="domain",
     hub_id="THU-KEG/RM-Bench",
     splits=("train",),
-    path_help="RM-Bench as a file.",
     answers=(3, 3),
     subset_rows=RM_BENCH_PROMPTS,
     published_name=rm_bench_part,

@@ -11,7 +11,6 @@ from datasets import Features, List, Value
 
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import Message, UnreadableMessages, read_messages, to_json
-from reward_modeling.data.sources import Columns
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 
 CACHE_VERSION = 1  # raise it when rows are read otherwise than before
@@ -43,11 +42,6 @@ class UnreadableRow(Exception):
     """Says what was expected of a row and what was found."""
 
 
-def read_columns(required: tuple[str, ...], row_formats: str, others: tuple[str, ...] = ()) -> Columns:
-    """The columns of a benchmark's file; `row_formats` says in words what they hold."""
-    return Columns(required, tuple(dict.fromkeys(("prompt", *required, "id", *others))), row_formats)
-
-
 # --- a row to be scored ---------------------------------------------------------------------------------------
 
 
@@ -75,10 +69,11 @@ def evaluation_row(row: object, where: str, *, benchmark: Benchmark, subset: str
             excerpt = f"no {', '.join(missing)} in {excerpt}"
             raise UnreadableRow(MISSING_COLUMN)
         given = {} if subset is None else {"subset": subset}
-        return filled_row(where, row_id, **given, **benchmark.read_row(row))
+        fields = benchmark.read_row(row) if benchmark.read_row else read_fields(row, benchmark)
+        return filled_row(where, row_id, **given, **fields)
     except UnreadableRow as error:
         reason = str(error)
-    subset = subset or benchmark.subset_of(values)
+    subset = subset or benchmark.subset_of(values) or values.get(benchmark.subset_column)
     excerpt = excerpt if len(excerpt) <= EXCERPT_LENGTH else f"{excerpt[: EXCERPT_LENGTH - 1]}…"
     texts = {"id": _json_id(row_id), "subset": subset if isinstance(subset, str) else "", "excerpt": excerpt}
     # Half a character must not reach Arrow.
@@ -110,6 +105,15 @@ def _json_id(row_id: object) -> str:
 
 
 # --- fields ---------------------------------------------------------------------------------------------------
+
+
+def read_fields(row: dict, benchmark: Benchmark) -> Fields:
+    """Of a row with a prompt and its answers: a text on each side of a pair, lists of texts otherwise."""
+    subset = text_of(row, benchmark.subset_column)
+    fields = {"subset": subset, "prompt": messages_of(row["prompt"], "prompt")}
+    for name, count in zip(("chosen", "rejected"), benchmark.num_answers(subset), strict=True):
+        fields[name] = [[assistant(text_of(row, name))]] if benchmark.is_pairs else answers_of(row, name, count)
+    return fields
 
 
 def prompt_of(value: object) -> list[Message]:
