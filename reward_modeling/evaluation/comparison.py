@@ -130,8 +130,10 @@ def _paired(benchmark: Benchmark, first: Evaluation, other: Evaluation) -> dict 
     Rows that do not give the figures of their summaries are refused.
     """
     names = benchmark.parts or (benchmark.name,)
-    before, after = (_rows(evaluation, names) for evaluation in (first, other))
-    if before is None or after is None or not are_same_rows(before, after):
+    if first.rows is None or other.rows is None:
+        return None
+    before, after = ([row for name in names for row in of.rows[name]] for of in (first, other))
+    if not are_same_rows(before, after):
         return None
     parts = [evaluation.part(name) for evaluation in (first, other) for name in names]
     rows = (row for part in parts for kind in ("figures", "subsets") for row in part[kind].items())
@@ -141,11 +143,6 @@ def _paired(benchmark: Benchmark, first: Evaluation, other: Evaluation) -> dict 
     if not benchmark.parts and len(scored_by_both(before, after)) == len(before):
         _check_figures(first, other, benchmark.name, differences["figures"])
     return differences
-
-
-def _rows(evaluation: Evaluation, names: Sequence[str]) -> Rows | None:
-    """The rows of these benchmarks, one after the other."""
-    return evaluation.rows and [row for name in names for row in evaluation.rows[name]]
 
 
 def _check_figures(first: Evaluation, other: Evaluation, benchmark: str, differences: Mapping[str, Mapping]) -> None:
@@ -192,8 +189,6 @@ def paired_differences(
         return entries
     values = [benchmark.values(rows) for rows in zip(*both, strict=True)]
     before, after = ({name: of for name, of in side.items() if name not in left_out} for side in values)
-    if not before:
-        return entries
     formula = benchmark.formula_of(before)
 
     def everything(means: Means) -> dict:

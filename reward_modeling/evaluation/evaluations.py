@@ -115,10 +115,8 @@ def comparison_warnings(evaluations: Sequence[Evaluation], benchmarks: Mapping[s
     """What is not comparable, what may not be, and what the evaluations themselves have warned of."""
     messages = []
     for name, part in benchmarks.items():
-        words = [
-            f"{letter} has {reason}: its figures are marked {MARK}, and not compared"
-            for letter, reason in part["incomparable"].items()
-        ]
+        result = f"its figures are marked {MARK}, and not compared"
+        words = [f"{letter} has {reason}: {result}" for letter, reason in part["incomparable"].items()]
         if without := [evaluation.letter for evaluation in evaluations if evaluation.part(name) is None]:
             words.append(f"not evaluated for {', '.join(without)}")
         words += _row_warnings(name, part["incomparable"], evaluations)
@@ -171,7 +169,8 @@ def _settings_warnings(evaluations: Sequence[Evaluation]) -> list[str]:
         for evaluation in run_here:
             values.setdefault(evaluation.summary["model"][name], []).append(evaluation.letter)
         if len(values) > 1:
-            listed = "; ".join(f"{', '.join(letters)}: {_as_words(value)}" for value, letters in values.items())
+            shown = {value: count(value) if isinstance(value, int) else value or "unset" for value in values}
+            listed = "; ".join(f"{', '.join(letters)}: {shown[value]}" for value, letters in values.items())
             if name == "max_length":
                 cut = [evaluation.letter for evaluation in run_here if evaluation.summary["scoring"]["cut"]]
                 words += f" (cut were some of {', '.join(cut)})" if cut else " (none was cut)"
@@ -180,10 +179,6 @@ def _settings_warnings(evaluations: Sequence[Evaluation]) -> list[str]:
     if otherwise := [other.letter for other in others if was_run_otherwise(first, other)]:
         messages.append(f"marked {RUN_OTHERWISE}, since not run as {first.letter} was: {', '.join(otherwise)}")
     return messages
-
-
-def _as_words(value: object) -> str:
-    return "unset" if value is None else count(value) if isinstance(value, int) else str(value)
 
 
 def _own_warnings(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -9,9 +9,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -188,10 +187,16 @@ def score_benchmark(
     batches = rows.select(order).iter(ROWS_PER_READ)
     in_order = (dict(zip(of, row, strict=True)) for of in batches for row in zip(*of.values(), strict=True))
     stream = chain.from_iterable(chain(*conversations(row)) for row in in_order)
-    with _progress(data.benchmark, len(places), state) as update:
-        ranks = {"process_index": state.process_index, "num_processes": state.num_processes}
+    ranks = {"process_index": state.process_index, "num_processes": state.num_processes}
+    with tqdm(total=len(places), desc=data.benchmark, unit=" answers", disable=not state.is_main_process) as bar:
+
+        def update(done: int) -> None:
+            """By the own share: the other processes are about as far."""
+            bar.update(min(done * state.num_processes, len(places) - bar.n))
+
         own = list(scorer.stream(stream, progress=update, **ranks))
-    indices, values = _gathered(own, state)
+        bar.update(len(places) - bar.n)
+    indices, values = _gathered(own)
     if not np.array_equal(np.sort(indices), np.arange(len(places))):
         raise RuntimeError(f"{data.benchmark}: {len(indices)} rewards of {len(places)} answers, not each exactly once")
     rewards = np.full(offsets[-1], np.nan)
@@ -200,28 +205,17 @@ def score_benchmark(
     ids = [number if own is None else own for number, own in enumerate(map(json.loads, rows["id"]))]
     columns = (ids, rows["subset"][:], parts[::2], parts[1::2], rows["where"][:])
     scored = [ScoredRow(*row, refused.get(n, "")) for n, row in enumerate(zip(*columns, strict=True))]
-    return scored, _all_counts(scorer.counts, state)
+    return scored, _all_counts(scorer.counts)
 
 
-@contextmanager
-def _progress(benchmark: str, answers: int, state: PartialState) -> Iterator[Callable[[int], object]]:
-    """A bar over all answers on process 0, moved by its own share: the others are about as far."""
-    with tqdm(total=answers, desc=benchmark, unit=" answers", disable=not state.is_main_process) as bar:
-        yield lambda done: bar.update(min(done * state.num_processes, answers - bar.n))
-        bar.update(answers - bar.n)
-
-
-def _gathered(own: list[tuple[int, float]], state: PartialState) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _gathered(own: list[tuple[int, float]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Indices and rewards of all processes, one after the other."""
     indices, values = np.array([index for index, _ in own], dtype=np.int64), np.array([value for _, value in own])
-    parts = gather_object([(indices, values)]) if state.num_processes > 1 else [(indices, values)]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    return tuple(map(np.concatenate, zip(*gather_object([(indices, values)]), strict=True)))
 
 
-def _all_counts(counts: ScoringCounts, state: PartialState) -> ScoringCounts:
+def _all_counts(counts: ScoringCounts) -> ScoringCounts:
     """Passes, tokens and bad rewards are each process's own; the rest every process has counted whole."""
-    if state.num_processes == 1:
-        return counts
     parts = gather_object([counts])
     own = {name: sum(getattr(part, name) for part in parts) for name in ("passes", "tokens", "not_finite")}
-    return ScoringCounts(**{**asdict(counts), **own})
+    return replace(counts, **own)

@@ -8,7 +8,7 @@ A value of null is incomplete, and says so. templates/evaluation.html has the wo
 and has no date but that of the summary: the same summary gives the same bytes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -44,7 +44,8 @@ STYLES = ("concise", "detailed plain", "detailed markdown")  # of RM-Bench's ans
 def summary_tables(summary: Mapping) -> str:
     """Everything at once: warnings, the model, figures over several benchmarks, and a table for each benchmark."""
     parts = summary["benchmarks"]
-    blocks = [_warnings(message for part in parts.values() for message in part["warnings"])]
+    messages = (f"WARNING: {message}" for part in parts.values() for message in part["warnings"])
+    blocks = [[line for message in messages for line in wrap(message, hanging=9)]]
     blocks.append(wrap(model_line(summary)) + wrap(scoring_line(summary)))
     blocks += [_body(name, part) for name, part in parts.items()]
     if summary["combined"]:
@@ -52,10 +53,6 @@ def summary_tables(summary: Mapping) -> str:
         rows += [[shorten(name), *_cells(row)] for name, row in summary["combined"].items()]
         blocks.append(["Over several benchmarks", *align(rows)])
     return "\n\n".join("\n".join(block) for block in blocks if block)
-
-
-def _warnings(messages: Iterable[str]) -> list[str]:
-    return [line for message in messages for line in wrap(f"WARNING: {message}", hanging=9)]
 
 
 def _body(name: str, part: Mapping) -> list[str]:
@@ -223,7 +220,6 @@ def benchmark_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
 
 def data_rows(benchmarks: Mapping[str, Mapping]) -> Rows:
     """Where the rows of each benchmark come from."""
-    rows: Rows = [("benchmark", "from", "rows", "fingerprint")]
-    for part in benchmarks.values():
-        rows.append((part["title"], ", ".join(part["sources"]) or "-", count(part["rows"]), part["fingerprint"]))
-    return rows
+    parts = benchmarks.values()
+    rows = [(of["title"], ", ".join(of["sources"]) or "-", count(of["rows"]), of["fingerprint"]) for of in parts]
+    return [("benchmark", "from", "rows", "fingerprint"), *rows]

@@ -421,8 +421,8 @@ def test_a_reward_that_is_lost_or_doubled_does_not_pass(model, files, tmp_path, 
     """The control of the test above."""
     gathered = job._gathered
 
-    def twice(own, state):
-        indices, values = gathered(own, state)
+    def twice(own):
+        indices, values = gathered(own)
         indices[0] = indices[1]
         return indices, values
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from reward_modeling.common.arguments import named_paths
@@ -135,9 +136,7 @@ def _read_row(row: dict) -> Fields:
             raise UnreadableRow(f"expected a user's message before the answer, found none in {name} and no prompt")
     chosen, rejected = sides
     # Here two prompts may differ: each side keeps its own turns, and what both begin with is the prompt.
-    length = 0
-    while length < min(len(chosen), len(rejected)) - 1 and chosen[length] == rejected[length]:
-        length += 1
+    length = len(list(takewhile(lambda turns: turns[0] == turns[1], zip(chosen[:-1], rejected[:-1], strict=False))))
     return {"prompt": chosen[:length], "chosen": [chosen[length:]], "rejected": [rejected[length:]]}
 
 
@@ -167,9 +166,8 @@ def _whole_sides(row: dict) -> list[list[Message]]:
 
 
 def _record_lines(benchmark: Benchmark, part: Mapping) -> list[tuple[str, Mapping]]:
-    names = [*TEST_SET_ROWS, *(name for name in part["subsets"] if name not in TEST_SET_ROWS)]
-    lines = [(name, part["subsets"].get(name, {"value": None})) for name in names]
-    return [*lines, ("Prior-sets", part["figures"]["Prior Sets"])]
+    lines = {name: {"value": None} for name in TEST_SET_ROWS} | part["subsets"]
+    return [*lines.items(), ("Prior-sets", part["figures"]["Prior Sets"])]
 
 
 BENCHMARK = Benchmark(

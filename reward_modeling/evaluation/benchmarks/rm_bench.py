@@ -19,6 +19,12 @@ RM_BENCH_DOMAINS = {
 RM_BENCH_PROMPTS = {"chat": 129, "code": 228, "math": 529, "safety-refuse": 284, "safety-response": 157}
 RM_BENCH_LEVELS = ("hard", "normal", "easy")
 OVER_PROMPTS = "over prompts"
+CELLS = {domain: {level: f"{domain} {level}" for level in RM_BENCH_LEVELS} for domain in RM_BENCH_DOMAINS}
+# The parts that each figure is made of.
+FIGURES = {
+    **{name: parts for domain, parts in RM_BENCH_DOMAINS.items() for name in (*CELLS[domain].values(), domain)},
+    **dict.fromkeys((*RM_BENCH_LEVELS, "overall", OVER_PROMPTS), tuple(RM_BENCH_PROMPTS)),
+}
 
 
 def rm_bench_wins(chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.bool_]:
@@ -75,7 +81,7 @@ def rm_bench_scores(domain_matrices: Mapping[str, ArrayLike], prompts: Mapping[s
     for domain in RM_BENCH_DOMAINS:
         matrix = np.asarray(domain_matrices.get(domain, np.full((3, 3), np.nan)))
         levels = [matrix[..., rows, columns].mean(axis=-1) for rows, columns in cells]
-        scores |= {f"{domain} {level}": value for level, value in zip(RM_BENCH_LEVELS, levels, strict=True)}
+        scores |= zip(CELLS[domain].values(), levels, strict=True)
         scores[domain] = sum(levels) / 3
     for level in RM_BENCH_LEVELS:
         scores[level] = plain_mean(scores, [f"{domain} {level}" for domain in RM_BENCH_DOMAINS])
@@ -99,27 +105,16 @@ def _figures_table(figures: Mapping) -> list[str]:
 
     def line(label: str, names: Iterable[str]) -> list[str]:
         cells = [figures[name] for name in names]
-        return [label, *map(_with_interval, cells), count(cells[-1]["rows"])]
+        intervals = [f" ({interval(cell)})" if interval(cell) else "" for cell in cells]
+        values = [percent(cell["value"]) + ends for cell, ends in zip(cells, intervals, strict=True)]
+        return [label, *values, count(cells[-1]["rows"])]
 
     rows: list[list[str] | None] = [["", *RM_BENCH_LEVELS, "overall", "prompts"]]
-    rows += [line(domain, (*(f"{domain} {level}" for level in RM_BENCH_LEVELS), domain)) for domain in RM_BENCH_DOMAINS]
+    rows += [line(domain, (*CELLS[domain].values(), domain)) for domain in RM_BENCH_DOMAINS]
     rows += [None, line("overall", (*RM_BENCH_LEVELS, "overall"))]
-    if OVER_PROMPTS in figures:
-        label, *cells = line(OVER_PROMPTS, [OVER_PROMPTS])
-        rows.append([label, *[""] * len(RM_BENCH_LEVELS), *cells])
+    label, *cells = line(OVER_PROMPTS, [OVER_PROMPTS])
+    rows.append([label, *[""] * len(RM_BENCH_LEVELS), *cells])
     return [*align(rows), "  percent (95% interval)"]
-
-
-def _with_interval(row: Mapping) -> str:
-    return percent(row["value"]) if row["value"] is None else f"{percent(row['value'])} ({interval(row)})"
-
-
-def _figures() -> dict[str, tuple[str, ...]]:
-    """The parts that each figure is made of."""
-    figures: dict[str, tuple[str, ...]] = {}
-    for domain, parts in RM_BENCH_DOMAINS.items():
-        figures |= dict.fromkeys((*(f"{domain} {level}" for level in RM_BENCH_LEVELS), domain), parts)
-    return figures | dict.fromkeys((*RM_BENCH_LEVELS, "overall", OVER_PROMPTS), tuple(RM_BENCH_PROMPTS))
 
 
 BENCHMARK = Benchmark(
@@ -133,7 +128,7 @@ BENCHMARK = Benchmark(
     answers=(3, 3),
     subset_rows=RM_BENCH_PROMPTS,
     published_name=rm_bench_part,
-    figures=_figures(),
+    figures=FIGURES,
     formula=rm_bench_scores,
     values=lambda rows: rm_bench_by_domain(subsets_of(rows), _wins(rows)),
     subset_scores=None,
@@ -146,7 +141,7 @@ BENCHMARK = Benchmark(
         "by level": RM_BENCH_LEVELS,
         "both": ("overall", OVER_PROMPTS),
     },
-    figure_cells={domain: {level: f"{domain} {level}" for level in RM_BENCH_LEVELS} for domain in RM_BENCH_DOMAINS},
+    figure_cells=CELLS,
     figures_table=_figures_table,
     note="hard: the chosen answer is the less styled one",
 )

@@ -1,7 +1,6 @@
 """One row of a benchmark's file as one row to be scored: a prompt, right answers, wrong answers.
 
-`Benchmark.read_row` takes a row of the file apart; a row that cannot be read says in `reason` what was expected and
-what was found. A transcript is HH-RLHF's "\\n\\nHuman: ...\\n\\nAssistant: ..." (see `data.transcripts`).
+A row that cannot be read says in `reason` what was expected and what was found.
 """
 
 import json
