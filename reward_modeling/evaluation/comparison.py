@@ -77,7 +77,8 @@ def compare(evaluations: Sequence[Evaluation]) -> dict:
 def _compare_benchmark(benchmark: Benchmark, evaluations: Sequence[Evaluation]) -> dict:
     evaluations = evaluations_of(benchmark.name, evaluations)
     parts = [evaluation.part(benchmark.name) for evaluation in evaluations]
-    about = {key: parts[0][key] for key in ("title", "rows", "sources")} | {"sections": parts[0].get("sections") or {}}
+    about = {"title": parts[0]["title"], "reference": evaluations[0].letter, "rows": parts[0]["rows"]}
+    about |= {"sources": parts[0]["sources"], "sections": parts[0].get("sections") or {}}
     # The subsets that are figures are shown as these.
     tables = [
         {"figures": main_figures(of), "subsets": {k: row for k, row in of["subsets"].items() if k not in of["figures"]}}

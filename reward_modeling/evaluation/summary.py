@@ -27,6 +27,7 @@ from reward_modeling.evaluation.benchmarks.rows import answer_length
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "numpy")
 SIDES = ("chosen", "rejected")
+LEGACY_NOTE = ", xstest weights of before September 2024"
 NO_VALUE = {"value": None, "low": None, "high": None}
 
 
@@ -42,7 +43,7 @@ def summarise(data: BenchmarkRows, rows: Rows, *, legacy_xstest_weights: bool = 
     values = _complete_values(benchmark, scored, incomplete)
     figures = _figures(benchmark, scored, values)
     part = {
-        "title": benchmark.title,
+        "title": benchmark.title + ("" if benchmark is BENCHMARKS[data.benchmark] else LEGACY_NOTE),
         "sources": list(data.sources),
         "rows": len(rows),
         "fingerprint": fingerprint_without_texts(rows) if data.rows is None else fingerprint(data.rows),

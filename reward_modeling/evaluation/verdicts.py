@@ -130,7 +130,7 @@ class VerdictFile:
                 "with the one that the rows are of."
             )
         if name is None or name in self.benchmarks:
-            return name or self.benchmarks[0]
+            return self.benchmarks[0] if name is None else name
         self.left_out[str(name)] += 1
         return None
 

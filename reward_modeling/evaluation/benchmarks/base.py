@@ -236,10 +236,8 @@ class Benchmark:
 
     def weighed(self, *, legacy_xstest_weights: bool) -> "Benchmark":
         """The benchmark under today's weights, or under the old ones where it has any."""
-        if not legacy_xstest_weights or self.legacy_formula is None:
-            return self
-        title = f"{self.title}, xstest weights of before September 2024"
-        return replace(self, formula=self.legacy_formula, title=title)
+        is_legacy = legacy_xstest_weights and self.legacy_formula is not None
+        return replace(self, formula=self.legacy_formula) if is_legacy else self
 
     def num_answers(self, subset: str) -> tuple[int | None, int | None]:
         return self.other_answers.get(subset, self.answers)

@@ -6,13 +6,7 @@ are in both splits, and the interval over all pairs, which takes rows as indepen
 """
 
 from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, plain_mean, pooled_mean
-from reward_modeling.evaluation.benchmarks.rows import (
-    Fields,
-    UnreadableRow,
-    assistant,
-    messages_of,
-    text_of,
-)
+from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, assistant, messages_of, text_of
 
 # `ScalerLab/JudgeBench`: a row is of the section that its `source` begins with (mmlu-pro-math is knowledge).
 SOURCES = {

@@ -18,13 +18,7 @@ from reward_modeling.data.transcripts import merge_turns, parse_transcript
 from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
 from reward_modeling.evaluation.benchmarks.rewardbench import BENCHMARK as REWARDBENCH
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, section_scores
-from reward_modeling.evaluation.benchmarks.rows import (
-    Fields,
-    UnreadableRow,
-    assistant,
-    messages_of,
-    prompt_of,
-)
+from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, assistant, messages_of, prompt_of
 
 # `allenai/preference-test-sets`
 TEST_SET_ROWS = {

@@ -94,8 +94,6 @@ def _check_rows(rows: Dataset, benchmark: Benchmark) -> None:
     A few odd rows must not cost the whole evaluation: they keep their reason, and whoever scores names them.
     """
     unreadable = np.flatnonzero(pc.not_equal(read_column(rows, "reason"), "").to_numpy())
-    if not len(unreadable):
-        return
     subsets = read_column(rows, "subset")
     total, bad = Counter(subsets.to_pylist()), Counter(subsets.take(unreadable).to_pylist())
     if all(count <= LARGEST_SHARE_UNREADABLE * total[subset] for subset, count in bad.items()):
@@ -126,8 +124,7 @@ def reading_order(rows: Dataset) -> np.ndarray:
 
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
-    batches = rows.select_columns(FINGERPRINT_COLUMNS).iter(batch_size=1000)
-    return _digest(row for batch in batches for row in zip(*(batch[name] for name in FINGERPRINT_COLUMNS), strict=True))
+    return _digest(tuple(row.values()) for row in rows.select_columns(FINGERPRINT_COLUMNS))
 
 
 def fingerprint_without_texts(rows: Rows) -> str:

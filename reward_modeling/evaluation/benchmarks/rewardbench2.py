@@ -10,14 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import by_subset, finite_rewards
-from reward_modeling.evaluation.benchmarks.base import (
-    FEW,
-    Benchmark,
-    Rows,
-    check_subsets,
-    plain_mean,
-    subsets_of,
-)
+from reward_modeling.evaluation.benchmarks.base import FEW, Benchmark, Rows, check_subsets, plain_mean, subsets_of
 from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, read_fields
 
 # `allenai/reward-bench-2`, split `test`, 1,865 rows.

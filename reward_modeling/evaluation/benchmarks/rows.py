@@ -67,9 +67,8 @@ def evaluation_row(row: object, where: str, *, benchmark: Benchmark, subset: str
         if missing := [name for name in benchmark.columns.required if row.get(name) is None]:
             excerpt = f"no {', '.join(missing)} in {excerpt}"
             raise UnreadableRow(MISSING_COLUMN)
-        given = {} if subset is None else {"subset": subset}
         fields = benchmark.read_row(row) if benchmark.read_row else read_fields(row, benchmark)
-        return filled_row(where, row_id, **given, **fields)
+        return filled_row(where, row_id, **{"subset": subset, **fields})
     except UnreadableRow as error:
         reason = str(error)
     subset = subset or benchmark.subset_of(values) or values.get(benchmark.subset_column)
