@@ -351,7 +351,7 @@ def test_missing_and_unknown_subsets_are_loud_and_never_averaged(model, files, t
         "overall": True,
     }
     screen = " ".join(capsys.readouterr().out.split())
-    for words in ("did you mean 'mt-bench-med'?", "missing: 'donotanswer' (136 rows): incomplete", "incomplete"):
+    for words in ("did you mean 'mt-bench-med'?", "'donotanswer' (136 rows): incomplete, and without a score"):
         assert words in screen
     record = dict(line.split("\t") for line in given["record_dir"].read_text().splitlines())
     assert record["Chat"] == record["overall"] == "incomplete" and record["Reasoning"] != "incomplete"
