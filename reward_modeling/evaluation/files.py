@@ -158,8 +158,15 @@ def append_record(path: Path, summary: Mapping) -> None:
     """The lines of one evaluation at the end of the record, whatever stands there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as record:
-        begins_a_line = path.read_bytes()[-1:] in (b"", b"\n")
-        record.write(("" if begins_a_line else "\n") + "".join(record_lines(summary)))
+        record.write(("" if _ends_a_line(path) else "\n") + "".join(record_lines(summary)))
+
+
+def _ends_a_line(path: Path) -> bool:
+    """Whether what is appended begins a line of its own. A device has no end: one byte is read."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) in (b"", b"\n")
 
 
 def record_lines(summary: Mapping) -> list[str]:
