@@ -16,10 +16,9 @@ if not __package__:  # run as a script
     import _path  # noqa: F401
 
 from reward_modeling.common.flags import from_to
-from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
-from reward_modeling.data.sources import Columns
+from reward_modeling.data.sources import Columns, HubOptions
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, number_of, text_of, wrong_type
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs

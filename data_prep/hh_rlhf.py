@@ -20,10 +20,9 @@ import numpy as np
 from datasets import concatenate_datasets
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DataReport, DropReason
-from reward_modeling.data.sources import Columns
+from reward_modeling.data.sources import Columns, HubOptions
 from reward_modeling.data.transcripts import turns_of
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, text_of

@@ -14,10 +14,9 @@ if not __package__:  # run as a script
     import _path  # noqa: F401
 
 from reward_modeling.common.flags import one_of
-from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
-from reward_modeling.data.sources import Columns
+from reward_modeling.data.sources import Columns, HubOptions
 from reward_modeling.preference_sets.answer_pairs import TOLERANCE
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, number_of

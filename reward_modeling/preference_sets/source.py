@@ -26,7 +26,6 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data import preferences
 from reward_modeling.data.cached_rows import load_rows
-from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.keys import mix_keys, text_key
 from reward_modeling.data.preferences import (
     EXCERPT_LENGTH,
@@ -38,7 +37,7 @@ from reward_modeling.data.preferences import (
     standardise_row,
 )
 from reward_modeling.data.report import DataReport, DropReason, report_rows
-from reward_modeling.data.sources import Columns, find_source
+from reward_modeling.data.sources import Columns, HubOptions, find_source
 from reward_modeling.preference_sets.arguments import SourceArguments
 
 CACHE_VERSION = 1  # raise it when rows are read otherwise than before

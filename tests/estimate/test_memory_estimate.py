@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from engines import EVERY_ENGINE, run_engine
+from exactness import num_keys
 from runs import ROOT, write_rows
 from transformers import BertConfig
 
@@ -146,7 +147,7 @@ def test_attention_as_on_a_gpu_holds_no_matrix_of_scores(groups, tokenizer):
     """Gemma-2's capped scores are whole matrices on a CPU; the kernel's stand-in has none, and the same shapes."""
     inputs = inputs_of(groups, tokenizer, "shared_prefix")
     model = MetaModel(partial(build, tiny("gemma2"), checkpointing=False))
-    heads, longest = 4, max(span.num_keys for span in inputs["packed_layout"].spans)
+    heads, longest = 4, max(num_keys(span) for span in inputs["packed_layout"].spans)
     less = model.pass_bytes(inputs, flash_attention=False) - model.pass_bytes(inputs)
     assert less > 4 * heads * longest**2
     inputs["packed_layout"].kernel = flash_attention_bytes

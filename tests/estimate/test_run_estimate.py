@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from exactness import num_keys
 from runs import as_argv, train, write_rows
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
@@ -181,7 +182,7 @@ def test_queries_and_keys_of_attention_are_those_that_see_each_other(groups, bat
     """Against the masks, written out; they have the diagonal, which half of queries x keys has not."""
     layouts = [batch["model_inputs"]["packed_layout"] for batch in batches]
     visible = sum(
-        int(torch.ones(span.num_queries, span.num_keys).tril(span.num_keys - span.num_queries).sum())
+        int(torch.ones(span.num_queries, num_keys(span)).tril(num_keys(span) - span.num_queries).sum())
         for layout in layouts
         for span in layout.spans
     )
