@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import cached_rows, hub
+from reward_modeling.data import cached_rows, sources
 from reward_modeling.data.transcripts import merge_turns, parse_transcript
 from reward_modeling.evaluation.benchmarks import own_pairs
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
@@ -653,8 +653,8 @@ def test_the_published_rows_are_the_default(monkeypatch):
             return load(name, *config, **options)
         return DatasetDict({split: Dataset.from_list(rows) for split, rows in published[name].items()})
 
-    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
-    monkeypatch.setattr(hub.datasets, "load_dataset", from_hub)
+    monkeypatch.setattr(sources.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(sources.datasets, "load_dataset", from_hub)
     found = {name: read_benchmark(name, None) for name in BENCHMARKS if name != "pairs"}
     assert {name: len(read.rows) for name, read in found.items()} == {
         "rewardbench": 4,
@@ -674,9 +674,9 @@ def test_the_published_rows_are_the_default(monkeypatch):
 @pytest.mark.parametrize("benchmark", [name for name in BENCHMARKS if name != "pairs"])
 def test_a_hub_that_cannot_be_reached(benchmark, monkeypatch):
     def refuse(self, name, revision, timeout):
-        raise hub.httpx.ConnectTimeout("slow")
+        raise sources.httpx.ConnectTimeout("slow")
 
-    monkeypatch.setattr(hub.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(sources.HfApi, "dataset_info", refuse)
     message = message_of(benchmark, None)
     assert "the Hub cannot be reached for " in message
     assert f" The flag for the path is --{benchmark}_path" in message
