@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.new_parts import WRAPPED, is_within, new_modules, new_modules_of
+from reward_modeling.models.reward_model import RewardModelMixin
 
 if TYPE_CHECKING:
     from peft import PeftModel  # imported for real where an adapter is made: a run without one does not need it
@@ -38,6 +39,7 @@ def add_adapter(
     dropout: float,
     target_modules: str,
     float32: bool = True,
+    autocast: bool = True,
 ) -> "PeftModel":
     """Freeze the model and give it an adapter; what is new in it (the head, a pooler) stays trainable.
 
@@ -45,6 +47,8 @@ def add_adapter(
         model_name: what peft is to load under the adapter later; a folder is written with its whole path.
         target_modules: `all-linear` (all linear layers but the new ones), or names separated by commas.
         float32: hold the adapter and what is new in float32 where the model is in bfloat16, which loses small updates.
+        autocast: whether it is computed under torch.autocast. Without it only our own head takes another type than its
+            own, and other new parts keep the model's.
 
     Raises:
         UserError: the model has no layers of these names, or none that an adapter can stand beside.
@@ -76,7 +80,7 @@ def add_adapter(
     # peft adds both names of a head to a list that had one: written down, each stands there once.
     config.modules_to_save = trained_whole
     config.base_model_name_or_path = config.base_model_name_or_path or model_name
-    if float32:
+    if float32 and (autocast or isinstance(model, RewardModelMixin)):
         for name in new:
             adapted.base_model.model.get_submodule(name).to(torch.float32)
     trained = count_weights(weight for weight in adapted.parameters() if weight.requires_grad)

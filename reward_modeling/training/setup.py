@@ -171,6 +171,7 @@ def add_flagged_adapter(args: RunArguments, model: torch.nn.Module) -> torch.nn.
         target_modules=args.lora_target_modules,
         # FSDP wants one type of all the weights that it cuts together
         float32=not (args.fsdp or launched_with(os.environ, "FSDP")),
+        autocast=bool(args.bf16 or args.fp16) or args.model_dtype == "float32",
     )
 
 

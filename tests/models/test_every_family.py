@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
 )
 
 from reward_modeling.checkpoints.reference_rewards import reference_rewards
@@ -167,8 +168,11 @@ def test_every_family_is_tried_or_refused():
 def test_a_family_whose_rewards_depend_on_padding_does(family, build):
     """Why it is refused."""
     config = AutoConfig.from_pretrained(build(family), num_labels=1)
-    model = AutoModelForSequenceClassification.from_config(config).eval()
-    alone, padded = torch.full((1, 9), 7), torch.tensor([[7] * 9 + [0] * 9])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config).eval()
+    alone = torch.arange(7, 16)[None]
+    padded = torch.nn.functional.pad(alone, (0, 9))
     with torch.no_grad():
         difference = model(alone).logits - model(padded, attention_mask=(padded != 0).long()).logits
     assert difference.abs().item() > 1e-3
@@ -306,3 +310,21 @@ def test_an_adapter_without_a_tokenizer_takes_that_of_its_base(build, tmp_path):
     conversations = [row["chosen"] for row in ROWS[:4]]
     found, expected = (RewardScorer.from_pretrained(tmp_path / name).score(conversations) for name in ("bare", "whole"))
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_encoder_from_elsewhere_is_scored_as_it_would_be_trained(build, tmp_path):
+    """A reward model without a chat template: CLS, then every message ended in SEP."""
+    base = build("bert")
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    expected = load_tokenizer(base).apply_chat_template(ROWS[0]["chosen"])["input_ids"]
+    plain = reference_rewards(str(tmp_path), [expected])["alone"]
+    assert RewardScorer.from_pretrained(tmp_path, dtype="float32").score([ROWS[0]["chosen"]]) == pytest.approx(plain)
+
+
+def test_new_parts_in_bfloat16_without_autocast(build, tmp_path):
+    """Nothing casts what an encoder hands to its head: an adapter leaves the head in the model's type."""
+    given = {"use_peft": "true", "model_dtype": "bfloat16", "bf16": "false", "verify_saved_model": "true"}
+    run = train(flags(build("distilbert"), tmp_path, data=True, **given), tmp_path / "output")
+    assert json.loads((run.model / "verification.json").read_text())["passed"]
