@@ -27,7 +27,7 @@ from reward_modeling.data.keys import draw_prompts, prompt_key
 from reward_modeling.data.messages import Message, UnreadableMessages, holds_prompt, read_messages, to_json
 from reward_modeling.data.report import DropReason
 
-CACHE_VERSION = 3  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 4  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 NUMBERS = ("margin", "chosen_score", "rejected_score")
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32
@@ -41,6 +41,7 @@ STANDARD_FEATURES = Features(
         "is_text": Value("bool"),
         **{name: Value("float64") for name in NUMBERS},
         "source": Value("string"),
+        "template_options": Value("string"),
         "prompt_key": Value("int64"),
         "reason": Value("string"),
         "excerpt": Value("string"),
@@ -88,7 +89,7 @@ def standardise_row(row: object, where: str) -> dict[str, object]:
 
 def dropped_row(where: str, reason: DropReason, excerpt: str) -> dict[str, object]:
     """The standard row of one that cannot be used."""
-    nothing = dict.fromkeys(("prompt", "chosen", "rejected"), "") | {"is_text": False}
+    nothing = dict.fromkeys(("prompt", "chosen", "rejected", "template_options"), "") | {"is_text": False}
     nothing |= dict.fromkeys((*NUMBERS, "source"))
     return {"where": where, **nothing, "prompt_key": 0, "reason": reason.value, "excerpt": excerpt}
 
@@ -115,7 +116,7 @@ def _checked(row: object) -> dict[str, object]:
         key = prompt_key(unit.encode())
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
         raise RowDropped(DropReason.WRONG_TYPE) from None
-    return {**texts, "is_text": is_text, **numbers, "source": source, "prompt_key": key}
+    return {**texts, "is_text": is_text, **numbers, "source": source, "template_options": "", "prompt_key": key}
 
 
 def _check_texts(chosen: str, rejected: str) -> tuple[dict[str, str], str]:

@@ -13,13 +13,18 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.examples import RowReader
+from reward_modeling.data.group_rows import TokenizeOptions
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import read_column, split_by_prompt
-from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.data.prompt_groups import report_groups, tokenize_and_group
+from reward_modeling.data.prompt_keys import key_by_template
+from reward_modeling.data.rendering import check_template
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, DataReport, report_rows
 from reward_modeling.models.tokenizer import no_chat_template
 
 logger = logging.getLogger(__name__)
+
+OVERLAP = "rows whose prompt is also trained on"
 
 
 @dataclass
@@ -52,18 +57,21 @@ def prepare_pairs(
     report = report_rows("train", rows)
     if report.kept == 0:
         raise UserError(f"--train_set_path {train_set_path}: no row is left to train on.\n{report.table()}")
+    if conversations := has_conversations(rows):
+        check_chat_template(tokenizer)
+        rows = key_by_template(rows, tokenizer, num_proc)
     if eval_set_path is None:
         train_rows, eval_rows = split_by_prompt(rows, eval_size, seed)
         reports = [report]
     else:
         train_rows, eval_rows = rows, _load(reader, "--eval_set_path", eval_set_path, num_proc)
+        if has_conversations(eval_rows):
+            conversations = True
+            check_chat_template(tokenizer)
+            eval_rows = key_by_template(eval_rows, tokenizer, num_proc)
         reports = [report, report_rows("eval", eval_rows)]
     whole_sets = [rows] if eval_set_path is None else [rows, eval_rows]
     reader.check_rows([partial(kept_column, whole) for whole in whole_sets], reports)
-    conversations = has_conversations(rows) or has_conversations(eval_rows)
-    if conversations and tokenizer.chat_template is None:
-        raise UserError(no_chat_template(tokenizer))
-
     groups = []
     for part, its_report in ((train_rows, report), (eval_rows, reports[-1])):
         tokenized = tokenize_and_group(part, tokenizer, reader, options, num_proc)
@@ -80,12 +88,22 @@ def prepare_pairs(
     return PreparedPairs(train_groups, eval_groups if len(eval_groups) else None, reports, conversations)
 
 
+def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        UserError: there is none, or it cannot be trained on.
+    """
+    if tokenizer.chat_template is None:
+        raise UserError(no_chat_template(tokenizer))
+    check_template(tokenizer)
+
+
 def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:
     """Say how many evaluation rows have a prompt that is trained on."""
     train_keys, eval_keys = (kept_column(rows, "prompt_key") for rows in (train_rows, eval_rows))
     shared = pc.sum(pc.is_in(eval_keys, value_set=train_keys.combine_chunks())).as_py() or 0
     if shared:
-        report.notes["rows whose prompt is also trained on"] = shared
+        report.notes[OVERLAP] = shared
         logger.warning("!!! %d evaluation rows have prompts of the training set: expect figures too good !!!", shared)
 
 
