@@ -123,7 +123,11 @@ def _look_closely(messages: Sequence[dict], text: str, answers: int) -> Losses:
         end = _find(content, squeezed, place)
         if end < 0 and message["role"] in MOVED_ROLES and _find(content, squeezed, 0) >= 0:
             continue
-        if end < 0 and (said := _after_thought(message)) is not None and (end := _find(said, squeezed, place)) >= 0:
+        said = _after_thought(message)
+        said_end = -1 if said is None else _find(said, squeezed, place)
+        # the whole of it may stand in a later turn, where the same was said
+        if said_end >= 0 and (end < 0 or said_end <= end - len(_squeeze(content))):
+            end = said_end
             if _is_blank_thought(content, said):
                 pass
             elif is_answer:
