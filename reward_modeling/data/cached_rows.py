@@ -22,13 +22,13 @@ from datasets import Dataset, Features
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from reward_modeling.common.errors import UserError, one_line
-from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.json_lines import FILE_ERRORS, ToRow, block_rows, broken_file, json_blocks, parsed_lines
 from reward_modeling.data.sources import (
     JSON_SUFFIXES,
     KEY_LENGTH,
     PREFERENCE_COLUMNS,
     Columns,
+    HubOptions,
     Source,
     empty_source,
     find_source,
@@ -69,22 +69,23 @@ def load_rows(
             options = {"fn_kwargs": {"to_row": to_row, "names": list(features)}, "features": features}
             parts = _parts(source, scratch, columns)
             found = _write_rows(parts, rows, cached.name[-KEY_LENGTH:], num_proc, **options)
-            _check_rows(_open_rows(rows), source, found, missing, columns)
-            _move(rows, cached)
+            written = _open_rows(rows)
+            if not len(written):
+                raise empty_source(source.label)
+            if pc.all(pc.equal(written.with_format("arrow")["reason"][:], missing)).as_py():
+                raise _columns_error(source.label, found, columns)
+            rows.rename(cached)
         except OSError as error:
-            raise cache_error(error) from error
+            if not cached.is_dir():  # else another process was faster, with the same rows
+                raise cache_error(error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return _open_rows(cached)
 
 
 def cache_root() -> Path:
-    """The folder that rows are cached in.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    root = _cache_folder()
+    """The folder that rows are cached in, which is made where it is not there."""
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,15 +93,11 @@ def cache_root() -> Path:
     return root
 
 
-def _cache_folder() -> Path:
-    return Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"
-
-
 def cache_error(error: OSError) -> UserError:
     """Rows that were read or made cannot be kept."""
     return UserError(
-        f"cannot write the cache folder {_cache_folder()} ({one_line(error)}). Make room, or set HF_DATASETS_CACHE to "
-        "a folder that can be written, with room for a copy of the data."
+        f"cannot write the cache folder {datasets.config.HF_DATASETS_CACHE}/reward_modeling ({one_line(error)}). Make "
+        "room, or set HF_DATASETS_CACHE to a folder that can be written, with room for a copy of the data."
     )
 
 
@@ -110,25 +107,10 @@ def map_processes(num_proc: int | None, rows: int, rows_each: int = 1) -> int | 
     return processes if processes > 1 else None
 
 
-def _move(rows: Path, cached: Path) -> None:
-    try:
-        rows.rename(cached)
-    except OSError:
-        if not cached.is_dir():  # else another process was faster, with the same rows
-            raise
-
-
 def _open_rows(folder: Path) -> Dataset:
     parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
     parts = [part for part in parts if len(part)] or parts[:1]
     return datasets.concatenate_datasets(parts) if parts else Dataset.from_dict({})
-
-
-def _check_rows(rows: Dataset, source: Source, found: list[str], missing: str, columns: Columns) -> None:
-    if not len(rows):
-        raise empty_source(source.label)
-    if pc.all(pc.equal(rows.with_format("arrow")["reason"][:], missing)).as_py():
-        raise _columns_error(source.label, found, columns)
 
 
 def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
@@ -143,8 +125,8 @@ def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
+# What to map, and the function that makes rows of a batch of it.
 Part = tuple[Dataset, Callable[..., dict[str, list]]]
-"""What to map, and the function that makes rows of a batch of it."""
 
 
 def _write_rows(
@@ -174,17 +156,21 @@ def _write_rows(
 def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[Part]:
     """The parts of a source, in its order."""
     if source.table is not None:
-        yield _checked_table(source.table, source.label, columns), partial(_table_rows, label=source.label)
-    else:
-        # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
-        for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
-            if is_json:
-                blocks = [block for file in files for block in json_blocks(file, scratch)]
-                yield Dataset.from_list(blocks), block_rows
-            else:
-                for file in files:
-                    table = _open_table(file, scratch)
-                    yield _checked_table(table, str(file), columns), partial(_table_rows, label=str(file))
+        yield _table_part(source.table, source.label, columns)
+        return
+    # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
+    for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
+        if is_json:
+            yield Dataset.from_list([block for file in files for block in json_blocks(file, scratch)]), block_rows
+        else:
+            yield from (_table_part(_open_table(file, scratch), str(file), columns) for file in files)
+
+
+def _table_part(table: Dataset, label: str, columns: Columns) -> Part:
+    if not set(columns.required) <= set(table.column_names):
+        raise _columns_error(label, table.column_names, columns)
+    names = [name for name in columns.read if name in table.column_names]
+    return table.select_columns(names), partial(_table_rows, label=label)
 
 
 def _column_names(inputs: Dataset, function: Callable) -> list[str]:
@@ -193,12 +179,6 @@ def _column_names(inputs: Dataset, function: Callable) -> list[str]:
         return inputs.column_names
     rows = (row for block in inputs.select(range(min(1, len(inputs)))) for row, _ in islice(parsed_lines(block), 100))
     return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
-
-
-def _checked_table(table: Dataset, label: str, columns: Columns) -> Dataset:
-    if not set(columns.required) <= set(table.column_names):
-        raise _columns_error(label, table.column_names, columns)
-    return table.select_columns([name for name in columns.read if name in table.column_names])
 
 
 def _open_table(file: Path, scratch: Path) -> Dataset:

@@ -142,7 +142,8 @@ def report_groups(report: DataReport, groups: Dataset, unit: str) -> None:
     shared = pc.multiply(column("prefix_length").combine_chunks(), pc.list_value_length(lengths))
     report.tokens += (pc.sum(lengths.flatten()).as_py() or 0) + (pc.sum(shared).as_py() or 0)
     report.unknown_tokens += pc.sum(column("unknown_tokens").combine_chunks().flatten()).as_py() or 0
-    for what, count, where, excerpt in flat("noted", "what", "count", "where", "excerpt"):
+    noted = flat("noted", "what", "count", "where", "excerpt")
+    for what, count, where, excerpt in sorted(noted, key=lambda note: note[0]):  # of each kind in the rows' order
         if what == "cut":
             report.note(TOKENS_CUT, count, where)
         else:

@@ -1,13 +1,11 @@
 """What the model will see, shown before the first step, and checks that refuse what cannot work."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.common.errors import UserError
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.report import DataReport
@@ -18,22 +16,6 @@ from reward_modeling.training.verdict import data_problems
 GROUPS_CHECKED = 200  # spread evenly over the data
 
 
-@dataclass
-class Preflight:
-    """What is shown, and the problems found, each once and with what to do about it."""
-
-    table: str
-    problems: list[str]
-
-    def raise_for_problems(self) -> None:
-        """
-        Raises:
-            UserError: all problems in one message.
-        """
-        if self.problems:
-            raise UserError("The preflight found what training cannot work with:\n- " + "\n- ".join(self.problems))
-
-
 def run_preflight(
     groups: PromptGroups,
     tokenizer: PreTrainedTokenizerBase,
@@ -42,13 +24,16 @@ def run_preflight(
     conversations: bool,
     reports: Sequence[DataReport] = (),
     shown: int = 1,
-) -> Preflight:
+) -> tuple[str, list[str]]:
     """Show real units, check a sample of the groups token by token, and look at the counts of the data.
 
     Args:
         conversations: whether the rows are message lists, for which the template ends every answer; plain texts
             end in EOS.
         shown: how many units are shown.
+
+    Returns:
+        What is shown, and the problems found, each once and with what to do about it.
     """
     problems = data_problems(reports)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -66,7 +51,7 @@ def run_preflight(
     for same in found.values():
         where = f"in {len(same):,} of the {len(sample):,} prompts that were looked at; the first: {same[0].where}"
         problems.append(f"{same[0].words} ({where}).{same[0].advice}")
-    return Preflight(show_units(groups, numbers, tokenizer, reader, shown), problems)
+    return show_units(groups, numbers, tokenizer, reader, shown), problems
 
 
 def expected_ending(tokenizer: PreTrainedTokenizerBase, conversations: bool) -> list[int]:

@@ -23,21 +23,25 @@ def show_units(
 
 def show_unit(group: dict, tokenizer: PreTrainedTokenizerBase, reader: RowReader) -> str:
     """The prompt that its answers share, each answer, and the token at which its reward is read."""
+
+    def text(ids: list[int]) -> str:
+        return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
     prefix, members = group["prefix_ids"], group["units"][0]
     lines = [
         f"One {reader.unit.removesuffix('s')} as the model sees it ({group['where'][0]}):",
         f"  shared by the answers, {len(prefix)} tokens",
-        *_quote(tokenizer.decode(prefix)),
+        *_quote(text(prefix)),
     ]
     names = reader.completion_names or [f"answer {number}" for number, _ in enumerate(members, start=1)]
     for name, number in zip(names, members, strict=True):
         completion = group["completion_ids"][number]
         ids = prefix + completion
-        reads = (f"at token {each}, {tokenizer.decode([ids[each]])!r}" for each in group["read_positions"][number])
+        reads = (f"at token {each}, {text([ids[each]])!r}" for each in group["read_positions"][number])
         where = f"the reward is read {' and '.join(reads)}"
         if is_for_encoder(tokenizer):
             where = f"an encoder reads the reward off the whole text, pooled at its {tokenizer.cls_token!r}"
-        lines += [f"  {name}, {len(completion)} tokens; {where}", *_quote(tokenizer.decode(completion))]
+        lines += [f"  {name}, {len(completion)} tokens; {where}", *_quote(text(completion))]
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 import datasets
 import pytest
 from datasets import Dataset
+from tiny_families import CHAT_TEMPLATES, TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.preferences import STANDARD_FEATURES, split_by_prompt, standardise_row
@@ -20,7 +21,6 @@ from reward_modeling.data.rendering import (
 )
 from reward_modeling.data.report import NOTED_ROWS, report_rows
 from reward_modeling.objectives.bradley_terry import PairReader
-from reward_modeling.tiny.tokenizers import CHAT_TEMPLATES, TOKENIZER_STYLES, train_tokenizer
 
 CORPUS = ["How do I mend a kettle?", "First unplug it.\nThen wait."]
 # Habits of published templates, in the fewest words that have them.

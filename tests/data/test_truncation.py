@@ -3,6 +3,7 @@
 import datasets
 import pytest
 from datasets import Dataset
+from tiny_families import CHAT_TEMPLATES, TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
 from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
@@ -11,7 +12,6 @@ from reward_modeling.data.report import TOKENS_CUT, report_rows
 from reward_modeling.data.truncation import MARK, PromptCutter, TextCutter
 from reward_modeling.models.tokenizer import token_ids
 from reward_modeling.objectives.bradley_terry import PairReader
-from reward_modeling.tiny.tokenizers import CHAT_TEMPLATES, TOKENIZER_STYLES, train_tokenizer
 
 CORPUS = [
     "How do I mend a kettle with little money?",

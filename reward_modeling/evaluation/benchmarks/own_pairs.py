@@ -15,11 +15,7 @@ NAME = "pairs"
 
 
 def _read(path: str | None, num_proc: int | None) -> BenchmarkRows:
-    """Of the pairs those that training would keep.
-
-    Raises:
-        UserError: no path, or nothing there that can be used.
-    """
+    """Of the pairs those that training would keep."""
     flag = BENCHMARK.path_flag
     if path is None:
         raise UserError(
