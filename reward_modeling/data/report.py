@@ -69,6 +69,7 @@ NOTED_ROWS = {
     "thoughts": "rows whose earlier thoughts the template leaves out, as it is meant to",
     "tools": "rows whose tools the template leaves out",
 }
+OF_TOKENS = ("tokens", "unknown_tokens", "first_of_note")  # of a report
 LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
 TABLE_EXCERPT = 60  # characters of the first row's excerpt that the table shows
 
@@ -142,7 +143,10 @@ class DataReport:
 
     def to_dict(self) -> dict[str, object]:
         """The report for a manifest: plain dicts, strings and numbers."""
-        return {**asdict(self), "kept": self.kept, "share_dropped": self.share_dropped}
+        content = asdict(self)
+        if not self.tokens:  # nothing was tokenised
+            content = {name: value for name, value in content.items() if name not in OF_TOKENS}
+        return {**content, "kept": self.kept, "share_dropped": self.share_dropped}
 
 
 def first_row(where: str, excerpt: str) -> str:

@@ -107,6 +107,7 @@ def test_every_form_of_a_conversation_gives_the_same_row(row):
         "chosen_score": None,
         "rejected_score": None,
         "source": None,
+        "template_options": "",
         "prompt_key": key_of(json_of(QUESTION)),
         "reason": "",
         "excerpt": "",
