@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features
 from pyarrow.dataset import ParquetFragmentScanOptions
 
-from reward_modeling.common.errors import UserError, one_line
+from reward_modeling.common.errors import UserError, did_you_mean, one_line
 from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.json_lines import FILE_ERRORS, ToRow, block_rows, broken_file, json_blocks, parsed_lines
 from reward_modeling.data.sources import (
-    JSON_SUFFIXES,
     KEY_LENGTH,
+    LINE_SUFFIXES,
     PREFERENCE_COLUMNS,
     Columns,
     Source,
@@ -48,11 +48,13 @@ def load_rows(
     default_split: str = "train",
     columns: Columns = PREFERENCE_COLUMNS,
     hub: HubOptions | None = None,
+    finish: Callable[[Dataset, Path], Dataset | None] = lambda rows, folder: None,
 ) -> Dataset:
     """Return `to_row(row, where)` of every row of `path`, from the cache when it was read before.
 
     `version` is part of the cache's key: another one for every other `to_row`. `missing` is the reason that rows
-    without a required column get; where all have it, the file is taken to have other columns.
+    without a required column get; where all have it, the file is taken to have other columns. `finish` sees all rows,
+    and a folder for what it writes; what it returns takes their place.
 
     Raises:
         UserError: see `preferences.load_preference_dataset`.
@@ -70,12 +72,19 @@ def load_rows(
             parts = _parts(source, scratch, columns)
             found = _write_rows(parts, rows, cached.name[-KEY_LENGTH:], num_proc, **options)
             _check_rows(_open_rows(rows), source, found, missing, columns)
-            _move(rows, cached)
+            _move(_finished(rows, finish), cached)
         except OSError as error:
             raise cache_error(error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return _open_rows(cached)
+
+
+def _finished(rows: Path, finish: Callable[[Dataset, Path], Dataset | None]) -> Path:
+    """The folder of the finished rows."""
+    folder = rows.with_name("finished")
+    folder.mkdir()
+    return rows if finish(_open_rows(rows), folder) is None else folder
 
 
 def cache_root() -> Path:
@@ -177,10 +186,12 @@ def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[Part]:
         yield _checked_table(source.table, source.label, columns), partial(_table_rows, label=source.label)
     else:
         # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
-        for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
+        for is_json, files in groupby(source.files, lambda file: file.name.endswith(LINE_SUFFIXES)):
             if is_json:
                 blocks = [block for file in files for block in json_blocks(file, scratch)]
-                yield Dataset.from_list(blocks), block_rows
+                lines = Dataset.from_list(blocks)
+                _check_named(lines, block_rows, source.label, columns)
+                yield lines, block_rows
             else:
                 for file in files:
                     table = _open_table(file, scratch)
@@ -189,15 +200,38 @@ def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[Part]:
 
 def _column_names(inputs: Dataset, function: Callable) -> list[str]:
     """The columns of a table; of JSON lines the keys of the first hundred rows."""
-    if function is not block_rows:
-        return inputs.column_names
-    rows = (row for block in inputs.select(range(min(1, len(inputs)))) for row, _ in islice(parsed_lines(block), 100))
-    return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+    return list(dict.fromkeys(_keys(inputs, 100))) if function is block_rows else inputs.column_names
+
+
+def _keys(lines: Dataset, most: int | None = None) -> Iterator[str]:
+    """The keys of JSON lines, row by row."""
+    rows = (row for block in lines for row, _ in parsed_lines(block))
+    return (key for row in islice(rows, most) if isinstance(row, dict) for key in row)
+
+
+def _check_named(inputs: Dataset, function: Callable, label: str, columns: Columns) -> None:
+    """
+    Raises:
+        UserError: a column that a flag names is in no row.
+    """
+    named = {name for _, names in columns.named for name in names}
+    found = _column_names(inputs, function) if named else []
+    if named - set(found) and function is block_rows:  # rare: a column may begin further down
+        found = list(dict.fromkeys(_keys(inputs)))
+    if missing := sorted(named - set(found)):
+        close = did_you_mean(missing[0], found)
+        raise UserError(
+            f"--columns: expected a column {missing[0]} in {label}, found none{close}; columns found: "
+            f"{', '.join(found) or 'none'}."
+        )
 
 
 def _checked_table(table: Dataset, label: str, columns: Columns) -> Dataset:
-    if not set(columns.required) <= set(table.column_names):
+    _check_named(table, _table_rows, label, columns)
+    if not columns.are_in(table.column_names):
         raise _columns_error(label, table.column_names, columns)
+    if columns.read is None:
+        return table
     return table.select_columns([name for name in columns.read if name in table.column_names])
 
 

@@ -3,6 +3,7 @@
 import glob
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -13,19 +14,23 @@ from datasets import Dataset
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.hub import HubOptions, load_hub_splits
 from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
+from reward_modeling.data.text_tables import TEXT_TABLE_SUFFIXES
 
 KEY_LENGTH = 24  # hex digits that name a cached source
-COLUMNS = ("prompt", "chosen", "rejected", "margin", "chosen_score", "rejected_score", "source")
 JSON_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 TABLE_SUFFIXES = (".parquet", ".arrow")
-ALL_SUFFIXES = JSON_SUFFIXES + TABLE_SUFFIXES
+LINE_SUFFIXES = JSON_SUFFIXES + TEXT_TABLE_SUFFIXES  # become lines of JSON
+ALL_SUFFIXES = LINE_SUFFIXES + TABLE_SUFFIXES
 SUFFIXES = ", ".join(ALL_SUFFIXES)
 # Stand beside data without being data; "manifest.json" as the end of a name too (train.manifest.json).
 NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "lint.json")
 LOCAL_HINT = (
     f"To use a local copy, pass its path: a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
 )
-ROW_FORMATS = "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
+ROW_FORMATS = (
+    "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts, and the forms "
+    "of docs/DATA.md. Columns of other names are read by --columns prompt=NAME,chosen=NAME,rejected=NAME"
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,18 @@ class Columns:
     """Which columns a source must have, which are read where it has them, and its rows in words (for an error)."""
 
     required: tuple[str, ...] = ("chosen", "rejected")
-    read: tuple[str, ...] = COLUMNS
+    read: tuple[str, ...] | None = None
+    """None: all of them."""
     row_formats: str = ROW_FORMATS
+    others: tuple[tuple[str, ...], ...] = ()
+    """Columns of which all do as well as those that are required."""
+    named: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """What a user says to read, with the columns that it is made of: see `read_options`."""
+
+    def are_in(self, names: Collection[str]) -> bool:
+        """Whether a table with columns of these names has what must be there."""
+        found = {*names, *(target for target, _ in self.named)}
+        return any(found.issuperset(columns) for columns in (self.required, *self.others))
 
 
 PREFERENCE_COLUMNS = Columns()

@@ -9,6 +9,7 @@ from typing import Any
 
 from reward_modeling.common.flags import NEEDS_ADAPTER, changed_flags, flag_problems, flags_with
 from reward_modeling.common.launch import launched_with
+from reward_modeling.data.read_options import read_options_problems
 from reward_modeling.estimate.gpus import GPUS
 from reward_modeling.estimate.memory import STATES_OF_OPTIMIZER
 from reward_modeling.models.adapters import four_bit_problem
@@ -20,6 +21,7 @@ def argument_problems(args: Any) -> list[str]:
     """Every problem of a `RunArguments` as it was parsed, each with what was expected and what was found."""
     return [
         *flag_problems(args),
+        *read_options_problems(args.columns, args.ignore_columns),
         *_step_problems(args),
         *tracker_problems(args.report_to),
         *_metric_problems(args),
