@@ -118,9 +118,9 @@ def is_blank(value: object) -> bool:
 def is_blank_message(message: dict) -> bool:
     """Whether a message has neither words nor calls of tools."""
     said = message.get("content", message.get("value"))
-    if isinstance(said, str) and said.strip():
+    if isinstance(said, str) and said.strip():  # most messages: quickly
         return False
-    return (said in (None, [], {}) or isinstance(said, str)) and not message.get("tool_calls")
+    return (isinstance(said, str) or said == []) and not message.get("tool_calls")
 
 
 # --- transcripts ------------------------------------------------------------------------------------------------------
