@@ -26,7 +26,6 @@ from reward_modeling.estimate.memory import (
     ZERO2,
     ZERO3,
     EngineMemory,
-    Precision,
     engine_memory,
     holds_copies,
 )
@@ -75,9 +74,9 @@ def memories(name: str, gpus: int, tokens: int) -> tuple[int, list[EngineMemory]
     whole = model.pass_bytes(inputs, autocast=torch.bfloat16)
     cut = model.pass_bytes(inputs, dtype=torch.bfloat16)
     passes = [whole if holds_copies(engine) else cut for engine in ENGINES]
-    options = {"gpus": gpus, "moments": MOMENTS}
+    options = {"loaded": 4, "computed": 2, "gpus": gpus, "moments": MOMENTS}
     return model.sizes.weights, [
-        engine_memory(engine, model.sizes, Precision(4, 2), pass_bytes=taken, **options)
+        engine_memory(engine, model.sizes, pass_bytes=taken, **options)
         for engine, taken in zip(ENGINES, passes, strict=True)
     ]
 

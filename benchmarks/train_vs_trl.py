@@ -180,8 +180,9 @@ def run_plain(folder: Path, name: str, steps: int) -> dict:
     model.set_attn_implementation("sdpa")
     model.train()
     plan = trainer.get_train_dataloader().batch_sampler.plan
-    groups = plan.pieces[: plan.step_starts[min(steps, len(plan))], 0]
-    lengths = trainer.train_dataset.sizes.group_tokens("shared_prefix")[groups].tolist()
+    groups = plan.pieces[: plan.step_starts[min(steps, len(plan))], 0].tolist()
+    sizes = trainer.train_dataset.sizes
+    lengths = [sizes.chunk("shared_prefix", group, 0, int(sizes.units_per_group[group])).tokens for group in groups]
     started = time.perf_counter()
     for length in lengths:
         ids = torch.randint(10, 8000, (1, length))

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
@@ -31,14 +31,21 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.common.flags import at_least, one_of
+from reward_modeling.common.flags import at_least, flag, one_of
 from reward_modeling.common.launch import worker_count
+from reward_modeling.data.keys import draw_prompts
 from reward_modeling.data.report import DropReason
 from reward_modeling.preference_sets.arguments import FORMATS, OUTPUT_FLAGS, SEED, check_flags
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts, overlap_entries
-from reward_modeling.preference_sets.manifest import manifest_table, mixed_entry, source_entry
-from reward_modeling.preference_sets.mixing import Chosen, choose_pairs, count_dropped, held_out
+from reward_modeling.preference_sets.manifest import (
+    dropped_entry,
+    manifest_table,
+    pair_counts,
+    source_entry,
+    write_manifest,
+)
+from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, choose_pairs, count_dropped
 from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source
 from reward_modeling.preference_sets.pair_table import PairTable, split_keys
 from reward_modeling.preference_sets.source import SourcePairs
@@ -48,7 +55,6 @@ from reward_modeling.preference_sets.writing import (
     check_output,
     new_output,
     value_columns,
-    write_manifest,
     write_pairs,
 )
 
@@ -57,34 +63,27 @@ from reward_modeling.preference_sets.writing import (
 class ScriptArguments:
     """The defaults to edit."""
 
-    mixture: str = field(default="mixture2", metadata={"help": "A mixture of data_prep/mixtures/, or a YAML file."})
-    output_path: str = field(default="data/mixture2", metadata={"help": "Folder to write the pairs to."})
-    source_paths: str | None = field(
-        default=None,
-        metadata={"help": "Local copies to read instead of the Hub: shp=path,hh_rlhf=path, by the names of sources."},
+    mixture: str = flag("mixture2", "A mixture of data_prep/mixtures/, or a YAML file.")
+    output_path: str = flag("data/mixture2", "Folder to write the pairs to.")
+    source_paths: str | None = flag(
+        None, "Local copies to read instead of the Hub: shp=path,hh_rlhf=path, by the names of sources."
     )
-    seed: Annotated[int | None, SEED] = field(
-        default=None, metadata={"help": "Of every random choice. Unset: the mixture's, which is 0 unless it says one."}
+    seed: Annotated[int | None, SEED] = flag(
+        None, "Of every random choice. Unset: the mixture's, which is 0 unless it says one."
     )
-    test_size: float = field(
-        default=0.0,
-        metadata={
-            "help": "Pairs to split off by prompt, into test/: a number, or a share below 1. Plain texts that are "
-            "no transcripts name no prompt: there each pair counts as one."
-        },
+    test_size: float = flag(
+        0.0,
+        "Pairs to split off by prompt, into test/: a number, or a share below 1. Plain texts that are "
+        "no transcripts name no prompt: there each pair counts as one.",
     )
-    decontaminate: str | None = field(
-        default=None,
-        metadata={
-            "help": "Drop prompts that are in these: rewardbench, rewardbench2, rm_bench, preference_test_sets, "
-            "any of them as name=path for a local copy, or files; with commas between them."
-        },
+    decontaminate: str | None = flag(
+        None,
+        "Drop prompts that are in these: rewardbench, rewardbench2, rm_bench, preference_test_sets, "
+        "any of them as name=path for a local copy, or files; with commas between them.",
     )
-    format: Annotated[str, one_of(*FORMATS)] = field(default="parquet", metadata={"help": "parquet or jsonl."})
-    num_proc: Annotated[int | None, at_least(1)] = field(
-        default=None, metadata={"help": "Worker processes. Unset: one per core, at most 16."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace what is in output_path."})
+    format: Annotated[str, one_of(*FORMATS)] = flag("parquet", "parquet or jsonl.")
+    num_proc: Annotated[int | None, at_least(1)] = flag(None, "Worker processes. Unset: one per core, at most 16.")
+    overwrite: bool = flag(False, "Replace what is in output_path.")
 
     def __post_init__(self):
         check_flags(self)
@@ -163,7 +162,8 @@ def source_entries(
         count = pairs.source.published.get(source.mixture)
         entry = source_entry(pairs, {} if count is None else {source.mixture: count}) | {"name": source.label}
         shares = {"weight": source.weight, "limit": source.limit}
-        entries.append(entry | {"mixed": shares | mixed_entry(prompts[parts == part], report)})
+        mixed = {**shares, "dropped": dropped_entry(report), **pair_counts(prompts[parts == part])}
+        entries.append(entry | {"mixed": mixed})
     return entries
 
 
@@ -178,7 +178,7 @@ def split_off_test(
     if not test_size:
         return {TRAIN: order}
     count = int(test_size) if test_size >= 1 else int(test_size * len(order))
-    is_test = held_out(split_keys(table)[order], count, seed)
+    is_test = draw_prompts(split_keys(table)[order], count, seed + SPLIT_SEED)
     if is_test.all() or not is_test.any():
         raise UserError(
             f"--test_size {test_size:g}: expected pairs on both sides, found {int(is_test.sum()):,} of {len(order):,} "

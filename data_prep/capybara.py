@@ -6,13 +6,13 @@
 Rows with one text on both sides are always dropped.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import from_to
+from reward_modeling.common.flags import flag, from_to
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
@@ -37,11 +37,9 @@ class ScriptArguments(SourceArguments):
 
     dataset_path: str = "argilla/distilabel-capybara-dpo-7k-binarized"
     output_path: str = "data/capybara"
-    drop_equal_ratings: bool = field(
-        default=True, metadata={"help": "Drop pairs whose ratings are equal, as the mixtures do."}
-    )
-    min_chosen_rating: Annotated[int, from_to(0, 5)] = field(
-        default=0, metadata={"help": "Drop pairs whose better answer is rated lower (1 to 5). 0: keep any."}
+    drop_equal_ratings: bool = flag(True, "Drop pairs whose ratings are equal, as the mixtures do.")
+    min_chosen_rating: Annotated[int, from_to(0, 5)] = flag(
+        0, "Drop pairs whose better answer is rated lower (1 to 5). 0: keep any."
     )
 
 

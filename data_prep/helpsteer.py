@@ -9,13 +9,13 @@ scores. A row is an answer; answers belong together when their prompts are the s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import one_of
+from reward_modeling.common.flags import flag, one_of
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, build_pairs
 from reward_modeling.preference_sets.arguments import SourceArguments
@@ -38,16 +38,9 @@ class ScriptArguments(SourceArguments):
 
     dataset_path: str = "nvidia/HelpSteer"
     output_path: str = "data/helpsteer"
-    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = field(
-        default="distinct_scores", metadata={"help": f"{', '.join(PAIR_CHOICES)}."}
-    )
-    score: str = field(
-        default="helpfulness,correctness",
-        metadata={"help": f"The mean of these attributes; of {', '.join(ATTRIBUTES)}."},
-    )
-    write_margin: bool = field(
-        default=False, metadata={"help": "A margin column, the difference of the scores: the loss subtracts it."}
-    )
+    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = flag("distinct_scores", f"{', '.join(PAIR_CHOICES)}.")
+    score: str = flag("helpfulness,correctness", f"The mean of these attributes; of {', '.join(ATTRIBUTES)}.")
+    write_margin: bool = flag(False, "A margin column, the difference of the scores: the loss subtracts it.")
 
     def problems(self) -> list[str]:
         if set(self.attributes) <= set(ATTRIBUTES) and len(set(self.attributes)) == len(self.attributes):

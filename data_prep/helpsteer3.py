@@ -9,17 +9,16 @@ answer: chosen_score is the strength of the preference (1 slightly better, 2 bet
 in the loss.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import from_to
-from reward_modeling.data.hub import HubOptions
+from reward_modeling.common.flags import flag, from_to
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
-from reward_modeling.data.sources import Columns
+from reward_modeling.data.sources import Columns, HubOptions
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, number_of, text_of, wrong_type
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
@@ -39,18 +38,15 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="nvidia/HelpSteer3",
-        metadata={"help": "Hub id, or a local file, folder or glob, such as preference/train.jsonl.gz of a clone."},
+    dataset_path: str = flag(
+        "nvidia/HelpSteer3", "Hub id, or a local file, folder or glob, such as preference/train.jsonl.gz of a clone."
     )
-    split: str = field(default="train", metadata={"help": "train or validation."})
+    split: str = flag("train", "train or validation.")
     output_path: str = "data/helpsteer3"
-    min_strength: Annotated[int, from_to(1, STRONGEST)] = field(
-        default=1, metadata={"help": "Drop weaker preferences: 1 slightly better, 2 better, 3 much better."}
+    min_strength: Annotated[int, from_to(1, STRONGEST)] = flag(
+        1, "Drop weaker preferences: 1 slightly better, 2 better, 3 much better."
     )
-    write_margin: bool = field(
-        default=False, metadata={"help": "Write the strength as margin, which rm.py subtracts in the loss."}
-    )
+    write_margin: bool = flag(False, "Write the strength as margin, which rm.py subtracts in the loss.")
 
 
 def to_pair(row: dict, min_strength: int, write_margin: bool) -> dict:

@@ -8,24 +8,23 @@ whose transcripts are broken are dropped, each under its own reason. The mixture
 """
 
 import glob
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-import numpy as np
 from datasets import concatenate_datasets
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.hub import HubOptions
+from reward_modeling.common.flags import flag
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.row_forms import transcript_turns
-from reward_modeling.data.sources import Columns
+from reward_modeling.data.sources import Columns, HubOptions
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, text_of
-from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, number_column, read_pairs
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, note_pairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
 SUBSETS = ("helpful-base", "helpful-rejection-sampled", "helpful-online", "harmless-base")
@@ -42,17 +41,15 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="Anthropic/hh-rlhf",
-        metadata={
-            "help": "Hub id; or a local clone: a folder with a folder per subset, in each train.jsonl.gz and "
-            "test.jsonl.gz; or one subset's folder; or a file of any subset, which is read as it is."
-        },
+    dataset_path: str = flag(
+        "Anthropic/hh-rlhf",
+        "Hub id; or a local clone: a folder with a folder per subset, in each train.jsonl.gz and "
+        "test.jsonl.gz; or one subset's folder; or a file of any subset, which is read as it is.",
     )
     output_path: str = "data/hh_rlhf"
-    subsets: str = field(
-        default="helpful-base,helpful-rejection-sampled,helpful-online",
-        metadata={"help": f"Out of {', '.join(SUBSETS)}, with commas between them; read in this order."},
+    subsets: str = flag(
+        "helpful-base,helpful-rejection-sampled,helpful-online",
+        f"Out of {', '.join(SUBSETS)}, with commas between them; read in this order.",
     )
 
     def problems(self) -> list[str]:
@@ -89,7 +86,7 @@ def build(arguments: ScriptArguments) -> SourcePairs:
             report.add(reason, dropped.count, where, dropped.first_excerpt)
         if subset is not None:
             report.notes |= {f"pairs of {subset}": len(part.rows), f"rows of {subset}": part.report.rows_read}
-    report.notes |= {"pairs": len(rows), "prompts": len(np.unique(number_column(rows, "prompt_key")))}
+    note_pairs(report, rows)
     return SourcePairs(SOURCE, rows, report, arguments.options())
 
 

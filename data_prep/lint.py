@@ -13,7 +13,7 @@ reward_modeling/preference_sets/lint/findings.py. With --strict the exit status 
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +22,12 @@ if not __package__:  # run as a script
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.common.flags import at_least
+from reward_modeling.common.flags import at_least, flag
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
 from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
-from reward_modeling.preference_sets.lint.summary import LintOptions, lint
+from reward_modeling.preference_sets.lint.summary import lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 
 SWITCHES = ("--strict", "--overwrite")  # need no value
@@ -38,30 +38,17 @@ SWITCH_WORDS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 class ScriptArguments:
     """The defaults to edit. PATH may stand without its flag."""
 
-    path: str = field(default="", metadata={"help": "File, folder, glob or Hub id of preference rows, as for rm.py."})
-    output_path: str | None = field(
-        default=None, metadata={"help": "Folder for lint.json and lint.html. Unset: lint/NAME of the data."}
+    path: str = flag("", "File, folder, glob or Hub id of preference rows, as for rm.py.")
+    output_path: str | None = flag(None, "Folder for lint.json and lint.html. Unset: lint/NAME of the data.")
+    tokenizer: str | None = flag(None, "Folder or Hub id: lengths are then counted in its tokens too.")
+    token_rows: Annotated[int, at_least(0)] = flag(10_000, "Pairs that are tokenised, drawn at random; 0 takes all.")
+    benchmarks: str | None = flag(
+        None, "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
     )
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id: lengths are then counted in its tokens too."}
-    )
-    token_rows: Annotated[int, at_least(0)] = field(
-        default=10_000, metadata={"help": "Pairs that are tokenised, drawn at random; 0 takes all."}
-    )
-    benchmarks: str | None = field(
-        default=None,
-        metadata={
-            "help": "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
-        },
-    )
-    seed: Annotated[int, at_least(0)] = field(
-        default=0, metadata={"help": "Of the pairs to read and of the pairs that are tokenised."}
-    )
-    num_proc: Annotated[int | None, at_least(1)] = field(
-        default=None, metadata={"help": "Worker processes. Unset: one per core, at most 16."}
-    )
-    strict: bool = field(default=False, metadata={"help": "Exit with status 1 if something serious is found."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace lint.json and lint.html in output_path."})
+    seed: Annotated[int, at_least(0)] = flag(0, "Of the pairs to read and of the pairs that are tokenised.")
+    num_proc: Annotated[int | None, at_least(1)] = flag(None, "Worker processes. Unset: one per core, at most 16.")
+    strict: bool = flag(False, "Exit with status 1 if something serious is found.")
+    overwrite: bool = flag(False, "Replace lint.json and lint.html in output_path.")
 
     def __post_init__(self):
         check_flags(self)
@@ -98,15 +85,15 @@ def main() -> None:
     arguments, _ = parse_script_arguments(ScriptArguments, with_path_flag(sys.argv[1:]))
     folder = arguments.output_folder
     check_output(folder, arguments.overwrite)
-    options = LintOptions(
-        seed=arguments.seed,
-        num_proc=worker_count(arguments.num_proc),
-        tokenizer=arguments.tokenizer,
-        token_rows=arguments.token_rows,
-        benchmarks=arguments.benchmarks,
-    )
     try:
-        summary = lint(arguments.path, options)
+        summary = lint(
+            arguments.path,
+            seed=arguments.seed,
+            num_proc=worker_count(arguments.num_proc),
+            tokenizer=arguments.tokenizer,
+            token_rows=arguments.token_rows,
+            benchmarks=arguments.benchmarks,
+        )
     except OSError as error:
         raise UserError(
             f"cannot measure {arguments.path} ({type(error).__name__}: {error}). Make room where data sets are cached "

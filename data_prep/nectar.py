@@ -10,13 +10,13 @@ speaker become one.
     python data_prep/nectar.py --output_path data/nectar
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import one_of
+from reward_modeling.common.flags import flag, one_of
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
@@ -44,12 +44,8 @@ class ScriptArguments(SourceArguments):
 
     dataset_path: str = "berkeley-nest/Nectar"
     output_path: str = "data/nectar"
-    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = field(
-        default="best_vs_random", metadata={"help": f"{', '.join(PAIR_CHOICES)}."}
-    )
-    write_margin: bool = field(
-        default=False, metadata={"help": "A margin column, the difference of the ranks: the loss subtracts it."}
-    )
+    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = flag("best_vs_random", f"{', '.join(PAIR_CHOICES)}.")
+    write_margin: bool = flag(False, "A margin column, the difference of the ranks: the loss subtracts it.")
 
 
 def to_answers(row: dict) -> dict:

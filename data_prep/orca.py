@@ -9,13 +9,13 @@ ties alone leave about 8,800 of 12,859. The defaults (no ties, the better answer
 training set kept) come nearest to it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import NOT_NEGATIVE
+from reward_modeling.common.flags import NOT_NEGATIVE, flag
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
@@ -24,17 +24,7 @@ from reward_modeling.preference_sets.row_values import float_of, number_of, text
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
-COLUMNS = (
-    "system",
-    "input",
-    "chosen",
-    "rejected",
-    "generations",
-    "rating",
-    "status",
-    "chosen_score",
-    "in_gsm8k_train",
-)
+COLUMNS = ("system", "input", "chosen", "rejected", "generations", "rating", "status", "chosen_score", "in_gsm8k_train")
 SOURCE = PreferenceSource(
     "orca",
     Columns(COLUMNS, COLUMNS, "system, input, chosen and rejected as texts, with rating, status and chosen_score"),
@@ -49,16 +39,12 @@ class ScriptArguments(SourceArguments):
 
     dataset_path: str = "argilla/distilabel-intel-orca-dpo-pairs"
     output_path: str = "data/orca"
-    drop_ties: bool = field(default=True, metadata={"help": "Drop rows whose status is 'tie'."})
-    drop_equal_ratings: bool = field(
-        default=True, metadata={"help": "Drop rows whose two ratings are equal, and rows that have not two."}
+    drop_ties: bool = flag(True, "Drop rows whose status is 'tie'.")
+    drop_equal_ratings: bool = flag(True, "Drop rows whose two ratings are equal, and rows that have not two.")
+    min_chosen_score: Annotated[float, NOT_NEGATIVE] = flag(
+        8.0, "Drop rows whose chosen_score is lower, or missing. 0: keep any."
     )
-    min_chosen_score: Annotated[float, NOT_NEGATIVE] = field(
-        default=8.0, metadata={"help": "Drop rows whose chosen_score is lower, or missing. 0: keep any."}
-    )
-    exclude_gsm8k: bool = field(
-        default=False, metadata={"help": "Drop questions that are in the training set of GSM8K."}
-    )
+    exclude_gsm8k: bool = flag(False, "Drop questions that are in the training set of GSM8K.")
 
 
 def to_pair(row: dict, drop_ties: bool, drop_equal_ratings: bool, min_chosen_score: float, exclude_gsm8k: bool) -> dict:

@@ -7,13 +7,13 @@ The labels may disagree; the mixtures add the set for safety, so "safer" is the 
 smaller set than the one that mixture 4 was drawn from: unless --revision says otherwise, its revision v0 is read.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import at_least, one_of
+from reward_modeling.common.flags import at_least, flag, one_of
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import number_of, text_of, wrong_type
@@ -34,26 +34,22 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default=FULL_SET,
-        metadata={
-            "help": "Hub id (mixture 3: PKU-Alignment/PKU-SafeRLHF-30K), or a local .parquet, .jsonl, .json or .arrow "
-            "file, folder or glob."
-        },
+    dataset_path: str = flag(
+        FULL_SET,
+        "Hub id (mixture 3: PKU-Alignment/PKU-SafeRLHF-30K), or a local .parquet, .jsonl, .json or .arrow "
+        "file, folder or glob.",
     )
-    revision: str | None = field(
-        default=None,
-        metadata={
-            "help": f"Branch, tag or commit on the Hub. Unset: {FULL_SET_REVISION} of {FULL_SET}, and the newest of "
-            "any other set. main: the newest."
-        },
+    revision: str | None = flag(
+        None,
+        f"Branch, tag or commit on the Hub. Unset: {FULL_SET_REVISION} of {FULL_SET}, and the newest of "
+        "any other set. main: the newest.",
     )
     output_path: str = "data/pku_saferlhf"
-    preference: Annotated[str, one_of("safer", "better")] = field(
-        default="safer", metadata={"help": "Which label decides: safer, or better (the more helpful answer)."}
+    preference: Annotated[str, one_of("safer", "better")] = flag(
+        "safer", "Which label decides: safer, or better (the more helpful answer)."
     )
-    sample: Annotated[int | None, at_least(1)] = field(
-        default=None, metadata={"help": "Draw so many pairs at random (mixture 4: 150000). Unset: all."}
+    sample: Annotated[int | None, at_least(1)] = flag(
+        None, "Draw so many pairs at random (mixture 4: 150000). Unset: all."
     )
 
     def __post_init__(self):

@@ -8,13 +8,13 @@ pairs: `max_pairs_per_prompt` of them are drawn at random for each post.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import NOT_NEGATIVE
+from reward_modeling.common.flags import NOT_NEGATIVE, flag
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
@@ -23,17 +23,7 @@ from reward_modeling.preference_sets.row_values import number_of, text_of, wrong
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, limit_pairs_per_prompt, read_pairs
 from reward_modeling.preference_sets.writing import run_source
 
-COLUMNS = (
-    "post_id",
-    "domain",
-    "history",
-    "human_ref_A",
-    "human_ref_B",
-    "labels",
-    "score_ratio",
-    "score_A",
-    "score_B",
-)
+COLUMNS = ("post_id", "domain", "history", "human_ref_A", "human_ref_B", "labels", "score_ratio", "score_A", "score_B")
 SOURCE = PreferenceSource(
     "shp",
     Columns(
@@ -48,17 +38,15 @@ SOURCE = PreferenceSource(
 class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
-    dataset_path: str = field(
-        default="stanfordnlp/SHP",
-        metadata={"help": "Hub id; or a local file, folder or glob, such as 'SHP/*/train.json' of a clone."},
+    dataset_path: str = flag(
+        "stanfordnlp/SHP", "Hub id; or a local file, folder or glob, such as 'SHP/*/train.json' of a clone."
     )
     output_path: str = "data/shp"
-    min_score_ratio: Annotated[float, NOT_NEGATIVE] = field(
-        default=2.0,
-        metadata={"help": "Keep pairs whose score_ratio is above it; exactly it is too little. 0: all pairs."},
+    min_score_ratio: Annotated[float, NOT_NEGATIVE] = flag(
+        2.0, "Keep pairs whose score_ratio is above it; exactly it is too little. 0: all pairs."
     )
-    max_pairs_per_prompt: Annotated[int, NOT_NEGATIVE] = field(
-        default=5, metadata={"help": "Of each post: 5 in mixture 2, 1 in mixture 1. 0: all of them."}
+    max_pairs_per_prompt: Annotated[int, NOT_NEGATIVE] = flag(
+        5, "Of each post: 5 in mixture 2, 1 in mixture 1. 0: all of them."
     )
 
 

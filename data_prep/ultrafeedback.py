@@ -14,13 +14,13 @@ copy, `--drop_doubtful_tens` leaves out answers with an overall score of 10 whos
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import one_of
+from reward_modeling.common.flags import flag, one_of
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, build_pairs
 from reward_modeling.preference_sets.arguments import SourceArguments
@@ -48,19 +48,14 @@ class ScriptArguments(SourceArguments):
 
     dataset_path: str = "openbmb/UltraFeedback"
     output_path: str = "data/ultrafeedback"
-    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = field(
-        default="distinct_scores", metadata={"help": f"{', '.join(PAIR_CHOICES)}."}
+    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = flag("distinct_scores", f"{', '.join(PAIR_CHOICES)}.")
+    score: Annotated[str, one_of("fine_grained", "overall")] = flag(
+        "fine_grained", "fine_grained (mean of the ratings, 1-5) or overall (1-10)."
     )
-    score: Annotated[str, one_of("fine_grained", "overall")] = field(
-        default="fine_grained", metadata={"help": "fine_grained (mean of the ratings, 1-5) or overall (1-10)."}
+    drop_doubtful_tens: bool = flag(
+        False, "With --score overall: leave out answers whose 10 their ratings speak against."
     )
-    drop_doubtful_tens: bool = field(
-        default=False,
-        metadata={"help": "With --score overall: leave out answers whose 10 their ratings speak against."},
-    )
-    write_margin: bool = field(
-        default=False, metadata={"help": "A margin column, the difference of the scores: the loss subtracts it."}
-    )
+    write_margin: bool = flag(False, "A margin column, the difference of the scores: the loss subtracts it.")
 
     def problems(self) -> list[str]:
         if not self.drop_doubtful_tens or self.score == "overall":

@@ -7,17 +7,16 @@ The order of A and B says nothing: the conversation with the higher rating is ch
 the arena are 0.5 and 0.5, "both bad" is 0 and 0) are dropped.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
-from reward_modeling.common.flags import one_of
-from reward_modeling.data.hub import HubOptions
+from reward_modeling.common.flags import flag, one_of
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
-from reward_modeling.data.sources import Columns
+from reward_modeling.data.sources import Columns, HubOptions
 from reward_modeling.preference_sets.answer_pairs import TOLERANCE
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, number_of
@@ -49,11 +48,10 @@ class ScriptArguments(SourceArguments):
     """The defaults to edit."""
 
     dataset_path: str = "llm-blender/Unified-Feedback"
-    split: str = field(default="train", metadata={"help": "train or val."})
+    split: str = flag("train", "train or val.")
     output_path: str = "data/unified_feedback"
-    config_name: Annotated[str, one_of(*CONFIG_NAMES)] = field(
-        default="all",
-        metadata={"help": f"Which of its sets: {', '.join(CONFIG_NAMES)}. Local files are read as they are."},
+    config_name: Annotated[str, one_of(*CONFIG_NAMES)] = flag(
+        "all", f"Which of its sets: {', '.join(CONFIG_NAMES)}. Local files are read as they are."
     )
 
 

@@ -6,12 +6,13 @@ Rewards agree within 1e-5 relative, and every parameter's gradient within 1e-5 o
 import copy
 
 import torch
+from tiny_families import tiny_config
 
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import Chunk
+from reward_modeling.models.packed_layout import Span
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.objectives.bradley_terry import BradleyTerry, bradley_terry_loss
-from reward_modeling.tiny.models import tiny_config
 
 VOCAB_SIZE, PAD = 97, 0
 TOLERANCE = 1e-5
@@ -70,6 +71,11 @@ def differences(reference, fast) -> tuple[float, float]:
     largest = max(gradient.abs().max().item() for gradient in gradients.values())
     gradient = max((gradients[name] - fast_gradients[name]).abs().max().item() for name in gradients) / largest
     return relative, gradient
+
+
+def num_keys(span: Span) -> int:
+    """How many keys the last query of a span sees."""
+    return span.num_queries + span.prefix_end - span.prefix_start
 
 
 def mixed_groups() -> list[dict]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from reward_modeling.common.intervals import by_subset, estimate, pair_accuracy
-from reward_modeling.common.pair_statistics import accuracy_entry, pair_statistics
+from reward_modeling.common.pair_statistics import pair_statistics
 from reward_modeling.evaluation.benchmarks.base import check_subsets
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS
@@ -45,7 +45,7 @@ class Pairs:
 
     def subsets(self) -> dict:
         rewards = by_subset(self.names, np.stack([self.chosen, self.rejected], axis=1))
-        return {name: accuracy_entry(pair_accuracy(*pair.T)) for name, pair in rewards.items()}
+        return {name: pair_accuracy(*pair.T) for name, pair in rewards.items()}
 
     def estimates(self, name: str) -> dict:
         return _estimates(name, by_subset(self.names, self.chosen > self.rejected), self.names)

@@ -62,12 +62,10 @@ def delete_old_checkpoints(output: Path, most: int | None, keep: set[Path]) -> N
     if not most:
         return
     checkpoints = complete_checkpoints(output)
-    keep = {*checkpoints[-1:], *(checkpoint for checkpoint in checkpoints if checkpoint in keep)}
-    for checkpoint in checkpoints:
-        if len(complete_checkpoints(output)) <= max(most, len(keep)):
-            return
-        if checkpoint not in keep:
-            remove_folder(checkpoint)
+    keep = {*checkpoints[-1:]} | keep.intersection(checkpoints)
+    others = [checkpoint for checkpoint in checkpoints if checkpoint not in keep]
+    for checkpoint in others[: max(0, len(checkpoints) - max(most, len(keep)))]:
+        remove_folder(checkpoint)
 
 
 def archive_later_checkpoints(checkpoint: Path) -> None:
@@ -83,8 +81,8 @@ def archive_later_checkpoints(checkpoint: Path) -> None:
 def saving_failed(folder: Path, error: BaseException) -> UserError | None:
     """The message for a checkpoint that could not be written, or None if `error` is about something else."""
     causes = [error]
-    while causes[-1].__cause__ is not None or causes[-1].__context__ is not None:
-        causes.append(causes[-1].__cause__ or causes[-1].__context__)
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
     text = " ".join(str(cause) for cause in causes)
     about_disk = any(isinstance(cause, OSError) and cause.errno is not None for cause in causes)
     if not about_disk and not any(sign in text for sign in DISK_ERRORS):

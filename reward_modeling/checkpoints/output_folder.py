@@ -37,9 +37,8 @@ logger = logging.getLogger(__name__)
 
 MODELS = (f"{CHECKPOINT}*", LAST_CHECKPOINT, MERGED_CHECKPOINT)
 MODELS += tuple(f"*-{name}" for name in MODELS)  # unfinished, superseded, ...
-# Written while a run runs, too: one that died before its first checkpoint has left no more than these.
+# Written while a run runs, too. (data_report.json is the new run's, which has written it before it makes room.)
 LOGS = (TRAINER_STATE, "all_results.json", REPORT, PREFLIGHT, EVALUATION, EVAL_SCORES, RUN, ".unfinished-*")
-OWN_OUTPUTS = (*MODELS, *LOGS)  # but for data_report.json, which a run has written before it makes room
 SECONDS_TO_SEE_A_FILE = 30
 SECONDS_TO_WAIT_FOR_A_RUN = 5
 SEEN_BY_ALL = ".seen-by-all"
@@ -79,9 +78,6 @@ def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
 
 def prepare_output_folder(args: Any) -> str | None:
     """The checkpoint to resume from, if any. All processes have to call this, before anything is written.
-
-    Args:
-        args: the flags of a training script.
 
     Raises:
         UserError: the run would write over another one; or the machines do not share the folder.
@@ -138,8 +134,7 @@ def check_all_nodes_share(output_path: str, state: PartialState) -> None:
 def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
     """
     Args:
-        go_on: whether the run would have resumed from a checkpoint of this folder, had there been one: then the
-            reports and logs in it are this run's.
+        go_on: the run would have resumed from a checkpoint in the folder, so the reports and logs there are its own.
 
     Raises:
         UserError: the folder holds something that a new run could write over.
@@ -196,9 +191,7 @@ def is_own(checkpoint: str | None, output_path: str) -> bool:
 
 def remove_earlier_run(output_path: str) -> None:
     """Only what rm.py writes: other files in the folder belong to somebody."""
-    for pattern in OWN_OUTPUTS:
+    for pattern in (*MODELS, *LOGS):
         for path in list(Path(output_path).glob(pattern)):
-            if path.is_dir():
-                remove_folder(path)  # a kill on the way leaves no half of a checkpoint
-            else:
-                path.unlink()
+            remove = remove_folder if path.is_dir() else Path.unlink  # a kill leaves no half of a checkpoint
+            remove(path)

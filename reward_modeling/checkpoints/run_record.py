@@ -6,7 +6,7 @@ A run resumes only with those that the checkpoint was made with.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,7 @@ CONFIG_IGNORED = {"transformers_version", "_name_or_path", "dtype", "architectur
 
 
 def run_record(trainer: Any, config: PreTrainedConfig) -> dict[str, Any]:
-    """The content of `resume.json`.
-
-    Args:
-        trainer: the `RewardTrainer` of the run.
-        config: of the model, as it was read from its folder.
-    """
+    """The content of `resume.json` for the run of this `RewardTrainer`; `config` is the model's, as it was read."""
     args, unit = trainer.args, trainer.objective.reader.unit
     train, evaluation = trainer.train_dataset, trainer.eval_dataset
     names = [name for rule in OnResume for name in flags_with(type(args), rule)]
@@ -51,10 +46,6 @@ def run_record(trainer: Any, config: PreTrainedConfig) -> dict[str, Any]:
         "save_only_model": args.save_only_model,
         "arguments": {name: getattr(args, name) for name in names},
     }
-
-
-def write_run_record(folder: Path, record: dict[str, Any]) -> None:
-    (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
 
 
 def fingerprint_of_groups(groups: PromptGroups) -> str:
@@ -112,7 +103,7 @@ def check_same_run(checkpoint: str, now: dict[str, Any], arguments_class: type) 
     differences = [
         *_model_differences(then, now),
         *_data_differences(data, then, now),
-        *_flag_differences(fixed, then, now),
+        *_changes(fixed, then["arguments"], now["arguments"]),
         *_engine_differences(then, now),
     ]
     if differences:
@@ -121,26 +112,19 @@ def check_same_run(checkpoint: str, now: dict[str, Any], arguments_class: type) 
             f"--resume_from_checkpoint {checkpoint}: expected the run that this checkpoint is of, found others:\n"
             f"- {lines}\nPass what the checkpoint was made with; or {new_run}"
         )
-    warnings = _flag_differences(free, then, now)
+    warnings = _changes(free, then["arguments"], now["arguments"])
     if then["evaluation_data"] != now["evaluation_data"]:
         warnings.append("the evaluation set: other rows, so its figures and a best one so far do not compare")
     for warning in warnings:
         logger.warning("Resume: from here on %s.", warning)
 
 
-def _difference(name: str, before: object, after: object) -> str:
-    return f"{name}: {before} in the checkpoint, now {after}"
-
-
 def _model_differences(then: Mapping, now: Mapping) -> list[str]:
-    before, after = then["config"], now["config"]
-    names = sorted(before.keys() & after.keys())  # others come and go with transformers' versions
-    differences = [
-        _difference(f"model, {name}", before[name], after[name]) for name in names if before[name] != after[name]
-    ]
+    names = sorted(then["config"].keys() & now["config"].keys())  # others come and go with transformers' versions
+    differences = [f"model, {line}" for line in _changes(names, then["config"], now["config"])]
     if then["model_weights"] != now["model_weights"]:
-        old, new = (f"{run['model_weights']} of {run['model_name']}" for run in (then, now))
-        differences.append(_difference("model_name", f"started from the weights {old}", new))
+        before, after = (f"{run['model_weights']} of {run['model_name']}" for run in (then, now))
+        differences.append(f"model_name: started from the weights {before} in the checkpoint, now {after}")
     return differences
 
 
@@ -148,18 +132,18 @@ def _data_differences(names: list[str], then: Mapping, now: Mapping) -> list[str
     """The flags that may be the cause of other data, and the numbers of units."""
     if then["training_data"] == now["training_data"]:
         return []
-    causes = _flag_differences(names, then, now)
     unit = now["unit"]
-    before, after = (run[f"training_{unit}"] for run in (then, now))
-    if before != after:
-        causes.append(_difference(f"training {unit}", f"{before:,}", f"{after:,}"))
+    before, after = ({f"training {unit}": f"{run[f'training_{unit}']:,}"} for run in (then, now))
+    causes = _changes(names, then["arguments"], now["arguments"]) + _changes([*before], before, after)
     return causes or [f"train_set_path: the same name, but other {unit} or other tokens in it"]
 
 
-def _flag_differences(names: list[str], then: Mapping, now: Mapping) -> list[str]:
-    before, after = then["arguments"], now["arguments"]
-    known = (name for name in names if name in before)
-    return [_difference(name, before[name], after.get(name)) for name in known if before[name] != after.get(name)]
+def _changes(names: Iterable[str], before: Mapping, after: Mapping) -> list[str]:
+    return [
+        f"{name}: {before[name]} in the checkpoint, now {after.get(name)}"
+        for name in names
+        if name in before and before[name] != after.get(name)
+    ]
 
 
 def _engine_differences(then: Mapping, now: Mapping) -> list[str]:
@@ -167,10 +151,9 @@ def _engine_differences(then: Mapping, now: Mapping) -> list[str]:
     engines = {then["engine"], now["engine"]}
     if engines <= {"single", "ddp"}:
         return []
-    differences = []
-    if len(engines) > 1:
-        differences.append(_difference("engine", then["engine"], now["engine"]))
-    if then["num_processes"] != now["num_processes"] and "fsdp2" not in engines:
+    differences = _changes(["engine"], then, now)
+    before, after = then["num_processes"], now["num_processes"]
+    if before != after and "fsdp2" not in engines:
         pieces = f"{then['engine']} has cut the optimizer into as many pieces as there were processes"
-        differences.append(_difference("processes", then["num_processes"], f"{now['num_processes']} ({pieces})"))
+        differences.append(f"processes: {before} in the checkpoint, now {after} ({pieces})")
     return differences

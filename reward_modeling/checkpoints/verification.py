@@ -62,18 +62,17 @@ def choose_rows(groups: PromptGroups, batching: str, most: int = 8, max_tokens: 
     longest_completion = np.maximum.reduceat(sizes.completion_tokens, sizes.member_offsets[:-1])
     tokens = members * (sizes.prefix_lengths[group_of_unit] + longest_completion)
     by_length = np.argsort(tokens, kind="stable")
-    shortest = np.cumsum(tokens[by_length[: max(1, most // int(members.max()))]])
-    count = max(1, int(np.searchsorted(shortest, max_tokens, side="right")))
+    shortest = np.cumsum(tokens[by_length[: max(1, most // members.max())]])
+    count = max(1, np.searchsorted(shortest, max_tokens, side="right"))
 
     def spread(longest: int) -> np.ndarray:
         return by_length[np.linspace(0, longest, count).astype(int)]
 
     # A longer longest unit makes no other one shorter, so the sum of the tokens only grows.
     longest = range(count - 1, len(by_length))
-    longest_fitting = bisect.bisect_right(longest, max_tokens, key=lambda end: tokens[spread(end)].sum()) - 1
-    chosen = spread(longest[max(0, longest_fitting)])
+    fitting = bisect.bisect_right(longest, max_tokens, key=lambda end: tokens[spread(end)].sum())
     micro_batch = []
-    for unit in chosen.tolist():
+    for unit in spread(longest[max(0, fitting - 1)]).tolist():
         group = int(group_of_unit[unit])
         first = unit - int(sizes.unit_offsets[group])
         micro_batch.append(sizes.chunk(batching, group, first, first + 1))
@@ -112,14 +111,13 @@ class Verification:
     model_class: str | None = None
     device: str | None = None
     seconds: float = 0.0
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(
+        default_factory=lambda: {"torch": torch.__version__, "transformers": transformers.__version__}
+    )
     stderr: list[str] = field(default_factory=list)
 
     def raise_if_failed(self, folder: Path) -> None:
-        """
-        Raises:
-            UserError: the check found a problem.
-        """
+        """Raises `UserError`: the check found a problem."""
         if not self.passed:
             raise UserError(
                 f"The saved model was not verified to be the trained one: {'; '.join(self.problems)}.\n"
@@ -144,8 +142,7 @@ def verify_saved_model(
     """Score the rows with the model saved in `folder` and compare; the result goes to the log and into the folder.
 
     Args:
-        rows: token ids of whole conversations.
-        rewards: what the model in memory gave them.
+        rows, rewards: token ids of whole conversations, and what the model in memory gave them.
         dtype: the lowest precision that the model in memory computed with (float16 stands for TF32 too).
         weights_dtype: of its weights: what is saved may not have less.
         autocast: the lower precision came from torch.autocast, and not from weights cast to it (bfloat16 weights,
@@ -164,10 +161,16 @@ def verify_saved_model(
         _compare(result, answer)
     result.passed = not result.problems
     result.seconds = round(time.perf_counter() - started, 2)
-    result.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     record = json.loads(json.dumps(asdict(result)), parse_constant=lambda _: None)  # JSON has no NaN
     write_whole(folder / VERIFICATION, json.dumps(record, indent=2) + "\n")
-    _log(result)
+    if result.passed:
+        logger.info(
+            f"Saved model: reloaded in plain transformers, {len(rows)} rows score as in memory (largest difference "
+            f"{result.largest_difference_padded:.1e} padded, {result.largest_difference_alone:.1e} alone; tolerance "
+            f"{result.tolerance:.1e}; {result.seconds:.0f} s on {result.device})."
+        )
+    else:
+        logger.error("Saved model: NOT verified: %s.", "; ".join(result.problems))
     return result
 
 
@@ -228,10 +231,10 @@ def _compare(result: Verification, answer: dict) -> None:
     result.model_class, result.device = answer["model_class"], answer["device"]
     result.rewards_padded, result.rewards_alone = answer["padded"], answer["alone"]
     if "rounded" in answer:
-        result.rounding = _largest_difference(torch.tensor(answer["rounded"]), padded)
+        result.rounding = (torch.tensor(answer["rounded"]) - padded).abs().max().item()
     result.tolerance = tolerance(max(1.0, rewards.abs().max().item()), result.rounding)
-    result.largest_difference_padded = _largest_difference(rewards, padded)
-    result.largest_difference_alone = _largest_difference(rewards, alone)
+    result.largest_difference_padded = (rewards - padded).abs().max().item()
+    result.largest_difference_alone = (rewards - alone).abs().max().item()
     if names := answer["missing_weights"]:
         result.problems.append(f"{len(names)} weights are missing, such as {names[0]}")
     differences = {"padded together": result.largest_difference_padded, "alone": result.largest_difference_alone}
@@ -247,22 +250,6 @@ def _compare(result: Verification, answer: dict) -> None:
         result.problems.append(
             "rows alone agree, so it is the padding: compare the tokenizer's pad token with pad_token_id in config.json"
         )
-
-
-def _largest_difference(rewards: torch.Tensor, others: torch.Tensor) -> float:
-    return (rewards - others).abs().max().item()
-
-
-def _log(result: Verification) -> None:
-    if not result.passed:
-        logger.error("Saved model: NOT verified: %s.", "; ".join(result.problems))
-        return
-    logger.info(
-        "Saved model: reloaded in plain transformers, %d rows score as in memory (largest difference %.1e padded, "
-        "%.1e alone; tolerance %.1e; %.0f s on %s).",
-        *(result.num_rows, result.largest_difference_padded, result.largest_difference_alone),
-        *(result.tolerance, result.seconds, result.device),
-    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -62,7 +62,7 @@ class FlagFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class ScriptArgumentParser(HfArgumentParser):
     """argparse for a dataclass of some 150 fields: a mistake names the flag, not the whole usage."""
 
-    def __init__(self, arguments_class: type, **options):
+    def __init__(self, arguments_class: type, *, show_all: bool = False, **options):
         super().__init__(arguments_class, formatter_class=FlagFormatter, **options)
         self.usage = "%(prog)s [--config FILE.yaml] [--flag value ...]"
         hints = get_type_hints(arguments_class)
@@ -75,28 +75,20 @@ class ScriptArgumentParser(HfArgumentParser):
             elif action.nargs is None and list[str] in get_args(hints.get(action.dest)):  # read as str alone
                 action.nargs = "+"
                 self._one_or_more.append(action.dest)
-        self._fold_inherited_flags(arguments_class)
+        self._fold_inherited_flags(arguments_class, show_all)
 
-    def _fold_inherited_flags(self, arguments_class: type) -> None:
+    def _fold_inherited_flags(self, arguments_class: type, show_all: bool) -> None:
         """--help shows the flags that this project declares; transformers' own come with --help_all."""
         base = next((base for base in arguments_class.__mro__ if base.__module__.startswith("transformers.")), None)
         if base is None:
             return
         names = (name for name in flag_names(arguments_class) if help_of(arguments_class, name) != help_of(base, name))
         own = {"--help", *(f"--{name}" for name in names)}  # and no --no_bf16
-        texts = {action: action.help for action in self._actions if not own & set(action.option_strings)}
-        for action in texts:
-            action.help = argparse.SUPPRESS
-
-        class HelpAll(argparse.Action):
-            def __call__(self, parser, namespace, values, option_string=None):
-                for action, text in texts.items():
-                    action.help = text
-                parser.print_help()
-                parser.exit()
-
+        for action in self._actions:
+            if not show_all and not own & set(action.option_strings):
+                action.help = argparse.SUPPRESS
         words = f"Show these flags and those of transformers' {base.__name__}, which all work here."
-        self.add_argument("--help_all", action=HelpAll, nargs=0, default=argparse.SUPPRESS, help=words)
+        self.add_argument("--help_all", action="help", help=words)
 
     def parse_known_args(self, args=None, namespace=None):
         namespace, rest = super().parse_known_args(args, namespace)
@@ -122,7 +114,7 @@ def parse_script_arguments(
         UserError: unknown flag, wrong value, unreadable YAML.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = ScriptArgumentParser(arguments_class, allow_abbrev=False)
+    parser = ScriptArgumentParser(arguments_class, show_all="--help_all" in argv, allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file of flags and values; flags on the command line win.")
     config_path = _config_path(argv)
     from_file = {}

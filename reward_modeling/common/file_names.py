@@ -1,6 +1,6 @@
 """Names of what a run leaves in its output folder for people, and of files in last_checkpoint and in a data set.
 
-`results/files.py` says what is in them. (Checkpoints and transformers' log have their names in `checkpoints`.)
+`results/run.py` says what is in them. (Checkpoints and transformers' log have their names in `checkpoints`.)
 """
 
 REPORT = "report.html"

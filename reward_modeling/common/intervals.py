@@ -2,7 +2,7 @@
 
 No files, no model, no printing: arrays of rewards in, numbers out.
 
-accuracy = pair_accuracy(chosen_rewards, rejected_rewards)         # accuracy.accuracy, .low, .high, .rows, .ties
+accuracy = pair_accuracy(chosen_rewards, rejected_rewards)         # accuracy["value"], ["low"], ["high"], ["ties"]
 figures = estimate(section_scores, by_subset(subsets, verdicts))   # figures["Safety"].value, .low, .high
 """
 
@@ -21,17 +21,11 @@ Z_95 = NormalDist().inv_cdf(0.975)  # 1.96: half of the width of a 95% interval 
 RESAMPLES = 2000
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """The share of rows that came out right, with its Wilson 95% interval; NaN where there are no rows."""
+Accuracy = dict[str, float | int | None]
+"""A share of `rows` as it stands in JSON: `value`, its Wilson 95% interval `low` and `high`, `rows`, `right`, `ties`.
 
-    rows: int
-    right: float
-    """Rows that came out right. Not a whole number only where a tie counts as half of one."""
-    ties: int
-    accuracy: float
-    low: float
-    high: float
+None for the first three where there are no rows. `right` is a whole number unless a tie counts as half of one.
+"""
 
 
 @dataclass(frozen=True)
@@ -90,10 +84,16 @@ def wilson_interval(right: float, rows: int) -> tuple[float, float]:
     return max(0.0, min(share, centre - half_width)), min(1.0, max(share, centre + half_width))
 
 
+def number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return float(value) if math.isfinite(value) else None
+
+
 def share_right(right: float, rows: int, ties: int = 0) -> Accuracy:
     """An `Accuracy` from counts."""
-    low, high = wilson_interval(right, rows)
-    return Accuracy(rows, right, ties, right / rows if rows else math.nan, low, high)
+    low, high = map(number, wilson_interval(right, rows))
+    value = right / rows if rows else None
+    return {"value": value, "low": low, "high": high, "rows": rows, "right": right, "ties": ties}
 
 
 def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike) -> Accuracy:
@@ -129,10 +129,8 @@ def accuracy_by_length(
 ) -> dict[str, Accuracy]:
     """`pair_accuracy` over the pairs whose chosen answer is longer, whose rejected answer is, and the rest.
 
-    A model that follows length is good at the first and bad at the second. All four arguments are `(pairs,)`.
-
-    Returns:
-        Keys "chosen longer", "rejected longer" and "equal length", always all three.
+    A model that follows length is good at the first and bad at the second. All four arguments are `(pairs,)`; the keys
+    "chosen longer", "rejected longer" and "equal length" are always there.
     """
     chosen, rejected = pair_rewards(chosen, rejected)
     longer, shorter = pair_rewards(chosen_lengths, rejected_lengths)
@@ -143,12 +141,7 @@ def accuracy_by_length(
 
 
 def by_subset(subsets: Sequence[str], values: ArrayLike) -> dict[str, NDArray]:
-    """The values of each subset, subsets in the order in which they first appear.
-
-    Args:
-        subsets: `(rows,)` names.
-        values: `(rows, ...)`.
-    """
+    """The `(rows, ...)` values of each of the `(rows,)` subsets, subsets in the order in which they first appear."""
     values = np.asarray(values)
     if len(subsets) != len(values):
         raise ValueError(f"expected one subset per row, found {len(subsets)} for {len(values)} rows")
@@ -176,14 +169,8 @@ def resampled_means(values: ArrayLike, generator: np.random.Generator, resamples
     return (draws @ distinct / len(values)).reshape(resamples, *values.shape[1:])
 
 
-def percentile_interval(samples: ArrayLike) -> tuple[float, float]:
-    """The middle 95% of the resampled figures, `(resamples,)`; (NaN, NaN) if one of them is NaN."""
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def estimate(
-    formula: Callable[[dict], Mapping], values: Mapping[str, ArrayLike], *, seed: int = 0, resamples: int = RESAMPLES
+    formula: Callable[[dict], Mapping], values: Mapping[str, ArrayLike], *, seed: int = 0
 ) -> dict[str, Estimate]:
     """Every figure of a formula with its 95% interval by a stratified bootstrap: rows are drawn within each subset.
 
@@ -201,17 +188,13 @@ def estimate(
     filled = {name: array for name, array in ((n, np.asarray(v)) for n, v in values.items()) if len(array)}
     points = formula({name: array.mean(axis=0) for name, array in filled.items()})
     streams = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in filled}
-    samples = formula({name: resampled_means(array, streams[name], resamples) for name, array in filled.items()})
-    return {name: Estimate(float(point), *percentile_interval(samples[name])) for name, point in points.items()}
+    samples = formula({name: resampled_means(array, streams[name]) for name, array in filled.items()})
+    ends = {name: np.quantile(samples[name], [0.025, 0.975]).tolist() for name in points}  # NaN if a sample is NaN
+    return {name: Estimate(float(point), *ends[name]) for name, point in points.items()}
 
 
 def estimate_difference(
-    formula: Callable[[dict], Mapping],
-    first: Mapping[str, ArrayLike],
-    other: Mapping[str, ArrayLike],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    formula: Callable[[dict], Mapping], first: Mapping[str, ArrayLike], other: Mapping[str, ArrayLike]
 ) -> dict[str, Estimate]:
     """Every figure of `other` less that of `first`, with the 95% interval of a paired bootstrap.
 
@@ -228,4 +211,4 @@ def estimate_difference(
         return {name: after[name] - before[name] for name in before}
 
     both = {name: np.stack([values, other[name]], axis=-1) for name, values in first.items()}
-    return estimate(difference, both, seed=seed, resamples=resamples)
+    return estimate(difference, both)

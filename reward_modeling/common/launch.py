@@ -1,8 +1,11 @@
-"""How processes are launched: what the launcher's variables say, and the name of the engine."""
+"""What processes run with: what the launcher's variables say, the name of the engine, versions of packages."""
 
 import os
+import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,9 +46,6 @@ def launched_with(environment: Mapping[str, str], engine: str) -> bool:
     return environment.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
 
 
-# --- what else rm.py asks -----------------------------------------------------------------------------------
-
-
 def variables_of_a_single_process(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that DeepSpeed wants of a launcher, for a run that had none; empty where there was one."""
     if not environment.keys().isdisjoint(WORLD_SIZES):
@@ -65,3 +65,12 @@ def engine_name(state: "AcceleratorState") -> str:
     if kind == "FSDP":
         return f"fsdp{state.fsdp_plugin.fsdp_version}"
     return "single" if kind == "NO" else "ddp"
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of Python and of these packages, without those that are not installed: a run on one GPU needs no deepspeed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

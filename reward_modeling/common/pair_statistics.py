@@ -3,44 +3,24 @@
 Plain dictionaries of JSON's types come out; a figure that is incomplete is None.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reward_modeling.common.intervals import (
-    Accuracy,
-    accuracy_by_length,
-    longer_wins,
-    pair_accuracy,
-    pair_rewards,
-    share_right,
-)
+from reward_modeling.common.intervals import accuracy_by_length, longer_wins, pair_accuracy, pair_rewards, share_right
 
 MARGIN_BINS = 40
 
 
-def number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return float(value) if math.isfinite(value) else None
-
-
-def accuracy_entry(share: Accuracy) -> dict:
-    """An accuracy as it stands in JSON."""
-    interval = {"value": number(share.accuracy), "low": number(share.low), "high": number(share.high)}
-    return interval | {"rows": share.rows, "right": share.right, "ties": share.ties}
-
-
 def pair_statistics(chosen: NDArray, rejected: NDArray, chosen_lengths: NDArray, rejected_lengths: NDArray) -> dict:
     """Everything about any pairs; all four arguments are `(pairs,)`, the lengths in characters or in tokens."""
-    by_length = accuracy_by_length(chosen, rejected, chosen_lengths, rejected_lengths)
     bins = calibration_bins(chosen, rejected)
     return {
-        "accuracy": accuracy_entry(pair_accuracy(chosen, rejected)),
-        "longer_wins": accuracy_entry(longer_wins(chosen_lengths, rejected_lengths)),
-        "by_length": {name: accuracy_entry(share) for name, share in by_length.items()},
+        "accuracy": pair_accuracy(chosen, rejected),
+        "longer_wins": longer_wins(chosen_lengths, rejected_lengths),
+        "by_length": accuracy_by_length(chosen, rejected, chosen_lengths, rejected_lengths),
         "calibration_error": calibration_error(bins),
         "calibration": bins,
         "margins": _margins(chosen - rejected),
@@ -61,7 +41,7 @@ def calibration_bins(chosen: ArrayLike, rejected: ArrayLike, bins: int = 10) -> 
 
     Returns:
         Of each bin [low, high), the last of which includes its upper end: the mean confidence, and the observed share
-        as `accuracy_entry` has it, with value_low and value_high in place of low and high.
+        as an `Accuracy` has it, with value_low and value_high in place of low and high.
     """
     chosen, rejected = pair_rewards(chosen, rejected)
     margins = chosen - rejected
@@ -73,7 +53,7 @@ def calibration_bins(chosen: ArrayLike, rejected: ArrayLike, bins: int = 10) -> 
     for index, (low, high) in enumerate(pairwise(edges.tolist())):
         inside = bin_of == index
         rows, ties = int(inside.sum()), int((margins[inside] == 0).sum())
-        observed = accuracy_entry(share_right(float(right[inside].sum()), rows, ties))
+        observed = share_right(float(right[inside].sum()), rows, ties)
         observed |= {"value_low": observed.pop("low"), "value_high": observed.pop("high")}
         mean = float(confidence[inside].mean()) if rows else None
         table.append({"low": low, "high": high, "confidence": mean, **observed})

@@ -22,13 +22,13 @@ from datasets import Dataset, Features
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from reward_modeling.common.errors import UserError, did_you_mean, one_line
-from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.json_lines import FILE_ERRORS, ToRow, block_rows, broken_file, json_blocks, parsed_lines
 from reward_modeling.data.sources import (
     KEY_LENGTH,
     LINE_SUFFIXES,
     PREFERENCE_COLUMNS,
     Columns,
+    HubOptions,
     Source,
     empty_source,
     find_source,
@@ -71,10 +71,15 @@ def load_rows(
             options = {"fn_kwargs": {"to_row": to_row, "names": list(features)}, "features": features}
             parts = _parts(source, scratch, columns)
             found = _write_rows(parts, rows, cached.name[-KEY_LENGTH:], num_proc, **options)
-            _check_rows(_open_rows(rows), source, found, missing, columns)
-            _move(_finished(rows, finish), cached)
+            written = _open_rows(rows)
+            if not len(written):
+                raise empty_source(source.label)
+            if pc.all(pc.equal(written.with_format("arrow")["reason"][:], missing)).as_py():
+                raise _columns_error(source.label, found, columns)
+            _finished(rows, finish).rename(cached)
         except OSError as error:
-            raise cache_error(error) from error
+            if not cached.is_dir():  # else another process was faster, with the same rows
+                raise cache_error(error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return _open_rows(cached)
@@ -88,12 +93,8 @@ def _finished(rows: Path, finish: Callable[[Dataset, Path], Dataset | None]) -> 
 
 
 def cache_root() -> Path:
-    """The folder that rows are cached in.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    root = _cache_folder()
+    """The folder that rows are cached in, which is made where it is not there."""
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,15 +102,11 @@ def cache_root() -> Path:
     return root
 
 
-def _cache_folder() -> Path:
-    return Path(datasets.config.HF_DATASETS_CACHE) / "reward_modeling"
-
-
 def cache_error(error: OSError) -> UserError:
     """Rows that were read or made cannot be kept."""
     return UserError(
-        f"cannot write the cache folder {_cache_folder()} ({one_line(error)}). Make room, or set HF_DATASETS_CACHE to "
-        "a folder that can be written, with room for a copy of the data."
+        f"cannot write the cache folder {datasets.config.HF_DATASETS_CACHE}/reward_modeling ({one_line(error)}). Make "
+        "room, or set HF_DATASETS_CACHE to a folder that can be written, with room for a copy of the data."
     )
 
 
@@ -119,25 +116,10 @@ def map_processes(num_proc: int | None, rows: int, rows_each: int = 1) -> int | 
     return processes if processes > 1 else None
 
 
-def _move(rows: Path, cached: Path) -> None:
-    try:
-        rows.rename(cached)
-    except OSError:
-        if not cached.is_dir():  # else another process was faster, with the same rows
-            raise
-
-
 def _open_rows(folder: Path) -> Dataset:
     parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
     parts = [part for part in parts if len(part)] or parts[:1]
     return datasets.concatenate_datasets(parts) if parts else Dataset.from_dict({})
-
-
-def _check_rows(rows: Dataset, source: Source, found: list[str], missing: str, columns: Columns) -> None:
-    if not len(rows):
-        raise empty_source(source.label)
-    if pc.all(pc.equal(rows.with_format("arrow")["reason"][:], missing)).as_py():
-        raise _columns_error(source.label, found, columns)
 
 
 def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
@@ -152,8 +134,8 @@ def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
+# What to map, and the function that makes rows of a batch of it.
 Part = tuple[Dataset, Callable[..., dict[str, list]]]
-"""What to map, and the function that makes rows of a batch of it."""
 
 
 def _write_rows(
@@ -183,19 +165,25 @@ def _write_rows(
 def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[Part]:
     """The parts of a source, in its order."""
     if source.table is not None:
-        yield _checked_table(source.table, source.label, columns), partial(_table_rows, label=source.label)
-    else:
-        # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
-        for is_json, files in groupby(source.files, lambda file: file.name.endswith(LINE_SUFFIXES)):
-            if is_json:
-                blocks = [block for file in files for block in json_blocks(file, scratch)]
-                lines = Dataset.from_list(blocks)
-                _check_named(lines, block_rows, source.label, columns)
-                yield lines, block_rows
-            else:
-                for file in files:
-                    table = _open_table(file, scratch)
-                    yield _checked_table(table, str(file), columns), partial(_table_rows, label=str(file))
+        yield _table_part(source.table, source.label, columns)
+        return
+    # Neighbouring files of lines are one part: their blocks keep all processes busy, packed or not.
+    for is_lines, files in groupby(source.files, lambda file: file.name.endswith(LINE_SUFFIXES)):
+        if is_lines:
+            lines = Dataset.from_list([block for file in files for block in json_blocks(file, scratch)])
+            _check_named(lines, block_rows, source.label, columns)
+            yield lines, block_rows
+        else:
+            yield from (_table_part(_open_table(file, scratch), str(file), columns) for file in files)
+
+
+def _table_part(table: Dataset, label: str, columns: Columns) -> Part:
+    _check_named(table, _table_rows, label, columns)
+    if not columns.are_in(table.column_names):
+        raise _columns_error(label, table.column_names, columns)
+    if columns.read is not None:
+        table = table.select_columns([name for name in columns.read if name in table.column_names])
+    return table, partial(_table_rows, label=label)
 
 
 def _column_names(inputs: Dataset, function: Callable) -> list[str]:
@@ -224,15 +212,6 @@ def _check_named(inputs: Dataset, function: Callable, label: str, columns: Colum
             f"--columns: expected a column {missing[0]} in {label}, found none{close}; columns found: "
             f"{', '.join(found) or 'none'}."
         )
-
-
-def _checked_table(table: Dataset, label: str, columns: Columns) -> Dataset:
-    _check_named(table, _table_rows, label, columns)
-    if not columns.are_in(table.column_names):
-        raise _columns_error(label, table.column_names, columns)
-    if columns.read is None:
-        return table
-    return table.select_columns([name for name in columns.read if name in table.column_names])
 
 
 def _open_table(file: Path, scratch: Path) -> Dataset:

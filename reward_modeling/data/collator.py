@@ -9,39 +9,18 @@ packed          input_ids (1, 9)   1 2 3 4 5 1 2 3 6           position_ids 0 1 
 shared_prefix   input_ids (1, 6)   1 2 3 4 5 6                 position_ids 0 1 2 3 4 3         read_positions 4, 5
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from reward_modeling.data.planning import PACKED, PADDED, Chunk, MicroBatch
+from reward_modeling.data.planning import PACKED, PADDED, MicroBatch
 from reward_modeling.models.packed_layout import PackedLayout, Span
 
-
-@dataclass
-class Responses:
-    """The distinct completions that a micro-batch needs, group by group, and the units over them."""
-
-    # Of each group the prefix, its completions, and per completion the tokens of prefix + completion that are read.
-    groups: list[tuple[list[int], list[list[int]], list[list[int]]]] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)  # per completion, with its prefix
-    units: list[list[int]] = field(default_factory=list)  # numbers of completions in the micro-batch
-    targets: list[Sequence[float]] = field(default_factory=list)
-
-    def add(self, group: dict, chunk: Chunk) -> None:
-        units = group["units"][chunk.unit_start : chunk.unit_end]
-        used = sorted({number for unit in units for number in unit})
-        numbers = {number: len(self.lengths) + place for place, number in enumerate(used)}
-        completions = [group["completion_ids"][number] for number in used]
-        lengths = [len(group["prefix_ids"]) + len(ids) for ids in completions]
-        named = group.get("read_positions")  # without them it is the last token
-        reads = [named[number] for number in used] if named else [[length - 1] for length in lengths]
-        self.groups.append((group["prefix_ids"], completions, reads))
-        self.lengths += lengths
-        if chunk.counted:
-            self.units += [[numbers[number] for number in unit] for unit in units]
-            self.targets += group["targets"][chunk.unit_start : chunk.unit_end]
+# Of a chunk the prefix, the completions that it needs, and per completion the tokens of prefix + completion that are
+# read.
+Responses = tuple[list[int], list[list[int]], list[list[int]]]
 
 
 class MicroBatchCollator:
@@ -65,80 +44,80 @@ class MicroBatchCollator:
             `unit_of_member`, `(members,)` long: the completions of all units, and whose they are; `num_tokens` and
             `row_tokens`: tokens in this batch, and in one unpadded row per completion of a unit.
         """
-        responses = Responses()
+        responses: list[Responses] = []
+        lengths: list[int] = []  # per completion, with its prefix
+        units, targets = [], []  # a unit is numbers of completions in the micro-batch
         for chunk in micro_batch:
-            responses.add(groups[chunk.group], chunk)
-        model_inputs, reads = self._padded(responses) if self.batching == PADDED else self._packed(responses)
-        units = [[read for number in unit for read in reads[number]] for unit in responses.units]
-        members = [number for unit in responses.units for number in unit]
-        unit_of_member = [place for place, unit in enumerate(responses.units) for _ in unit]
+            group = groups[chunk.group]
+            of_chunk = group["units"][chunk.unit_start : chunk.unit_end]
+            used = sorted({number for unit in of_chunk for number in unit})
+            if chunk.counted:
+                numbers = {number: len(lengths) + place for place, number in enumerate(used)}
+                units += [[numbers[number] for number in unit] for unit in of_chunk]
+                targets += group["targets"][chunk.unit_start : chunk.unit_end]
+            completions = [group["completion_ids"][number] for number in used]
+            own_lengths = [len(group["prefix_ids"]) + len(ids) for ids in completions]
+            named = group.get("read_positions")  # without them it is the last token
+            reads = [named[number] for number in used] if named else [[length - 1] for length in own_lengths]
+            responses.append((group["prefix_ids"], completions, reads))
+            lengths += own_lengths
+        model_inputs, places = (self._padded if self.batching == PADDED else self._packed)(responses)
+        # Each token is read once: one in a shared prefix belongs to several completions.
+        number_of: dict[int, int] = {}
+        reads = [[number_of.setdefault(place, len(number_of)) for place in of] for of in places]
+        model_inputs["read_positions"] = torch.tensor(list(number_of))
+        if "packed_layout" in model_inputs:
+            model_inputs["packed_layout"].read_positions = tuple(number_of)
+        read_of_units = [[read for number in unit for read in reads[number]] for unit in units]
+        members = [number for unit in units for number in unit]
+        unit_of_member = [place for place, unit in enumerate(units) for _ in unit]
         return {
             "model_inputs": model_inputs,
-            "targets": self.collate_targets(units, responses.targets) if self.collate_targets else {},
+            "targets": self.collate_targets(read_of_units, targets) if self.collate_targets else {},
             "members": torch.tensor(members, dtype=torch.long),
             "unit_of_member": torch.tensor(unit_of_member, dtype=torch.long),
             "num_tokens": model_inputs["input_ids"].numel(),
-            "row_tokens": sum(responses.lengths[number] for number in members),
+            "row_tokens": sum(lengths[number] for number in members),
         }
 
-    def _padded(self, responses: Responses) -> tuple[dict, list[list[int]]]:
-        """The model's inputs, and per completion the rows of the logits that are its own."""
-        rows = [
-            torch.tensor(prefix + completion)
-            for prefix, completions, _ in responses.groups
-            for completion in completions
-        ]
+    def _padded(self, responses: list[Responses]) -> tuple[dict[str, Any], list[list[int]]]:
+        """The model's inputs, and per completion its tokens of them that are read."""
+        rows = [torch.tensor(prefix + ids) for prefix, completions, _ in responses for ids in completions]
         input_ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_token_id)
         attention_mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        of_rows = [positions for _, _, of_group in responses.groups for positions in of_group]
+        reads = [positions for _, _, of_group in responses for positions in of_group]
         width = input_ids.shape[1]
-        positions, reads = _number_reads([[number * width + each for each in of] for number, of in enumerate(of_rows)])
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "read_positions": torch.tensor(positions),
-        }, reads
+        places = [[number * width + position for position in of_row] for number, of_row in enumerate(reads)]
+        return {"input_ids": input_ids, "attention_mask": attention_mask}, places
 
-    def _packed(self, responses: Responses) -> tuple[dict, list[list[int]]]:
+    def _packed(self, responses: list[Responses]) -> tuple[dict[str, Any], list[list[int]]]:
         tokens: list[int] = []
         position_ids: list[int] = []
         spans: list[Span] = []
         completion_spans: list[int] = []
-        read: list[list[int]] = []
+        places: list[list[int]] = []
 
         def add_span(ids: list[int], first_position: int, prefix_start: int, prefix_end: int) -> None:
             spans.append(Span(len(tokens), len(tokens) + len(ids), prefix_start, prefix_end))
             tokens.extend(ids)
             position_ids.extend(range(first_position, first_position + len(ids)))
 
-        for prefix, completions, read_positions in responses.groups:
+        for prefix, completions, reads in responses:
             shared = self.batching != PACKED and len(prefix) > 0
             prefix_start = len(tokens)
             if shared:
                 add_span(prefix, 0, prefix_start, prefix_start)
             skipped = len(tokens) - prefix_start  # tokens of the conversation that are not in the completion's own span
-            for completion, positions in zip(completions, read_positions, strict=True):
+            for completion, positions in zip(completions, reads, strict=True):
                 shift = len(tokens) - skipped
                 if shared:
                     add_span(completion, skipped, prefix_start, prefix_start + skipped)
                 else:
                     add_span(prefix + completion, 0, 0, 0)
-                read.append([each + (shift if each >= skipped else prefix_start) for each in positions])
+                places.append([each + (shift if each >= skipped else prefix_start) for each in positions])
                 completion_spans.append(len(spans) - 1)
-        positions, reads = _number_reads(read)
         return {
             "input_ids": torch.tensor([tokens]),
             "position_ids": torch.tensor([position_ids]),
-            "packed_layout": PackedLayout(tuple(spans), tuple(completion_spans), tuple(positions)),
-            "read_positions": torch.tensor(positions),
-        }, reads
-
-
-def _number_reads(positions: list[list[int]]) -> tuple[list[int], list[list[int]]]:
-    """The tokens that are read, each once, and per completion its own among them.
-
-    One in a shared prefix belongs to several completions.
-    """
-    number_of: dict[int, int] = {}
-    of_completions = [[number_of.setdefault(each, len(number_of)) for each in of] for of in positions]
-    return list(number_of), of_completions
+            "packed_layout": PackedLayout(tuple(spans), tuple(completion_spans)),
+        }, places

@@ -1,6 +1,7 @@
 """Data loaders whose batches are the planned micro-batches of one process."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
@@ -35,7 +36,7 @@ class PromptGroups:
         return dict(zip(numbers, rows, strict=True))
 
 
-class _Collated(TorchDataset):
+class CollatedGroups(TorchDataset):
     """Indexed by micro-batches, not by numbers: the sampler says what to read."""
 
     def __init__(self, groups: PromptGroups, collator: MicroBatchCollator):
@@ -50,20 +51,15 @@ class _Collated(TorchDataset):
         rows = self.groups.read(micro_batch)
         return {**self.collator(micro_batch, rows), "chunks": micro_batch}
 
+    __getitem__ = collate
 
-class StepDataset(_Collated):
+
+class StepDataset(CollatedGroups):
     """One item is what one process computes in one optimizer step."""
 
     def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
         step_units, micro_batches = step
         return {"step_units": step_units, "micro_batches": [self.collate(batch) for batch in micro_batches]}
-
-
-class EvaluationDataset(_Collated):
-    """One item is one micro-batch."""
-
-    def __getitem__(self, micro_batch: MicroBatch) -> dict:
-        return self.collate(micro_batch)
 
 
 class StepSampler:
@@ -94,10 +90,6 @@ class StepDataLoader(DataLoader):
         self.batch_sampler.set_epoch(epoch)
 
 
-def _only_item(items: list[dict]) -> dict:
-    return items[0]
-
-
 def training_loader(
     groups: PromptGroups, collator: MicroBatchCollator, *, num_workers: int = 0, **sampler_options
 ) -> StepDataLoader:
@@ -107,9 +99,8 @@ def training_loader(
         sampler_options: of `StepSampler` and of `plan_epoch`, but for the batching, which is the collator's.
     """
     sampler = StepSampler(groups.sizes, batching=collator.batching, **sampler_options)
-    return StepDataLoader(
-        StepDataset(groups, collator), batch_sampler=sampler, collate_fn=_only_item, num_workers=num_workers
-    )
+    dataset = StepDataset(groups, collator)
+    return StepDataLoader(dataset, batch_sampler=sampler, collate_fn=itemgetter(0), num_workers=num_workers)
 
 
 def evaluation_loader(
@@ -119,8 +110,5 @@ def evaluation_loader(
     micro_batches = plan_evaluation(
         groups.sizes, max_tokens=max_tokens, batching=collator.batching, num_processes=num_processes
     )[process]
-    return DataLoader(
-        EvaluationDataset(groups, collator),
-        batch_sampler=[[micro_batch] for micro_batch in micro_batches],
-        collate_fn=_only_item,
-    )
+    batches = [[micro_batch] for micro_batch in micro_batches]
+    return DataLoader(CollatedGroups(groups, collator), batch_sampler=batches, collate_fn=itemgetter(0))

@@ -115,19 +115,11 @@ class GroupSizes:
         group_of_member = np.repeat(self.group_of_unit, np.diff(self.member_offsets))
         return self.completion_lengths[self.members + self.completion_offsets[group_of_member]]
 
-    def group_tokens(self, batching: str) -> np.ndarray:
-        """`(groups,)`: tokens that a whole group takes in a packed micro-batch."""
-        completions = np.diff(self.completion_offsets)
-        cumulative = np.concatenate([[0], np.cumsum(self.completion_lengths, dtype=np.int64)])
-        total = cumulative[self.completion_offsets[1:]] - cumulative[self.completion_offsets[:-1]]
-        return self.prefix_lengths * (completions if batching == PACKED else 1) + total
-
     def chunk(self, batching: str, group: int, first: int, last: int) -> Chunk:
         """The units `first:last` of a group with the completions that they need."""
-        completions = set(self.group_members(group, first, last).tolist())
         prefix = int(self.prefix_lengths[group])
-        start = self.completion_offsets[group]
-        lengths = [int(self.completion_lengths[start + number]) for number in completions]
+        of_group = self.completion_lengths[self.completion_offsets[group] : self.completion_offsets[group + 1]].tolist()
+        lengths = [of_group[number] for number in set(self.group_members(group, first, last).tolist())]
         if batching == PADDED:
             row_length = prefix + max(lengths)
             return Chunk(group, first, last, row_length * len(lengths), row_length)
@@ -157,7 +149,6 @@ class EpochPlan:
     max_tokens: int
     target_tokens: int
     pieces: np.ndarray
-    whole_group_tokens: np.ndarray  # (pieces,); 0 where the piece has to be measured on its own
     step_starts: np.ndarray  # (steps + 1,)
 
     def __len__(self) -> int:
@@ -170,11 +161,8 @@ class EpochPlan:
 
     def micro_batches(self, step: int, num_processes: int) -> list[list[MicroBatch]]:
         """`[process][number]`: the same number of micro-batches for every process."""
-        start, end = self.step_starts[step], self.step_starts[step + 1]
-        pieces = zip(self.pieces[start:end].tolist(), self.whole_group_tokens[start:end].tolist(), strict=True)
-        chunks: list[Chunk] = []
-        for (group, first, last), tokens in pieces:
-            chunks += _chunks(self.sizes, self.batching, self.max_tokens, group, first, last, tokens)
+        pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]].tolist()
+        chunks = _cut_pieces(pieces, self.sizes, self.batching, self.max_tokens)
         return balance(chunks, num_processes, self.max_tokens, self.target_tokens)
 
 
@@ -198,10 +186,6 @@ def plan_epoch(
     pieces = _cut_large_groups(sizes.units_per_group, units_per_step)
     pieces = pieces[np.random.default_rng([seed, epoch]).permutation(len(pieces))]
     units = pieces[:, 2] - pieces[:, 1]
-    tokens = np.zeros(len(pieces), dtype=np.int64)
-    if batching != PADDED:
-        whole = units == sizes.units_per_group[pieces[:, 0]]
-        tokens[whole] = sizes.group_tokens(batching)[pieces[whole, 0]]
     num_steps = -(-sizes.num_units // units_per_step)
     numbers = np.arange(num_steps + 1)
     # twice the units before the middle of each piece; step k has the middles from k to k + 1 shares
@@ -210,17 +194,13 @@ def plan_epoch(
     # no step is empty, not even between two groups as large as a step
     step_starts = np.maximum.accumulate(step_starts - numbers) + numbers
     step_starts = np.minimum(step_starts, len(pieces) - num_steps + numbers)
-    return EpochPlan(sizes, batching, max_tokens, target_tokens or max_tokens, pieces, tokens, step_starts)
+    return EpochPlan(sizes, batching, max_tokens, target_tokens or max_tokens, pieces, step_starts)
 
 
 def plan_evaluation(sizes: GroupSizes, *, max_tokens: int, batching: str, num_processes: int) -> list[list[MicroBatch]]:
     """Every unit once; `[process][number]` as for a step."""
-    tokens_of_group = [0] * len(sizes) if batching == PADDED else sizes.group_tokens(batching).tolist()
-    chunks: list[Chunk] = []
-    for group, (units, tokens) in enumerate(zip(sizes.units_per_group.tolist(), tokens_of_group, strict=True)):
-        if units:
-            chunks += _chunks(sizes, batching, max_tokens, group, 0, units, tokens)
-    return balance(chunks, num_processes, max_tokens)
+    groups = [(group, 0, units) for group, units in enumerate(sizes.units_per_group.tolist()) if units]
+    return balance(_cut_pieces(groups, sizes, batching, max_tokens), num_processes, max_tokens)
 
 
 def _cut_large_groups(units_per_group: np.ndarray, units_per_step: int) -> np.ndarray:
@@ -233,40 +213,35 @@ def _cut_large_groups(units_per_group: np.ndarray, units_per_step: int) -> np.nd
     return np.stack([group, number * size // count, (number + 1) * size // count], axis=1)
 
 
-def _chunks(
-    sizes: GroupSizes, batching: str, max_tokens: int, group: int, first: int, last: int, tokens: int
-) -> list[Chunk]:
-    """The piece as one chunk, or cut where it is too large for a micro-batch: its prompt is repeated, no unit is torn.
+def _cut_pieces(pieces: list[Sequence[int]], sizes: GroupSizes, batching: str, max_tokens: int) -> list[Chunk]:
+    """Each piece as one chunk, or cut where it is too large for a micro-batch: its prompt is repeated, no unit is torn.
 
     A single unit always goes through: rm.py checks that `max_tokens` holds two rows of `max_length`.
     """
-    chunk = Chunk(group, first, last, tokens) if tokens else sizes.chunk(batching, group, first, last)
-    if chunk.tokens <= max_tokens:
-        return [chunk]
-    chunks = [sizes.chunk(batching, group, first, first + 1)]
-    for end in range(first + 2, last + 1):
-        grown = sizes.chunk(batching, group, chunks[-1].unit_start, end)
-        if grown.tokens <= max_tokens:
-            chunks[-1] = grown
-        else:
-            chunks.append(sizes.chunk(batching, group, end - 1, end))
+    chunks = []
+    for group, first, last in pieces:
+        chunk = sizes.chunk(batching, group, first, last)
+        if chunk.tokens > max_tokens:
+            chunk = sizes.chunk(batching, group, first, first + 1)
+            for end in range(first + 2, last + 1):
+                grown = sizes.chunk(batching, group, chunk.unit_start, end)
+                if grown.tokens > max_tokens:
+                    chunks.append(chunk)
+                    grown = sizes.chunk(batching, group, end - 1, end)
+                chunk = grown
+        chunks.append(chunk)
     return chunks
 
 
 def balance(
     chunks: list[Chunk], num_processes: int, max_tokens: int, target_tokens: int | None = None
 ) -> list[list[MicroBatch]]:
-    """Put the chunks into as few micro-batches as the tokens allow (of more than 100, up to 2% more), then deal these
-    out to the processes.
+    """`[process][number]`: the chunks in as few micro-batches as the tokens allow (of more than 100, up to 2% more).
 
-    A micro-batch has about `target_tokens`, which sets their number, and never more than `max_tokens`.
-
-    Longest first into the lightest micro-batch (Graham, 1969): loads differ by at most the longest chunk. A
-    process without a chunk of its own gets a copy that is not counted, since under ZeRO-3 and FSDP all
-    processes must run the same number of forward passes.
-
-    Returns:
-        `[process][number]`
+    A micro-batch has about `target_tokens`, which sets their number, and never more than `max_tokens`. Longest first
+    into the lightest micro-batch (Graham, 1969): loads differ by at most the longest chunk. A process without a chunk
+    of its own gets a copy that is not counted, since under ZeRO-3 and FSDP all processes must run the same number of
+    forward passes.
     """
     ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.unit_start))
     total = sum(chunk.tokens for chunk in ordered)
@@ -299,10 +274,7 @@ def _longest_first(ordered: list[Chunk], num_bins: int, max_tokens: int) -> list
 
 
 def heaviest_micro_batch(plan: EpochPlan, num_processes: int) -> tuple[MicroBatch, int]:
-    """The micro-batch with the most tokens among all steps and processes, and how many a process has at most in a step.
-
-    Of several that are equal the first.
-    """
+    """The first micro-batch with the most tokens of all, and how many a process has at most in a step."""
     heaviest, most_tokens, most_in_a_step = None, -1, 0
     for step in range(len(plan)):
         processes = plan.micro_batches(step, num_processes)

@@ -9,10 +9,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 import datasets
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetsError
+from huggingface_hub import HfApi
+from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, httpx
 
-from reward_modeling.common.errors import UserError
-from reward_modeling.data.hub import HubOptions, load_hub_splits
+from reward_modeling.common.errors import HUB_ERRORS, UserError, one_line
 from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
 from reward_modeling.data.text_tables import TEXT_TABLE_SUFFIXES
 
@@ -27,6 +29,9 @@ NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_di
 LOCAL_HINT = (
     f"To use a local copy, pass its path: a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
 )
+HUB_TIMEOUT = 10.0  # seconds for the question whether a Hub id exists
+# load_dataset raises ValueError for a missing config name, RuntimeError for a data set that is a script.
+LOAD_ERRORS = (*HUB_ERRORS, DatasetsError, RuntimeError, httpx.RequestError)
 ROW_FORMATS = (
     "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts, and the forms "
     "of docs/DATA.md. Columns of other names are read by --columns prompt=NAME,chosen=NAME,rejected=NAME"
@@ -53,6 +58,15 @@ class Columns:
 
 
 PREFERENCE_COLUMNS = Columns()
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """Which version and part of a data set of the Hub: as `datasets.load_dataset` names them."""
+
+    revision: str | None = None
+    config: str | None = None
+    data_dir: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ def find_source(path: str, default_split: str, num_proc: int | None = None, hub:
             f"not exist in {Path.cwd()}. Check the path."
         )
     name, split = on_hub
-    splits = load_hub_splits(path, name, hub or HubOptions(), LOCAL_HINT, num_proc)
+    splits = _load_hub_splits(path, name, hub or HubOptions(), num_proc)
     return _table_source(path, splits[_check_split(path, split or default_split, list(splits))])
 
 
@@ -102,6 +116,31 @@ def hub_name(path: str) -> tuple[str, str | None] | None:
     """The Hub id and the split (if it says one) of org/name[:split]; None where it looks like anything else."""
     found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", path)
     return None if found is None or found[1].endswith(ALL_SUFFIXES) else (found[1], found[2])
+
+
+def _load_hub_splits(path: str, name: str, options: HubOptions, num_proc: int | None) -> DatasetDict:
+    """All splits of the data set `name`; asked for once, so that a mistake costs seconds and not minutes of retries."""
+    try:
+        # load_dataset asks an unreachable Hub for half a minute before it gives up: ask once ourselves,
+        # unless it was downloaded before, when it answers without the Hub.
+        if not (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
+            HfApi().dataset_info(name, revision=options.revision, timeout=HUB_TIMEOUT)
+        return datasets.load_dataset(
+            name, options.config, data_dir=options.data_dir, revision=options.revision, num_proc=num_proc
+        )
+    except LOAD_ERRORS as error:
+        if isinstance(error, RepositoryNotFoundError):
+            why = f"no data set {name} on the Hub (or it is private: run `hf auth login`)"
+        elif isinstance(error, OfflineModeIsEnabled):
+            why = f"{name} is not downloaded and HF_HUB_OFFLINE is set"
+        elif isinstance(error, (httpx.RequestError, HfHubHTTPError, ConnectionError)):
+            why = f"the Hub cannot be reached for {name}"
+        else:
+            why = f"the Hub's data set {name} cannot be loaded"
+        raise UserError(
+            f"expected a local path or a Hub id, found neither for {path}: it does not exist in {Path.cwd()}, and "
+            f"{why} [{one_line(error)}]. {LOCAL_HINT}."
+        ) from error
 
 
 def _find_local(path: str, local: Path, split: str | None, default_split: str) -> Source:

@@ -26,7 +26,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reward_modeling.display.palette import PALETTE
+from reward_modeling.display.page import PALETTE
 
 WIDTH = 260  # points; a phone shows them at 1.3 px each, a wide screen at 1.8 px
 PNG_DPI = 200
@@ -41,10 +41,7 @@ _SETTINGS = matplotlib.rc_params_from_file(
 
 
 def new_figure(height: float) -> Figure:
-    """
-    Args:
-        height: in points.
-    """
+    """A figure of the width that all have, `height` points high."""
     return Figure(figsize=(WIDTH / 72, height / 72), facecolor="none")
 
 
@@ -62,7 +59,6 @@ class Plot:
     caption: str
     svg: Markup
     tall: bool
-    """Whether it takes the height of two."""
 
 
 def make_plot(
@@ -77,18 +73,11 @@ def make_plot(
     """The figure that `draw(*args, **options)` returns, as a plot of a page.
 
     Args:
-        label: see `draw_svg`; the title, unless a page has several of that.
+        label: what the plot shows, for those who do not see it; the title unless given. Distinct within one page: ids
+            are made from it.
+        tall: whether it takes the height of two.
     """
-    return Plot(title, caption, draw_svg(label or title, draw, *args, **options), tall)
-
-
-def draw_svg(label: str, draw: Callable[..., Figure], *args: object, **options: object) -> Markup:
-    """The figure that `draw` returns, as an SVG that can stand in a page.
-
-    Args:
-        label: what the plot shows, for those who do not see it. Distinct within one page: ids are made from it.
-    """
-    buffer = io.StringIO()
+    label, buffer = label or title, io.StringIO()
     with _style(list(_PLACEHOLDERS), {"svg.hashsalt": label}):
         figure = draw(*args, **options)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -96,7 +85,7 @@ def draw_svg(label: str, draw: Callable[..., Figure], *args: object, **options: 
     # Tags alone: a subset's name may look like an id or a colour.
     body = re.sub("<[^>]*>", _clean_tag, body)
     box = f'viewBox="0 0 {WIDTH} {72 * figure.get_figheight():g}" role="img" aria-label="{escape(label)}"'
-    return Markup(f"<svg {box}><title>{escape(label)}</title>{body}")
+    return Plot(title, caption, Markup(f"<svg {box}><title>{escape(label)}</title>{body}"), tall)
 
 
 def _clean_tag(tag: re.Match) -> str:

@@ -1,11 +1,12 @@
 """Plots that several pages show: accuracies as bars, histograms, calibration.
 
-svg = draw_svg("RewardBench, sections", draw_bars, {"": figures}, chance=50, baseline=58.2)
+plot = make_plot("Sections", "Percent right.", draw_bars, {"": figures}, chance=50, baseline=58.2)
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -47,11 +48,7 @@ def draw_bars(
 
 
 def lay_out_rows(groups: Groups, colors: Mapping[str, str] | None = None) -> tuple[Figure, Axes, list[tuple]]:
-    """A figure with a line for each heading and each name, names to the left of its axes.
-
-    Returns:
-        The figure, the axes, and (y, name, row) of each row.
-    """
+    """A figure with a line for each heading and name, its axes right of the names, and (y, name, row) of each row."""
     height = 12 if colors else 14  # points of a line
     lines = [line for heading, rows in groups.items() for line in [(heading, None)] * bool(heading) + [*rows.items()]]
     longest = max((len(shorten(name, NAME_CHARACTERS)) for name, row in lines if row is not None), default=0)
@@ -100,8 +97,7 @@ def _mark(axes: Axes, x: float | None, words: str, color: str, style: tuple, lin
 
 def name_series(axes: Axes, colors: Mapping[str, str]) -> None:
     """The names of up to three series above the axes, in their colours."""
-    places = {1: [0], 2: [0, 1], 3: [0, 0.5, 1]}[len(colors)]
-    for place, (name, color) in zip(places, colors.items(), strict=True):
+    for place, (name, color) in zip(np.linspace(0, 1, len(colors)), colors.items(), strict=True):
         alignment = {0: "left", 0.5: "center", 1: "right"}[place]
         axes.text(place, 1.04, name, transform=axes.transAxes, color=color, weight="bold", ha=alignment)
 

@@ -128,11 +128,7 @@ def date_and_time(date: str | None) -> str:
 
 
 def accuracy_rows(rows: Mapping[str, Mapping], heading: str = "") -> Rows:
-    """A table with a line for each share of rows that is right.
-
-    Args:
-        heading: what the names are.
-    """
+    """A table with a line for each share of rows that is right; the heading says what the names are."""
     table: Rows = [(heading, "percent", "95% interval", "rows", "ties")]
     for name, row in rows.items():
         table.append((name, value_or_reason(row), interval(row), count(row["rows"]), count(row.get("ties"))))

@@ -48,6 +48,32 @@ STATES_OF_OPTIMIZER = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_apex_fus
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """What the maker publishes. What the driver reports of the memory is never below it: makers count in 2^30 bytes,
+    or take their error correction off."""
+
+    gigabytes: float  # of 10^9 bytes
+    teraflops: float  # dense bfloat16 operations per second with float32 sums
+
+
+# From the data sheets; where a sheet has the figure with sparsity alone, half of it.
+GPUS = {
+    "a10g-24g": Gpu(24, 70),
+    "a40-48g": Gpu(48, 149.7),
+    "a6000-48g": Gpu(48, 154.8),
+    "a100-40g": Gpu(40, 312),
+    "a100-80g": Gpu(80, 312),
+    "b200-180g": Gpu(180, 2250),
+    "h100-80g": Gpu(80, 989.4),
+    "h200-141g": Gpu(141, 989.4),
+    "l4-24g": Gpu(24, 121),
+    "l40s-48g": Gpu(48, 362),
+    "rtx3090-24g": Gpu(24, 71),
+    "rtx4090-24g": Gpu(24, 165.2),
+}
+
+
+@dataclass(frozen=True)
 class EngineMemory:
     """Bytes on one GPU by part, and in host memory over all processes.
 
@@ -74,14 +100,6 @@ class EngineMemory:
         return self.states + max(self.buffers + (self.activations or 0), self.step)
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Bytes of a number: of the weights as they are loaded, and of those that are computed with."""
-
-    loaded: int
-    computed: int
-
-
 def engines(gpus: int, four_bit: bool) -> list[str]:
     """What a run on so many GPUs can be launched with; weights in four bits cannot be cut."""
     if four_bit:
@@ -95,15 +113,22 @@ def holds_copies(engine: str) -> bool:
 
 
 def engine_memory(
-    engine: str, sizes: ModelSizes, precision: Precision, *, gpus: int, moments: int, pass_bytes: float | None
+    engine: str,
+    sizes: ModelSizes,
+    *,
+    loaded: int,
+    computed: int,
+    gpus: int,
+    moments: int,
+    pass_bytes: float | None,
 ) -> EngineMemory:
     """
     Args:
+        loaded, computed: bytes of a weight as it is loaded, and as it is computed with.
         moments: numbers that the optimizer keeps for each trained weight.
         pass_bytes: `MetaModel.pass_bytes` of the heaviest micro-batch: with autocast for the engines that
             `holds_copies` is true of, and with weights of the computed type for the others.
     """
-    loaded, computed = precision.loaded, precision.computed
     if holds_copies(engine):
         states = (sizes.weight_bytes, sizes.trained_bytes, moments * sizes.trained_bytes)
         buckets = sizes.trained_bytes if engine == DDP else 0

@@ -16,7 +16,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.live_bytes import LiveBytes
-from reward_modeling.models.adapters import HEADS
+from reward_modeling.models.adapters import HEADS, count_weights
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.reward_model import reward_model_class
 
@@ -81,11 +81,7 @@ def build_model(
 
 
 def model_sizes(model: torch.nn.Module, four_bit: bool = False) -> ModelSizes:
-    """Weights that two modules share count once.
-
-    Args:
-        four_bit: the frozen linear weights are to be held in four bits, but for the head's.
-    """
+    """Weights that two modules share count once; with `four_bit` the frozen linear ones, but the head's, are in NF4."""
     weights = list(model.parameters())
     trained = [weight for weight in weights if weight.requires_grad]
     in_bytes = {id(weight): weight.nbytes for weight in weights}
@@ -93,37 +89,28 @@ def model_sizes(model: torch.nn.Module, four_bit: bool = False) -> ModelSizes:
         linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
         cut = (module.weight for name, module in linear.items() if not set(HEADS) & set(name.split(".")))
         in_bytes |= {id(weight): weight.numel() * FOUR_BITS for weight in cut if not weight.requires_grad}
-    largest = list(max(_layers(model), key=lambda layer: _numel(layer.parameters())).parameters())
+    # the layers are the list of modules with the most weights
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]
+    layers = max(lists, key=lambda modules: count_weights(modules.parameters()))
+    largest = list(max(layers, key=lambda layer: count_weights(layer.parameters())).parameters())
     return ModelSizes(
-        weights=_numel(weights),
-        trained=_numel(trained),
+        weights=count_weights(weights),
+        trained=count_weights(trained),
         weight_bytes=sum(in_bytes.values()),
         trained_bytes=sum(weight.nbytes for weight in trained),
         multiplied=_multiplied(model),
         embedding=model.get_input_embeddings().weight.numel(),
-        layer=_numel(largest),
-        trained_layer=_numel(weight for weight in largest if weight.requires_grad),
+        layer=count_weights(largest),
+        trained_layer=count_weights(weight for weight in largest if weight.requires_grad),
     )
-
-
-def _numel(weights) -> int:
-    return sum(weight.numel() for weight in weights)
-
-
-def _layers(model: torch.nn.Module) -> torch.nn.ModuleList:
-    """The layers of the model: of all its lists of modules the one with the most weights."""
-    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]
-    return max(lists, key=lambda modules: _numel(modules.parameters()))
 
 
 def _multiplied(model: torch.nn.Module) -> int:
     """Embeddings are looked up, and of experts a token meets a few."""
-    looked_up = _numel(module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding))
-    passed_by = 0
-    for weight in _experts(model):
-        met = model.config.get_text_config().num_experts_per_tok
-        passed_by += weight.numel() * (weight.shape[0] - met) // weight.shape[0]
-    return _numel(model.parameters()) - looked_up - passed_by
+    looked_up = count_weights(module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding))
+    met = model.config.get_text_config().num_experts_per_tok if (experts := _experts(model)) else 0
+    passed_by = sum(weight.numel() * (weight.shape[0] - met) // weight.shape[0] for weight in experts)
+    return count_weights(model.parameters()) - looked_up - passed_by
 
 
 def _experts(model: torch.nn.Module) -> list[torch.nn.Parameter]:
@@ -132,11 +119,7 @@ def _experts(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 class MetaModel:
-    """The model that `build` makes, without its memory.
-
-    Args:
-        four_bit: its frozen linear weights are to be held in four bits.
-    """
+    """The model that `build` makes, without its memory; with `four_bit` its sizes are those of `model_sizes`."""
 
     def __init__(self, build: Callable[[], torch.nn.Module], four_bit: bool = False):
         unset_hf_deepspeed_config()  # ZeRO-3 would cut the weights, of which there are none

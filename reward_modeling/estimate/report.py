@@ -4,33 +4,36 @@ Tokens and steps are exact: they come from the plan that the run itself will fol
 `estimate/memory.py`. Hours are operations over the GPUs' published speed, of which a share is assumed to be reached.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups
-from reward_modeling.data.planning import heaviest_micro_batch, plan_epoch
-from reward_modeling.display.text import Row, align, count
-from reward_modeling.estimate.gpus import GPUS
+from reward_modeling.data.planning import PACKED, PADDED, Chunk, EpochPlan, GroupSizes, heaviest_micro_batch, plan_epoch
+from reward_modeling.display.page import render
+from reward_modeling.display.text import Row, Rows, align, count
 from reward_modeling.estimate.memory import (
+    GPUS,
     LEFT_FREE,
     STATES_OF_OPTIMIZER,
     EngineMemory,
-    Precision,
     engine_memory,
     engines,
     holds_copies,
 )
 from reward_modeling.estimate.meta_model import MetaModel, ModelSizes
-from reward_modeling.estimate.tokens import UNITS_PADDED, EpochTokens, count_epoch
 from reward_modeling.models.varlen_kernels import HAS_FLASH_ATTN
 
 # Of a GPU's dense peak, what well-fed training of large models reaches. Assumed: nothing here was measured on a GPU.
 UTILISATION = 0.4
+UNITS_PADDED = 8  # in a padded batch, for comparison
 GB = 1e9
 COLUMNS = ("weights", "gradients", "optimizer", "buffers", "activations", "step")  # of EngineMemory, as shown
 
@@ -38,7 +41,7 @@ COLUMNS = ("weights", "gradients", "optimizer", "buffers", "activations", "step"
 def estimate_run(
     args: Any, given: Mapping[str, Any], model: MetaModel, groups: PromptGroups, collator: MicroBatchCollator, unit: str
 ) -> str:
-    """The table for the screen.
+    """The tables for the screen; templates/estimate.txt has their words.
 
     Args:
         args: the flags of a training script.
@@ -60,23 +63,35 @@ def estimate_run(
     # unset, bf16 is on where the GPU has it, as all have that can be named
     mixed = "fp16" if args.fp16 else "bf16" if given.get("bf16", True) else None
     memories = memory_by_engine(args, mixed, model, inputs)
-    config, sizes = model.config, model.sizes
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * epoch.steps)
-    of_an_epoch = operations(config, sizes, epoch, args.gradient_checkpointing)
-    trained = "all trained" if sizes.trained == sizes.weights else f"{sizes.trained:,} of them trained"
-    lines = [f"Estimate for {config.model_type}, {sizes.weights:,} weights, {trained}, on {gpus} x {args.gpu}", ""]
-    lines += [*_data_lines(epoch, steps, unit), ""]
-    lines += [*_memory_lines(memories, args, mixed), *_attention_notes(config), ""]
-    lines += _time_lines(of_an_epoch * steps / epoch.steps, args, mixed)
-    return "\n".join(lines)
+    # that the last layer computes the scored tokens alone is not taken off
+    again = 1 if args.gradient_checkpointing else 0
+    products = operations_of_products(model.sizes, epoch.computed, again)
+    operations = (products + operations_of_attention(model.config, epoch.attended, again)) * steps / epoch.steps
+    gpu = GPUS[args.gpu]
+    limit = (1 - LEFT_FREE) * gpu.gigabytes
+    soft_cap = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    text = render(
+        "estimate/templates/estimate.txt",
+        args=args,
+        mixed=mixed,
+        model=model,
+        gpus=gpus,
+        gpu=gpu,
+        limit=limit,
+        align=align,
+        epoch_rows=_epoch_rows(epoch, steps, unit),
+        memory_rows=[("", *COLUMNS, "total", ""), *(_memory_row(memory, limit) for memory in memories)],
+        lacks_flash_attention=soft_cap is not None and not HAS_FLASH_ATTN,
+        operations=operations,
+        utilisation=UTILISATION,
+        hours=operations / (gpus * gpu.teraflops * 1e12 * UTILISATION) / 3600,
+    )
+    return text.rstrip()
 
 
 def memory_by_engine(args: Any, mixed: str | None, model: MetaModel, inputs: dict) -> list[EngineMemory]:
-    """
-    Args:
-        mixed: bf16 or fp16 where the run computes in that type, whatever the weights are.
-        inputs: of the model's forward, for the heaviest micro-batch.
-    """
+    """The run computes in `mixed`, bf16 or fp16, whatever the weights are; `inputs` are the heaviest micro-batch's."""
     gpus, loaded = args.gpus or 1, getattr(torch, args.model_dtype)
     computed = torch.bfloat16 if mixed else loaded
     # first with the weights as they are loaded: the other pass changes their type
@@ -86,7 +101,8 @@ def memory_by_engine(args: Any, mixed: str | None, model: MetaModel, inputs: dic
         engine_memory(
             engine,
             model.sizes,
-            Precision(loaded.itemsize, computed.itemsize),
+            loaded=loaded.itemsize,
+            computed=computed.itemsize,
             gpus=gpus,
             moments=STATES_OF_OPTIMIZER[args.optim],
             pass_bytes=whole if holds_copies(engine) else cut,
@@ -95,14 +111,66 @@ def memory_by_engine(args: Any, mixed: str | None, model: MetaModel, inputs: dic
     ]
 
 
-def operations(config: PreTrainedConfig, sizes: ModelSizes, epoch: EpochTokens, checkpointing: bool) -> float:
-    """Of one epoch: 6 for each token and weight, 8 with checkpointing, and those of attention.
+@dataclass(frozen=True)
+class EpochTokens:
+    """Counts of one epoch, over all GPUs."""
 
-    That the last layer computes the scored tokens alone is not taken off.
-    """
-    again = 1 if checkpointing else 0
-    products = operations_of_products(sizes, epoch.computed, again)
-    return products + operations_of_attention(config, epoch.attended, again)
+    units: int
+    prompts: int
+    computed: int
+    as_rows: int  # every unit as rows of its own without padding, also where units share an answer
+    padded: int  # the same, padded in batches of UNITS_PADDED units
+    attended: int  # combinations of a query and a key that it sees, in one layer
+    steps: int
+    passes: int  # forward passes of one GPU
+    heaviest: int  # tokens of the heaviest of them
+
+
+def count_epoch(plan: EpochPlan, gpus: int) -> EpochTokens:
+    """Every micro-batch of the epoch, as the data loaders of so many GPUs make it."""
+    sizes = plan.sizes
+    computed = attended = passes = heaviest = 0
+    for step in range(len(plan)):
+        processes = plan.micro_batches(step, gpus)
+        passes += len(processes[0])
+        for micro_batch in itertools.chain.from_iterable(processes):
+            row_length = max(chunk.row_length for chunk in micro_batch)
+            tokens = sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
+            computed, heaviest = computed + tokens, max(heaviest, tokens)
+            attended += sum(_attended(sizes, plan.batching, chunk, row_length) for chunk in micro_batch)
+    rows, longest, members = _unit_rows(plan)
+    batches = range(0, len(rows), UNITS_PADDED)
+    return EpochTokens(
+        units=sizes.num_units,
+        prompts=int((sizes.units_per_group > 0).sum()),
+        computed=computed,
+        as_rows=int(rows.sum()),
+        padded=int((np.maximum.reduceat(longest, batches) * np.add.reduceat(members, batches)).sum()),
+        attended=attended,
+        steps=len(plan),
+        passes=passes,
+        heaviest=heaviest,
+    )
+
+
+def _unit_rows(plan: EpochPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`(units,)` each, in the order of training: tokens of a unit's rows, tokens of the longest one, number of rows."""
+    sizes, starts = plan.sizes, plan.sizes.member_offsets[:-1]
+    members = np.diff(sizes.member_offsets)
+    rows = np.repeat(sizes.prefix_lengths[sizes.group_of_unit], members) + sizes.completion_tokens.astype(np.int64)
+    order = np.concatenate([sizes.unit_offsets[group] + np.arange(first, end) for group, first, end in plan.pieces])
+    return np.add.reduceat(rows, starts)[order], np.maximum.reduceat(rows, starts)[order], members[order]
+
+
+def _attended(sizes: GroupSizes, batching: str, chunk: Chunk, row_length: int) -> int:
+    """Half of queries x keys, which causality leaves; padded rows are computed in full. Windows are not looked at."""
+    if batching == PADDED:
+        return chunk.tokens_beside(row_length) * row_length
+    used = np.unique(sizes.group_members(chunk.group, chunk.unit_start, chunk.unit_end))
+    prefix = int(sizes.prefix_lengths[chunk.group])
+    completions = sizes.completion_lengths[sizes.completion_offsets[chunk.group] + used].astype(np.int64)
+    prefixes = len(completions) if batching == PACKED else 1
+    return prefixes * prefix * prefix // 2 + int((completions * (prefix + completions // 2)).sum())
 
 
 def operations_of_products(sizes: ModelSizes, tokens: int, again: int) -> float:
@@ -118,33 +186,16 @@ def operations_of_attention(config: PreTrainedConfig, attended: int, again: int)
     return 4 * (3 + again) * text_config.num_hidden_layers * width * attended
 
 
-def _data_lines(epoch: EpochTokens, steps: int, unit: str) -> list[str]:
+def _epoch_rows(epoch: EpochTokens, steps: int, unit: str) -> Rows:
     ratios = (tokens / epoch.computed for tokens in (epoch.as_rows, epoch.padded))
     as_rows, padded = (f"tokens, {ratio:.2f} times as many" for ratio in ratios)
-    rows = [
+    return [
         (unit, count(epoch.units), f"over {epoch.prompts:,} prompts"),
         ("tokens computed", count(epoch.computed), "every micro-batch of the first epoch, exactly"),
         (f"rows of all {unit}", count(epoch.as_rows), as_rows),
         (f"padded at {UNITS_PADDED} {unit}", count(epoch.padded), padded),
         ("optimizer steps", count(epoch.steps), f"{steps:,} in the whole run"),
         ("forward passes", count(epoch.passes), f"of each GPU; the heaviest has {epoch.heaviest:,} tokens"),
-    ]
-    return ["One epoch", *align(rows, words=(0, 2))]
-
-
-def _memory_lines(memories: list[EngineMemory], args: Any, mixed: str | None) -> list[str]:
-    memory_of_gpu = GPUS[args.gpu].gigabytes
-    limit = (1 - LEFT_FREE) * memory_of_gpu
-    checkpointing = "gradient checkpointing" if args.gradient_checkpointing else "no gradient checkpointing"
-    rows = [("", *COLUMNS, "total", ""), *(_memory_row(memory, limit) for memory in memories)]
-    return [
-        f"Memory of one GPU in GB: {mixed or args.model_dtype}, {checkpointing}, {args.optim.value}. It fits into "
-        f"{limit:.1f} of {memory_of_gpu:g} GB: the rest is for",
-        "  CUDA, NCCL and fragmentation",
-        *align(rows, words=(0, len(rows[0]) - 1)),
-        "  activations: the most that a forward and backward pass over the heaviest micro-batch holds, with all that",
-        "  comes and goes in it; step: what the optimizer's step holds instead of buffers and activations. Estimated,",
-        "  not measured: reward_modeling/estimate/memory.py has the formulas.",
     ]
 
 
@@ -156,26 +207,3 @@ def _memory_row(memory: EngineMemory, limit: float) -> Row:
     host = f"; {memory.host / GB:.0f} GB of host memory" if memory.host else ""
     cells = ("?" if part is None else f"{part / GB:.1f}" for part in parts)
     return memory.engine, *cells, f"{verdict}{host}"
-
-
-def _attention_notes(config: PreTrainedConfig) -> list[str]:
-    softcap = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-    if softcap is None or HAS_FLASH_ATTN:
-        return []
-    return [
-        "  with flash-attn (requirements-gpu.txt), which is not installed here: without it, soft-capped attention",
-        "  holds whole matrices of scores, and takes more",
-    ]
-
-
-def _time_lines(total: float, args: Any, mixed: str | None) -> list[str]:
-    if not mixed and args.model_dtype == "float32":
-        return ["Hours: not stated for float32, since the GPUs' speeds are those of bfloat16"]
-    gpus, teraflops = args.gpus or 1, GPUS[args.gpu].teraflops
-    hours = total / (gpus * teraflops * 1e12 * UTILISATION) / 3600
-    shown = f"{hours:,.1f}" if hours >= 1 else f"{hours:.2g}"
-    return [
-        f"Hours: {shown}, from {total:.2e} operations and an assumed utilisation of {UTILISATION:.0%} of {gpus} x "
-        f"{teraflops:g} TFLOP/s",
-        "  (dense bf16 peak). Without evaluation, saving and loading; not for offload, which waits for the host",
-    ]

@@ -5,8 +5,7 @@ differences = paired_differences(BENCHMARKS["rewardbench"], first["rewardbench"]
 differences["figures"]["overall"]  # {"value": 0.012, "low": -0.003, "high": 0.027, "rows": 2985}
 """
 
-from reward_modeling.common.intervals import Estimate, estimate_difference, wilson_interval
-from reward_modeling.common.pair_statistics import number
+from reward_modeling.common.intervals import Estimate, estimate_difference, number, wilson_interval
 from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows, ScoredRow
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.pair_statistics import number
+from reward_modeling.common.intervals import number
 from reward_modeling.evaluation.benchmarks.base import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 

@@ -12,9 +12,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.intervals import Estimate, estimate, share_right, wilson_interval
-from reward_modeling.common.pair_statistics import accuracy_entry, number, pair_statistics
-from reward_modeling.common.versions import installed_versions
+from reward_modeling.common.intervals import Estimate, estimate, number, share_right, wilson_interval
+from reward_modeling.common.launch import installed_versions
+from reward_modeling.common.pair_statistics import pair_statistics
 from reward_modeling.evaluation.benchmarks.base import (
     LARGEST_SHARE_UNREADABLE,
     Benchmark,
@@ -159,7 +159,7 @@ def _subset_entries(
     rows = Counter(subsets_of(scored))
     if benchmark.is_right_or_wrong:
         right, ties = (Counter(row.subset for row in scored if getattr(row, of)) for of in ("is_right", "is_tie"))
-        return {name: accuracy_entry(share_right(right[name], total, ties[name])) for name, total in rows.items()}
+        return {name: share_right(right[name], total, ties[name]) for name, total in rows.items()}
     if benchmark.subset_scores is None:
         return {}
     others = {name: of_subset for name, of_subset in values.items() if name not in figures}

@@ -65,8 +65,8 @@ def add_adapter(
         base_model_name_or_path=str(Path(model_name).resolve()) if Path(model_name).is_dir() else model_name,
         revision=revision,
     )
-    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    linear = [name for name in linear if name.split(".")[0] != head and f"{POOLER}.dense" not in name]
+    every = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = [name for name in every if name.split(".")[0] != head and f"{POOLER}.dense" not in name]
     # as peft looks for them; beside a name, all-linear would be one more name to it, of no layer
     unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in linear)]
     if unknown and names != [ALL_LINEAR]:
@@ -101,8 +101,12 @@ def has_adapter(model: torch.nn.Module) -> bool:
     return hasattr(model, "peft_config")
 
 
-def adapter_state_dict(model: "PeftModel") -> dict[str, torch.Tensor]:
-    """The weights that are trained, whole and on the CPU, under every engine. Every process has to call it."""
+def save_adapter(model: "PeftModel", folder: str, *, write: bool) -> None:
+    """As peft saves it, under every engine, without a copy of the embeddings: no adapter of ours changes them.
+
+    Every process has to call it, and one to `write`: what peft asks of a model that FSDP has cut, such as its
+    state_dict, leaves it in another state, and the processes would wait for each other in the next forward pass.
+    """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     gathered: Any = nullcontext()
     if any(hasattr(weight, "ds_id") for weight in trained.values()):
@@ -110,20 +114,10 @@ def adapter_state_dict(model: "PeftModel") -> dict[str, torch.Tensor]:
 
         gathered = deepspeed.zero.GatheredParameters(list(trained.values()))
     with gathered, torch.no_grad():
-        return {name: _whole(weight).detach().to("cpu", copy=True) for name, weight in trained.items()}
-
-
-def _whole(weight: torch.Tensor) -> torch.Tensor:
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
-
-
-def save_adapter(model: "PeftModel", folder: str, *, write: bool) -> None:
-    """As peft saves it, without a copy of the embeddings: no adapter of ours changes them.
-
-    Every process has to call it, and one to `write`: what peft asks of a model that FSDP has cut, such as its
-    state_dict, leaves it in another state, and the processes would wait for each other in the next forward pass.
-    """
-    state_dict = adapter_state_dict(model)
+        state_dict = {
+            name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach().to("cpu", copy=True)
+            for name, weight in trained.items()
+        }
     model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False, is_main_process=write)
 
 

@@ -8,10 +8,6 @@ A packed row is one long row of tokens cut into spans. A span's queries see, cau
 
 so each answer gets exactly what it would get in a row of its own, and the prompt is computed once. In the last
 layer only the tokens that the head reads matter, and only their queries are computed.
-
-The function is registered under `SHARED_PREFIX` with transformers' AttentionInterface; the layout of the row
-comes to it as the keyword argument `packed_layout` of the model's forward. Without a layout it is plain
-attention, with transformers' own mask, so that the same model also takes ordinary padded batches.
 """
 
 import torch
@@ -57,14 +53,18 @@ def attention_by_span(
     else:
         queries = query.split(layout.span_lengths, dim=2)
         spans, numbers = layout.spans, range(len(layout.spans))
-    attend = _softcapped_attention if softcap is not None else _sdpa
     outputs = []
     for span_queries, span, number in zip(queries, spans, numbers, strict=True):
         span_keys, span_values = (_seen(tensors, layout, span, number) for tensors in (keys, values))
         if reads_only and window is not None:  # the last query sees the last keys
             span_keys, span_values = span_keys[:, :, -window:], span_values[:, :, -window:]
         mask = layout.causal_mask(span_queries.shape[2], span_keys.shape[2], window, query.device)
-        outputs.append(attend(span_queries, span_keys, span_values, mask, scaling, dropout, softcap))
+        if softcap is not None:
+            output = _softcapped_attention(span_queries, span_keys, span_values, mask, scaling, dropout, softcap)
+        else:
+            options = {"is_causal": mask is None, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+            output = F.scaled_dot_product_attention(span_queries, span_keys, span_values, mask, dropout, **options)
+        outputs.append(output)
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
@@ -74,11 +74,6 @@ def _seen(tensors: tuple[torch.Tensor, ...], layout: PackedLayout, span: Span, n
     if span.num_queries < own.shape[2]:
         own = own[:, :, : span.num_queries]
     return own if prefix is None else torch.cat([tensors[prefix], own], dim=2)
-
-
-def _sdpa(query, key, value, mask, scaling, dropout, _softcap) -> torch.Tensor:
-    options = {"is_causal": mask is None, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout, **options)
 
 
 def _softcapped_attention(query, key, value, mask, scaling, dropout, softcap) -> torch.Tensor:
@@ -130,7 +125,10 @@ def shared_prefix_attention(
     packed_layout: PackedLayout | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: packed where there is a layout, plain attention otherwise."""
+    """transformers' attention interface: packed where the model's forward was given a layout.
+
+    Without one it is plain attention under transformers' own mask: the same model takes padded batches.
+    """
     unsupported = [name for name in UNSUPPORTED_ARGUMENTS if kwargs.get(name) is not None]
     if unsupported:
         raise ValueError(f"shared-prefix attention does not compute {unsupported}: use --batching padded")
@@ -138,10 +136,18 @@ def shared_prefix_attention(
     if packed_layout is None:
         if attention_mask is not None and attention_mask.shape[-1] != key.shape[2]:
             raise ValueError("a packed row came without its layout: this model drops keyword arguments")
-        return _plain_attention(module, query, key, value, attention_mask, scaling, dropout, softcap, **kwargs)
+        if softcap is None:
+            options = kwargs | {"dropout": dropout, "scaling": scaling, "is_causal": True}
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        output = _softcapped_attention(query, key, value, attention_mask, scaling, dropout, softcap)
+        return output.transpose(1, 2).contiguous(), None
     reads_only = packed_layout.last_layer is not None and module.layer_idx == packed_layout.last_layer
     options = {"scaling": scaling, "window": sliding_window, "softcap": softcap, "reads_only": reads_only}
-    query, key, value = in_computed_dtype(query, key, value)
+    if torch.is_autocast_enabled(query.device.type):
+        # Rotary positions in float32 make queries and keys float32 again. scaled_dot_product_attention casts by itself;
+        # a kernel that takes bfloat16 alone would never be chosen.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     kernel = packed_layout.kernel or choose_kernel(query, value, softcap, dropout)
     if kernel is not None:
         output = attention_variable_length(query, key, value, packed_layout, kernel=kernel, **options)
@@ -154,40 +160,10 @@ def shared_prefix_attention(
     return output, None
 
 
-def in_computed_dtype(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """What autocast would make of them: rotary positions in float32 make queries and keys float32 again.
-
-    scaled_dot_product_attention casts by itself; a kernel that takes bfloat16 alone would never be chosen.
-    """
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return list(tensors)
-    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
-
-
 def scatter_tokens(tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
     """`(1, reads, ...)` at their places in a row of zeros, `(1, length, ...)`."""
     row = tokens.new_zeros((1, length, *tokens.shape[2:]))
     return row.index_copy(1, positions, tokens)
-
-
-def _plain_attention(module, query, key, value, mask, scaling, dropout, softcap, **kwargs):
-    if softcap is None:
-        return sdpa_attention_forward(
-            module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=True, **kwargs
-        )
-    output = _softcapped_attention(query, key, value, mask, scaling, dropout, softcap)
-    return output.transpose(1, 2).contiguous(), None
-
-
-def packed_row_mask(device: torch.device) -> torch.Tensor:
-    """The `attention_mask` to pass with a packed row, `(1, 1, 0, 0)`.
-
-    transformers hands a four-dimensional mask through untouched, so no (tokens, tokens) mask is ever built for
-    a packed row; its impossible size makes every other attention function fail on it, instead of attending
-    without causality.
-    """
-    return torch.ones((1, 1, 0, 0), dtype=torch.bool, device=device)
 
 
 def register_shared_prefix_attention() -> None:

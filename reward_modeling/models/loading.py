@@ -56,11 +56,7 @@ def load_config(model_name: str, *, num_labels: int = 1, **hub_options) -> PreTr
 
 
 def read_config(model_name: str, **options) -> PreTrainedConfig:
-    """The configuration as it is.
-
-    Raises:
-        UserError: nothing is found there.
-    """
+    """The configuration as it is; a UserError where nothing is found."""
     try:
         return AutoConfig.from_pretrained(model_name, **options)
     except HUB_ERRORS as error:
@@ -102,7 +98,7 @@ def load_reward_model(
     """
     model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
     if "key_mapping" in options:
-        forget_renaming(model)
+        del model._weight_conversions  # saving would undo the renaming: the model keeps the names that it has
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"], key=lambda key: key[0])
         raise UserError(
@@ -133,11 +129,6 @@ def load_reward_model(
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model
-
-
-def forget_renaming(model: PreTrainedModel) -> None:
-    """Let a model be saved under the names that it has: transformers would undo the `key_mapping` of its loading."""
-    del model._weight_conversions
 
 
 def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -48,15 +48,13 @@ def load_balancing_losses(
         experts = probabilities.shape[-1]
         chosen = F.one_hot(probabilities.topk(top_k, dim=-1).indices, experts).sum(dim=1)  # (batch x tokens, experts)
         per_token = torch.cat([probabilities, chosen, torch.ones_like(probabilities[:, :1])], dim=-1)
-        sums = _sums_of_rows(per_token, mask) if layout is None else _sums_of_spans(per_token, layout)
+        if layout is None:
+            sums = (per_token.unflatten(0, mask.shape) * mask[..., None]).sum(dim=1)  # (batch, columns)
+        else:
+            sums = _sums_of_spans(per_token, layout)
         probability, choices, tokens = sums.split([experts, experts, 1], dim=-1)
         of_layers.append(experts * (choices / tokens * probability / tokens).sum(dim=-1))
     return torch.stack(of_layers).mean(dim=0)
-
-
-def _sums_of_rows(per_token: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """`(batch x tokens, columns)` to `(batch, columns)`, without padding."""
-    return (per_token.unflatten(0, mask.shape) * mask[..., None]).sum(dim=1)
 
 
 def _sums_of_spans(per_token: torch.Tensor, layout: PackedLayout) -> torch.Tensor:

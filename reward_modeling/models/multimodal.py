@@ -13,7 +13,7 @@ from typing import Any
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.models.loading import forget_renaming, has_score_head, read_config, save_whole
+from reward_modeling.models.loading import has_score_head, read_config, save_whole
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.models.tokenizer import read_tokenizer
 
@@ -70,11 +70,7 @@ def is_multimodal(config: PreTrainedConfig) -> bool:
 
 
 def save_text_part(model_name: str, folder: Path) -> None:
-    """Write the text part and its tokenizer, in the precision of the checkpoint. The folder is complete or not there.
-
-    Raises:
-        UserError: nothing is found there, the model is no multimodal one, or its weights have other names.
-    """
+    """Write the text part, in the checkpoint's precision, and its tokenizer; the folder is complete or not there."""
     if folder.exists():
         raise UserError(f"{folder}: expected a new folder, found one that is there. Pass another name.")
     try:
@@ -92,7 +88,7 @@ def save_text_part(model_name: str, folder: Path) -> None:
             f"{model_name}: expected all the weights of {type(model).__name__}, found none for "
             f"{len(info['missing_keys'])} of them, such as {min(info['missing_keys'])}."
         )
-    forget_renaming(model)
+    del model._weight_conversions  # saving would undo the renaming
     save_whole(model, tokenizer, folder)
     logger.info("The text part, %s, is in %s.", type(model).__name__, folder)
 

@@ -26,10 +26,6 @@ class Span(NamedTuple):
     def num_queries(self) -> int:
         return self.end - self.start
 
-    @property
-    def num_keys(self) -> int:
-        return self.end - self.start + self.prefix_end - self.prefix_start
-
 
 @dataclass(eq=False)
 class PackedLayout:
@@ -100,11 +96,25 @@ class PackedLayout:
 
     def variable_length(self, device: torch.device, reads_only: bool = False) -> "VariableLength":
         """The same layout as one call of a variable-length kernel wants it."""
-        cache_key = ("variable_length", device, reads_only)
-        if cache_key not in self._cache:
-            spans = self.read_spans if reads_only else self.spans
-            self._cache[cache_key] = VariableLength.from_spans(spans, device, reads_only)
-        return self._cache[cache_key]
+        if ("variable_length", device, reads_only) not in self._cache:
+            self._cache["variable_length", device, reads_only] = self._variable_length(device, reads_only)
+        return self._cache["variable_length", device, reads_only]
+
+    def _variable_length(self, device: torch.device, reads_only: bool) -> "VariableLength":
+        """With numpy, and one copy per tensor: a row of short answers has hundreds of spans."""
+        starts, ends, prefix_starts, prefix_ends = np.array(self.read_spans if reads_only else self.spans).T
+        own_lengths, prefix_lengths = ends - starts, prefix_ends - prefix_starts
+        lengths = (np.ones_like(own_lengths) if reads_only else own_lengths, prefix_lengths + own_lengths)
+        key_index = None
+        if reads_only or prefix_lengths.any():
+            # each span's keys are two pieces of the row; within a piece the positions count up by one
+            piece_lengths = np.stack([prefix_lengths, own_lengths], axis=1).ravel()
+            piece_starts = np.stack([prefix_starts, starts], axis=1).ravel()
+            shifts = piece_starts - (np.cumsum(piece_lengths) - piece_lengths)
+            key_index = np.arange(piece_lengths.sum()) + np.repeat(shifts, piece_lengths)
+            key_index = to_device(torch.from_numpy(key_index), device)
+        offsets = (torch.from_numpy(np.cumsum([0, *of], dtype=np.int32)) for of in lengths)
+        return VariableLength(key_index, *(to_device(of, device) for of in offsets), *(int(of.max()) for of in lengths))
 
 
 @dataclass(eq=False)
@@ -134,23 +144,3 @@ class VariableLength:
     def arguments(self) -> tuple[torch.Tensor, torch.Tensor, int, int]:
         """As every kernel takes them after query, key and value."""
         return self.cu_seqlens_q, self.cu_seqlens_k, self.max_length_q, self.max_length_k
-
-    @classmethod
-    def from_spans(cls, spans: tuple[Span, ...], device: torch.device, reads_only: bool) -> "VariableLength":
-        """With numpy, and one copy per tensor: a row of short answers has hundreds of spans."""
-        starts, ends, prefix_starts, prefix_ends = np.array(spans, dtype=np.int64).T
-        own_lengths, prefix_lengths = ends - starts, prefix_ends - prefix_starts
-        lengths = (np.ones_like(own_lengths) if reads_only else own_lengths, prefix_lengths + own_lengths)
-        key_index = None
-        if reads_only or prefix_lengths.any():
-            # each span's keys are two pieces of the row; within a piece the positions count up by one
-            piece_lengths = np.stack([prefix_lengths, own_lengths], axis=1).ravel()
-            piece_starts = np.stack([prefix_starts, starts], axis=1).ravel()
-            shifts = piece_starts - (np.cumsum(piece_lengths) - piece_lengths)
-            key_index = np.arange(piece_lengths.sum()) + np.repeat(shifts, piece_lengths)
-            key_index = to_device(torch.from_numpy(key_index), device)
-        return cls(
-            key_index,
-            *(to_device(torch.from_numpy(np.cumsum([0, *of], dtype=np.int32)), device) for of in lengths),
-            *(int(of.max()) for of in lengths),
-        )

@@ -10,7 +10,7 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedCo
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.utils import ModelOutput
 
-from reward_modeling.models.attention import SHARED_PREFIX, packed_row_mask, scatter_tokens
+from reward_modeling.models.attention import SHARED_PREFIX, scatter_tokens
 from reward_modeling.models.moe_balance import load_balancing_losses
 from reward_modeling.models.packed_layout import PackedLayout, ReadTokens
 
@@ -109,20 +109,18 @@ class RewardModelMixin:
         if packed_layout is not None:
             if self.config._attn_implementation != SHARED_PREFIX:
                 raise ValueError(f"a packed row needs attn_implementation={SHARED_PREFIX!r}")
-            attention_mask = packed_row_mask(input_ids.device)
+            # transformers hands a four-dimensional mask through untouched, so no (tokens, tokens) mask is ever built;
+            # its impossible size makes every other attention function fail on it, instead of attending without
+            # causality.
+            attention_mask = torch.ones((1, 1, 0, 0), dtype=torch.bool, device=input_ids.device)
             # Load balancing is that of all tokens, in the last layer too.
             packed_layout.last_layer = None if load_balancing else self.last_layer
             packed_layout.read_tokens = self.read_tokens
             kwargs["packed_layout"] = packed_layout
-        kwargs["use_cache"] = False
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # peft names all that it may pass
-        outputs = getattr(self, self.base_model_prefix)(
-            input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            **kwargs,
-            **({"output_router_logits": True} if load_balancing else {}),
-        )
+        kwargs |= {"use_cache": False} | ({"output_router_logits": True} if load_balancing else {})
+        base_model = getattr(self, self.base_model_prefix)
+        outputs = base_model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
         last_hidden_states = outputs.last_hidden_state.flatten(0, 1).index_select(0, read_positions)
         result = RewardOutput(logits=self.score(last_hidden_states))
         if load_balancing:

@@ -7,8 +7,6 @@ from reward_modeling.models.reward_model import reward_model_class
 # Layer types whose state is attention over earlier tokens and nothing else: only these can share a prefix by
 # an attention function (a recurrent or a chunked layer also carries state that the function never sees).
 SHAREABLE_LAYER_TYPES = {"full_attention", "sliding_attention"}
-
-
 # Position 0 is the number after the pad token's (transformers 5.23).
 POSITIONS_AFTER_PAD = {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod"}
 POSITIONS_AFTER_PAD |= {"mpnet", "longformer", "data2vec-text", "ibert", "luke"}
@@ -28,7 +26,8 @@ def why_not_packed(config: PreTrainedConfig) -> str | None:
     text_config = config.get_text_config()
     if text_config is not config:
         return f"{config.model_type} also takes other inputs than texts"
-    if config.model_type in WINDOW_IN_MASK_ALONE and _has_window(config):
+    window = getattr(config, "sliding_window", None)
+    if config.model_type in WINDOW_IN_MASK_ALONE and window and window < config.max_position_embeddings:
         return f"{config.model_type} keeps its sliding window from the attention function"
     other = set(getattr(text_config, "layer_types", None) or ()) - SHAREABLE_LAYER_TYPES
     if other:
@@ -36,12 +35,6 @@ def why_not_packed(config: PreTrainedConfig) -> str | None:
     if getattr(text_config, "use_bidirectional_attention", False) or not getattr(text_config, "is_causal", True):
         return f"{config.model_type} attends to later tokens"
     return None
-
-
-def _has_window(config: PreTrainedConfig) -> bool:
-    """Whether a layer attends to less than the whole context."""
-    window = getattr(config, "sliding_window", None)
-    return bool(window) and window < config.max_position_embeddings
 
 
 def context_length(config: PreTrainedConfig) -> int | None:

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from jinja2.exceptions import TemplateError
@@ -31,8 +32,7 @@ PAD_CANDIDATES = (
 NEW_PAD_TOKEN = "<pad>"
 ANSWER = "answer"
 # The function of transformers that gives a template the date, and its format.
-DATE_CALL = r"""strftime_now\(\s*["']([^"']+)["']"""
-DATE_MACRO = "{%- macro strftime_now(format) -%}"
+DATE_CALL = r"""strftime_now\(\s*["']([^"']+)["']\s*\)"""
 TEMPLATE_DATE = date(2024, 7, 26)  # Llama-3.2's own, where its template is given none
 # Of an encoder: the texts of all messages, with the marks that the tokenizer itself puts around texts.
 ENCODER_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
@@ -68,11 +68,7 @@ def load_tokenizer(model_name: str, **hub_options) -> PreTrainedTokenizerBase:
 
 
 def read_tokenizer(model_name: str, **options) -> PreTrainedTokenizerBase:
-    """The tokenizer as it is.
-
-    Raises:
-        UserError: nothing is found there.
-    """
+    """The tokenizer as it is; a UserError where nothing is found."""
     try:
         return AutoTokenizer.from_pretrained(model_name, **options)
     except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
@@ -148,16 +144,13 @@ def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def answer_ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that the template writes after an assistant's message; [] if it writes nothing there.
-
-    Raises:
-        UserError: the template refuses even one question with one answer.
-    """
+    """Token ids that the template writes after an assistant's message; [] if it writes nothing there."""
     ending = _render_exchange(tokenizer).rpartition(ANSWER)[2]
     return tokenizer(ending, add_special_tokens=False)["input_ids"]
 
 
 def _render_exchange(tokenizer: PreTrainedTokenizerBase) -> str:
+    """One question with one answer; a UserError where the template refuses even that."""
     conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": ANSWER}]
     try:
         return tokenizer.apply_chat_template(conversation, tokenize=False)
@@ -179,18 +172,10 @@ def fix_date(tokenizer: PreTrainedTokenizerBase) -> None:
     The same conversation would have other tokens, and another reward, on the next day; and a resumed run, or one that
     finds its tokens in the cache, those of an earlier one.
     """
-    template = tokenizer.chat_template
-    template = template["default"] if isinstance(template, dict) else template
-    formats = sorted(set(re.findall(DATE_CALL, template)))
-    if not formats or template.startswith(DATE_MACRO):
-        return
-    cases = "".join(
-        f"{{%- {'elif' if place else 'if'} format == {shape!r} -%}}{TEMPLATE_DATE.strftime(shape)}"
-        for place, shape in enumerate(formats)
-    )
-    macro = f"{DATE_MACRO}{cases}{{%- endif -%}}{{%- endmacro -%}}"
-    edit_template(tokenizer, lambda template: macro + template)
-    logger.warning("Chat template: it writes today's date; %s is now written there.", TEMPLATE_DATE.isoformat())
+    before = tokenizer.chat_template
+    edit_template(tokenizer, partial(re.sub, DATE_CALL, lambda call: repr(TEMPLATE_DATE.strftime(call[1]))))
+    if tokenizer.chat_template != before:
+        logger.warning("Chat template: it writes today's date; %s is now written there.", TEMPLATE_DATE.isoformat())
 
 
 def begin_with_bos(tokenizer: PreTrainedTokenizerBase) -> None:

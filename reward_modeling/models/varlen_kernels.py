@@ -54,32 +54,24 @@ def kernel_for(
 
     The answer is kept, so that it is logged once.
     """
-    reason = why_no_kernel(dtype, head_dim, value_head_dim, dropped, capability)
-    if reason is None and not softcapped and {"scale", "window_size"} <= torch_varlen_arguments():
+    if dtype not in (torch.float16, torch.bfloat16):
+        reason = f"the kernels compute in bfloat16 and float16, and this is {str(dtype).removeprefix('torch.')}"
+    elif head_dim > LARGEST_HEAD_DIM or head_dim % HEAD_DIM_MULTIPLE:
+        reason = f"the kernels take heads of 8, 16, ... {LARGEST_HEAD_DIM} numbers, and these have {head_dim}"
+    elif value_head_dim != head_dim:
+        reason = f"the kernels take values as wide as keys, and these have {value_head_dim} and {head_dim} numbers"
+    elif dropped:
+        reason = "torch's kernel has no attention dropout"
+    elif capability < LEAST_CAPABILITY:
+        reason = f"the kernels need compute capability 8.0 (Ampere), and this GPU has {capability[0]}.{capability[1]}"
+    elif not softcapped and {"scale", "window_size"} <= torch_varlen_arguments():
         return torch_varlen
-    if reason is None and HAS_FLASH_ATTN:
+    elif HAS_FLASH_ATTN:
         return flash_attn_varlen
-    if reason is None:
+    else:
         what = "soft cap" if softcapped else "scale and window"
         reason = f"varlen_attn of torch {torch.__version__} has no {what}, and flash-attn is not installed"
     logger.warning("Attention: a call for every span instead of one for all, since %s.", reason)
-    return None
-
-
-def why_no_kernel(
-    dtype: torch.dtype, head_dim: int, value_head_dim: int, dropped: bool, capability: tuple[int, int]
-) -> str | None:
-    """What no kernel here can compute, or None."""
-    if dtype not in (torch.float16, torch.bfloat16):
-        return f"the kernels compute in bfloat16 and float16, and this is {str(dtype).removeprefix('torch.')}"
-    if head_dim > LARGEST_HEAD_DIM or head_dim % HEAD_DIM_MULTIPLE:
-        return f"the kernels take heads of 8, 16, ... {LARGEST_HEAD_DIM} numbers, and these have {head_dim}"
-    if value_head_dim != head_dim:
-        return f"the kernels take values as wide as keys, and these have {value_head_dim} and {head_dim} numbers"
-    if dropped:
-        return "torch's kernel has no attention dropout"
-    if capability < LEAST_CAPABILITY:
-        return f"the kernels need compute capability 8.0 (Ampere), and this GPU has {capability[0]}.{capability[1]}"
     return None
 
 

@@ -16,8 +16,14 @@ from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, below, 
 from reward_modeling.data.examples import Example, KeptColumn, RowReader
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.objectives.base import Objective
-from reward_modeling.objectives.held_out_pairs import EvaluatedPairs, held_out_figures, pair_metrics
-from reward_modeling.objectives.held_out_tables import evaluation_lines, held_out_table, named_shares
+from reward_modeling.objectives.held_out_pairs import (
+    EvaluatedPairs,
+    evaluation_lines,
+    held_out_figures,
+    held_out_table,
+    named_shares,
+    pair_metrics,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset

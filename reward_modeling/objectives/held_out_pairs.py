@@ -1,4 +1,4 @@
-"""Held-out pairs under one model: from their rewards to the metrics that are logged and the figures of evaluation.json.
+"""Held-out pairs under one model: from their rewards to what is logged, evaluation.json, and both as text.
 
 For every kind of model that compares the rewards of two answers.
 """
@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.common.intervals import by_subset, pair_accuracy
-from reward_modeling.common.pair_statistics import accuracy_entry, pair_statistics
+from reward_modeling.common.pair_statistics import pair_statistics
 from reward_modeling.data.loader import PromptGroups
+from reward_modeling.display.text import accuracy_rows, align, count, number, pair_lines, percent, points, shorten, wrap
 
 logger = logging.getLogger(__name__)
-
 
 NO_SOURCE = "no source"
 MOST_SOURCES = 50
@@ -85,15 +85,14 @@ class EvaluatedPairs:
 
     def score_lines(self) -> Iterator[dict]:
         """The lines of eval_scores.jsonl."""
+        names = ("where", "source", "chosen_reward", "rejected_reward", "margin", "chosen_tokens", "rejected_tokens")
         columns = (self.chosen, self.rejected, self.chosen - self.rejected, self.chosen_tokens, self.rejected_tokens)
-        names = ("chosen_reward", "rejected_reward", "margin", "chosen_tokens", "rejected_tokens")
-        numbers = zip(*(column.tolist() for column in columns), strict=True)
-        for where, source, values in zip(self.where, self.sources, numbers, strict=True):
-            yield {"where": where, "source": source, **dict(zip(names, values, strict=True))}
+        for values in zip(self.where, self.sources, *(column.tolist() for column in columns), strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def held_out_figures(pairs: EvaluatedPairs) -> dict:
-    """The figures of evaluation.json but its loss and where it comes from; see results/files.py. For finite rewards."""
+    """The figures of evaluation.json but its loss and where it comes from; see results/run.py. For finite rewards."""
     return {
         "pairs": len(pairs),
         "reward_mean": float(pairs.rewards.mean()),
@@ -109,10 +108,10 @@ def by_source(pairs: EvaluatedPairs) -> dict[str, dict]:
     """The accuracy over the pairs of each source, the largest first; beyond `MOST_SOURCES` the rest is one."""
     chosen, rejected = (by_subset(pairs.sources, rewards) for rewards in (pairs.chosen, pairs.rejected))
     names = sorted(chosen, key=lambda name: -len(chosen[name]))
-    entries = {name: accuracy_entry(pair_accuracy(chosen[name], rejected[name])) for name in names[:MOST_SOURCES]}
+    entries = {name: pair_accuracy(chosen[name], rejected[name]) for name in names[:MOST_SOURCES]}
     if rest := names[MOST_SOURCES:]:
         together = (np.concatenate([of[name] for name in rest]) for of in (chosen, rejected))
-        entries[f"{len(rest)} other sources"] = accuracy_entry(pair_accuracy(*together))
+        entries[f"{len(rest)} other sources"] = pair_accuracy(*together)
     return entries
 
 
@@ -131,8 +130,8 @@ def by_length_difference(pairs: EvaluatedPairs) -> list[dict]:
     for low, high in bins:
         inside = (low <= difference) & (difference <= high)
         if inside.any():
-            share = pair_accuracy(pairs.chosen[inside], pairs.rejected[inside])
-            entries.append({"from": low, "to": high, **accuracy_entry(share)})
+            accuracy = pair_accuracy(pairs.chosen[inside], pairs.rejected[inside])
+            entries.append({"from": low, "to": high, **accuracy})
     return entries
 
 
@@ -152,6 +151,7 @@ EVALUATION_METRICS = (
 )
 SOURCE_ACCURACY = "accuracy_"
 LONGEST_SOURCE = 60  # characters of a source's name in the name of a metric
+MOST_SHOWN = 8  # sources in the line of an evaluation, the worst ones
 
 
 def pair_metrics(pairs: EvaluatedPairs, loss: Callable[[EvaluatedPairs], float]) -> dict[str, float]:
@@ -164,18 +164,10 @@ def pair_metrics(pairs: EvaluatedPairs, loss: Callable[[EvaluatedPairs], float])
         return dict.fromkeys(EVALUATION_METRICS, math.nan) | {"pairs": len(pairs)}
     figures = held_out_figures(pairs)
     accuracy, sources = figures["accuracy"], figures["by_source"]
-    metrics = {
-        "loss": loss(pairs),
-        "accuracy": accuracy["value"],
-        "accuracy_low": accuracy["low"],
-        "accuracy_high": accuracy["high"],
-        "margin": figures["margins"]["mean"],
-        "reward_mean": figures["reward_mean"],
-        "reward_std": figures["reward_std"],
-        "calibration_error": figures["calibration_error"],
-        "longer_wins": figures["longer_wins"]["value"],
-        "pairs": len(pairs),
-    }
+    values = (loss(pairs), accuracy["value"], accuracy["low"], accuracy["high"], figures["margins"]["mean"])
+    values += (figures["reward_mean"], figures["reward_std"], figures["calibration_error"])
+    values += (figures["longer_wins"]["value"],)
+    metrics = {**dict(zip(EVALUATION_METRICS, values, strict=True)), "pairs": len(pairs)}
     if sources.keys() != {NO_SOURCE}:
         names = metric_names(sources, taken=metrics)
         metrics |= {names[source]: entry["value"] for source, entry in sources.items()}
@@ -191,3 +183,44 @@ def metric_names(sources: Iterable[str], taken: Iterable[str]) -> dict[str, str]
         names[source] = next(candidate for candidate in itertools.chain([name], several) if candidate not in used)
         used.add(names[source])
     return names
+
+
+def evaluation_lines(logs: Mapping[str, float]) -> list[str]:
+    """What a person needs of the metrics of an evaluation, as they were logged under "eval_"."""
+    logs = {name.removeprefix("eval_"): value for name, value in logs.items()}
+    low, high = percent(logs["accuracy_low"]), percent(logs["accuracy_high"])
+    lines = [
+        f"evaluation of {count(logs['pairs'])} pairs: loss {number(logs['loss'])}, {percent(logs['accuracy'])}% "
+        f"right ({low}-{high}; the longer answer {percent(logs['longer_wins'])}%), margin {number(logs['margin'])}, "
+        f"rewards {number(logs['reward_mean'])} ± {number(logs['reward_std'])}, calibration error "
+        f"{points(logs['calibration_error'])}"
+    ]
+    sources = {name: logs[name] for name in logs if name.startswith(SOURCE_ACCURACY) and name not in EVALUATION_METRICS}
+    if sources:
+        worst = sorted(sources, key=sources.__getitem__)[:MOST_SHOWN]
+        more = f", and {len(sources) - len(worst)} better ones" if len(sources) > len(worst) else ""
+        shares = (f"{shorten(name.removeprefix(SOURCE_ACCURACY))} {percent(sources[name])}" for name in worst)
+        lines.append(f"by source: {', '.join(shares)}{more}")
+    return lines
+
+
+def held_out_table(evaluation: Mapping) -> str:
+    """Everything that evaluation.json (see results/run.py) has for a screen."""
+    lines = wrap(f"Held-out pairs, after step {evaluation['step']} ({evaluation['data']})")
+    lines += [line for text in pair_lines(evaluation) for line in wrap(text, indent=2)]
+    mean, deviation = number(evaluation["reward_mean"]), number(evaluation["reward_std"])
+    lines.append(f"  loss: {number(evaluation['loss'])}; rewards: mean {mean}, standard deviation {deviation}")
+    if len(evaluation["by_source"]) > 1:
+        sources = {shorten(name): row for name, row in evaluation["by_source"].items()}
+        lines += ["", *align(accuracy_rows(sources, "source"))]
+    return "\n".join(lines)
+
+
+def named_shares(evaluation: Mapping) -> dict[str, Mapping]:
+    """Every accuracy of evaluation.json, under a name for a tracker's table."""
+    return {
+        "all": evaluation["accuracy"],
+        "always the longer answer": evaluation["longer_wins"],
+        **evaluation["by_length"],
+        **{f"source {name}": row for name, row in evaluation["by_source"].items()},
+    }

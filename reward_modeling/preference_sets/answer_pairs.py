@@ -24,8 +24,8 @@ import json
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -38,15 +38,16 @@ from reward_modeling.data import preferences
 from reward_modeling.data.cached_rows import cache_error, cache_root, map_processes
 from reward_modeling.data.keys import mix_keys, text_key
 from reward_modeling.data.preferences import FLOAT32_MAX, dropped_row, kept_rows, read_column, standardise_row
-from reward_modeling.data.report import DataReport, DropReason, report_rows
+from reward_modeling.data.report import DropReason, report_rows
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.source import (
     EXCERPT_LENGTH,
     PAIR_FEATURES,
     PreferenceSource,
-    SourceAnswers,
     SourcePairs,
+    SourceRows,
     add_pair_keys,
+    note_pairs,
     number_column,
     read_answers,
 )
@@ -67,8 +68,7 @@ TALLIES = {
 MADE_FEATURES = Features({**PAIR_FEATURES, **{name: Value("int64") for name in TALLIES}})
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     """A distinct answer of a prompt."""
 
     text: str
@@ -85,7 +85,7 @@ def build_pairs(arguments: SourceArguments, source: PreferenceSource, to_answers
 
 
 def pairs_from_answers(
-    answers: SourceAnswers, how: str, seed: int, *, num_proc: int | None = None, write_margin: bool = False
+    answers: SourceRows, how: str, seed: int, *, num_proc: int | None = None, write_margin: bool = False
 ) -> SourcePairs:
     """Make the pairs of every prompt; rows of one prompt may stand anywhere.
 
@@ -107,15 +107,11 @@ def pairs_from_answers(
     for reason, dropped in report_rows(report.name, made).dropped.items():
         report.add(reason, dropped.count, dropped.first_where, dropped.first_excerpt)
     rows = made.select(kept_rows(made)).select_columns(list(PAIR_FEATURES))
-    _note_counts(report, answers.rows, made, rows)
-    return SourcePairs(answers.source, rows, report, answers.options, made_of_answers=True)
-
-
-def _note_counts(report: DataReport, answer_rows: Dataset, made: Dataset, pair_rows: Dataset) -> None:
-    answers = pc.sum(pc.list_value_length(read_column(answer_rows, "answers"))).as_py() or 0
-    report.notes |= {"prompts read": len(np.unique(number_column(answer_rows, "group_key"))), "answers": answers}
+    count = pc.sum(pc.list_value_length(read_column(answers.rows, "answers"))).as_py() or 0
+    report.notes |= {"prompts read": len(np.unique(number_column(answers.rows, "group_key"))), "answers": count}
     report.notes |= {words: int(number_column(made, name).sum()) for name, words in TALLIES.items()}
-    report.notes |= {"pairs": len(pair_rows), "prompts": len(np.unique(number_column(pair_rows, "prompt_key")))}
+    note_pairs(report, rows)
+    return SourcePairs(answers.source, rows, report, answers.options, made_of_answers=True)
 
 
 # --- rows of one prompt ---------------------------------------------------------------------------------------
@@ -159,8 +155,7 @@ def _prompt_order(keys: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
 
 def _make_batch(batch: dict, rows: Dataset, how: str, seed: int, write_margin: bool) -> dict[str, list]:
     first = batch["start"][0]
-    columns = rows[first : batch["end"][-1]]
-    table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    table = rows.select(range(first, batch["end"][-1])).to_list()
     made: list[dict] = []
     for start, end in zip(batch["start"], batch["end"], strict=True):
         same_key = table[start - first : end - first]
@@ -250,11 +245,8 @@ def score_levels(scores: list[float]) -> list[int]:
     >>> score_levels([5.0, 4.333333333, 4.333333334 - 1e-9, 1.0])
     [0, -1, -1, -2]
     """
-    levels: list[int] = []
-    for place, score in enumerate(scores):
-        step = int(place > 0 and scores[place - 1] - score > TOLERANCE)
-        levels.append(levels[-1] - step if levels else 0)
-    return levels
+    steps = [0, *(np.diff(scores) < -TOLERANCE)]
+    return (-np.cumsum(steps))[: len(scores)].tolist()
 
 
 def choose_pairs(levels: list[int], numbers: list[int], how: str) -> list[tuple[int, int]]:

@@ -1,13 +1,19 @@
-"""The flags that every script of data_prep has."""
+"""The flags that every script of data_prep has; which scripts there are, and what options of a mixture give them."""
 
 import glob
-from dataclasses import asdict, dataclass, field
+import importlib
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
-from reward_modeling.common.errors import UserError
-from reward_modeling.common.flags import SEED, at_least, flag_problems, one_of
+from reward_modeling.common.arguments import ScriptArgumentParser
+from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.common.flags import SEED, at_least, flag, flag_names, flag_problems, one_of
 
+SCRIPTS = Path(__file__).resolve().parents[2] / "data_prep"
+NO_SOURCES = ("build_mixture", "lint")  # scripts that read no set of their own
 FORMATS = ("parquet", "jsonl")
 OUTPUT_FLAGS = ("output_path", "format", "num_proc", "overwrite")  # all others decide which pairs there are
 
@@ -16,20 +22,16 @@ OUTPUT_FLAGS = ("output_path", "format", "num_proc", "overwrite")  # all others 
 class SourceArguments:
     """The flags of a script that reads one public set; each script sets its own defaults and adds its own flags."""
 
-    dataset_path: str = field(
-        default="", metadata={"help": "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."}
+    dataset_path: str = flag("", "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob.")
+    split: str = flag("train", "Split; in a local folder, the files named so (train.jsonl.gz).")
+    revision: str | None = flag(None, "Branch, tag or commit on the Hub.")
+    output_path: str = flag("", "Folder to write the pairs and their manifest.json to.")
+    format: Annotated[str, one_of(*FORMATS)] = flag("parquet", "parquet or jsonl.")
+    seed: Annotated[int, SEED] = flag(0, "Of every random choice.")
+    num_proc: Annotated[int | None, at_least(1)] = flag(
+        None, "Worker processes that read. Unset: one per core, at most 16."
     )
-    split: str = field(
-        default="train", metadata={"help": "Split; in a local folder, the files named so (train.jsonl.gz)."}
-    )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
-    output_path: str = field(default="", metadata={"help": "Folder to write the pairs and their manifest.json to."})
-    format: Annotated[str, one_of(*FORMATS)] = field(default="parquet", metadata={"help": "parquet or jsonl."})
-    seed: Annotated[int, SEED] = field(default=0, metadata={"help": "Of every random choice."})
-    num_proc: Annotated[int | None, at_least(1)] = field(
-        default=None, metadata={"help": "Worker processes that read. Unset: one per core, at most 16."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace what is in output_path."})
+    overwrite: bool = flag(False, "Replace what is in output_path.")
 
     def __post_init__(self):
         check_flags(self)
@@ -56,6 +58,57 @@ def check_flags(arguments: object) -> None:
     Raises:
         UserError: with everything that is wrong with the values.
     """
-    problems = [*flag_problems(arguments), *arguments.problems()]
+    raise_all([*flag_problems(arguments), *arguments.problems()])
+
+
+def raise_all(problems: Collection[str]) -> None:
+    """
+    Raises:
+        UserError: with all the problems, where there are any.
+    """
     if problems:
         raise UserError("\n".join(problems))
+
+
+# --- scripts --------------------------------------------------------------------------------------------------
+
+
+def known_scripts() -> list[str]:
+    names = sorted(file.stem for file in SCRIPTS.glob("*.py"))
+    return [name for name in names if name not in NO_SOURCES and not name.startswith("_")]
+
+
+def script_module(name: str) -> ModuleType:
+    known = known_scripts()
+    if name not in known:
+        raise UserError(f"script: expected one of {', '.join(known)}, found {name!r}{did_you_mean(name, known)}")
+    return importlib.import_module(f"data_prep.{name}")
+
+
+def source_arguments(script: str | None, options: Mapping[str, object]) -> SourceArguments:
+    """The arguments of a script, or of a file, with these options in place of its defaults.
+
+    Raises:
+        UserError: the script has no such option, or refuses a value.
+    """
+    kind = SourceArguments if script is None else script_module(script).ScriptArguments
+    known = [name for name in flag_names(kind) if name not in OUTPUT_FLAGS]
+    decided = [name for name in options if name in OUTPUT_FLAGS]
+    problems = [f"option {name}: expected where build_mixture.py takes it, as --{name}, found here" for name in decided]
+    raise_all([*problems, *unknown_names([name for name in options if name not in decided], known, "option")])
+    parser = ScriptArgumentParser(kind, allow_abbrev=False, prog=f"data_prep/{script}.py")
+    tokens = [
+        f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in options.items()
+        if value is not None
+    ]
+    try:
+        return parser.parse_args_into_dataclasses(tokens, look_for_args_file=False)[0]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"options: {error}") from error
+
+
+def unknown_names(given: Collection[str], known: Collection[str], kind: str) -> list[str]:
+    """What is wrong with the names that are not known."""
+    names = f"; known: {', '.join(known)}"
+    return [f"unknown {kind} {name!r}{did_you_mean(str(name), known) or names}" for name in given if name not in known]

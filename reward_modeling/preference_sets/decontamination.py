@@ -14,7 +14,7 @@ Texts and words are compared by hashes of 64 bits, in numpy arrays; every differ
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b, sha256
@@ -51,22 +51,15 @@ class PromptIndex:
 
 def index_prompts(prompts: Iterable[NamedPrompts]) -> PromptIndex:
     prompts = tuple(prompts)
-    exact, runs = [], []
-    for number, benchmark in enumerate(prompts):
-        hashes, run_hashes, _ = _hashes(benchmark.texts)
-        for kind, found in ((exact, hashes), (runs, run_hashes)):
-            found = np.unique(found)
-            kind.append((found, np.full(len(found), 1 << number, dtype=np.int64)))
-    return PromptIndex(prompts, _joined(exact), _joined(runs))
+    hashes = [_hashes(benchmark.texts) for benchmark in prompts]
+    return PromptIndex(prompts, *(_bit_by_bit([found[kind] for found in hashes]) for kind in (0, 1)))
 
 
-def _joined(parts: list[tuple[NDArray, NDArray]]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    hashes = np.concatenate([np.empty(0, np.uint64), *(part[0] for part in parts)])
-    bits = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
-    found, inverse = np.unique(hashes, return_inverse=True)
-    joined = np.zeros(len(found), dtype=np.int64)
-    np.bitwise_or.at(joined, inverse, bits)
-    return found, joined
+def _bit_by_bit(hashes: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    found, inverse = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]), return_inverse=True)
+    bits = np.zeros(len(found), dtype=np.int64)
+    np.bitwise_or.at(bits, inverse, np.repeat(1 << np.arange(len(hashes)), np.array([*map(len, hashes)], np.int64)))
+    return found, bits
 
 
 def _hashes(texts: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:
@@ -170,6 +163,29 @@ def overlap_entries(
         }
         for number, benchmark in enumerate(index.prompts)
     ]
+
+
+def benchmark_overlap(rows: Dataset, index: PromptIndex, num_proc: int) -> list[dict[str, object]]:
+    """For each benchmark how many prompts and pairs of kept standard rows are in it, for the linter."""
+    keys, overlap = number_column(rows, "prompt_key"), find_overlap(rows, index, num_proc)
+    entries = []
+    for number, benchmark in enumerate(index.prompts):
+        hits = overlap.rows_in(number)
+        hit = np.logical_or(*hits.values())
+        total = count_pairs(keys, hit)
+        entries.append(
+            {
+                "benchmark": benchmark.name,
+                "sources": list(benchmark.sources),
+                "prompts": len(benchmark.texts),
+                "prompts_found": total["prompts"],
+                "pairs": total["pairs"],
+                **{kind: count_pairs(keys, mask) for kind, mask in hits.items()},
+                "first": rows[int(np.argmax(hit))]["where"] if hit.any() else None,
+                "examples": overlap_examples(benchmark, hits, rows, keys),
+            }
+        )
+    return entries
 
 
 def count_pairs(prompt_keys: NDArray[np.int64], hit: NDArray[np.bool_]) -> dict[str, int]:

@@ -4,13 +4,15 @@ A manifest holds neither a date nor a path of output: the same sources and argum
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reward_modeling.common.versions import installed_versions
+from reward_modeling.common.file_names import MANIFEST
+from reward_modeling.common.launch import installed_versions
 from reward_modeling.data.report import DataReport, DropReason, first_row
 from reward_modeling.display.text import Rows, align
 from reward_modeling.preference_sets.pair_table import SCORES
@@ -25,7 +27,7 @@ def source_entry(pairs: SourcePairs, published: Mapping[str, int]) -> dict[str, 
     Args:
         published: mixture -> number of pairs, as others have counted them.
     """
-    count = len(pairs.rows)
+    counts = pair_counts(number_column(pairs.rows, "prompt_key"))
     return {
         "name": pairs.source.name,
         "licence": pairs.source.licence,
@@ -34,37 +36,21 @@ def source_entry(pairs: SourcePairs, published: Mapping[str, int]) -> dict[str, 
         "revision": pairs.options["revision"],
         "fingerprint": fingerprint(pairs),
         "options": dict(pairs.options),
-        "read": report_entry(pairs.report),
-        "pairs": count,
-        "prompts": len(np.unique(number_column(pairs.rows, "prompt_key"))),
-        "pairs_per_prompt": pairs_per_prompt(number_column(pairs.rows, "prompt_key")),
+        "read": {
+            "rows": pairs.report.rows_read,
+            "kept": pairs.report.kept,
+            "dropped": dropped_entry(pairs.report),
+            "notes": dict(pairs.report.notes),
+        },
+        **counts,
         "published": {
-            mixture: {"pairs": number, "difference": count - number} for mixture, number in published.items()
+            mixture: {"pairs": number, "difference": counts["pairs"] - number} for mixture, number in published.items()
         },
     }
 
 
-def mixed_entry(prompt_keys: NDArray[np.int64], report: DataReport) -> dict[str, object]:
-    """What a manifest says of one source's pairs in a mixture, `(pairs,)`, and of those left out of it."""
-    return {
-        "dropped": dropped_entry(report),
-        "pairs": len(prompt_keys),
-        "prompts": len(np.unique(prompt_keys)),
-        "pairs_per_prompt": pairs_per_prompt(prompt_keys),
-    }
-
-
-def report_entry(report: DataReport) -> dict[str, object]:
-    """Rows read, kept, and dropped per reason with the first such row."""
-    return {
-        "rows": report.rows_read,
-        "kept": report.kept,
-        "dropped": dropped_entry(report),
-        "notes": dict(report.notes),
-    }
-
-
 def dropped_entry(report: DataReport) -> dict[str, dict[str, object]]:
+    """Rows dropped per reason, with the first such row."""
     return {
         reason: {"rows": rows.count, "first": rows.first_where, "excerpt": rows.first_excerpt}
         for reason, rows in sorted(report.dropped.items())
@@ -83,15 +69,23 @@ def fingerprint(pairs: SourcePairs) -> str:
     return digest.hexdigest()
 
 
-def pairs_per_prompt(prompt_keys: NDArray[np.int64]) -> dict[str, int]:
-    """Number of pairs -> number of prompts that have so many."""
-    _, counts = np.unique(prompt_keys, return_counts=True)
-    sizes, prompts = np.unique(counts, return_counts=True)
-    return {str(size): int(number) for size, number in zip(sizes, prompts, strict=True)}
+def pair_counts(prompt_keys: NDArray[np.int64]) -> dict[str, object]:
+    """How many pairs and prompts there are, and for each number of pairs how many prompts have so many."""
+    prompts, counts = np.unique(prompt_keys, return_counts=True)
+    sizes, numbers = (values.tolist() for values in np.unique(counts, return_counts=True))
+    per_prompt = {str(size): number for size, number in zip(sizes, numbers, strict=True)}
+    return {"pairs": len(prompt_keys), "prompts": len(prompts), "pairs_per_prompt": per_prompt}
 
 
-def manifest_text(manifest: Mapping[str, object]) -> str:
-    return json.dumps({**manifest, "versions": installed_versions(PACKAGES)}, indent=2, ensure_ascii=False) + "\n"
+def write_manifest(
+    manifest: dict[str, object], written: Mapping[str, Mapping], file_format: str, folder: Path
+) -> dict[str, object]:
+    """Add to a manifest what `write_pairs` wrote of each split, put it beside the data, and return it."""
+    total = sum(part["pairs"] for part in written.values())
+    whole = manifest | {"pairs": total, "format": file_format, "written": written}
+    text = json.dumps({**whole, "versions": installed_versions(PACKAGES)}, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+    return whole
 
 
 # --- on the screen --------------------------------------------------------------------------------------------
@@ -123,20 +117,19 @@ def _source_rows(sources: Sequence[Mapping]) -> Rows:
     head += [f"published in {mixture}" for mixture in mixtures] + ["in the mixture"] * is_mixed
     parts = [(source["name"], [source]) for source in sources]
     parts += [("all", sources)] * (is_mixed and len(sources) > 1)
-    return [head, *([name, *_totals(part, mixtures, is_mixed)] for name, part in parts)]
-
-
-def _totals(sources: Sequence[Mapping], mixtures: Sequence[str], is_mixed: bool) -> Iterator[str]:
-    for counts in ([source["read"]["rows"] for source in sources], [source["read"]["kept"] for source in sources]):
-        yield f"{sum(counts):,}"
-    yield f"{sum(source['pairs'] for source in sources):,}"
-    yield f"{sources[0]['prompts']:,}" if len(sources) == 1 else ""  # not added up: one may be in several sources
-    for mixture in mixtures:
-        found = [source["published"][mixture] for source in sources if mixture in source["published"]]
-        pairs, difference = (sum(count[name] for count in found) for name in ("pairs", "difference"))
-        yield f"{pairs:,} ({difference:+,})" if found else "-"
-    if is_mixed:
-        yield f"{sum(source['mixed']['pairs'] for source in sources):,}"
+    rows = [head]
+    for name, part in parts:
+        counts = [sum(source["read"][key] for source in part) for key in ("rows", "kept")]
+        row = [name, *(f"{count:,}" for count in (*counts, sum(source["pairs"] for source in part)))]
+        row.append(f"{part[0]['prompts']:,}" if len(part) == 1 else "")  # not added up: one may be in several sources
+        for mixture in mixtures:
+            found = [source["published"][mixture] for source in part if mixture in source["published"]]
+            pairs, difference = (sum(count[key] for count in found) for key in ("pairs", "difference"))
+            row.append(f"{pairs:,} ({difference:+,})" if found else "-")
+        if is_mixed:
+            row.append(f"{sum(source['mixed']['pairs'] for source in part):,}")
+        rows.append(row)
+    return rows
 
 
 def _reason_rows(dropped: Mapping) -> Rows:

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from reward_modeling.data.keys import draw_prompts, mix_keys
+from reward_modeling.data.keys import mix_keys
 from reward_modeling.data.preferences import EXCERPT_LENGTH
 from reward_modeling.data.report import DataReport, DropReason
 from reward_modeling.preference_sets.pair_table import SCORES, PairTable, pair_digests
@@ -48,27 +49,37 @@ def choose_pairs(
         in_benchmark: `(pairs,)`.
     """
     digests, is_first = pair_digests(table)
-    keys = content_keys(digests, is_first)
-    repeated = duplicates(table, digests, is_first, among=np.ones(len(table), dtype=bool), within_parts=True)
+    # 64 bits that say what a pair is: what is drawn depends on them and the seed alone
+    keys = (digests[:, 0] ^ (digests[:, 1] << np.uint64(1)) ^ is_first.astype(np.uint64)).view(np.int64)
+    groups = group_numbers(digests)
+    repeated = duplicates(table, groups, is_first, among=np.ones(len(table), dtype=bool), within_parts=True)
     in_benchmark = in_benchmark & ~repeated
     kept = ~repeated & ~in_benchmark
     left_out = not_sampled(table.parts, keys, kept, shares, seed)
     kept &= ~left_out
-    elsewhere = duplicates(table, digests, is_first, among=kept)
+    elsewhere = duplicates(table, groups, is_first, among=kept)
     kept &= ~elsewhere
-    opposed = contradictions(digests, is_first, among=kept)
+    opposed = contradictions(groups, is_first, among=kept)
     dropped = {
         DropReason.DUPLICATE_PAIR: repeated | elsewhere,
         DropReason.CONTRADICTION: opposed,
         DropReason.IN_BENCHMARK: in_benchmark,
         DropReason.NOT_SAMPLED: left_out,
     }
-    return Chosen(shuffled(keys, digests, kept & ~opposed, seed), dropped)
+    numbers = np.flatnonzero(kept & ~opposed)
+    order = numbers[np.lexsort((*digests[numbers].T, mix_keys(keys, seed)[numbers]))]
+    return Chosen(order, dropped)
+
+
+def group_numbers(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """A number for each digest of 128 bits, `(pairs,)`: equal for equal ones."""
+    values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(digests), [None, pa.py_buffer(digests)])
+    return values.dictionary_encode().indices.to_numpy().astype(np.int64)
 
 
 def duplicates(
     table: PairTable,
-    digests: NDArray[np.uint64],
+    groups: NDArray[np.int64],
     is_first: NDArray[np.bool_],
     among: NDArray[np.bool_],
     *,
@@ -78,47 +89,27 @@ def duplicates(
 
     Of equal pairs that of the first part is kept; within a part the one with the smallest source, then scores, so that
     what is kept does not depend on the order of the rows.
-
-    Args:
-        within_parts: an equal pair of another part does not count.
     """
-    groups = _groups(digests)
-    numbers = np.flatnonzero(among & (np.bincount(groups, minlength=1)[groups] > 1)) if len(groups) else groups
+    same = 2 * groups + is_first
+    if within_parts:
+        same = same * (table.parts.max(initial=0) + 1) + table.parts
+    numbers = np.flatnonzero(among & (np.bincount(groups)[groups] > 1))
     # null sorts last, as NaN does
     sources = pc.rank(table.column("source"), tiebreaker="dense").to_numpy()
-    columns = [table.numbers(name) for name in SCORES[::-1]] + [sources, table.parts, is_first, groups]
+    columns = [table.numbers(name) for name in SCORES[::-1]] + [sources, table.parts, same]
     order = numbers[np.lexsort([values[numbers] for values in columns])]
     repeated = np.zeros(len(table), dtype=bool)
-    same = (groups[order[1:]] == groups[order[:-1]]) & (is_first[order[1:]] == is_first[order[:-1]])
-    if within_parts:
-        same &= table.parts[order[1:]] == table.parts[order[:-1]]
-    repeated[order[1:][same]] = True
+    repeated[order[1:][same[order[1:]] == same[order[:-1]]]] = True
     return repeated
 
 
 def contradictions(
-    digests: NDArray[np.uint64], is_first: NDArray[np.bool_], among: NDArray[np.bool_]
+    groups: NDArray[np.int64], is_first: NDArray[np.bool_], among: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Pairs A over B of a prompt that also has B over A, both sides of them, `(pairs,)`; of those in `among`."""
-    groups = _groups(digests)
-    sides = [np.zeros(len(groups) + 1, dtype=bool) for _ in range(2)]
-    for side, found in zip((False, True), sides, strict=True):
-        found[groups[among & (is_first == side)]] = True
-    return among & (sides[0] & sides[1])[groups]
-
-
-def _groups(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """A number for each digest of 128 bits, `(pairs,)`: equal for equal ones."""
-    order = np.lexsort((digests[:, 0], digests[:, 1]))
-    is_new = np.any(digests[order[1:]] != digests[order[:-1]], axis=1)
-    groups = np.empty(len(order), dtype=np.int64)
-    groups[order] = np.cumsum(np.concatenate([[0], is_new]))[: len(order)]
-    return groups
-
-
-def content_keys(digests: NDArray[np.uint64], is_first: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """64 bits that say what a pair is, for `mix_keys`."""
-    return (digests[:, 0] ^ (digests[:, 1] << np.uint64(1)) ^ is_first.astype(np.uint64)).view(np.int64)
+    count = groups.max(initial=0) + 1
+    one, other = (np.bincount(groups[among & (is_first == side)], minlength=count) for side in (False, True))
+    return among & (np.minimum(one, other) > 0)[groups]
 
 
 def not_sampled(
@@ -140,19 +131,6 @@ def not_sampled(
         count = count if limit is None else min(count, limit)
         left_out[candidates[np.argsort(numbers[candidates], kind="stable")[count:]]] = True
     return left_out
-
-
-def shuffled(
-    keys: NDArray[np.int64], digests: NDArray[np.uint64], kept: NDArray[np.bool_], seed: int
-) -> NDArray[np.int64]:
-    """The kept pairs in an order that the seed and what they say alone give."""
-    numbers = np.flatnonzero(kept)
-    return numbers[np.lexsort((*digests[numbers].T, mix_keys(keys, seed)[numbers]))]
-
-
-def held_out(prompt_keys: NDArray[np.int64], test_pairs: int, seed: int) -> NDArray[np.bool_]:
-    """At most so many pairs for testing, whole prompts only, `(pairs,)`."""
-    return draw_prompts(prompt_keys, test_pairs, seed + SPLIT_SEED)
 
 
 def count_dropped(

@@ -24,7 +24,7 @@ from pathlib import Path
 from reward_modeling.common.arguments import named_paths, read_yaml
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, hub_name
-from reward_modeling.preference_sets.scripts import SCRIPTS, script_module, source_arguments, unknown_names
+from reward_modeling.preference_sets.arguments import SCRIPTS, raise_all, script_module, source_arguments, unknown_names
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 
 MIXTURES = SCRIPTS / "mixtures"
@@ -72,13 +72,13 @@ def read_mixture(name_or_path: str) -> Mixture:
     """
     mixture = _read(_mixture_file(name_or_path), ())
     names = Counter(source.label for source in mixture.sources)
-    _refuse(
-        name_or_path,
-        (
-            f"sources: expected a name for each, found {count} named {name}. Give one another, as in name: {name}_2"
+    raise_all(
+        [
+            f"{name_or_path}: sources: expected a name for each, found {count} named {name}. Give one another, as in "
+            f"name: {name}_2"
             for name, count in names.items()
             if count > 1
-        ),
+        ]
     )
     return mixture
 
@@ -104,7 +104,7 @@ def _read(file: Path, including: tuple[Path, ...]) -> Mixture:
         raise UserError(f"{file}: expected mixtures that end somewhere, found that it includes itself. Change include.")
     keys = ", ".join(MIXTURE_KEYS)
     content = read_yaml(file, f"{file}", f"a mixture, such as data_prep/mixtures/mixture2.yaml, with {keys}")
-    _refuse(file, _mixture_problems(content))
+    raise_all([f"{file}: {problem}" for problem in _mixture_problems(content)])
     name = content.get("name", file.stem)
     sources: list[MixtureSource] = []
     include = content.get("include", [])
@@ -153,19 +153,13 @@ def _source_problems(entry: object) -> list[str]:
     if options is not None and not isinstance(options, dict):
         problems.append(f"options: expected names with values, found {options!r}")
     elif not problems:
-        problems += _option_problems(entry.get("script"), options or {})
+        try:  # the script's own arguments are built of the options: whatever it would refuse is refused here
+            source_arguments(entry.get("script"), options or {})
+        except UserError as error:
+            problems += str(error).splitlines()
         paths = {"path": entry.get("path"), "option dataset_path": (options or {}).get("dataset_path")}
         problems += [f"{key}: {problem}" for key, path in paths.items() for problem in _path_problems(path)]
     return problems
-
-
-def _option_problems(script: str | None, options: dict) -> list[str]:
-    """The script's own arguments are built of the options: whatever it would refuse is refused here."""
-    try:
-        source_arguments(script, options)
-    except UserError as error:
-        return str(error).splitlines()
-    return []
 
 
 def _path_problems(path: object) -> list[str]:
@@ -175,14 +169,13 @@ def _path_problems(path: object) -> list[str]:
     before_split = path.rpartition(":")[0]
     if any(Path(one).expanduser().exists() for one in (path, before_split) if one):
         return []
+    here = f"seen from {Path.cwd()}"
     if glob.has_magic(path):
         found = next(glob.iglob(str(Path(path).expanduser()), recursive=True), None)  # noqa: PTH207 (absolute ones too)
-        return [] if found else [f"expected files, found none that match {path}, seen from {Path.cwd()}"]
+        return [] if found else [f"expected files, found none that match {path}, {here}"]
     if hub_name(path) is not None and path.split("/")[0] not in (".", ".."):
         return []
-    return [
-        f"expected an existing path or a Hub id (org/name), found {path!r}, which is neither, seen from {Path.cwd()}"
-    ]
+    return [f"expected an existing path or a Hub id (org/name), found {path!r}, which is neither, {here}"]
 
 
 def check_source_names(mixture: Mixture, source_paths: str | None) -> dict[str, str]:
@@ -201,13 +194,8 @@ def check_source_names(mixture: Mixture, source_paths: str | None) -> dict[str, 
             problems.append(f"unknown source {name!r}{close}")
         else:
             problems += [f"{name}: {problem}" for problem in _path_problems(path)]
-    _refuse("--source_paths", problems)
+    raise_all([f"--source_paths: {problem}" for problem in problems])
     return dict(entries)
-
-
-def _refuse(where: object, problems: Iterator[str] | list[str]) -> None:
-    if lines := [f"{where}: {problem}" for problem in problems]:
-        raise UserError("\n".join(lines))
 
 
 def _is_whole(value: object) -> bool:

@@ -37,7 +37,9 @@ class PairTable:
         places, numbers, start = [], [], 0
         for number, (name, rows) in enumerate(parts):
             of_part = rows.data.select(list(COLUMNS)).to_batches()
-            self._batches += [_named(batch, name) for batch in of_part]
+            for batch in of_part:  # with a source in every row
+                filled = pc.fill_null(batch.column("source"), name)
+                self._batches.append(batch.set_column(COLUMNS.index("source"), "source", filled))
             chosen = np.arange(len(rows)) if rows._indices is None else rows._indices.column(0).to_numpy()
             places.append(start + chosen.astype(np.int64))  # of datasets they are uint64
             numbers.append(np.full(len(rows), number))
@@ -62,22 +64,17 @@ class PairTable:
 
     def bytes_of_rows(self) -> NDArray[np.int64]:
         """How long each pair's texts are, `(pairs,)`, with the prompt in both of its conversations."""
-        lengths = [
-            pc.add(
-                pc.multiply(pc.binary_length(batch.column("prompt")), 2),
-                pc.add(pc.binary_length(batch.column("chosen")), pc.binary_length(batch.column("rejected"))),
-            ).to_numpy(zero_copy_only=False)
-            for batch in self._batches
-        ]
-        return np.concatenate([np.empty(0, np.int32), *lengths])[self._places].astype(np.int64)
+        lengths = np.zeros(self._starts[-1], dtype=np.int64)
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            for name in ("prompt", *TEXTS):
+                lengths[start : start + len(batch)] += pc.binary_length(batch.column(name)).to_numpy()
+        return lengths[self._places]
 
     def take(self, numbers: NDArray[np.integer]) -> pa.RecordBatch:
         """All columns of these pairs, in this order."""
         order = np.argsort(self._places[numbers], kind="stable")
         found = [batch for _, batch in self._by_batch(numbers[order])]
-        inverse = np.empty(len(order), dtype=np.int64)
-        inverse[order] = np.arange(len(order))
-        return pa.concat_batches(found).take(pa.array(inverse))
+        return pa.concat_batches(found).take(pa.array(np.argsort(order)))
 
     def in_disk_order(self) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
         """Every pair once, in batches: their numbers and their rows."""
@@ -89,15 +86,8 @@ class PairTable:
         cuts = np.flatnonzero(np.diff(which)) + 1
         for numbers_here, places_here in zip(np.split(numbers, cuts), np.split(places, cuts), strict=True):
             if len(places_here):
-                number = int(np.searchsorted(self._starts, places_here[0], side="right")) - 1
-                local = pa.array(places_here - self._starts[number])
-                yield numbers_here, self._batches[number].take(local)
-
-
-def _named(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
-    """With a source in every row."""
-    filled = pc.fill_null(batch.column("source"), name)
-    return batch.set_column(batch.schema.get_field_index("source"), "source", filled)
+                number = np.searchsorted(self._starts, places_here[0], side="right") - 1
+                yield numbers_here, self._batches[number].take(pa.array(places_here - self._starts[number]))
 
 
 def pair_digests(table: PairTable) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:

@@ -13,20 +13,14 @@ def wrong_type(row: Mapping, column: str, expected: str) -> RowDropped:
 
 
 def text_of(row: Mapping, column: str) -> str:
-    """
-    Raises:
-        RowDropped: it is no text.
-    """
+    """A text; `RowDropped` where it is none."""
     if not isinstance(row.get(column), str):
         raise wrong_type(row, column, "text")
     return row[column]
 
 
 def number_of(row: Mapping, column: str) -> float:
-    """
-    Raises:
-        RowDropped: it is missing, or no number.
-    """
+    """A number; `RowDropped` where it is missing, or none."""
     number = optional_number(row, column)
     if number is None:
         raise RowDropped(DropReason.NO_SCORE, f"{column} is missing")
@@ -34,11 +28,7 @@ def number_of(row: Mapping, column: str) -> float:
 
 
 def optional_number(row: Mapping, column: str) -> float | None:
-    """None where it is missing; infinite where float64 cannot hold it.
-
-    Raises:
-        RowDropped: it is no number.
-    """
+    """A number, or None where it is missing; `RowDropped` where it is something else."""
     value = row.get(column)
     if value is None:
         return None
@@ -56,11 +46,7 @@ def float_of(value: float) -> float:
 
 
 def dicts_of(row: Mapping, column: str, expected: str) -> list[dict]:
-    """A list of objects.
-
-    Raises:
-        RowDropped: it is something else.
-    """
+    """A list of objects; `RowDropped` where it is something else."""
     values = row[column]
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise wrong_type(row, column, expected)

@@ -12,6 +12,7 @@ What is read is cached on disk and memory-mapped (see `data/cached_rows.py`).
 import glob
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +27,6 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data import preferences
 from reward_modeling.data.cached_rows import load_rows
-from reward_modeling.data.hub import HubOptions
 from reward_modeling.data.keys import mix_keys, text_key
 from reward_modeling.data.preferences import (
     EXCERPT_LENGTH,
@@ -38,7 +38,7 @@ from reward_modeling.data.preferences import (
     standardise_row,
 )
 from reward_modeling.data.report import DataReport, DropReason, report_rows
-from reward_modeling.data.sources import Columns, find_source
+from reward_modeling.data.sources import Columns, HubOptions, find_source
 from reward_modeling.preference_sets.arguments import SourceArguments
 
 CACHE_VERSION = 1  # raise it when rows are read otherwise than before
@@ -74,7 +74,7 @@ class PreferenceSource:
 
 @dataclass(frozen=True)
 class SourceRows:
-    """The rows of one source that are kept, in its order."""
+    """The rows of one source that are kept, in its order: pairs, or answers (`ANSWER_FEATURES`) to make pairs of."""
 
     source: PreferenceSource
     rows: Dataset
@@ -82,10 +82,6 @@ class SourceRows:
     """Of the source's rows; `notes` has what else is worth a number."""
     options: Mapping[str, object]
     """The arguments that decide which pairs there are."""
-
-
-class SourceAnswers(SourceRows):
-    """Prompts with scored answers (`ANSWER_FEATURES`), before pairs are made of them."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +111,11 @@ def read_pairs(
             or a partial of one.
     """
     rows, report = _read(arguments, source, _pair_fields, PAIR_FEATURES, to_pair, hub)
-    return _note_counts(SourcePairs(source, rows, report, arguments.options()))
+    note_pairs(report, rows)
+    return SourcePairs(source, rows, report, arguments.options())
 
 
-def read_answers(
-    arguments: SourceArguments, source: PreferenceSource, to_answers: Callable[..., dict]
-) -> SourceAnswers:
+def read_answers(arguments: SourceArguments, source: PreferenceSource, to_answers: Callable[..., dict]) -> SourceRows:
     """Every row of a source that is made of scored answers.
 
     Args:
@@ -129,7 +124,7 @@ def read_answers(
             have some of its answers. Raises `RowDropped`.
     """
     rows, report = _read(arguments, source, _answer_fields, ANSWER_FEATURES, to_answers)
-    return SourceAnswers(source, rows, report, arguments.options())
+    return SourceRows(source, rows, report, arguments.options())
 
 
 def _read(
@@ -169,18 +164,15 @@ def split_files(path: str, split: str) -> str:
     if not local.is_dir() or any((local / name).is_file() for name in SAVED):
         return path
     names = [file.name for file in find_source(path, split).files]
-    if any(_is_of(name, split) for name in names):
+    # train.jsonl.gz, train-00000-of-00002.parquet
+    if any(name.startswith((f"{split}.", f"{split}-")) for name in names):
         return f"{glob.escape(str(local))}/{glob.escape(split)}[.-]*"
-    if others := [name for name in names if any(_is_of(name, other) for other in SPLITS)]:
+    if others := [name for name in names if re.split(r"[.-]", name)[0] in SPLITS]:
         raise UserError(
             f"expected a file of split {split} in {path}, found {', '.join(others[:5])}. Set --split to one that is "
             "there, or pass a file or a glob of the files that are meant."
         )
     return path
-
-
-def _is_of(name: str, split: str) -> bool:
-    return name.startswith((f"{split}.", f"{split}-"))  # train.jsonl.gz, train-00000-of-00002.parquet
 
 
 def _bind_flags(convert: Callable[..., dict], arguments: SourceArguments) -> Callable[[dict], dict]:
@@ -279,7 +271,9 @@ def keep_pairs(pairs: SourcePairs, kept: NDArray[np.int64], reason: DropReason) 
     else:
         first = pairs.rows[int(dropped[0])]
         pairs.report.add(reason, len(dropped), first["where"], first["chosen"][:EXCERPT_LENGTH])
-    return _note_counts(replace(pairs, rows=pairs.rows.select(np.sort(kept))))
+    rows = pairs.rows.select(np.sort(kept))
+    note_pairs(pairs.report, rows)
+    return replace(pairs, rows=rows)
 
 
 def number_column(rows: Dataset, name: str) -> NDArray:
@@ -287,7 +281,6 @@ def number_column(rows: Dataset, name: str) -> NDArray:
     return read_column(rows, name).to_numpy()
 
 
-def _note_counts(pairs: SourcePairs) -> SourcePairs:
-    prompts = number_column(pairs.rows, "prompt_key")
-    pairs.report.notes |= {"pairs": len(prompts), "prompts": len(np.unique(prompts))}
-    return pairs
+def note_pairs(report: DataReport, rows: Dataset) -> None:
+    """Note in a report how many pairs there are, and of how many prompts."""
+    report.notes |= {"pairs": len(rows), "prompts": len(np.unique(number_column(rows, "prompt_key")))}

@@ -12,12 +12,11 @@ row becomes a Python object. The sha256 of these lines is that of the content, w
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +31,7 @@ from reward_modeling.common.atomic import check_writable, whole_folder
 from reward_modeling.common.errors import UserError, one_line, run_script
 from reward_modeling.common.file_names import MANIFEST
 from reward_modeling.preference_sets.arguments import SourceArguments
-from reward_modeling.preference_sets.manifest import manifest_table, manifest_text, source_entry
+from reward_modeling.preference_sets.manifest import manifest_table, source_entry, write_manifest
 from reward_modeling.preference_sets.pair_table import SCORES, TEXTS, PairTable
 from reward_modeling.preference_sets.source import SourcePairs
 
@@ -73,16 +72,6 @@ def write_source(pairs: SourcePairs, arguments: SourceArguments) -> None:
     print(f"{manifest_table(manifest)}\nwritten to {Path(arguments.output_path)}", flush=True)
 
 
-def write_manifest(
-    manifest: dict[str, object], written: Mapping[str, Mapping], file_format: str, folder: Path
-) -> dict[str, object]:
-    """Add to a manifest what `write_pairs` wrote of each split, put it beside the data, and return it."""
-    total = sum(part["pairs"] for part in written.values())
-    whole = manifest | {"pairs": total, "format": file_format, "written": written}
-    (folder / MANIFEST).write_text(manifest_text(whole), encoding="utf-8")
-    return whole
-
-
 # --- rows -----------------------------------------------------------------------------------------------------
 
 
@@ -117,23 +106,20 @@ def write_pairs(
     with tqdm(total=len(order), desc=f"writing {split}", unit=" pairs") as bar:
         for number, shard in enumerate(shards):
             path = folder / f"{split}-{number:05d}-of-{len(shards):05d}.{file_format}"
-            with path.open("wb") as file, _parquet_writer(file, schema) as parquet:
+            shard_file = path.open("wb") if schema is None else pq.ParquetWriter(path, schema, compression="zstd")
+            with shard_file as file:
                 for numbers in np.split(shard, _cuts(sizes[shard])):
                     rows = table.take(numbers)
                     lines = json_lines(rows, columns)
                     content.update(lines)
-                    if parquet is None:
+                    if schema is None:
                         file.write(lines)
                     else:
-                        parquet.write_table(_parse_lines(lines, rows, schema))
+                        file.write_table(_parse_lines(lines, rows, schema))
                     bar.update(len(numbers))
             with path.open("rb") as file:
                 files[path.name] = file_digest(file, "sha256").hexdigest()
     return {"pairs": len(order), "content_sha256": content.hexdigest(), "files": files}
-
-
-def _parquet_writer(file: BinaryIO, schema: pa.Schema | None) -> AbstractContextManager[pq.ParquetWriter | None]:
-    return nullcontext() if schema is None else pq.ParquetWriter(file, schema, compression="zstd")
 
 
 def _cuts(sizes: NDArray[np.int64]) -> list[int]:
@@ -199,27 +185,21 @@ def _parquet_schema(table: PairTable, columns: Sequence[str]) -> pa.Schema:
 
 def _parse_lines(lines: pa.Buffer, rows: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
     """The columns of some rows, of their JSON lines."""
+    # One block: no line is longer, and so nothing depends on the number of threads.
+    reading = pj.ReadOptions(block_size=len(lines) + 1)
+    parsing = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     try:
-        return pj.read_json(
-            pa.BufferReader(lines),
-            # One block: no line is longer, and so nothing depends on the number of threads.
-            read_options=pj.ReadOptions(block_size=len(lines) + 1),
-            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-        )
+        return pj.read_json(pa.BufferReader(lines), reading, parsing)
     except pa.ArrowInvalid as error:
-        raise _not_for_parquet(rows, error) from error
-
-
-def _not_for_parquet(rows: pa.RecordBatch, error: pa.ArrowInvalid) -> UserError:
-    found = f"[{one_line(error)}]"
-    for row in rows.select([*TEXTS, "is_text", "where"]).to_pylist():
-        messages = [] if row["is_text"] else [message for name in TEXTS for message in json.loads(row[name])]
-        if keys := sorted({key for message in messages for key in message} - {"role", "content"}):
-            found = f"{', '.join(keys)} at {row['where']}"
-            break
-    return UserError(
-        f"expected messages of role and content, as the columns of parquet are, found {found}. Pass --format jsonl."
-    )
+        found = f"[{one_line(error)}]"
+        for row in rows.select([*TEXTS, "is_text", "where"]).to_pylist():
+            messages = [] if row["is_text"] else [message for name in TEXTS for message in json.loads(row[name])]
+            if keys := sorted({key for message in messages for key in message} - {"role", "content"}):
+                found = f"{', '.join(keys)} at {row['where']}"
+                break
+        raise UserError(
+            f"expected messages of role and content, as the columns of parquet are, found {found}. Pass --format jsonl."
+        ) from error
 
 
 LINT_REPORT = ("lint.json", "lint.html")  # may stand beside the data

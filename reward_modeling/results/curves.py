@@ -1,7 +1,7 @@
 """The log of a run as curves, and their plot: few points, whatever the length of the log, and no peak is hidden.
 
 curve = log_curve(state["log_history"], "loss")
-svg = draw_svg("Loss", draw_curves, {"training": curve})
+plot = make_plot("Loss", "Mean over pairs.", draw_curves, {"training": curve})
 """
 
 import math
@@ -26,31 +26,24 @@ LOGARITHMIC_FROM = 100  # times as large as the smallest value is the largest
 class Curve:
     """Values over steps, each of one log or of several in a row."""
 
-    steps: list[float]
-    """Mean step of a point's logs."""
-    values: list[float]
-    """Mean of a point's logs."""
-    lows: list[float]
-    """Lowest of a point's logs; of an accuracy on held-out pairs, the lower end of its interval."""
+    steps: list[float]  # mean step of a point's logs
+    values: list[float]  # mean of a point's logs
+    lows: list[float]  # the lowest of a point's logs, or of the lower ends of their intervals
     highs: list[float]
-    logs_per_point: int
-    """At most so many logs are one point; 1 where nothing was taken together."""
-    not_finite: int
-    """Logs left out, since they are no numbers."""
+    logs_per_point: int  # at most; 1 where nothing was taken together
+    not_finite: int  # logs left out, since they are no numbers
 
     @property
     def has_band(self) -> bool:
         return any(low < high for low, high in zip(self.lows, self.highs, strict=True))
 
 
-def log_curve(
-    history: Sequence[Mapping], name: str, *, low: str | None = None, high: str | None = None, most: int = MOST_POINTS
-) -> Curve | None:
+def log_curve(history: Sequence[Mapping], name: str, *, most: int = MOST_POINTS) -> Curve | None:
     """The curve of one figure, or None where no entry has it.
 
     Args:
-        history: the Trainer's log_history; entries without the figure are passed over.
-        low, high: names of the figure's interval, which an entry may lack.
+        history: the Trainer's log_history; entries without the figure are passed over. One may have its interval, too:
+            the name with "_low" and "_high".
         most: points of the curve. Of more logs than that as many as needed, in a row, become one point: their mean, and
             the lowest and the highest of them (or of their intervals), so that no peak is lost.
     """
@@ -60,8 +53,8 @@ def log_curve(
     finite = [entry for entry in entries if entry[name] is not None and math.isfinite(entry[name])]
     if not finite:
         return Curve([], [], [], [], 1, len(entries))
-    columns = ([entry["step"] for entry in finite],)
-    columns += tuple([entry.get(key, entry[name]) for entry in finite] for key in (name, low or name, high or name))
+    columns = [[entry["step"] for entry in finite]]
+    columns += [[entry.get(f"{name}{end}", entry[name]) for entry in finite] for end in ("", "_low", "_high")]
     steps, values, lows, highs = np.array(columns, dtype=np.float64)
     per_point = math.ceil(len(finite) / most)
     starts = np.arange(0, len(finite), per_point)

@@ -17,8 +17,7 @@ from reward_modeling.common.file_names import LAST_CHECKPOINT, MERGED_CHECKPOINT
 from reward_modeling.data.report import dropped_rows
 from reward_modeling.display.page import mark_as_code, render
 from reward_modeling.display.text import Rows, accuracy_rows
-from reward_modeling.results.files import source_rows
-from reward_modeling.results.run import Results
+from reward_modeling.results.run import Results, source_rows
 
 CARD = "README.md"
 PLOTS = {
@@ -47,7 +46,7 @@ def model_card(results: Results, *, name: str, adapter: bool) -> str:
     path = Path(name)
     is_of_a_run = path.name in (LAST_CHECKPOINT, MERGED_CHECKPOINT)
     given = {key: value for key, value in results.given.items() if key != "output_path"}
-    arguments = sorted((results.arguments | given).items())
+    arguments = sorted((results.run["arguments"] | given).items())
     return render(
         "results/templates/model_card.md",
         data=card_data(results, adapter=adapter),
@@ -71,14 +70,16 @@ def model_card(results: Results, *, name: str, adapter: bool) -> str:
 
 def card_data(results: Results, *, adapter: bool) -> ModelCardData:
     """What the Hub files a model under. Names that are none of the Hub's are left out: it would refuse them."""
-    base = hub_id(results.run["model_name"])
+    base, manifest = hub_id(results.run["model_name"]), results.run["manifest"]
+    # the training set itself, or what a manifest says it is made of
+    names = [source["dataset_path"] or "" for source in manifest["sources"]] if manifest else [results.train_set_path]
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-classification",
         tags=["reward-model", "rlhf", "preference-data", *(["lora"] if adapter else [])],
         base_model=base,
         base_model_relation=None if base is None else "adapter" if adapter else "finetune",
-        datasets=data_sets(results) or None,
+        datasets=list(dict.fromkeys(filter(None, map(hub_id, names)))) or None,
     )
 
 
@@ -86,14 +87,6 @@ def hub_id(name: str) -> str | None:
     """`owner/name` of the Hub, without a split behind a colon; None for what is on this disk, or has another form."""
     name = name.partition(":")[0]
     return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
-
-
-def data_sets(results: Results) -> list[str]:
-    """Those of the Hub that the model learned from: the training set itself, or what a manifest says it is made of."""
-    names = [results.train_set_path]
-    if results.run["manifest"] is not None:
-        names = [source["dataset_path"] or "" for source in results.run["manifest"]["sources"]]
-    return list(dict.fromkeys(filter(None, map(hub_id, names))))
 
 
 def _accuracies(evaluation: Mapping) -> Rows:

@@ -6,27 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from reward_modeling.common import file_names
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.file_names import (
-    ARGUMENTS,
-    DATA_REPORT,
-    EVALUATION,
-    LAST_CHECKPOINT,
-    PREFLIGHT,
-    RUN,
-    TRAINER_STATE,
-    VERIFICATION,
-)
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run, read; None where one is not there. `files` has the format of the newer ones."""
+    """The files of a run, read; None where one is not there. `run` has the format of the newer ones."""
 
-    name: str
-    """Of the folder."""
-    state: Mapping
-    """The Trainer's: `log_history`, `global_step`, `max_steps`, `epoch`."""
+    name: str  # of the folder
+    state: Mapping  # the Trainer's: `log_history`, `global_step`, `max_steps`, `epoch`
     data_report: Mapping | None
     evaluation: Mapping | None
     preflight: str | None
@@ -47,15 +36,6 @@ class RunFiles:
         """The evaluation, unless it is of an earlier run in the same folder."""
         return self.evaluation if self.evaluation is not None and self.evaluation["step"] <= self.step else None
 
-    @property
-    def was_resumed(self) -> bool:
-        return str((self.arguments or {}).get("resume_from_checkpoint", "false")).lower() != "false"
-
-    @property
-    def end(self) -> Mapping | None:
-        """What the Trainer logs when training is over: `train_runtime`, above all."""
-        return next((entry for entry in reversed(self.history) if "train_runtime" in entry), None)
-
     def last_entry(self, name: str) -> Mapping | None:
         """The newest log that has this figure."""
         return next((entry for entry in reversed(self.history) if name in entry), None)
@@ -71,36 +51,34 @@ def read_run(output: Path) -> RunFiles:
     Raises:
         UserError: the folder is not one that rm.py has trained in, or a file of it is torn.
     """
-    if not (output / TRAINER_STATE).is_file():
-        found = "no such folder" if not output.exists() else f"no {TRAINER_STATE} in it"
+    trainer_state = output / file_names.TRAINER_STATE
+    if not trainer_state.is_file():
+        found = "no such folder" if not output.exists() else f"no {trainer_state.name} in it"
         raise UserError(
             f"{output}: expected the output folder of a run of rm.py, found {found}. Name the --output_path of a run "
             "that has come to its first evaluation or checkpoint."
         )
-    state = _read_object(output / TRAINER_STATE)
+    state = _read_object(trainer_state)
     if missing := [name for name in ("log_history", "global_step", "max_steps", "epoch") if name not in state]:
         raise UserError(
-            f"{output / TRAINER_STATE}: expected the state of transformers' Trainer, found no {', '.join(missing)} in "
+            f"{trainer_state}: expected the state of transformers' Trainer, found no {', '.join(missing)} in "
             "it. Name the --output_path of a run of rm.py."
         )
-    preflight = output / PREFLIGHT
+    preflight = output / file_names.PREFLIGHT
     return RunFiles(
         name=output.resolve().name,
         state=state,
-        data_report=_read_object(output / DATA_REPORT),
-        evaluation=_read_object(output / EVALUATION),
+        data_report=_read_object(output / file_names.DATA_REPORT),
+        evaluation=_read_object(output / file_names.EVALUATION),
         preflight=preflight.read_text(encoding="utf-8") if preflight.is_file() else None,
-        run=_read_object(output / RUN),
-        arguments=_read_object(output / LAST_CHECKPOINT / ARGUMENTS),
-        verification=_read_object(output / LAST_CHECKPOINT / VERIFICATION),
+        run=_read_object(output / file_names.RUN),
+        arguments=_read_object(output / file_names.LAST_CHECKPOINT / file_names.ARGUMENTS),
+        verification=_read_object(output / file_names.LAST_CHECKPOINT / file_names.VERIFICATION),
     )
 
 
 def _read_object(path: Path) -> dict | None:
-    """
-    Raises:
-        UserError: the file is there and holds no JSON object.
-    """
+    """None where the file is not there; a `UserError` where it holds no JSON object."""
     if not path.is_file():
         return None
     try:

@@ -20,8 +20,8 @@ from reward_modeling.display.plot_style import ACCENT, BAR, Plot, make_plot
 from reward_modeling.display.plots import draw_bars, draw_steps
 from reward_modeling.display.text import MOST_SUBSETS, Rows, accuracy_rows, count, interval, number, pair_lines, percent
 from reward_modeling.results.curves import Curve, draw_curves, log_curve
-from reward_modeling.results.files import source_rows
 from reward_modeling.results.read_run import RunFiles, read_run
+from reward_modeling.results.run import source_rows
 
 FIGURES = {  # of the log: their titles and captions
     "loss": ("Loss", "Mean over pairs. The training loss includes centering and a router's loss."),
@@ -36,10 +36,7 @@ MOST_EVALUATIONS = 100  # that the table shows
 
 
 def write_training_report(output: Path) -> Path:
-    """Write `output`/report.html from the files beside it.
-
-    Returns:
-        The page.
+    """Write `output`/report.html, which is returned, from the files beside it.
 
     Raises:
         UserError: the folder is not that of a run, a file of it is torn, or the page cannot be written.
@@ -61,7 +58,7 @@ def training_page(run: RunFiles) -> str:
     return render(
         "results/templates/training.html",
         run=run,
-        points_note=_describe_points(curves) if curves else None,
+        curves=curves,
         curve_plots=[_curve_plot(name, both) for name, both in curves.items()],
         point_rows=_point_rows(curves),
         num_evaluations=len(evaluations),
@@ -83,8 +80,7 @@ def log_curves(history: Sequence[Mapping]) -> dict[str, dict[str, Curve]]:
     """{figure: {"training": curve, "held out": curve}}, without what was not logged."""
     curves = {}
     for name in FIGURES:
-        ends = {"low": f"eval_{name}_low", "high": f"eval_{name}_high"}
-        both = {TRAINING: log_curve(history, name), HELD_OUT: log_curve(history, f"eval_{name}", **ends)}
+        both = {TRAINING: log_curve(history, name), HELD_OUT: log_curve(history, f"eval_{name}")}
         if logged := {key: curve for key, curve in both.items() if curve is not None}:
             curves[name] = logged
     return curves
@@ -96,18 +92,6 @@ def _curve_plot(name: str, curves: Mapping[str, Curve]) -> Plot:
         caption += f" {count(bad)} logs that are no numbers are left out."
     options = {"scale": 100 if name == "accuracy" else 1, "may_be_logarithmic": name == "grad_norm"}
     return make_plot(title, caption, draw_curves, curves, **options)
-
-
-def _describe_points(curves: Mapping[str, Mapping[str, Curve]]) -> str:
-    """What a point is, and what the shades are."""
-    words = "Each point is one log."
-    most = max((both[TRAINING].logs_per_point for both in curves.values() if TRAINING in both), default=1)
-    if most > 1:
-        words = f"Each point is the mean of {most} logs in a row, and the band around it their lowest and highest."
-    held_out = curves.get("accuracy", {}).get(HELD_OUT)
-    if held_out is not None and held_out.has_band:
-        words += " The band around the held-out accuracy is its 95% interval."
-    return words
 
 
 def _point_rows(curves: Mapping[str, Mapping[str, Curve]]) -> Rows:

@@ -3,31 +3,71 @@
 write_json(output / RUN, run_so_far(trainer, data, started))      # before the first step
 results = gather_results(trainer, data, given, started)
 results.write(output)      # run.json, evaluation.json, eval_scores.jsonl
+
+The files are for people and for `report.html`, beside checkpoints and transformers' log:
+
+`evaluation.json`: the held-out figures of the model that is in last_checkpoint. A figure that is missing is null.
+
+    {
+      "step": 120, "epoch": 1.0, "data": "held out of pairs.jsonl",
+      "pairs": 500, "loss": 0.41, "reward_mean": 0.02, "reward_std": 1.7,
+      "accuracy": {"value": 0.81, "low": 0.77, "high": 0.84, "rows": 500, "right": 405, "ties": 0},
+      "longer_wins": {...}, "by_length": {"chosen longer": {...}, "rejected longer": {...}, "equal length": {...}},
+      "by_length_difference": [{"from": -200, "to": -51, "value": 0.7, "low": ..., ...}, ...],
+      "by_source": {"helpful": {...}, "no source": {...}},
+      "calibration_error": 0.06,
+      "calibration": [{"low": 0.5, "high": 0.55, "confidence": 0.52, "value": 0.5, "value_low": ..., ...}, ...],
+      "margins": {"mean": ..., "median": ..., "standard_deviation": ..., "edges": [41], "counts": [40]},
+      "rewards": {"edges": [41], "chosen": [40], "rejected": [40]}
+    }
+
+`{...}` has the keys of "accuracy". A bin of "by_length_difference" holds the pairs whose chosen answer has from `from`
+to `to` tokens more than the rejected one, both included; the bins, at most 8, hold every pair.
+
+`eval_scores.jsonl`: a line for each held-out pair, in the data's order: "where", "source", "chosen_reward",
+"rejected_reward", "margin" (their difference), "chosen_tokens", "rejected_tokens".
+
+`preflight.txt`: the table of the preflight, as it was printed.
+
+`run.json`: "model_name", "model_type", "class", "num_parameters", "trained_parameters", "engine", "processes",
+"devices", "dtype", "batching", "pairs", "prompts", "pairs_per_step", "steps", "step_of_weights" and
+"epoch_of_weights" (of the saved ones; epochs may be null), "started" (UTC), "seconds" (of the process that ended the
+run), "versions", "arguments" (those that decide what is learned), "manifest" (what the folder of --train_set_path says
+of itself, or null). It is written before the first step, and again at the end: until then "steps", "step_of_weights",
+"epoch_of_weights" and "seconds" are null.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward_modeling.common.file_names import RUN
+import torch
+
+from reward_modeling.common.file_names import EVAL_SCORES, EVALUATION, MANIFEST, RUN
 from reward_modeling.common.flags import LOGGED, NEEDS_ADAPTER, flags_with
-from reward_modeling.common.launch import engine_name
-from reward_modeling.common.versions import installed_versions
+from reward_modeling.common.launch import engine_name, installed_versions
+from reward_modeling.display.text import Rows, count
+from reward_modeling.models.adapters import count_weights, has_adapter
 from reward_modeling.models.reward_normalization import NAMES
 from reward_modeling.objectives.base import HeldOut
-from reward_modeling.results.files import (
-    PACKAGES,
-    describe_devices,
-    describe_model,
-    read_manifest,
-    remove_results,
-    write_evaluation,
-    write_json,
-)
 
 if TYPE_CHECKING:
     from reward_modeling.data.prepare import PreparedPairs
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "deepspeed",
+    "datasets",
+    "numpy",
+    "safetensors",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +78,6 @@ class Results:
     evaluation: dict[str, Any] | None
     held_out: HeldOut | None
     data_report: dict[str, Any]
-    arguments: dict[str, Any]
     given: dict[str, Any]
     conversations: bool
     train_set_path: str
@@ -52,7 +91,9 @@ class Results:
         remove_results(output)
         write_json(output / RUN, self.run)
         if self.evaluation is not None:
-            write_evaluation(output, self.evaluation, self.held_out)
+            write_json(output / EVALUATION, self.evaluation)
+            lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.held_out.score_lines())
+            (output / EVAL_SCORES).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], started: datetime) -> Results:
@@ -74,18 +115,13 @@ def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], s
     if held_out is not None:
         name = args.eval_set_path or f"held out of {args.train_set_path}"
         evaluation = {"step": step, "epoch": epoch, "data": name, **trainer.objective.evaluation(held_out)}
-    run = run_so_far(trainer, data, started) | {
-        "steps": state.global_step,
-        "step_of_weights": step,
-        "epoch_of_weights": epoch,
-        "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
-    }
+    end = {"steps": state.global_step, "step_of_weights": step, "epoch_of_weights": epoch}
+    end["seconds"] = round((datetime.now(UTC) - started).total_seconds(), 1)
     return Results(
-        run=run,
+        run=run_so_far(trainer, data, started) | end,
         evaluation=evaluation,
         held_out=held_out,
         data_report={report.name: report.to_dict() for report in data.reports},
-        arguments=run["arguments"],
         given=given,
         conversations=data.conversations,
         train_set_path=args.train_set_path,
@@ -95,29 +131,48 @@ def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], s
 def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[str, Any]:
     """The content of run.json before the first step: what only the end can tell is None."""
     args, unit = trainer.args, trainer.objective.reader.unit
+    device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type
+    plain = trainer.model.get_base_model() if has_adapter(trainer.model) else trainer.model
+    without = () if args.use_peft else flags_with(type(args), NEEDS_ADAPTER)
+    logged = [name for name in flags_with(type(args), LOGGED) if name not in without]
+    manifest = Path(args.train_set_path) / MANIFEST  # of a folder that data_prep/ has written
     return {
         "model_name": args.model_name,
-        **describe_model(trainer.model),
+        "model_type": plain.config.model_type,
+        "class": type(plain).__name__,
+        "num_parameters": count_weights(trainer.model.parameters()),
+        "trained_parameters": count_weights(weight for weight in trainer.model.parameters() if weight.requires_grad),
         "engine": engine_name(trainer.accelerator.state),
         "processes": args.world_size,
-        "devices": describe_devices(args.device, args.world_size),
+        "devices": device if args.world_size == 1 else f"{args.world_size} x {device}",
         "dtype": "bfloat16" if args.bf16 else "float16" if args.fp16 else args.model_dtype,
         "batching": trainer.collator.batching,
         unit: len(data.train),
         "prompts": int((data.train.sizes.units_per_group > 0).sum()),
         f"{unit}_per_step": args.pairs_per_step,
-        "steps": None,
-        "step_of_weights": None,
-        "epoch_of_weights": None,
+        **dict.fromkeys(("steps", "step_of_weights", "epoch_of_weights")),
         "started": started.isoformat(timespec="seconds"),
         "seconds": None,
         "versions": installed_versions(PACKAGES),
-        "arguments": logged_arguments(args),
-        "manifest": read_manifest(args.train_set_path),
+        "arguments": {name: getattr(args, name) for name in logged},
+        "manifest": json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None,
     }
 
 
-def logged_arguments(args: Any) -> dict[str, Any]:
-    """The flags that decide what is learned, whether they were given or not."""
-    without = () if args.use_peft else flags_with(type(args), NEEDS_ADAPTER)
-    return {name: getattr(args, name) for name in flags_with(type(args), LOGGED) if name not in without}
+def remove_results(output: Path) -> None:
+    """The figures of a model that is not in last_checkpoint any more."""
+    for name in (EVALUATION, EVAL_SCORES):
+        (output / name).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def source_rows(manifest: Mapping) -> Rows:
+    """A table of the sources, as the data's own manifest.json counts them."""
+    rows: Rows = [("source", "pairs", "prompts", "licence", "from")]
+    for source in manifest["sources"]:
+        words = source["licence"] or "not stated", source["dataset_path"] or ""
+        rows.append((source["name"], count(source["pairs"]), count(source["prompts"]), *words))
+    return rows

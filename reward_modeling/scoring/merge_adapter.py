@@ -51,13 +51,9 @@ def merge_adapter(adapter: Path, folder: Path, *, trust_remote_code: bool = Fals
 
 
 def merge_in_another_process(adapter: Path, folder: Path, *, trust_remote_code: bool = False) -> None:
-    """`merge_adapter` outside of a distributed job.
-
-    Raises:
-        UserError: with the other process's last words.
-    """
-    command = [sys.executable, "-m", MODULE, str(adapter.absolute()), str(folder.absolute())]
-    command += ["--replace"]  # of an earlier end of the same run
+    """`merge_adapter` outside of a distributed job; a UserError has the other process's last words."""
+    # What an earlier end of the same run has left is replaced.
+    command = [sys.executable, "-m", MODULE, "--replace", str(adapter.absolute()), str(folder.absolute())]
     command += ["--trust_remote_code"] if trust_remote_code else []
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.run(

@@ -7,7 +7,7 @@ processes it runs, the same passes are computed, and give bit for bit the same r
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -57,9 +57,9 @@ class WindowPlan:
     `indices[g][c]` are the conversations, by their numbers in the input, that completion c of group g stands for.
     """
 
-    groups: list[dict] = field(default_factory=list)
-    indices: list[list[list[int]]] = field(default_factory=list)
-    micro_batches: list[MicroBatch] = field(default_factory=list)
+    groups: list[dict]
+    indices: list[list[list[int]]]
+    micro_batches: list[MicroBatch]  # the heaviest first
 
     def scored_by(self, micro_batch: MicroBatch) -> list[list[int]]:
         """For each reward of this pass, in its order, the conversations that it belongs to."""
@@ -67,7 +67,7 @@ class WindowPlan:
 
 
 class ConversationReader:
-    """Tokens of conversations, exactly those that training makes of them.
+    """Tokens of conversations, exactly those that training makes of them; errors name a conversation by its number.
 
     The chat template without a generation prompt; one BOS in front where the template or the tokenizer puts one,
     and not two where both do. What is longer than `max_length` loses the oldest tokens after BOS, each conversation
@@ -79,12 +79,7 @@ class ConversationReader:
         self.max_length = max_length
 
     def render(self, index: int, conversation: Conversation) -> str:
-        """The text of a conversation; a plain text ends in EOS, as in training.
-
-        Raises:
-            UserError: it is no list of messages, is empty, or the template refuses it.
-        """
-        check_conversation(index, conversation)
+        """The text of a conversation, or a UserError where the template refuses it; a plain text ends in EOS."""
         if isinstance(conversation, str):
             return end_text(conversation, self.tokenizer)
         self.check_template()
@@ -98,10 +93,7 @@ class ConversationReader:
             ) from error
 
     def check_template(self) -> None:
-        """
-        Raises:
-            UserError: the tokenizer has no chat template, or several and none for everything.
-        """
+        """Raise a UserError where there is no chat template, or several and none for everything."""
         template = self.tokenizer.chat_template
         if not template or (isinstance(template, dict) and "default" not in template):
             raise UserError(
@@ -119,11 +111,7 @@ class ConversationReader:
         return ""
 
     def tokenize(self, texts: list[str], indices: list[int], counts: ScoringCounts) -> list[list[int]]:
-        """Token ids of rendered texts, of at most `max_length`; `indices` are the numbers of their conversations.
-
-        Raises:
-            UserError: a text has no tokens at all.
-        """
+        """Token ids of rendered texts, of at most `max_length`; `indices` are the numbers of their conversations."""
         rows = token_ids(texts, self.tokenizer)
         for number, (index, ids) in enumerate(zip(indices, rows, strict=True)):
             if not ids:
@@ -140,10 +128,7 @@ class ConversationReader:
 
 
 def check_conversation(index: int, conversation: Conversation) -> None:
-    """
-    Raises:
-        UserError: it is neither a text nor a list of at least one message, each with a role and a content as texts.
-    """
+    """Refuse what is neither a text nor a list of at least one message, each with a role and a content as texts."""
     if isinstance(conversation, str) and conversation.strip():
         return
     if not isinstance(conversation, (list, tuple)):
@@ -175,11 +160,7 @@ def prompt_key(conversation: Conversation) -> str:
 def plan_window(
     window: list[tuple[int, Conversation]], reader: ConversationReader, batches: Batches, counts: ScoringCounts
 ) -> WindowPlan:
-    """Forward passes that score each distinct text of the window once; `window` has (number in the input, messages).
-
-    Raises:
-        UserError: a conversation cannot be read; it is named by its number.
-    """
+    """Forward passes that score each distinct text of the window once; `window` has (number in the input, messages)."""
     indices = [index for index, _ in window]
     rows = reader.tokenize([reader.render(*numbered) for numbered in window], indices, counts)
     # By tokens: texts may be cut to the same ones, which computed apart would differ by rounding, and win a tie.
@@ -193,12 +174,14 @@ def plan_window(
         indices_of.setdefault(ids, []).append(index)
     counts.conversations += len(window)
     counts.scored += len(indices_of)
-    plan = WindowPlan()
-    for group in filter(None, rows_of_prompt.values()):
-        plan.groups.append(_group(group))
-        plan.indices.append([indices_of[ids] for ids in group])
-    plan.micro_batches = _micro_batches(plan.groups, batches)
-    return plan
+    distinct = list(filter(None, rows_of_prompt.values()))
+    groups = [_group(sequences) for sequences in distinct]
+    if batches.batching == PADDED:
+        passes = _padded_batches([len(ids) for (ids,) in distinct], batches)
+    else:
+        options = {"max_tokens": batches.max_tokens, "batching": batches.batching, "num_processes": 1}
+        (passes,) = plan_evaluation(GroupSizes.from_rows(groups), **options)
+    return WindowPlan(groups, [[indices_of[ids] for ids in sequences] for sequences in distinct], passes)
 
 
 def _group(sequences: list[tuple[int, ...]]) -> dict:
@@ -210,14 +193,6 @@ def _group(sequences: list[tuple[int, ...]]) -> dict:
         "units": [[number] for number in range(len(sequences))],
         "targets": [[]] * len(sequences),
     }
-
-
-def _micro_batches(groups: list[dict], batches: Batches) -> list[MicroBatch]:
-    """The heaviest first."""
-    if batches.batching == PADDED:
-        return _padded_batches([len(group["completion_ids"][0]) for group in groups], batches)
-    sizes = GroupSizes.from_rows(groups)
-    return plan_evaluation(sizes, max_tokens=batches.max_tokens, batching=batches.batching, num_processes=1)[0]
 
 
 def _padded_batches(lengths: list[int], batches: Batches) -> list[MicroBatch]:

@@ -1,10 +1,4 @@
-"""Score conversations with a trained reward model: what plain transformers gives each one alone, and much faster.
-
-from reward_modeling.scoring import RewardScorer
-
-scorer = RewardScorer.from_pretrained("models/gemma2b_rm/last_checkpoint")
-rewards = scorer.score(conversations)  # [[{"role": "user", "content": "..."}, ...], ...]
-"""
+"""Score conversations with a trained reward model: what plain transformers gives each one alone, and much faster."""
 
 import json
 import logging
@@ -268,8 +262,8 @@ def _windows_of(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[t
     window: list[tuple[int, Conversation]] = []
     last_key = None
     for index, conversation in numbered:
-        # what is no conversation will be refused
-        key = prompt_key(conversation) if isinstance(conversation, (list, tuple, str)) else None
+        check_conversation(index, conversation)
+        key = prompt_key(conversation)
         if len(window) >= 2 * WINDOW or (len(window) >= WINDOW and key != last_key):
             yield window
             window = []
@@ -290,14 +284,12 @@ def _choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
 
 
 def _checked_length(path: str, max_length: int | None, context: int | None) -> int | None:
-    if max_length is None:
-        return context
-    if max_length < 2 or (context is not None and max_length > context):
+    if max_length is not None and not 2 <= max_length <= (context or max_length):
         raise UserError(
             f"max_length: expected 2 to {context or 'any number'}, the tokens that {path} can take, found "
             f"{max_length}. Leave it out to take the model's own."
         )
-    return max_length
+    return context if max_length is None else max_length
 
 
 def _statistics_to_normalize_by(path: str, config: PreTrainedConfig) -> dict[str, float]:
@@ -314,8 +306,8 @@ def _choose_batching(path: str, batching: str, config: PreTrainedConfig) -> str:
     reason = why_not_packed(config)
     if batching not in ("auto", SHARED_PREFIX, PACKED, PADDED):
         raise UserError(f"batching: expected auto, {SHARED_PREFIX}, {PACKED} or {PADDED}, found {batching!r}.")
-    if batching in (SHARED_PREFIX, PACKED) and reason is not None:
+    if batching == "auto":
+        return SHARED_PREFIX if reason is None else PADDED
+    if batching != PADDED and reason is not None:
         raise UserError(f"batching {batching!r}: {path} cannot take packed rows ({reason}). Pass 'padded' or 'auto'.")
-    if batching != "auto":
-        return batching
-    return SHARED_PREFIX if reason is None else PADDED
+    return batching

@@ -28,16 +28,10 @@ LOWEST_ACCURACY = 0.9
 def main() -> None:
     """Prepare the quickstart's folder, or report on a finished run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    prepare_command = commands.add_parser("prepare", help="write model/, preferences.jsonl and rewardbench.jsonl")
-    prepare_command.add_argument("folder", type=Path, help="where to write them")
-    report_command = commands.add_parser("report", help="print what a finished run of rm.py learned")
-    report_command.add_argument("output", type=Path, help="the output folder of rm.py")
+    parser.add_argument("command", choices=("prepare", "report"))
+    parser.add_argument("folder", type=Path, help="prepare: where to write to; report: the output folder of rm.py")
     arguments = parser.parse_args()
-    if arguments.command == "prepare":
-        prepare(arguments.folder)
-    else:
-        report(arguments.output)
+    {"prepare": prepare, "report": report}[arguments.command](arguments.folder)
 
 
 def prepare(folder: Path) -> None:
@@ -98,23 +92,22 @@ def report(output: Path) -> None:
     if not state_path.is_file():
         raise UserError(f"expected {state_path}, found no such file: did rm.py finish with this output folder?")
     history = json.loads(state_path.read_text(encoding="utf-8"))["log_history"]
-    evaluations = [entry for entry in history if "eval_accuracy" in entry]
-    runtimes = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
-    steps = [entry["step"] for entry in evaluations]
-    if len(steps) < 2 or steps[0] != 0 or steps[-1] == 0:
+    accuracies = {entry["step"]: entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry}
+    if 0 not in accuracies or len(accuracies) < 2:
         raise UserError(
-            f"{state_path}: expected eval_accuracy at step 0 and after training, found it at steps {steps}. "
+            f"{state_path}: expected eval_accuracy at step 0 and after training, found it at steps {[*accuracies]}. "
             "Run rm.py with --eval_size and --eval_on_start true."
         )
-    before, after = (entry["eval_accuracy"] for entry in (evaluations[0], evaluations[-1]))
+    runtimes = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
     if not runtimes:
         raise UserError(f"{state_path}: expected an entry with train_runtime, found none: training did not finish")
-    print(f"{'held-out accuracy before':28}{before:.3f}")
+    after = accuracies[max(accuracies)]
+    print(f"{'held-out accuracy before':28}{accuracies[0]:.3f}")
     print(f"{'held-out accuracy after':28}{after:.3f}")
     preferences = output.parent / "preferences.jsonl"
     if preferences.is_file():
-        with preferences.open(encoding="utf-8") as lines:
-            print(f"{'pairs':28}{sum(1 for _ in lines):,} (held-out pairs included)")
+        pairs = len(preferences.read_text(encoding="utf-8").splitlines())
+        print(f"{'pairs':28}{pairs:,} (held-out pairs included)")
     print(f"{'training time':28}{runtimes[-1]:.0f} s")
     if after <= LOWEST_ACCURACY:
         raise UserError(

@@ -10,31 +10,23 @@ from typing import Any
 from reward_modeling.common.flags import NEEDS_ADAPTER, changed_flags, flag_problems, flags_with
 from reward_modeling.common.launch import launched_with
 from reward_modeling.data.read_options import read_options_problems
-from reward_modeling.estimate.gpus import GPUS
-from reward_modeling.estimate.memory import STATES_OF_OPTIMIZER
+from reward_modeling.estimate.memory import GPUS, STATES_OF_OPTIMIZER
 from reward_modeling.models.adapters import four_bit_problem
 from reward_modeling.training.launch_checks import launch_problems
 from reward_modeling.training.tracking import tracker_problems
 
 
 def argument_problems(args: Any) -> list[str]:
-    """Every problem of a `RunArguments` as it was parsed, each with what was expected and what was found."""
+    """Every problem of a `RunArguments`, each with what was expected and what was found."""
     return [
         *flag_problems(args),
         *read_options_problems(args.columns, args.ignore_columns),
         *_step_problems(args),
         *tracker_problems(args.report_to),
-        *_metric_problems(args),
         *_adapter_problems(args),
         *_estimate_problems(args),
-        *_early_stopping_problems(args),
-        *launch_problems(
-            deepspeed=args.deepspeed,
-            fsdp=args.fsdp,
-            fsdp_config=args.fsdp_config,
-            gradient_checkpointing=args.gradient_checkpointing,
-            environment=os.environ,
-        ),
+        *_best_model_problems(args),
+        *launch_problems(args, os.environ),
     ]
 
 
@@ -49,20 +41,11 @@ def _step_problems(args: Any) -> Iterator[str]:
         )
     for kind in ("save", "eval"):  # transformers' flags of a strategy that is not the default here
         steps = f"{kind}_steps"
-        intended = getattr(args, f"{kind}_strategy") == "steps" or getattr(args, f"{kind}_every_steps")
-        if changed_flags(args, [steps]) and not intended:
+        if changed_flags(args, [steps]) and getattr(args, f"{kind}_strategy") != "steps":
             yield (
                 f"--{steps}: expected --{kind}_strategy steps beside it, without which it does nothing, found "
                 f"{getattr(args, steps):g} alone. Pass both, or --{kind}_every_steps in their place"
             )
-
-
-def _metric_problems(args: Any) -> Iterator[str]:
-    metric, known = (args.metric_for_best_model or "").removeprefix("eval_"), ", ".join(args.best_metrics)
-    if metric and metric not in args.best_metrics:
-        yield f"--metric_for_best_model: expected one of {known}, found {args.metric_for_best_model!r}"
-    if args.save_strategy == "best" and not metric:
-        yield f"--save_strategy best: expected --metric_for_best_model too, one of {known}"
 
 
 def _adapter_problems(args: Any) -> Iterator[str]:
@@ -86,10 +69,7 @@ def _adapter_problems(args: Any) -> Iterator[str]:
 def _estimate_problems(args: Any) -> Iterator[str]:
     given = [f"--{name}" for name in changed_flags(args, ["gpus", "gpu"])]
     if given and not args.estimate:
-        yield (
-            f"{', '.join(given)}: expected --estimate beside it, found none: a run takes the GPUs that it is launched "
-            "on"
-        )
+        yield f"{', '.join(given)}: expected --estimate beside it, found none: a run takes the GPUs of its launch"
     if args.estimate and args.gpu is None:
         yield f"--gpu: expected one of {', '.join(GPUS)} beside --estimate, found none"
     if args.estimate and args.optim not in STATES_OF_OPTIMIZER:
@@ -97,14 +77,20 @@ def _estimate_problems(args: Any) -> Iterator[str]:
         yield f"--optim: expected one whose memory is known, {known}, beside --estimate, found {args.optim}"
 
 
-def _early_stopping_problems(args: Any) -> Iterator[str]:
+def _best_model_problems(args: Any) -> Iterator[str]:
+    metric, known = (args.metric_for_best_model or "").removeprefix("eval_"), ", ".join(args.best_metrics)
+    if metric and metric not in args.best_metrics:
+        yield f"--metric_for_best_model: expected one of {known}, found {args.metric_for_best_model!r}"
+    if args.save_strategy == "best" and not metric:
+        yield f"--save_strategy best: expected --metric_for_best_model too, one of {known}"
     flag = "--early_stopping_patience"
     if args.early_stopping_patience is None:
         if args.early_stopping_threshold:
             yield f"--early_stopping_threshold: expected {flag} beside it, found none"
         return
-    (evaluates, eval_steps), (saves, save_steps) = _interval(args, "eval"), _interval(args, "save")
-    best_is_saved = saves == "best" or (saves == evaluates and not (eval_steps and save_steps % eval_steps))
+    evaluates, eval_steps, saves, save_steps = args.eval_strategy, args.eval_steps, args.save_strategy, args.save_steps
+    between = saves == "steps" and eval_steps and save_steps % eval_steps
+    best_is_saved = saves == "best" or (saves == evaluates and not between)
     if evaluates == "no":
         yield f"{flag}: expected evaluations (--eval_every_steps, --eval_strategy epoch), found none"
     elif args.eval_set_path is None and args.eval_size == 0:
@@ -118,13 +104,7 @@ def _early_stopping_problems(args: Any) -> Iterator[str]:
         )
 
 
-def _interval(args: Any, kind: str) -> tuple[str, float | None]:
-    """Strategy of evaluations ("eval") or checkpoints ("save"), and the steps between two where it counts steps."""
-    if every := getattr(args, f"{kind}_every_steps"):
-        return "steps", every
-    strategy = getattr(args, f"{kind}_strategy")
-    return strategy, getattr(args, f"{kind}_steps") if strategy == "steps" else None
-
-
 def _in_words(strategy: str, steps: float | None) -> str:
-    return f"every {steps:g} steps" if steps else {"no": "never", "epoch": "once an epoch"}.get(strategy, strategy)
+    if strategy == "steps" and steps:
+        return f"every {steps:g} steps"
+    return {"no": "never", "epoch": "once an epoch"}.get(strategy, strategy)

@@ -31,10 +31,12 @@ from reward_modeling.data.read_options import (
     ReadOptions,
     read_options,
 )
-from reward_modeling.estimate.gpus import GPUS
+from reward_modeling.estimate.memory import GPUS
 from reward_modeling.models.adapters import ALL_LINEAR
 from reward_modeling.training.argument_checks import argument_problems
 
+FIXED, FREE, DATA = OnResume
+OF_ADAPTER = (FIXED, NEEDS_ADAPTER, LOGGED)
 # A GPU wants large micro-batches. On a CPU activations should stay in its caches: measured on two cores, 1,000 tokens
 # a pass train 5 to 10% faster than 2,000 and more (benchmarks/RESULTS.md).
 CPU_TARGET_TOKENS = 1024
@@ -56,7 +58,7 @@ class RunArguments(TrainingArguments):
         "google/gemma-2b-it", "Hub id or folder of a causal language model, or of a reward model to go on with."
     )
     model_revision: str | None = flag(None, "Branch, tag or commit of the model.")
-    model_dtype: Annotated[str, one_of("float32", "bfloat16"), OnResume.FIXED, LOGGED] = flag(
+    model_dtype: Annotated[str, one_of("float32", "bfloat16"), FIXED, LOGGED] = flag(
         "float32",
         "Type of the weights that the optimizer holds: float32 or bfloat16. With bf16 the computation is "
         "in bfloat16 either way; bfloat16 weights halve the memory and lose small updates.",
@@ -64,21 +66,21 @@ class RunArguments(TrainingArguments):
     trust_remote_code: bool = flag(False, "Run code that the model's repository holds.")
 
     # Data
-    train_set_path: Annotated[str, OnResume.DATA] = flag(
+    train_set_path: Annotated[str, DATA] = flag(
         "weqweasdas/preference_dataset_mix2",
         "Hub id (id:split), save_to_disk folder, .json/.jsonl/.csv/.tsv/.parquet/.arrow file, folder or glob.",
     )
-    eval_set_path: Annotated[str | None, OnResume.DATA] = flag(
+    eval_set_path: Annotated[str | None, DATA] = flag(
         None, "As train_set_path. Unset: eval_size rows of the training set, by prompt."
     )
-    columns: Annotated[str | None, OnResume.DATA] = flag(None, COLUMNS_HELP)
-    ignore_columns: Annotated[str | None, OnResume.DATA] = flag(None, IGNORE_HELP)
-    plain_text: Annotated[bool, OnResume.DATA] = flag(False, PLAIN_TEXT_HELP)
-    eval_size: Annotated[int, NOT_NEGATIVE, OnResume.DATA] = flag(
+    columns: Annotated[str | None, DATA] = flag(None, COLUMNS_HELP)
+    ignore_columns: Annotated[str | None, DATA] = flag(None, IGNORE_HELP)
+    plain_text: Annotated[bool, DATA] = flag(False, PLAIN_TEXT_HELP)
+    eval_size: Annotated[int, NOT_NEGATIVE, DATA] = flag(
         500, "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."
     )
-    max_length: Annotated[int, at_least(1), OnResume.DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
-    overlong: Annotated[str, one_of("truncate", "drop"), OnResume.DATA, LOGGED] = flag(
+    max_length: Annotated[int, at_least(1), DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
+    overlong: Annotated[str, one_of("truncate", "drop"), DATA, LOGGED] = flag(
         "truncate", "truncate cuts the oldest prompt tokens of longer pairs; drop drops these pairs."
     )
     num_proc: Annotated[int | None, at_least(1)] = flag(
@@ -99,22 +101,16 @@ class RunArguments(TrainingArguments):
     gpu: Annotated[str | None, one_of(*GPUS)] = flag(None, f"For --estimate: {', '.join(GPUS)}.")
 
     # Adapters
-    use_peft: Annotated[bool, OnResume.FIXED, LOGGED] = flag(
+    use_peft: Annotated[bool, FIXED, LOGGED] = flag(
         False, "Train a LoRA adapter and the score head, and leave the model's own weights as they are."
     )
-    lora_r: Annotated[int, at_least(1), OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
-        16, "Rank of the adapter's matrices."
-    )
-    lora_alpha: Annotated[int, at_least(1), OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
-        32, "The adapter counts lora_alpha / lora_r times."
-    )
-    lora_dropout: Annotated[float, below(1), OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
-        0.0, "Dropout before the adapter's matrices."
-    )
-    lora_target_modules: Annotated[str, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
+    lora_r: Annotated[int, at_least(1), *OF_ADAPTER] = flag(16, "Rank of the adapter's matrices.")
+    lora_alpha: Annotated[int, at_least(1), *OF_ADAPTER] = flag(32, "The adapter counts lora_alpha / lora_r times.")
+    lora_dropout: Annotated[float, below(1), *OF_ADAPTER] = flag(0.0, "Dropout before the adapter's matrices.")
+    lora_target_modules: Annotated[str, *OF_ADAPTER] = flag(
         ALL_LINEAR, "all-linear (all linear layers but the head), or names separated by commas: q_proj,v_proj."
     )
-    load_in_4bit: Annotated[bool, OnResume.FIXED, NEEDS_ADAPTER, LOGGED] = flag(
+    load_in_4bit: Annotated[bool, *OF_ADAPTER] = flag(
         False, "QLoRA: hold the frozen weights in four bits. Needs a GPU and bitsandbytes."
     )
     merge_adapter: Annotated[bool, NEEDS_ADAPTER] = flag(
@@ -128,17 +124,17 @@ class RunArguments(TrainingArguments):
         "A step has per_device_train_batch_size x gradient_accumulation_steps x devices pairs. How many "
         "forward passes these take is decided by max_tokens_per_micro_batch.",
     )
-    pairs_per_step: Annotated[int | None, at_least(1), OnResume.FIXED, LOGGED] = flag(
+    pairs_per_step: Annotated[int | None, at_least(1), FIXED, LOGGED] = flag(
         None,
         "Pairs in a step over all devices, in place of the two flags above: the same steps on any number of devices.",
     )
     per_device_eval_batch_size: Annotated[int, at_least(1)] = flag(
         1, "Kept for habit: evaluation too is cut by max_tokens_per_micro_batch."
     )
-    max_tokens_per_micro_batch: Annotated[int | None, OnResume.FREE] = flag(
+    max_tokens_per_micro_batch: Annotated[int | None, FREE] = flag(
         None, "Tokens of one forward pass, which bounds its memory. Unset: 4 x max_length."
     )
-    batching: Annotated[str, one_of("auto", *BATCHINGS), OnResume.FREE] = flag(
+    batching: Annotated[str, one_of("auto", *BATCHINGS), FREE] = flag(
         "auto",
         "shared_prefix computes a prompt once for all its answers; packed is free of padding; padded is "
         "one row per answer; auto is shared_prefix where the model allows it.",
@@ -150,20 +146,18 @@ class RunArguments(TrainingArguments):
     )
 
     # Loss
-    router_aux_loss_coef: Annotated[float, NOT_NEGATIVE, OnResume.FREE] = flag(
+    router_aux_loss_coef: Annotated[float, NOT_NEGATIVE, FREE] = flag(
         0.0, "Mixture of experts: weight of the loss that spreads each conversation's tokens evenly."
     )
 
     # Optimisation
-    learning_rate: Annotated[float, NOT_NEGATIVE, OnResume.FIXED, LOGGED] = flag(1e-5, "Peak learning rate.")
-    weight_decay: Annotated[float, NOT_NEGATIVE, OnResume.FIXED, LOGGED] = flag(0.001, "Weight decay of AdamW.")
-    num_train_epochs: Annotated[float, OnResume.FREE, LOGGED] = flag(1, "Passes over the training set.")
-    lr_scheduler_type: Annotated[str, OnResume.FIXED, LOGGED] = flag("cosine", "Learning rate schedule.")
-    warmup_steps: Annotated[float, OnResume.FIXED, LOGGED] = flag(
-        0.03, "Warm-up: a share of all steps below 1, else steps."
-    )
-    optim: Annotated[str, OnResume.FIXED, LOGGED] = flag("adamw_torch_fused", "Optimizer, as transformers names it.")
-    bf16: Annotated[bool | None, OnResume.FREE, LOGGED] = flag(
+    learning_rate: Annotated[float, NOT_NEGATIVE, FIXED, LOGGED] = flag(1e-5, "Peak learning rate.")
+    weight_decay: Annotated[float, NOT_NEGATIVE, FIXED, LOGGED] = flag(0.001, "Weight decay of AdamW.")
+    num_train_epochs: Annotated[float, FREE, LOGGED] = flag(1, "Passes over the training set.")
+    lr_scheduler_type: Annotated[str, FIXED, LOGGED] = flag("cosine", "Learning rate schedule.")
+    warmup_steps: Annotated[float, FIXED, LOGGED] = flag(0.03, "Warm-up: a share of all steps below 1, else steps.")
+    optim: Annotated[str, FIXED, LOGGED] = flag("adamw_torch_fused", "Optimizer, as transformers names it.")
+    bf16: Annotated[bool | None, FREE, LOGGED] = flag(
         None, "Compute in bfloat16. Unset: on a GPU that does it well, and nowhere else."
     )
     gradient_checkpointing: bool = flag(
@@ -182,12 +176,12 @@ class RunArguments(TrainingArguments):
     eval_every_steps: Annotated[int | None, at_least(1)] = flag(None, "Unset: at the end of each epoch.")
     save_strategy: str = flag("epoch", "no, steps, epoch or best.")
     eval_strategy: str = flag("epoch", "no, steps or epoch. The final model is evaluated in any case.")
-    early_stopping_patience: Annotated[int | None, at_least(1), OnResume.FREE, LOGGED] = flag(
+    early_stopping_patience: Annotated[int | None, at_least(1), FREE, LOGGED] = flag(
         None,
         "Stop after so many evaluations without a better --metric_for_best_model (unset: loss). The best "
         "model is then what is saved at the end, unless --load_best_model_at_end false.",
     )
-    early_stopping_threshold: Annotated[float, NOT_NEGATIVE, OnResume.FREE] = flag(
+    early_stopping_threshold: Annotated[float, NOT_NEGATIVE, FREE] = flag(
         0.0, "By how much the metric has to be better for an evaluation to count as one."
     )
     load_best_model_at_end: bool | None = flag(
@@ -201,18 +195,18 @@ class RunArguments(TrainingArguments):
     remove_unused_columns: bool = flag(False, "Not used: batches are built by rm.py.")
 
     # Flags of transformers with rules of ours; their help is transformers'
-    max_steps: Annotated[int, STEPS, OnResume.FREE, LOGGED] = -1
-    seed: Annotated[int, SEED, OnResume.FIXED, LOGGED] = 42
-    data_seed: Annotated[int | None, SEED, OnResume.FIXED] = None
-    adam_beta1: Annotated[float, OnResume.FIXED] = 0.9
-    adam_beta2: Annotated[float, OnResume.FIXED] = 0.999
-    adam_epsilon: Annotated[float, OnResume.FIXED] = 1e-8
-    optim_args: Annotated[str | None, OnResume.FIXED] = None
-    lr_scheduler_kwargs: Annotated[dict | str | None, OnResume.FIXED] = None
-    max_grad_norm: Annotated[float, OnResume.FREE] = 1.0
-    fp16: Annotated[bool, OnResume.FREE] = False
-    metric_for_best_model: Annotated[str | None, OnResume.FIXED, LOGGED] = None  # or two metrics would be compared
-    greater_is_better: Annotated[bool | None, OnResume.FIXED] = None
+    max_steps: Annotated[int, STEPS, FREE, LOGGED] = -1
+    seed: Annotated[int, SEED, FIXED, LOGGED] = 42
+    data_seed: Annotated[int | None, SEED, FIXED] = None
+    adam_beta1: Annotated[float, FIXED] = 0.9
+    adam_beta2: Annotated[float, FIXED] = 0.999
+    adam_epsilon: Annotated[float, FIXED] = 1e-8
+    optim_args: Annotated[str | None, FIXED] = None
+    lr_scheduler_kwargs: Annotated[dict | str | None, FIXED] = None
+    max_grad_norm: Annotated[float, FREE] = 1.0
+    fp16: Annotated[bool, FREE] = False
+    metric_for_best_model: Annotated[str | None, FIXED, LOGGED] = None  # or two metrics would be compared
+    greater_is_better: Annotated[bool | None, FIXED] = None
 
     # Flags of transformers that have no use here
     label_smoothing_factor: Annotated[float, unsupported(0.0, "It is for classifiers")] = 0.0
@@ -239,9 +233,9 @@ class RunArguments(TrainingArguments):
     ] = False
 
     def __post_init__(self):
+        self._resolve_unset_flags()
         if problems := argument_problems(self):
             raise UserError("\n".join(problems))
-        self._resolve_unset_flags()
         # accelerate takes each process of a launch without GPUs for a run of its own, unless it is told.
         if not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
             self.use_cpu = True
@@ -278,7 +272,7 @@ class RunArguments(TrainingArguments):
         if stops_early and self.metric_for_best_model is None:
             self.metric_for_best_model = "loss"
         if self.greater_is_better is None and self.metric_for_best_model is not None:
-            self.greater_is_better = self.best_metrics[self.metric_for_best_model.removeprefix("eval_")]
+            self.greater_is_better = self.best_metrics.get(self.metric_for_best_model.removeprefix("eval_"))
         if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
             self.activation_checkpointing = self.gradient_checkpointing
 

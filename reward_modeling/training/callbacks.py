@@ -1,10 +1,24 @@
-"""What a run shows while it goes on: report.html, trainer_state.json and a progress bar. One that diverges is ended."""
+"""What a run shows while it goes on (report.html, trainer_state.json, a progress bar), and what ends it early."""
 
+import ctypes
 import logging
+import os
+import signal
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+import torch
+from transformers import (
+    EarlyStoppingCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.errors import UserError
@@ -14,6 +28,10 @@ from reward_modeling.objectives.base import Objective
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_PAGES = 60  # one takes about a second
+# Looked at before transformers sets variables of accelerate's itself.
+LAUNCHED = any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ)
+PR_SET_PDEATHSIG = 1  # prctl(2)
+EXIT_STATUS = 128 + signal.SIGTERM  # as a shell reports a process that the signal ended
 
 
 class ReportCallback(TrainerCallback):
@@ -52,12 +70,8 @@ def try_to_write_report(output: Path) -> bool:
         write_training_report(output)
     except Exception as error:
         logger.warning(
-            "!!! %s was not written (%s: %s). The run and its model are not affected. To write it again: "
-            "python -m reward_modeling.results.report %s !!!",
-            output / REPORT,
-            type(error).__name__,
-            error,
-            output,
+            f"!!! {output / REPORT} was not written ({type(error).__name__}: {error}). The run and its model are not "
+            f"affected. To write it again: python -m reward_modeling.results.report {output} !!!"
         )
         return False
     return True
@@ -82,7 +96,8 @@ class RewardProgressCallback(ProgressCallback):
         if "eval_loss" in logs:
             lines = self.evaluation_lines(logs)
         else:
-            lines = ["  ".join(f"{name} {_short(value)}" for name, value in logs.items() if name != "total_flos")]
+            shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in logs.items()}
+            lines = ["  ".join(f"{name} {value}" for name, value in shown.items() if name != "total_flos")]
         step = f"step {state.global_step}/{state.max_steps}"
         self.training_bar.write(f"{step}  {lines[0]}")
         for line in lines[1:]:
@@ -102,5 +117,83 @@ class FiniteLossCallback(TrainerCallback):
                 )
 
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+class EarlyStopping(EarlyStoppingCallback):
+    """Stops after so many evaluations in a row without a better one.
+
+    transformers writes the count into every checkpoint, and reads it back only together with the patience of then
+    (--restore_callback_states_from_checkpoint); here the count alone is read, and the flags of now hold.
+    """
+
+    def go_on_from(self, state: TrainerState) -> None:
+        """Count on from the state of a checkpoint."""
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        counter = 0 if saved is None else saved["attributes"]["early_stopping_patience_counter"]
+        self.early_stopping_patience_counter = counter
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if self.is_due:
+            logger.warning(
+                f"Early stopping after step {state.global_step}: held-out "
+                f"{args.metric_for_best_model.removeprefix('eval_')} was not better than {state.best_metric:.4g} in "
+                f"the last {self.early_stopping_patience_counter} evaluations."
+            )
+
+    @property
+    def is_due(self) -> bool:
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
+
+
+class InterruptionCallback(TrainerCallback):
+    """Ends training at the next step, with a checkpoint, once any process has got SIGTERM."""
+
+    def __init__(self):
+        self.received = False  # by this process
+        self.agreed = False  # by all
+        self.training_is_over = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it the signal ends nothing at once."""
+        previous = signal.signal(signal.SIGTERM, self._receive)
+        # Let Linux send SIGTERM when the launcher ends: accelerate's launcher of one process does not pass it on. Not
+        # where a person has started the process, who may leave it running on purpose (nohup).
+        if LAUNCHED and sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _receive(self, _number: int, _frame: object) -> None:
+        self.received = True
+        if self.training_is_over:
+            logger.warning("SIGTERM: the final model is being saved; the run ends after that.")
+        else:
+            logger.warning("SIGTERM: a checkpoint will be saved at the end of this step.")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.agree(args):
+            self._leave(args, control, save=True)
+
+    def agree(self, args: TrainingArguments) -> bool:
+        """Whether any process was told to end. To be asked by all of them at once.
+
+        All must leave after the same step, and a scheduler may tell the processes of one machine alone.
+        """
+        received = self.received
+        if args.world_size > 1:  # one process alone asks itself: reading a tensor would wait for the GPU in every step
+            total = torch.tensor(float(received), device=args.device)
+            torch.distributed.all_reduce(total)
+            received = total.item() > 0
+        self.agreed = self.agreed or received
+        return self.agreed
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.agreed:
+            self._leave(args, control, save=False)  # it is saved
+
+    def _leave(self, args: TrainingArguments, control: TrainerControl, *, save: bool) -> None:
+        """No time for an evaluation, and none to load the best model."""
+        control.should_training_stop, control.should_evaluate, control.should_save = True, False, save
+        args.load_best_model_at_end = False

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HTTPError
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
@@ -17,13 +17,7 @@ from reward_modeling.common.file_names import TRAINER_STATE
 # What a checkpoint holds for a resume alone.
 FOR_A_RESUME = ["*.pt", "*.pth", "*.distcp", "*/.metadata", "*zero_to_fp32.py", "latest"]
 FOR_A_RESUME += [TRAINER_STATE, RUN_RECORD, CONTENTS]
-
-
-def hub_failures() -> tuple[type[Exception], ...]:
-    """What is raised by a Hub that refuses, or is not reached."""
-    from huggingface_hub.utils import httpx  # its own client's, and not needed by a run that pushes nothing
-
-    return HfHubHTTPError, httpx.RequestError, OSError
+HUB_FAILURES = (HTTPError, OSError)  # a Hub that refuses, or is not reached: HTTPError is that of the Hub's client
 
 
 class HubTrainer(Trainer):
@@ -36,13 +30,10 @@ class HubTrainer(Trainer):
         self.pushed_folders: set[Path] = set()  # by the push in progress
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """
-        Raises:
-            UserError: before anything is trained, where the Hub is not reached or takes nothing.
-        """
+        """Raises `UserError`: before anything is trained, where the Hub is not reached or takes nothing."""
         try:
             super().init_hf_repo(token, private)
-        except hub_failures() as error:
+        except HUB_FAILURES as error:
             raise UserError(
                 f"--push_to_hub: expected a Hub that takes the model, found {type(error).__name__}: {error}\n"
                 "Log in (hf auth login), check --hub_model_id and the connection, or leave --push_to_hub out and "
@@ -84,7 +75,7 @@ class HubTrainer(Trainer):
             return
         try:
             self._upload(folder, "Reward model")
-        except hub_failures() as error:
+        except HUB_FAILURES as error:
             raise UserError(
                 f"--push_to_hub: expected {self.hub_model_id} to take the model, found {error}\n"
                 f"The model is complete in {folder}. Once that is put right: hf upload {self.hub_model_id} {folder}"

@@ -1,35 +1,41 @@
 """A training run from its flags to the verified model."""
 
+import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+import torch
+from accelerate import PartialState
 from transformers import set_seed
 
 from reward_modeling.checkpoints.output_folder import make_room, only_run_in, prepare_output_folder
 from reward_modeling.checkpoints.run_record import check_same_run, run_record
+from reward_modeling.checkpoints.verification import verify_saved_model
 from reward_modeling.common.arguments import parse_script_arguments, without_tokens
-from reward_modeling.common.atomic import check_writable
+from reward_modeling.common.atomic import check_writable, write_contents
 from reward_modeling.common.devices import warm_up_mkl
-from reward_modeling.common.errors import report_once_per_node
-from reward_modeling.common.file_names import PREFLIGHT, REPORT, RUN
-from reward_modeling.estimate.report import estimate_run
-from reward_modeling.objectives.base import Objective
-from reward_modeling.results.files import write_json
-from reward_modeling.results.run import gather_results, run_so_far
-from reward_modeling.training.arguments import RunArguments
-from reward_modeling.training.callbacks import try_to_write_report
-from reward_modeling.training.final_model import (
-    destroy_process_group,
-    exit_helper_process,
-    exit_interrupted,
-    merge_final_adapter,
-    save_final_model,
-    show_results,
-    verify_final_model,
+from reward_modeling.common.errors import UserError, report_once_per_node
+from reward_modeling.common.file_names import (
+    ARGUMENTS,
+    CHECKPOINT,
+    LAST_CHECKPOINT,
+    MERGED_CHECKPOINT,
+    PREFLIGHT,
+    REPORT,
+    RUN,
 )
+from reward_modeling.estimate.report import estimate_run
+from reward_modeling.models.reward_normalization import set_statistics, write_adapter_statistics
+from reward_modeling.objectives.base import Objective
+from reward_modeling.results.model_card import write_model_card
+from reward_modeling.results.run import Results, gather_results, run_so_far, write_json
+from reward_modeling.scoring.merge_adapter import merge_in_another_process
+from reward_modeling.training.arguments import RunArguments
+from reward_modeling.training.callbacks import EXIT_STATUS, try_to_write_report, update_report
 from reward_modeling.training.memory_probe import out_of_memory_explained
 from reward_modeling.training.preflight import run_preflight
 from reward_modeling.training.setup import (
@@ -40,6 +46,7 @@ from reward_modeling.training.setup import (
     set_up_logging,
     show_plan,
 )
+from reward_modeling.training.tracking import log_results
 from reward_modeling.training.trainer import RewardTrainer
 
 if TYPE_CHECKING:
@@ -78,10 +85,11 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         data = load_data(args, setup, write_report=not args.dry_run and checkpoint is None)
 
     # Preflight and estimate
-    preflight = run_preflight(data.train, setup.tokenizer, objective.reader, conversations=data.conversations)
+    table, problems = run_preflight(data.train, setup.tokenizer, objective.reader, conversations=data.conversations)
     if is_main:
-        print(preflight.table, flush=True)
-    preflight.raise_for_problems()
+        print(table, flush=True)
+    if problems:
+        raise UserError("The preflight found what training cannot work with:\n- " + "\n- ".join(problems))
     if args.estimate and is_main:
         meta_model = build_meta_model(args, setup)
         print(estimate_run(args, given, meta_model, data.train, setup.collator, objective.reader.unit))
@@ -98,7 +106,7 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         args.eval_on_start = False  # the run that wrote the checkpoint did it
 
     # Training
-    start_output_folder(trainer, data, preflight.table, checkpoint, started)
+    start_output_folder(trainer, data, table, checkpoint, started)
     with trainer.interruption.listening():
         with out_of_memory_explained("training", args.max_tokens):
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -114,9 +122,10 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         if is_main:
             results.write(output)
             show_results(trainer, results)
-        if args.verify_saved_model:
-            verify_final_model(trainer, folders)
-        destroy_process_group()
+        sample = trainer.sample_rewards() if args.verify_saved_model else None
+        PartialState().destroy_process_group()  # all are at the same place, and none needs another one any more
+        if sample is not None and is_main:
+            verify_final_model(trainer, folders, *sample)
         if is_main and try_to_write_report(output):
             logger.info("Report: %s", output / REPORT)
         if args.push_to_hub:
@@ -127,14 +136,109 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
 def start_output_folder(
     trainer: RewardTrainer, data: "PreparedPairs", preflight_table: str, checkpoint: str | None, started: datetime
 ) -> None:
-    """Make room in the output folder, and write what is known of the run before its first step.
-
-    Nothing of an earlier run goes before all checks have passed, and all processes have read the model.
-    """
+    """Make room in the output folder, and write what is known of the run before its first step."""
     args, output = trainer.args, Path(trainer.args.output_path)
+    # Nothing of an earlier run goes before all checks have passed, and all processes have read the model.
     trainer.accelerator.wait_for_everyone()
     if args.process_index == 0:
         make_room(args, checkpoint)
         (output / PREFLIGHT).write_text(preflight_table + "\n", encoding="utf-8")
         write_json(output / RUN, run_so_far(trainer, data, started))
     trainer.accelerator.wait_for_everyone()
+
+
+# --- after the last step, under every engine: all processes have to call these, unless one says otherwise ---------
+
+
+def exit_interrupted(trainer: RewardTrainer) -> NoReturn:
+    """Say what is saved and how to go on after SIGTERM, and end with the status of a process that the signal ended."""
+    if trainer.is_world_process_zero():
+        step, output = trainer.state.global_step, Path(trainer.args.output_path)
+        update_report(output, trainer.state)
+        checkpoint = output / f"{CHECKPOINT}{step}"
+        if checkpoint.is_dir():
+            saved, go_on = f"{checkpoint.name} is saved in {output}", "true"
+        elif trainer.resumed_from:
+            saved, go_on = "no step was taken since", f"{trainer.resumed_from} --overwrite_output_dir true"
+        else:  # it came in an evaluation before the first step
+            saved, go_on = "there is nothing to save", "true"
+        place = f"after step {step} of" if step else "before the first step of"
+        message = f"Stopped by SIGTERM {place} {trainer.state.max_steps}: {saved}."
+        print(f"\n{message} Go on with --resume_from_checkpoint {go_on}.", file=sys.stderr, flush=True)
+    sys.exit(EXIT_STATUS)
+
+
+def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
+    """`last_checkpoint`: an ordinary checkpoint with its tokenizer, a model card, and the arguments as given."""
+    args = trainer.args
+    folder = Path(args.output_path) / LAST_CHECKPOINT
+    if not args.use_peft:
+        set_statistics(trainer.model.config, results.statistics)
+    with trainer.complete_or_absent(folder) as writing:
+        trainer.save_state()
+        trainer.save_whole_model(writing)
+        if trainer.is_world_process_zero():
+            given = json.dumps(results.given, indent=2, default=str)
+            Path(writing, ARGUMENTS).write_text(given, encoding="utf-8")
+            if args.use_peft:
+                write_adapter_statistics(Path(writing), results.statistics)
+            write_model_card(Path(writing), results, name=trainer.name_of(folder), adapter=args.use_peft)
+    return folder
+
+
+def merge_final_adapter(trainer: RewardTrainer, adapter: Path, results: Results) -> Path:
+    """`merged_checkpoint`, by process 0 and away from the engine."""
+    folder = adapter.with_name(MERGED_CHECKPOINT)
+    if trainer.is_world_process_zero():
+        merge_in_another_process(adapter, folder, trust_remote_code=trainer.args.trust_remote_code)
+        write_model_card(folder, results, name=trainer.name_of(folder), adapter=False)
+        write_contents(folder)
+    return folder
+
+
+def show_results(trainer: RewardTrainer, results: Results) -> None:
+    """The held-out figures of the final model, on the screen and at wandb. For process 0 alone."""
+    if results.evaluation is not None:
+        print(trainer.objective.evaluation_table(results.evaluation), flush=True)
+    if "wandb" in trainer.args.report_to:
+        log_results(results, trainer.objective)
+
+
+def verify_final_model(
+    trainer: RewardTrainer, folders: list[Path], rows: list[list[int]], rewards: list[float]
+) -> None:
+    """Reload what was saved in plain transformers (and peft) and compare rewards. For process 0 alone.
+
+    Raises:
+        UserError: it is not the model in memory.
+    """
+    args, weights_dtype = trainer.args, trainer.model.dtype
+    if args.device.type == "cuda":
+        torch.cuda.empty_cache()  # room for the other process
+    # TF32 rounds as float16 does
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 or args.tf32 else weights_dtype
+    for folder in folders:
+        verify_saved_model(
+            folder,
+            rows,
+            rewards,
+            dtype=dtype,
+            weights_dtype=weights_dtype,
+            # FSDP casts the weights of a layer; elsewhere weights that stay in float32 are cast by each operation
+            autocast=args.load_in_4bit or (dtype != weights_dtype and not trainer.is_fsdp_enabled),
+            trust_remote_code=args.trust_remote_code,
+            load_in_4bit=args.load_in_4bit,
+        ).raise_if_failed(folder)
+
+
+def exit_helper_process(args: RunArguments) -> None:
+    """End every process but the first, which has nothing left to do, without the teardown of its interpreter.
+
+    In that teardown torch's threads of gloo abort the process now and then ("terminate called without an active
+    exception"), the process group having been destroyed or not. The launcher would take this for a failure, and kill
+    process 0 while it verifies the model.
+    """
+    if args.process_index > 0:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

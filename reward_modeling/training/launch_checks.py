@@ -29,35 +29,27 @@ DECIDED_BY_FLAGS = {
 }
 
 
-def launch_problems(
-    *,
-    deepspeed: str | dict | None,
-    fsdp: str | list | bool | None,
-    fsdp_config: str | dict | None,
-    gradient_checkpointing: bool,
-    environment: Mapping[str, str],
-) -> list[str]:
+def launch_problems(args: Any, environment: Mapping[str, str]) -> list[str]:
     """Everything that is wrong with how the run was launched, one message each.
 
     Args:
-        deepspeed: the value of --deepspeed: a path, a JSON object as text, or settings.
-        fsdp: the value of --fsdp.
-        fsdp_config: the value of --fsdp_config: a path, a JSON object as text, or settings.
-        gradient_checkpointing: the value of --gradient_checkpointing.
+        args: the flags; --deepspeed and --fsdp_config are a path, a JSON object as text, or settings.
         environment: `os.environ`, as the launcher left it.
     """
+    deepspeed, fsdp = args.deepspeed, args.fsdp
     deepspeed_launch, fsdp_launch = launched_with(environment, "DEEPSPEED"), launched_with(environment, "FSDP")
     if (deepspeed or deepspeed_launch) and (fsdp or fsdp_launch):
         first = "--deepspeed" if deepspeed else "a launch with a DeepSpeed configuration"
         second = "--fsdp" if fsdp else "a launch with an FSDP configuration"
         return [f"expected one engine, found {first} together with {second}: leave out one of them"]
-    problems = [*_accelerate_problems(environment)]
+    problems = list(_accelerate_problems(environment))
     if deepspeed or deepspeed_launch:
         problems += [*_deepspeed_problems(deepspeed, deepspeed_launch, environment), *_stale_locks(environment)]
     if fsdp and fsdp_launch:
         problems.append("expected one set of FSDP settings, found --fsdp and the launch's own: leave out --fsdp")
     elif fsdp or fsdp_launch:
-        problems += _fsdp_problems(None if fsdp_launch else fsdp_config or {}, gradient_checkpointing, environment)
+        config = None if fsdp_launch else args.fsdp_config or {}
+        problems += _fsdp_problems(config, args.gradient_checkpointing, environment)
     return problems
 
 
@@ -83,11 +75,8 @@ def _accelerate_problems(environment: Mapping[str, str]) -> Iterator[str]:
 def _deepspeed_problems(deepspeed: str | dict | None, launched: bool, environment: Mapping[str, str]) -> Iterator[str]:
     """Of the settings from the flag, from the file that the launch names, or from the launch's own keys."""
     file = environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none") if launched else "none"
-    if (
-        deepspeed
-        and launched
-        and not (isinstance(deepspeed, str) and Path(deepspeed).resolve() == Path(file).resolve())
-    ):
+    same = isinstance(deepspeed, str) and Path(deepspeed).resolve() == Path(file).resolve()
+    if deepspeed and launched and not same:
         yield (
             f"expected one set of DeepSpeed settings, found two: --deepspeed {_short(deepspeed)} and the launch's "
             f"{'own' if file == 'none' else file}, which would not be used. Leave out --deepspeed, or launch with "
@@ -153,10 +142,7 @@ def _is_abandoned(lock: Path) -> bool:
 def _fsdp_problems(
     config: str | dict | None, gradient_checkpointing: bool, environment: Mapping[str, str]
 ) -> Iterator[str]:
-    """
-    Args:
-        config: the value of --fsdp_config, or None where the launch has settings of its own.
-    """
+    """`config` is the value of --fsdp_config, or None where the launch has settings of its own."""
     if config is None:
         where = "the launch's fsdp_config"
         version = environment.get("FSDP_VERSION", "1")

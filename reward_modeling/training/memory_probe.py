@@ -1,27 +1,51 @@
 """The heaviest micro-batch of an epoch, tried before the first step: memory that runs out does so in minute one."""
 
-import logging
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.planning import heaviest_micro_batch
 from reward_modeling.estimate.memory import STATES_OF_OPTIMIZER
-
-logger = logging.getLogger(__name__)
 
 GIB = 2**30
 # The last is cuBLAS's, which takes memory for each thread that it first works for: the backward pass has its own.
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
-@contextmanager
-def no_trace(device: torch.device) -> Iterator[None]:
-    """Random numbers go on afterwards as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+def probe_memory(trainer: Any, model: torch.nn.Module) -> dict[str, float]:
+    """Run the heaviest micro-batch of the epoch forward and backward, and leave no trace; what the log is to say of it.
+
+    Its loss counts zero times: so do all its gradients, whatever the engine does with them.
+    """
+    args, device, deepspeed = trainer.args, trainer.args.device, trainer.is_deepspeed_enabled
+    loader = trainer.callback_handler.train_dataloader
+    heaviest, most_in_a_step = heaviest_micro_batch(loader.batch_sampler.plan, args.world_size)
+    micro_batch = loader.dataset.collate(heaviest)
+    tokens = micro_batch["num_tokens"]
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    where = f"the trial of the heaviest micro-batch ({tokens:,} tokens), before the first step"
+    with out_of_memory_explained(where, args.max_tokens), no_trace(device):
+        # DeepSpeed has the optimizer's states from the beginning, and clears gradients itself.
+        reserved = [] if deepspeed else reserve_for_optimizer(trainer.optimizer, args.optim)
+        if most_in_a_step > 1 and not deepspeed:
+            reserve_gradients(model)
+        trainer.forward_backward(model, micro_batch, 0.0, last=False)
+        del reserved
+    if not deepspeed:
+        model.zero_grad()
+    peak = trainer.accelerator.gather(torch.tensor([peak_memory(device)], device=device)).max().item()
+    return {"heaviest_micro_batch_tokens": tokens, "peak_memory_gib": peak}
+
+
+def no_trace(device: torch.device) -> Any:
+    """A context after which random numbers go on as if nothing had been drawn."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def reserve_for_optimizer(optimizer: torch.optim.Optimizer, name: str) -> list[torch.Tensor]:
@@ -43,14 +67,8 @@ def reserve_gradients(model: torch.nn.Module) -> None:
             weight.grad = torch.zeros_like(weight)
 
 
-def start_measuring(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 def peak_memory(device: torch.device) -> float:
-    """GiB: of the GPU since `start_measuring`; on a CPU the most that the process has had since it began."""
+    """GiB: of the GPU since its statistics were reset; on a CPU the most that the process has had since it began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB  # Linux counts in KiB

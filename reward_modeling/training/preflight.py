@@ -1,11 +1,8 @@
 """What the model will see, shown before the first step, and checks that refuse what cannot work."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.common.errors import UserError
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.models.tokenizer import answer_ending, is_for_encoder, leading_bos, special_ids
@@ -14,30 +11,17 @@ GROUPS_CHECKED = 200  # spread evenly over the data
 SHOWN_TOKENS = 8  # at each of the places that the table shows
 
 
-@dataclass
-class Preflight:
-    """The table for the screen and the problems found, each with what to do about it."""
-
-    table: str
-    problems: list[str]
-
-    def raise_for_problems(self) -> None:
-        """
-        Raises:
-            UserError: all problems in one message.
-        """
-        if self.problems:
-            raise UserError("The preflight found what training cannot work with:\n- " + "\n- ".join(self.problems))
-
-
 def run_preflight(
     groups: PromptGroups, tokenizer: PreTrainedTokenizerBase, reader: RowReader, *, conversations: bool
-) -> Preflight:
+) -> tuple[str, list[str]]:
     """Show one real unit and check a sample of the groups, token by token.
 
     Args:
         conversations: whether the rows are message lists, for which the template ends every answer; plain texts
             end in EOS.
+
+    Returns:
+        The table for the screen and the problems found, each with what to do about it.
     """
     problems = []
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -50,7 +34,7 @@ def run_preflight(
     for number in sample.tolist():
         problems += check_group(groups.groups[number], tokenizer, ending)
     table = show_unit(groups.groups[int(numbers[0])], tokenizer, reader)
-    return Preflight(table, list(dict.fromkeys(problems)))
+    return table, list(dict.fromkeys(problems))
 
 
 def expected_ending(tokenizer: PreTrainedTokenizerBase, conversations: bool) -> list[int]:

@@ -1,24 +1,30 @@
 """transformers' Trainer with checkpoints that are complete or not there, whose resumed run takes the same steps."""
 
+import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transformers import TrainerCallback, TrainingArguments
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 
 from reward_modeling.checkpoints.folders import delete_old_checkpoints, saving_failed
-from reward_modeling.checkpoints.run_record import write_run_record
+from reward_modeling.checkpoints.run_record import RUN_RECORD
 from reward_modeling.common.atomic import archive, commit, remove_folder, sync_to_disk, unfinished
 from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, MERGED_CHECKPOINT, TRAINER_STATE
+from reward_modeling.common.launch import launched_with
 from reward_modeling.models.adapters import has_adapter, save_adapter
-from reward_modeling.results.files import remove_results
-from reward_modeling.training.early_stopping import EarlyStopping
-from reward_modeling.training.fsdp import set_up_fsdp
+from reward_modeling.results.run import remove_results
+from reward_modeling.training.arguments import RunArguments
+from reward_modeling.training.callbacks import EarlyStopping, InterruptionCallback
 from reward_modeling.training.hub_trainer import HubTrainer
-from reward_modeling.training.interruption import InterruptionCallback
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +34,16 @@ class EvaluationInterrupted(Exception):
 
 
 class MissedEvaluationCallback(TrainerCallback):
-    """Evaluates where the process that wrote the checkpoint did not come to it."""
+    """Before the first step of a resumed run: the evaluation to which the process before it did not come any more."""
 
     def __init__(self, trainer: "ResumableTrainer"):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.make_up_for_evaluation()
+        if self.trainer.evaluation_was_missed:
+            metrics = self.trainer._evaluate(trial=None, ignore_keys_for_eval=None)
+            self.trainer._determine_best_metric(metrics, trial=None)
+            self.trainer._find_best_checkpoint()
 
 
 class ResumableTrainer(HubTrainer):
@@ -43,20 +52,34 @@ class ResumableTrainer(HubTrainer):
     `run_record` is written into every checkpoint, to compare a resume with.
     """
 
-    def __init__(self, *, args: TrainingArguments, early_stopping: EarlyStopping | None = None, **kwargs):
+    early_stopping: EarlyStopping | None = None
+
+    def __init__(self, *, args: RunArguments, **kwargs):
         super().__init__(args=args, **kwargs)
         self.run_record: dict = {}
-        self.early_stopping = early_stopping
         # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
         self.save_total_limit, args.save_total_limit = args.save_total_limit, None
         self.interruption = InterruptionCallback()
-        for callback in (self.interruption, MissedEvaluationCallback(self), early_stopping):
-            if callback is not None:
-                self.add_callback(callback)
+        self.add_callback(self.interruption)
+        self.add_callback(MissedEvaluationCallback(self))
+        if args.early_stopping_patience is not None:
+            self.early_stopping = EarlyStopping(args.early_stopping_patience, args.early_stopping_threshold)
+            self.add_callback(self.early_stopping)
 
     def create_accelerator_and_postprocess(self) -> None:
+        """FSDP2 as it is needed here: on a CPU too, with rewards and gradients in float32."""
         super().create_accelerator_and_postprocess()
-        set_up_fsdp(self)
+        state = self.accelerator.state
+        # accelerate 1.15 passes over FSDP where the processes are CPUs, and would train copies.
+        if launched_with(os.environ, "FSDP") and self.accelerator.distributed_type == DistributedType.MULTI_CPU:
+            state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+            state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            self.is_fsdp_enabled = True
+        if self.accelerator.is_fsdp2 and self.args.bf16:
+            # accelerate's own choice reduces gradients in bfloat16, and rounds the float32 rewards to it.
+            state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+            )
 
     # Resuming
 
@@ -82,13 +105,11 @@ class ResumableTrainer(HubTrainer):
 
     def _archive_final_model(self) -> None:
         """Keep the final model of the run as it was before under another name; its figures are in its model card."""
-        for name in (LAST_CHECKPOINT, MERGED_CHECKPOINT):
-            last = Path(self.args.output_dir) / name
-            if last.is_dir():
-                logger.warning(
-                    "Resume: %s is of the run as it was before; it is renamed to %s.", last, archive(last).name
-                )
-        remove_results(Path(self.args.output_dir))
+        output = Path(self.args.output_dir)
+        for last in filter(Path.is_dir, (output / LAST_CHECKPOINT, output / MERGED_CHECKPOINT)):
+            name = archive(last).name
+            logger.warning("Resume: %s is of the run as it was before; it is renamed to %s.", last, name)
+        remove_results(output)
 
     def _run_epoch(self, *args, **kwargs) -> None:
         """No step where the evaluation that was made up for has stopped the run."""
@@ -114,13 +135,6 @@ class ResumableTrainer(HubTrainer):
         if not step or interval is None or not begun or (step % interval and step < max_steps):
             return False
         return not any(entry["step"] == step and "eval_loss" in entry for entry in self.state.log_history)
-
-    def make_up_for_evaluation(self) -> None:
-        """The evaluation that the resumed run would have had before its next step."""
-        if self.evaluation_was_missed:
-            metrics = self._evaluate(trial=None, ignore_keys_for_eval=None)
-            self._determine_best_metric(metrics, trial=None)
-            self._find_best_checkpoint()
 
     def _evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Stopped by SIGTERM: it may take longer than a scheduler waits. A resume makes up for it."""
@@ -177,7 +191,8 @@ class ResumableTrainer(HubTrainer):
                 self._save_scaler(writing)
                 self._save_rng_state(writing)
             if self.args.process_index == 0:
-                write_run_record(Path(writing), self.run_record)
+                record = json.dumps(self.run_record, indent=2, default=str)
+                Path(writing, RUN_RECORD).write_text(record, encoding="utf-8")
                 exported = [*self.callback_handler.callbacks, self.control]
                 exported = {type(one).__name__: one.state() for one in exported if isinstance(one, ExportableState)}
                 self.state.stateful_callbacks = exported

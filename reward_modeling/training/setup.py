@@ -61,14 +61,8 @@ def set_up_logging(args: RunArguments) -> None:
     transformers_logging.set_verbosity_warning()
 
 
-# --- model and tokenizer, but for the weights -----------------------------------------------------------------
-
-
 def load_setup(args: RunArguments, objective: Objective) -> Setup:
-    """
-    Raises:
-        UserError: there is no such model, or it cannot do what the flags ask of it.
-    """
+    """Raises `UserError`: there is no such model, or it cannot do what the flags ask of it."""
     hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
     config = load_config(args.model_name, num_labels=objective.num_labels, **hub_options)
     config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
@@ -103,9 +97,6 @@ def choose_batching(args: RunArguments, config: PreTrainedConfig) -> str:
     return SHARED_PREFIX if args.batching == "auto" else args.batching
 
 
-# --- data -----------------------------------------------------------------------------------------------------
-
-
 def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -> "PreparedPairs":
     """Training and evaluation data; their counts go to the screen and, where asked for, into the output folder.
 
@@ -136,9 +127,6 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         unit = setup.objective.reader.unit.removesuffix("s")
         raise UserError(f"--train_set_path {args.train_set_path}: no {unit} is left to train on; see the table above")
     return data
-
-
-# --- model and trainer ----------------------------------------------------------------------------------------
 
 
 def load_model(args: RunArguments, setup: Setup) -> torch.nn.Module:

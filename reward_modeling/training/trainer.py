@@ -4,6 +4,7 @@ import time
 from contextlib import nullcontext
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
@@ -12,21 +13,47 @@ from reward_modeling.checkpoints.verification import choose_rows, token_rows
 from reward_modeling.common.devices import to_device
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups, evaluation_loader, training_loader
-from reward_modeling.data.planning import heaviest_micro_batch
 from reward_modeling.objectives.base import HeldOut, Objective
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import FiniteLossCallback, ReportCallback, RewardProgressCallback
-from reward_modeling.training.early_stopping import EarlyStopping
-from reward_modeling.training.memory_probe import (
-    no_trace,
-    out_of_memory_explained,
-    peak_memory,
-    reserve_for_optimizer,
-    reserve_gradients,
-    start_measuring,
-)
-from reward_modeling.training.metrics import RunningSums
+from reward_modeling.training.memory_probe import no_trace, probe_memory
 from reward_modeling.training.resumable_trainer import EvaluationInterrupted, ResumableTrainer
+
+
+class RunningSums:
+    """Figures over the units since the last log, summed on the device: adding to them never waits for it."""
+
+    def __init__(self, objective: Objective, device: torch.device):
+        self.objective = objective
+        self.dtype = torch.float64 if device.type == "cpu" else torch.float32
+        self.on_device: torch.Tensor | None = None  # the objective's own
+        self.num_tokens = self.row_tokens = 0  # computed, and those of one unpadded row per completion
+
+    def count_units(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> None:
+        """`logits` are `(reads, labels)`, detached."""
+        sums = self.objective.sums(logits, targets).to(self.dtype)
+        self.on_device = sums if self.on_device is None else self.on_device + sums
+
+    def count_tokens(self, micro_batch: dict) -> None:
+        if micro_batch["row_tokens"]:  # it does not only fill up a process
+            self.num_tokens += micro_batch["num_tokens"]
+            self.row_tokens += micro_batch["row_tokens"]
+
+    def drain(self, accelerator: Accelerator, seconds: float) -> dict[str, float]:
+        """Figures over all processes since the last call; everything starts from zero again."""
+        tokens = torch.tensor([self.num_tokens, self.row_tokens], device=self.on_device.device)
+        sums = torch.cat([self.on_device, tokens.to(self.dtype)])
+        *sums, num_tokens, row_tokens = accelerator.reduce(sums, reduction="sum").tolist()
+        self.on_device.zero_()
+        self.num_tokens = self.row_tokens = 0
+        if not sums[0]:
+            return {}
+        return {
+            **self.objective.figures(sums),
+            f"{self.objective.reader.unit}_per_second": sums[0] / seconds,
+            "tokens_per_second": num_tokens / seconds,
+            "tokens_saved": 1 - num_tokens / row_tokens,
+        }
 
 
 class RewardTrainer(ResumableTrainer):
@@ -37,9 +64,7 @@ class RewardTrainer(ResumableTrainer):
     """
 
     def __init__(self, *, args: RunArguments, objective: Objective, collator: MicroBatchCollator, **kwargs):
-        patience, threshold = args.early_stopping_patience, args.early_stopping_threshold
-        early_stopping = None if patience is None else EarlyStopping(patience, threshold)
-        super().__init__(args=args, early_stopping=early_stopping, **kwargs)
+        super().__init__(args=args, **kwargs)
         self.objective = objective
         self.collator = collator
         self.last_evaluation: tuple[int, list[tuple]] | None = None  # its step, and its rows over all processes
@@ -83,7 +108,9 @@ class RewardTrainer(ResumableTrainer):
         """Forward and backward of this process's share of one optimizer step."""
         model.train()
         if not self.memory_is_probed:
-            self.probe_memory(model)
+            self.log(probe_memory(self, model))
+            self.sums = RunningSums(self.objective, self.args.device)
+            self.memory_is_probed = True
         if self.last_log_time is None:
             self.last_log_time = time.perf_counter()
         micro_batches = inputs["micro_batches"]
@@ -92,7 +119,7 @@ class RewardTrainer(ResumableTrainer):
         step_loss = torch.zeros((), device=self.args.device)
         for number, micro_batch in enumerate(micro_batches, start=1):
             step_loss += self.forward_backward(model, micro_batch, scale, last=number == len(micro_batches))
-        self.sums.count_step(inputs)
+            self.sums.count_tokens(micro_batch)
         return step_loss
 
     def forward_backward(self, model, micro_batch: dict, scale: float, *, last: bool) -> torch.Tensor:
@@ -103,31 +130,6 @@ class RewardTrainer(ResumableTrainer):
             loss = self.compute_loss(model, micro_batch) * scale
             self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
         return loss.detach()
-
-    def probe_memory(self, model) -> None:
-        """Run the heaviest micro-batch of the epoch forward and backward, and leave no trace but a line in the log.
-
-        Its loss counts zero times: so do all its gradients, whatever the engine does with them.
-        """
-        loader, device, deepspeed = self.callback_handler.train_dataloader, self.args.device, self.is_deepspeed_enabled
-        heaviest, most_in_a_step = heaviest_micro_batch(loader.batch_sampler.plan, self.args.world_size)
-        micro_batch = loader.dataset.collate(heaviest)
-        tokens = micro_batch["num_tokens"]
-        start_measuring(device)
-        where = f"the trial of the heaviest micro-batch ({tokens:,} tokens), before the first step"
-        with out_of_memory_explained(where, self.args.max_tokens), no_trace(device):
-            # DeepSpeed has the optimizer's states from the beginning, and clears gradients itself.
-            reserved = [] if deepspeed else reserve_for_optimizer(self.optimizer, self.args.optim)
-            if most_in_a_step > 1 and not deepspeed:
-                reserve_gradients(model)
-            self.forward_backward(model, micro_batch, 0.0, last=False)
-            del reserved
-        if not deepspeed:
-            model.zero_grad()
-        self.sums = RunningSums(self.objective, device)
-        peak = self.accelerator.gather(torch.tensor([peak_memory(device)], device=device)).max().item()
-        self.log({"heaviest_micro_batch_tokens": tokens, "peak_memory_gib": peak})
-        self.memory_is_probed = True
 
     def _prepare_input(self, data):
         """A micro-batch's tensors to the device, without waiting for it."""

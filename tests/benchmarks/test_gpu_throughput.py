@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exactness import build_model, differences, mixed_groups, rewards_and_gradients
+from exactness import build_model, differences, mixed_groups, num_keys, rewards_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[2]
@@ -165,11 +165,11 @@ def test_operations_are_those_that_torch_counts(workload):
         )
         layout = batch["model_inputs"]["packed_layout"]
         masks = [
-            layout.causal_mask(span.num_queries, span.num_keys, None, torch.device("cpu")) for span in layout.spans
+            layout.causal_mask(span.num_queries, num_keys(span), None, torch.device("cpu")) for span in layout.spans
         ]
         sizes = [span.num_queries * (span.num_queries + 1) // 2 for span in layout.spans]
         visible += sum(size if mask is None else int(mask.sum()) for size, mask in zip(sizes, masks, strict=True))
-        scored += sum(span.num_keys for span in layout.read_spans)
+        scored += sum(num_keys(span) for span in layout.read_spans)
         counted -= 6 * model.config.hidden_size * len(layout.read_spans)  # the head's
     work = work_of(plan, range(1), model)
     width = model.config.num_attention_heads * model.config.head_dim

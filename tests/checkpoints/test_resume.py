@@ -30,7 +30,7 @@ from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
-from reward_modeling.training.interruption import EXIT_STATUS
+from reward_modeling.training.callbacks import EXIT_STATUS
 from reward_modeling.training.trainer import RewardTrainer
 
 STEPS, STEPS_PER_EPOCH = 14, 6

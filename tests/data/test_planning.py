@@ -219,8 +219,8 @@ def test_a_split_group_repeats_its_prompt_and_tears_no_pair_apart():
 
 def test_tokens_of_a_group_in_each_batching():
     sizes = group_sizes([(20, [1, 2, 3], [(0, 1), (0, 2)])])
-    assert sizes.group_tokens(SHARED_PREFIX).tolist() == [26]
-    assert sizes.group_tokens(PACKED).tolist() == [66]
+    assert sizes.chunk(SHARED_PREFIX, 0, 0, 2) == Chunk(0, 0, 2, 26)
+    assert sizes.chunk(PACKED, 0, 0, 2) == Chunk(0, 0, 2, 66)
     assert sizes.chunk(SHARED_PREFIX, 0, 1, 2) == Chunk(0, 1, 2, 24)
     assert sizes.chunk(PACKED, 0, 1, 2) == Chunk(0, 1, 2, 44)
     assert sizes.chunk(PADDED, 0, 0, 2) == Chunk(0, 0, 2, 69, 23)

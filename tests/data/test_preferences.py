@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import cached_rows, hub, json_lines, keys, preferences
+from reward_modeling.data import cached_rows, json_lines, keys, preferences, sources
 from reward_modeling.data.preferences import (
     STANDARD_FEATURES,
     load_preference_dataset,
@@ -369,8 +369,8 @@ def test_a_local_path_wins_over_a_hub_id(tmp_path, monkeypatch):
 def test_rows_of_the_hub(tmp_path, monkeypatch):
     Dataset.from_list(numbered(4)).to_parquet(tmp_path / "x.parquet")
     found = datasets.load_dataset("parquet", data_files={"train_prefs": str(tmp_path / "x.parquet")})
-    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
-    monkeypatch.setattr(hub.datasets, "load_dataset", lambda name, *_, **options: found)
+    monkeypatch.setattr(sources.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(sources.datasets, "load_dataset", lambda name, *_, **options: found)
     rows = load_preference_dataset("org/name:train_prefs")
     assert rows["where"][:2] == ["org/name:train_prefs row 0", "org/name:train_prefs row 1"]
     assert set(rows["reason"]) == {""}
@@ -516,23 +516,23 @@ def test_a_hub_that_cannot_be_reached_fails_at_once(tmp_path):
 
 
 def hub_error(kind):
-    return kind("said the Hub", response=hub.httpx.Response(404, request=hub.httpx.Request("GET", "http://x")))
+    return kind("said the Hub", response=sources.httpx.Response(404, request=sources.httpx.Request("GET", "http://x")))
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (hub_error(hub.RepositoryNotFoundError), "no data set org/name on the Hub (or it is private"),
-        (hub_error(hub.HfHubHTTPError), "the Hub cannot be reached"),
-        (hub.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set"),
-        (hub.httpx.ConnectTimeout("slow"), "[ConnectTimeout: slow]"),
+        (hub_error(sources.RepositoryNotFoundError), "no data set org/name on the Hub (or it is private"),
+        (hub_error(sources.HfHubHTTPError), "the Hub cannot be reached"),
+        (sources.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set"),
+        (sources.httpx.ConnectTimeout("slow"), "[ConnectTimeout: slow]"),
     ],
 )
 def test_what_the_hub_may_answer(error, expected, monkeypatch):
     def refuse(self, name, revision, timeout):
         raise error
 
-    monkeypatch.setattr(hub.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(sources.HfApi, "dataset_info", refuse)
     assert expected in message_of("org/name")
 
 
@@ -540,8 +540,8 @@ def test_a_hub_data_set_that_cannot_be_loaded(monkeypatch):
     def refuse(name, *_, **options):
         raise ValueError("Config name is missing.\nPlease pick one")
 
-    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
-    monkeypatch.setattr(hub.datasets, "load_dataset", refuse)
+    monkeypatch.setattr(sources.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(sources.datasets, "load_dataset", refuse)
     assert "cannot be loaded [ValueError: Config name is missing.]" in message_of("org/name")
 
 

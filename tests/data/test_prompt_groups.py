@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_families import TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.data import prompt_groups
 from reward_modeling.data.loader import PromptGroups
@@ -17,7 +18,6 @@ from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, 
 from reward_modeling.data.report import DataReport, report_rows
 from reward_modeling.models.tokenizer import is_for_encoder, set_up_for_encoder
 from reward_modeling.objectives.bradley_terry import PairReader
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
 CORPUS = ["How do I bake rye bread?", "Begin by setting a timer.\nThen wait, and wait again.", "user assistant " * 9]
 LONG = TokenizeOptions(max_length=1000)

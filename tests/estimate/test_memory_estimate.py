@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from engines import EVERY_ENGINE, run_engine
+from exactness import num_keys
 from runs import ROOT, write_rows
+from tiny_families import tiny_config
 from transformers import BertConfig
 
 from reward_modeling.data.collator import MicroBatchCollator
@@ -15,13 +17,12 @@ from reward_modeling.data.planning import heaviest_micro_batch, plan_epoch
 from reward_modeling.data.prepare import prepare_pairs
 from reward_modeling.data.prompt_groups import TokenizeOptions
 from reward_modeling.estimate.live_bytes import LiveBytes
-from reward_modeling.estimate.memory import DDP, FSDP2, SINGLE, ZERO2, ZERO3, EngineMemory, Precision, engine_memory
+from reward_modeling.estimate.memory import DDP, FSDP2, SINGLE, ZERO2, ZERO3, EngineMemory, engine_memory
 from reward_modeling.estimate.meta_model import MetaModel, build_model, flash_attention_bytes, pass_bytes
 from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.bradley_terry import PairReader
-from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 
 PAIRS_PER_STEP, MAX_TOKENS = 16, 512
@@ -146,7 +147,7 @@ def test_attention_as_on_a_gpu_holds_no_matrix_of_scores(groups, tokenizer):
     """Gemma-2's capped scores are whole matrices on a CPU; the kernel's stand-in has none, and the same shapes."""
     inputs = inputs_of(groups, tokenizer, "shared_prefix")
     model = MetaModel(partial(build, tiny("gemma2"), checkpointing=False))
-    heads, longest = 4, max(span.num_keys for span in inputs["packed_layout"].spans)
+    heads, longest = 4, max(num_keys(span) for span in inputs["packed_layout"].spans)
     less = model.pass_bytes(inputs, flash_attention=False) - model.pass_bytes(inputs)
     assert less > 4 * heads * longest**2
     inputs["packed_layout"].kernel = flash_attention_bytes
@@ -191,7 +192,7 @@ def passes(gemma_folder, preferences, tmp_path_factory) -> dict[str, list[dict]]
 
 def estimated(engine: str, gemma_folder: str, pass_bytes: int = 0) -> EngineMemory:
     sizes = MetaModel(partial(build, load_config(gemma_folder))).sizes
-    return engine_memory(ENGINES[engine], sizes, Precision(4, 2), gpus=2, moments=2, pass_bytes=pass_bytes)
+    return engine_memory(ENGINES[engine], sizes, loaded=4, computed=2, gpus=2, moments=2, pass_bytes=pass_bytes)
 
 
 def parts(of: dict | EngineMemory) -> list[float]:
@@ -238,9 +239,9 @@ def test_the_highest_point_of_each_engine(engine, passes, gemma_folder, groups, 
 def test_float32_and_four_bits():
     config = tiny("llama")
     sizes = MetaModel(partial(build, config)).sizes
-    single = engine_memory(SINGLE, sizes, Precision(4, 4), gpus=1, moments=2, pass_bytes=0)
+    single = engine_memory(SINGLE, sizes, loaded=4, computed=4, gpus=1, moments=2, pass_bytes=0)
     assert (single.weights, single.gradients, single.optimizer) == tuple(n * sizes.weights for n in (4, 4, 8))
-    zero3 = engine_memory(ZERO3, sizes, Precision(4, 4), gpus=4, moments=0, pass_bytes=0)
+    zero3 = engine_memory(ZERO3, sizes, loaded=4, computed=4, gpus=4, moments=0, pass_bytes=0)
     assert (zero3.weights, zero3.gradients, zero3.optimizer) == (sizes.weights, sizes.weights, 0)
     adapt = partial(add_adapter, model_name="", revision=None, r=4, alpha=8, dropout=0.0, target_modules="all-linear")
     quantised = MetaModel(partial(build, config, adapt=adapt), four_bit=True).sizes

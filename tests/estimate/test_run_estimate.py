@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from exactness import num_keys
 from runs import as_argv, train, write_rows
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
@@ -23,10 +24,15 @@ from reward_modeling.data.loader import training_loader
 from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, plan_epoch
 from reward_modeling.data.prepare import prepare_pairs
 from reward_modeling.data.prompt_groups import TokenizeOptions
-from reward_modeling.estimate.gpus import GPUS
+from reward_modeling.estimate.memory import GPUS
 from reward_modeling.estimate.meta_model import MetaModel, build_model
-from reward_modeling.estimate.report import UTILISATION, operations_of_attention, operations_of_products
-from reward_modeling.estimate.tokens import UNITS_PADDED, count_epoch
+from reward_modeling.estimate.report import (
+    UNITS_PADDED,
+    UTILISATION,
+    count_epoch,
+    operations_of_attention,
+    operations_of_products,
+)
 from reward_modeling.models.adapters import add_adapter
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.bradley_terry import BradleyTerry, PairReader
@@ -181,7 +187,7 @@ def test_queries_and_keys_of_attention_are_those_that_see_each_other(groups, bat
     """Against the masks, written out; they have the diagonal, which half of queries x keys has not."""
     layouts = [batch["model_inputs"]["packed_layout"] for batch in batches]
     visible = sum(
-        int(torch.ones(span.num_queries, span.num_keys).tril(span.num_keys - span.num_queries).sum())
+        int(torch.ones(span.num_queries, num_keys(span)).tril(num_keys(span) - span.num_queries).sum())
         for layout in layouts
         for span in layout.spans
     )

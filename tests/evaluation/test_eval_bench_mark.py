@@ -17,6 +17,7 @@ from evaluations import PlainModel, evaluate, flags, read_lines
 from processes import fork
 from runs import ROOT, as_argv, free_port, write_rows
 from safetensors.torch import load_file, save_file
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
@@ -27,10 +28,9 @@ from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_R
 from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.scoring import scorer as scorer_module
-from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.quickstart import rewardbench_like_rows
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import token_ids
 
 ROWS = learnable_preferences(60, seed=5)
 ANSWERS = sorted({row[side][-1]["content"] for row in ROWS for side in ("chosen", "rejected")})

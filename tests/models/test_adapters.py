@@ -1,23 +1,17 @@
 """LoRA: what is trained and saved, on every engine; merged checkpoints; what is refused."""
 
-import copy
-import functools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.utils import FullyShardedDataParallelPlugin
-from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from engines import EVERY_ENGINE, run_engine
 from evaluations import evaluate, flags, read_lines
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
-from peft.utils.other import fsdp_auto_wrap_policy
 from runs import Run, plain_rewards, run_snippets, train, write_rows
 from safetensors.torch import load_file, save_file
-from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
@@ -27,7 +21,6 @@ from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 from reward_modeling.training import job
-from reward_modeling.training.fsdp import layer_by_layer
 
 STEPS = 6
 # ZeRO-2 holds whole weights as DDP does, and its optimizer as ZeRO-3 does.
@@ -290,18 +283,24 @@ def test_another_adapter_is_not_the_same_run(base, alone, tmp_path):
         train(base | {"resume_from_checkpoint": "true", "lora_r": 4}, output)
 
 
-def test_fsdp_cuts_a_model_with_an_adapter_layer_by_layer(alone):
-    """transformers would hand accelerate a policy that it does not know, and the model would be one piece."""
-    model = alone.trainer.model
-    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
-    ours = layer_by_layer(copy.copy(plugin))
-    for each in (plugin, ours):
-        each.auto_wrap_policy = fsdp_auto_wrap_policy(model)  # as transformers' update_fsdp_plugin_peft does
-    assert isinstance(plugin.auto_wrap_policy, functools.partial)
-    assert fsdp2_prepare_auto_wrap_policy(plugin, model) is None
-    assert ours.auto_wrap_policy is transformer_auto_wrap_policy
-    policy = fsdp2_prepare_auto_wrap_policy(ours, model)
-    assert [type(module).__name__ for module in model.modules() if policy(module)] == 2 * ["LlamaDecoderLayer"]
+def test_fsdp_cuts_a_model_with_an_adapter_layer_by_layer(base, tmp_path):
+    """In one piece, each process would hold the whole model in a forward pass."""
+    script = tmp_path / "lists_pieces.py"
+    script.write_text(
+        "import rm\n"
+        "from torch.distributed.fsdp import FSDPModule\n"
+        "from reward_modeling.training import job\n"
+        "def list_pieces(trainer, results):\n"
+        "    modules = trainer.model.named_modules()\n"
+        "    print('pieces:', *(name for name, module in modules if isinstance(module, FSDPModule)))\n"
+        "    return save(trainer, results)\n"
+        "save, job.save_final_model = job.save_final_model, list_pieces\n"
+        "rm.main()\n"
+    )
+    process = run_engine("fsdp2", base | {"max_steps": 1}, tmp_path / "output", script=script)
+    pieces = next(line for line in process.stdout.splitlines() if line.startswith("pieces:")).split()
+    layers = [name.removeprefix("base_model.model.model.") for name in pieces if "layers" in name]
+    assert layers == ["layers.0", "layers.1"]
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from evaluations import PlainModel, evaluate, flags, read_lines
 from exactness import differences, make_group, rewards_and_gradients
 from runs import Run, train, write_rows
 from safetensors.torch import load_file, save_file
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -31,9 +32,9 @@ from reward_modeling.models.support import context_length, why_not_packed
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
-from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import token_ids
 
 # The class that is saved, and the tokenizer's style.
 FAMILIES = {

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from exactness import VOCAB_SIZE, build_model, differences, mixed_groups
 from runs import train, write_rows
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.collator import MicroBatchCollator
@@ -12,9 +13,9 @@ from reward_modeling.data.planning import PACKED, PADDED, Chunk
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.moe_balance import SOFTMAX_ROUTERS, load_balancing_losses, why_no_load_balancing
 from reward_modeling.objectives.bradley_terry import BradleyTerry, bradley_terry_loss
-from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import token_ids
 
 FAMILIES = sorted(SOFTMAX_ROUTERS)
 EXPERTS, TOP_K = 4, 2

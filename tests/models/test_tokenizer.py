@@ -4,6 +4,7 @@ import logging
 from datetime import date
 
 import pytest
+from tiny_families import TOKENIZER_STYLES, train_tokenizer
 from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
@@ -15,7 +16,6 @@ from reward_modeling.models.tokenizer import (
     load_tokenizer,
     set_pad_token,
 )
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
 CORPUS = ["How do I bake rye bread?\n\nBegin.\n\nAnd wait.\n\n", "user assistant question answer\n\n"]
 BARE_TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}"
@@ -151,7 +151,7 @@ def test_a_template_that_writes_the_date_of_today(tmp_path, caplog):
     assert "2024-07-26 is now written there" in caplog.text
     fixed = loaded.apply_chat_template(TURNS, tokenize=False)
     assert fixed == today.replace(f"{date.today():%d %b %Y}", "26 Jul 2024")
-    # and once saved, anybody's tokenizer writes it, without another macro
+    # and once saved, anybody's tokenizer writes it, and nothing is left to change
     loaded.save_pretrained(tmp_path / "again")
     assert AutoTokenizer.from_pretrained(tmp_path / "again").apply_chat_template(TURNS, tokenize=False) == fixed
     again = load_tokenizer(str(tmp_path / "again"))

@@ -160,7 +160,7 @@ def test_under_autocast_the_kernel_gets_bfloat16(family, monkeypatch):
 
 
 def test_gathered_keys_one_by_one():
-    """What `VariableLength.from_spans` computes at once, counted out by hand."""
+    """What `PackedLayout.variable_length` computes at once, counted out by hand."""
     spans = (Span(0, 3, 0, 0), Span(3, 5, 0, 3), Span(5, 6, 0, 3), Span(6, 8, 6, 6), Span(8, 9, 6, 8))
     every = PackedLayout(spans, (1, 2, 4)).variable_length(torch.device("cpu"))
     assert every.key_index.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7, 6, 7, 8]

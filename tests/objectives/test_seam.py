@@ -13,6 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 from exactness import PAD, VOCAB_SIZE, differences, make_group
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, flags_with
@@ -23,9 +24,7 @@ from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_gro
 from reward_modeling.models.attention import register_shared_prefix_attention
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.objectives.base import Objective
-from reward_modeling.tiny.models import tiny_config
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
-from reward_modeling.training.metrics import RunningSums
+from reward_modeling.training.trainer import RunningSums
 
 TOLERANCE = 1e-5
 LABELS = 3

@@ -25,7 +25,7 @@ from reward_modeling.preference_sets.source import (
     ANSWER_FEATURES,
     PAIR_FEATURES,
     PreferenceSource,
-    SourceAnswers,
+    SourceRows,
     limit_pairs_per_prompt,
     sample_pairs,
 )
@@ -73,7 +73,7 @@ def answers_of(rows):
     report = DataReport("made", len(table))
     columns = {name: [row[name] for row in table] for name in ANSWER_FEATURES}
     dataset = Dataset.from_dict(columns, features=ANSWER_FEATURES)
-    return SourceAnswers(PreferenceSource("made", Columns(), licence="none"), dataset, report, {})
+    return SourceRows(PreferenceSource("made", Columns(), licence="none"), dataset, report, {})
 
 
 def random_rows(seed, prompts=150):
@@ -283,7 +283,7 @@ def test_integers_beyond_floats_are_no_scores(huge, tmp_path):
 def test_what_is_no_prompt_is_counted():
     answers = answers_of([("a", ["good", "bad"], [2.0, 1.0])])
     broken = answers.rows.map(lambda row: {"prompt": '[{"role": "user"}]'}, features=ANSWER_FEATURES)
-    pairs = pairs_from_answers(SourceAnswers(answers.source, broken, answers.report, {}), "all_pairs", 0)
+    pairs = pairs_from_answers(SourceRows(answers.source, broken, answers.report, {}), "all_pairs", 0)
     assert len(pairs.rows) == 0
     assert pairs.rows.features == PAIR_FEATURES
     assert drops(pairs) == {"wrong_type": 1}

@@ -27,7 +27,7 @@ from data_prep import (
     unified_feedback,
 )
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import hub, preferences
+from reward_modeling.data import preferences, sources
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.transcripts import parse_transcript, turns_of
 from reward_modeling.preference_sets import source
@@ -767,8 +767,8 @@ def test_what_is_asked_of_the_hub(monkeypatch):
         rows, features = FIXTURES[next(script for script in SCRIPTS if script.ScriptArguments().dataset_path == name)]
         return DatasetDict({split: Dataset.from_list(rows, features=features) for split in ("train", "test")})
 
-    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
-    monkeypatch.setattr(hub, "datasets", replace_load_dataset(from_hub))
+    monkeypatch.setattr(sources.HfApi, "dataset_info", lambda self, name, revision, timeout: None)
+    monkeypatch.setattr(sources, "datasets", replace_load_dataset(from_hub))
     result = hh_rlhf.build(hh_rlhf.ScriptArguments(num_proc=1, revision="abc"))
     hh_asked = [("Anthropic/hh-rlhf", None, subset, "abc") for subset in hh_rlhf.SUBSETS[:3]]
     assert asked == hh_asked
@@ -785,7 +785,7 @@ def test_what_is_asked_of_the_hub(monkeypatch):
 
 
 def replace_load_dataset(load):
-    """The module `datasets` as hub_data sees it, with another `load_dataset`: files are still read by the real one."""
+    """The module `datasets` as `sources` sees it, with another `load_dataset`: files are still read by the real one."""
 
     class Stand:
         config = datasets.config

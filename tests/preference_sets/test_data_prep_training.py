@@ -16,12 +16,13 @@ from test_data_prep_answers import (
     write,
 )
 from test_data_prep_pairs import FIXTURES
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 from data_prep import helpsteer, helpsteer2, nectar, ultrafeedback
 from reward_modeling.preference_sets.writing import run_source
-from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import token_ids
 
 ALL = FIXTURES | {
     ultrafeedback: (ULTRAFEEDBACK_ROWS, ULTRAFEEDBACK_FEATURES),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from data_prep import lint as lint_script
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.intervals import wilson_interval
-from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, RULE_WORDS
+from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, findings
 from reward_modeling.preference_sets.lint.pair_checks import (
     counted,
     distribution,
@@ -27,7 +27,7 @@ from reward_modeling.preference_sets.lint.pair_checks import (
     strong_components,
 )
 from reward_modeling.preference_sets.lint.report import check_output, lint_page, write_output
-from reward_modeling.preference_sets.lint.summary import RULES, LintOptions, lint
+from reward_modeling.preference_sets.lint.summary import RULES, lint
 from reward_modeling.preference_sets.lint.tables import summary_text
 from reward_modeling.preference_sets.lint.text_measures import ending, is_refusal, measure
 
@@ -56,7 +56,7 @@ def write(path, rows):
 
 
 def lint_rows(tmp_path, rows, **options):
-    return lint(write(tmp_path / "pairs.jsonl", rows), LintOptions(**options))
+    return lint(write(tmp_path / "pairs.jsonl", rows), **options)
 
 
 def found(summary):
@@ -389,8 +389,14 @@ def test_set_sorted_by_length_is_named(tmp_path):
     assert "SERIOUS: Taking the longer reply" in summary_text(summary)
 
 
-def test_limits_and_words_cover_every_rule():
-    assert set(RULE_WORDS) == {*RULES, "prompts it answers"}
+@pytest.mark.parametrize("takes", ["greater", "smaller"])
+def test_every_rule_has_words_of_its_own(summary, takes):
+    high = {"value": 0.9, "low": 0.85, "high": 0.95}
+    rules = {
+        name: rule | {"takes": takes, "accuracy": rule["accuracy"] | high} for name, rule in summary["rules"].items()
+    }
+    messages = {one["message"] for one in findings(summary | {"rules": rules}) if one["check"] == "rule"}
+    assert set(rules) == {*RULES, "prompts it answers"} and len(messages) == len(rules)
 
 
 @pytest.mark.parametrize("num_proc", [1, 2])
@@ -417,7 +423,7 @@ def test_order_of_rows_and_workers_change_nothing(tmp_path, num_proc, monkeypatc
 
 def test_random_pairs_follow_the_seed(tmp_path):
     path = write(tmp_path / "pairs.jsonl", random_rows(50, seed=4))
-    drawn = [[one["where"] for one in lint(path, LintOptions(seed=seed))["samples"]] for seed in (0, 0, 1)]
+    drawn = [[one["where"] for one in lint(path, seed=seed)["samples"]] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 10
 
@@ -492,10 +498,10 @@ def test_control_characters_and_a_report_beside_the_data(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     write(data / "pairs.jsonl", [pair(f"q{n}", f"\x00\x1b[31m {n}", "b") for n in range(5)])
-    write_output(lint(str(data), LintOptions()), data)
+    write_output(lint(str(data)), data)
     text = (data / "lint.html").read_text()
     assert not any(ord(character) < 32 and character not in "\n\t" for character in text)
-    assert lint(str(data), LintOptions())["rows"]["rows_read"] == 5
+    assert lint(str(data))["rows"]["rows_read"] == 5
 
 
 def test_hostile_texts_are_escaped(tmp_path):
@@ -565,7 +571,7 @@ def test_keys_of_the_summary_stay(summary):
     assert keys["contradictions"] == PART | {"replies_both_ways": None}
     assert keys["cycles"] == PART | dict.fromkeys(("knots", "replies", "largest"))
     rule = {"greater_preferred": FIGURE, "accuracy": FIGURE, "takes": None}
-    assert set(keys["rules"]) == set(RULE_WORDS) and all(one == rule for one in keys["rules"].values())
+    assert set(keys["rules"]) == {*RULES, "prompts it answers"} and all(one == rule for one in keys["rules"].values())
     side = dict.fromkeys(("unfinished", "cut", "refusal", "markdown"), FIGURE) | {"first_cut": None}
     assert keys["replies"] == {"chosen": side, "rejected": side}
     assert set(keys["sources"]) == {"distinct", "listed", "pairs_of_others"}

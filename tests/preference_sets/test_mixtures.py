@@ -18,11 +18,12 @@ from test_data_prep_pairs import FIXTURES, unified_row
 
 from data_prep import build_mixture
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.keys import draw_prompts
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.preference_sets import writing
 from reward_modeling.preference_sets.benchmark_prompts import plain_text, read_named_prompts, words_of
 from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts
-from reward_modeling.preference_sets.mixing import contradictions, duplicates, held_out, not_sampled
+from reward_modeling.preference_sets.mixing import contradictions, duplicates, group_numbers, not_sampled
 from reward_modeling.preference_sets.mixture import known_mixtures, read_mixture
 from reward_modeling.preference_sets.pair_table import PairTable, pair_digests, split_keys
 from reward_modeling.preference_sets.writing import json_lines, new_output, value_columns, write_pairs
@@ -275,9 +276,10 @@ def test_what_is_dropped_against_the_slow_way(tmp_path):
     rows = [said(row) for part in parts for row in part]
     table = table_of(tmp_path, *parts)
     digests, is_first = pair_digests(table)
-    repeated = duplicates(table, digests, is_first, among=np.ones(len(rows), dtype=bool))
-    within = duplicates(table, digests, is_first, among=np.arange(len(rows)) >= 30, within_parts=True)
-    opposed = contradictions(digests, is_first, among=~repeated)
+    groups = group_numbers(digests)
+    repeated = duplicates(table, groups, is_first, among=np.ones(len(rows), dtype=bool))
+    within = duplicates(table, groups, is_first, among=np.arange(len(rows)) >= 30, within_parts=True)
+    opposed = contradictions(groups, is_first, among=~repeated)
     for place, (prompt, chosen, rejected) in enumerate(rows):
         before = (prompt, chosen, rejected) in rows[:place]
         assert repeated[place] == before
@@ -443,8 +445,8 @@ def test_a_larger_sample_holds_a_smaller_one():
 def test_a_prompt_with_more_pairs_than_asked_for_is_not_tested():
     prompts = np.array([7] * 50 + list(range(100, 120)))
     for seed in range(20):
-        assert held_out(prompts, 10, seed).sum() == 10
-        assert not held_out(prompts, 10, seed)[:50].any()
+        assert draw_prompts(prompts, 10, seed).sum() == 10
+        assert not draw_prompts(prompts, 10, seed)[:50].any()
 
 
 def test_no_pair_is_left(tmp_path):

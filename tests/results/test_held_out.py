@@ -19,10 +19,11 @@ from reward_modeling.objectives.held_out_pairs import (
     EvaluatedPairs,
     by_length_difference,
     by_source,
+    evaluation_lines,
     held_out_figures,
+    held_out_table,
     metric_names,
 )
-from reward_modeling.objectives.held_out_tables import evaluation_lines, held_out_table
 from reward_modeling.tiny.preferences import learnable_preferences
 
 

@@ -17,7 +17,7 @@ from reward_modeling.results.model_card import model_card
 from reward_modeling.results.run import Results
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.training import final_model
+from reward_modeling.training import job
 from reward_modeling.training.trainer import RewardTrainer
 
 LAST = 6  # steps
@@ -52,9 +52,9 @@ def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
 def found(base, tmp_path_factory) -> tuple[Run, Results]:
     """A run that ends with an earlier model than it evaluated last, and what it told the card."""
     told = []
-    write_model_card = final_model.write_model_card
+    write_model_card = job.write_model_card
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(final_model, "write_model_card", lambda *a, **o: (told.append(a[1]), write_model_card(*a, **o)))
+        patch.setattr(job, "write_model_card", lambda *a, **o: (told.append(a[1]), write_model_card(*a, **o)))
         run = train(base, tmp_path_factory.mktemp("run") / "output", pages=True, load_best_model_at_end="true")
     assert 1 < run.state["best_global_step"] < LAST
     return run, told[0]

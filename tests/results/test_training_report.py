@@ -18,8 +18,8 @@ from runs import ROOT, train, write_rows
 from summaries import sample_summary
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.display.palette import PALETTE
-from reward_modeling.display.plot_style import draw_svg
+from reward_modeling.display.page import PALETTE
+from reward_modeling.display.plot_style import make_plot
 from reward_modeling.display.plots import draw_steps
 from reward_modeling.display.text import duration, percent, short_number
 from reward_modeling.evaluation.report import write_report
@@ -111,20 +111,19 @@ def test_logs_that_are_no_numbers_are_counted_and_left_out():
 def test_a_logarithmic_axis_is_marked_with_numbers():
     """matplotlib would mark it with formulas, which an SVG of plain text shows as they are written."""
     curve = log_curve([{"step": step, "grad_norm": 10.0 ** (1 - step)} for step in range(5)], "grad_norm")
-    drawn = draw_svg("Gradient norm", draw_curves, {"training": curve}, may_be_logarithmic=True)
+    drawn = make_plot("Gradient norm", "", draw_curves, {"training": curve}, may_be_logarithmic=True).svg
     texts = re.findall(r"<text[^>]*>(.*?)</text>", drawn)
     assert {"0.001", "0.01", "0.1", "1", "10"} <= set(texts) and "$" not in drawn
 
 
 def test_the_interval_of_an_accuracy_is_its_band():
     history = [entry for entry in sample_history() if "eval_loss" in entry]
-    ends = {"low": "eval_accuracy_low", "high": "eval_accuracy_high"}
-    curve = log_curve(history, "eval_accuracy", **ends)
+    curve = log_curve(history, "eval_accuracy")
     assert curve.lows == [entry["eval_accuracy_low"] for entry in history] and curve.has_band
-    several = log_curve(history, "eval_accuracy", **ends, most=2)
+    several = log_curve(history, "eval_accuracy", most=2)
     assert several.lows[0] == min(entry["eval_accuracy_low"] for entry in history[:3])
     del history[1]["eval_accuracy_low"]
-    assert log_curve(history, "eval_accuracy", **ends).lows[1] == history[1]["eval_accuracy"]
+    assert log_curve(history, "eval_accuracy").lows[1] == history[1]["eval_accuracy"]
 
 
 # --- the page -------------------------------------------------------------------------------------------------
@@ -293,7 +292,7 @@ def test_rewards_far_from_zero_fill_their_plot():
     counts = {"chosen": [1, 5], "rejected": [4, 2]}
     colors, words = {"rejected": "red", "chosen": "blue"}, {"xlabel": "reward", "ylabel": "answers"}
     edges = ([base, base + 0.1, base + 0.2] for base in (-0.1, 40.0))
-    scales = [draw_svg("Rewards", draw_steps, of_one, counts, colors, **words) for of_one in edges]
+    scales = [make_plot("Rewards", "", draw_steps, of_one, counts, colors, **words).svg for of_one in edges]
     ticks = [[float(text) for text in re.findall(r"<text[^>]*>\D?(\d+\.\d+)</text>", drawn)] for drawn in scales]
     assert min(ticks[1]) >= 39.9 and len(ticks[1]) >= 3 and "0.0" in scales[0]
 

@@ -10,6 +10,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_families import CHAT_TEMPLATES, TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
@@ -19,9 +20,9 @@ from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring import checkpoint as checkpoint_module
 from reward_modeling.scoring import scorer as scorer_module
 from reward_modeling.scoring.plan import TEXT_KEY
-from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import CHAT_TEMPLATES, TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import token_ids
 
 TOLERANCE = 1e-4  # a tenth of what is promised
 WRONG = 1e-3  # what a mistake must move rewards by to be seen

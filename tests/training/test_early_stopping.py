@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import rm
 from reward_modeling.common.errors import UserError
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.training.early_stopping import EarlyStopping
+from reward_modeling.training.callbacks import EarlyStopping
 
 PATIENCE, MOST_STEPS = 3, 14
 

@@ -17,16 +17,17 @@ from engines import NEEDS_COMPILER, run_engine
 from peft import AutoPeftModelForSequenceClassification
 from runs import Run, plain_rewards, same_weights, sigterm_in_step, train, weights_of, write_rows
 from safetensors.torch import load_file
+from tiny_families import CHAT_TEMPLATES, TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from data_prep import build_mixture
 from reward_modeling.checkpoints.verification import token_rows
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import CHAT_TEMPLATES, TOKENIZER_STYLES, token_ids, train_tokenizer
-from reward_modeling.training.interruption import EXIT_STATUS
+from reward_modeling.tiny.tokenizers import token_ids
+from reward_modeling.training.callbacks import EXIT_STATUS
 from reward_modeling.training.trainer import RewardTrainer
 
 GUESSING = math.log(2)  # 0.693: the loss of a model that scores both answers alike

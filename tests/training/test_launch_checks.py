@@ -24,13 +24,8 @@ LAUNCHED_FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "WORLD_SIZE
 
 
 def problems(deepspeed=None, fsdp=None, fsdp_config=None, gradient_checkpointing=True, **environment) -> list[str]:
-    return launch_problems(
-        deepspeed=deepspeed,
-        fsdp=fsdp,
-        fsdp_config=fsdp_config,
-        gradient_checkpointing=gradient_checkpointing,
-        environment=environment,
-    )
+    flags = {"deepspeed": deepspeed, "fsdp": fsdp, "fsdp_config": fsdp_config}
+    return launch_problems(SimpleNamespace(**flags, gradient_checkpointing=gradient_checkpointing), environment)
 
 
 def only_problem(*args, **kwargs) -> str:

@@ -3,8 +3,8 @@
 import datasets
 import pytest
 from datasets import Dataset
+from tiny_families import TOKENIZER_STYLES, train_tokenizer
 
-from reward_modeling.common.errors import UserError
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
 from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
@@ -17,7 +17,6 @@ from reward_modeling.models.tokenizer import (
 )
 from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 from reward_modeling.training.preflight import run_preflight, show_unit
 
 CORPUS = [row["chosen"][-1]["content"] + "\n\n" for row in learnable_preferences(50, seed=0)]
@@ -61,7 +60,7 @@ def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 
 
 
 def problems(groups, tokenizer, *, conversations: bool = True) -> list[str]:
-    return run_preflight(groups, tokenizer, PairReader(), conversations=conversations).problems
+    return run_preflight(groups, tokenizer, PairReader(), conversations=conversations)[1]
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +85,7 @@ def test_conversations_of_every_style_pass(style):
     if is_for_encoder(tokenizer):
         set_up_for_encoder(tokenizer)
     groups = tokenised(tokenizer, learnable_preferences(20, seed=1))
-    result = run_preflight(groups, tokenizer, PairReader(), conversations=True)
-    assert result.problems == []
-    result.raise_for_problems()
+    assert problems(groups, tokenizer) == []
 
 
 def test_where_a_reward_is_read():
@@ -117,7 +114,7 @@ def test_a_template_that_got_its_end_from_us_passes(answer):
 
 def test_the_table_shows_where_the_answers_part_and_the_scored_token(gemma):
     groups = tokenised(gemma, [{"prompt": "How?", "chosen": "a calm hand", "rejected": "a blue chair"}])
-    table = run_preflight(groups, gemma, PairReader(), conversations=True).table
+    table, _ = run_preflight(groups, gemma, PairReader(), conversations=True)
     group = groups.groups[0]
     lengths = [len(group["prefix_ids"]) + length for length in group["completion_lengths"]]
     lines = table.splitlines()
@@ -199,12 +196,8 @@ def test_all_problems_are_reported_together(good):
     tokenizer.pad_token = "<eos>"
     prefix, completions = good
     groups = made_by_hand(prefix[1:], [completions[0], completions[1][:1]])
-    result = run_preflight(groups, tokenizer, PairReader(), conversations=True)
-    with pytest.raises(UserError) as caught:
-        result.raise_for_problems()
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "The preflight found what training cannot work with:"
-    assert [line.split(":")[0] for line in lines[1:]] == ["- pad token", "- BOS", "- end of the answer"]
+    found = problems(groups, tokenizer)
+    assert [problem.split(":")[0] for problem in found] == ["pad token", "BOS", "end of the answer"]
 
 
 def test_a_fault_in_any_of_a_few_hundred_groups_is_seen_and_named(gemma, good):

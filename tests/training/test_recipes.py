@@ -4,20 +4,22 @@ import os
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from accelerate.state import AcceleratorState, GradientState
 from engines import launch_environment
 from runs import ROOT, train, write_rows
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 import rm
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.preference_sets.mixture import known_mixtures
-from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
+from reward_modeling.tiny.tokenizers import token_ids
 from reward_modeling.training.launch_checks import launch_problems
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -95,6 +97,11 @@ def test_its_data_can_be_built(recipe):
     assert command[3] == args.train_set_path
 
 
+def problems_of_launch(deepspeed: str | None, words: list[str]) -> list[str]:
+    flags = {"deepspeed": deepspeed, "fsdp": None, "fsdp_config": None, "gradient_checkpointing": True}
+    return launch_problems(SimpleNamespace(**flags), launch_environment(words[2:]))
+
+
 @every_recipe
 def test_its_commands_can_be_launched(recipe, monkeypatch):
     monkeypatch.chdir(ROOT)  # where they are typed
@@ -106,28 +113,14 @@ def test_its_commands_can_be_launched(recipe, monkeypatch):
         flags = words[words.index("rm.py") + 1 :]
         assert flags[:2] == ["--config", f"recipes/{recipe.name}"]
         deepspeed = flags[flags.index("--deepspeed") + 1] if "--deepspeed" in flags else None
-        problems = launch_problems(
-            deepspeed=deepspeed,
-            fsdp=None,
-            fsdp_config=None,
-            gradient_checkpointing=True,
-            environment=launch_environment(words[2:]),
-        )
-        assert problems == []
+        assert problems_of_launch(deepspeed, words) == []
 
 
 def test_a_command_of_two_engines_would_be_found(monkeypatch):
     """The negative control."""
     monkeypatch.chdir(ROOT)
     words = shlex.split("accelerate launch --config_file accelerate_configs/fsdp2.yaml rm.py")
-    found = launch_problems(
-        deepspeed="deepspeed_3.json",
-        fsdp=None,
-        fsdp_config=None,
-        gradient_checkpointing=True,
-        environment=launch_environment(words[2:]),
-    )
-    assert "expected one engine" in found[0]
+    assert "expected one engine" in problems_of_launch("deepspeed_3.json", words)[0]
 
 
 def test_a_key_that_rm_does_not_know_is_refused(tmp_path):

@@ -22,6 +22,7 @@ from reward_modeling.common.atomic import write_contents
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import help_of
 from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training import job
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,12 @@ def test_preflight_only_writes_nothing(run, flags, capsys):
     assert not Path(flags["output_path"]).exists()
     for word in ("rows read", "begins", "parts after", "chosen", "rejected", "the reward is read at token"):
         assert word in shown
+
+
+def test_all_problems_of_the_preflight_in_one_message(refused, monkeypatch):
+    monkeypatch.setattr(job, "run_preflight", lambda *_, **__: ("the table", ["BOS: two.", "pad token: none."]))
+    message = refused()
+    assert message == "The preflight found what training cannot work with:\n- BOS: two.\n- pad token: none."
 
 
 def test_preflight_only_on_a_finished_run(run, flags):

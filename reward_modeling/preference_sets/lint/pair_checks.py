@@ -8,8 +8,8 @@ Texts are compared by 64-bit keys. Of two million distinct replies the odds that
 million, and to be taken for one reply they would also have to stand under one prompt.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import networkx as nx
@@ -81,23 +81,10 @@ def single_rule(chosen: ArrayLike, rejected: ArrayLike) -> dict[str, object]:
     greater, smaller = int((chosen > rejected).sum()), int((chosen < rejected).sum())
     ties = len(chosen) - greater - smaller
     return {
-        "greater_preferred": share(greater, greater + smaller),
-        "accuracy": share(max(greater, smaller) + ties / 2, len(chosen), ties),
+        "greater_preferred": share_right(greater, greater + smaller),
+        "accuracy": share_right(max(greater, smaller) + ties / 2, len(chosen), ties),
         "takes": "greater" if greater >= smaller else "smaller",
     }
-
-
-def all_rules(columns: Mapping[str, tuple[NDArray, NDArray]]) -> dict[str, dict[str, object]]:
-    """A rule for each number, the one that comes furthest first."""
-    found = {name: single_rule(chosen, rejected) for name, (chosen, rejected) in columns.items()}
-    return dict(sorted(found.items(), key=lambda item: -(item[1]["accuracy"]["value"] or 0)))
-
-
-def share(right: float, rows: int, ties: int = 0) -> dict[str, float | int | None]:
-    """`right` of `rows` with its interval, as it stands in the report: null where there are no rows."""
-    fields = asdict(share_right(right, rows, ties))
-    value = fields.pop("accuracy")
-    return {"value": value, **fields} if rows else {"value": None, **fields, "low": None, "high": None}
 
 
 # --- preferences as a graph -------------------------------------------------------------------------------------
@@ -163,15 +150,10 @@ def preference_graph(prompts: NDArray[np.int64], chosen: NDArray[np.int64], reje
 
 def _nodes(prompts: NDArray[np.int64], replies: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A number for each distinct (prompt, reply), from 0; and in how many prompts that reply stands."""
-    if not len(prompts):
-        return prompts, prompts
-    order = np.lexsort((prompts, replies))
-    prompts, replies = prompts[order], replies[order]
-    new_reply = np.append(True, replies[1:] != replies[:-1])
-    new = new_reply | np.append(True, prompts[1:] != prompts[:-1])
-    numbers = np.empty(len(order), dtype=np.int64)
-    numbers[order] = np.cumsum(new) - 1
-    reply_of_node = (np.cumsum(new_reply) - 1)[new]
+    _, prompts = np.unique(prompts, return_inverse=True)
+    texts, replies = np.unique(replies, return_inverse=True)
+    nodes, numbers = np.unique(prompts * len(texts) + replies, return_inverse=True)
+    reply_of_node = nodes % max(len(texts), 1)
     return numbers, np.bincount(reply_of_node)[reply_of_node]
 
 

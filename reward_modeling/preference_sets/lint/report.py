@@ -24,7 +24,6 @@ from reward_modeling.preference_sets.lint.tables import headline, tables
 LINT_JSON, LINT_HTML = "lint.json", "lint.html"
 SHOWN_CHARACTERS = 6000  # of one text of a pair to read; longer ones lose their middle
 SHOWN_BARS = 20  # sources in a plot
-SHOWN_ROWS = 1000  # of the table of sources
 FEWEST_FOR_A_BAR = 20  # pairs that differ; below it an interval is as wide as the plot
 
 
@@ -65,7 +64,7 @@ def lint_page(summary: Mapping) -> str:
         summary=summary,
         headline=headline(summary),
         plots=[*_plots(summary)],
-        titled_rows=[*tables(summary, SHOWN_ROWS)],
+        titled_rows=[*tables(summary, len(summary["sources"]["listed"]))],
         limit_rows=_limit_rows(),
         cut_middle=cut_middle,
     )

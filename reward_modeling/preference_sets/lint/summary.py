@@ -1,6 +1,6 @@
 """Everything that the linter says of a preference set, as one dictionary: what stands in lint.json.
 
-    summary = lint("data/mixture2", LintOptions(seed=0, num_proc=2))
+    summary = lint("data/mixture2", seed=0, num_proc=2)
     summary["findings"]        # what is wrong, worst first: see findings.py
 
 Texts are read three times, some at a time: to be measured (see text_measures.py), to be tokenised if asked, and for the
@@ -9,7 +9,6 @@ them is named as the first.
 """
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +17,20 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.intervals import share_right
 from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.preferences import load_preference_dataset, read_column
 from reward_modeling.data.report import report_rows
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
-from reward_modeling.preference_sets.decontamination import index_prompts
+from reward_modeling.preference_sets.decontamination import benchmark_overlap, index_prompts
 from reward_modeling.preference_sets.lint.findings import findings
-from reward_modeling.preference_sets.lint.measured import Measured
-from reward_modeling.preference_sets.lint.overlap import benchmark_overlap
 from reward_modeling.preference_sets.lint.pair_checks import (
     PreferenceGraph,
-    all_rules,
     counted,
     distribution,
     length_histogram,
     preference_graph,
-    share,
     single_rule,
 )
 from reward_modeling.preference_sets.lint.text_measures import (
@@ -43,6 +39,7 @@ from reward_modeling.preference_sets.lint.text_measures import (
     SIDES,
     TRANSCRIPT,
     TRANSCRIPTS_APART,
+    Measured,
     join_contents,
     measure_rows,
     texts_of_row,
@@ -51,6 +48,7 @@ from reward_modeling.preference_sets.lint.text_measures import (
 SUMMARY_FORMAT = 1  # raise it when a key of the summary goes, or means something else
 SCORE_TOLERANCE = 1e-6  # means of ratings are thirds: equal ones may differ in the last digit
 SHOWN_SOURCES = 50
+SAMPLES = 10
 PAIRS_PER_PROMPT_GROUPS = (1, 2, 3, 6, 10, 30, 100)
 TURN_GROUPS = (1, 2, 3, 5, 10)
 TOKENISED_AT_ONCE = 256
@@ -68,52 +66,55 @@ RULES = {  # what each rule counts: columns of MEASURES that are added up
 STANDS_ELSEWHERE = "prompts it answers"  # a rule of its own: the same reply under many prompts
 
 
-@dataclass(frozen=True)
-class LintOptions:
-    """What to look at."""
-
-    seed: int = 0
-    """Of the pairs to read and of the sample that is tokenised."""
-    num_proc: int = 1
-    samples: int = 10
-    tokenizer: str | None = None
-    token_rows: int = 10_000
-    """How many pairs are tokenised, drawn at random; 0 takes all."""
-    benchmarks: str | None = None
-    """Benchmarks and files whose prompts should not be in the set: see `benchmark_prompts.read_named_prompts`."""
-
-
-def lint(path: str, options: LintOptions) -> dict[str, object]:
+def lint(
+    path: str,
+    *,
+    seed: int = 0,
+    num_proc: int = 1,
+    tokenizer: str | None = None,
+    token_rows: int = 10_000,
+    benchmarks: str | None = None,
+) -> dict[str, object]:
     """Read the rows and say everything.
+
+    Args:
+        seed: of the pairs to read and of the sample that is tokenised.
+        token_rows: how many pairs are tokenised, drawn at random; 0 takes all.
+        benchmarks: whose prompts should not be in the set: see `benchmark_prompts.read_named_prompts`.
 
     Raises:
         UserError: the rows, the tokenizer or a benchmark cannot be read.
     """
-    tokenizer = None if options.tokenizer is None else _load_tokenizer(options.tokenizer)
-    prompts = read_named_prompts(options.benchmarks or "", options.num_proc, flag="--benchmarks")
-    benchmarks = index_prompts(prompts) if prompts else None
-    rows = load_preference_dataset(path, num_proc=options.num_proc)
+    loaded_tokenizer = None if tokenizer is None else _load_tokenizer(tokenizer)
+    prompts = read_named_prompts(benchmarks or "", num_proc, flag="--benchmarks")
+    rows = load_preference_dataset(path, num_proc=num_proc)
     with tempfile.TemporaryDirectory(prefix="tmp-lint-", dir=cache_root()) as scratch:
-        table = Measured(rows, measure_rows(rows, Path(scratch), options.num_proc))
+        table = Measured(rows, measure_rows(rows, Path(scratch), num_proc))
         graph = preference_graph(table["prompt_key"], table["chosen_key"], table["rejected_key"])
         turns = table["turns"][table["turns"] > 0]
         lengths = [table["prompt_characters"][table["has_prompt"]], *(table[f"{side}_characters"] for side in SIDES)]
+        drawn = np.sort(table.sample(token_rows or len(table), seed))
+        tokens = (
+            None if loaded_tokenizer is None else {"tokenizer": tokenizer} | _tokens(table, loaded_tokenizer, drawn)
+        )
         summary = {
             "format": SUMMARY_FORMAT,
             "path": path,
-            "seed": options.seed,
+            "seed": seed,
             "rows": report_rows(path, rows).to_dict(),
             "kinds": _kinds(table),
             "prompts": _prompts(table),
             "turns": {**distribution(turns), "pairs_by_turns": counted(turns, TURN_GROUPS)},
-            "lengths": {"characters": _lengths(*lengths), "tokens": _tokens(table, tokenizer, options)},
+            "lengths": {"characters": _lengths(*lengths), "tokens": tokens},
             **_consistency(table, graph),
             "scores": _scores(table),
             "replies": _replies(table),
             "rules": _rules(table, graph),
             "sources": _sources(table),
-            "overlap": benchmark_overlap(rows, table.kept, benchmarks, options.num_proc),
-            "samples": _samples(table, graph, options),
+            "overlap": benchmark_overlap(rows.select(table.kept), index_prompts(prompts), num_proc)
+            if prompts and len(table)
+            else [],
+            "samples": _samples(table, graph, seed),
         }
     return {**summary, "findings": findings(summary)}
 
@@ -164,13 +165,8 @@ def _lengths(prompt: NDArray, chosen: NDArray, rejected: NDArray) -> dict[str, o
     return {**{name: distribution(values) for name, values in columns.items()}, "histogram": histogram}
 
 
-def _tokens(
-    table: Measured, tokenizer: PreTrainedTokenizerBase | None, options: LintOptions
-) -> dict[str, object] | None:
-    """Lengths of the texts alone, without what a chat template puts around them."""
-    if tokenizer is None:
-        return None
-    drawn = np.sort(table.sample(options.token_rows or len(table), options.seed))
+def _tokens(table: Measured, tokenizer: PreTrainedTokenizerBase, drawn: NDArray[np.int64]) -> dict[str, object]:
+    """Lengths of the drawn rows' texts alone, without what a chat template puts around them."""
     lengths = [np.empty((0, 3), dtype=np.int64)]
     for start in range(0, len(drawn), TOKENISED_AT_ONCE):
         columns = table.rows[drawn[start : start + TOKENISED_AT_ONCE]]
@@ -181,8 +177,7 @@ def _tokens(
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
         lengths.append(np.array(list(map(len, ids))).reshape(-1, 3))
     prompts, chosen, rejected = np.concatenate(lengths).T
-    about = {"tokenizer": options.tokenizer, "pairs": len(drawn), "of": len(table)}
-    return about | _lengths(prompts[prompts > 0], chosen, rejected)
+    return {"pairs": len(drawn), "of": len(table)} | _lengths(prompts[prompts > 0], chosen, rejected)
 
 
 # --- consistency --------------------------------------------------------------------------------------------------
@@ -231,15 +226,17 @@ def _replies(table: Measured) -> dict[str, object]:
     for side in SIDES:
         flags = {name: table[f"{side}_{name}"] > 0 for name in ("unfinished", "cut", "refusal")}
         flags["markdown"] = table.added(side, RULES["markdown"]) > 0
-        found[side] = {name: share(int(mask.sum()), len(table)) for name, mask in flags.items()}
+        found[side] = {name: share_right(int(mask.sum()), len(table)) for name, mask in flags.items()}
         found[side]["first_cut"] = table.first(flags["cut"])
     return found
 
 
 def _rules(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
+    """A rule for each number, the one that comes furthest first."""
     columns = {name: (table.added("chosen", parts), table.added("rejected", parts)) for name, parts in RULES.items()}
     columns[STANDS_ELSEWHERE] = (graph.replies_of_prompt[graph.better], graph.replies_of_prompt[graph.worse])
-    return all_rules(columns)
+    rules = {name: single_rule(chosen, rejected) for name, (chosen, rejected) in columns.items()}
+    return dict(sorted(rules.items(), key=lambda item: -(item[1]["accuracy"]["value"] or 0)))
 
 
 def _sources(table: Measured) -> dict[str, object]:
@@ -264,10 +261,10 @@ def _sources(table: Measured) -> dict[str, object]:
     return {"distinct": len(order), "listed": listed, "pairs_of_others": int(counts[order[SHOWN_SOURCES:]].sum())}
 
 
-def _samples(table: Measured, graph: PreferenceGraph, options: LintOptions) -> list[dict[str, object]]:
+def _samples(table: Measured, graph: PreferenceGraph, seed: int) -> list[dict[str, object]]:
     """Different pairs to read, in random order."""
     samples = []
-    for number in table.sample(options.samples, options.seed, ~graph.repeated):
+    for number in table.sample(SAMPLES, seed, ~graph.repeated):
         row = table.rows[int(number)]
         _, prompt, chosen, rejected = texts_of_row(row)
         scores = {name: row[name] for name in ("source", "chosen_score", "rejected_score", "margin")}

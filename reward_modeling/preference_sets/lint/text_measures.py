@@ -18,10 +18,13 @@ import re
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
+from numpy.typing import NDArray
 
 from reward_modeling.data.cached_rows import map_processes
-from reward_modeling.data.keys import text_key
+from reward_modeling.data.keys import mix_keys, text_key
+from reward_modeling.data.preferences import kept_rows, read_column
 from reward_modeling.data.transcripts import parse_transcript
 
 SIDES = ("chosen", "rejected")
@@ -33,24 +36,6 @@ ROWS_PER_WORKER = 5000  # a worker process costs about as much as measuring this
 
 CONVERSATION, PLAIN_TEXT, TRANSCRIPT, TRANSCRIPTS_APART = range(4)
 """What a row is; the last: two transcripts whose prompts differ, measured as the plain texts that they are to rm.py."""
-
-TEXT_MEASURES = (
-    "characters", "words", "lines", "headings", "items", "bold", "code", "digits", "questions", "exclamations",
-    "refusal", "unfinished", "cut",
-)  # fmt: skip
-MEASURES = Features(
-    {
-        "kind": Value("int8"),
-        "has_prompt": Value("bool"),
-        "has_system": Value("bool"),
-        "prompt_key": Value("int64"),  # 0 where there is no prompt
-        "chosen_key": Value("int64"),
-        "rejected_key": Value("int64"),
-        "prompt_characters": Value("int32"),
-        "turns": Value("int32"),  # the user's
-        **{f"{side}_{name}": Value("int32") for side in SIDES for name in TEXT_MEASURES},
-    }
-)
 
 _READ = ["prompt", *SIDES, "is_text", "prompt_key", "reason"]
 _HEADING = re.compile(r"#{1,6}\s+\S")
@@ -82,7 +67,7 @@ _CUT_WORDS = frozenset(_NEVER_LAST.split())
 
 
 def measure(text: str) -> dict[str, int]:
-    """`TEXT_MEASURES` of one text."""
+    """What is counted in one text."""
     unfinished, cut = ending(text)
     headings, items, fences = _line_marks(text)
     return {
@@ -149,6 +134,21 @@ def ending(text: str) -> tuple[bool, bool]:
 
 
 # --- rows -----------------------------------------------------------------------------------------------------
+
+TEXT_MEASURES = tuple(measure(""))
+MEASURES = Features(
+    {
+        "kind": Value("int8"),
+        "has_prompt": Value("bool"),
+        "has_system": Value("bool"),
+        "prompt_key": Value("int64"),  # 0 where there is no prompt
+        "chosen_key": Value("int64"),
+        "rejected_key": Value("int64"),
+        "prompt_characters": Value("int32"),
+        "turns": Value("int32"),  # the user's
+        **{f"{side}_{name}": Value("int32") for side in SIDES for name in TEXT_MEASURES},
+    }
+)
 
 
 def texts_of_row(row: dict) -> tuple[int, list[dict], str, str]:
@@ -232,3 +232,39 @@ def _prompt_key(row: dict, kind: int, prompt: list[dict]) -> int:
     if not prompt:
         return 0
     return row["prompt_key"] if kind == CONVERSATION else text_key(json.dumps(prompt, ensure_ascii=False))
+
+
+# --- columns ---------------------------------------------------------------------------------------------------
+
+
+class Measured:
+    """The columns of the kept rows."""
+
+    def __init__(self, rows: Dataset, measures: Dataset):
+        self.rows, self._measures = rows, measures
+        self.kept = kept_rows(rows)
+        """`(pairs,)` row numbers."""
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, name: str) -> NDArray:
+        """`(pairs,)` of a measure, or of a number of the rows themselves (NaN where a row has none)."""
+        table = self._measures if name in self._measures.column_names else self.rows
+        return read_column(table, name).to_numpy()[self.kept]
+
+    def added(self, side: str, names: tuple[str, ...]) -> NDArray:
+        return sum(self[f"{side}_{name}"] for name in names)
+
+    def first(self, mask: NDArray[np.bool_]) -> str | None:
+        """Where the first pair stands that `mask` has."""
+        return self.rows[int(self.kept[np.argmax(mask)])]["where"] if mask.any() else None
+
+    def sample(self, count: int, seed: int, among: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """`count` row numbers drawn at random: by what the pairs say, whatever their order."""
+        mix = self["rejected_key"]
+        for name in ("chosen_key", "prompt_key"):
+            mix = self[name] ^ mix_keys(mix, seed).view(np.int64)
+        numbers = mix_keys(mix, seed)
+        places = np.arange(len(self)) if among is None else np.flatnonzero(among)
+        return self.kept[places[np.argsort(numbers[places], kind="stable")[:count]]]
