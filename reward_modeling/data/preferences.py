@@ -213,6 +213,11 @@ def read_column(rows: Dataset, name: str) -> pa.ChunkedArray:
     return column if rows._indices is None else column.take(rows._indices.column(0))
 
 
+def kept_column(rows: Dataset, name: str) -> pa.ChunkedArray:
+    """A column of the rows that are kept."""
+    return read_column(rows, name).filter(pc.equal(read_column(rows, "reason"), ""))
+
+
 def kept_rows(rows: Dataset) -> NDArray[np.int64]:
     """The numbers of the rows that can be used, `(kept,)`."""
     return np.flatnonzero(pc.equal(read_column(rows, "reason"), "").to_numpy())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.loader import PromptGroups
-from reward_modeling.data.preferences import NO_OPTIONS, read_column, split_by_prompt
+from reward_modeling.data.preferences import NO_OPTIONS, kept_column, split_by_prompt
 from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, DataReport, report_rows
@@ -93,11 +92,6 @@ def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport)
     if shared:
         report.notes["rows whose prompt is also trained on"] = shared
         logger.warning("!!! %d evaluation rows have prompts of the training set: expect figures too good !!!", shared)
-
-
-def kept_column(rows: Dataset, name: str) -> pa.ChunkedArray:
-    """A column of the rows that are kept."""
-    return read_column(rows, name).filter(pc.equal(read_column(rows, "reason"), ""))
 
 
 def _load(reader: RowReader, flag: str, path: str, num_proc: int, read: ReadOptions) -> Dataset:

@@ -1,9 +1,12 @@
 """What goes to a chat template beside the messages: the columns `tools` and `chat_template_kwargs`."""
 
+import json
+
 from reward_modeling.data.messages import parse_json, says_nothing, to_json
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import Row, RowDropped
 
+OPTION_COLUMNS = ("tools", "chat_template_kwargs")
 # Arguments of apply_chat_template that are no variables of a template: what is trained on is not theirs to decide.
 NOT_OPTIONS = (
     "add_generation_prompt",
@@ -39,6 +42,15 @@ def read_template_options(row: Row) -> str:
             raise RowDropped(DropReason.WRONG_TYPE, f"chat_template_kwargs: {taken[0]} is not for a row to say")
         options |= {name: kwargs[name] for name in sorted(kwargs)}
     return to_json(options) if options else ""
+
+
+def split_options(template_options: str) -> dict[str, str]:
+    """The columns that a row's template options came from, as JSON; those that said something."""
+    if not template_options:
+        return {}
+    options = json.loads(template_options)
+    columns = {"tools": options.pop("tools", None), "chat_template_kwargs": options}
+    return {name: to_json(value) for name, value in columns.items() if value}
 
 
 def _value(value: object) -> object:

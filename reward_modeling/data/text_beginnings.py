@@ -81,8 +81,9 @@ def write_joined(rows: Dataset, folder: Path) -> Dataset | None:
     keys = join_beginnings(rows) if pc.any(rows.data.column("is_text")).as_py() else None
     if keys is None:
         return None
+    named = {"prompt_key", "group_key"} & set(rows.column_names)
     return rows.map(
-        lambda batch, numbers: {"prompt_key": keys[numbers]},
+        lambda batch, numbers: dict.fromkeys(named, keys[numbers]),
         with_indices=True,
         batched=True,
         batch_size=ROWS_AT_ONCE,

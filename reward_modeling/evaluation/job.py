@@ -16,12 +16,15 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
+from reward_modeling.data.preferences import kept_column
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark
 from reward_modeling.evaluation.files import SCORES, writing_explained
 from reward_modeling.evaluation.rewards import score_benchmark
 from reward_modeling.evaluation.scores import append_scores
 from reward_modeling.evaluation.summary import summarise
+from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.scoring import RewardScorer
 
 logger = logging.getLogger("eval_bench_mark")
@@ -40,7 +43,9 @@ def start_processes() -> PartialState:
     return state
 
 
-def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: PartialState) -> list[BenchmarkRows]:
+def read_benchmarks(
+    paths: Mapping[str, str | None], num_proc: int, state: PartialState, options: ReadOptions
+) -> list[BenchmarkRows]:
     """All of them before the model is loaded: a wrong path shows at once. Process 0 reads, the others its cache.
 
     Args:
@@ -48,7 +53,7 @@ def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: Parti
     """
 
     def read() -> list[BenchmarkRows]:
-        return [read_benchmark(name, path, num_proc=num_proc) for name, path in paths.items()]
+        return [read_benchmark(name, path, num_proc=num_proc, options=options) for name, path in paths.items()]
 
     mistake, data = None, None
     if state.is_main_process:
@@ -67,6 +72,17 @@ def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: Parti
             if benchmark.report is not None:
                 print(benchmark.report.table(), flush=True)
     return data
+
+
+def check_plain_texts(data: list[BenchmarkRows], scorer: RewardScorer) -> None:
+    """
+    Raises:
+        UserError: pairs are plain texts, and the tokenizer has a chat template of its own.
+    """
+    for benchmark in data:
+        prompts = [] if benchmark.rows is None else kept_column(benchmark.rows, "prompt")
+        count = sum(not prompt.as_py() for prompt in prompts)
+        refuse_plain_texts(count, f"--{benchmark.benchmark}_path", scorer.tokenizer)
 
 
 def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:
