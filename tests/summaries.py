@@ -8,7 +8,7 @@ import numpy as np
 
 from reward_modeling.common.intervals import by_subset, estimate, pair_accuracy
 from reward_modeling.common.pair_statistics import pair_statistics
-from reward_modeling.evaluation.benchmarks.base import check_subsets
+from reward_modeling.evaluation.benchmarks.base import ScoredRow, check_subsets
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS, best_of_four_credit, ties_units
@@ -43,6 +43,10 @@ class Pairs:
         self.chosen = self.rejected + generator.normal(skill + longer, 1.4)
         self.chosen[:: len(self.names) // 12] = self.rejected[:: len(self.names) // 12]
 
+    def rows(self) -> list[ScoredRow]:
+        columns = (range(len(self.names)), self.names, self.chosen[:, None], self.rejected[:, None])
+        return [ScoredRow(*row) for row in zip(*columns, strict=True)]
+
     def subsets(self) -> dict:
         rewards = by_subset(self.names, np.stack([self.chosen, self.rejected], axis=1))
         return {name: pair_accuracy(*pair.T) for name, pair in rewards.items()}
@@ -67,7 +71,7 @@ def _rewardbench(missing: str) -> dict:
     figures = pairs.estimates("rewardbench")
     sections = {section: list(names) for section, names in SECTIONS.items()}
     return pairs.part("RewardBench", "allenai/reward-bench:filtered", figures, sections=sections) | {
-        "warnings": check_subsets(rows, BENCHMARKS["rewardbench"])
+        "warnings": check_subsets(BENCHMARKS["rewardbench"], pairs.rows())
     }
 
 

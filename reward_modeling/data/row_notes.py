@@ -34,7 +34,7 @@ def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
     forms: Counter[str] = Counter()
     for entry in pc.value_counts(column("form")).to_pylist():
         forms.update(dict.fromkeys(filter(None, entry["values"].split(FORM_SEPARATOR)), entry["counts"]))
-    report.notes |= {f"rows with {name}": count for name, count in forms.most_common()}
+    report.notes |= {f"rows read from {name}": count for name, count in forms.most_common()}
     unread = unread_counts(column)
     if suspects := suspicious_columns(column):
         raise UserError(f"{flag}: " + _unread_message(suspects, unread, len(column("unread"))))

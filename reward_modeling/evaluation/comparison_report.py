@@ -1,17 +1,15 @@
 """comparison.html, and the table on the screen: several evaluations side by side.
 
 print(comparison_tables(comparison))
-write_comparison(comparison, Path("comparison.html"))
+write_whole(Path("comparison.html"), comparison_page(comparison))
 
 Both are made of what `comparison.compare` returns. Same comparison, same bytes.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reward_modeling.common.atomic import write_whole
 from reward_modeling.display.page import render
 from reward_modeling.display.plot_style import MODELS, MUTED, Plot, make_plot
 from reward_modeling.display.plots import draw_bars, lay_out_rows
@@ -28,27 +26,24 @@ from reward_modeling.display.text import (
 )
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
-from reward_modeling.evaluation.comparison_warnings import MARK, RUN_OTHERWISE
-from reward_modeling.evaluation.evaluations import LETTERS
-from reward_modeling.evaluation.tables import grouped_subsets, run_words
+from reward_modeling.evaluation.evaluations import LETTERS, MARK, RUN_OTHERWISE
+from reward_modeling.evaluation.report import describe_model, grouped_subsets
 
 SEVERAL = "Over several benchmarks"
 NOTE = (
     "Differences are in points, to the first model that has the benchmark. Their intervals are paired: over the same "
     "rows. better, worse: the interval excludes zero, as one in twenty does by chance."
 )
-MOST_ROWS = 24  # of a table that is not folded
 TALL = 16  # lines of a plot, from which on it stands beside two others
 
 Figures = Mapping[str, Mapping[str, Mapping]]
 """{figure: {letter of the model: entry}}, as `compare` makes them."""
 
 
-def describe_model(model: Mapping) -> tuple[str, str]:
-    """A model's name, and how it was run."""
-    revision = f" at {model['revision']}" if model["revision"] else ""
-    about = f"{run_words(model)}, {date_and_time(model['date'])}; {model['folder']}"
-    return f"{model['name_or_path']}{revision}", about
+def describe_evaluation(model: Mapping) -> tuple[str, str]:
+    """A model's name, and how and when it was run."""
+    name, about = describe_model(model)
+    return name, f"{about}, {date_and_time(model['date'])}; {model['folder']}"
 
 
 def figure_rows(figures: Figures, part: Mapping) -> Rows:
@@ -86,7 +81,7 @@ def select_figures(name: str, part: Mapping) -> Figures:
 def comparison_tables(comparison: Mapping) -> str:
     """Warnings, the models, and the figures of each benchmark; its subsets are in the page alone if it has figures."""
     blocks = [[line for message in comparison["warnings"] for line in wrap(f"WARNING: {message}", hanging=9)]]
-    models = (f"{model['letter']}  {': '.join(describe_model(model))}" for model in comparison["models"])
+    models = (f"{model['letter']}  {': '.join(describe_evaluation(model))}" for model in comparison["models"])
     blocks.append([line for model in models for line in wrap(model, indent=2)])
     for name, part in comparison["benchmarks"].items():
         rows = f"{count(part['rows'])} {BENCHMARKS[name].unit}"
@@ -109,21 +104,15 @@ def _has_value(entries: Mapping[str, Mapping]) -> bool:
 # --- the page -------------------------------------------------------------------------------------------------
 
 
-def write_comparison(comparison: Mapping, path: Path) -> None:
-    """Write the page; one that is there is replaced."""
-    write_whole(path, comparison_page(comparison))
-
-
 def comparison_page(comparison: Mapping) -> str:
     """The whole page."""
-    functions = (describe_model, select_figures, figure_rows, other_tables, comparison_plots)
+    functions = (describe_evaluation, select_figures, figure_rows, other_tables, comparison_plots)
     return render(
         "evaluation/templates/comparison.html",
         comparison=comparison,
         known=BENCHMARKS,
         several=SEVERAL,
         note=NOTE,
-        most_rows=MOST_ROWS,
         most_subsets=MOST_SUBSETS,
         **{function.__name__: function for function in functions},
     )
@@ -142,11 +131,7 @@ def other_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
 
 
 def comparison_plots(title: str, figures: Figures, part: Mapping, benchmark: Benchmark | None = None) -> list[Plot]:
-    """Figures, and how far they are from the reference's.
-
-    Args:
-        benchmark: None for figures over several.
-    """
+    """Figures, and how far they are from the reference's; `benchmark` is None for figures over several."""
     hollow = part["incomparable"]
     note = f"Dashed: {benchmark.guessing}." if benchmark else ""
     if hollow:

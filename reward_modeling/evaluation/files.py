@@ -9,15 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reward_modeling.common.atomic import check_writable
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.intervals import number
+from reward_modeling.evaluation.benchmarks.base import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
-from reward_modeling.evaluation.report import write_report
-from reward_modeling.evaluation.tables import summary_tables
+from reward_modeling.evaluation.report import summary_tables, write_report
 
 logger = logging.getLogger("eval_bench_mark")
 
 SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
+COLUMNS = ("benchmark", "id", "subset", "chosen_reward", "rejected_reward")  # of a line of scores.jsonl
 
 
 def folder_name(name_or_path: str) -> str:
@@ -30,10 +35,7 @@ def folder_name(name_or_path: str) -> str:
 
 
 def check_nothing_is_there(folder: Path, names: Sequence[str], kind: str, overwrite: bool) -> None:
-    """
-    Raises:
-        UserError: an earlier output of this kind is there, and it is not to be replaced.
-    """
+    """Raise a `UserError` where an earlier output of this kind is there, and is not to be replaced."""
     earlier = [name for name in names if (folder / name).exists()]
     if earlier and not overwrite:
         raise UserError(
@@ -43,10 +45,7 @@ def check_nothing_is_there(folder: Path, names: Sequence[str], kind: str, overwr
 
 
 def check_outputs(folder: Path, record: Path, overwrite: bool) -> None:
-    """
-    Raises:
-        UserError: an earlier evaluation is there, or something cannot be written.
-    """
+    """Raise a `UserError` where an earlier evaluation is there, or something cannot be written."""
     check_writable("--record_dir", record.parent)
     check_writable("--output_dir", folder)
     if record.exists() and not os.access(record, os.W_OK):
@@ -61,25 +60,18 @@ def check_outputs(folder: Path, record: Path, overwrite: bool) -> None:
 
 @contextmanager
 def writing_explained(folder: Path) -> Iterator[None]:
-    """
-    Raises:
-        UserError: a disk is full, or refuses to be written.
-    """
+    """Raise a `UserError` where a disk is full, or refuses to be written."""
     try:
         yield
     except OSError as error:
-        where = error.filename or folder
         raise UserError(
-            f"cannot write {where} ({error.strerror}). Make room, or pass another --output_dir and --record_dir; what "
-            f"was scored so far is in {folder}."
+            f"cannot write {error.filename or folder} ({error.strerror}). Make room, or pass another --output_dir and "
+            f"--record_dir; what was scored so far is in {folder}."
         ) from error
 
 
 def new_unfinished(folder: Path, is_writer: bool = True) -> Path:
-    """A folder beside the model's, apart from what an earlier evaluation left, until everything is there.
-
-    The one process that writes makes it, and empties it.
-    """
+    """A folder beside the model's until everything is there; the one process that writes makes it, and empties it."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     if is_writer:
         with writing_explained(unfinished):
@@ -89,11 +81,7 @@ def new_unfinished(folder: Path, is_writer: bool = True) -> Path:
 
 
 def write_results(unfinished: Path, folder: Path, record: Path, summary: dict) -> None:
-    """The table on the screen; the three files under their names at once; the record.
-
-    Args:
-        unfinished: has the scores already.
-    """
+    """The table on the screen; the three files under their names at once; the record. `unfinished` has the scores."""
     print(summary_tables(summary), flush=True)
     with writing_explained(unfinished):
         text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
@@ -105,11 +93,62 @@ def write_results(unfinished: Path, folder: Path, record: Path, summary: dict) -
         unfinished.rmdir()
     with writing_explained(folder):
         append_record(record, summary)
-    warnings = sum(len(part["warnings"]) for part in summary["benchmarks"].values())
-    if warnings:
+    if warnings := sum(len(part["warnings"]) for part in summary["benchmarks"].values()):
         logger.warning("!!! %d warning%s above the tables !!!", warnings, "s stand" if warnings > 1 else " stands")
     logger.info("Scores, summary and report: %s", folder)
     logger.info("Record: %s", record)
+
+
+# --- scores.jsonl ---------------------------------------------------------------------------------------------
+
+
+def append_scores(path: Path, name: str, rows: Rows) -> None:
+    """A line for each row, in its order."""
+    benchmark = BENCHMARKS[name]
+    with path.open("a", encoding="utf-8") as out:
+        for row in rows:
+            is_hidden = bool(row.refused) or row.is_verdict
+            sides = [None if is_hidden else list(map(number, side)) for side in (row.chosen, row.rejected)]
+            if benchmark.is_pairs and not is_hidden:
+                sides = [side[0] for side in sides]
+            line = dict(zip(COLUMNS, (name, row.id, row.subset, *sides), strict=True))
+            line["correct"] = benchmark.row_result(row) if row.is_scored else None
+            out.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_scores(path: Path) -> dict[str, list[ScoredRow]]:
+    """The rows of each benchmark.
+
+    Raises:
+        UserError: a line is torn, or not one that eval_bench_mark.py writes.
+    """
+    rows: dict[str, list[ScoredRow]] = {}
+    with path.open(encoding="utf-8") as lines:
+        for place, line in enumerate(lines, 1):
+            try:
+                values = json.loads(line)
+                benchmark, row_id, subset = (values[name] for name in COLUMNS[:3])
+                row = ScoredRow(row_id, subset, *rewards_of(values))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}:{place}: expected an object with {', '.join(COLUMNS)}, found {line[:80]!r}. Evaluate the "
+                    "model again, or remove the file: the figures then are shown without paired intervals."
+                ) from error
+            rows.setdefault(benchmark, []).append(row)
+    return rows
+
+
+def rewards_of(row: dict) -> tuple[NDArray, NDArray]:
+    """The rewards of the right and of the wrong answers, `(answers,)`; 1 and 0 where a verdict is all that is known."""
+    chosen, rejected = row["chosen_reward"], row["rejected_reward"]
+    if chosen is None and rejected is None and isinstance(row.get("correct"), bool):
+        return verdict_sides(row["correct"])
+    chosen, rejected = (np.atleast_1d(np.array(side, dtype=np.float64)) for side in (chosen, rejected))
+    return chosen, rejected
+
+
+def verdict_sides(is_right: bool) -> tuple[NDArray, NDArray]:
+    return np.array([float(is_right)]), np.array([float(not is_right)])
 
 
 # --- the record -----------------------------------------------------------------------------------------------
@@ -120,6 +159,14 @@ def append_record(path: Path, summary: Mapping) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as record:
         record.write(("" if _ends_a_line(path) else "\n") + "".join(record_lines(summary)))
+
+
+def _ends_a_line(path: Path) -> bool:
+    """Whether what is appended begins a line of its own. A device has no end: one byte is read."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) in (b"", b"\n")
 
 
 def record_lines(summary: Mapping) -> list[str]:
@@ -139,11 +186,3 @@ def _score(value: str | Mapping) -> str:
     if isinstance(value, str):
         return value
     return "incomplete" if value["value"] is None else f"{value['value']:.6f}"
-
-
-def _ends_a_line(path: Path) -> bool:
-    """Whether what is appended begins a line of its own."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read(1) in (b"", b"\n")

@@ -1,35 +1,46 @@
-"""The steps of an evaluation that runs a model: start, read, load, score, write."""
+"""The steps of an evaluation that runs a model: start, read, load, score, write.
 
+Each answer of a benchmark is scored on exactly one of any number of processes.
+"""
+
+import json
 import logging
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset
+from numpy.typing import NDArray
+from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
-from reward_modeling.data.preferences import kept_column
+from reward_modeling.data.preferences import kept_column, read_column
 from reward_modeling.data.read_options import ReadOptions
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows
-from reward_modeling.evaluation.benchmarks.reading import read_benchmark
-from reward_modeling.evaluation.files import SCORES, writing_explained
-from reward_modeling.evaluation.rewards import score_benchmark
-from reward_modeling.evaluation.scores import append_scores
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
+from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
+from reward_modeling.evaluation.benchmarks.rows import conversations
+from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.scoring import RewardScorer
+from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
 
 logger = logging.getLogger("eval_bench_mark")
 
 HOURS_TO_WAIT = 6  # for the process that downloads, or that has the longest passes
+ROWS_PER_READ = 256
 
 
 def start_processes() -> PartialState:
@@ -48,8 +59,7 @@ def read_benchmarks(
 ) -> list[BenchmarkRows]:
     """All of them before the model is loaded: a wrong path shows at once. Process 0 reads, the others its cache.
 
-    Args:
-        paths: of each benchmark by its name; None takes it from the Hub.
+    `paths` has that of each benchmark; None takes it from the Hub.
     """
 
     def read() -> list[BenchmarkRows]:
@@ -67,10 +77,9 @@ def read_benchmarks(
             sys.exit(2)
         raise mistake
     data = data or read()
-    if state.is_main_process:
-        for benchmark in data:
-            if benchmark.report is not None:
-                print(benchmark.report.table(), flush=True)
+    for benchmark in data:
+        if benchmark.report is not None and state.is_main_process:
+            print(benchmark.report.table(), flush=True)
     return data
 
 
@@ -88,17 +97,12 @@ def check_plain_texts(data: list[BenchmarkRows], scorer: RewardScorer) -> None:
 def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:
     """Load the model, and say what it is; `options` are those of `RewardScorer.from_pretrained`."""
     scorer = RewardScorer.from_pretrained(name_or_path, device=state.device, **options)
-    logger.info(
-        "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %s tokens on %d x %s.",
-        type(scorer.model).__name__,
-        name_or_path,
-        scorer.dtype_name,
-        scorer.reader.max_length or "any number of",
-        scorer.batches.batching,
-        f"{scorer.batches.max_tokens:,}",
-        state.num_processes,
-        state.device.type,
+    words = (
+        f"{type(scorer.model).__name__}, {name_or_path}, {scorer.dtype_name}, at most "
+        f"{scorer.reader.max_length or 'any number of'} tokens a conversation; {scorer.batches.batching} batches of at "
+        f"most {scorer.batches.max_tokens:,} tokens on {state.num_processes} x {state.device.type}."
     )
+    logger.info("Model: %s", words)
     return scorer
 
 
@@ -115,11 +119,7 @@ class Scored:
 def score_benchmarks(
     scorer: RewardScorer, data: list[BenchmarkRows], state: PartialState, unfinished: Path, legacy_xstest_weights: bool
 ) -> Scored:
-    """Score one benchmark after the other. What is wrong with one costs no other its figures.
-
-    Returns:
-        What it came to, on process 0; elsewhere nothing.
-    """
+    """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures."""
     scored, total, started = Scored(), Counter(), time.perf_counter()
     for benchmark in data:
         rows, counts = score_benchmark(scorer, benchmark, state)
@@ -150,3 +150,87 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
         "max_length": scorer.reader.max_length,
         "batching": scorer.batches.batching,
     }
+
+
+# --- the rewards of one benchmark ------------------------------------------------------------------------------
+
+
+def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
+    """Rows that cannot be read, and those that the chat template refuses, with the reason."""
+    refused: dict[int, str] = {}
+    for number, row in enumerate(rows):
+        if row["reason"]:
+            refused[number] = f"{row['reason']}: {row['excerpt']}"
+            continue
+        for conversation in chain(*conversations(row)):
+            if isinstance(conversation, str):
+                continue
+            reader.check_template()
+            if words := reader.refusal(conversation):
+                roles = ", ".join(message["role"] for message in conversation)
+                refused.setdefault(number, f"the chat template refuses it: {words} (roles: {roles})")
+    return refused
+
+
+def score_benchmark(
+    scorer: RewardScorer, data: BenchmarkRows, state: PartialState
+) -> tuple[list[ScoredRow], ScoringCounts]:
+    """The rewards of all answers, the same on every process, and what all processes together did.
+
+    Rows of one prompt are read one after the other, wherever they stand in the file, so that their prompt is computed
+    once; the rewards come back in the file's order. Process 0 shows a progress bar.
+
+    Raises:
+        UserError: no row can be scored, or the tokenizer has no chat template.
+    """
+    rows = data.rows
+    refused = refused_rows(rows, scorer.reader)
+    if len(rows) and len(refused) == len(rows):
+        number, words = next(iter(refused.items()))
+        raise UserError(
+            f"{data.benchmark}: expected conversations that the model's chat template takes, found none among "
+            f"{len(rows):,}; the first, {rows[number]['where']}: {words}."
+        )
+    order = reading_order(rows)
+    order = order[~np.isin(order, list(refused))]
+    num_chosen, num_rejected = (
+        pc.list_value_length(read_column(rows, side)).to_numpy().astype(np.int64) for side in ("chosen", "rejected")
+    )
+    offsets = np.concatenate([[0], np.cumsum(num_chosen + num_rejected)])
+    # The stream's answer number n is answer places[n] of the file.
+    places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in order] or [np.arange(0)])
+    batches = rows.select(order).iter(ROWS_PER_READ)
+    in_order = (dict(zip(of, row, strict=True)) for of in batches for row in zip(*of.values(), strict=True))
+    stream = chain.from_iterable(chain(*conversations(row)) for row in in_order)
+    ranks = {"process_index": state.process_index, "num_processes": state.num_processes}
+    with tqdm(total=len(places), desc=data.benchmark, unit=" answers", disable=not state.is_main_process) as bar:
+
+        def update(done: int) -> None:
+            """By the own share: the other processes are about as far."""
+            bar.update(min(done * state.num_processes, len(places) - bar.n))
+
+        own = list(scorer.stream(stream, progress=update, **ranks))
+        bar.update(len(places) - bar.n)
+    indices, values = _gathered(own)
+    if not np.array_equal(np.sort(indices), np.arange(len(places))):
+        raise RuntimeError(f"{data.benchmark}: {len(indices)} rewards of {len(places)} answers, not each exactly once")
+    rewards = np.full(offsets[-1], np.nan)
+    rewards[places[indices]] = values
+    parts = np.split(rewards, np.sort(np.concatenate([offsets[1:], offsets[:-1] + num_chosen]))[:-1])
+    ids = [number if own is None else own for number, own in enumerate(map(json.loads, rows["id"]))]
+    columns = (ids, rows["subset"][:], parts[::2], parts[1::2], rows["where"][:])
+    scored = [ScoredRow(*row, refused.get(n, "")) for n, row in enumerate(zip(*columns, strict=True))]
+    return scored, _all_counts(scorer.counts)
+
+
+def _gathered(own: list[tuple[int, float]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Indices and rewards of all processes, one after the other."""
+    indices, values = np.array([index for index, _ in own], dtype=np.int64), np.array([value for _, value in own])
+    return tuple(map(np.concatenate, zip(*gather_object([(indices, values)]), strict=True)))
+
+
+def _all_counts(counts: ScoringCounts) -> ScoringCounts:
+    """Passes, tokens and bad rewards are each process's own; the rest every process has counted whole."""
+    parts = gather_object([counts])
+    own = {name: sum(getattr(part, name) for part in parts) for name in ("passes", "tokens", "not_finite")}
+    return replace(counts, **own)

@@ -1,12 +1,14 @@
-"""report.html: an evaluation as one page that needs no network, for a phone and for a wide screen.
+"""An evaluation as text and as a page, from its summary: the dictionary that stands in summary.json.
 
-write_report(json.loads(Path("summary.json").read_text()), Path("report.html"))
+summary = json.loads(Path("summary.json").read_text())
+print(summary_tables(summary))
+write_report(summary, Path("report.html"))
 
-templates/evaluation.html has its words. The page has no date but that of the summary, so that the same summary gives
-the same bytes.
+A value of null is incomplete, and says so. templates/evaluation.html has the words of the page, which needs no network
+and has no date but that of the summary: the same summary gives the same bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -16,26 +18,153 @@ from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import pair_plots, pair_tables
 from reward_modeling.display.plot_style import Plot, make_plot
 from reward_modeling.display.plots import draw_bars
-from reward_modeling.display.text import Rows, accuracy_rows, count, describe_left_out, pair_lines
+from reward_modeling.display.text import (
+    MOST_SUBSETS,
+    Rows,
+    accuracy_rows,
+    align,
+    count,
+    describe_left_out,
+    interval,
+    make_printable,
+    pair_lines,
+    percent,
+    shorten,
+    wrap,
+)
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
-from reward_modeling.evaluation.tables import grouped_subsets, headline, main_figures, model_line, scoring_line
 
+UNCOUNTED = "in no score"  # heading of the subsets that no figure is made of
 STYLES = ("concise", "detailed plain", "detailed markdown")  # of RM-Bench's answers
 
 
-def write_report(summary: dict, path: Path) -> None:
-    """Write the page of an evaluation.
+# --- text -----------------------------------------------------------------------------------------------------
 
-    Args:
-        summary: as it stands in summary.json.
-        path: the file to write; one that is there is replaced.
+
+def summary_tables(summary: Mapping) -> str:
+    """Everything at once: warnings, the model, figures over several benchmarks, and a table for each benchmark."""
+    parts = summary["benchmarks"]
+    messages = (f"WARNING: {message}" for part in parts.values() for message in part["warnings"])
+    blocks = [[line for message in messages for line in wrap(message, hanging=9)]]
+    blocks.append(wrap(model_line(summary)) + wrap(scoring_line(summary)))
+    blocks += [_body(name, part) for name, part in parts.items()]
+    if summary["combined"]:
+        rows = [["", "percent", "95% interval", "rows"]]
+        rows += [[shorten(name), *_cells(row)] for name, row in summary["combined"].items()]
+        blocks.append(["Over several benchmarks", *align(rows)])
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _body(name: str, part: Mapping) -> list[str]:
+    benchmark = BENCHMARKS[name]
+    lines = [f"{make_printable(part['title'])}: {count(part['rows'])} {benchmark.unit}"]
+    if part["sources"]:
+        lines += wrap(f"from {', '.join(map(str, part['sources']))}", indent=2)
+    lines += [f"  {benchmark.note}"] if benchmark.note else []
+    lines += benchmark.figures_table(part["figures"]) if benchmark.figures_table else _figures_table(name, part)
+    if pairs := part.get("pairs"):
+        lines += ["", *(line for text in pair_lines(pairs) for line in wrap(text, indent=2))]
+        lines += ["", *_calibration_table(pairs["calibration"])]
+    if report := part.get("data_report"):
+        lines += ["", *(f"  {line}" for line in report.splitlines())]
+    return lines
+
+
+def _figures_table(name: str, part: Mapping) -> list[str]:
+    """Figures, the last one set off, then the subsets under their headings, all in the same columns."""
+    groups = grouped_subsets(name, part)
+    subsets = [row for group in groups.values() for row in group.values()]
+    tied = any(row.get("ties") for row in subsets)
+    rows: list[list[str] | None] = [["", "percent", "95% interval", "rows", *(["ties"] if tied else [])]]
+    figures = [[shorten(figure), *_cells(row, tied)] for figure, row in main_figures(part).items()]
+    rows += [*figures[:-1], *([None] if len(figures) > 1 else []), figures[-1]]
+    for heading, group in groups.items():
+        rows += [[""] * len(rows[0]), [shorten(heading or "subsets"), *[""] * (len(rows[0]) - 1)]]
+        rows += [[f"  {shorten(subset)}", *_cells(row, tied)] for subset, row in group.items()]
+    return [*align(rows), *describe_left_out(part)]
+
+
+def _cells(row: Mapping, tied: bool = False) -> list[str]:
+    ties = [count(row["ties"]) if row.get("ties") else ""] if tied else []
+    return [percent(row["value"]), interval(row), count(row["rows"]), *ties]
+
+
+def _calibration_table(bins: Sequence[Mapping]) -> list[str]:
+    """One column for each bin of confidence; a bin without pairs shows dashes."""
+    columns = [("confidence", "  its mean", "right", "pairs")]
+    for of_bin in bins:
+        cells = percent(of_bin["confidence"]), percent(of_bin["value"]), count(of_bin["rows"])
+        head = f"{100 * of_bin['low']:.0f}-{100 * of_bin['high']:.0f}"
+        columns.append((head, *(cells if of_bin["rows"] else "---")))
+    return align(list(zip(*columns, strict=True)))
+
+
+# --- what the text and the page share ------------------------------------------------------------------------
+
+
+def main_figures(part: Mapping) -> dict[str, Mapping]:
+    """The figures in the order they are shown, the one that sums up the benchmark last."""
+    figures = part["figures"] or {"accuracy": part["pairs"]["accuracy"]}
+    return dict(sorted(figures.items(), key=lambda item: item[0] == "overall"))
+
+
+def headline(part: Mapping) -> tuple[str, Mapping]:
+    """The figure that sums up a benchmark, with its name."""
+    return list(main_figures(part).items())[-1]
+
+
+def grouped_subsets(name: str, part: Mapping) -> dict[str, dict[str, Mapping]]:
+    """The subsets under the figure they belong to; those that are a figure themselves are left out.
+
+    Returns:
+        {heading: {subset: row}}; the heading is "" where the benchmark has no figures of several subsets.
     """
-    functions = (
-        *(headline, model_line, scoring_line, describe_left_out, pair_lines),
-        *(benchmark_plots, benchmark_tables, draw_styles, data_rows),
+    left = {subset: row for subset, row in part["subsets"].items() if subset not in part["figures"]}
+    sections = part.get("sections") or BENCHMARKS[name].sections
+    groups = {heading: {name: left.pop(name) for name in names if name in left} for heading, names in sections.items()}
+    if len(left) > MOST_SUBSETS:  # pairs may have a source each
+        smallest = sorted(left, key=lambda subset: -left[subset]["rows"])[MOST_SUBSETS:]
+        left = {subset: row for subset, row in left.items() if subset not in {*smallest}}
+    groups[UNCOUNTED if BENCHMARKS[name].subset_rows else ""] = left
+    return {heading: group for heading, group in groups.items() if group}
+
+
+def model_line(summary: Mapping) -> str:
+    """The model in one line: path, class, and how it was run."""
+    return ": ".join(describe_model(summary["model"]))
+
+
+def describe_model(model: Mapping) -> tuple[str, str]:
+    """A model's name, and its class with how it was run."""
+    name = f"{model['name_or_path']} at {model['revision']}" if model["revision"] else str(model["name_or_path"])
+    if model["class"] is None:
+        return name, "scored elsewhere"
+    settings = f"max_length {count(model['max_length'])}, batching {model['batching']}"
+    return name, f"{model['class']}, {model['dtype']}, {settings}"
+
+
+def scoring_line(summary: Mapping) -> str:
+    """What was scored in one line, and what was cut."""
+    scoring = summary["scoring"]
+    if "from_verdicts" in scoring:
+        return f"{scoring['kind']} of {scoring['from_verdicts']}; no model was run"
+    line = (
+        f"{count(scoring['conversations'])} conversations ({count(scoring['distinct'])} distinct, "
+        f"{count(scoring['tokens'])} tokens) in {scoring['seconds']:,.1f} s, processes: {scoring['processes']}"
     )
-    given = {function.__name__: function for function in functions}
-    given |= {"known": BENCHMARKS, "combined": COMBINED}
+    if scoring["cut"]:
+        line += f"; {count(scoring['cut'])} cut to max_length, by {count(scoring['cut_tokens'])} tokens in all"
+    return line
+
+
+# --- the page -------------------------------------------------------------------------------------------------
+
+
+def write_report(summary: dict, path: Path) -> None:
+    """Write the page of an evaluation; one that is there is replaced."""
+    shared = (headline, model_line, scoring_line, describe_left_out, pair_lines)
+    functions = (*shared, benchmark_plots, benchmark_tables, draw_styles, data_rows)
+    given = {function.__name__: function for function in functions} | {"known": BENCHMARKS, "combined": COMBINED}
     write_whole(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
 
 
@@ -91,7 +220,6 @@ def benchmark_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
 
 def data_rows(benchmarks: Mapping[str, Mapping]) -> Rows:
     """Where the rows of each benchmark come from."""
-    rows: Rows = [("benchmark", "from", "rows", "fingerprint")]
-    for part in benchmarks.values():
-        rows.append((part["title"], ", ".join(part["sources"]) or "-", count(part["rows"]), part["fingerprint"]))
-    return rows
+    parts = benchmarks.values()
+    rows = [(of["title"], ", ".join(of["sources"]) or "-", count(of["rows"]), of["fingerprint"]) for of in parts]
+    return [("benchmark", "from", "rows", "fingerprint"), *rows]

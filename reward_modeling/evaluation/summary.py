@@ -4,11 +4,10 @@ Plain dictionaries of JSON's types come out; a figure that is incomplete is None
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
-from datasets import Dataset
 from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
@@ -20,7 +19,6 @@ from reward_modeling.evaluation.benchmarks.base import (
     Benchmark,
     BenchmarkRows,
     Rows,
-    ScoredRow,
     subsets_of,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
@@ -28,7 +26,8 @@ from reward_modeling.evaluation.benchmarks.reading import fingerprint, fingerpri
 from reward_modeling.evaluation.benchmarks.rows import answer_length
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "numpy")
-ROWS_PER_READ = 256
+SIDES = ("chosen", "rejected")
+LEGACY_NOTE = ", xstest weights of before September 2024"
 NO_VALUE = {"value": None, "low": None, "high": None}
 
 
@@ -44,11 +43,11 @@ def summarise(data: BenchmarkRows, rows: Rows, *, legacy_xstest_weights: bool = 
     values = _complete_values(benchmark, scored, incomplete)
     figures = _figures(benchmark, scored, values)
     part = {
-        "title": benchmark.title + benchmark.title_note,
+        "title": benchmark.title + ("" if benchmark is BENCHMARKS[data.benchmark] else LEGACY_NOTE),
         "sources": list(data.sources),
         "rows": len(rows),
         "fingerprint": fingerprint_without_texts(rows) if data.rows is None else fingerprint(data.rows),
-        "warnings": _refusal_warnings(benchmark, rows, incomplete) + benchmark.check(benchmark, scored),
+        "warnings": [*_refusal_warnings(benchmark, rows, incomplete), *benchmark.check(benchmark, scored)],
         # Of one's own pairs the only figure is the share of all of them, which `pairs` has.
         "figures": figures if benchmark.is_published or data.rows is None else {},
         "subsets": _subset_entries(benchmark, scored, values, figures),
@@ -56,9 +55,10 @@ def summarise(data: BenchmarkRows, rows: Rows, *, legacy_xstest_weights: bool = 
     for subset in incomplete & part["subsets"].keys():
         part["subsets"][subset] |= NO_VALUE
     if benchmark.is_pairs and data.rows is not None:
-        lengths = _lengths(data.rows, [number for number, row in enumerate(rows) if row.is_scored])
-        chosen, rejected = np.array([row.rewards for row in scored]).reshape(-1, 2).T
-        part["pairs"] = pair_statistics(chosen, rejected, *lengths)
+        texts = zip(data.rows.select_columns([*SIDES]), rows, strict=True)
+        lengths = [[answer_length(of[side][0]) for side in SIDES] for of, row in texts if row.is_scored]
+        columns = ([row.rewards for row in scored], lengths)
+        part["pairs"] = pair_statistics(*(array for of in columns for array in np.array(of).reshape(-1, 2).T))
     part |= benchmark.extras(scored)
     if data.report is not None:
         part["data_report"] = data.report.table()
@@ -69,14 +69,13 @@ def whole_summary(
     model: dict, arguments: dict, scoring: dict, rows: Mapping[str, Rows], parts: Mapping[str, dict]
 ) -> dict:
     """What summary.json says: the parts of the benchmarks, and where they come from."""
-    legacy = arguments["legacy_xstest_weights"]
     return {
         "model": model,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": arguments,
         "versions": installed_versions(PACKAGES),
         "scoring": scoring,
-        "combined": combined_figures(rows, legacy_xstest_weights=legacy),
+        "combined": combined_figures(rows, legacy_xstest_weights=arguments["legacy_xstest_weights"]),
         "benchmarks": dict(parts),
     }
 
@@ -95,47 +94,31 @@ def combined_figures(rows: Mapping[str, Rows], *, legacy_xstest_weights: bool = 
 
 
 def _check_finite(benchmark: Benchmark, rows: Rows) -> None:
-    """
-    Raises:
-        UserError: a reward is infinite or not a number. Every comparison with NaN is false: a broken model would
-            merely look like a bad one.
-    """
-    broken = [row for row in rows if not row.refused and not row.is_scored]
-    if broken:
-        bad = sum(int((~np.isfinite(row.rewards)).sum()) for row in broken)
-        first = broken[0]
+    """Every comparison with NaN is false: a broken model would merely look like a bad one."""
+    if broken := [row for row in rows if not row.refused and not row.is_scored]:
+        first, rewards = broken[0], np.concatenate([row.rewards for row in broken])
+        bad, total = len(rewards) - np.isfinite(rewards).sum(), sum(len(row.rewards) for row in rows)
         raise UserError(
-            f"{benchmark.title}: expected finite rewards, found {bad:,} of {sum(len(row.rewards) for row in rows):,} "
-            f"that are not, in {len(broken):,} rows, the first {first.where} (id {first.id}, subset {first.subset}). "
-            "Score in float32; if it was float32, the checkpoint's weights are broken."
+            f"{benchmark.title}: expected finite rewards, found {bad:,} of {total:,} that are not, in {len(broken):,} "
+            f"rows, the first {first.where} (id {first.id}, subset {first.subset}). Score in float32; if it was "
+            "float32, the checkpoint's weights are broken."
         )
-
-
-def _refused_by_subset(rows: Rows) -> dict[str, tuple[int, list[ScoredRow]]]:
-    """Of each subset that lacks some, its number of rows and those that were not scored."""
-    refused: dict[str, list[ScoredRow]] = {}
-    for row in rows:
-        if row.refused:
-            refused.setdefault(row.subset, []).append(row)
-    total = Counter(subsets_of(rows))
-    return {name: (total[name], of_subset) for name, of_subset in refused.items()}
 
 
 def incomplete_subsets(benchmark: Benchmark, rows: Rows) -> set[str]:
     """Subsets of which too many rows were not scored for a score. One's own pairs have no such score."""
-    if not benchmark.is_published:
-        return set()
-    refused = _refused_by_subset(rows)
-    return {name for name, (total, missing) in refused.items() if len(missing) > LARGEST_SHARE_UNREADABLE * total}
+    total, refused = Counter(subsets_of(rows)), Counter(row.subset for row in rows if row.refused)
+    too_many = {name for name, missing in refused.items() if missing > LARGEST_SHARE_UNREADABLE * total[name]}
+    return too_many if benchmark.is_published else set()
 
 
-def _refusal_warnings(benchmark: Benchmark, rows: Rows, incomplete: set[str]) -> list[str]:
-    return [
-        f"{benchmark.title}: {len(refused):,} of {total:,} rows of {name!r} were not scored"
-        + (", which leaves it, and what is made of it, without a score" if name in incomplete else "")
-        + f"; the first, {refused[0].where}: {refused[0].refused}"
-        for name, (total, refused) in _refused_by_subset(rows).items()
-    ]
+def _refusal_warnings(benchmark: Benchmark, rows: Rows, incomplete: set[str]) -> Iterator[str]:
+    total, refused = Counter(subsets_of(rows)), Counter(row.subset for row in rows if row.refused)
+    for name, missing in refused.items():
+        first = next(row for row in rows if row.refused and row.subset == name)
+        result = ", which leaves it, and what is made of it, without a score" if name in incomplete else ""
+        words = f"{missing:,} of {total[name]:,} rows of {name!r} were not scored{result}"
+        yield f"{benchmark.title}: {words}; the first, {first.where}: {first.refused}"
 
 
 # --- figures --------------------------------------------------------------------------------------------------
@@ -176,11 +159,3 @@ def _entry(figure: Estimate, rows: int) -> dict:
         low, high = wilson_interval(share * rows, rows)
         low, high = min(low, figure.value), max(high, figure.value)
     return {"value": number(figure.value), "low": number(low), "high": number(high), "rows": rows}
-
-
-def _lengths(rows: Dataset, scored: Sequence[int]) -> tuple[NDArray, NDArray]:
-    """Characters of the chosen and of the rejected answer of each scored row."""
-    batches = rows.select(scored).select_columns(["chosen", "rejected"]).iter(ROWS_PER_READ)
-    sides = ((batch["chosen"], batch["rejected"]) for batch in batches)
-    lengths = [[answer_length(c[0]), answer_length(r[0])] for side in sides for c, r in zip(*side, strict=True)]
-    return tuple(np.array(lengths).reshape(-1, 2).T)

@@ -20,7 +20,7 @@ from reward_modeling.common.intervals import (
     wilson_interval,
 )
 from reward_modeling.common.pair_statistics import calibration_bins, calibration_error
-from reward_modeling.evaluation.benchmarks.base import ScoredRow, check_published_subsets, check_subsets
+from reward_modeling.evaluation.benchmarks.base import Benchmark, ScoredRow, check_subsets
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS, overall_with_prior, prior_score
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, section_scores
@@ -69,6 +69,13 @@ PUBLISHED = {
     "xstest-should-respond": 0.964000,
 }
 PUBLISHED_SECTIONS = {"Chat": 0.963687, "Chat Hard": 0.907895, "Safety": 0.937838, "Reasoning": 0.990346}
+
+
+def warnings_of(counts: dict[str, int], benchmark: Benchmark) -> list[str]:
+    """Those of so many rows of each subset."""
+    rows = [ScoredRow(0, name, np.ones(1), np.zeros(1)) for name, rows in counts.items() for _ in range(rows)]
+    return check_subsets(benchmark, rows)
+
 
 # --- RewardBench and the prior sets ----------------------------------------------------------------------------------
 
@@ -133,8 +140,8 @@ def test_a_missing_subset_leaves_its_section_and_overall_without_a_score(subset)
     assert {name: score for name, score in scores.items() if not math.isnan(score)} == {
         name: score for name, score in whole.items() if name not in (section, "overall")
     }
-    (message,) = check_subsets({name: SUBSET_ROWS[name] for name in accuracy}, REWARDBENCH)
-    assert repr(subset) in message and f"({SUBSET_ROWS[subset]} rows) is missing" in message
+    (message,) = warnings_of({name: SUBSET_ROWS[name] for name in accuracy}, REWARDBENCH)
+    assert f"missing: {subset!r} ({SUBSET_ROWS[subset]} rows)" in message
     assert message.endswith(f"without a score: {section}, overall")
 
 
@@ -147,28 +154,28 @@ def test_a_nan_accuracy_is_no_score_either_and_an_empty_table_has_none():
 def test_misspelt_subsets_are_named_with_the_right_spelling():
     """The two names that once made 176 rows vanish."""
     wrong = {"mt-bench-med": "mt-bench-medium", "donotanswer": "do not answer"}
-    messages = check_subsets({wrong.get(name, name): rows for name, rows in SUBSET_ROWS.items()}, REWARDBENCH)
-    assert len(messages) == 4
+    messages = warnings_of({wrong.get(name, name): rows for name, rows in SUBSET_ROWS.items()}, REWARDBENCH)
+    assert len(messages) == 3
     assert "unknown subset 'do not answer' (did you mean 'donotanswer'?): its rows count in no score" in messages[0]
     assert "unknown subset 'mt-bench-medium' (did you mean 'mt-bench-med'?)" in messages[1]
-    assert "'mt-bench-med' (40 rows) is missing" in messages[2]
-    assert "'donotanswer' (136 rows) is missing" in messages[3]
+    assert "missing: 'mt-bench-med' (40 rows), 'donotanswer' (136 rows): incomplete" in messages[2]
     assert section_scores(PUBLISHED | {"mt-bench-medium": 0.0}) == section_scores(PUBLISHED)
 
 
 def test_checks_are_silent_on_a_whole_benchmark_and_count_rows():
     for benchmark in BENCHMARKS.values():
-        assert check_subsets(benchmark.subset_rows, benchmark) == []
-    (short,) = check_subsets(SUBSET_ROWS | {"hep-go": 163}, REWARDBENCH)
-    assert "'hep-go' has 163 rows, expected 164" in short
-    (empty,) = check_subsets(SUBSET_ROWS | {"hep-go": 0}, REWARDBENCH)
-    assert "'hep-go' (164 rows) is missing" in empty
+        assert warnings_of(benchmark.subset_rows, benchmark) == []
+    (short,) = warnings_of(SUBSET_ROWS | {"hep-go": 163}, REWARDBENCH)
+    assert "1 subset has other numbers of rows than published (hep-go 163 for 164)" in short
+    (empty,) = warnings_of(SUBSET_ROWS | {"hep-go": 0}, REWARDBENCH)
+    assert "missing: 'hep-go' (164 rows)" in empty
     no_shp = {name: rows for name, rows in TEST_SET_ROWS.items() if name not in ("shp", "pku_safer")}
-    safer, shp = check_subsets(no_shp, PREFERENCE_TEST_SETS)
-    assert safer == "Preference test sets: subset 'pku_safer' (9,000 rows) is missing"
-    assert shp.endswith("'shp' (1,741 rows) is missing: incomplete, and without a score: Prior Sets")
-    (ties,) = check_subsets(REWARDBENCH2_ROWS | {"Ties": 0}, REWARDBENCH2)
-    assert ties.endswith("'Ties' (102 rows) is missing: incomplete, and without a score: overall")
+    (both,) = warnings_of(no_shp, PREFERENCE_TEST_SETS)
+    assert both.endswith("'pku_safer' (9,000 rows), 'shp' (1,741 rows): incomplete, and without a score: Prior Sets")
+    (safer,) = warnings_of(TEST_SET_ROWS | {"pku_safer": 0}, PREFERENCE_TEST_SETS)
+    assert safer == "Preference test sets: missing: 'pku_safer' (9,000 rows)"
+    (ties,) = warnings_of(REWARDBENCH2_ROWS | {"Ties": 0}, REWARDBENCH2)
+    assert ties.endswith("missing: 'Ties' (102 rows): incomplete, and without a score: overall")
 
 
 def rows_of(sizes: dict[str, int]) -> list[str]:
@@ -321,7 +328,7 @@ def rm_bench_scores_of(domains: list[str], wins: np.ndarray) -> dict[str, float]
 
 
 def rm_bench_warnings(domains: list[str]) -> list[str]:
-    return check_published_subsets(RM_BENCH, [ScoredRow(0, domain, np.ones(3), np.zeros(3)) for domain in domains])
+    return check_subsets(RM_BENCH, [ScoredRow(0, domain, np.ones(3), np.zeros(3)) for domain in domains])
 
 
 def test_the_matrix_of_one_prompt_by_hand():
@@ -350,7 +357,7 @@ def test_the_safety_parts_are_pooled_by_prompts_and_a_lacking_one_is_not_made_up
     scores = rm_bench_scores_of(domains[:4], wins[:4])
     assert math.isnan(scores["safety"]) and math.isnan(scores["hard"]) and scores["chat"] == 0
     missing, sizes = rm_bench_warnings(domains[:4])
-    assert "'safety-response' (157 rows) is missing" in missing
+    assert "missing: 'safety-response' (157 rows)" in missing
     assert missing.endswith(
         "safety hard, safety normal, safety easy, safety, hard, normal, easy, overall, over prompts"
     )

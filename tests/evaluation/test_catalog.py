@@ -28,7 +28,7 @@ def scored(subset: str, chosen: list[float], rejected: list[float]) -> ScoredRow
 def test_every_benchmark_is_named_after_itself_and_has_a_figure():
     for name, benchmark in BENCHMARKS.items():
         assert benchmark.name == name and benchmark.figures
-        assert benchmark.is_published == bool(benchmark.splits) == (benchmark.columns is not None)
+        assert benchmark.is_published == bool(benchmark.splits) == bool(benchmark.required)
         assert {part for parts in benchmark.figures.values() for part in parts} <= {*benchmark.subset_rows}
 
 

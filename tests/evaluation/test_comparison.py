@@ -25,11 +25,10 @@ from reward_modeling.evaluation.benchmarks.preference_test_sets import OVERALL_W
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_WEIGHTS, section_scores
 from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS
 from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES
-from reward_modeling.evaluation.comparison import compare
+from reward_modeling.evaluation.comparison import compare, paired_differences
 from reward_modeling.evaluation.comparison_report import comparison_page, comparison_tables
 from reward_modeling.evaluation.evaluations import read_evaluations
-from reward_modeling.evaluation.paired import paired_differences
-from reward_modeling.evaluation.scores import append_scores, read_scores
+from reward_modeling.evaluation.files import append_scores, read_scores
 from reward_modeling.evaluation.summary import combined_figures, summarise
 
 ROWS_PER_SUBSET = 4

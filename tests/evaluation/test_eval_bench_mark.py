@@ -21,7 +21,7 @@ from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
-from reward_modeling.evaluation import job, rewards
+from reward_modeling.evaluation import job
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
@@ -351,7 +351,7 @@ def test_missing_and_unknown_subsets_are_loud_and_never_averaged(model, files, t
         "overall": True,
     }
     screen = " ".join(capsys.readouterr().out.split())
-    for words in ("did you mean 'mt-bench-med'?", "'donotanswer' (136 rows) is missing: incomplete", "incomplete"):
+    for words in ("did you mean 'mt-bench-med'?", "'donotanswer' (136 rows): incomplete, and without a score"):
         assert words in screen
     record = dict(line.split("\t") for line in given["record_dir"].read_text().splitlines())
     assert record["Chat"] == record["overall"] == "incomplete" and record["Reasoning"] != "incomplete"
@@ -419,14 +419,14 @@ def test_two_processes_give_the_same_files(model, files, tmp_path):
 
 def test_a_reward_that_is_lost_or_doubled_does_not_pass(model, files, tmp_path, monkeypatch):
     """The control of the test above."""
-    gathered = rewards._gathered
+    gathered = job._gathered
 
-    def twice(own, state):
-        indices, values = gathered(own, state)
+    def twice(own):
+        indices, values = gathered(own)
         indices[0] = indices[1]
         return indices, values
 
-    monkeypatch.setattr(rewards, "_gathered", twice)
+    monkeypatch.setattr(job, "_gathered", twice)
     with pytest.raises(RuntimeError, match="not each exactly once"):
         evaluate(flags(model("llama"), {"rewardbench": files["rewardbench"]}, tmp_path))
 

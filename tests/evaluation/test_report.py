@@ -8,8 +8,7 @@ from pages import HOSTILE, Page
 from summaries import sample_summary
 
 from reward_modeling.display.text import percent, shorten
-from reward_modeling.evaluation.report import write_report
-from reward_modeling.evaluation.tables import summary_tables
+from reward_modeling.evaluation.report import summary_tables, write_report
 
 
 def _tables(summary: dict, name: str, part: dict) -> str:
@@ -76,7 +75,7 @@ def test_warnings_come_first_and_overall_last_of_the_figures(summary):
     shuffled = {**part, "figures": {"overall": part["figures"]["overall"], **part["figures"]}}
     for text in (summary_tables(summary), _tables(summary, "rewardbench", shuffled)):
         lines = text.splitlines()
-        assert lines[0].startswith("WARNING: RewardBench: subset 'hep-go' (164 rows) is missing")
+        assert lines[0].startswith("WARNING: RewardBench: missing: 'hep-go' (164 rows)")
         places = [text.index(f"\n  {name} ") for name in ("Chat", "Chat Hard", "Safety", "Reasoning", "overall")]
         assert places == sorted(places)
         rule = next(place for place, line in enumerate(lines) if line.startswith("  ---"))

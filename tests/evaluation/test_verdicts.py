@@ -184,8 +184,8 @@ def test_missing_unknown_and_short_subsets_are_counted_and_named(tmp_path):
     part = evaluate(write_table(tmp_path / "x.csv", rows), tmp_path / "out")[MODELS[0]]["benchmarks"]["rewardbench"]
     unknown, missing, short = part["warnings"]
     assert "unknown subset 'do not answer' (did you mean 'donotanswer'?)" in unknown
-    assert "subset 'donotanswer' (136 rows) is missing: incomplete, and without a score: Safety, overall" in missing
-    assert "'hep-rust' has 163 rows, expected 164" in short
+    assert "missing: 'donotanswer' (136 rows): incomplete, and without a score: Safety, overall" in missing
+    assert "(hep-rust 163 for 164)" in short
     assert part["figures"]["overall"]["value"] is None and part["figures"]["Reasoning"]["value"] == 1.0
 
 

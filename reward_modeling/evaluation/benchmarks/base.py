@@ -7,7 +7,7 @@ the folder asks which benchmark it has: reading, figures, tables, pages, record 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from reward_modeling.data.sources import Columns
 if TYPE_CHECKING:
     from datasets import Dataset
 
+FEW = 3  # names in a message, where a file of one's own would else fill the screen
 LARGEST_SHARE_UNREADABLE = 0.01  # of a subset's rows, beyond which it has no score
 
 Means = Mapping[str, ArrayLike]  # by subset
@@ -93,8 +94,29 @@ def pair_verdicts(rows: Rows) -> dict[str, NDArray]:
     return by_subset(subsets_of(rows), [row.is_right for row in rows])
 
 
-def check_published_subsets(benchmark: "Benchmark", rows: Rows) -> list[str]:
-    return check_subsets(Counter(map(benchmark.published_name, subsets_of(rows))), benchmark)
+def check_subsets(benchmark: "Benchmark", rows: Rows) -> list[str]:
+    """What is unknown, missing or of another size than published, in loud messages; empty if all is well."""
+    title, published = benchmark.title, benchmark.subset_rows
+    found = Counter(map(benchmark.published_name, subsets_of(rows)))
+    messages = []
+    for name in sorted(found.keys() - published.keys()):
+        nearest = nearest_name(name, published)
+        hint = f" (did you mean {nearest!r}?)" if nearest else ""
+        messages.append(f"{title}: unknown subset {name!r}{hint}: its rows count in no score")
+    if missing := [name for name in published if name not in found]:
+        made_of = (figure for figure, subsets in benchmark.figures.items() if {*missing} & {*subsets})
+        spoiled = ", ".join(figure for figure in made_of if figure not in missing)
+        listed = ", ".join(f"{name!r} ({published[name]:,} rows)" for name in missing)
+        result = f": incomplete, and without a score: {spoiled}" if spoiled else ""
+        messages.append(f"{title}: missing: {listed}{result}")
+    if resized := [name for name in published if found[name] not in (0, published[name])]:
+        shown = resized if len(resized) <= FEW else resized[:1]
+        sizes = ", ".join(f"{name} {found[name]:,} for {published[name]:,}" for name in shown)
+        subsets, more = "subset has" if len(resized) == 1 else "subsets have", ", and so on" * (shown != resized)
+        words = f"{len(resized)} {subsets} other numbers of rows than published ({sizes}{more})"
+        end = "their scores, and those made of them, are not those of the published benchmark"
+        messages.append(f"{title}: {words}: {end}")
+    return messages
 
 
 def lines_by_figure(benchmark: "Benchmark", part: Mapping) -> list[tuple[str, Mapping]]:
@@ -116,11 +138,15 @@ class Benchmark:
     title: str
 
     # Rows
-    columns: Columns | None = None
+    required: tuple[str, ...] = ()
+    """Columns of its file."""
+    row_formats: str = ""
+    """What they hold, in words."""
     read_row: Callable[[dict], dict[str, object]] | None = None
-    """From a row of the file to `subset`, `prompt`, `chosen` and `rejected` (see `rows`)."""
-    subset_of: Callable[[dict], object] = lambda row: row.get("subset")
-    """The subset of a row that cannot be read; no text where that is unknown."""
+    """From a row of the file to `subset`, `prompt`, `chosen` and `rejected`, where `rows.read_fields` does not do."""
+    subset_column: str = "subset"
+    subset_of: Callable[[dict], object] = lambda row: None
+    """The subset of a row that cannot be read, where no column has it; no text where that is unknown."""
     hub_id: str | None = None
     """None: its rows are the user's own."""
     splits: tuple[str, ...] = ()
@@ -156,14 +182,12 @@ class Benchmark:
     """Whether the score of a subset is the share of its rows that came out right: then it has Wilson's interval."""
     row_result: Callable[[ScoredRow], object] = ScoredRow.is_right.fget
     """`correct` of a line of scores.jsonl."""
-    check: Callable[["Benchmark", Rows], list[str]] = check_published_subsets
+    check: Callable[["Benchmark", Rows], list[str]] = check_subsets
     """What is unknown, missing or of another size than published, in loud messages."""
     extras: Callable[[Rows], dict] = lambda rows: {}
     """What else stands in the benchmark's part of summary.json."""
-    legacy: "Benchmark | None" = None
-    """The same under `--legacy_xstest_weights`, where that changes anything."""
-    title_note: str = ""
-    """Follows the title where the figures are not those of today."""
+    legacy_formula: Formula | None = None
+    """The formula under `--legacy_xstest_weights`, where that changes anything."""
     parts: tuple[str, ...] = ()
     """The benchmarks whose rows a figure over several takes together."""
 
@@ -183,6 +207,11 @@ class Benchmark:
     figures_table: Callable[[Mapping], list[str]] | None = None
     """The figures of its part of summary.json as lines, where the usual table does not do."""
     record_lines: Callable[["Benchmark", Mapping], list[tuple[str, Mapping]]] = lines_by_figure
+
+    @property
+    def columns(self) -> Columns:
+        names = dict.fromkeys(("prompt", *self.required, self.id_column))
+        return Columns(self.required, tuple(names), self.row_formats)
 
     @property
     def path_flag(self) -> str:
@@ -208,7 +237,8 @@ class Benchmark:
 
     def weighed(self, *, legacy_xstest_weights: bool) -> "Benchmark":
         """The benchmark under today's weights, or under the old ones where it has any."""
-        return self.legacy if legacy_xstest_weights and self.legacy else self
+        is_legacy = legacy_xstest_weights and self.legacy_formula is not None
+        return replace(self, formula=self.legacy_formula) if is_legacy else self
 
     def num_answers(self, subset: str) -> tuple[int | None, int | None]:
         return self.other_answers.get(subset, self.answers)
@@ -222,53 +252,6 @@ class Benchmark:
         """Rows behind each figure, from the subset of each row."""
         rows = Counter(map(self.published_name, subsets))
         return {figure: sum(rows[name] for name in names or rows) for figure, names in self.figures.items()}
-
-
-# --- what is missing ------------------------------------------------------------------------------------------
-
-FEW = 3  # subsets that are missing, or of another size, before one message names them together
-
-
-def check_subsets(counts: Mapping[str, int], benchmark: Benchmark) -> list[str]:
-    """What is unknown, missing or of another size than published, in loud messages; empty if all is well.
-
-    Args:
-        counts: the rows of each subset that was read; none is missing.
-    """
-    published = benchmark.subset_rows
-    found = {name: rows for name, rows in counts.items() if rows}
-    messages = []
-    for name in sorted(found.keys() - published.keys()):
-        nearest = nearest_name(name, published)
-        hint = f" (did you mean {nearest!r}?)" if nearest else ""
-        messages.append(f"{benchmark.title}: unknown subset {name!r}{hint}: its rows count in no score")
-    missing = [name for name in published if name not in found]
-    resized = [name for name in published if found.get(name, published[name]) != published[name]]
-    messages += [_missing_message(names, benchmark) for names in _few_or_all(missing)]
-    return messages + [_resized_message(names, found, benchmark) for names in _few_or_all(resized)]
-
-
-def _few_or_all(names: list[str]) -> list[list[str]]:
-    """Each by itself while they are few: a file of one's own would else fill the screen."""
-    return [[name] for name in names] if len(names) <= FEW else [names]
-
-
-def _missing_message(names: list[str], benchmark: Benchmark) -> str:
-    spoiled = [figure for figure, subsets in benchmark.figures.items() if {*names} & {*subsets} and figure not in names]
-    result = f": incomplete, and without a score: {', '.join(spoiled)}" if spoiled else ""
-    if len(names) == 1:
-        return f"{benchmark.title}: subset {names[0]!r} ({benchmark.subset_rows[names[0]]:,} rows) is missing{result}"
-    return f"{benchmark.title}: {len(names)} subsets are missing ({', '.join(names)}){result}"
-
-
-def _resized_message(names: list[str], counts: Mapping[str, int], benchmark: Benchmark) -> str:
-    rows, published = (of[names[0]] for of in (counts, benchmark.subset_rows))
-    end = "are not those of the published benchmark"
-    if len(names) == 1:
-        sizes = f"subset {names[0]!r} has {rows:,} rows, expected {published:,}"
-        return f"{benchmark.title}: {sizes}: its score, and those made of it, {end}"
-    sizes = f"other numbers of rows than published ({names[0]} {rows:,} for {published:,}, and so on)"
-    return f"{benchmark.title}: {len(names)} subsets have {sizes}: their scores, and those made of them, {end}"
 
 
 # --- means ----------------------------------------------------------------------------------------------------

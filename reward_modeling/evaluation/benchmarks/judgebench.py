@@ -6,14 +6,7 @@ are in both splits, and the interval over all pairs, which takes rows as indepen
 """
 
 from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, plain_mean, pooled_mean
-from reward_modeling.evaluation.benchmarks.rows import (
-    Fields,
-    UnreadableRow,
-    assistant,
-    messages_of,
-    read_columns,
-    text_of,
-)
+from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, assistant, messages_of, text_of
 
 # `ScalerLab/JudgeBench`: a row is of the section that its `source` begins with (mmlu-pro-math is knowledge).
 SOURCES = {
@@ -34,9 +27,7 @@ SIDES = {"A>B": ("response_A", "response_B"), "B>A": ("response_B", "response_A"
 def judgebench_scores(means: Means, rows: dict[str, int]) -> dict[str, float]:
     """The mean of the four sections of GPT-4o's answers, and accuracies over rows; "overall" is over GPT-4o's alone.
 
-    Args:
-        means: accuracy by split and section, such as "gpt math". A tie is wrong.
-        rows: pairs of each.
+    `means` has the accuracy by split and section, such as "gpt math", and `rows` the pairs of each.
     """
     scores = {name: pooled_mean(means, subsets, rows) for name, subsets in FIGURES.items()}
     return {**scores, "gpt mean of sections": plain_mean(means, GPT)}
@@ -70,11 +61,10 @@ def _read_row(row: dict) -> Fields:
 BENCHMARK = Benchmark(
     name="judgebench",
     title="JudgeBench",
-    columns=read_columns(
-        ("source", "question", "response_model", "response_A", "response_B", "label"),
+    required=("source", "question", "response_model", "response_A", "response_B", "label"),
+    row_formats=(
         "source as a name, question, response_A and response_B as texts, response_model as gpt... or claude..., label "
-        "as A>B or B>A",
-        others=("pair_id",),
+        "as A>B or B>A"
     ),
     read_row=_read_row,
     subset_of=_subset_of,

@@ -19,11 +19,7 @@ NAME = "pairs"
 
 
 def _read(path: str | None, num_proc: int | None, options: ReadOptions) -> BenchmarkRows:
-    """Of the pairs those that training would keep.
-
-    Raises:
-        UserError: no path, or nothing there that can be used; or a part of the conversation would not be read.
-    """
+    """Of the pairs those that training would keep."""
     flag = BENCHMARK.path_flag
     if path is None:
         raise UserError(

@@ -4,8 +4,10 @@ A set is a split on the Hub; of a person's own it is a file, a folder, or a spli
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from reward_modeling.common.arguments import named_paths
@@ -16,14 +18,7 @@ from reward_modeling.data.transcripts import merge_turns, parse_transcript
 from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
 from reward_modeling.evaluation.benchmarks.rewardbench import BENCHMARK as REWARDBENCH
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, section_scores
-from reward_modeling.evaluation.benchmarks.rows import (
-    Fields,
-    UnreadableRow,
-    assistant,
-    messages_of,
-    prompt_of,
-    read_columns,
-)
+from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, assistant, messages_of, prompt_of
 
 # `allenai/preference-test-sets`
 TEST_SET_ROWS = {
@@ -81,9 +76,9 @@ def test_set_sources(path: str, flag: str) -> list[tuple[str, str]]:
 
 
 def _sets_of_folder(path: str, folder: Path, flag: str) -> list[tuple[str, str]]:
-    children = [child for child in sorted(folder.iterdir()) if _may_be_set(child)]
+    children = list(filter(_may_be_set, sorted(folder.iterdir())))
     if [child.name for child in children] == ["data"] and children[0].is_dir():  # as the Hub lays them out
-        children = [child for child in sorted(children[0].iterdir()) if _may_be_set(child)]
+        children = list(filter(_may_be_set, sorted(children[0].iterdir())))
     if not children:
         found = ", ".join(sorted(child.name for child in folder.iterdir())[:5]) or "nothing"
         raise _sets_error(flag, f"found {found} in {path}")
@@ -92,9 +87,8 @@ def _sets_of_folder(path: str, folder: Path, flag: str) -> list[tuple[str, str]]
         by_name.setdefault(_set_name(child), []).append(child)
     for name, files in by_name.items():
         if len(files) > 1 and not all(re.search(_SHARD, file.name) for file in files):
-            raise _sets_error(
-                flag, f"found {' and '.join(file.name for file in files)} in {path}, all for the set {name}"
-            )
+            found = " and ".join(file.name for file in files)
+            raise _sets_error(flag, f"found {found} in {path}, all for the set {name}")
     return [(name, str(file)) for name, files in by_name.items() for file in files]
 
 
@@ -108,12 +102,10 @@ def _set_name(path: Path) -> str:
 
 def _listed_sets(path: str, flag: str) -> list[tuple[str, str]]:
     sets = named_paths(path)
-    if not sets or not all(name and source for name, source in sets):
-        raise _sets_error(
-            flag, f"found {path!r}, which does not exist in {Path.cwd()} and is no list of names and paths"
-        )
-    names = [name for name, _ in sets]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if not sets or not all(map(all, sets)):
+        where = f"does not exist in {Path.cwd()}"
+        raise _sets_error(flag, f"found {path!r}, which {where} and is no list of names and paths")
+    if twice := sorted(name for name, times in Counter(name for name, _ in sets).items() if times > 1):
         raise _sets_error(flag, f"found {', '.join(twice)} twice in {path!r}")
     return sets
 
@@ -138,9 +130,7 @@ def _read_row(row: dict) -> Fields:
             raise UnreadableRow(f"expected a user's message before the answer, found none in {name} and no prompt")
     chosen, rejected = sides
     # Here two prompts may differ: each side keeps its own turns, and what both begin with is the prompt.
-    length = 0
-    while length < min(len(chosen), len(rejected)) - 1 and chosen[length] == rejected[length]:
-        length += 1
+    length = len(list(takewhile(lambda turns: turns[0] == turns[1], zip(chosen[:-1], rejected[:-1], strict=False))))
     return {"prompt": chosen[:length], "chosen": [chosen[length:]], "rejected": [rejected[length:]]}
 
 
@@ -170,18 +160,17 @@ def _whole_sides(row: dict) -> list[list[Message]]:
 
 
 def _record_lines(benchmark: Benchmark, part: Mapping) -> list[tuple[str, Mapping]]:
-    names = [*TEST_SET_ROWS, *(name for name in part["subsets"] if name not in TEST_SET_ROWS)]
-    lines = [(name, part["subsets"].get(name, {"value": None})) for name in names]
-    return [*lines, ("Prior-sets", part["figures"]["Prior Sets"])]
+    lines = {name: {"value": None} for name in TEST_SET_ROWS} | part["subsets"]
+    return [*lines.items(), ("Prior-sets", part["figures"]["Prior Sets"])]
 
 
 BENCHMARK = Benchmark(
     name="preference_test_sets",
     title="Preference test sets",
-    columns=read_columns(
-        ("chosen", "rejected"),
+    required=("chosen", "rejected"),
+    row_formats=(
         "prompt as a text or messages with the two answers as texts, or whole conversations in chosen and rejected "
-        "(messages, or transcripts that begin with 'Human:')",
+        "(messages, or transcripts that begin with 'Human:')"
     ),
     read_row=_read_row,
     hub_id="allenai/preference-test-sets",
@@ -196,20 +185,17 @@ BENCHMARK = Benchmark(
 )
 
 
-def _with_prior(legacy_xstest_weights: bool) -> Benchmark:
-    """The one figure that is made of RewardBench and the prior sets."""
-
-    def formula(means: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, float]:
-        sections = section_scores(means, legacy_xstest_weights=legacy_xstest_weights)
-        return {OVERALL_WITH_PRIOR: overall_with_prior(sections, prior_score(means))}
-
-    return Benchmark(
-        name="combined",
-        title="RewardBench and prior sets",
-        parts=(REWARDBENCH.name, BENCHMARK.name),
-        figures={OVERALL_WITH_PRIOR: (*REWARDBENCH.subset_rows, *PRIOR_SETS)},
-        formula=formula,
-    )
+def _with_prior(means: Mapping[str, float], rows: Mapping[str, int], *, legacy: bool = False) -> dict[str, float]:
+    sections = section_scores(means, legacy_xstest_weights=legacy)
+    return {OVERALL_WITH_PRIOR: overall_with_prior(sections, prior_score(means))}
 
 
-WITH_PRIOR = replace(_with_prior(legacy_xstest_weights=False), legacy=_with_prior(legacy_xstest_weights=True))
+# The one figure that is made of RewardBench and the prior sets.
+WITH_PRIOR = Benchmark(
+    name="combined",
+    title="RewardBench and prior sets",
+    parts=(REWARDBENCH.name, BENCHMARK.name),
+    figures={OVERALL_WITH_PRIOR: (*REWARDBENCH.subset_rows, *PRIOR_SETS)},
+    formula=_with_prior,
+    legacy_formula=partial(_with_prior, legacy=True),
+)

@@ -5,7 +5,7 @@
     for row in read.rows.select(reading_order(read.rows)):
         chosen, rejected = conversations(row)
 
-They are cached on disk (see `data.sources`) and memory-mapped: a benchmark of any size takes little memory.
+They are cached on disk and memory-mapped: a benchmark of any size takes little memory.
 """
 
 import json
@@ -42,7 +42,6 @@ def read_benchmark(
     """Return the rows of a benchmark, every one of them; of pairs, those that training would keep.
 
     Args:
-        name: one of `BENCHMARKS`.
         path: None takes the published rows from the Hub (pairs: there are none). Else what
             `data.preferences.load_preference_dataset` takes; for the preference test sets a folder with a file or
             folder for each set, a DatasetDict folder of `save_to_disk` with a split for each set, or
@@ -53,8 +52,6 @@ def read_benchmark(
         UserError: nothing there, a broken file, other columns, or more than `LARGEST_SHARE_UNREADABLE` of a subset's
             rows cannot be read (fewer are kept, with a `reason`).
     """
-    if name not in BENCHMARKS:
-        raise UserError(f"expected a benchmark out of {', '.join(BENCHMARKS)}, found {name!r}. Name one of them.")
     benchmark = BENCHMARKS[name]
     if benchmark.read is not None:
         return benchmark.read(path, num_proc, options)
@@ -84,12 +81,10 @@ def _load(benchmark: Benchmark, source: str, split: str, from_hub: bool, num_pro
             columns=benchmark.columns,
         )
     except UserError as error:
-        hint = ""
+        flag, hint = benchmark.path_flag, ""
         if from_hub:
-            hint = (
-                f" The flag for the path is {benchmark.path_flag}; --benchmarks without {benchmark.name} leaves it out."
-            )
-        raise UserError(f"{benchmark.title} ({benchmark.path_flag}): {error}{hint}") from error
+            hint = f" The flag for the path is {flag}; --benchmarks without {benchmark.name} leaves it out."
+        raise UserError(f"{benchmark.title} ({flag}): {error}{hint}") from error
 
 
 def _to_row(row: object, where: str, *, name: str, subset: str | None) -> dict[str, object]:
@@ -98,30 +93,23 @@ def _to_row(row: object, where: str, *, name: str, subset: str | None) -> dict[s
 
 
 def _check_rows(rows: Dataset, benchmark: Benchmark) -> None:
-    """
-    A few odd rows of a large set must not cost the whole evaluation: they keep their reason, and whoever scores
-    names them.
+    """Refuse a benchmark that lacks many rows of a subset: it would be another one.
 
-    Raises:
-        UserError: more rows of a subset cannot be read; a benchmark without them would be another one.
+    A few odd rows must not cost the whole evaluation: they keep their reason, and whoever scores names them.
     """
     unreadable = np.flatnonzero(pc.not_equal(read_column(rows, "reason"), "").to_numpy())
-    if not len(unreadable):
-        return
     subsets = read_column(rows, "subset")
     total, bad = Counter(subsets.to_pylist()), Counter(subsets.take(unreadable).to_pylist())
     if all(count <= LARGEST_SHARE_UNREADABLE * total[subset] for subset, count in bad.items()):
         return
-    shown = [
-        f"{row['where']}: {row['reason']}: {row['excerpt']}"
-        for row in (rows[int(index)] for index in unreadable[:SHOWN_ROWS])
-    ]
+    shown = "".join(
+        f"\n  {row['where']}: {row['reason']}: {row['excerpt']}" for row in rows.select(unreadable[:SHOWN_ROWS])
+    )
     more = f"\n  and {len(unreadable) - SHOWN_ROWS:,} more" if len(unreadable) > SHOWN_ROWS else ""
     raise UserError(
         f"{benchmark.title} ({benchmark.path_flag}): expected {benchmark.columns.row_formats}; "
-        f"found {len(unreadable):,} of {len(rows):,} rows that cannot be read:\n  "
-        + "\n  ".join(shown)
-        + f"{more}\nNo score is given without them: put them right, or delete them if they should not count."
+        f"found {len(unreadable):,} of {len(rows):,} rows that cannot be read:{shown}{more}\n"
+        "No score is given without them: put them right, or delete them if they should not count."
     )
 
 
@@ -138,20 +126,13 @@ def reading_order(rows: Dataset) -> np.ndarray:
     return np.argsort(first[inverse], kind="stable")
 
 
-def row_ids(rows: Dataset) -> list:
-    """The rows' own ids, or their numbers where they have none."""
-    ids = map(json.loads, rows["id"])
-    return [row if own_id is None else own_id for row, own_id in enumerate(ids)]
-
-
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
-    batches = rows.select_columns(FINGERPRINT_COLUMNS).iter(batch_size=1000)
-    return _digest(row for batch in batches for row in zip(*(batch[name] for name in FINGERPRINT_COLUMNS), strict=True))
+    return _digest(tuple(row.values()) for row in rows.select_columns(FINGERPRINT_COLUMNS))
 
 
 def fingerprint_without_texts(rows: Rows) -> str:
-    """The same of what is known of rows that were scored elsewhere."""
+    """The same of rows that were scored elsewhere."""
     return _digest((row.id, row.subset, len(row.chosen), len(row.rejected)) for row in rows)
 
 

@@ -1,40 +1,30 @@
 """RewardBench (Lambert et al. 2024, arXiv:2403.13787): 23 subsets of pairs, in four sections."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
-from reward_modeling.evaluation.benchmarks.rows import Fields, assistant, messages_of, read_columns, text_of
 
 # `allenai/reward-bench`, split `filtered`, 2,985 rows.
-SECTIONS = {
-    "Chat": ("alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med"),
-    "Chat Hard": (
-        "mt-bench-hard",
-        "llmbar-natural",
-        "llmbar-adver-neighbor",
-        "llmbar-adver-GPTInst",
-        "llmbar-adver-GPTOut",
-        "llmbar-adver-manual",
-    ),
-    "Safety": (
-        "refusals-dangerous",
-        "refusals-offensive",
-        "xstest-should-refuse",
-        "xstest-should-respond",
-        "donotanswer",
-    ),
-    "Reasoning": ("math-prm", "hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust"),
+_SECTION_ROWS = {
+    "Chat": {
+        **{"alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95},
+        **{"mt-bench-easy": 28, "mt-bench-med": 40},
+    },
+    "Chat Hard": {
+        **{"mt-bench-hard": 37, "llmbar-natural": 100, "llmbar-adver-neighbor": 134},
+        **{"llmbar-adver-GPTInst": 92, "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46},
+    },
+    "Safety": {
+        **{"refusals-dangerous": 100, "refusals-offensive": 100},
+        **{"xstest-should-refuse": 154, "xstest-should-respond": 250, "donotanswer": 136},
+    },
+    "Reasoning": {
+        "math-prm": 447,
+        **dict.fromkeys(("hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust"), 164),
+    },
 }
-_SUBSET_ROWS = {
-    "Chat": (100, 95, 95, 28, 40),
-    "Chat Hard": (37, 100, 134, 92, 47, 46),
-    "Safety": (100, 100, 154, 250, 136),
-    "Reasoning": (447, 164, 164, 164, 164, 164, 164),
-}
-SUBSET_ROWS = {
-    name: rows for section in SECTIONS for name, rows in zip(SECTIONS[section], _SUBSET_ROWS[section], strict=True)
-}
+SECTIONS = {section: tuple(rows) for section, rows in _SECTION_ROWS.items()}
+SUBSET_ROWS = {name: rows for section in _SECTION_ROWS.values() for name, rows in section.items()}
 # A subset weighs as much as it has rows, but math-prm as much as the six hep-* together (6 x 164).
 SUBSET_WEIGHTS = {**SUBSET_ROWS, "math-prm": 984}
 # Tables of before September 2024 had these two the wrong way round.
@@ -63,42 +53,23 @@ def section_scores(subset_accuracy: Mapping[str, float], *, legacy_xstest_weight
     return {**scores, "overall": plain_mean(scores, SECTIONS)}
 
 
-def _read_row(row: dict) -> Fields:
-    return {
-        "subset": text_of(row, "subset"),
-        "prompt": messages_of(row["prompt"], "prompt"),
-        "chosen": [[assistant(text_of(row, "chosen"))]],
-        "rejected": [[assistant(text_of(row, "rejected"))]],
-    }
-
-
 def _record_lines(benchmark: Benchmark, part: Mapping) -> list[tuple[str, Mapping]]:
     return [(name.replace("Chat Hard", "Chat-hard"), part["figures"][name]) for name in (*SECTIONS, "overall")]
 
 
-_TODAY = Benchmark(
+BENCHMARK = Benchmark(
     name="rewardbench",
     title="RewardBench",
-    columns=read_columns(
-        ("prompt", "chosen", "rejected", "subset"),
-        "prompt as a text or messages, chosen and rejected as one text each, subset as a name",
-    ),
-    read_row=_read_row,
+    required=("prompt", "chosen", "rejected", "subset"),
+    row_formats="prompt as a text or messages, chosen and rejected as one text each, subset as a name",
     hub_id="allenai/reward-bench",
     splits=("filtered",),
     path_help="RewardBench as a .jsonl or .parquet file. Unset: from the Hub.",
     subset_rows=SUBSET_ROWS,
     figures={**SECTIONS, "overall": tuple(SUBSET_ROWS)},
     formula=lambda means, rows: section_scores(means),
+    legacy_formula=lambda means, rows: section_scores(means, legacy_xstest_weights=True),
     sections=SECTIONS,
     extras=lambda rows: {"sections": {section: list(names) for section, names in SECTIONS.items()}},
     record_lines=_record_lines,
-)
-BENCHMARK = replace(
-    _TODAY,
-    legacy=replace(
-        _TODAY,
-        formula=lambda means, rows: section_scores(means, legacy_xstest_weights=True),
-        title_note=", xstest weights of before September 2024",
-    ),
 )

@@ -9,23 +9,9 @@ from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.intervals import finite_rewards
-from reward_modeling.evaluation.benchmarks.base import (
-    FEW,
-    Benchmark,
-    Rows,
-    check_published_subsets,
-    plain_mean,
-    subsets_of,
-)
-from reward_modeling.evaluation.benchmarks.rows import (
-    Fields,
-    UnreadableRow,
-    answers_of,
-    messages_of,
-    read_columns,
-    text_of,
-)
+from reward_modeling.common.intervals import by_subset, finite_rewards
+from reward_modeling.evaluation.benchmarks.base import FEW, Benchmark, Rows, check_subsets, plain_mean, subsets_of
+from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, read_fields
 
 # `allenai/reward-bench-2`, split `test`, 1,865 rows.
 REWARDBENCH2_ROWS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
@@ -37,11 +23,7 @@ TIES_WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
 def best_of_four_credit(rewards: ArrayLike) -> NDArray[np.float64]:
     """RewardBench 2, all subsets but Ties: 1 / (answers sharing the top reward) if the right one is among them, else 0.
 
-    Args:
-        rewards: `(rows, 4)`, the right answer first.
-
-    Returns:
-        `(rows,)` credits; a subset's score is their mean.
+    Takes `(rows, 4)`, the right answer first, and returns `(rows,)` credits; a subset's score is their mean.
 
     Raises:
         UserError: a reward is not finite.
@@ -63,14 +45,10 @@ def _ties_reference(row_id: object) -> tuple[str, str]:
 
 def check_ties(ids: Iterable[str]) -> list[str]:
     """A message if an N has only one of the rows ref:N and tied:N: its gaps can be compared with nothing."""
-    kinds: dict[str, set[str]] = {}
-    for row_id in ids:
-        kind, number = _ties_reference(row_id)
-        kinds.setdefault(number, set()).add(kind)
-    alone = [(*found, number) for number, found in kinds.items() if len(found) == 1]
+    found, other = dict.fromkeys(map(_ties_reference, ids)), {"ref": "tied", "tied": "ref"}
+    alone = [(kind, number) for kind, number in found if (other[kind], number) not in found]
     if not alone:
         return []
-    other = {"ref": "tied", "tied": "ref"}
     shown = ", ".join(f"{kind}:{number} has no {other[kind]}:{number}" for kind, number in alone[:FEW])
     more = f", and {len(alone) - FEW} more" if len(alone) > FEW else ""
     return [f"RewardBench 2, Ties: {shown}{more}: counted in the accuracy alone"]
@@ -104,22 +82,21 @@ def ties_units(ids: Sequence[str], right: Sequence[ArrayLike], wrong: Sequence[A
     Raises:
         UserError: a malformed or repeated id, a row without right or wrong answers, a reward that is not finite.
     """
-    rows: dict[str, dict[str, tuple[float, float]]] = {}
-    for row_id, right_rewards, wrong_rewards in zip(ids, right, wrong, strict=True):
-        kind, number = _ties_reference(row_id)
-        unit = rows.setdefault(number, {})
-        if kind in unit:
+    rows: dict[tuple[str, str], tuple[float, float]] = {}
+    for row_id, *rewards in zip(ids, right, wrong, strict=True):
+        if (reference := _ties_reference(row_id)) in rows:
             raise UserError(f"RewardBench 2, Ties: expected every id once, found {row_id!r} again")
-        unit[kind] = _ties_row(row_id, right_rewards, wrong_rewards)
-    units = np.zeros((len(rows), 8))
-    for unit, kinds in zip(units, rows.values(), strict=True):
-        if "tied" in kinds:
-            unit[:2] = 1, kinds["tied"][0] > 0
-        if "ref" in kinds:
-            unit[2:4] = 1, kinds["ref"][0] > 0
-        if len(kinds) == 2:
-            tied_gap, spread = kinds["tied"]
-            smaller_gap = min(tied_gap, kinds["ref"][0])
+        rows[reference] = _ties_row(row_id, *rewards)
+    numbers = dict.fromkeys(number for _, number in rows)
+    units = np.zeros((len(numbers), 8))
+    for unit, number in zip(units, numbers, strict=True):
+        tied, ref = rows.get(("tied", number)), rows.get(("ref", number))
+        if tied:
+            unit[:2] = 1, tied[0] > 0
+        if ref:
+            unit[2:4] = 1, ref[0] > 0
+        if tied and ref:
+            (tied_gap, spread), smaller_gap = tied, min(tied[0], ref[0])
             with np.errstate(divide="ignore", invalid="ignore"):
                 closeness = np.nan_to_num(np.tanh(smaller_gap / spread - 1), nan=0.0)
             unit[4:] = 1, tied_gap > spread, smaller_gap > spread, closeness
@@ -143,14 +120,10 @@ def ties_parts(unit_means: ArrayLike) -> NDArray[np.float64]:
 
 def rewardbench2_values(rows: Rows) -> dict[str, NDArray]:
     """What `rewardbench2_scores` takes the means of: `best_of_four_credit` per subset, and for "Ties" `ties_units`."""
-    values: dict[str, NDArray] = {}
-    for subset in dict.fromkeys(subsets_of(rows)):
-        own = [row for row in rows if row.subset == subset]
-        if subset == TIES:
-            values[subset] = ties_units(*zip(*((row.id, row.chosen, row.rejected) for row in own), strict=True))
-        else:
-            values[subset] = best_of_four_credit([row.rewards for row in own])
-    return values
+    ties = [(row.id, row.chosen, row.rejected) for row in rows if row.subset == TIES]
+    others = [row for row in rows if row.subset != TIES]
+    values = by_subset(subsets_of(others), best_of_four_credit([row.rewards for row in others])) if others else {}
+    return values | ({TIES: ties_units(*zip(*ties, strict=True))} if ties else {})
 
 
 def rewardbench2_scores(subset_means: Mapping[str, ArrayLike]) -> dict[str, float]:
@@ -167,23 +140,13 @@ def rewardbench2_scores(subset_means: Mapping[str, ArrayLike]) -> dict[str, floa
 
 
 def _read_row(row: dict) -> Fields:
-    subset = text_of(row, "subset")
-    if subset == TIES and not (isinstance(row.get("id"), str) and re.fullmatch(r"(ref|tied):.+", row["id"])):
+    if row["subset"] == TIES and not re.fullmatch(r"(ref|tied):.+", str(row.get("id"))):
         raise UnreadableRow(f"expected id of a row of Ties as 'ref:N' or 'tied:N', found {row.get('id')!r}")
-    right, wrong = BENCHMARK.num_answers(subset)
-    return {
-        "subset": subset,
-        "prompt": messages_of(row["prompt"], "prompt"),
-        "chosen": answers_of(row, "chosen", right),
-        "rejected": answers_of(row, "rejected", wrong),
-    }
+    return read_fields(row, BENCHMARK)
 
 
 def _check_ties_ids(rows: Dataset) -> Dataset:
-    """
-    Raises:
-        UserError: two rows of Ties have one id, so that which belong together cannot be told.
-    """
+    """Refuse two rows of Ties with one id: which belong together cannot be told."""
     seen: dict[str, str] = {}
     for row in rows.select_columns(["where", "id", "subset"]):
         if row["subset"] == TIES and (first := seen.setdefault(row["id"], row["where"])) != row["where"]:
@@ -195,21 +158,20 @@ def _check_ties_ids(rows: Dataset) -> Dataset:
 
 
 def _check(benchmark: Benchmark, rows: Rows) -> list[str]:
-    return check_published_subsets(benchmark, rows) + check_ties(row.id for row in rows if row.subset == TIES)
+    return check_subsets(benchmark, rows) + check_ties(row.id for row in rows if row.subset == TIES)
 
 
 BENCHMARK = Benchmark(
     name="rewardbench2",
     title="RewardBench 2",
-    columns=read_columns(
-        ("prompt", "chosen", "rejected", "subset"),
+    required=("prompt", "chosen", "rejected", "subset"),
+    row_formats=(
         "prompt as a text or messages, chosen as a list of 1 text and rejected of 3 (Ties: of at least one, and "
-        "id 'ref:N' or 'tied:N'), subset as a name",
+        "id 'ref:N' or 'tied:N'), subset as a name"
     ),
     read_row=_read_row,
     hub_id="allenai/reward-bench-2",
     splits=("test",),
-    path_help="RewardBench 2 as a file.",
     finish=_check_ties_ids,
     answers=(1, 3),
     other_answers={TIES: (None, None)},

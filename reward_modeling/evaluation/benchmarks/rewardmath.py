@@ -12,11 +12,9 @@ from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows, p
 from reward_modeling.evaluation.benchmarks.rows import (
     EVALUATION_FEATURES,
     Fields,
-    UnreadableRow,
-    _kind,
+    answers_of,
     assistant,
     messages_of,
-    read_columns,
     text_of,
 )
 
@@ -35,12 +33,7 @@ def rewardmath_values(rows: Rows) -> dict[str, NDArray]:
 
 
 def rewardmath_scores(means: Means, rows: Mapping[str, int]) -> dict[str, float]:
-    """Mean reciprocal rank and accuracy over all problems, whatever their subject.
-
-    Args:
-        means: of `rewardmath_values`, `(2,)` by subject.
-        rows: problems of each.
-    """
+    """Mean reciprocal rank and accuracy over all problems, from the means of `rewardmath_values`, `(2,)` by subject."""
     return {
         name: pooled_mean({subject: np.asarray(mean)[..., column] for subject, mean in means.items()}, rows, rows)
         for column, name in ((1, "MRR"), (0, "accuracy"))
@@ -48,10 +41,8 @@ def rewardmath_scores(means: Means, rows: Mapping[str, int]) -> dict[str, float]
 
 
 def _read_row(row: dict) -> Fields:
-    steps = row["eval_solution"]
-    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) for step in steps):
-        raise UnreadableRow(f"expected eval_solution as a list of texts, found {_kind(steps)}")
-    solution = [[assistant("\n".join(steps))]]
+    steps = answers_of(row, "eval_solution", None)
+    solution = [[assistant("\n".join(step["content"] for (step,) in steps))]]
     is_right = text_of(row, "solution_reference") == RIGHT
     return {
         "subset": text_of(row, "subject"),
@@ -91,13 +82,13 @@ def _check(benchmark: Benchmark, rows: Rows) -> list[str]:
 BENCHMARK = Benchmark(
     name="rewardmath",
     title="RewardMATH",
-    columns=read_columns(
-        ("problem", "eval_solution", "solution_reference", "subject", "problem_id"),
+    required=("problem", "eval_solution", "solution_reference", "subject", "problem_id"),
+    row_formats=(
         f"a row for each solution: problem as a text, eval_solution as a list of steps, solution_reference as {RIGHT} "
-        "for the right one, subject as a name, problem_id",
+        "for the right one, subject as a name, problem_id"
     ),
     read_row=_read_row,
-    subset_of=lambda row: row.get("subject"),
+    subset_column="subject",
     hub_id="RewardMATH/RewardMATH",
     splits=("test",),  # that of its authors' RewardMATH_pairwise; this set's own was not seen
     id_column="problem_id",

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from reward_modeling.common.intervals import by_subset, finite_rewards
 from reward_modeling.display.text import align, count, interval, percent
 from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows, plain_mean, pooled_mean, subsets_of
-from reward_modeling.evaluation.benchmarks.rows import Fields, answers_of, messages_of, read_columns, text_of
 
 # `THU-KEG/RM-Bench`: the parts of each domain, with their prompts. A row is of the part its `domain` begins with.
 RM_BENCH_DOMAINS = {
@@ -20,16 +19,19 @@ RM_BENCH_DOMAINS = {
 RM_BENCH_PROMPTS = {"chat": 129, "code": 228, "math": 529, "safety-refuse": 284, "safety-response": 157}
 RM_BENCH_LEVELS = ("hard", "normal", "easy")
 OVER_PROMPTS = "over prompts"
+CELLS = {domain: {level: f"{domain} {level}" for level in RM_BENCH_LEVELS} for domain in RM_BENCH_DOMAINS}
+# The parts that each figure is made of.
+FIGURES = {
+    **{name: parts for domain, parts in RM_BENCH_DOMAINS.items() for name in (*CELLS[domain].values(), domain)},
+    **dict.fromkeys((*RM_BENCH_LEVELS, "overall", OVER_PROMPTS), tuple(RM_BENCH_PROMPTS)),
+}
 
 
 def rm_bench_wins(chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.bool_]:
-    """RM-Bench: chosen[i] > rejected[j], strictly, of each prompt.
+    """RM-Bench: chosen[i] > rejected[j], strictly: `(prompts, 3, 3)`, rows by the style of the chosen answer.
 
     Args:
         chosen, rejected: `(prompts, 3)` rewards of the styles concise, detailed plain, detailed markdown.
-
-    Returns:
-        `(prompts, 3, 3)`, rows by the style of the chosen answer.
 
     Raises:
         UserError: a reward is not finite.
@@ -79,21 +81,12 @@ def rm_bench_scores(domain_matrices: Mapping[str, ArrayLike], prompts: Mapping[s
     for domain in RM_BENCH_DOMAINS:
         matrix = np.asarray(domain_matrices.get(domain, np.full((3, 3), np.nan)))
         levels = [matrix[..., rows, columns].mean(axis=-1) for rows, columns in cells]
-        scores |= {f"{domain} {level}": value for level, value in zip(RM_BENCH_LEVELS, levels, strict=True)}
+        scores |= zip(CELLS[domain].values(), levels, strict=True)
         scores[domain] = sum(levels) / 3
     for level in RM_BENCH_LEVELS:
         scores[level] = plain_mean(scores, [f"{domain} {level}" for domain in RM_BENCH_DOMAINS])
     scores["overall"] = plain_mean(scores, RM_BENCH_DOMAINS)
     return {**scores, OVER_PROMPTS: pooled_mean(scores, RM_BENCH_DOMAINS, prompts)}
-
-
-def _read_row(row: dict) -> Fields:
-    return {
-        "subset": text_of(row, "domain"),
-        "prompt": messages_of(row["prompt"], "prompt"),
-        "chosen": answers_of(row, "chosen", 3),
-        "rejected": answers_of(row, "rejected", 3),
-    }
 
 
 def _wins(rows: Rows) -> NDArray[np.bool_]:
@@ -112,45 +105,30 @@ def _figures_table(figures: Mapping) -> list[str]:
 
     def line(label: str, names: Iterable[str]) -> list[str]:
         cells = [figures[name] for name in names]
-        return [label, *map(_with_interval, cells), count(cells[-1]["rows"])]
+        intervals = [f" ({interval(cell)})" if interval(cell) else "" for cell in cells]
+        values = [percent(cell["value"]) + ends for cell, ends in zip(cells, intervals, strict=True)]
+        return [label, *values, count(cells[-1]["rows"])]
 
     rows: list[list[str] | None] = [["", *RM_BENCH_LEVELS, "overall", "prompts"]]
-    rows += [line(domain, (*(f"{domain} {level}" for level in RM_BENCH_LEVELS), domain)) for domain in RM_BENCH_DOMAINS]
+    rows += [line(domain, (*CELLS[domain].values(), domain)) for domain in RM_BENCH_DOMAINS]
     rows += [None, line("overall", (*RM_BENCH_LEVELS, "overall"))]
-    if OVER_PROMPTS in figures:
-        label, *cells = line(OVER_PROMPTS, [OVER_PROMPTS])
-        rows.append([label, *[""] * len(RM_BENCH_LEVELS), *cells])
+    label, *cells = line(OVER_PROMPTS, [OVER_PROMPTS])
+    rows.append([label, *[""] * len(RM_BENCH_LEVELS), *cells])
     return [*align(rows), "  percent (95% interval)"]
-
-
-def _with_interval(row: Mapping) -> str:
-    return percent(row["value"]) if row["value"] is None else f"{percent(row['value'])} ({interval(row)})"
-
-
-def _figures() -> dict[str, tuple[str, ...]]:
-    """The parts that each figure is made of."""
-    figures: dict[str, tuple[str, ...]] = {}
-    for domain, parts in RM_BENCH_DOMAINS.items():
-        figures |= dict.fromkeys((*(f"{domain} {level}" for level in RM_BENCH_LEVELS), domain), parts)
-    return figures | dict.fromkeys((*RM_BENCH_LEVELS, "overall", OVER_PROMPTS), tuple(RM_BENCH_PROMPTS))
 
 
 BENCHMARK = Benchmark(
     name="rm_bench",
     title="RM-Bench",
-    columns=read_columns(
-        ("prompt", "chosen", "rejected", "domain"),
-        "prompt as a text or messages, chosen and rejected as lists of 3 texts, domain as a name",
-    ),
-    read_row=_read_row,
-    subset_of=lambda row: row.get("domain"),
+    required=("prompt", "chosen", "rejected", "domain"),
+    row_formats="prompt as a text or messages, chosen and rejected as lists of 3 texts, domain as a name",
+    subset_column="domain",
     hub_id="THU-KEG/RM-Bench",
     splits=("train",),
-    path_help="RM-Bench as a file.",
     answers=(3, 3),
     subset_rows=RM_BENCH_PROMPTS,
     published_name=rm_bench_part,
-    figures=_figures(),
+    figures=FIGURES,
     formula=rm_bench_scores,
     values=lambda rows: rm_bench_by_domain(subsets_of(rows), _wins(rows)),
     subset_scores=None,
@@ -163,7 +141,7 @@ BENCHMARK = Benchmark(
         "by level": RM_BENCH_LEVELS,
         "both": ("overall", OVER_PROMPTS),
     },
-    figure_cells={domain: {level: f"{domain} {level}" for level in RM_BENCH_LEVELS} for domain in RM_BENCH_DOMAINS},
+    figure_cells=CELLS,
     figures_table=_figures_table,
     note="hard: the chosen answer is the less styled one",
 )

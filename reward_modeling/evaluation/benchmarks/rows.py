@@ -1,7 +1,6 @@
 """One row of a benchmark's file as one row to be scored: a prompt, right answers, wrong answers.
 
-`Benchmark.read_row` takes a row of the file apart; a row that cannot be read says in `reason` what was expected and
-what was found. A transcript is HH-RLHF's "\\n\\nHuman: ...\\n\\nAssistant: ..." (see `data.transcripts`).
+A row that cannot be read says in `reason` what was expected and what was found.
 """
 
 import json
@@ -11,7 +10,6 @@ from datasets import Features, List, Value
 
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import ROLES, Message, UnreadableMessages, read_messages, to_json
-from reward_modeling.data.sources import Columns
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 
 CACHE_VERSION = 2  # raise it when rows are read otherwise than before
@@ -31,17 +29,13 @@ EVALUATION_FEATURES = Features(
         "excerpt": Value("string"),
     }
 )
+UNFILLED = {**dict.fromkeys(EVALUATION_FEATURES, ""), "chosen": [], "rejected": [], "prompt_key": 0}
 
 Fields = dict[str, object]  # subset, prompt, chosen and rejected, before they become JSON
 
 
 class UnreadableRow(Exception):
     """Says what was expected of a row and what was found."""
-
-
-def read_columns(required: tuple[str, ...], row_formats: str, others: tuple[str, ...] = ()) -> Columns:
-    """The columns of a benchmark's file; `row_formats` says in words what they hold."""
-    return Columns(required, tuple(dict.fromkeys(("prompt", *required, "id", *others))), row_formats)
 
 
 # --- a row to be scored ---------------------------------------------------------------------------------------
@@ -63,33 +57,32 @@ def answer_length(completion: str) -> int:
 def evaluation_row(row: object, where: str, *, benchmark: Benchmark, subset: str | None = None) -> dict[str, object]:
     """One row of `EVALUATION_FEATURES`; `subset` is that of all rows of a file whose rows do not say it."""
     values = row if isinstance(row, dict) else {}
-    row_id = values.get(benchmark.id_column)
-    reason, shown = "", to_json(row)
+    row_id, excerpt = values.get(benchmark.id_column), to_json(row)
     try:
         if values is not row:
             raise UnreadableRow(f"expected an object with columns, found {_kind(row)}")
         if missing := [name for name in benchmark.columns.required if row.get(name) is None]:
-            reason, shown = MISSING_COLUMN, f"no {', '.join(missing)} in {shown}"
-        else:
-            given = {} if subset is None else {"subset": subset}
-            return filled_row(where, row_id, **given, **benchmark.read_row(row))
+            excerpt = f"no {', '.join(missing)} in {excerpt}"
+            raise UnreadableRow(MISSING_COLUMN)
+        fields = benchmark.read_row(row) if benchmark.read_row else read_fields(row, benchmark)
+        return filled_row(where, row_id, **{"subset": subset, **fields})
     except UnreadableRow as error:
         reason = str(error)
-    return _unreadable_row(where, row_id, subset or benchmark.subset_of(values), reason, shown)
+    subset = subset or benchmark.subset_of(values) or values.get(benchmark.subset_column)
+    excerpt = excerpt if len(excerpt) <= EXCERPT_LENGTH else f"{excerpt[: EXCERPT_LENGTH - 1]}…"
+    texts = {"id": _json_id(row_id), "subset": subset if isinstance(subset, str) else "", "excerpt": excerpt}
+    # Half a character must not reach Arrow.
+    texts = {name: text.encode(errors="replace").decode() for name, text in texts.items()}
+    return {**UNFILLED, "where": where, "reason": reason, **texts}
 
 
 def filled_row(
     where: str, row_id: object, *, subset: str, prompt: list[Message] | None, chosen: list, rejected: list
 ) -> dict[str, object]:
     """A row that can be scored; `prompt` is None where chosen and rejected are plain texts."""
-    row = {
-        "where": where,
-        "id": to_json(_finite(row_id)),
-        "subset": subset,
-        "prompt": "" if prompt is None else to_json(prompt),
-        "chosen": [to_json(answer) for answer in chosen],
-        "rejected": [to_json(answer) for answer in rejected],
-    }
+    row = {**UNFILLED, "where": where, "id": _json_id(row_id), "subset": subset}
+    row["prompt"] = "" if prompt is None else to_json(prompt)
+    row["chosen"], row["rejected"] = ([to_json(answer) for answer in answers] for answers in (chosen, rejected))
     answers = (*row["chosen"], *row["rejected"])
     try:
         for text in (row["id"], subset, *answers, row["prompt"]):
@@ -97,32 +90,25 @@ def filled_row(
     except UnicodeEncodeError as error:
         raise UnreadableRow(f"expected text, found half a character ({error.object[error.start]!r})") from error
     # A plain text names no prompt: each row is one of its own.
-    key = text_key(row["prompt"]) if row["prompt"] else text_key(*answers)
-    return {**row, "prompt_key": key, "reason": "", "excerpt": ""}
+    row["prompt_key"] = text_key(row["prompt"]) if row["prompt"] else text_key(*answers)
+    return row
 
 
-def _unreadable_row(where: str, row_id: object, subset: object, reason: str, shown: str) -> dict[str, object]:
-    """A row that is counted, and cannot be scored. Half a character must not reach Arrow."""
-    shown = shown if len(shown) <= EXCERPT_LENGTH else f"{shown[: EXCERPT_LENGTH - 1]}…"
-    return {
-        "where": where,
-        "id": to_json(_finite(row_id)).encode(errors="replace").decode(),
-        "subset": subset.encode(errors="replace").decode() if isinstance(subset, str) else "",
-        "prompt": "",
-        "chosen": [],
-        "rejected": [],
-        "prompt_key": 0,
-        "reason": reason,
-        "excerpt": shown.encode(errors="replace").decode(),
-    }
-
-
-def _finite(row_id: object) -> object:
+def _json_id(row_id: object) -> str:
     """NaN and infinity, which Python's JSON knows and JSON does not, as words."""
-    return str(row_id) if isinstance(row_id, float) and not math.isfinite(row_id) else row_id
+    return to_json(str(row_id) if isinstance(row_id, float) and not math.isfinite(row_id) else row_id)
 
 
 # --- fields ---------------------------------------------------------------------------------------------------
+
+
+def read_fields(row: dict, benchmark: Benchmark) -> Fields:
+    """Of a row with a prompt and its answers: a text on each side of a pair, lists of texts otherwise."""
+    subset = text_of(row, benchmark.subset_column)
+    fields = {"subset": subset, "prompt": messages_of(row["prompt"], "prompt")}
+    for name, count in zip(("chosen", "rejected"), benchmark.num_answers(subset), strict=True):
+        fields[name] = [[assistant(text_of(row, name))]] if benchmark.is_pairs else answers_of(row, name, count)
+    return fields
 
 
 def prompt_of(value: object) -> list[Message]:
@@ -153,12 +139,10 @@ def messages_of(value: object, name: str, role: str = "user") -> list[Message]:
 
 def _kind(value: object) -> str:
     """What a value is, in words."""
-    if value is None or isinstance(value, str):
-        return "nothing" if value is None else "a text"
-    if isinstance(value, list):
-        kinds = sorted({_kind(element) for element in value}) if value else []
-        return f"a list of {len(value)} ({', '.join(kinds)})" if kinds else "an empty list"
-    return "an object" if isinstance(value, dict) else f"{type(value).__name__} {value!r}"
+    if isinstance(value, list) and value:
+        return f"a list of {len(value)} ({', '.join(sorted({_kind(element) for element in value}))})"
+    words = {type(None): "nothing", str: "a text", list: "an empty list", dict: "an object"}
+    return words.get(type(value)) or f"{type(value).__name__} {value!r}"
 
 
 def answers_of(row: dict, name: str, count: int | None) -> list[list[Message]]:
