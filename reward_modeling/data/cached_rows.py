@@ -33,6 +33,7 @@ from reward_modeling.data.sources import (
     empty_source,
     find_source,
 )
+from reward_modeling.data.text_tables import TEXT_TABLE_SUFFIXES
 
 ROWS_PER_BATCH = 1000
 
@@ -125,9 +126,10 @@ def _open_rows(folder: Path) -> Dataset:
 def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
     *first, last = columns.required
     every = "both" if len(first) == 1 else "all of them"
+    header = " (its first line)" if label.endswith(TEXT_TABLE_SUFFIXES) else ""
     return UserError(
-        f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {every}; columns found: "
-        f"{', '.join(found) or 'none'}. Rename or convert them; accepted rows: {columns.row_formats}."
+        f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {every}; columns found"
+        f"{header}: {', '.join(found) or 'none'}. Rename or convert them; accepted rows: {columns.row_formats}."
     )
 
 

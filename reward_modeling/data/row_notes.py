@@ -37,7 +37,8 @@ def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
     report.notes |= {f"rows read from {name}": count for name, count in forms.most_common()}
     unread = unread_counts(column)
     if suspects := suspicious_columns(column):
-        raise UserError(f"{flag}: " + _unread_message(suspects, unread, len(column("unread"))))
+        has_prompt = not pc.any(column("is_text")).as_py()
+        raise UserError(f"{flag}: " + _unread_message(suspects, unread, len(column("unread")), has_prompt))
     report.notes |= {f"rows with a column {name}, not read": n for name, n in unread.most_common(SHOWN_COLUMNS)}
     if len(unread) > SHOWN_COLUMNS:
         report.notes["other columns that are not read"] = len(unread) - SHOWN_COLUMNS
@@ -64,19 +65,20 @@ def suspicious_columns(column: KeptColumn) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _unread_message(suspects: dict[str, tuple[str, str]], counts: Counter[str], rows: int) -> str:
+def _unread_message(suspects: dict[str, tuple[str, str]], counts: Counter[str], rows: int, has_prompt: bool) -> str:
     lines = [
         f"  {name} in {counts[name]:,} of {rows:,} rows: {value} ({where})" for name, (where, value) in suspects.items()
     ]
     ignored = ",".join(name.removesuffix(OWN) for name in suspects)
     return (
         "expected every column of the conversation and of the label to be read, found columns that look like one and "
-        "that nobody reads:\n" + "\n".join(lines) + f"\n{_advice(list(suspects))}To go on without: "
+        "that nobody reads:\n" + "\n".join(lines) + f"\n{_advice(list(suspects), has_prompt)}To go on without: "
         f"--ignore_columns {ignored}"
     )
 
 
-def _advice(names: list[str]) -> str:
+def _advice(names: list[str], has_prompt: bool) -> str:
+    """How to read the columns."""
     parts = [name for name in names if not looks_like_label(name) and not name.endswith(OWN)]
     if not parts:
         return ""
@@ -84,6 +86,8 @@ def _advice(names: list[str]) -> str:
     if {"instruction", "input"} <= set(asked):
         asked = ["instruction", "input"]
     others = [f"{_target(name)}={name}" for name in parts if _target(name) not in ("prompt", name)]
+    if has_prompt and asked:
+        return f"To read {' and '.join(asked)}, put it into the messages of prompt. "
     flag = ",".join([f"prompt={'+'.join(asked[:2])}"] * bool(asked) + others[:1])
     if not flag:
         return f"{' and '.join(parts)} can be read where the rows have a prompt: --columns prompt=NAME. "

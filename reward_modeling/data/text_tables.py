@@ -13,6 +13,7 @@ from pathlib import Path
 from reward_modeling.common.errors import UserError
 
 TEXT_TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+TAB = "\t"
 SHOWN = 60  # characters of a field in a message
 
 
@@ -28,7 +29,7 @@ def write_table_lines(file: Path, out_file: Path, label: str) -> None:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     tabs = label.removesuffix(".gz").endswith(".tsv")
     with file.open(encoding="utf-8-sig", newline="") as stream, out_file.open("w", encoding="utf-8") as out:
-        rows = csv.reader(stream, delimiter="\t" if tabs else ",", strict=True)
+        rows = csv.reader(stream, delimiter=TAB if tabs else ",", strict=True)
         out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(rows, label))
 
 
@@ -37,6 +38,11 @@ def _rows(rows: Iterator[list[str]], label: str) -> Iterator[dict[str, str | Non
         header = next(rows, [])
         if repeated := [repr(name) for name, count in Counter(header).items() if count > 1]:
             raise UserError(f"expected a header of different names in {label}, found {', '.join(repeated)} twice.")
+        if len(header) == 1 and (other := next((mark for mark in ";\t,|" if mark in header[0]), None)):
+            raise UserError(
+                f"expected {'tabs' if rows.dialect.delimiter == TAB else 'commas'} between the columns of {label}, "
+                f"found {other!r} in its header: {header[0][:SHOWN]!r}. A .csv file has commas, a .tsv file tabs."
+            )
         for row in rows:
             if not row:
                 continue

@@ -284,9 +284,9 @@ def test_rows_and_prompts_by_hand(summary):
     kinds = {name: count for name, count in summary["kinds"].items() if not name.startswith("first")}
     assert kinds == {"conversations": 8, "plain_texts": 1, "transcripts": 1}
     prompts = summary["prompts"]
-    assert (prompts["distinct"], prompts["pairs_without"]) == (4, 1)  # Q1 is one as a transcript and in messages
-    assert {name: count for name, count in prompts["prompts_by_pairs"].items() if count} == {"1": 2, "3": 1, "4-6": 1}
-    assert prompts["largest"]["pairs"] == 4
+    assert (prompts["distinct"], prompts["pairs_without"]) == (5, 1)  # a transcript's Q1 has no system message
+    assert {name: count for name, count in prompts["prompts_by_pairs"].items() if count} == {"1": 3, "3": 2}
+    assert prompts["largest"]["pairs"] == 3
     assert summary["turns"]["pairs_by_turns"]["1"] == summary["turns"]["rows"] == 9
 
 
@@ -551,7 +551,7 @@ PART = dict.fromkeys(("pairs", "prompts", "first"))
 def test_keys_of_the_summary_stay(summary):
     """Other programs read lint.json: a key that goes or is renamed needs another `SUMMARY_FORMAT`."""
     keys = keys_of(summary)
-    assert summary["format"] == 1
+    assert summary["format"] == 2
     assert list(keys) == [
         "format", "path", "seed", "rows", "kinds", "prompts", "turns", "lengths", "duplicates", "same_reply",
         "contradictions", "cycles", "scores", "replies", "rules", "sources", "overlap", "samples", "findings",
