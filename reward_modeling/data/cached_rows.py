@@ -33,6 +33,7 @@ from reward_modeling.data.sources import (
     empty_source,
     find_source,
 )
+from reward_modeling.data.table_values import deep_columns, without_decoding, without_null_keys
 from reward_modeling.data.text_tables import TEXT_TABLE_SUFFIXES
 
 ROWS_PER_BATCH = 1000
@@ -185,7 +186,9 @@ def _table_part(table: Dataset, label: str, columns: Columns) -> Part:
         raise _columns_error(label, table.column_names, columns)
     if columns.read is not None:
         table = table.select_columns([name for name in columns.read if name in table.column_names])
-    return table, partial(_table_rows, label=label)
+        return table, partial(_table_rows, label=label)
+    table = without_decoding(table)
+    return table, partial(_table_rows, label=label, deep=deep_columns(table))
 
 
 def _column_names(inputs: Dataset, function: Callable) -> list[str]:
@@ -234,8 +237,15 @@ def _open_table(file: Path, scratch: Path) -> Dataset:
 
 
 def _table_rows(
-    batch: dict[str, list], indices: list[int], *, label: str, to_row: ToRow, names: list[str]
+    batch: dict[str, list],
+    indices: list[int],
+    *,
+    label: str,
+    to_row: ToRow,
+    names: list[str],
+    deep: frozenset[str] = frozenset(),
 ) -> dict[str, list]:
+    batch = {name: without_null_keys(values) if name in deep else values for name, values in batch.items()}
     values = zip(*batch.values(), strict=True)
     rows = [
         to_row(dict(zip(batch, value, strict=True)), f"{label} row {index}")

@@ -2,10 +2,12 @@
 
 import json
 
+import datasets
 import pytest
+from datasets import Dataset
 
 from reward_modeling.data.messages import KNOWN_ROLES, ROLES, UnreadableMessages, messages_in_text, read_messages
-from reward_modeling.data.preferences import standardise_row
+from reward_modeling.data.preferences import load_preference_dataset, standardise_row
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.template_options import split_options
 
@@ -237,3 +239,26 @@ def test_what_the_assistant_has_begun_is_part_of_both_answers():
     row = standard({"prompt": prompt, "chosen": " yes", "rejected": " no"})
     assert json.loads(row["prompt"]) == [USER]
     assert [json.loads(row[side])[0]["content"] for side in ("chosen", "rejected")] == ["Well,\n\nyes", "Well,\n\nno"]
+
+
+def test_calls_in_a_table_have_their_own_arguments_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-cache")
+    calls = [{"name": "sea", "arguments": {"depth": 3}}, {"name": "air", "arguments": {"height": 4, "at": {"x": 1}}}]
+    rows = [
+        {"tools": [call], "chosen": [USER, {**CHOSEN, "tool_calls": [call]}], "rejected": [USER, REJECTED]}
+        for call in calls
+    ]
+    Dataset.from_list(rows).to_parquet(tmp_path / "x.parquet")
+    for row, call in zip(load_preference_dataset(str(tmp_path / "x.parquet")), calls, strict=True):
+        assert json.loads(row["chosen"])[0]["tool_calls"] == [call]
+        assert json.loads(row["template_options"]) == {"tools": [call]}
+
+
+def test_pictures_in_a_table_are_not_decoded_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-cache")
+    columns = dict.fromkeys(("prompt", "chosen", "rejected"), datasets.Value("string"))
+    features = datasets.Features({**columns, "image": datasets.Image()})
+    row = {"prompt": QUESTION, "chosen": GOOD, "rejected": BAD, "image": {"bytes": b"no picture", "path": None}}
+    Dataset.from_list([row], features=features).to_parquet(tmp_path / "x.parquet")
+    (found,) = load_preference_dataset(str(tmp_path / "x.parquet"))
+    assert (found["reason"], found["unread"]) == ("", '["image"]')
