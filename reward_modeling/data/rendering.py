@@ -8,6 +8,7 @@ would see a part only must not be trained on as if it saw them whole.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def unwritten_tools(options: dict[str, Any], text: str) -> list[str]:
     """Names of the tools that the template was given and did not write."""
     tools = options.get("tools")
     names = (_function_name(tool) for tool in tools) if isinstance(tools, list) else ()
-    return [name for name in names if name and name not in text]
+    return [name for name in names if name and not _is_named(name, text)]
 
 
 def _look_closely(messages: Sequence[dict], text: str, answers: int) -> Losses:
@@ -111,7 +112,7 @@ def _look_closely(messages: Sequence[dict], text: str, answers: int) -> Losses:
     answer = vanished = ""
     for number, message in enumerate(messages):
         is_answer = number >= len(messages) - answers
-        if missing := next(_missing_parts(message, squeezed), None):
+        if missing := next(_missing_parts(message, text, squeezed), None):
             if missing[0] != "thought":
                 loss = f"{message['role']}'s {missing[0]} {missing[1]!r}"
                 answer, vanished = (loss, vanished) if is_answer else (answer, loss)
@@ -146,19 +147,24 @@ def _look_closely(messages: Sequence[dict], text: str, answers: int) -> Losses:
     return Losses(answer, vanished, thoughts)
 
 
-def _missing_parts(message: dict, squeezed: str) -> Iterator[tuple[str, str]]:
+def _missing_parts(message: dict, text: str, squeezed: str) -> Iterator[tuple[str, str]]:
     """What a message says beside its content and is not in the rendering: (thought or tool call, what)."""
     if len(message) <= 2:
         return
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
         name = _function_name(call)
-        if name and _squeeze(name) not in squeezed:
+        if name and not _is_named(name, text):
             yield "tool call", name
     for key in THOUGHT_KEYS:
         thought = message.get(key)
         if isinstance(thought, str) and thought.strip() and _find(thought, squeezed, 0) < 0:
             yield "thought", thought
+
+
+def _is_named(name: str, text: str) -> bool:
+    """Whether a name stands in a text as a word of its own."""
+    return name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def _function_name(call: object) -> str:

@@ -87,7 +87,7 @@ def _control_warnings(report: DataReport) -> Iterator[str]:
         return
     chosen, rejected = sides.get("chosen", 0), sides.get("rejected", 0)
     counts = ", ".join(f"{count:,} {side}" for side, count in {"chosen": 0, "rejected": 0, **sides}.items() if side)
-    words = f"control tokens of the tokenizer stand in the answers of {counts} (of {_rows(report.kept)} each)"
+    words = f"control tokens of the tokenizer stand in the answers of {counts} (of {_plural(report.kept, 'rows')} each)"
     # marks on one side only are drawn from both by chance as coins fall
     if abs(chosen - rejected) > APART * math.sqrt(chosen + rejected):
         words += ": the sides differ, and the model will learn these marks. Take them out of the texts"
@@ -99,13 +99,13 @@ def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int) -> str
     units, steps = len(data.train), math.ceil(len(data.train) / pairs_per_step)
     prompts = int((data.train.sizes.units_per_group > 0).sum())
     lines = [
-        f"Verdict: {units:,} {unit} of {prompts:,} prompts can be trained on, in {steps:,} "
-        f"step{'s' if steps != 1 else ''} an epoch ({pairs_per_step:,} {unit} each)."
+        f"Verdict: {_plural(units, unit)} of {_plural(prompts, 'prompts')} can be trained on, in "
+        f"{_plural(steps, 'steps')} an epoch ({pairs_per_step:,} {unit} each)."
     ]
     held_out = len(data.evaluation) if data.evaluation is not None else 0
     warnings = data_warnings(data.reports)
     if held_out:
-        lines.append(f"  Held out for evaluation: {held_out:,} {unit}.")
+        lines.append(f"  Held out for evaluation: {_plural(held_out, unit)}.")
     else:
         warnings.append(f"no {unit} are held out: nothing will tell what the model has learned (--eval_set_path)")
     lines += ["  Warnings:", *(f"  - {warning}" for warning in warnings)] if warnings else ["  No warnings."]
@@ -113,8 +113,8 @@ def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int) -> str
 
 
 def _of(count: int, whole: int) -> str:
-    return f"{count:,} of {_rows(whole)} ({count / max(whole, 1):.1%})"
+    return f"{count:,} of {_plural(whole, 'rows')} ({count / max(whole, 1):.1%})"
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' if count != 1 else ''}"
+def _plural(count: int, words: str) -> str:
+    return f"{count:,} {words if count != 1 else words.removesuffix('s')}"

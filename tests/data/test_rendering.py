@@ -140,6 +140,9 @@ def test_tools_that_are_not_written():
     assert unwritten_tools(options, "You may call look_up.") == []
     assert unwritten_tools(options, "You may call nothing.") == ["look_up"]
     assert unwritten_tools({}, "") == []
+    short = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert unwritten_tools(short, "a question of fun") == ["f"]
+    assert unwritten_tools(short, '{"name": "f"}') == []
 
 
 # --- errors of templates --------------------------------------------------------------------------------------
