@@ -1,12 +1,19 @@
 """What the tests of published things share: rm.py on them in this process, and the table of what was seen."""
 
+import io
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState, GradientState
 from real.published import PUBLISHED, Published, test_id, tiny_model
-from runs import write_rows
+from runs import as_argv, write_rows
+
+import rm
+from reward_modeling.training import job
 
 SEEN = pytest.StashKey[list[tuple[str, str]]]()
 # A question of two words alone, a second turn, letters outside English, spaces and line breaks inside.
@@ -89,3 +96,22 @@ def flags(tmp_path_factory) -> dict[str, Any]:
         "num_proc": 1,
         "verify_saved_model": "false",
     }
+
+
+def preflight(given: dict[str, Any]) -> tuple[list[dict], str]:
+    """The training groups that rm.py's preflight looked at, and what it printed; its UserError if it refuses."""
+    looked_at = []
+    run_preflight = job.run_preflight
+
+    def keep_groups(groups, *args, **options):
+        looked_at.append(groups)
+        return run_preflight(groups, *args, **options)
+
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    screen = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(screen):
+        patch.setattr(job, "run_preflight", keep_groups)
+        patch.setattr(sys, "argv", ["rm.py", *as_argv(given | {"output_path": "unused", "preflight_only": "true"})])
+        rm.main()
+    return [looked_at[0].groups[number] for number in range(len(looked_at[0].groups))], screen.getvalue()
