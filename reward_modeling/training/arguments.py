@@ -24,6 +24,13 @@ from reward_modeling.common.flags import (
 )
 from reward_modeling.common.launch import variables_of_a_single_process
 from reward_modeling.data.planning import BATCHINGS
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PLAIN_TEXT_HELP,
+    ReadOptions,
+    read_options,
+)
 from reward_modeling.estimate.memory import GPUS
 from reward_modeling.models.adapters import ALL_LINEAR
 from reward_modeling.training.argument_checks import argument_problems
@@ -61,11 +68,14 @@ class RunArguments(TrainingArguments):
     # Data
     train_set_path: Annotated[str, DATA] = flag(
         "weqweasdas/preference_dataset_mix2",
-        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.parquet/.arrow file, folder or glob.",
+        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.csv/.tsv/.parquet/.arrow file, folder or glob.",
     )
     eval_set_path: Annotated[str | None, DATA] = flag(
         None, "As train_set_path. Unset: eval_size rows of the training set, by prompt."
     )
+    columns: Annotated[str | None, DATA] = flag(None, COLUMNS_HELP)
+    ignore_columns: Annotated[str | None, DATA] = flag(None, IGNORE_HELP)
+    plain_text: Annotated[bool, DATA] = flag(False, PLAIN_TEXT_HELP)
     eval_size: Annotated[int, NOT_NEGATIVE, DATA] = flag(
         500, "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."
     )
@@ -265,6 +275,11 @@ class RunArguments(TrainingArguments):
             self.greater_is_better = self.best_metrics.get(self.metric_for_best_model.removeprefix("eval_"))
         if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
             self.activation_checkpointing = self.gradient_checkpointing
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """Which columns of the rows are read as what."""
+        return read_options(self.columns, self.ignore_columns)
 
     @property
     def dry_run(self) -> bool:
