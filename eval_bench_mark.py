@@ -17,6 +17,13 @@ from pathlib import Path
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
 from reward_modeling.common.launch import worker_count
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PLAIN_TEXT_HELP,
+    read_options,
+    read_options_problems,
+)
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
 from reward_modeling.evaluation.comparison import compare_evaluations
 from reward_modeling.evaluation.files import SCORES, check_outputs, folder_name, new_unfinished, write_results
@@ -85,6 +92,11 @@ class ScriptArguments(BenchmarkPaths):
         default=False, metadata={"help": "Weigh the two xstest subsets as tables of before September 2024 did."}
     )
 
+    # Pairs of your own
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
+    ignore_columns: str | None = field(default=None, metadata={"help": IGNORE_HELP})
+    plain_text: bool = field(default=False, metadata={"help": PLAIN_TEXT_HELP})
+
     # Scoring
     max_length: int | None = field(
         default=None,
@@ -137,7 +149,9 @@ class ScriptArguments(BenchmarkPaths):
             )
 
     def _problems(self) -> list[str]:
-        problems = []
+        problems = read_options_problems(self.columns, self.ignore_columns)
+        if "pairs" not in self.benchmarks and (self.columns or self.ignore_columns or self.plain_text):
+            problems.append("--columns, --ignore_columns, --plain_text: expected pairs among --benchmarks, found none")
         for name in self.benchmarks:
             if name not in BENCHMARKS:
                 problems.append(f"--benchmarks: expected some of {', '.join(BENCHMARKS)}, found {name!r}")
@@ -198,7 +212,7 @@ def evaluate_model(args: ScriptArguments) -> None:
         check_outputs(folder, args.record_file, args.overwrite_output_dir)
     state = job.start_processes()
     paths = {name: getattr(args, f"{name}_path") for name in args.benchmarks}
-    data = job.read_benchmarks(paths, args.num_proc, state)
+    data = job.read_benchmarks(paths, args.num_proc, state, read_options(args.columns, args.ignore_columns))
     with report_once_per_node():
         scorer = job.load_scorer(
             args.reward_name_or_path,
@@ -210,6 +224,8 @@ def evaluate_model(args: ScriptArguments) -> None:
             max_tokens_per_batch=args.max_tokens_per_batch,
             batching=args.batching,
         )
+        if not args.plain_text:
+            job.check_plain_texts(data, scorer)
     unfinished = new_unfinished(folder, is_writer=state.is_main_process)
     with report_once_per_node():
         scored = job.score_benchmarks(scorer, data, state, unfinished, args.legacy_xstest_weights)

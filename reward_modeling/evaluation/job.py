@@ -26,12 +26,14 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
-from reward_modeling.data.preferences import read_column
+from reward_modeling.data.preferences import kept_column, read_column
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
 from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.summary import summarise
+from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
 
@@ -52,14 +54,16 @@ def start_processes() -> PartialState:
     return state
 
 
-def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: PartialState) -> list[BenchmarkRows]:
+def read_benchmarks(
+    paths: Mapping[str, str | None], num_proc: int, state: PartialState, options: ReadOptions
+) -> list[BenchmarkRows]:
     """All of them before the model is loaded: a wrong path shows at once. Process 0 reads, the others its cache.
 
     `paths` has that of each benchmark; None takes it from the Hub.
     """
 
     def read() -> list[BenchmarkRows]:
-        return [read_benchmark(name, path, num_proc=num_proc) for name, path in paths.items()]
+        return [read_benchmark(name, path, num_proc=num_proc, options=options) for name, path in paths.items()]
 
     mistake, data = None, None
     if state.is_main_process:
@@ -77,6 +81,17 @@ def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: Parti
         if benchmark.report is not None and state.is_main_process:
             print(benchmark.report.table(), flush=True)
     return data
+
+
+def check_plain_texts(data: list[BenchmarkRows], scorer: RewardScorer) -> None:
+    """
+    Raises:
+        UserError: pairs are plain texts, and the tokenizer has a chat template of its own.
+    """
+    for benchmark in data:
+        prompts = [] if benchmark.rows is None else kept_column(benchmark.rows, "prompt")
+        count = sum(not prompt.as_py() for prompt in prompts)
+        refuse_plain_texts(count, f"--{benchmark.benchmark}_path", scorer.tokenizer)
 
 
 def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:

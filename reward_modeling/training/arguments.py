@@ -24,6 +24,13 @@ from reward_modeling.common.flags import (
 )
 from reward_modeling.common.launch import variables_of_a_single_process
 from reward_modeling.data.planning import BATCHINGS
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PLAIN_TEXT_HELP,
+    ReadOptions,
+    read_options,
+)
 from reward_modeling.estimate.memory import GPUS
 from reward_modeling.models.adapters import ALL_LINEAR
 from reward_modeling.training.argument_checks import argument_problems
@@ -61,17 +68,22 @@ class RunArguments(TrainingArguments):
     # Data
     train_set_path: Annotated[str, DATA] = flag(
         "weqweasdas/preference_dataset_mix2",
-        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.parquet/.arrow file, folder or glob.",
+        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.csv/.tsv/.parquet/.arrow file, folder or glob.",
     )
     eval_set_path: Annotated[str | None, DATA] = flag(
         None, "As train_set_path. Unset: eval_size rows of the training set, by prompt."
     )
+    columns: Annotated[str | None, DATA] = flag(None, COLUMNS_HELP)
+    ignore_columns: Annotated[str | None, DATA] = flag(None, IGNORE_HELP)
+    plain_text: Annotated[bool, DATA] = flag(False, PLAIN_TEXT_HELP)
     eval_size: Annotated[int, NOT_NEGATIVE, DATA] = flag(
         500, "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."
     )
     max_length: Annotated[int, at_least(1), DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
     overlong: Annotated[str, one_of("truncate", "drop"), DATA, LOGGED] = flag(
-        "truncate", "truncate cuts the oldest prompt tokens of longer pairs; drop drops these pairs."
+        "truncate",
+        "truncate cuts the oldest turns of longer pairs, then the beginning of the last question, and no answer; drop "
+        "drops these pairs.",
     )
     num_proc: Annotated[int | None, at_least(1)] = flag(
         None, "Worker processes that read and tokenise. Unset: one per core, at most 16."
@@ -84,6 +96,7 @@ class RunArguments(TrainingArguments):
         True, "Reload last_checkpoint in plain transformers and compare its rewards with those in memory."
     )
     preflight_only: bool = flag(False, "Check data and tokenizer, show what the model will see, and stop.")
+    show: Annotated[int, at_least(0)] = flag(1, "How many pairs the preflight shows whole.")
     estimate: bool = flag(
         False, "Show tokens, steps, memory by engine and hours on --gpus GPUs of the kind --gpu, and stop."
     )
@@ -265,6 +278,11 @@ class RunArguments(TrainingArguments):
             self.greater_is_better = self.best_metrics.get(self.metric_for_best_model.removeprefix("eval_"))
         if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
             self.activation_checkpointing = self.gradient_checkpointing
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """Which columns of the rows are read as what."""
+        return read_options(self.columns, self.ignore_columns)
 
     @property
     def dry_run(self) -> bool:
