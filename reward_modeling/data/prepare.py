@@ -12,14 +12,19 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.examples import RowReader
+from reward_modeling.data.group_rows import TokenizeOptions
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import NO_OPTIONS, kept_column, split_by_prompt
-from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.data.prompt_groups import report_groups, tokenize_and_group
+from reward_modeling.data.prompt_keys import key_by_template
 from reward_modeling.data.read_options import ReadOptions
+from reward_modeling.data.rendering import check_template
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, DataReport, report_rows
 from reward_modeling.models.tokenizer import no_chat_template, refuse_plain_texts
 
 logger = logging.getLogger(__name__)
+
+OVERLAP = "rows whose prompt is also trained on"
 
 
 @dataclass
@@ -48,26 +53,25 @@ def prepare_pairs(
     """Read, check, hold out by prompt where there is no evaluation set, tokenise and group.
 
     Raises:
-        UserError: unreadable data, no usable row, conversations for a tokenizer without a chat template.
+        UserError: unreadable data, no usable row, conversations for a tokenizer whose chat template is none or unfit.
     """
     rows = _load(reader, "--train_set_path", train_set_path, num_proc, read)
     report = report_rows("train", rows)
     if report.kept == 0:
         raise UserError(f"--train_set_path {train_set_path}: no row is left to train on.\n{report.table()}")
-    if eval_set_path is None:
-        train_rows, eval_rows = split_by_prompt(rows, eval_size, seed)
-        reports = [report]
-    else:
-        train_rows, eval_rows = rows, _load(reader, "--eval_set_path", eval_set_path, num_proc, read)
-        reports = [report, report_rows("eval", eval_rows)]
-    whole_sets = [rows] if eval_set_path is None else [rows, eval_rows]
-    reader.check_rows([partial(kept_column, whole) for whole in whole_sets], reports)
-    conversations = has_conversations(rows) or has_conversations(eval_rows)
-    if conversations and tokenizer.chat_template is None:
-        raise UserError(no_chat_template(tokenizer))
+    sets, reports = {"--train_set_path": rows}, [report]
+    if eval_set_path is not None:
+        sets["--eval_set_path"] = _load(reader, "--eval_set_path", eval_set_path, num_proc, read)
+        reports.append(report_rows("eval", sets["--eval_set_path"]))
+    reader.check_rows([partial(kept_column, whole) for whole in sets.values()], reports)
+    conversations = any(map(has_conversations, sets.values()))
+    if conversations:
+        check_chat_template(tokenizer)
     if not plain_text:
-        for flag, whole in zip(("--train_set_path", "--eval_set_path"), whole_sets, strict=False):
+        for flag, whole in sets.items():
             refuse_plain_texts(int(pc.sum(kept_column(whole, "is_text")).as_py() or 0), flag, tokenizer)
+    train_rows, *others = (key_by_template(whole, tokenizer, num_proc) for whole in sets.values())
+    train_rows, eval_rows = (train_rows, *others) if others else split_by_prompt(train_rows, eval_size, seed)
 
     groups = []
     for part, its_report in ((train_rows, report), (eval_rows, reports[-1])):
@@ -85,12 +89,22 @@ def prepare_pairs(
     return PreparedPairs(train_groups, eval_groups if len(eval_groups) else None, reports, conversations)
 
 
+def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        UserError: there is none, or it cannot be trained on.
+    """
+    if tokenizer.chat_template is None:
+        raise UserError(no_chat_template(tokenizer))
+    check_template(tokenizer)
+
+
 def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:
     """Say how many evaluation rows have a prompt that is trained on."""
     train_keys, eval_keys = (kept_column(rows, "prompt_key") for rows in (train_rows, eval_rows))
     shared = pc.sum(pc.is_in(eval_keys, value_set=train_keys.combine_chunks())).as_py() or 0
     if shared:
-        report.notes["rows whose prompt is also trained on"] = shared
+        report.notes[OVERLAP] = shared
         logger.warning("!!! %d evaluation rows have prompts of the training set: expect figures too good !!!", shared)
 
 
