@@ -239,3 +239,10 @@ def test_a_broken_tokenizer_file(tmp_path):
     (tmp_path / "tokenizer" / "tokenizer.json").write_text('{"version": ')
     with pytest.raises(UserError, match="expected a tokenizer"):
         load_tokenizer(folder)
+
+
+def test_a_vocabulary_that_needs_a_package_that_is_not_there(tmp_path):
+    """Mistral's Tekken file alone: transformers reads it with a package of Mistral's."""
+    (tmp_path / "tekken.json").write_text("{}")
+    with pytest.raises(UserError, match="expected a tokenizer"):
+        load_tokenizer(str(tmp_path))
