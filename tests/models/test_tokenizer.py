@@ -1,5 +1,6 @@
 """A pad token that is not EOS, and templates that end their answers."""
 
+import json
 import logging
 from datetime import date
 
@@ -243,6 +244,7 @@ def test_a_broken_tokenizer_file(tmp_path):
 
 def test_a_vocabulary_that_needs_a_package_that_is_not_there(tmp_path):
     """Mistral's Tekken file alone: transformers reads it with a package of Mistral's."""
-    (tmp_path / "tekken.json").write_text("{}")
+    sizes = {"num_vocab_tokens": 1, "default_vocab_size": 1, "default_num_special_tokens": 0}
+    (tmp_path / "tekken.json").write_text(json.dumps({"config": {"pattern": "x", "version": "v3", **sizes}, "vocab": []}))
     with pytest.raises(UserError, match="expected a tokenizer"):
         load_tokenizer(str(tmp_path))
