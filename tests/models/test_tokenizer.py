@@ -244,7 +244,8 @@ def test_a_broken_tokenizer_file(tmp_path):
 
 def test_a_vocabulary_that_needs_a_package_that_is_not_there(tmp_path):
     """Mistral's Tekken file alone: transformers reads it with a package of Mistral's."""
-    sizes = {"num_vocab_tokens": 1, "default_vocab_size": 1, "default_num_special_tokens": 0}
-    (tmp_path / "tekken.json").write_text(json.dumps({"config": {"pattern": "x", "version": "v3", **sizes}, "vocab": []}))
+    config = {"pattern": "x", "version": "v3", "num_vocab_tokens": 1, "default_vocab_size": 1}
+    content = {"config": config | {"default_num_special_tokens": 0}, "vocab": []}
+    (tmp_path / "tekken.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="expected a tokenizer"):
         load_tokenizer(str(tmp_path))
