@@ -71,7 +71,8 @@ def read_tokenizer(model_name: str, **options) -> PreTrainedTokenizerBase:
     """The tokenizer as it is; a UserError where nothing is found."""
     try:
         return AutoTokenizer.from_pretrained(model_name, **options)
-    except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
+    except (*HUB_ERRORS, KeyError, TypeError, ImportError) as error:
+        # A broken tokenizer.json raises the middle ones, and a vocabulary that a missing package would read the last.
         raise not_found(model_name, "a tokenizer", error) from error
 
 
