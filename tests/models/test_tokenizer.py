@@ -66,6 +66,16 @@ def test_pad_that_is_eos_is_replaced(caplog):
     assert "'<eos>', which is EOS" in caplog.text
 
 
+@pytest.mark.parametrize(("style", "pad"), [("chatml", "<|im_end|>"), ("gemma", "<end_of_turn>"), ("phi3", "<|end|>")])
+def test_pad_that_ends_an_answer_is_replaced(style, pad, caplog):
+    """Where it is EOS, and where it is not: the last token of a conversation would be taken for padding."""
+    tokenizer = styled(style, pad=pad)
+    set_pad_token(tokenizer)
+    assert tokenizer.pad_token not in (pad, tokenizer.eos_token)
+    assert tokenizer.pad_token_id not in tokenizer.apply_chat_template(TURNS)["input_ids"]
+    assert f"the tokenizer has '{pad}', which is " in caplog.text
+
+
 @pytest.mark.parametrize("pad", [None, "<eos>"])
 @pytest.mark.parametrize("candidate", PAD_CANDIDATES)
 def test_an_existing_unused_token_is_taken_before_a_new_one(pad, candidate):
