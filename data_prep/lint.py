@@ -22,7 +22,7 @@ if not __package__:  # run as a script
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.common.flags import at_least, flag
+from reward_modeling.common.flags import PATH, at_least, flag
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
@@ -38,11 +38,13 @@ SWITCH_WORDS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 class ScriptArguments:
     """The defaults to edit. PATH may stand without its flag."""
 
-    path: str = flag("", "File, folder, glob or Hub id of preference rows, as for rm.py.")
-    output_path: str | None = flag(None, "Folder for lint.json and lint.html. Unset: lint/NAME of the data.")
-    tokenizer: str | None = flag(None, "Folder or Hub id: lengths are then counted in its tokens too.")
+    path: Annotated[str, PATH] = flag("", "File, folder, glob or Hub id of preference rows, as for rm.py.")
+    output_path: Annotated[str | None, PATH] = flag(
+        None, "Folder for lint.json and lint.html. Unset: lint/NAME of the data."
+    )
+    tokenizer: Annotated[str | None, PATH] = flag(None, "Folder or Hub id: lengths are then counted in its tokens too.")
     token_rows: Annotated[int, at_least(0)] = flag(10_000, "Pairs that are tokenised, drawn at random; 0 takes all.")
-    benchmarks: str | None = flag(
+    benchmarks: Annotated[str | None, PATH] = flag(
         None, "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
     )
     seed: Annotated[int, at_least(0)] = flag(0, "Of the pairs to read and of the pairs that are tokenised.")

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.words import ALL_LINEAR
 
 if TYPE_CHECKING:
     from peft import PeftModel  # imported for real where an adapter is made: a run without one does not need it
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ALL_LINEAR = "all-linear"
 HEADS = ("score", "classifier")  # as transformers calls what it puts on a model to classify with
 POOLER = "pooler"  # of an encoder: it belongs to the head, and is as new where the encoder learned from masked words
 

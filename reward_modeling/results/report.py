@@ -13,6 +13,7 @@ from pathlib import Path
 from reward_modeling.common.atomic import write_whole
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.file_names import REPORT
+from reward_modeling.common.paths import local_path
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, dropped_rows
 from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import histogram_rows, pair_plots, pair_tables
@@ -177,7 +178,7 @@ def _named_differences(evaluation: Mapping) -> dict[str, Mapping]:
 def main() -> None:
     """Make the page of a run anew."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("output", type=Path, help="the output folder of a run of rm.py")
+    parser.add_argument("output", type=local_path, help="the output folder of a run of rm.py")
     print(write_training_report(parser.parse_args().output))
 
 
