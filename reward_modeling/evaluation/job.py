@@ -8,9 +8,8 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -25,13 +24,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
+from reward_modeling.checkpoints.run_record import fingerprint_of_weights
+from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError, did_you_mean
 from reward_modeling.data.preferences import read_column
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
 from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.summary import summarise
+from reward_modeling.models.chat_template import fingerprint_of_template
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
 
@@ -39,6 +40,7 @@ logger = logging.getLogger("eval_bench_mark")
 
 HOURS_TO_WAIT = 6  # for the process that downloads, or that has the longest passes
 ROWS_PER_READ = 256
+MOST_NAMED = 40  # subsets in a message
 
 
 def start_processes() -> PartialState:
@@ -52,14 +54,19 @@ def start_processes() -> PartialState:
     return state
 
 
-def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: PartialState) -> list[BenchmarkRows]:
+def read_benchmarks(
+    paths: Mapping[str, str | None], num_proc: int, state: PartialState, subsets: Sequence[str] = ()
+) -> list[BenchmarkRows]:
     """All of them before the model is loaded: a wrong path shows at once. Process 0 reads, the others its cache.
 
-    `paths` has that of each benchmark; None takes it from the Hub.
+    Args:
+        paths: that of each benchmark; None takes it from the Hub.
+        subsets: the only ones to keep, if any.
     """
 
     def read() -> list[BenchmarkRows]:
-        return [read_benchmark(name, path, num_proc=num_proc) for name, path in paths.items()]
+        whole = [read_benchmark(name, path, num_proc=num_proc) for name, path in paths.items()]
+        return keep_subsets(whole, subsets) if subsets else whole
 
     mistake, data = None, None
     if state.is_main_process:
@@ -79,6 +86,31 @@ def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: Parti
     return data
 
 
+def keep_subsets(data: Sequence[BenchmarkRows], subsets: Sequence[str]) -> list[BenchmarkRows]:
+    """The benchmarks that have some of the subsets, with their rows alone.
+
+    Raises:
+        UserError: a name that no benchmark has.
+    """
+    names = {benchmark.benchmark: read_column(benchmark.rows, "subset").to_pylist() for benchmark in data}
+    known = list(dict.fromkeys(name for of in names.values() for name in of))
+    if unknown := [name for name in subsets if name not in known]:
+        shown = "".join(f"\n  {name!r}{did_you_mean(name, known)}" for name in unknown)
+        raise UserError(
+            f"--subsets: expected subsets of {', '.join(names)} ({', '.join(known[:MOST_NAMED])}"
+            f"{', ...' if len(known) > MOST_NAMED else ''}), found:{shown}"
+        )
+    kept = []
+    for benchmark in data:
+        rows = np.flatnonzero(np.isin(names[benchmark.benchmark], subsets))
+        if len(rows):
+            only = tuple(name for name in subsets if name in names[benchmark.benchmark])
+            kept.append(replace(benchmark, rows=benchmark.rows.select(rows), only=only))
+        else:
+            logger.warning("Left out is %s, which has none of the subsets.", benchmark.benchmark)
+    return kept
+
+
 def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:
     """Load the model, and say what it is; `options` are those of `RewardScorer.from_pretrained`."""
     scorer = RewardScorer.from_pretrained(name_or_path, device=state.device, **options)
@@ -93,20 +125,20 @@ def load_scorer(name_or_path: str, state: PartialState, **options: object) -> Re
 
 @dataclass
 class Scored:
-    """The benchmarks that have figures, what is wrong with others, and what scoring took, as summary.json has it."""
+    """The benchmarks that have figures, and what is wrong with others."""
 
     rows: dict[str, Rows] = field(default_factory=dict)
     parts: dict[str, dict] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
-    scoring: dict[str, float] = field(default_factory=dict)
 
 
 def score_benchmarks(
     scorer: RewardScorer, data: list[BenchmarkRows], state: PartialState, unfinished: Path, legacy_xstest_weights: bool
 ) -> Scored:
     """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures."""
-    scored, total, started = Scored(), Counter(), time.perf_counter()
+    scored = Scored()
     for benchmark in data:
+        started = time.perf_counter()
         rows, counts = score_benchmark(scorer, benchmark, state)
         if not state.is_main_process:
             continue
@@ -118,10 +150,9 @@ def score_benchmarks(
             scored.mistakes.append(str(error))
             continue
         scored.rows[benchmark.benchmark], scored.parts[benchmark.benchmark] = rows, part
-        total.update(asdict(counts))
-    scored.scoring = {"conversations": total["conversations"], "distinct": total["scored"]}
-    scored.scoring |= {name: total[name] for name in ("cut", "cut_tokens", "tokens")}
-    scored.scoring |= {"seconds": round(time.perf_counter() - started, 1), "processes": state.num_processes}
+        part["scoring"] = {"conversations": counts.conversations, "distinct": counts.scored, "cut": counts.cut}
+        part["scoring"] |= {"cut_tokens": counts.cut_tokens, "tokens": counts.tokens}
+        part["scoring"] |= {"seconds": round(time.perf_counter() - started, 3)}
     return scored
 
 
@@ -130,6 +161,8 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
     return {
         "name_or_path": name_or_path,
         "revision": revision,
+        "weights": fingerprint_of_weights(name_or_path, scorer.model.config),
+        "chat_template": fingerprint_of_template(scorer.tokenizer),
         "class": type(scorer.model).__name__,
         "dtype": scorer.dtype_name,
         "max_length": scorer.reader.max_length,

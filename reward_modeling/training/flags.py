@@ -47,6 +47,10 @@ class RunFlags:
     )
     trust_remote_code: bool = flag(False, "Run code that the model's repository holds.")
 
+    chat_template: Annotated[str | None, PATH, DATA] = flag(
+        None, "A jinja file: the chat template to use and to save, in the place of the tokenizer's own."
+    )
+
     # Data
     train_set_path: Annotated[str, PATH, DATA] = flag(
         "weqweasdas/preference_dataset_mix2",

@@ -71,7 +71,7 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
         raise UserError(context_too_short(args.max_length, config))
     if args.router_aux_loss_coef and (reason := why_no_load_balancing(config)) is not None:
         raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
-    tokenizer = load_tokenizer(args.model_name, **hub_options)
+    tokenizer = load_tokenizer(args.model_name, args.chat_template, **hub_options)
     register_shared_prefix_attention()
     return Setup(objective, config, tokenizer, choose_batching(args, config), hub_options | loading_options)
 
