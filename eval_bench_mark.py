@@ -19,6 +19,13 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
 from reward_modeling.common.flags import PATH, flag
 from reward_modeling.common.launch import worker_count
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PLAIN_TEXT_HELP,
+    read_options,
+    read_options_problems,
+)
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
 from reward_modeling.evaluation.comparison import compare_evaluations
 from reward_modeling.evaluation.files import folder_name, new_unfinished
@@ -97,6 +104,11 @@ class ScriptArguments(BenchmarkPaths):
         default=False, metadata={"help": "Weigh the two xstest subsets as tables of before September 2024 did."}
     )
 
+    # Pairs of your own
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
+    ignore_columns: str | None = field(default=None, metadata={"help": IGNORE_HELP})
+    plain_text: bool = field(default=False, metadata={"help": PLAIN_TEXT_HELP})
+
     # Scoring
     max_length: int | None = field(
         default=None,
@@ -151,7 +163,9 @@ class ScriptArguments(BenchmarkPaths):
             )
 
     def _problems(self) -> list[str]:
-        problems = []
+        problems = read_options_problems(self.columns, self.ignore_columns)
+        if "pairs" not in self.benchmarks and (self.columns or self.ignore_columns or self.plain_text):
+            problems.append("--columns, --ignore_columns, --plain_text: expected pairs among --benchmarks, found none")
         for name in self.benchmarks:
             if name not in BENCHMARKS:
                 problems.append(f"--benchmarks: expected some of {', '.join(BENCHMARKS)}, found {name!r}")
@@ -224,7 +238,8 @@ def evaluate_model(args: ScriptArguments) -> None:
             check_same_model(earlier, args.reward_name_or_path, args.revision)
     state = job.start_processes()
     paths = {name: getattr(args, f"{name}_path") for name in args.benchmarks}
-    data = job.read_benchmarks(paths, args.num_proc, state, args.subsets)
+    options = read_options(args.columns, args.ignore_columns)
+    data = job.read_benchmarks(paths, args.num_proc, state, options, args.subsets)
     with report_once_per_node():
         scorer = job.load_scorer(
             args.reward_name_or_path,
@@ -240,6 +255,8 @@ def evaluate_model(args: ScriptArguments) -> None:
         model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
         if earlier is not None:
             check_same_scoring(earlier, model, args.as_passed())
+        if not args.plain_text:
+            job.check_plain_texts(data, scorer)
     unfinished = new_unfinished(folder, is_writer=state.is_main_process)
     with report_once_per_node():
         scored = job.score_benchmarks(scorer, data, state, unfinished, args.legacy_xstest_weights)

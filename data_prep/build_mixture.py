@@ -47,7 +47,7 @@ from reward_modeling.preference_sets.manifest import (
 )
 from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, choose_pairs, count_dropped
 from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source
-from reward_modeling.preference_sets.pair_table import PairTable, split_keys
+from reward_modeling.preference_sets.pair_table import PairTable
 from reward_modeling.preference_sets.source import SourcePairs
 from reward_modeling.preference_sets.writing import (
     TEST,
@@ -178,7 +178,7 @@ def split_off_test(
     if not test_size:
         return {TRAIN: order}
     count = int(test_size) if test_size >= 1 else int(test_size * len(order))
-    is_test = draw_prompts(split_keys(table)[order], count, seed + SPLIT_SEED)
+    is_test = draw_prompts(table.numbers("prompt_key")[order], count, seed + SPLIT_SEED)
     if is_test.all() or not is_test.any():
         raise UserError(
             f"--test_size {test_size:g}: expected pairs on both sides, found {int(is_test.sum()):,} of {len(order):,} "

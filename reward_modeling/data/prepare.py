@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -14,10 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.loader import PromptGroups
-from reward_modeling.data.preferences import read_column, split_by_prompt
+from reward_modeling.data.preferences import NO_OPTIONS, kept_column, split_by_prompt
 from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, DataReport, report_rows
-from reward_modeling.models.tokenizer import no_chat_template
+from reward_modeling.models.tokenizer import no_chat_template, refuse_plain_texts
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +42,15 @@ def prepare_pairs(
     eval_size: int,
     seed: int,
     num_proc: int,
+    read: ReadOptions = NO_OPTIONS,
+    plain_text: bool = False,
 ) -> PreparedPairs:
     """Read, check, hold out by prompt where there is no evaluation set, tokenise and group.
 
     Raises:
         UserError: unreadable data, no usable row, conversations for a tokenizer without a chat template.
     """
-    rows = _load(reader, "--train_set_path", train_set_path, num_proc)
+    rows = _load(reader, "--train_set_path", train_set_path, num_proc, read)
     report = report_rows("train", rows)
     if report.kept == 0:
         raise UserError(f"--train_set_path {train_set_path}: no row is left to train on.\n{report.table()}")
@@ -56,13 +58,16 @@ def prepare_pairs(
         train_rows, eval_rows = split_by_prompt(rows, eval_size, seed)
         reports = [report]
     else:
-        train_rows, eval_rows = rows, _load(reader, "--eval_set_path", eval_set_path, num_proc)
+        train_rows, eval_rows = rows, _load(reader, "--eval_set_path", eval_set_path, num_proc, read)
         reports = [report, report_rows("eval", eval_rows)]
     whole_sets = [rows] if eval_set_path is None else [rows, eval_rows]
     reader.check_rows([partial(kept_column, whole) for whole in whole_sets], reports)
     conversations = has_conversations(rows) or has_conversations(eval_rows)
     if conversations and tokenizer.chat_template is None:
         raise UserError(no_chat_template(tokenizer))
+    if not plain_text:
+        for flag, whole in zip(("--train_set_path", "--eval_set_path"), whole_sets, strict=False):
+            refuse_plain_texts(int(pc.sum(kept_column(whole, "is_text")).as_py() or 0), flag, tokenizer)
 
     groups = []
     for part, its_report in ((train_rows, report), (eval_rows, reports[-1])):
@@ -89,14 +94,9 @@ def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport)
         logger.warning("!!! %d evaluation rows have prompts of the training set: expect figures too good !!!", shared)
 
 
-def kept_column(rows: Dataset, name: str) -> pa.ChunkedArray:
-    """A column of the rows that are kept."""
-    return read_column(rows, name).filter(pc.equal(read_column(rows, "reason"), ""))
-
-
-def _load(reader: RowReader, flag: str, path: str, num_proc: int) -> Dataset:
+def _load(reader: RowReader, flag: str, path: str, num_proc: int, read: ReadOptions) -> Dataset:
     try:
-        return reader.load_rows(path, num_proc)
+        return reader.load_rows(path, num_proc, read)
     except UserError as error:
         raise UserError(f"{flag}: {error}") from error
 

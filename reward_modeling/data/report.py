@@ -31,6 +31,8 @@ class DropReason(StrEnum):
 
     NO_CHOSEN_OR_REJECTED = "no_chosen_or_rejected", "chosen or rejected is missing"
     WRONG_TYPE = "wrong_type", "a field has the wrong type"
+    UNKNOWN_ROLE = "unknown_role", "the role of a message is not known"
+    PART_NOT_TEXT = "part_not_text", "a part of a message is no text"
     EMPTY_REPLY = "empty_reply", "a reply is empty"
     PROMPTS_DIFFER = "prompts_differ", "the two prompts differ"
     LAST_NOT_ASSISTANT = "last_not_assistant", "the last message is not the assistant's"
@@ -44,6 +46,7 @@ class DropReason(StrEnum):
     OVERLONG = "overlong", "prompt and completion are too long"
     # Choices of a recipe (data_prep), in the order in which they are made.
     NO_SCORE = "no_score", "a score or label is missing"
+    MORE_THAN_TWO = "more_than_two", "more than two completions"
     EQUAL_SCORES = "equal_scores", "the scores are equal: nothing is preferred"
     SMALL_SCORE_RATIO = "small_score_ratio", "the scores are too close to each other"
     FILTERED = "filtered", "the recipe leaves it out"

@@ -25,14 +25,17 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from reward_modeling.checkpoints.run_record import fingerprint_of_weights
-from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError, did_you_mean
-from reward_modeling.data.preferences import read_column
+from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
+from reward_modeling.data.preferences import kept_column, read_column
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
 from reward_modeling.evaluation.benchmarks.rows import conversations
+from reward_modeling.evaluation.benchmarks.subsets import keep_subsets
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.models.chat_template import fingerprint_of_template
+from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
 
@@ -40,7 +43,6 @@ logger = logging.getLogger("eval_bench_mark")
 
 HOURS_TO_WAIT = 6  # for the process that downloads, or that has the longest passes
 ROWS_PER_READ = 256
-MOST_NAMED = 40  # subsets in a message
 
 
 def start_processes() -> PartialState:
@@ -55,7 +57,11 @@ def start_processes() -> PartialState:
 
 
 def read_benchmarks(
-    paths: Mapping[str, str | None], num_proc: int, state: PartialState, subsets: Sequence[str] = ()
+    paths: Mapping[str, str | None],
+    num_proc: int,
+    state: PartialState,
+    options: ReadOptions,
+    subsets: Sequence[str] = (),
 ) -> list[BenchmarkRows]:
     """All of them before the model is loaded: a wrong path shows at once. Process 0 reads, the others its cache.
 
@@ -65,7 +71,7 @@ def read_benchmarks(
     """
 
     def read() -> list[BenchmarkRows]:
-        whole = [read_benchmark(name, path, num_proc=num_proc) for name, path in paths.items()]
+        whole = [read_benchmark(name, path, num_proc=num_proc, options=options) for name, path in paths.items()]
         return keep_subsets(whole, subsets) if subsets else whole
 
     mistake, data = None, None
@@ -86,29 +92,15 @@ def read_benchmarks(
     return data
 
 
-def keep_subsets(data: Sequence[BenchmarkRows], subsets: Sequence[str]) -> list[BenchmarkRows]:
-    """The benchmarks that have some of the subsets, with their rows alone.
-
-    Raises:
-        UserError: a name that no benchmark has.
+def check_plain_texts(data: list[BenchmarkRows], scorer: RewardScorer) -> None:
     """
-    names = {benchmark.benchmark: read_column(benchmark.rows, "subset").to_pylist() for benchmark in data}
-    known = list(dict.fromkeys(name for of in names.values() for name in of))
-    if unknown := [name for name in subsets if name not in known]:
-        shown = "".join(f"\n  {name!r}{did_you_mean(name, known)}" for name in unknown)
-        raise UserError(
-            f"--subsets: expected subsets of {', '.join(names)} ({', '.join(known[:MOST_NAMED])}"
-            f"{', ...' if len(known) > MOST_NAMED else ''}), found:{shown}"
-        )
-    kept = []
+    Raises:
+        UserError: pairs are plain texts, and the tokenizer has a chat template of its own.
+    """
     for benchmark in data:
-        rows = np.flatnonzero(np.isin(names[benchmark.benchmark], subsets))
-        if len(rows):
-            only = tuple(name for name in subsets if name in names[benchmark.benchmark])
-            kept.append(replace(benchmark, rows=benchmark.rows.select(rows), only=only))
-        else:
-            logger.warning("Left out is %s, which has none of the subsets.", benchmark.benchmark)
-    return kept
+        prompts = [] if benchmark.rows is None else kept_column(benchmark.rows, "prompt")
+        count = sum(not prompt.as_py() for prompt in prompts)
+        refuse_plain_texts(count, f"--{benchmark.benchmark}_path", scorer.tokenizer)
 
 
 def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:

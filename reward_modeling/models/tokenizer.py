@@ -226,6 +226,21 @@ def no_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     )
 
 
+def refuse_plain_texts(count: int, flag: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        UserError: there are plain texts, and the tokenizer has a chat template of its own: they would be scored without
+            it, where all who use the model would render conversations with it.
+    """
+    if count and tokenizer.chat_template not in (None, ENCODER_TEMPLATE):
+        raise UserError(
+            f"{flag}: expected conversations, because the tokenizer has a chat template, found {count:,} plain texts "
+            "(no prompt, and chosen and rejected are texts). They would be scored as they stand, without the template: "
+            "no turn of a user's, no mark of who speaks. If the question is in another column, pass --columns "
+            "prompt=NAME; if the texts are whole as they are, pass --plain_text true."
+        )
+
+
 def end_text(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """A plain text with EOS at its end, once."""
     eos = tokenizer.eos_token or ""

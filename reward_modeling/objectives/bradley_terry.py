@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.examples import Example, KeptColumn, RowReader
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.objectives.base import Objective
 from reward_modeling.objectives.bradley_terry_flags import BradleyTerryFlags
 from reward_modeling.objectives.held_out_pairs import (
@@ -42,10 +43,10 @@ class PairReader(RowReader):
     completion_names: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     margin: str = "auto"  # as --loss_margin
 
-    def load_rows(self, path: str, num_proc: int) -> "Dataset":
+    def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
         from reward_modeling.data.preferences import load_preference_dataset  # needs `datasets`
 
-        return load_preference_dataset(path, num_proc=num_proc)
+        return load_preference_dataset(path, options, num_proc=num_proc)
 
     def read_row(self, row: dict[str, Any]) -> Example:
         return Example((row["chosen"], row["rejected"]), ((0, 1),), ((self._margin(row),),))
@@ -61,11 +62,16 @@ class PairReader(RowReader):
         return 0.0
 
     def check_rows(self, columns: Sequence[KeptColumn], reports: Sequence["DataReport"]) -> None:
-        """Count the rows whose margin is used, or lacks its scores.
+        """Count how the rows were written, what of them is not read, and whose margin is used, or lacks its scores.
 
         Raises:
-            UserError: `--loss_margin scores` and no row has both scores.
+            UserError: an unread column looks like a part of the conversation; or `--loss_margin scores` and no row has
+                both scores.
         """
+        from reward_modeling.data.row_notes import note_rows  # needs `pyarrow`
+
+        for name, column, report in zip(("--train_set_path", "--eval_set_path"), columns, reports, strict=False):
+            note_rows(report, column, name)
         if self.margin == "auto":  # nobody has asked for them: a column of that name is enough, in some rows too
             for column, report in zip(columns, reports, strict=True):
                 margins = column("margin")

@@ -11,6 +11,7 @@ from typing import Annotated
 from reward_modeling.common.arguments import ScriptArgumentParser
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.common.flags import PATH, SEED, at_least, flag, flag_names, flag_problems, one_of
+from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, read_options_problems
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "data_prep"
 NO_SOURCES = ("build_mixture", "lint")  # scripts that read no set of their own
@@ -87,13 +88,24 @@ def script_module(name: str) -> ModuleType:
     return importlib.import_module(f"data_prep.{name}")
 
 
+@dataclass
+class FileArguments(SourceArguments):
+    """The options of a file of preference rows in a mixture."""
+
+    columns: str | None = flag(None, COLUMNS_HELP)
+    ignore_columns: str | None = flag(None, IGNORE_HELP)
+
+    def problems(self) -> list[str]:
+        return read_options_problems(self.columns, self.ignore_columns)
+
+
 def source_arguments(script: str | None, options: Mapping[str, object]) -> SourceArguments:
     """The arguments of a script, or of a file, with these options in place of its defaults.
 
     Raises:
         UserError: the script has no such option, or refuses a value.
     """
-    kind = SourceArguments if script is None else script_module(script).ScriptArguments
+    kind = FileArguments if script is None else script_module(script).ScriptArguments
     known = [name for name in flag_names(kind) if name not in OUTPUT_FLAGS]
     decided = [name for name in options if name in OUTPUT_FLAGS]
     problems = [f"option {name}: expected where build_mixture.py takes it, as --{name}, found here" for name in decided]

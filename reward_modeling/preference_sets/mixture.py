@@ -26,7 +26,7 @@ from reward_modeling.common.paths import expand_home, named_paths
 from reward_modeling.common.yaml_files import read_yaml
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, hub_name
 from reward_modeling.preference_sets.arguments import SCRIPTS, raise_all, script_module, source_arguments, unknown_names
-from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_file
 
 MIXTURES = SCRIPTS / "mixtures"
 
@@ -226,11 +226,7 @@ def read_source(source: MixtureSource, seed: int, path: str | None, num_proc: in
     try:
         if source.script is not None:
             return script_module(source.script).build(arguments)
-        return read_pairs(arguments, PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known"), _keep_row)
+        return read_file(arguments, PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known"))
     except UserError as error:
         hint = f"A local copy is passed as --source_paths {source.label}=PATH."
         raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error
-
-
-def _keep_row(row: dict) -> dict:
-    return row

@@ -9,6 +9,7 @@ from typing import Any
 
 from reward_modeling.common.flags import NEEDS_ADAPTER, changed_flags, flag_problems, flags_with
 from reward_modeling.common.launch import launched_with
+from reward_modeling.data.read_options import read_options_problems
 from reward_modeling.estimate.memory import GPUS, STATES_OF_OPTIMIZER
 from reward_modeling.models.adapters import four_bit_problem
 from reward_modeling.training.launch_checks import launch_problems
@@ -19,6 +20,7 @@ def argument_problems(args: Any) -> list[str]:
     """Every problem of a `RunArguments`, each with what was expected and what was found."""
     return [
         *flag_problems(args),
+        *read_options_problems(args.columns, args.ignore_columns),
         *_step_problems(args),
         *tracker_problems(args.report_to),
         *_adapter_problems(args),

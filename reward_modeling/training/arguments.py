@@ -12,6 +12,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import one_of
 from reward_modeling.common.launch import variables_of_a_single_process
+from reward_modeling.data.read_options import ReadOptions, read_options
 from reward_modeling.training.argument_checks import argument_problems
 from reward_modeling.training.flags import RunFlags
 
@@ -72,6 +73,11 @@ class RunArguments(RunFlags, TrainingArguments):
             self.greater_is_better = self.best_metrics.get(self.metric_for_best_model.removeprefix("eval_"))
         if hasattr(self, "activation_checkpointing"):  # the name that transformers 5.23 has for it
             self.activation_checkpointing = self.gradient_checkpointing
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """Which columns of the rows are read as what."""
+        return read_options(self.columns, self.ignore_columns)
 
     @property
     def dry_run(self) -> bool:

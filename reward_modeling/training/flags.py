@@ -21,6 +21,7 @@ from reward_modeling.common.flags import (
     unsupported,
 )
 from reward_modeling.common.words import ALL_LINEAR, BATCHINGS
+from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, PLAIN_TEXT_HELP
 from reward_modeling.estimate.memory import GPUS
 
 FIXED, FREE, DATA = OnResume
@@ -54,11 +55,14 @@ class RunFlags:
     # Data
     train_set_path: Annotated[str, PATH, DATA] = flag(
         "weqweasdas/preference_dataset_mix2",
-        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.parquet/.arrow file, folder or glob.",
+        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.csv/.tsv/.parquet/.arrow file, folder or glob.",
     )
     eval_set_path: Annotated[str | None, PATH, DATA] = flag(
         None, "As train_set_path. Unset: eval_size rows of the training set, by prompt."
     )
+    columns: Annotated[str | None, DATA] = flag(None, COLUMNS_HELP)
+    ignore_columns: Annotated[str | None, DATA] = flag(None, IGNORE_HELP)
+    plain_text: Annotated[bool, DATA] = flag(False, PLAIN_TEXT_HELP)
     eval_size: Annotated[int, NOT_NEGATIVE, DATA] = flag(
         500, "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."
     )

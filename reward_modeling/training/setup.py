@@ -116,6 +116,8 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         eval_size=args.eval_size,
         seed=args.seed,
         num_proc=worker_count(args.num_proc),
+        read=args.read_options,
+        plain_text=args.plain_text,
     )
     if args.process_index == 0:
         show_reports(data.reports)

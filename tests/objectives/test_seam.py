@@ -43,7 +43,7 @@ class RankedReader(RowReader):
 
     unit: ClassVar[str] = "lists"
 
-    def load_rows(self, path: str, num_proc: int):
+    def load_rows(self, path: str, num_proc: int, options):
         raise NotImplementedError
 
     def read_row(self, row: dict[str, Any]) -> Example:

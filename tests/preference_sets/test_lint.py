@@ -278,13 +278,13 @@ def summary(tmp_path):
 
 
 def test_rows_and_prompts_by_hand(summary):
-    assert (summary["rows"]["rows_read"], summary["rows"]["kept"]) == (14, 11)
+    assert (summary["rows"]["rows_read"], summary["rows"]["kept"]) == (14, 10)
     dropped = {reason: one["count"] for reason, one in summary["rows"]["dropped"].items()}
-    assert dropped == {"empty_reply": 1, "prompts_differ": 1, "identical_text": 1}
+    assert dropped == {"empty_reply": 1, "prompts_differ": 2, "identical_text": 1}
     kinds = {name: count for name, count in summary["kinds"].items() if not name.startswith("first")}
-    assert kinds == {"conversations": 8, "plain_texts": 1, "transcripts": 1, "transcripts_with_other_prompts": 1}
+    assert kinds == {"conversations": 8, "plain_texts": 1, "transcripts": 1}
     prompts = summary["prompts"]
-    assert (prompts["distinct"], prompts["pairs_without"]) == (5, 2)  # a transcript's Q1 is not a conversation's
+    assert (prompts["distinct"], prompts["pairs_without"]) == (5, 1)  # a transcript's Q1 has no system message
     assert {name: count for name, count in prompts["prompts_by_pairs"].items() if count} == {"1": 3, "3": 2}
     assert prompts["largest"]["pairs"] == 3
     assert summary["turns"]["pairs_by_turns"]["1"] == summary["turns"]["rows"] == 9
@@ -305,14 +305,14 @@ def test_consistency_by_hand(summary, tmp_path):
 
 def test_rules_and_replies_by_hand(summary):
     # Characters: A 9, B 19, C 14, the refusal 23. Longer wins: B>A, B>C, C>A, refusal>C; loses: A>B thrice, and the
-    # texts, where the transcripts that differ are measured whole: 27 of "yes" against 28 of "other" with "no".
+    # plain texts and the transcript.
     longer = summary["rules"]["characters"]["greater_preferred"]
-    assert (longer["right"], longer["rows"]) == (4, 10)
-    assert (longer["low"], longer["high"]) == wilson_interval(4, 10)
+    assert (longer["right"], longer["rows"]) == (4, 9)
+    assert (longer["low"], longer["high"]) == wilson_interval(4, 9)
     # Markdown: only C has some: loses to B and to the refusal, wins over A.
     markdown = summary["rules"]["markdown"]["greater_preferred"]
     assert (markdown["right"], markdown["rows"]) == (1, 3)
-    assert summary["rules"]["markdown"]["accuracy"]["right"] == 2 + 8 / 2
+    assert summary["rules"]["markdown"]["accuracy"]["right"] == 2 + 7 / 2
     assert summary["rules"]["markdown"]["takes"] == "smaller"
     refusal = summary["rules"]["refusal"]["greater_preferred"]
     assert (refusal["right"], refusal["rows"]) == (1, 1)
@@ -327,8 +327,8 @@ def test_rules_and_replies_by_hand(summary):
 def test_sources_by_hand(summary):
     sources = summary["sources"]
     listed = {one["source"]: (one["pairs"], one["longer_preferred"]["rows"]) for one in sources["listed"]}
-    assert listed == {None: (4, 3), "x": (4, 4), "y": (3, 3)}
-    assert [one["source"] for one in sources["listed"]] == [None, "x", "y"]
+    assert listed == {None: (3, 2), "x": (4, 4), "y": (3, 3)}
+    assert [one["source"] for one in sources["listed"]] == ["x", None, "y"]
     assert sum(one["share"] for one in sources["listed"]) == pytest.approx(1)
     assert sources["listed"][2]["mean_characters"] == pytest.approx(14)
 
@@ -353,7 +353,6 @@ def test_findings_of_the_hand_made_set(summary):
         ("rejected_higher", "serious"),
         ("negative_margin", "serious"),
         ("plain_texts", "note"),
-        ("other_prompts", "serious"),
     }
     levels = [one["level"] for one in summary["findings"]]
     assert levels == sorted(levels, key=LEVELS.index)
@@ -552,7 +551,7 @@ PART = dict.fromkeys(("pairs", "prompts", "first"))
 def test_keys_of_the_summary_stay(summary):
     """Other programs read lint.json: a key that goes or is renamed needs another `SUMMARY_FORMAT`."""
     keys = keys_of(summary)
-    assert summary["format"] == 1
+    assert summary["format"] == 2
     assert list(keys) == [
         "format", "path", "seed", "rows", "kinds", "prompts", "turns", "lengths", "duplicates", "same_reply",
         "contradictions", "cycles", "scores", "replies", "rules", "sources", "overlap", "samples", "findings",

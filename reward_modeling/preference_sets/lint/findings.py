@@ -43,7 +43,6 @@ LIMITS = {
     "rule": Limits(None, 0.65, 0.80, "lower end of the interval of what one number alone gets right"),
     "refusals_preferred": Limits(0.6, None, None, "lower end of the share that prefer the one refusal, from 30 pairs"),
     "plain_texts": Limits(0, None, None, "share of the pairs that are plain texts"),
-    "other_prompts": Limits(None, 0, 0.01, "share of the pairs that are transcripts with two prompts"),
     "one_prompt": Limits(0.01, 0.10, None, "share of the pairs that one prompt has, from 50 pairs"),
     "overlap": Limits(None, 0, 0.01, "prompts of the set that are in a benchmark, per prompt of it"),
 }
