@@ -27,8 +27,9 @@ class ScriptArguments(BradleyTerryFlags, RunFlags):
     model_dtype: str = "float32"  # or bfloat16: half the memory for the weights, and small updates are lost
 
     # Data
-    train_set_path: str = "weqweasdas/preference_dataset_mix2"
-    eval_set_path: str | None = None  # unset: eval_size rows of the training set, by prompt
+    train_set_path: None | str | list[str] = "weqweasdas/preference_dataset_mix2"  # noqa: RUF036 (HfArgumentParser's order)
+    # unset: eval_size rows of the training set, by prompt
+    eval_set_path: None | str | list[str] = None  # noqa: RUF036
     eval_size: int = 500
     max_length: int = 4096
     overlong: str = "truncate"  # or drop

@@ -43,11 +43,18 @@ def run_record(trainer: Any, config: PreTrainedConfig) -> dict[str, Any]:
         "unit": unit,
         f"training_{unit}": len(train),
         "training_data": fingerprint_of_groups(train),
-        "evaluation_data": None if evaluation is None else fingerprint_of_groups(evaluation),
+        "evaluation_data": None if evaluation is None else fingerprint_of_evaluation(evaluation, trainer.eval_sets),
         "chat_template": fingerprint_of_template(trainer.processing_class),
         "save_only_model": args.save_only_model,
         "arguments": {name: getattr(args, name) for name in names},
     }
+
+
+def fingerprint_of_evaluation(evaluation: PromptGroups, named: Mapping[str, PromptGroups]) -> str:
+    """Of the only set, or of all sets with their names."""
+    if not named:
+        return fingerprint_of_groups(evaluation)
+    return ",".join(f"{name}={fingerprint_of_groups(groups)}" for name, groups in named.items())
 
 
 def fingerprint_of_groups(groups: PromptGroups) -> str:

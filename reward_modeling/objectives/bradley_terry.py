@@ -70,7 +70,9 @@ class PairReader(RowReader):
         """
         from reward_modeling.data.row_notes import note_rows  # needs `pyarrow`
 
-        for name, column, report in zip(("--train_set_path", "--eval_set_path"), columns, reports, strict=False):
+        for name, column, report in zip(
+            ("--train_set_path", *["--eval_set_path"] * (len(reports) - 1)), columns, reports, strict=True
+        ):
             note_rows(report, column, name)
         if self.margin == "auto":  # nobody has asked for them: a column of that name is enough, in some rows too
             for column, report in zip(columns, reports, strict=True):

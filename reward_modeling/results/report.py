@@ -67,6 +67,7 @@ def training_page(run: RunFiles) -> str:
         logged_accuracy=logged_accuracy,
         held_out_plots=held_out_plots,
         held_out_tables=held_out_tables,
+        set_rows=set_rows,
         pair_lines=pair_lines,
         dropped_rows=dropped_rows,
         source_rows=source_rows,
@@ -167,6 +168,11 @@ def held_out_tables(evaluation: Mapping) -> list[tuple[str, Rows]]:
         ("Sources", accuracy_rows(evaluation["by_source"])),
         ("Rewards", histogram_rows(rewards["edges"], counts)),
     ]
+
+
+def set_rows(evaluation: Mapping) -> Rows:
+    """A row for each evaluation set that has a name."""
+    return accuracy_rows({name: of["accuracy"] for name, of in evaluation["sets"].items()}, "evaluation set")
 
 
 def _named_differences(evaluation: Mapping) -> dict[str, Mapping]:

@@ -53,12 +53,20 @@ class RunFlags:
     )
 
     # Data
-    train_set_path: Annotated[str, PATH, DATA] = flag(
+    # both in the order that HfArgumentParser reads
+    train_set_path: Annotated[None | str | list[str], PATH, DATA] = flag(  # noqa: RUF009, RUF036
         "weqweasdas/preference_dataset_mix2",
-        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.csv/.tsv/.parquet/.arrow file, folder or glob.",
+        "Hub id (id:split, id:config:split), save_to_disk folder, .json/.jsonl/.csv/.tsv/.parquet/.arrow file, folder "
+        "or glob; several with spaces or commas between.",
     )
-    eval_set_path: Annotated[str | None, PATH, DATA] = flag(
-        None, "As train_set_path. Unset: eval_size rows of the training set, by prompt."
+    eval_set_path: Annotated[None | str | list[str], PATH, DATA] = flag(  # noqa: RUF009, RUF036
+        None,
+        "As train_set_path, or name=path,name=path for several sets, of which the first decides which model is best. "
+        "Unset: eval_size rows of the training set, by prompt.",
+    )
+    dataset_revision: Annotated[str | None, DATA] = flag(None, "Branch, tag or commit of the Hub's data set.")
+    max_train_samples: Annotated[int | None, at_least(1), DATA] = flag(
+        None, "Train on at most so many pairs, whole prompts only, drawn by the seed. Unset: on all."
     )
     columns: Annotated[str | None, DATA] = flag(None, COLUMNS_HELP)
     ignore_columns: Annotated[str | None, DATA] = flag(None, IGNORE_HELP)

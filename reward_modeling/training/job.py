@@ -200,7 +200,8 @@ def merge_final_adapter(trainer: RewardTrainer, adapter: Path, results: Results)
 def show_results(trainer: RewardTrainer, results: Results) -> None:
     """The held-out figures of the final model, on the screen and at wandb. For process 0 alone."""
     if results.evaluation is not None:
-        print(trainer.objective.evaluation_table(results.evaluation), flush=True)
+        for evaluation in results.evaluation.get("sets", {"": results.evaluation}).values():
+            print(trainer.objective.evaluation_table(evaluation), flush=True)
     if "wandb" in trainer.args.report_to:
         log_results(results, trainer.objective)
 

@@ -115,6 +115,7 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         TokenizeOptions(args.max_length, args.overlong),
         eval_size=args.eval_size,
         seed=args.seed,
+        max_train_samples=args.max_train_samples,
         num_proc=worker_count(args.num_proc),
         read=args.read_options,
         plain_text=args.plain_text,
@@ -191,6 +192,7 @@ def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> Re
         processing_class=setup.tokenizer,
         train_dataset=data.train,
         eval_dataset=data.evaluation,
+        eval_sets=data.evaluations,
         collator=setup.collator,
     )
     if "wandb" in args.report_to:
