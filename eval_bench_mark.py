@@ -27,9 +27,6 @@ from reward_modeling.data.read_options import (
     read_options_problems,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
-from reward_modeling.evaluation.comparison import compare_evaluations
-from reward_modeling.evaluation.files import folder_name, new_unfinished
-from reward_modeling.evaluation.verdicts import evaluate_verdicts
 
 RECORD = "bench_mark_eval.txt"  # where record_dir is a folder
 COMPARISON_FOLDER = "bench_mark_comparison"
@@ -188,6 +185,8 @@ class ScriptArguments(BenchmarkPaths):
 
     def model_folder(self, model: str) -> Path:
         """Where the files of a model go."""
+        from reward_modeling.evaluation.files import folder_name
+
         record = self.record_file
         beside = record.with_suffix("") if record.suffix else Path(f"{record}_reports")
         return Path(self.output_dir or beside) / folder_name(model)
@@ -209,9 +208,14 @@ def main() -> None:
         evaluate_model(args)
     elif os.environ.get("RANK", "0") == "0":  # no work for several processes
         logging.basicConfig(format="%(message)s", level=logging.INFO)
+        # What each needs is imported when the flags are known: plots, and torch for a model.
         if args.compare is not None:
+            from reward_modeling.evaluation.comparison import compare_evaluations
+
             compare_evaluations(args.compare, args.comparison_folder, args.overwrite_output_dir)
         else:
+            from reward_modeling.evaluation.verdicts import evaluate_verdicts
+
             evaluate_verdicts(
                 args.from_verdicts, args.benchmarks, args.as_passed(), args.model_folder, args.record_file
             )
@@ -219,7 +223,6 @@ def main() -> None:
 
 def evaluate_model(args: ScriptArguments) -> None:
     """Score every benchmark, and write what it came to."""
-    # With torch and transformers, which the two others need not.
     from reward_modeling.evaluation import job
     from reward_modeling.evaluation.earlier import (
         check_same_model,
@@ -228,7 +231,7 @@ def evaluate_model(args: ScriptArguments) -> None:
         read_earlier,
         together,
     )
-    from reward_modeling.evaluation.files import SCORES, check_outputs, write_results
+    from reward_modeling.evaluation.files import SCORES, check_outputs, new_unfinished, write_results
 
     folder = args.model_folder(args.reward_name_or_path)
     with report_once_per_node():

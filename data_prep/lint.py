@@ -27,9 +27,6 @@ from reward_modeling.common.launch import worker_count
 from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, read_options, read_options_problems
 from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
-from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
-from reward_modeling.preference_sets.lint.summary import lint
-from reward_modeling.preference_sets.lint.tables import summary_text
 
 SWITCHES = ("--strict", "--overwrite")  # need no value
 SWITCH_WORDS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
@@ -89,6 +86,11 @@ def with_path_flag(argv: Sequence[str]) -> list[str]:
 
 def main() -> None:
     arguments, _ = parse_script_arguments(ScriptArguments, with_path_flag(sys.argv[1:]))
+    # Only now, since they take seconds: torch, and what draws the page.
+    from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
+    from reward_modeling.preference_sets.lint.summary import lint
+    from reward_modeling.preference_sets.lint.tables import summary_text
+
     folder = arguments.output_folder
     check_output(folder, arguments.overwrite)
     try:

@@ -22,7 +22,7 @@ def imported_by(script: str, *argv: str) -> tuple[set[str], str]:
     report = (
         "import atexit, json, sys\n"
         "atexit.register(lambda: sys.__stdout__.write('\\n' + json.dumps(sorted(sys.modules))))\n"
-        f"import runpy; sys.argv = {[script, *argv]!r}\n"
+        f"import runpy; sys.argv = {[script, *argv]!r}; sys.path.insert(0, {str((ROOT / script).parent)!r})\n"
         f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')"
     )
     process = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, timeout=120)
@@ -92,3 +92,20 @@ def test_arguments_can_be_pickled_and_copied():
         assert (
             type(again) is type(arguments) and again.max_length == 77 and vars(again).keys() == vars(arguments).keys()
         )
+
+
+@pytest.mark.parametrize(
+    "script,argv,words,most",
+    [
+        ("eval_bench_mark.py", ["--help"], "--subsets", 1800),
+        ("eval_bench_mark.py", ["--benchmark", "x"], "unknown flag --benchmark; did you mean --benchmarks?", 1800),
+        ("eval_bench_mark.py", ["--compare", "x", "y"], "--compare x: expected a folder", 2300),  # with matplotlib
+        ("data_prep/lint.py", ["--help"], "--strict", 1800),
+        ("data_prep/shp.py", ["--help"], "--dataset_path", 1800),
+    ],
+)
+def test_other_scripts_answer_without_torch(script, argv, words, most):
+    """Those that read rows have imported `datasets` by then, and with it pandas."""
+    modules, said = imported_by(script, *argv)
+    assert words in said and "torch" not in modules and len(modules) < most
+    assert ("matplotlib" in modules) is ("--compare" in argv)

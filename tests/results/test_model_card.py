@@ -222,7 +222,7 @@ def test_the_block_for_the_hub(found):
         "pipeline_tag": "text-classification",
         "tags": ["reward-model", "rlhf", "preference-data"],
     }
-    changes = {"run": results.run | {"model_name": "google/gemma-2b-it"}, "train_set_path": "org/preferences:train"}
+    changes = {"run": results.run | {"model_name": "google/gemma-2b-it"}, "train_sets": ["org/preferences:train"]}
     published = replace(results, **changes)
     data = ModelCard(model_card(published, name="me/reward", adapter=True)).data.to_dict()
     assert (data["base_model"], data["base_model_relation"]) == ("google/gemma-2b-it", "adapter")
