@@ -37,8 +37,8 @@ class RowReader(ABC):
 
     @abstractmethod
     def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
-        """Standard rows, each kept or with the reason why not: where, prompt, prompt_key, is_text, source, reason,
-        excerpt, and the columns that `read_row` reads."""
+        """Standard rows, each kept or with the reason why not: where, prompt, template_options, prompt_key,
+        is_text, source, reason, excerpt, and the columns that `read_row` reads."""
 
     @abstractmethod
     def read_row(self, row: dict[str, Any]) -> Example:

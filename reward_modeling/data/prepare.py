@@ -13,16 +13,21 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.examples import RowReader
+from reward_modeling.data.group_rows import TokenizeOptions
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import NO_OPTIONS, kept_column, kept_rows, sample_by_prompt, split_by_prompt
-from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.data.prompt_groups import report_groups, tokenize_and_group
+from reward_modeling.data.prompt_keys import key_by_template
 from reward_modeling.data.read_options import ReadOptions
+from reward_modeling.data.rendering import check_template
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, DataReport, report_rows
 from reward_modeling.data.row_sets import join_sets, reports_of_sets
 from reward_modeling.data.set_paths import check_revision, evaluation_paths, in_words, set_paths
 from reward_modeling.models.tokenizer import no_chat_template, refuse_plain_texts
 
 logger = logging.getLogger(__name__)
+
+OVERLAP = "rows whose prompt is also trained on"
 
 
 @dataclass
@@ -60,7 +65,7 @@ def prepare_pairs(
         max_train_samples: the most pairs to train on, whole prompts only; None for all.
 
     Raises:
-        UserError: unreadable data, no usable row, conversations for a tokenizer without a chat template.
+        UserError: unreadable data, no usable row, conversations for a tokenizer whose chat template is none or unfit.
     """
     paths, evaluation_sets = set_paths(train_set_path), evaluation_paths(eval_set_path)
     check_revision(read.revision, [*paths, *(path for of in evaluation_sets.values() for path in of)])
@@ -76,14 +81,15 @@ def prepare_pairs(
         reports.append(report_rows(words, whole_sets[words]))
     reader.check_rows([partial(kept_column, whole) for whole in whole_sets.values()], reports)
     conversations = any(map(has_conversations, whole_sets.values()))
-    if conversations and tokenizer.chat_template is None:
-        raise UserError(no_chat_template(tokenizer))
+    if conversations:
+        check_chat_template(tokenizer)
     if not plain_text:
         for words, whole in whole_sets.items():
             flag = "--train_set_path" if words == "train" else "--eval_set_path"
             refuse_plain_texts(int(pc.sum(kept_column(whole, "is_text")).as_py() or 0), flag, tokenizer)
-
-    parts = list(whole_sets.values() if evaluation_sets else split_by_prompt(rows, eval_size, seed))
+    parts = [key_by_template(whole, tokenizer, num_proc) for whole in whole_sets.values()]
+    if not evaluation_sets:
+        parts = list(split_by_prompt(parts[0], eval_size, seed))
     if max_train_samples is not None:
         parts[0] = _sample(parts[0], max_train_samples, seed, report, reader.unit)
     tokenized = [tokenize_and_group(part, tokenizer, reader, options, num_proc) for part in parts]
@@ -115,12 +121,22 @@ def _sample(rows: Dataset, most: int, seed: int, report: DataReport, unit: str) 
     )
 
 
+def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        UserError: there is none, or it cannot be trained on.
+    """
+    if tokenizer.chat_template is None:
+        raise UserError(no_chat_template(tokenizer))
+    check_template(tokenizer)
+
+
 def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:
     """Say how many evaluation rows have a prompt that is trained on."""
     train_keys, eval_keys = (kept_column(rows, "prompt_key") for rows in (train_rows, eval_rows))
     shared = pc.sum(pc.is_in(eval_keys, value_set=train_keys.combine_chunks())).as_py() or 0
     if shared:
-        report.notes["rows whose prompt is also trained on"] = shared
+        report.notes[OVERLAP] = shared
         logger.warning("!!! %d evaluation rows have prompts of the training set: expect figures too good !!!", shared)
 
 

@@ -115,8 +115,9 @@ class RewardScorer:
             dtype: of the computation. Unset: bfloat16 on a GPU that has it, else float32. The score head is computed
                 in float32 in any case.
             device: Unset: the current GPU, or the CPU where there is none.
-            max_length: longer conversations lose their oldest tokens after BOS, which is counted and reported. Unset:
-                the model's context.
+            max_length: longer conversations are cut as in training: whole turns, the oldest first, then the beginning
+                of the last question, the same for all answers of a prompt. It is counted and reported. Unset: the
+                model's context.
             max_tokens_per_batch: tokens of one forward pass, which bounds its memory.
             batching: "auto" is "shared_prefix" where the model allows it and "padded" elsewhere; "packed" has neither
                 padding nor shared prompts.
@@ -255,7 +256,7 @@ class RewardScorer:
     def _report(self, process: int) -> None:
         if self.counts.cut and process == 0:
             logger.warning(
-                "%d of %d conversations were longer than %d tokens and lost their oldest ones (%d in all).",
+                "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
                 *(self.counts.cut, self.counts.conversations, self.reader.max_length, self.counts.cut_tokens),
             )
         if self.counts.not_finite:

@@ -76,7 +76,9 @@ class RunFlags:
     )
     max_length: Annotated[int, at_least(1), DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
     overlong: Annotated[str, one_of("truncate", "drop"), DATA, LOGGED] = flag(
-        "truncate", "truncate cuts the oldest prompt tokens of longer pairs; drop drops these pairs."
+        "truncate",
+        "truncate cuts the oldest turns of longer pairs, then the beginning of the last question, and no answer; drop "
+        "drops these pairs.",
     )
     num_proc: Annotated[int | None, at_least(1)] = flag(
         None, "Worker processes that read and tokenise. Unset: one per core, at most 16."
@@ -91,6 +93,7 @@ class RunFlags:
         True, "Reload last_checkpoint in plain transformers and compare its rewards with those in memory."
     )
     preflight_only: bool = flag(False, "Check data and tokenizer, show what the model will see, and stop.")
+    show: Annotated[int, at_least(0)] = flag(1, "How many pairs the preflight shows whole.")
     estimate: bool = flag(
         False, "Show tokens, steps, memory by engine and hours on --gpus GPUs of the kind --gpu, and stop."
     )

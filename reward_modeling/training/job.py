@@ -49,6 +49,7 @@ from reward_modeling.training.setup import (
 )
 from reward_modeling.training.tracking import log_results
 from reward_modeling.training.trainer import RewardTrainer
+from reward_modeling.training.verdict import describe_verdict
 
 if TYPE_CHECKING:
     from reward_modeling.data.prepare import PreparedPairs
@@ -86,14 +87,24 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         data = load_data(args, setup, write_report=not args.dry_run and checkpoint is None)
 
     # Preflight and estimate
-    table, problems = run_preflight(data.train, setup.tokenizer, objective.reader, conversations=data.conversations)
+    table, problems = run_preflight(
+        data.train,
+        setup.tokenizer,
+        objective.reader,
+        conversations=data.conversations,
+        reports=data.reports,
+        shown=args.show,
+    )
     if is_main:
-        print(table, flush=True)
+        print(table, end="\n" if table else "", flush=True)
     if problems:
         raise UserError("The preflight found what training cannot work with:\n- " + "\n- ".join(problems))
+    verdict = describe_verdict(data, objective.reader.unit, args.pairs_per_step)
     if args.estimate and is_main:
         meta_model = build_meta_model(args, setup)
         print(estimate_run(args, given, meta_model, data.train, setup.collator, objective.reader.unit))
+    if is_main:
+        print(f"\n{verdict}", flush=True)
     if args.dry_run:
         return
 
@@ -107,7 +118,7 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         args.eval_on_start = False  # the run that wrote the checkpoint did it
 
     # Training
-    start_output_folder(trainer, data, table, checkpoint, started)
+    start_output_folder(trainer, data, f"{table}\n\n{verdict}", checkpoint, started)
     with trainer.interruption.listening():
         with out_of_memory_explained("training", args.max_tokens):
             trainer.train(resume_from_checkpoint=checkpoint)

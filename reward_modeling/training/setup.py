@@ -29,6 +29,7 @@ from reward_modeling.objectives.base import Objective
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.tracking import DataReportCallback, prepare_wandb
 from reward_modeling.training.trainer import RewardTrainer
+from reward_modeling.training.verdict import data_problems
 
 if TYPE_CHECKING:
     from reward_modeling.data.prepare import PreparedPairs
@@ -104,8 +105,8 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         UserError: the data cannot be read, or nothing is left to train on.
     """
     # Only here, so that a benchmark takes the trainer without `datasets` being installed.
+    from reward_modeling.data.group_rows import TokenizeOptions
     from reward_modeling.data.prepare import prepare_pairs, show_reports, write_reports
-    from reward_modeling.data.prompt_groups import TokenizeOptions
 
     data = prepare_pairs(
         args.train_set_path,
@@ -126,7 +127,10 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
             write_reports(data.reports, Path(args.output_path) / DATA_REPORT)
     if not len(data.train):
         unit = setup.objective.reader.unit.removesuffix("s")
-        raise UserError(f"--train_set_path {args.train_set_path}: no {unit} is left to train on; see the table above")
+        problems = "".join(f"\n- {problem}" for problem in data_problems(data.reports))
+        raise UserError(
+            f"--train_set_path {args.train_set_path}: no {unit} is left to train on; see the table above{problems}"
+        )
     return data
 
 

@@ -82,6 +82,7 @@ def test_measures_of_a_text_by_hand():
         "refusal": 0,
         "unfinished": 0,
         "cut": 0,
+        "marks": 0,
     }
 
 
@@ -100,6 +101,49 @@ def test_measures_of_a_text_by_hand():
 def test_markdown(text, marks):
     measured = measure(text)
     assert {name: measured[name] for name in marks} == marks
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("Fine.<|im_end|>", 1),
+        ("Fine.</s><s>[INST] And? [/INST]", 4),
+        ("<start_of_turn>user\nHow?<end_of_turn>\n<eos>", 3),
+        ("<\uff5cAssistant\uff5c>Fine.<\uff5cend\u2581of\u2581sentence\uff5c>", 2),
+        ("<<SYS>>\nBe kind.\n<</SYS>>", 2),
+        ("[CLS] a [SEP] b", 2),
+        ("a <b>bold</b> word, x < y | z > 0, [a list][0], <s>struck</s>", 2),
+        ("if a <| b |> c: [INSTANCE] <start> <p>", 0),
+    ],
+)
+def test_marks_of_chat_templates(text, count):
+    assert measure(text)["marks"] == count
+
+
+def marked(tmp_path, chosen: int, rejected: int, of: int = 200):
+    rows = [
+        pair(
+            f"Question {number}?",
+            f"One answer to {number}." + "<|im_end|>" * (number < chosen),
+            f"Another answer to {number}." + "<|im_end|>" * (of - rejected <= number),
+        )
+        for number in range(of)
+    ]
+    summary = lint_rows(tmp_path, rows)
+    return {(check, level) for check, level in found(summary) if check.startswith("marks")}, summary
+
+
+def test_marks_on_one_side_are_serious_and_even_ones_a_note(tmp_path):
+    serious, summary = marked(tmp_path, 0, 70)
+    assert serious == {("marks", "note"), ("marks_of_a_side", "serious")}
+    assert summary["replies"]["rejected"]["first_marks"].endswith(":131")
+    first = summary["findings"][0]
+    assert first["check"] == "marks_of_a_side"
+    assert "Of 70 pairs" in first["message"] and "0.0% prefer it" in first["message"]
+    assert ("marks_of_a_side", "serious") in marked(tmp_path, 70, 0)[0]
+    assert marked(tmp_path, 70, 66)[0] == {("marks", "note")}
+    assert marked(tmp_path, 0, 2)[0] == {("marks", "note")}  # two coins that fall alike
+    assert marked(tmp_path, 0, 0)[0] == set()
 
 
 @pytest.mark.parametrize(
@@ -571,7 +615,10 @@ def test_keys_of_the_summary_stay(summary):
     assert keys["cycles"] == PART | dict.fromkeys(("knots", "replies", "largest"))
     rule = {"greater_preferred": FIGURE, "accuracy": FIGURE, "takes": None}
     assert set(keys["rules"]) == {*RULES, "prompts it answers"} and all(one == rule for one in keys["rules"].values())
-    side = dict.fromkeys(("unfinished", "cut", "refusal", "markdown"), FIGURE) | {"first_cut": None}
+    side = dict.fromkeys(("unfinished", "cut", "refusal", "markdown", "marks"), FIGURE) | {
+        "first_cut": None,
+        "first_marks": None,
+    }
     assert keys["replies"] == {"chosen": side, "rejected": side}
     assert set(keys["sources"]) == {"distinct", "listed", "pairs_of_others"}
     assert set(summary["findings"][0]) == {"check", "level", "value", "limit", "figure", "message", "first"}

@@ -201,7 +201,14 @@ def test_preflight_only_writes_nothing(run, flags, capsys):
     run(preflight_only="true")
     shown = capsys.readouterr().out
     assert not Path(flags["output_path"]).exists()
-    for word in ("rows read", "begins", "parts after", "chosen", "rejected", "the reward is read at token"):
+    for word in (
+        "rows read",
+        "shared by the answers",
+        "Verdict: ",
+        "chosen",
+        "rejected",
+        "the reward is read at token",
+    ):
         assert word in shown
 
 

@@ -64,6 +64,7 @@ RULES = {  # what each rule counts: columns of MEASURES that are added up
     "question marks": ("questions",),
     "exclamation marks": ("exclamations",),
     **{name: (name,) for name in ("refusal", "unfinished", "cut")},
+    "control marks": ("marks",),
 }
 STANDS_ELSEWHERE = "prompts it answers"  # a rule of its own: the same reply under many prompts
 
@@ -225,13 +226,13 @@ def _scores(table: Measured) -> dict[str, object]:
 
 
 def _replies(table: Measured) -> dict[str, object]:
-    """How many replies of each side are unfinished, cut, a refusal, or have markdown."""
+    """How many replies of each side are unfinished, cut, a refusal, or have control marks or markdown."""
     found = {}
     for side in SIDES:
-        flags = {name: table[f"{side}_{name}"] > 0 for name in ("unfinished", "cut", "refusal")}
+        flags = {name: table[f"{side}_{name}"] > 0 for name in ("unfinished", "cut", "refusal", "marks")}
         flags["markdown"] = table.added(side, RULES["markdown"]) > 0
         found[side] = {name: share_right(int(mask.sum()), len(table)) for name, mask in flags.items()}
-        found[side]["first_cut"] = table.first(flags["cut"])
+        found[side] |= {f"first_{name}": table.first(flags[name]) for name in ("cut", "marks")}
     return found
 
 

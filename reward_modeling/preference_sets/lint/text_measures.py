@@ -10,6 +10,8 @@ count: chat templates trim it.
   heading, a row of a table or an address). Languages that end sentences otherwise look unfinished.
 - *cut*: a code block that is not closed, or the last sign is a comma, dash or open bracket, or the last word one that
   no English sentence ends in ("the", "and"). Cut replies are unfinished too.
+- *marks*: what a chat template writes around messages, left over in a reply: `<|im_end|>`, `</s>`, `[INST]`,
+  `<end_of_turn>` and their like, whatever the tokenizer.
 - *refusal*: the first 250 characters say, in English, that the writer cannot or will not help.
 """
 
@@ -56,6 +58,11 @@ _REFUSAL = re.compile(
     r"|[Aa]s an? (?:AI|ai|artificial intelligence|language model)\b[^.\n]{0,60}\b[Ii] "
     r"(?:can't|cannot|can not|do not|don't|am not|am unable))"
 )
+_MARK = re.compile(
+    "<[|\uff5c][^<>|\uff5c\\s]{1,40}[|\uff5c]>"
+    r"|</?s>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
+    r"|<(?:start|end)_of_(?:turn|text|utterance)>|<(?:bos|eos|pad|unk|eot|eod)>|\[(?:CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]"
+)
 _IN_EVERY_REFUSAL = ("n't", "not", "unable", "decline")  # looked for first: it costs a tenth
 _CUT_SIGNS = frozenset(",([{-\u2013\u2014&")
 _NEVER_LAST = (
@@ -84,6 +91,7 @@ def measure(text: str) -> dict[str, int]:
         "refusal": int(is_refusal(text)),
         "unfinished": int(unfinished),
         "cut": int(cut),
+        "marks": len(_MARK.findall(text)) if "<" in text or "[" in text else 0,
     }
 
 
