@@ -35,6 +35,7 @@ class PreparedPairs:
     """What a run trains on, what it is evaluated on (or None), and the count of every row.
 
     `evaluation` is the first of `evaluations`, the sets that have names (none, where the only one has no name).
+    `reports` count each row once; `set_reports` are those of several training sets, which the first of them sums up.
     """
 
     train: PromptGroups
@@ -42,6 +43,11 @@ class PreparedPairs:
     reports: list[DataReport]
     conversations: bool
     evaluations: dict[str, PromptGroups] = field(default_factory=dict)
+    set_reports: list[DataReport] = field(default_factory=list)
+
+    @property
+    def all_reports(self) -> list[DataReport]:
+        return [*self.reports, *self.set_reports]
 
 
 def prepare_pairs(
@@ -105,9 +111,9 @@ def prepare_pairs(
                 f"--eval_set_path {in_words(evaluation_sets)}: no row is left to evaluate on.\n{its_report.table()}"
             )
         _report_overlap(parts[0], part, its_report)
-    reports += reports_of_sets("train", paths, sets, tokenized[: 1 if evaluation_sets else 2])
+    of_sets = reports_of_sets("train", paths, sets, tokenized[: 1 if evaluation_sets else 2])
     named = {} if "" in evaluation_sets else dict(zip(evaluation_sets, others, strict=False))
-    return PreparedPairs(train_groups, others[0] if len(others[0]) else None, reports, conversations, named)
+    return PreparedPairs(train_groups, others[0] if len(others[0]) else None, reports, conversations, named, of_sets)
 
 
 def _sample(rows: Dataset, most: int, seed: int, report: DataReport, unit: str) -> Dataset:

@@ -137,7 +137,7 @@ def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], s
         run=run_so_far(trainer, data, started) | end,
         evaluation=evaluation,
         held_out=held_out,
-        data_report={report.name: report.to_dict() for report in data.reports},
+        data_report={report.name: report.to_dict() for report in data.all_reports},
         given=given,
         conversations=data.conversations,
         train_sets=train_sets,

@@ -13,6 +13,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import one_of
 from reward_modeling.common.launch import variables_of_a_single_process
 from reward_modeling.data.read_options import ReadOptions, read_options
+from reward_modeling.data.set_paths import set_paths
 from reward_modeling.training.argument_checks import argument_problems
 from reward_modeling.training.flags import RunFlags
 
@@ -59,6 +60,8 @@ class RunArguments(RunFlags, TrainingArguments):
 
     def _resolve_unset_flags(self) -> None:
         """What follows from other flags."""
+        sets = set_paths(self.train_set_path)
+        self.train_set_path = sets[0] if len(sets) == 1 else sets
         self.output_path = self.output_dir = self.output_dir or self.output_path
         if self.save_every_steps:
             self.save_strategy, self.save_steps = "steps", self.save_every_steps

@@ -122,9 +122,9 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         plain_text=args.plain_text,
     )
     if args.process_index == 0:
-        show_reports(data.reports)
+        show_reports(data.all_reports)
         if write_report:
-            write_reports(data.reports, Path(args.output_path) / DATA_REPORT)
+            write_reports(data.all_reports, Path(args.output_path) / DATA_REPORT)
     if not len(data.train):
         unit = setup.objective.reader.unit.removesuffix("s")
         problems = "".join(f"\n- {problem}" for problem in data_problems(data.reports))
@@ -200,7 +200,7 @@ def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> Re
         collator=setup.collator,
     )
     if "wandb" in args.report_to:
-        trainer.add_callback(DataReportCallback(data.reports))
+        trainer.add_callback(DataReportCallback(data.all_reports))
     return trainer
 
 

@@ -113,11 +113,11 @@ def test_several_sets_are_their_rows_one_after_the_other(files, tokenizer, tmp_p
     columns = ("prefix_ids", "completion_ids", "units", "targets")
     assert all(several.train.groups[name] == once.train.groups[name] for name in columns)
     assert counts(several.reports[0]) == counts(once.reports[0])
-    assert len(once.reports) == 1
+    assert len(once.all_reports) == 1
 
 
 def test_each_set_has_its_counts(files, tokenizer):
-    total, first, second = prepare(f"{files['a']},{files['b']}", None, tokenizer).reports
+    total, first, second = prepare(f"{files['a']},{files['b']}", None, tokenizer).all_reports
     assert (first.name, second.name) == (f"train 1, {files['a']}", f"train 2, {files['b']}")
     assert counts(first) == (20, 20, {})
     assert counts(second) == (18, 15, {"empty_reply": 1, "duplicate_pair": 2})
@@ -125,7 +125,7 @@ def test_each_set_has_its_counts(files, tokenizer):
 
 
 def test_one_file_twice_is_a_set_of_duplicates(files, tokenizer):
-    _, *both = prepare([files["a"]] * 2, None, tokenizer).reports
+    both = prepare([files["a"]] * 2, None, tokenizer).set_reports
     assert [counts(report) for report in both] == [(20, 20, {}), (20, 0, {"duplicate_pair": 20})]
 
 

@@ -182,7 +182,8 @@ def test_the_python_of_the_card_gives_the_rewards(run):
 
 def test_the_python_of_a_card_of_plain_texts(base, rows, tmp_path):
     texts = [{side: row[side][-1]["content"] for side in ("chosen", "rejected")} for row in rows[:40]]
-    run = train(base, tmp_path / "output", train_set_path=write_rows(tmp_path / "texts.jsonl", texts), max_steps=1)
+    path = write_rows(tmp_path / "texts.jsonl", texts)
+    run = train(base, tmp_path / "output", train_set_path=path, plain_text="true", max_steps=1)
     transformers, pipeline, scorer = run_snippets(run.model / "README.md")
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     ids = transformers["inputs"]["input_ids"][0].tolist()

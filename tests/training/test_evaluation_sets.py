@@ -122,7 +122,9 @@ def test_two_processes_evaluate_each_set_as_one_does(base, files, tmp_path, sing
 
 def test_other_sets_are_named_as_the_cause_of_other_data(base, single, files):
     sets = [f"{files['train']},{files['turned']}", "--max_train_samples"]
-    with pytest.raises(UserError, match=f"train_set_path: {files['train']} in the checkpoint, now .*turned.jsonl"):
+    with pytest.raises(
+        UserError, match=f"train_set_path: {files['train']} in the checkpoint, now .'{files['train']}', '.*turned.jsonl"
+    ):
         train(base, single.output, resume_from_checkpoint="true", train_set_path=sets[0], max_steps=6)
     with pytest.raises(UserError, match="max_train_samples: None in the checkpoint, now 20"):
         train(base, single.output, resume_from_checkpoint="true", max_train_samples=20, max_steps=6)
