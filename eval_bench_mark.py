@@ -84,7 +84,7 @@ class ScriptArguments(BenchmarkPaths):
     )
 
     # Benchmarks
-    benchmarks: None | str | list[str] = field(  # noqa: RUF036 (the order that HfArgumentParser reads)
+    benchmarks: None | str | list[str] = field(  # noqa: RUF036 (as in training/flags.py)
         default="rewardbench,preference_test_sets", metadata={"help": f"Some of {', '.join(BENCHMARKS)}."}
     )
     subsets: None | str | list[str] = flag(  # noqa: RUF009, RUF036 (as above)

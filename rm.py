@@ -27,7 +27,7 @@ class ScriptArguments(BradleyTerryFlags, RunFlags):
     model_dtype: str = "float32"  # or bfloat16: half the memory for the weights, and small updates are lost
 
     # Data
-    train_set_path: None | str | list[str] = "weqweasdas/preference_dataset_mix2"  # noqa: RUF036 (HfArgumentParser's order)
+    train_set_path: None | str | list[str] = "weqweasdas/preference_dataset_mix2"  # noqa: RUF036 (None first, as in transformers)
     # unset: eval_size rows of the training set, by prompt
     eval_set_path: None | str | list[str] = None  # noqa: RUF036
     eval_size: int = 500
@@ -72,7 +72,7 @@ class ScriptArguments(BradleyTerryFlags, RunFlags):
     save_every_steps: int | None = None  # unset: at the end of each epoch
     eval_every_steps: int | None = None
     early_stopping_patience: int | None = None
-    report_to: None | str | list[str] = "wandb"  # noqa: RUF036 (the order that HfArgumentParser reads)
+    report_to: None | str | list[str] = "wandb"  # noqa: RUF036 (as in training/flags.py)
     deepspeed: str | None = None  # a DeepSpeed JSON file, such as deepspeed_3.json
 
 

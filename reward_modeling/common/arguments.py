@@ -5,12 +5,10 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn, TypeVar, get_args, get_type_hints
-
-from transformers import HfArgumentParser
-from transformers.hf_argparser import string_to_bool
+from typing import NoReturn, TypeVar
 
 from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.common.flag_parser import add_flags
 from reward_modeling.common.flags import PATH, flag_names, flags_with, help_of
 from reward_modeling.common.paths import expand_home
 from reward_modeling.common.yaml_files import read_yaml
@@ -34,7 +32,7 @@ OTHER_NAMES = {
 
 
 class FlagFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Each flag under one name, though HfArgumentParser also reads `--max-length`, and without an unset default."""
+    """Each flag under one name, though `--max-length` is read, too, and without an unset default."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         shown = copy.copy(action)
@@ -45,23 +43,18 @@ class FlagFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-class ScriptArgumentParser(HfArgumentParser):
+class ScriptArgumentParser(argparse.ArgumentParser):
     """argparse for a dataclass of some 150 fields: a mistake names the flag, not the whole usage."""
 
     def __init__(self, arguments_class: type, *, show_all: bool = False, **options):
-        super().__init__(arguments_class, formatter_class=FlagFormatter, **options)
+        super().__init__(formatter_class=FlagFormatter, **options)
+        self.arguments_class = arguments_class
         self.usage = "%(prog)s [--config FILE.yaml] [--flag value ...]"
-        hints = get_type_hints(arguments_class)
-        self._one_or_more: list[str] = []
+        self._one_or_more = add_flags(self, arguments_class)
         self._paths = flags_with(arguments_class, PATH)
         for action in self._actions:
             if action.help is None:  # a script that changes a default leaves the help to its base class
                 action.help = help_of(arguments_class, action.dest.removeprefix("no_"))
-            if action.type is string_to_bool and action.nargs is None:  # a bool that may be unset: let `--bf16` do
-                action.nargs, action.const = "?", True
-            elif action.nargs is None and list[str] in get_args(hints.get(action.dest)):  # read as str alone
-                action.nargs = "+"
-                self._one_or_more.append(action.dest)
         self._fold_inherited_flags(arguments_class, show_all)
 
     def _fold_inherited_flags(self, arguments_class: type, show_all: bool) -> None:
@@ -91,6 +84,13 @@ class ScriptArgumentParser(HfArgumentParser):
             setattr(namespace, name, _at_home(getattr(namespace, name)))
         return namespace, rest
 
+    def parse_arguments(self, argv: Sequence[str]) -> tuple[object, list[str]]:
+        """The dataclass, and the values that no flag has taken."""
+        namespace, rest = self.parse_known_args(argv)
+        names = flag_names(self.arguments_class)
+        values = {name: value for name, value in vars(namespace).items() if name in names}
+        return self.arguments_class(**values), rest
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. All flags: python {self.prog} --help")
 
@@ -110,14 +110,12 @@ def parse_script_arguments(
     parser = script_parser(arguments_class, show_all="--help_all" in argv)
     tokens = all_tokens(parser, argv)
     try:
-        *parsed, left_over = parser.parse_args_into_dataclasses(
-            tokens, return_remaining_strings=True, look_for_args_file=False
-        )
+        arguments, left_over = parser.parse_arguments(tokens)
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"arguments: {error}") from error
     if left_over:
         raise UserError(_too_many_values(tokens, left_over))
-    return parsed[0], _given_values(parser, tokens)
+    return arguments, _given_values(parser, tokens)
 
 
 def script_parser(arguments_class: type, *, show_all: bool = False) -> ScriptArgumentParser:
@@ -179,7 +177,7 @@ def without_tokens(argv: Sequence[str]) -> list[str]:
 
 
 def _takes_token(flag: str) -> bool:
-    """Whether the flag's value is a secret; HfArgumentParser reads `--hub-token` too."""
+    """Whether the flag's value is a secret; `--hub-token` is read, too."""
     return flag.startswith("--") and flag.endswith(("_token", "-token"))
 
 

@@ -117,7 +117,8 @@ def source_arguments(script: str | None, options: Mapping[str, object]) -> Sourc
         if value is not None
     ]
     try:
-        return parser.parse_args_into_dataclasses(tokens, look_for_args_file=False)[0]
+        arguments, _ = parser.parse_arguments(tokens)
+        return arguments
     except (ValueError, TypeError) as error:
         raise UserError(f"options: {error}") from error
 

@@ -29,7 +29,7 @@ class RunArguments(RunFlags, TrainingArguments):
 
     best_metrics: ClassVar[dict[str, bool]] = {"loss": False}  # those of the objective take its place
 
-    report_to: Annotated[None | str | list[str], TRACKERS] = "wandb"  # noqa: RUF036 (the order that HfArgumentParser reads)
+    report_to: Annotated[None | str | list[str], TRACKERS] = "wandb"  # noqa: RUF036 (as in training/flags.py)
 
     def __post_init__(self):
         self._resolve_unset_flags()

@@ -53,7 +53,6 @@ class RunFlags:
     )
 
     # Data
-    # both in the order that HfArgumentParser reads
     train_set_path: Annotated[None | str | list[str], PATH, DATA] = flag(  # noqa: RUF009, RUF036
         "weqweasdas/preference_dataset_mix2",
         "Hub id (id:split, id:config:split), save_to_disk folder, .json/.jsonl/.csv/.tsv/.parquet/.arrow file, folder "
@@ -187,7 +186,6 @@ class RunFlags:
     load_best_model_at_end: bool | None = flag(
         None, "End with the best model evaluated. Unset: with early stopping, else not."
     )
-    # in the order that HfArgumentParser reads
     report_to: None | str | list[str] = flag(  # noqa: RUF009, RUF036
         "wandb", "wandb, tensorboard, none, ..."
     )

@@ -109,7 +109,7 @@ def test_its_data_can_be_built(recipe):
     made = []
     for script, words in lines:
         arguments = importlib.import_module(f"data_prep.{script}").ScriptArguments
-        made.append(ScriptArgumentParser(arguments).parse_args_into_dataclasses(shlex.split(words))[0])
+        made.append(ScriptArgumentParser(arguments).parse_arguments(shlex.split(words))[0])
     assert [one.output_path for one in made] == [path for path in (args.train_set_path, args.eval_set_path) if path]
     assert all(one.mixture in known_mixtures() for one in made if hasattr(one, "mixture"))
 

@@ -346,7 +346,7 @@ def test_unknown_flags_suggest_the_near_one(refused):
     ("name", "value", "expected"),
     [
         ("max_length", "abc", ["--max_length", "int", "'abc'"]),
-        ("bf16", "maybe", ["--bf16", "true/false", "maybe"]),
+        ("bf16", "maybe", ["--bf16", "expected true or false", "maybe"]),
         ("learning_rate", "high", ["--learning_rate", "float", "'high'"]),
         ("learning_rate", "-1", ["--learning_rate", "0 or more", "-1"]),
         ("optim", "foo", ["foo", "adamw_torch_fused"]),
