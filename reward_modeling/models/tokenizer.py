@@ -77,7 +77,8 @@ def read_tokenizer(model_name: str, **options) -> PreTrainedTokenizerBase:
     """The tokenizer as it is; a UserError where nothing is found."""
     try:
         return AutoTokenizer.from_pretrained(model_name, **options)
-    except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
+    except (*HUB_ERRORS, KeyError, TypeError, ImportError) as error:
+        # A broken tokenizer.json raises the middle ones, and a vocabulary that a missing package would read the last.
         raise not_found(model_name, "a tokenizer", error) from error
 
 
@@ -129,17 +130,20 @@ def name_encoder_marks(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer a pad token that is not EOS.
+    """Give the tokenizer a pad token that is neither EOS nor what ends an answer.
 
     The reward is read at the last token that is not pad: with pad = EOS that is a token inside the text. An
     existing token that no text uses is taken first; only then a new one is added, and the model's embeddings
     have to grow (`loading.load_reward_model` does it).
     """
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+    end = answer_ending(tokenizer) if tokenizer.chat_template is not None else []
+    ends_answers, is_eos = tokenizer.pad_token_id in end, tokenizer.pad_token_id == tokenizer.eos_token_id
+    if tokenizer.pad_token_id is not None and not is_eos and not ends_answers:
         return
-    found = "none" if tokenizer.pad_token_id is None else f"{tokenizer.pad_token!r}, which is EOS"
+    what = "EOS" if is_eos else "what the template ends an answer with"
+    found = "none" if tokenizer.pad_token_id is None else f"{tokenizer.pad_token!r}, which is {what}"
     vocabulary = tokenizer.get_vocab()
-    in_use = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token}
+    in_use = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token, *tokenizer.convert_ids_to_tokens(end)}
     for candidate in PAD_CANDIDATES:
         if candidate in vocabulary and candidate not in in_use and candidate not in str(tokenizer.chat_template):
             tokenizer.pad_token = candidate

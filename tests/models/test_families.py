@@ -324,7 +324,7 @@ def test_an_adapter_wants_the_text_part_in_a_folder_of_its_own(base, build_model
     ("model_type", "message"),
     [
         ("qwen2_5_vl", "for whose text part \\(qwen2_5_vl_text\\) transformers has no generic sequence classification"),
-        ("t5", "expected a decoder or an encoder, found t5, which is both"),
+        ("t5", "found t5: it is an encoder with a decoder"),
     ],
 )
 def test_other_models_for_conditional_generation_are_refused_before_data_is_read(model_type, message, base, tmp_path):
