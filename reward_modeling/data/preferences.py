@@ -31,7 +31,7 @@ from reward_modeling.data.pairs import Pair, json_type, read_pair
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import FORMS, RowDropped, to_standard_columns
-from reward_modeling.data.sources import PREFERENCE_COLUMNS, Columns
+from reward_modeling.data.sources import PREFERENCE_COLUMNS, Columns, HubOptions
 from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.text_beginnings import text_unit, write_joined
 from reward_modeling.data.unread_columns import is_suspect, unread_columns
@@ -64,6 +64,7 @@ STANDARD_FEATURES = Features(
 
 
 NO_OPTIONS = ReadOptions()
+SAMPLE_SEED = 0x5A3B1E  # added to the run's, so that a sample is no continuation of the hold-out
 
 
 def load_preference_dataset(
@@ -72,7 +73,8 @@ def load_preference_dataset(
     """Return one standard row (`STANDARD_FEATURES`) for every row of `path`, memory-mapped from disk.
 
     `path` is a `.json`, `.jsonl` (both also `.gz`), `.parquet` or `.arrow` file, a folder or a glob of them,
-    a folder written by `save_to_disk` (`folder:split` picks a split), or a Hub id `org/name[:split]`.
+    a folder written by `save_to_disk` (`folder:split` picks a split), or a Hub id `org/name[:split]`
+    or `org/name:config:split`.
     A local path wins over a Hub id. Rows that cannot be used have a `reason` (see `DropReason`).
 
     Raises:
@@ -87,6 +89,7 @@ def load_preference_dataset(
         num_proc=num_proc,
         default_split=default_split,
         columns=preference_columns(options),
+        hub=HubOptions(revision=options.revision),
         finish=write_joined,
     )
 
@@ -221,6 +224,18 @@ def kept_column(rows: Dataset, name: str) -> pa.ChunkedArray:
 def kept_rows(rows: Dataset) -> NDArray[np.int64]:
     """The numbers of the rows that can be used, `(kept,)`."""
     return np.flatnonzero(pc.equal(read_column(rows, "reason"), "").to_numpy())
+
+
+def sample_by_prompt(rows: Dataset, most: int, seed: int) -> tuple[Dataset, int]:
+    """Rows with at most `most` kept ones, whole prompts only, and how many kept ones were left out.
+
+    The first in an order that the seed and `prompt_key` alone give, which is another one than that of the hold-out.
+    Dropped rows stay.
+    """
+    kept = kept_rows(rows)
+    keys = np.asarray(read_column(rows, "prompt_key"), dtype=np.int64)[kept]
+    left_out = kept[~draw_prompts(keys, most, seed + SAMPLE_SEED)] if most < len(kept) else kept[:0]
+    return rows.select(np.setdiff1d(np.arange(len(rows)), left_out)), len(left_out)
 
 
 def split_by_prompt(rows: Dataset, eval_size: int, seed: int, max_share: float = 0.1) -> tuple[Dataset, Dataset]:

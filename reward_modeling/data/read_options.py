@@ -40,6 +40,8 @@ class ReadOptions:
     columns: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Of what is read, the columns of the file that it is made of."""
     ignored: tuple[str, ...] = ()
+    revision: str | None = None
+    """Branch, tag or commit of a data set of the Hub."""
 
     @property
     def named(self) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ import glob
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 from datasets import Dataset, DatasetDict
@@ -104,18 +105,27 @@ def find_source(path: str, default_split: str, num_proc: int | None = None, hub:
     on_hub = hub_name(path)
     if on_hub is None:
         raise UserError(
-            f"expected an existing path or a Hub id (org/name or org/name:split), found neither: {path} does "
-            f"not exist in {Path.cwd()}. Check the path."
+            "expected an existing path or a Hub id (org/name, org/name:split or org/name:config:split), found neither: "
+            f"{path} does not exist in {Path.cwd()}. Check the path."
         )
-    name, split = on_hub
-    splits = _load_hub_splits(path, name, hub or HubOptions(), num_proc)
-    return _table_source(path, splits[_check_split(path, split or default_split, list(splits))])
+    options = hub or HubOptions()
+    options = replace(options, config=on_hub.config or options.config)
+    splits = _load_hub_splits(path, on_hub.name, options, num_proc)
+    return _table_source(path, splits[_check_split(path, on_hub.split or default_split, list(splits))])
 
 
-def hub_name(path: str) -> tuple[str, str | None] | None:
-    """The Hub id and the split (if it says one) of org/name[:split]; None where it looks like anything else."""
-    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", path)
-    return None if found is None or found[1].endswith(ALL_SUFFIXES) else (found[1], found[2])
+class HubName(NamedTuple):
+    """org/name, org/name:split or org/name:config:split."""
+
+    name: str
+    config: str | None
+    split: str | None
+
+
+def hub_name(path: str) -> HubName | None:
+    """What a path names on the Hub; None where it looks like anything else."""
+    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))??(?::([\w.-]+))?", path)
+    return None if found is None or found[1].endswith(ALL_SUFFIXES) else HubName(*found.groups())
 
 
 def _load_hub_splits(path: str, name: str, options: HubOptions, num_proc: int | None) -> DatasetDict:

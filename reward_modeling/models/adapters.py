@@ -17,6 +17,7 @@ from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.common.words import ALL_LINEAR
 from reward_modeling.models.new_parts import WRAPPED, is_within, new_modules, new_modules_of
 from reward_modeling.models.reward_model import RewardModelMixin
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-ALL_LINEAR = "all-linear"
 
 
 def add_adapter(

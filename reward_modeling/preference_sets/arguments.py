@@ -10,7 +10,7 @@ from typing import Annotated
 
 from reward_modeling.common.arguments import ScriptArgumentParser
 from reward_modeling.common.errors import UserError, did_you_mean
-from reward_modeling.common.flags import SEED, at_least, flag, flag_names, flag_problems, one_of
+from reward_modeling.common.flags import PATH, SEED, at_least, flag, flag_names, flag_problems, one_of
 from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, read_options_problems
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "data_prep"
@@ -23,10 +23,12 @@ OUTPUT_FLAGS = ("output_path", "format", "num_proc", "overwrite")  # all others 
 class SourceArguments:
     """The flags of a script that reads one public set; each script sets its own defaults and adds its own flags."""
 
-    dataset_path: str = flag("", "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob.")
+    dataset_path: Annotated[str, PATH] = flag(
+        "", "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."
+    )
     split: str = flag("train", "Split; in a local folder, the files named so (train.jsonl.gz).")
     revision: str | None = flag(None, "Branch, tag or commit on the Hub.")
-    output_path: str = flag("", "Folder to write the pairs and their manifest.json to.")
+    output_path: Annotated[str, PATH] = flag("", "Folder to write the pairs and their manifest.json to.")
     format: Annotated[str, one_of(*FORMATS)] = flag("parquet", "parquet or jsonl.")
     seed: Annotated[int, SEED] = flag(0, "Of every random choice.")
     num_proc: Annotated[int | None, at_least(1)] = flag(
@@ -115,7 +117,8 @@ def source_arguments(script: str | None, options: Mapping[str, object]) -> Sourc
         if value is not None
     ]
     try:
-        return parser.parse_args_into_dataclasses(tokens, look_for_args_file=False)[0]
+        arguments, _ = parser.parse_arguments(tokens)
+        return arguments
     except (ValueError, TypeError) as error:
         raise UserError(f"options: {error}") from error
 

@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from reward_modeling.common.arguments import named_paths, read_yaml
 from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.common.paths import expand_home, named_paths
+from reward_modeling.common.yaml_files import read_yaml
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, hub_name
 from reward_modeling.preference_sets.arguments import SCRIPTS, raise_all, script_module, source_arguments, unknown_names
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_file
@@ -109,11 +110,13 @@ def _read(file: Path, including: tuple[Path, ...]) -> Mixture:
     sources: list[MixtureSource] = []
     include = content.get("include", [])
     for other in include if isinstance(include, list) else [include]:
-        beside = file.parent / f"{other}"
-        inner = beside if beside.is_file() else _mixture_file(f"{other}")
+        other = expand_home(f"{other}")
+        beside = file.parent / other
+        inner = beside if beside.is_file() else _mixture_file(other)
         sources += _read(inner, (*including, file.resolve())).sources
     for entry in content.get("sources", []):
         given = {key: value for key, value in entry.items() if value is not None}
+        given |= {"path": expand_home(given["path"])} if "path" in given else {}
         sources.append(MixtureSource(**given, mixture=name))
     return Mixture(name, content.get("description", ""), content.get("seed", 0), tuple(sources))
 

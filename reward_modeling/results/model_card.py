@@ -91,7 +91,7 @@ def card_data(results: Results, *, adapter: bool) -> ModelCardData:
     """What the Hub files a model under. Names that are none of the Hub's are left out: it would refuse them."""
     base, manifest = hub_id(results.run["model_name"]), results.run["manifest"]
     # the training set itself, or what a manifest says it is made of
-    names = [source["dataset_path"] or "" for source in manifest["sources"]] if manifest else [results.train_set_path]
+    names = [source["dataset_path"] or "" for source in manifest["sources"]] if manifest else results.train_sets
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-classification",
@@ -150,6 +150,7 @@ def _accuracies(evaluation: Mapping) -> Rows:
     rows = {"all": evaluation["accuracy"], **evaluation["by_length"]}
     if len(evaluation["by_source"]) > 1:
         rows |= {f"source: {name}": row for name, row in evaluation["by_source"].items()}
+    rows |= {f"evaluation set: {name}": of["accuracy"] for name, of in evaluation.get("sets", {}).items()}
     return accuracy_rows(rows, "pairs")
 
 

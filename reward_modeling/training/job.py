@@ -34,8 +34,9 @@ from reward_modeling.objectives.base import Objective
 from reward_modeling.results.model_card import write_model_card
 from reward_modeling.results.run import Results, gather_results, run_so_far, write_json
 from reward_modeling.scoring.merge_adapter import merge_in_another_process
-from reward_modeling.training.arguments import RunArguments
+from reward_modeling.training.arguments import RunArguments, arguments_of
 from reward_modeling.training.callbacks import EXIT_STATUS, try_to_write_report, update_report
+from reward_modeling.training.flags import RunFlags
 from reward_modeling.training.memory_probe import out_of_memory_explained
 from reward_modeling.training.preflight import run_preflight
 from reward_modeling.training.setup import (
@@ -56,10 +57,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run_job(arguments_class: type[RunArguments], objective_class: type[Objective]) -> None:
+def run_job(flags_class: type[RunFlags], objective_class: type[Objective]) -> None:
     """What a training script does: read the flags, hold the output folder, train."""
     with report_once_per_node():
-        args, given = parse_script_arguments(arguments_class)
+        args, given = parse_script_arguments(arguments_of(flags_class))
     sys.argv = without_tokens(sys.argv)
     set_up_logging(args)
     if args.dry_run:
@@ -210,7 +211,8 @@ def merge_final_adapter(trainer: RewardTrainer, adapter: Path, results: Results)
 def show_results(trainer: RewardTrainer, results: Results) -> None:
     """The held-out figures of the final model, on the screen and at wandb. For process 0 alone."""
     if results.evaluation is not None:
-        print(trainer.objective.evaluation_table(results.evaluation), flush=True)
+        for evaluation in results.evaluation.get("sets", {"": results.evaluation}).values():
+            print(trainer.objective.evaluation_table(evaluation), flush=True)
     if "wandb" in trainer.args.report_to:
         log_results(results, trainer.objective)
 

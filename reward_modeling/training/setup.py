@@ -87,7 +87,7 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
     if args.gradient_checkpointing and (reason := why_not_checkpointed(config)) is not None:
         args.gradient_checkpointing = args.activation_checkpointing = False
         logger.warning("Gradient checkpointing: left out, since %s.", reason)
-    tokenizer = load_tokenizer(args.model_name, **hub_options)
+    tokenizer = load_tokenizer(args.model_name, args.chat_template, **hub_options)
     if reads_the_last_place(config):
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only the second one is saved
     register_shared_prefix_attention()
@@ -133,14 +133,15 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         TokenizeOptions(args.max_length, args.overlong),
         eval_size=args.eval_size,
         seed=args.seed,
+        max_train_samples=args.max_train_samples,
         num_proc=worker_count(args.num_proc),
         read=args.read_options,
         plain_text=args.plain_text,
     )
     if args.process_index == 0:
-        show_reports(data.reports)
+        show_reports(data.all_reports)
         if write_report:
-            write_reports(data.reports, Path(args.output_path) / DATA_REPORT)
+            write_reports(data.all_reports, Path(args.output_path) / DATA_REPORT)
     if not len(data.train):
         unit = setup.objective.reader.unit.removesuffix("s")
         problems = "".join(f"\n- {problem}" for problem in data_problems(data.reports))
@@ -213,10 +214,11 @@ def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> Re
         processing_class=setup.tokenizer,
         train_dataset=data.train,
         eval_dataset=data.evaluation,
+        eval_sets=data.evaluations,
         collator=setup.collator,
     )
     if "wandb" in args.report_to:
-        trainer.add_callback(DataReportCallback(data.reports))
+        trainer.add_callback(DataReportCallback(data.all_reports))
     return trainer
 
 

@@ -103,9 +103,10 @@ def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int) -> str
         f"{_plural(steps, 'steps')} an epoch ({pairs_per_step:,} {unit} each)."
     ]
     held_out = len(data.evaluation) if data.evaluation is not None else 0
+    sets = ", ".join(f"{_plural(len(groups), unit)} of {name}" for name, groups in data.evaluations.items())
     warnings = data_warnings(data.reports)
     if held_out:
-        lines.append(f"  Held out for evaluation: {_plural(held_out, unit)}.")
+        lines.append(f"  Held out for evaluation: {sets or _plural(held_out, unit)}.")
     else:
         warnings.append(f"no {unit} are held out: nothing will tell what the model has learned (--eval_set_path)")
     lines += ["  Warnings:", *(f"  - {warning}" for warning in warnings)] if warnings else ["  No warnings."]

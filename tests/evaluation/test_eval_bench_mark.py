@@ -411,6 +411,8 @@ def test_two_processes_give_the_same_files(model, files, tmp_path):
     (together,) = (tmp_path / "two" / "record").iterdir()
     assert (alone / "scores.jsonl").read_bytes() == (together / "scores.jsonl").read_bytes()
     one, two = (json.loads((folder / "summary.json").read_text()) for folder in (alone, together))
+    for summary in (one, two):
+        assert all(part["scoring"].pop("seconds") > 0 for part in summary["benchmarks"].values())
     assert one["benchmarks"] == two["benchmarks"] and one["combined"] == two["combined"]
     assert two["scoring"]["processes"] == 2
     for name in ("conversations", "distinct", "tokens", "cut"):

@@ -1,5 +1,6 @@
 """A pad token that is not EOS, and templates that end their answers."""
 
+import json
 import logging
 from datetime import date
 
@@ -249,3 +250,12 @@ def test_a_broken_tokenizer_file(tmp_path):
     (tmp_path / "tokenizer" / "tokenizer.json").write_text('{"version": ')
     with pytest.raises(UserError, match="expected a tokenizer"):
         load_tokenizer(folder)
+
+
+def test_a_vocabulary_that_needs_a_package_that_is_not_there(tmp_path):
+    """Mistral's Tekken file alone: transformers reads it with a package of Mistral's."""
+    config = {"pattern": "x", "version": "v3", "num_vocab_tokens": 1, "default_vocab_size": 1}
+    content = {"config": config | {"default_num_special_tokens": 0}, "vocab": []}
+    (tmp_path / "tekken.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="expected a tokenizer"):
+        load_tokenizer(str(tmp_path))

@@ -17,9 +17,10 @@ from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, flags_with
+from reward_modeling.common.words import BATCHINGS
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.examples import Example, RowReader
-from reward_modeling.data.planning import BATCHINGS, PACKED, PADDED, SHARED_PREFIX, Chunk, GroupSizes, plan_epoch
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, Chunk, GroupSizes, plan_epoch
 from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
 from reward_modeling.models.attention import register_shared_prefix_attention
 from reward_modeling.models.reward_model import reward_model_class
@@ -289,6 +290,7 @@ def test_a_script_of_another_kind_has_its_flags_and_its_head(tmp_path, gemma_fol
 def test_a_flag_of_another_kind_is_refused(tmp_path):
     import rm
     from reward_modeling.common.arguments import parse_script_arguments
+    from reward_modeling.training.arguments import arguments_of
 
     with pytest.raises(UserError, match="unknown flag --temperature"):
-        parse_script_arguments(rm.ScriptArguments, ["--temperature", "2"])
+        parse_script_arguments(arguments_of(rm.ScriptArguments), ["--temperature", "2"])

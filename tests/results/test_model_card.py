@@ -186,7 +186,8 @@ def test_the_python_of_the_card_gives_the_rewards(run):
 
 def test_the_python_of_a_card_of_plain_texts(base, rows, tmp_path):
     texts = [{side: row[side][-1]["content"] for side in ("chosen", "rejected")} for row in rows[:40]]
-    run = train(base, tmp_path / "output", train_set_path=write_rows(tmp_path / "texts.jsonl", texts), max_steps=1)
+    path = write_rows(tmp_path / "texts.jsonl", texts)
+    run = train(base, tmp_path / "output", train_set_path=path, plain_text="true", max_steps=1)
     transformers, pipeline, scorer = run_snippets(run.model / "README.md")
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     ids = transformers["inputs"]["input_ids"][0].tolist()
@@ -291,7 +292,7 @@ def test_the_block_for_the_hub(found):
         "pipeline_tag": "text-classification",
         "tags": ["reward-model", "rlhf", "preference-data"],
     }
-    changes = {"run": results.run | {"model_name": "google/gemma-2b-it"}, "train_set_path": "org/preferences:train"}
+    changes = {"run": results.run | {"model_name": "google/gemma-2b-it"}, "train_sets": ["org/preferences:train"]}
     published = replace(results, **changes)
     data = ModelCard(
         model_card(published, name="me/reward", adapter=True, tokenizer=run.trainer.processing_class)

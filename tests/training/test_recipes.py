@@ -21,6 +21,7 @@ from reward_modeling.preference_sets.mixture import known_mixtures
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import token_ids
+from reward_modeling.training.arguments import RunArguments, arguments_of
 from reward_modeling.training.launch_checks import launch_problems
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -51,10 +52,12 @@ def commands(recipe: Path) -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^ *accelerate launch .*", header(recipe), re.MULTILINE)]
 
 
-def parsed(recipe: Path, *flags: str) -> rm.ScriptArguments:
+def parsed(recipe: Path, *flags: str) -> RunArguments:
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
-    return parse_script_arguments(rm.ScriptArguments, ["--config", str(recipe), "--use_cpu", "true", *flags])[0]
+    return parse_script_arguments(
+        arguments_of(rm.ScriptArguments), ["--config", str(recipe), "--use_cpu", "true", *flags]
+    )[0]
 
 
 def test_the_models_that_were_asked_for_are_there():
@@ -106,7 +109,7 @@ def test_its_data_can_be_built(recipe):
     made = []
     for script, words in lines:
         arguments = importlib.import_module(f"data_prep.{script}").ScriptArguments
-        made.append(ScriptArgumentParser(arguments).parse_args_into_dataclasses(shlex.split(words))[0])
+        made.append(ScriptArgumentParser(arguments).parse_arguments(shlex.split(words))[0])
     assert [one.output_path for one in made] == [path for path in (args.train_set_path, args.eval_set_path) if path]
     assert all(one.mixture in known_mixtures() for one in made if hasattr(one, "mixture"))
 

@@ -60,18 +60,20 @@ def test_the_verdict_says_what_will_be_trained_and_each_warning_once():
     groups = SimpleNamespace(sizes=SimpleNamespace(units_per_group=np.array([2, 0, 3])))
     train = type("Groups", (), {"__len__": lambda self: 5, "sizes": groups.sizes})()
     counted = report(10, **{f"pairs {CUT_UNITS}": 4, TOKENS_CUT: 1234})
-    data = SimpleNamespace(train=train, evaluation=[1, 2], reports=[counted])
+    data = SimpleNamespace(train=train, evaluation=[1, 2], evaluations={}, reports=[counted])
     assert describe_verdict(data, "pairs", 4).splitlines() == [
         "Verdict: 5 pairs of 2 prompts can be trained on, in 2 steps an epoch (4 pairs each).",
         "  Held out for evaluation: 2 pairs.",
         "  Warnings:",
         "  - train: 4 of 10 rows (40.0%) have prompts that are cut to --max_length; they lose 1,234 tokens in all",
     ]
-    data = SimpleNamespace(train=train, evaluation=None, reports=[report(10)])
+    data = SimpleNamespace(train=train, evaluation=None, evaluations={}, reports=[report(10)])
     assert describe_verdict(data, "pairs", 8).splitlines()[0].endswith("in 1 step an epoch (8 pairs each).")
     assert "no pairs are held out" in describe_verdict(data, "pairs", 8)
-    data = SimpleNamespace(train=train, evaluation=[1], reports=[report(10)])
+    data = SimpleNamespace(train=train, evaluation=[1], evaluations={}, reports=[report(10)])
     assert describe_verdict(data, "pairs", 8).splitlines()[-1] == "  No warnings."
+    data.evaluations = {"easy": [1], "hard": [1, 2]}
+    assert "  Held out for evaluation: 1 pair of easy, 2 pairs of hard." in describe_verdict(data, "pairs", 8)
 
 
 def test_marks_of_the_tokenizer_are_found_in_texts_and_thoughts_are_none():

@@ -84,6 +84,8 @@ class BenchmarkRows:
     those of other names. None where others have scored the rows, whose texts are not known."""
     report: DataReport | None = None
     """Pairs alone: what was read and what was dropped."""
+    only: tuple[str, ...] = ()
+    """The subsets that were asked for, where others were left out."""
 
 
 # --- defaults -------------------------------------------------------------------------------------------------
