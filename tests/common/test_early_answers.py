@@ -13,7 +13,7 @@ from reward_modeling.common.early_answers import answer_early, names_of_transfor
 from reward_modeling.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-# Torch is imported: the flags of a kind stand beside its loss. It takes 1.3 s of processor time; with these it took 4.9.
+# Torch is imported, since the flags of a kind stand beside its loss: 1.3 s of processor time; with these it is 4.9.
 HEAVY = ("transformers", "datasets", "accelerate", "deepspeed", "peft", "pandas", "matplotlib", "wandb")
 
 
