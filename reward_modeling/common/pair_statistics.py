@@ -27,7 +27,9 @@ def pair_statistics(chosen: NDArray, rejected: NDArray, chosen_lengths: NDArray,
     }
 
 
-def calibration_bins(chosen: ArrayLike, rejected: ArrayLike, bins: int = 10) -> list[dict]:
+def calibration_bins(
+    chosen: ArrayLike, rejected: ArrayLike, bins: int = 10, probabilities: NDArray | None = None
+) -> list[dict]:
     """Predicted probability (Bradley-Terry) against the observed share, in `bins` equal bins of [0.5, 1].
 
     sigmoid(chosen - rejected) cannot be held against outcomes directly: the chosen answer won in every row, so the
@@ -38,6 +40,8 @@ def calibration_bins(chosen: ArrayLike, rejected: ArrayLike, bins: int = 10) -> 
 
     Args:
         chosen, rejected: `(pairs,)` rewards.
+        probabilities: `(pairs,)`, that chosen is the better one (of a tie one half): it takes the place of an outcome.
+            None: 1 of all.
 
     Returns:
         Of each bin [low, high), the last of which includes its upper end: the mean confidence, and the observed share
@@ -46,7 +50,8 @@ def calibration_bins(chosen: ArrayLike, rejected: ArrayLike, bins: int = 10) -> 
     chosen, rejected = pair_rewards(chosen, rejected)
     margins = chosen - rejected
     confidence = 1 / (1 + np.exp(-np.abs(margins)))
-    right = np.where(margins == 0, 0.5, margins > 0)
+    won = np.ones_like(margins) if probabilities is None else probabilities
+    right = np.where(margins == 0, 0.5, np.where(margins > 0, won, 1 - won))
     edges = np.linspace(0.5, 1, bins + 1)
     bin_of = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1)
     table = []

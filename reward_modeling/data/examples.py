@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # scoring and the GPU benchmark run without these packages
     import pyarrow as pa
     from datasets import Dataset
 
-    from reward_modeling.data.report import DataReport
+    from reward_modeling.data.report import DataReport, DropReason
 
 KeptColumn = Callable[[str], "pa.ChunkedArray"]  # from the name of a column to its values in the rows that are kept
 
@@ -26,6 +26,7 @@ class Example(NamedTuple):
     completions: Sequence[str]  # each the JSON of the messages after the prompt, or a plain text
     units: Sequence[Sequence[int]]
     targets: Sequence[Sequence[float]]
+    weights: Sequence[float] = ()  # above 0: how much each unit counts in the loss; () for units that count alike
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class RowReader(ABC):
     @abstractmethod
     def read_row(self, row: dict[str, Any]) -> Example:
         """The completions of a standard row and the units over them."""
+
+    @property
+    def of_evaluation(self) -> "RowReader":
+        """How rows are read that a model is evaluated on, where that differs."""
+        return self
+
+    def drop_reason(self, row: dict[str, Any]) -> "DropReason | None":
+        """Why a standard row is left out that another reader might keep."""
+        return None
 
     def excerpt(self, row: dict[str, Any]) -> str:
         """What a report shows of a row that is dropped."""

@@ -10,6 +10,7 @@ Everything that is held in memory is a flat numpy array: a million pairs take so
 
 import heapq
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,6 +57,7 @@ class GroupSizes:
     `prefix_lengths` is `(groups,)`; `completion_lengths` is flat, group g owning
     `completion_offsets[g]:completion_offsets[g + 1]`, and units `unit_offsets[g]:unit_offsets[g + 1]`; `members` is
     flat, unit u owning `member_offsets[u]:member_offsets[u + 1]`: numbers of completions within their group.
+    `unit_weights` is `(units,)`: how much each counts in the loss.
     """
 
     prefix_lengths: np.ndarray
@@ -64,6 +66,7 @@ class GroupSizes:
     members: np.ndarray
     member_offsets: np.ndarray
     unit_offsets: np.ndarray
+    unit_weights: np.ndarray
 
     @classmethod
     def from_dataset(cls, groups: "Dataset") -> "GroupSizes":
@@ -77,6 +80,7 @@ class GroupSizes:
             members=members.flatten().to_numpy(),
             member_offsets=_offsets(members.value_lengths()),
             unit_offsets=_offsets(units.value_lengths()),
+            unit_weights=groups.data.column("weights").combine_chunks().flatten().to_numpy(),
         )
 
     @classmethod
@@ -90,6 +94,7 @@ class GroupSizes:
             members=np.array([number for unit in units for number in unit], dtype=np.int64),
             member_offsets=_offsets([len(unit) for unit in units]),
             unit_offsets=_offsets([len(group["units"]) for group in groups]),
+            unit_weights=np.array([weight for group in groups for weight in unit_weights(group)], dtype=np.float64),
         )
 
     def __len__(self) -> int:
@@ -131,6 +136,11 @@ class GroupSizes:
         return self.members[self.member_offsets[first + start] : self.member_offsets[first + end]]
 
 
+def unit_weights(group: dict) -> Sequence[float]:
+    """How much each unit of a group row counts; without weights they count alike."""
+    return group.get("weights") or [1.0] * len(group["units"])
+
+
 def _offsets(lengths: Sequence[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
@@ -157,6 +167,13 @@ class EpochPlan:
         """Units of this step, over all processes."""
         pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]]
         return int((pieces[:, 2] - pieces[:, 1]).sum())
+
+    def step_weight(self, step: int) -> float:
+        """What the weighted sum of this step's losses is divided by: the weights of its units, over all processes."""
+        pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]]
+        first = self.sizes.unit_offsets[pieces[:, 0]]
+        weights, ends = self.sizes.unit_weights, (first + pieces[:, 1], first + pieces[:, 2])
+        return math.fsum(weight for start, end in zip(*ends, strict=True) for weight in weights[start:end].tolist())
 
     def micro_batches(self, step: int, num_processes: int) -> list[list[MicroBatch]]:
         """`[process][number]`: the same number of micro-batches for every process."""

@@ -3,7 +3,8 @@
     rows = load_preference_dataset("data/train.jsonl.gz", num_proc=8)
     train_rows, eval_rows = split_by_prompt(rows, eval_size=1000, seed=0)
 
-Accepted rows (`margin`, `chosen_score`, `rejected_score` and `source` may be added to each):
+Accepted rows (`source` and the numbers of `labels.py` may be added to each; for lists of answers see
+`answer_lists.py`):
 
 | form               | prompt              | chosen, rejected                                             |
 |--------------------|---------------------|--------------------------------------------------------------|
@@ -14,35 +15,35 @@ Accepted rows (`margin`, `chosen_score`, `rejected_score` and `source` may be ad
 Where the rows come from (files, folders, the Hub) and the cache on disk: see `sources.py` and `cached_rows.py`.
 """
 
-import math
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 
+from reward_modeling.data.answer_lists import is_answer_list, read_answer_list
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import draw_prompts, prompt_key
-from reward_modeling.data.messages import texts_in, to_json
-from reward_modeling.data.pairs import Pair, json_type, read_pair
+from reward_modeling.data.labels import NUMBERS, read_labels
+from reward_modeling.data.messages import says_nothing, texts_in, to_json
+from reward_modeling.data.pairs import Pair, read_pair
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DropReason
-from reward_modeling.data.row_forms import FORMS, RowDropped, to_standard_columns
+from reward_modeling.data.row_forms import FORMS, LIST_COLUMNS, RowDropped, to_standard_columns
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, Columns, HubOptions
 from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.text_beginnings import text_unit, write_joined
 from reward_modeling.data.unread_columns import is_suspect, unread_columns
 
-CACHE_VERSION = 4  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 5  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
-NUMBERS = ("margin", "chosen_score", "rejected_score")
 READ_OF_CONVERSATIONS = frozenset(("prompt", "system", "tools", "chat_template_kwargs"))  # by a chat template alone
 READ = frozenset(("chosen", "rejected", *NUMBERS, "source")) | READ_OF_CONVERSATIONS
-FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32
+READ_OF_LISTS = frozenset(("completions", "weight", "source")) | READ_OF_CONVERSATIONS
 
 STANDARD_FEATURES = Features(
     {
@@ -51,6 +52,8 @@ STANDARD_FEATURES = Features(
         "chosen": Value("string"),
         "rejected": Value("string"),
         "is_text": Value("bool"),
+        "answers": List(Value("string")),  # of a list of more than two; chosen and rejected are its ends
+        "ranks": List(Value("int32")),  # of each of them, 1 for the best
         **{name: Value("float64") for name in NUMBERS},
         "source": Value("string"),
         "template_options": Value("string"),  # JSON of what goes to the template beside the messages; "" for nothing
@@ -96,7 +99,7 @@ def load_preference_dataset(
 
 def preference_columns(options: ReadOptions = NO_OPTIONS) -> Columns:
     """The columns of preference rows, with those that the options name."""
-    others = tuple(tuple(sorted(form.columns)) for form in FORMS)
+    others = (*(tuple(sorted(form.columns)) for form in FORMS), *LIST_COLUMNS)
     return replace(PREFERENCE_COLUMNS, others=others, named=options.columns)
 
 
@@ -111,7 +114,8 @@ def standardise_row(row: object, where: str, options: ReadOptions = NO_OPTIONS) 
 def dropped_row(where: str, reason: DropReason, excerpt: str) -> dict[str, object]:
     """The standard row of one that cannot be used."""
     nothing = dict.fromkeys(("prompt", "chosen", "rejected"), "") | {"is_text": False}
-    nothing |= dict.fromkeys((*NUMBERS, "source")) | dict.fromkeys(("template_options", "form", "unread"), "")
+    nothing |= {"answers": [], "ranks": []} | dict.fromkeys((*NUMBERS, "source"))
+    nothing |= dict.fromkeys(("template_options", "form", "unread"), "")
     return {"where": where, **nothing, "prompt_key": 0, "reason": reason.value, "excerpt": excerpt}
 
 
@@ -121,41 +125,47 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
         raise RowDropped(DropReason.WRONG_TYPE)
     forms: set[str] = set()
     row = to_standard_columns(options.renamed(row), forms)
-    numbers = {name: _number(name, row.get(name)) for name in NUMBERS}
-    pair = read_pair(row, forms)
+    of_list = read_answer_list(row, forms) if is_answer_list(row) else None
+    votes = row.get("preferred") if options.reads("preferred") else None
+    numbers, is_turned = read_labels(
+        row if of_list is None else {"weight": row.get("weight")}, forms, votes, options.preferred_values
+    )
+    pair = read_pair(row, forms) if of_list is None else of_list.pair
+    if is_turned:
+        pair = pair._replace(chosen=pair.rejected, rejected=pair.chosen)
     is_text = pair.prompt is None
+    answers = [] if of_list is None or len(of_list.answers) == 2 else of_list.answers
     has_options = not is_text and ("tools" in row or "chat_template_kwargs" in row)
     template_options = read_template_options(row) if has_options else ""
-    if any(number is not None and not abs(number) <= FLOAT32_MAX for number in numbers.values()):
-        raise RowDropped(DropReason.NAN_MARGIN)
     source = row.get("source")
     source = source if source is None or isinstance(source, str) else to_json(source)
     if is_text:
-        texts, unit = (
-            {"prompt": "", "chosen": pair.chosen, "rejected": pair.rejected},
-            text_unit(pair.chosen, pair.rejected),
-        )
+        texts = {"prompt": "", "chosen": pair.chosen, "rejected": pair.rejected}
+        unit = text_unit(pair.chosen, pair.rejected)
     else:
         texts = {name: to_json(messages) for name, messages in zip(pair._fields, pair, strict=True)}
+        answers = list(map(to_json, answers))
         # Templates trim messages: prompts that differ in that alone must not stand on both sides of a split.
         unit = to_json([{**message, "content": message["content"].strip()} for message in pair.prompt])
-    read = READ - READ_OF_CONVERSATIONS if is_text else READ
+    read = READ if of_list is None else READ_OF_LISTS | {"scores" if says_nothing(row.get("ranks")) else "ranks"}
+    read = (read | {"preferred"} if votes is not None else read) - (READ_OF_CONVERSATIONS if is_text else frozenset())
     unread, excerpt = ("", "") if row.keys() <= read else _unread(row, pair, read, options)
     try:
-        for text in (texts["chosen"], texts["rejected"], source, unread, excerpt):
+        for text in (texts["chosen"], texts["rejected"], *answers, source, unread, excerpt):
             if text:
                 text.encode()
         key = prompt_key((unit + template_options).encode())
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
         raise RowDropped(DropReason.WRONG_TYPE) from None
-    form = "; ".join(sorted(forms)) if forms else ""
     return {
         **texts,
         "is_text": is_text,
+        "answers": answers,
+        "ranks": of_list.ranks if answers else [],
         **numbers,
         "source": source,
         "template_options": template_options,
-        "form": form,
+        "form": "; ".join(sorted(forms)) if forms else "",
         "unread": unread,
         "prompt_key": key,
         "reason": "",
@@ -174,28 +184,15 @@ def _unread(row: dict, pair: Pair, read: frozenset[str], options: ReadOptions) -
     return tuple(to_json(found) if found else "" for found in (names, shown))
 
 
-def _number(name: str, value: object) -> float | None:
-    """A column's number; a table of text (CSV) has it as text."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is {json_type(value)}")
-    try:
-        return float(value)
-    except OverflowError:  # JSON knows integers beyond float64
-        return math.inf
-    except ValueError:
-        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is a text") from None
-
-
 def _excerpt(row: object, field: str) -> str:
     """At most `EXCERPT_LENGTH` characters that show what is wrong with a row: the field, both ends of the others."""
     if not isinstance(row, dict):
         return _shortened(to_json(row), EXCERPT_LENGTH)
-    shown = {name: row[name] for name in NUMBERS if row.get(name)}
+    shown = {name: row[name] for name in (*NUMBERS, "preferred", "ranks", "scores") if row.get(name) is not None}
     extra = _shortened(to_json(shown), 60) if shown else ""
     room = (EXCERPT_LENGTH - len(field) - len(extra) - len(" | chosen:  | rejected:  | ")) // 2
-    sides = (f"{side}: {_shortened(to_json(row.get(side)), room)}" for side in ("chosen", "rejected"))
+    names = ("prompt", "completions") if is_answer_list(row) else ("chosen", "rejected")
+    sides = (f"{side}: {_shortened(to_json(row.get(side)), room)}" for side in names)
     # The field first: tables show the first characters only.
     return " | ".join(part for part in (field, *sides, extra) if part)
 

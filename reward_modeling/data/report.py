@@ -37,7 +37,11 @@ class DropReason(StrEnum):
     PROMPTS_DIFFER = "prompts_differ", "the two prompts differ"
     LAST_NOT_ASSISTANT = "last_not_assistant", "the last message is not the assistant's"
     IDENTICAL_TEXT = "identical_text", "chosen and rejected are the same text"
+    LENGTHS_DIFFER = "lengths_differ", "completions and their ranks or scores are not as many"
     NAN_MARGIN = "nan_margin", "margin or score is NaN or infinite"
+    LABEL_OUT_OF_RANGE = "label_out_of_range", "a probability, strength or weight is out of range"
+    ZERO_WEIGHT = "zero_weight", "its weight is 0"
+    TIE = "tie", "a tie, which --ties drop leaves out"
     # Found by later stages, which need the chat template, the tokens or the whole set.
     TEMPLATE_REFUSES = "template_refuses", "the chat template refuses it"
     ANSWER_LOSES_TEXT = "answer_loses_text", "the chat template leaves out a part of an answer"

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.labels import TIE
 from reward_modeling.data.read_options import OWN, TARGETS
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.unread_columns import looks_like_label
@@ -19,6 +20,7 @@ from reward_modeling.data.unread_columns import looks_like_label
 KeptColumn = Callable[[str], pa.ChunkedArray]
 FORM_SEPARATOR = "; "
 SHOWN_COLUMNS = 20
+SUBTRACTED, NOT_USED = ", which the loss subtracts", ", which the loss passes over"
 
 
 def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
@@ -42,6 +44,27 @@ def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
     report.notes |= {f"rows with a column {name}, not read": n for name, n in unread.most_common(SHOWN_COLUMNS)}
     if len(unread) > SHOWN_COLUMNS:
         report.notes["other columns that are not read"] = len(unread) - SHOWN_COLUMNS
+
+
+def note_labels(report: DataReport, column: KeptColumn, *, margins: bool, strengths: bool) -> None:
+    """Count the labels that are more than a preference, and say which of them the loss passes over.
+
+    Args:
+        margins, strengths: whether the loss takes those of the rows.
+    """
+    probability, weights = column("chosen_probability"), column("weight")
+    in_words = {
+        "rows with a chosen_probability between 0.5 and 1": pc.and_(
+            pc.greater(probability, TIE), pc.less(probability, 1.0)
+        ),
+        "rows that are ties": pc.equal(probability, TIE),
+        "rows with a weight": pc.is_valid(weights),
+        "rows with a strength" + NOT_USED * (not strengths): pc.is_valid(column("strength")),
+        "rows with a margin" + (SUBTRACTED if margins else NOT_USED): pc.is_valid(column("margin")),
+    }
+    counts = {words: pc.sum(which).as_py() or 0 for words, which in in_words.items()}
+    counts["answers in lists of more than two"] = pc.sum(pc.list_value_length(column("answers"))).as_py() or 0
+    report.notes |= {words: count for words, count in counts.items() if count}
 
 
 def unread_counts(column: KeptColumn) -> Counter[str]:

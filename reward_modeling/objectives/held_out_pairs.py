@@ -8,16 +8,19 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from reward_modeling.common.intervals import by_subset, pair_accuracy
-from reward_modeling.common.pair_statistics import pair_statistics
+from reward_modeling.common.pair_statistics import calibration_bins, calibration_error, pair_statistics
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.display.text import accuracy_rows, align, count, number, pair_lines, percent, points, shorten, wrap
+from reward_modeling.objectives.ties import TIE
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,10 @@ class EvaluatedPairs:
     sources: list[str]
     chosen: NDArray  # rewards
     rejected: NDArray
-    loss_margins: NDArray  # what the loss subtracts
+    probabilities: NDArray  # that the chosen answer is the better one; of a tie one half
+    strengths: NDArray
+    margins: NDArray  # what the loss subtracts
+    weights: NDArray
     chosen_tokens: NDArray
     rejected_tokens: NDArray
 
@@ -44,7 +50,7 @@ class EvaluatedPairs:
         """Whatever the order of the rows, and so on any number of processes, the same pairs.
 
         Args:
-            rows: ((group, pair of the group), chosen reward, rejected reward, margin of the loss).
+            rows: ((group, pair of the group), chosen reward, rejected reward, probability, strength, margin).
         """
         groups_of, pairs_of = np.array([key for key, *_ in rows], dtype=np.int64).reshape(-1, 2).T
         numbers = groups.sizes.unit_offsets[groups_of] + pairs_of
@@ -54,10 +60,24 @@ class EvaluatedPairs:
             raise RuntimeError(
                 f"expected each of {len(groups)} pairs once, found {len(rows)} of {found} different ones"
             )
-        columns = np.array([values for _, *values in rows], dtype=np.float64).reshape(-1, 3)[order].T
-        where, (chosen, rejected, margins) = groups.of_units("where"), columns
+        columns = np.array([values for _, *values in rows], dtype=np.float64).reshape(-1, 5)[order].T
+        where, weights = groups.of_units("where"), groups.sizes.unit_weights
         sources = [source or NO_SOURCE for source in groups.of_units("sources")]
-        return cls(where, sources, chosen, rejected, margins, *groups.sizes.completion_tokens.reshape(-1, 2).T)
+        return cls(where, sources, *columns, weights, *groups.sizes.completion_tokens.reshape(-1, 2).T)
+
+    @property
+    def are_ties(self) -> NDArray[np.bool_]:
+        """`(pairs,)`: whether nobody is preferred."""
+        return self.probabilities == TIE
+
+    def without_ties(self) -> "EvaluatedPairs":
+        """Those of which one answer is the better one."""
+        if not self.are_ties.any():
+            return self
+        kept = ~self.are_ties
+        texts = ([text for text, is_kept in zip(of, kept, strict=True) if is_kept] for of in (self.where, self.sources))
+        arrays = (getattr(self, one.name)[kept] for one in fields(self)[2:])
+        return EvaluatedPairs(*texts, *arrays)
 
     def __len__(self) -> int:
         return len(self.where)
@@ -87,21 +107,50 @@ class EvaluatedPairs:
         """The lines of eval_scores.jsonl."""
         names = ("where", "source", "chosen_reward", "rejected_reward", "margin", "chosen_tokens", "rejected_tokens")
         columns = (self.chosen, self.rejected, self.chosen - self.rejected, self.chosen_tokens, self.rejected_tokens)
+        if (self.probabilities != 1).any():
+            names, columns = (*names, "chosen_probability"), (*columns, self.probabilities)
         for values in zip(self.where, self.sources, *(column.tolist() for column in columns), strict=True):
             yield dict(zip(names, values, strict=True))
 
 
-def held_out_figures(pairs: EvaluatedPairs) -> dict:
-    """The figures of evaluation.json but its loss and where it comes from; see results/run.py. For finite rewards."""
-    return {
+def held_out_figures(pairs: EvaluatedPairs, tie_probability: Callable | None = None) -> dict:
+    """The figures of evaluation.json but its loss and where it comes from; see results/run.py. For finite rewards.
+
+    Accuracies are over the pairs that are no ties; the calibration takes all, with their probabilities.
+
+    Args:
+        tie_probability: from differences of rewards, a tensor, to the probability of a tie, or None.
+    """
+    compared = pairs.without_ties()
+    lengths = compared.chosen_tokens, compared.rejected_tokens
+    figures = {
         "pairs": len(pairs),
         "reward_mean": float(pairs.rewards.mean()),
         "reward_std": float(pairs.rewards.std()),
-        **pair_statistics(pairs.chosen, pairs.rejected, pairs.chosen_tokens, pairs.rejected_tokens),
-        "by_length_difference": by_length_difference(pairs),
-        "by_source": by_source(pairs),
+        **pair_statistics(compared.chosen, compared.rejected, *lengths),
+        "by_length_difference": by_length_difference(compared),
+        "by_source": by_source(compared),
         "rewards": _reward_histogram(pairs),
     }
+    if (pairs.probabilities != 1).any():
+        bins = calibration_bins(pairs.chosen, pairs.rejected, probabilities=pairs.probabilities)
+        figures |= {"calibration": bins, "calibration_error": calibration_error(bins)}
+    if pairs.are_ties.any() or (tie_probability is not None and tie_probability(torch.zeros(1)) is not None):
+        figures["ties"] = _tie_figures(pairs, tie_probability)
+    return figures
+
+
+def _tie_figures(pairs: EvaluatedPairs, tie_probability: Callable | None) -> dict:
+    """How far apart the rewards of ties are and of other pairs, and what a model of ties says of both."""
+    differences = pairs.chosen - pairs.rejected
+    predicted = None if tie_probability is None else tie_probability(torch.from_numpy(differences))
+    figures: dict[str, Any] = {"pairs": int(pairs.are_ties.sum())}
+    for name, which in (("ties", pairs.are_ties), ("others", ~pairs.are_ties)):
+        entry = {"mean_distance": float(np.abs(differences[which]).mean()) if which.any() else None}
+        if predicted is not None:
+            entry["predicted_ties"] = float(predicted.numpy()[which].mean()) if which.any() else None
+        figures[name] = entry
+    return figures
 
 
 def by_source(pairs: EvaluatedPairs) -> dict[str, dict]:
@@ -154,7 +203,9 @@ LONGEST_SOURCE = 60  # characters of a source's name in the name of a metric
 MOST_SHOWN = 8  # sources in the line of an evaluation, the worst ones
 
 
-def pair_metrics(pairs: EvaluatedPairs, loss: Callable[[EvaluatedPairs], float]) -> dict[str, float]:
+def pair_metrics(
+    pairs: EvaluatedPairs, loss: Callable[[EvaluatedPairs], float], tie_probability: Callable | None = None
+) -> dict[str, float]:
     """What is logged of an evaluation. A tie is wrong; `low` and `high` are the ends of the 95% interval.
 
     NaN where a reward is not a finite number: a run is not ended for it, which may have saved nothing yet.
@@ -162,7 +213,7 @@ def pair_metrics(pairs: EvaluatedPairs, loss: Callable[[EvaluatedPairs], float])
     if pairs.not_finite is not None:
         logger.warning("!!! Evaluation: %s !!!", pairs.not_finite)
         return dict.fromkeys(EVALUATION_METRICS, math.nan) | {"pairs": len(pairs)}
-    figures = held_out_figures(pairs)
+    figures = held_out_figures(pairs, tie_probability)
     accuracy, sources = figures["accuracy"], figures["by_source"]
     values = (loss(pairs), accuracy["value"], accuracy["low"], accuracy["high"], figures["margins"]["mean"])
     values += (figures["reward_mean"], figures["reward_std"], figures["calibration_error"])

@@ -80,7 +80,9 @@ class RunArguments(RunFlags, TrainingArguments):
     @property
     def read_options(self) -> ReadOptions:
         """Which columns of the rows are read as what."""
-        return replace(read_options(self.columns, self.ignore_columns), revision=self.dataset_revision)
+        return replace(
+            read_options(self.columns, self.ignore_columns, self.preferred_values), revision=self.dataset_revision
+        )
 
     @property
     def dry_run(self) -> bool:

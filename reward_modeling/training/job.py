@@ -184,8 +184,9 @@ def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
     """`last_checkpoint`: an ordinary checkpoint with its tokenizer, a model card, and the arguments as given."""
     args = trainer.args
     folder = Path(args.output_path) / LAST_CHECKPOINT
+    saved = (results.statistics or {}) | trainer.objective.saved_values()
     if not args.use_peft:
-        set_statistics(trainer.model.config, results.statistics)
+        set_statistics(trainer.model.config, saved)
     with trainer.complete_or_absent(folder) as writing:
         trainer.save_state()
         trainer.save_whole_model(writing)
@@ -193,7 +194,7 @@ def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
             given = json.dumps(results.given, indent=2, default=str)
             Path(writing, ARGUMENTS).write_text(given, encoding="utf-8")
             if args.use_peft:
-                write_adapter_statistics(Path(writing), results.statistics)
+                write_adapter_statistics(Path(writing), saved or None)
             write_model_card(Path(writing), results, name=trainer.name_of(folder), adapter=args.use_peft)
     return folder
 

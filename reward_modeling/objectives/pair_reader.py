@@ -1,0 +1,120 @@
+"""How rows of preferences become pairs and lists with what is known of them: for objectives that compare answers.
+
+A pair is a unit of two completions, chosen and rejected, with the targets probability, strength and margin. A list of
+K ranked answers is one unit of K completions with their ranks as targets, or the pairs of its answers of different
+rank, each a unit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.examples import Example, KeptColumn, RowReader
+from reward_modeling.data.read_options import ReadOptions
+from reward_modeling.data.report import DataReport, DropReason
+from reward_modeling.objectives.ties import TIE, TIE_MODELS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PROBABILITY, STRENGTH, MARGIN = range(3)  # the targets of a pair
+
+
+@dataclass(frozen=True)
+class PairReader(RowReader):
+    """A row is a pair or a list of answers.
+
+    `margin` is "auto" (the column), "scores", "strength" or "none"; `ties`, `lists` and `list_weight` are as the flags
+    --ties, --list_loss and --list_weight have them. `needs_strength`: --loss scaled.
+    """
+
+    unit: ClassVar[str] = "pairs"
+    completion_names: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+    margin: str = "auto"
+    ties: str = "half"
+    lists: str = "pairs"
+    list_weight: str = "prompt"
+    needs_strength: bool = False
+
+    @property
+    def of_evaluation(self) -> "PairReader":
+        """A list is evaluated by its pairs, whatever it is trained with."""
+        return replace(self, lists="pairs")
+
+    def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
+        from reward_modeling.data.preferences import load_preference_dataset  # needs `datasets`
+
+        return load_preference_dataset(path, options, num_proc=num_proc)
+
+    def read_row(self, row: dict[str, Any]) -> Example:
+        if row["answers"]:
+            return self._read_list(row["answers"], row["ranks"], _or_one(row["weight"]))
+        targets = (_or_one(row["chosen_probability"]), _or_one(row["strength"]), self._margin(row))
+        return Example((row["chosen"], row["rejected"]), ((0, 1),), (targets,), (_or_one(row["weight"]),))
+
+    def _read_list(self, answers: Sequence[str], ranks: Sequence[int], weight: float) -> Example:
+        pairs = [(one, other) for one, other in combinations(range(len(answers)), 2) if ranks[one] != ranks[other]]
+        pairs = [(one, other) if ranks[one] < ranks[other] else (other, one) for one, other in pairs]
+        if self.lists != "pairs":
+            of_list = weight * len(pairs) if self.list_weight == "pair" else weight
+            return Example(answers, (tuple(range(len(answers))),), (tuple(map(float, ranks)),), (of_list,))
+        targets = [(1.0, 1.0, 0.0)] * len(pairs)
+        if self.ties in TIE_MODELS:  # where a tie is no half of a preference, but said by itself
+            ties = [pair for pair in combinations(range(len(answers)), 2) if ranks[pair[0]] == ranks[pair[1]]]
+            pairs, targets = pairs + ties, targets + [(TIE, 1.0, 0.0)] * len(ties)
+        of_pair = weight / len(pairs) if self.list_weight == "prompt" else weight
+        return Example(answers, pairs, targets, [of_pair] * len(pairs))
+
+    def excerpt(self, row: dict[str, Any]) -> str:
+        return f"chosen {row['chosen'][:90]!r} rejected {row['rejected'][:90]!r}"
+
+    def drop_reason(self, row: dict[str, Any]) -> DropReason | None:
+        return DropReason.TIE if self.ties == "drop" and row["chosen_probability"] == TIE else None
+
+    def _margin(self, row: dict[str, Any]) -> float:
+        if self.margin == "scores" and row["chosen_score"] is not None and row["rejected_score"] is not None:
+            return row["chosen_score"] - row["rejected_score"]
+        if self.margin in ("auto", "strength"):
+            return row["margin" if self.margin == "auto" else "strength"] or 0.0
+        return 0.0
+
+    def check_rows(self, columns: Sequence[KeptColumn], reports: Sequence[DataReport]) -> None:
+        """Count how the rows were written, what of them is not read, and which labels are used, or lacking.
+
+        Raises:
+            UserError: an unread column looks like a part of the conversation; or no row has what a flag asks for.
+        """
+        from reward_modeling.data.row_notes import note_labels, note_rows  # needs `pyarrow`
+
+        uses_strength = self.needs_strength or self.margin == "strength"
+        flags = ("--train_set_path", *["--eval_set_path"] * (len(reports) - 1))
+        for name, column, report in zip(flags, columns, reports, strict=True):
+            note_rows(report, column, name)
+            note_labels(report, column, margins=self.margin == "auto", strengths=uses_strength)
+        self._refuse_missing(columns[0], reports[0])
+
+    def _refuse_missing(self, column: KeptColumn, report: DataReport) -> None:
+        """What a flag asks for, where rows of the training set lack it."""
+        if self.needs_strength:
+            columns, flag, other, counts_as = ("strength",), "--loss scaled", "--loss bradley_terry", "strength is 1"
+        elif self.margin in ("scores", "strength"):
+            columns = ("chosen_score", "rejected_score") if self.margin == "scores" else ("strength",)
+            flag, other, counts_as = f"--loss_margin {self.margin}", "--loss_margin none", "margin is 0"
+        else:
+            return
+        missing = np.logical_or.reduce([column(name).is_null().to_numpy() for name in columns])
+        if missing.all():  # every margin would be zero, or every strength one, and say nothing
+            raise UserError(
+                f"{flag}: expected rows with {' and '.join(columns)}, found none. Pass {other}, or data that has them."
+            )
+        if missing.any():
+            what = "scores" if len(columns) > 1 else "a strength"
+            report.notes[f"rows without {what}, whose {counts_as}"] = int(missing.sum())
+
+
+def _or_one(value: float | None) -> float:
+    return 1.0 if value is None else value
