@@ -34,10 +34,15 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32
 FIRST, SECOND, NEITHER = ("1", "2", "0")
 
 
-def read_labels(
-    row: Mapping[str, object], forms: set[str], votes: object = None, preferred_values: tuple[str, ...] = ()
+def read_numbers(row: Mapping[str, object]) -> dict[str, float | None]:
+    """The numbers of a row by the names in `NUMBERS`, None where it has none."""
+    return {name: read_number(name, row.get(name)) for name in NUMBERS}
+
+
+def check_labels(
+    numbers: Mapping[str, float | None], forms: set[str], votes: object = None, preferred_values: tuple[str, ...] = ()
 ) -> tuple[dict[str, float | None], bool]:
-    """The numbers of a row by the names in `NUMBERS`, None where it has none; and whether the pair is turned round.
+    """The numbers of a pair with its probability, and whether the pair is turned round.
 
     Chosen is the likelier answer afterwards: a pair with a `chosen_probability` below 0.5 says the same with its
     answers exchanged.
@@ -45,7 +50,7 @@ def read_labels(
     Raises:
         RowDropped: a number is none, not finite or out of its range, or the weight is 0.
     """
-    numbers = {name: read_number(name, row.get(name)) for name in NUMBERS}
+    numbers = dict(numbers)
     if any(number is not None and not abs(number) <= FLOAT32_MAX for number in numbers.values()):
         raise RowDropped(DropReason.NAN_MARGIN)
     if not says_nothing(votes):

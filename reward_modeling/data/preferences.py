@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from reward_modeling.data.answer_lists import is_answer_list, read_answer_list
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import draw_prompts, prompt_key
-from reward_modeling.data.labels import NUMBERS, read_labels
+from reward_modeling.data.labels import NUMBERS, check_labels, read_numbers
 from reward_modeling.data.messages import says_nothing, texts_in, to_json
 from reward_modeling.data.pairs import Pair, read_pair
 from reward_modeling.data.read_options import ReadOptions
@@ -127,10 +127,9 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
     row = to_standard_columns(options.renamed(row), forms)
     of_list = read_answer_list(row, forms) if is_answer_list(row) else None
     votes = row.get("preferred") if options.reads("preferred") else None
-    numbers, is_turned = read_labels(
-        row if of_list is None else {"weight": row.get("weight")}, forms, votes, options.preferred_values
-    )
+    numbers = read_numbers(row if of_list is None else {"weight": row.get("weight")})
     pair = read_pair(row, forms) if of_list is None else of_list.pair
+    numbers, is_turned = check_labels(numbers, forms, votes, options.preferred_values)
     if is_turned:
         pair = pair._replace(chosen=pair.rejected, rejected=pair.chosen)
     is_text = pair.prompt is None

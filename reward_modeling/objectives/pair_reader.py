@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.data.examples import Example, KeptColumn, RowReader
 from reward_modeling.data.read_options import ReadOptions
-from reward_modeling.data.report import DataReport, DropReason
 from reward_modeling.objectives.ties import TIE, TIE_MODELS
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from reward_modeling.data.report import DataReport
 
 PROBABILITY, STRENGTH, MARGIN = range(3)  # the targets of a pair
 
@@ -82,7 +84,7 @@ class PairReader(RowReader):
             return row["margin" if self.margin == "auto" else "strength"] or 0.0
         return 0.0
 
-    def check_rows(self, columns: Sequence[KeptColumn], reports: Sequence[DataReport]) -> None:
+    def check_rows(self, columns: Sequence[KeptColumn], reports: Sequence["DataReport"]) -> None:
         """Count how the rows were written, what of them is not read, and which labels are used, or lacking.
 
         Raises:
@@ -97,7 +99,7 @@ class PairReader(RowReader):
             note_labels(report, column, margins=self.margin == "auto", strengths=uses_strength)
         self._refuse_missing(columns[0], reports[0])
 
-    def _refuse_missing(self, column: KeptColumn, report: DataReport) -> None:
+    def _refuse_missing(self, column: KeptColumn, report: "DataReport") -> None:
         """What a flag asks for, where rows of the training set lack it."""
         if self.needs_strength:
             columns, flag, other, counts_as = ("strength",), "--loss scaled", "--loss bradley_terry", "strength is 1"

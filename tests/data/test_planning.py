@@ -27,6 +27,7 @@ def group_sizes(groups: list[tuple[int, list[int], list[tuple[int, int]]]]) -> G
         members=np.array([number for _, _, units in groups for unit in units for number in unit], dtype=np.int64),
         member_offsets=np.cumsum([0] + [len(unit) for _, _, units in groups for unit in units]),
         unit_offsets=np.cumsum([0] + [len(pairs) for _, _, pairs in groups]),
+        unit_weights=np.ones(sum(len(pairs) for _, _, pairs in groups)),
     )
 
 
@@ -183,7 +184,7 @@ def real_tokens(sizes: GroupSizes, micro_batch: list[Chunk], batching: str) -> i
             "prefix_ids": [1] * int(sizes.prefix_lengths[chunk.group]),
             "completion_ids": [[1] * length for length in sizes.completion_lengths[start:end].tolist()],
             "units": pairs,
-            "targets": [[0.0]] * len(pairs),
+            "targets": [[1.0, 1.0, 0.0]] * len(pairs),
         }
     return MicroBatchCollator(batching, 0)(micro_batch, groups)["num_tokens"]
 
@@ -289,7 +290,7 @@ def test_many_padded_pairs_are_dealt_out_a_few_times(monkeypatch):
     lengths = np.clip(rng.lognormal(5.3, 0.8, 3 * count), 5, 2000).astype(int)
     offsets = np.arange(count + 1)
     pairs = np.tile([0, 1], count)
-    sizes = GroupSizes(lengths[:count], lengths[count:], 2 * offsets, pairs, 2 * offsets, offsets)
+    sizes = GroupSizes(lengths[:count], lengths[count:], 2 * offsets, pairs, 2 * offsets, offsets, np.ones(count))
     longest_first = planning._longest_first
 
     def counted(ordered, num_bins, max_tokens):
@@ -313,6 +314,7 @@ def test_a_million_pairs_are_planned_in_ten_seconds():
         members=np.tile([0, 1, 0, 2, 1, 2, 2, 3], groups),
         member_offsets=np.arange(4 * groups + 1) * 2,
         unit_offsets=np.arange(groups + 1) * 4,
+        unit_weights=np.ones(groups * 4),
     )
     started = time.process_time()
     epoch_plan = plan(sizes, units_per_step=32, max_tokens=16_384)
@@ -331,7 +333,8 @@ def test_sizes_of_rows_in_memory_are_those_of_a_data_set():
         {"prefix_ids": [], "completion_ids": [[7], [8], [9, 9]], "units": [[0, 1], [2]]},
     ]
     lengths = [
-        {"prefix_length": len(row["prefix_ids"]), "completion_lengths": [len(ids) for ids in row["completion_ids"]]}
+        {"weights": [1.0] * len(row["units"])}
+        | {"prefix_length": len(row["prefix_ids"]), "completion_lengths": [len(ids) for ids in row["completion_ids"]]}
         for row in rows
     ]
     groups = Dataset.from_list([row | more for row, more in zip(rows, lengths, strict=True)])

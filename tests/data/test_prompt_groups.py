@@ -278,7 +278,7 @@ def test_margins(tokenizers):
     ]
     for margin, expected in {"auto": [0.5, 0, 0], "scores": [2, -1.5, 0], "none": [0, 0, 0]}.items():
         (group,) = tokenize_and_group(standard(*rows), tokenizers["gemma"], PairReader(margin), LONG).to_list()
-        assert group["targets"] == [[value] for value in expected]
+        assert group["targets"] == [[1.0, 1.0, value] for value in expected]
 
 
 # --- cache and processes ------------------------------------------------------------------------------------

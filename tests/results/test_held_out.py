@@ -51,7 +51,7 @@ def rows(groups) -> list[tuple]:
     keys = [(group, pair) for group, count in enumerate(groups.sizes.units_per_group) for pair in range(count)]
     rewards = random.normal((0.5, 0.0), 1.0, size=(len(keys), 2)).tolist()
     rewards[3][1] = rewards[3][0]
-    return [(key, *pair, 0.0) for key, pair in zip(keys, rewards, strict=True)]
+    return [(key, *pair, 1.0, 1.0, 0.0) for key, pair in zip(keys, rewards, strict=True)]
 
 
 def evaluation_metrics(rows: list[tuple], groups: PromptGroups, label_smoothing: float = 0.0) -> dict[str, float]:
@@ -71,7 +71,8 @@ def pairs_of(chosen, rejected, chosen_tokens=None, rejected_tokens=None, sources
     ]
     where = [f"rows.jsonl:{number + 1}" for number in range(count)]
     rewards = [np.array(values, dtype=float) for values in (chosen, rejected)]
-    return EvaluatedPairs(where, sources or ["one"] * count, *rewards, np.zeros(count), *lengths)
+    labels = (np.ones(count), np.ones(count), np.zeros(count), np.ones(count))  # probability, strength, margin, weight
+    return EvaluatedPairs(where, sources or ["one"] * count, *rewards, *labels, *lengths)
 
 
 # --- aligned with the data --------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ def test_every_line_is_of_its_own_row(groups, rows, source_rows):
     pairs = EvaluatedPairs.from_rows(shuffled(rows, 1), groups)
     lines = list(pairs.score_lines())
     assert len(lines) == len(rows) == len(source_rows)
-    for line, ((group, pair), chosen, rejected, _) in zip(lines, rows, strict=True):
+    for line, ((group, pair), chosen, rejected, *_) in zip(lines, rows, strict=True):
         written = groups.groups[group]
         row = source_rows[int(line["where"].rpartition(":")[2]) - 1]
         assert line["where"] == written["where"][pair]
@@ -99,7 +100,7 @@ def test_any_order_and_any_number_of_processes_give_the_same(groups, rows):
     for seed in range(3):
         parts = shuffled(rows, seed)
         assert evaluation_metrics(parts[1::2] + parts[0::2], groups, 0.1) == expected
-    moved = [(key, rejected, chosen, margin) for key, chosen, rejected, margin in rows[:1]] + rows[1:]
+    moved = [(key, rejected, chosen, *labels) for key, chosen, rejected, *labels in rows[:1]] + rows[1:]
     assert evaluation_metrics(moved, groups, 0.1) != expected
 
 
@@ -113,8 +114,8 @@ def test_each_pair_once(groups, rows, change):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_reward_that_is_no_number_is_named(groups, rows, value, caplog):
-    key, chosen, _, margin = rows[5]
-    broken = [*rows[:5], (key, chosen, value, margin), *rows[6:]]
+    key, chosen, _, *labels = rows[5]
+    broken = [*rows[:5], (key, chosen, value, *labels), *rows[6:]]
     metrics = evaluation_metrics(broken, groups)
     expected = evaluation_metrics(rows, groups).keys() - {
         "accuracy_question",
@@ -132,14 +133,14 @@ def test_a_reward_that_is_no_number_is_named(groups, rows, value, caplog):
 
 def test_figures_by_hand(groups, rows):
     figures = held_out_figures(EvaluatedPairs.from_rows(rows, groups))
-    right = sum(chosen > rejected for _, chosen, rejected, _ in rows)
-    rewards = [reward for _, *pair, _ in rows for reward in pair]
+    right = sum(chosen > rejected for _, chosen, rejected, *_ in rows)
+    rewards = [reward for _, *pair, _, _, _ in rows for reward in pair]
     assert figures["accuracy"]["right"] == right and figures["accuracy"]["ties"] == 1
     assert figures["accuracy"]["value"] == right / len(rows)
     assert figures["accuracy"]["low"] < right / len(rows) < figures["accuracy"]["high"]
     assert figures["reward_mean"] == pytest.approx(statistics.fmean(rewards))
     assert figures["reward_std"] == pytest.approx(statistics.pstdev(rewards))
-    assert figures["margins"]["mean"] == pytest.approx(statistics.fmean(c - r for _, c, r, _ in rows))
+    assert figures["margins"]["mean"] == pytest.approx(statistics.fmean(c - r for _, c, r, *_ in rows))
     sides = figures["by_length"].values()
     assert sum(side["rows"] for side in sides) == figures["pairs"] == len(rows)
     histogram = figures["rewards"]
@@ -150,7 +151,7 @@ def test_figures_by_hand(groups, rows):
 
 def test_metrics_are_the_figures(groups, rows):
     metrics, figures = evaluation_metrics(rows, groups), held_out_figures(EvaluatedPairs.from_rows(rows, groups))
-    by_hand = [math.log1p(math.exp(rejected - chosen)) for _, chosen, rejected, _ in rows]
+    by_hand = [math.log1p(math.exp(rejected - chosen)) for _, chosen, rejected, *_ in rows]
     assert metrics["loss"] == pytest.approx(statistics.fmean(by_hand))
     assert (metrics["accuracy_low"], metrics["accuracy_high"]) == (
         figures["accuracy"]["low"],
@@ -160,7 +161,7 @@ def test_metrics_are_the_figures(groups, rows):
     named = {name.removeprefix("accuracy_"): value for name, value in metrics.items() if name.startswith("accuracy_")}
     assert named.keys() == {"low", "high", "no_source", "question", "follow_up"}
     assert named["question"] == figures["by_source"]["question"]["value"]
-    margins = [(key, chosen, rejected, 0.5) for key, chosen, rejected, _ in rows]
+    margins = [(key, chosen, rejected, 1.0, 1.0, 0.5) for key, chosen, rejected, *_ in rows]
     assert evaluation_metrics(margins, groups)["loss"] > metrics["loss"]
 
 
@@ -208,16 +209,17 @@ def test_one_pair_and_equal_rewards():
 def test_an_empty_source_column_is_no_source():
     record = {name: [[]] for name in GROUP_FEATURES} | {"prefix_ids": [[1, 2]], "prefix_length": [2]}
     record |= {"completion_ids": [[[3], [4, 5]]], "completion_lengths": [[1, 2]], "truncated_units": [0]}
+    record |= {"weights": [[1.0]]}
     record |= {
         "units": [[[0, 1]]],
-        "targets": [[[0.0]]],
+        "targets": [[[1.0, 1.0, 0.0]]],
         "sources": [[""]],
         "where": [["a:1"]],
     }
     groups = PromptGroups(Dataset.from_dict(record, features=GROUP_FEATURES))
-    pairs = EvaluatedPairs.from_rows([((0, 0), 1.0, 0.0, 0.0)], groups)
+    pairs = EvaluatedPairs.from_rows([((0, 0), 1.0, 0.0, 1.0, 1.0, 0.0)], groups)
     assert pairs.sources == ["no source"]
-    assert "accuracy_no_source" not in evaluation_metrics([((0, 0), 1.0, 0.0, 0.0)], groups)
+    assert "accuracy_no_source" not in evaluation_metrics([((0, 0), 1.0, 0.0, 1.0, 1.0, 0.0)], groups)
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------

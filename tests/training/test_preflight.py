@@ -50,7 +50,7 @@ def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 
         "completion_lengths": list(map(len, completions)),
         "read_positions": [[len(prefix) + len(completion) - 1] for completion in completions],
         "units": [[0, 1]],
-        "targets": [[0.0]],
+        "targets": [[1.0, 1.0, 0.0]],
         "sources": [None],
         "truncated_units": 0,
     }
