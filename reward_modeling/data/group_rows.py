@@ -194,13 +194,13 @@ class _Notes:
 def _usable_rows(group: list[GroupRow], reader: RowReader, drop: Callable) -> list[GroupRow]:
     """Rows whose completions the template renders whole, differ in tokens, and are not those of an earlier row."""
     # By tokens, since texts that differ in white space are one, and by what is said of them: two people who do not
-    # agree on a pair are two rows.
+    # agree on a pair, or on the order of a list, are two rows.
     kept: dict[tuple, GroupRow] = {}
     for row in group:
         refusals = [completion.refusal for completion in row.completions if completion.rendered is None]
         losses = [completion.losses for completion in row.completions]
         ids = tuple(completion.ids for completion in row.completions)
-        said = (ids, *map(tuple, row.example.targets))
+        said = (ids, tuple(map(tuple, row.example.units)), tuple(map(tuple, row.example.targets)))
         if (reason := reader.drop_reason(row.columns)) is not None:
             drop(row, reason)
         elif refusals:

@@ -84,8 +84,9 @@ class BradleyTerryFlags:
         model = TIE_MODELS.get(self.ties)
         if self.tie_threshold is not None and model is None:
             yield f"--tie_threshold: expected --ties {' or '.join(TIE_MODELS)} beside it, found --ties {self.ties}"
-        elif self.tie_threshold is not None and not model.lowest < self.tie_threshold < math.inf:
-            yield f"--tie_threshold: expected more than {model.lowest:g} for {self.ties}, found {self.tie_threshold:g}"
+        elif self.tie_threshold is not None and not model.least <= self.tie_threshold <= model.most:
+            ends = f"{model.least:g} to {model.most:g}"
+            yield f"--tie_threshold: expected {ends} for {self.ties}, found {self.tie_threshold:g}"
         if self.loss != "margin" and self.loss_margin not in ("auto", "none"):
             yield f"--loss_margin {self.loss_margin}: expected --loss margin beside it, found --loss {self.loss}"
 
@@ -190,6 +191,7 @@ class BradleyTerry(Objective):
     ) -> torch.Tensor | None:
         if self.threshold is None or not self.threshold.is_learned:
             return None
+        logits = logits.double()  # a threshold near its lowest has few digits in float32
         return self.threshold.gradient(lambda value: (self._loss(logits, targets, value) * weights).sum(), logits)
 
     def step(self, gradient: float) -> None:

@@ -11,7 +11,9 @@ def plackett_luce_loss(rewards: torch.Tensor, ranks: torch.Tensor) -> torch.Tens
     order is not known; their likelihood is Efron's (1977) approximation of the mean over their orders, known from Cox
     regression: in the l-th choice of m tied answers, l = 0 to m - 1, the share l / m of each of them is gone.
 
-    The last choice, of one answer, is none: a list of two is a pair of Bradley and Terry's, with the same loss.
+    Where all answers that are left have one rank, be it one answer or many, there is no choice any more: in some order
+    they follow, with probability 1. So a list of two is a pair of Bradley and Terry's, with the same loss, and one
+    best answer among K equal others is one choice of the best.
 
     Args:
         rewards: `(lists, answers)`; what stands in places without an answer does not matter.
@@ -36,7 +38,6 @@ def plackett_luce_loss(rewards: torch.Tensor, ranks: torch.Tensor) -> torch.Tens
     logs = torch.log(shares) + rewards.unsqueeze(1)  # minus infinity where an answer is not left
     logs = torch.where(is_answer.unsqueeze(2), logs, 0.0)
     totals = torch.logsumexp(logs, dim=2)
-    # the choice of the last answer of a list of which one is left says nothing
-    losses = torch.where(is_answer & (left.sum(dim=2) > 1), totals - rewards, 0.0)
-    choices = (is_answer & (left.sum(dim=2) > 1)).sum(dim=1)
-    return losses.sum(dim=1) / choices.clamp(min=1)
+    is_choice = is_answer & (ranks.unsqueeze(2) < ranks.unsqueeze(1)).any(dim=2)
+    losses = torch.where(is_choice, totals - rewards, 0.0)
+    return losses.sum(dim=1) / is_choice.sum(dim=1).clamp(min=1)

@@ -55,7 +55,10 @@ class PairReader(RowReader):
     def read_row(self, row: dict[str, Any]) -> Example:
         if row["answers"]:
             return self._read_list(row["answers"], row["ranks"], _or_one(row["weight"]))
-        targets = (_or_one(row["chosen_probability"]), _or_one(row["strength"]), self._margin(row))
+        probability = _or_one(row["chosen_probability"])
+        # A tie has no strength: times one of 0 it would be no tie, and a threshold would learn of none.
+        strength = 1.0 if probability == TIE else _or_one(row["strength"])
+        targets = (probability, strength, self._margin(row))
         return Example((row["chosen"], row["rejected"]), ((0, 1),), (targets,), (_or_one(row["weight"]),))
 
     def _read_list(self, answers: Sequence[str], ranks: Sequence[int], weight: float) -> Example:

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 TIE = 0.5  # the probability of a pair of which nobody is preferred
 FIRST_STEPS, SQUARES = 0.9, 0.999  # Adam's averages
 EPSILON = 1e-8
+# How far above its lowest a threshold may be: where there are no ties, or nothing else, learning would go on for ever,
+# and in float32 the logarithms of its distance come to an end.
+NEAREST, FARTHEST = 1e-4, 1e4
 
 
 def rao_kupper_loss(difference: torch.Tensor, probability: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
@@ -31,7 +34,7 @@ def rao_kupper_loss(difference: torch.Tensor, probability: torch.Tensor, thresho
     """
     first = F.logsigmoid(difference - threshold.log())
     second = F.logsigmoid(-difference - threshold.log())
-    tie = torch.log(threshold.square() - 1) + first + second
+    tie = torch.log(threshold - 1) + torch.log(threshold + 1) + first + second
     return -torch.where(probability == TIE, tie, probability * first + (1 - probability) * second)
 
 
@@ -71,6 +74,14 @@ class TieModel:
     first: float
     """Where learning begins: a third of the pairs of equal rewards are ties."""
 
+    @property
+    def least(self) -> float:
+        return self.lowest + NEAREST
+
+    @property
+    def most(self) -> float:
+        return self.lowest + FARTHEST
+
 
 TIE_MODELS = {
     "rao_kupper": TieModel(rao_kupper_loss, rao_kupper_tie, lowest=1.0, first=2.0),
@@ -81,7 +92,8 @@ TIE_MODELS = {
 class TieThreshold:
     """The threshold of a model of ties, given or learned.
 
-    What is learned is x = log(threshold - lowest), by Adam (Kingma and Ba, 2015) in float64.
+    What is learned is x = log(threshold - lowest), by Adam (Kingma and Ba, 2015) in float64, between the logarithms
+    of `NEAREST` and `FARTHEST`.
 
     Args:
         given: None for one that is learned.
@@ -90,14 +102,18 @@ class TieThreshold:
 
     def __init__(self, model: TieModel, given: float | None, learning_rate: float):
         self.model, self.learning_rate = model, learning_rate
-        self.is_learned = given is None
+        self.given = given
         self.x = math.log((model.first if given is None else given) - model.lowest)
         self.mean = self.square = 0.0
         self.steps = 0
 
     @property
+    def is_learned(self) -> bool:
+        return self.given is None
+
+    @property
     def value(self) -> float:
-        return self.model.lowest + math.exp(self.x)
+        return self.model.lowest + math.exp(self.x) if self.given is None else self.given
 
     def on(self, tensor: torch.Tensor) -> torch.Tensor:
         """The threshold beside a tensor, a scalar of its type."""
@@ -117,7 +133,8 @@ class TieThreshold:
         self.square = SQUARES * self.square + (1 - SQUARES) * gradient**2
         mean = self.mean / (1 - FIRST_STEPS**self.steps)
         square = self.square / (1 - SQUARES**self.steps)
-        self.x -= self.learning_rate * mean / (math.sqrt(square) + EPSILON)
+        x = self.x - self.learning_rate * mean / (math.sqrt(square) + EPSILON)
+        self.x = min(max(x, math.log(NEAREST)), math.log(FARTHEST))
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs, in numbers that JSON keeps to the last bit."""

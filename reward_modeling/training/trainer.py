@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from reward_modeling.common.devices import to_device
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups, evaluation_loader, training_loader
 from reward_modeling.models.adapters import has_adapter
+from reward_modeling.models.reward_normalization import write_adapter_statistics
 from reward_modeling.objectives.base import HeldOut, Objective
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import FiniteLossCallback, ReportCallback, RewardProgressCallback
@@ -248,11 +250,14 @@ class RewardTrainer(ResumableTrainer):
         self.objective.load_state(state)
 
     def save_whole_model(self, folder: str) -> None:
-        """With what the objective has learned, in config.json."""
-        if not has_adapter(self.model):  # whose folder has no config.json
-            for name, value in self.objective.saved_values().items():
+        """With what the objective has learned: in config.json, of an adapter in a file of its own."""
+        learned = self.objective.saved_values()
+        if not has_adapter(self.model):
+            for name, value in learned.items():
                 setattr(self.model.config, name, value)
         super().save_whole_model(folder)
+        if has_adapter(self.model) and self.args.should_save:
+            write_adapter_statistics(Path(folder), learned or None)
 
     @property
     def step_of_weights(self) -> int:
