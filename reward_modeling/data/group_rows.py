@@ -209,7 +209,7 @@ def _usable_rows(group: list[GroupRow], reader: RowReader, drop: Callable) -> li
             drop(row, DropReason.ANSWER_LOSES_TEXT, words)
         elif words := next((each.message for each in losses if each.message), ""):
             drop(row, DropReason.MESSAGE_VANISHES, words)
-        elif any(len(unit) > 1 and len({ids[number] for number in unit}) == 1 for unit in row.example.units):
+        elif any(len({ids[number] for number in unit}) < len(unit) for unit in row.example.units):
             drop(row, DropReason.IDENTICAL_TOKENS)
         elif said in kept:
             drop(row, DropReason.DUPLICATE_PAIR)

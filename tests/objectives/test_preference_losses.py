@@ -128,6 +128,27 @@ def test_the_gradient_of_the_threshold(name):
     assert total(threshold.on(difference)).item() < before
 
 
+@pytest.mark.parametrize("name", TIE_MODELS)
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+def test_without_ties_or_with_nothing_else_the_threshold_stays_finite(name, probability):
+    """Learning would go on for ever; in float32 the loss has an end."""
+    model = TIE_MODELS[name]
+    threshold = TieThreshold(model, None, learning_rate=0.5)
+    difference, labels = torch.zeros(3), torch.full((3,), probability)
+
+    def gradient() -> float:
+        return threshold.gradient(lambda value: model.loss(difference, labels, value).sum(), difference).item()
+
+    direction = math.copysign(1.0, gradient())
+    for _ in range(100):
+        threshold.step(direction)
+    end = model.least if probability == 1.0 else model.most
+    assert threshold.value == pytest.approx(end, rel=1e-9) and math.isfinite(gradient())
+    for label in (1.0, 0.5):
+        loss = model.loss(difference, torch.full((3,), label), threshold.on(difference))
+        assert torch.isfinite(loss).all()
+
+
 def test_a_threshold_goes_on_to_the_last_bit():
     import json
 
@@ -141,7 +162,7 @@ def test_a_threshold_goes_on_to_the_last_bit():
 
 
 def test_a_given_threshold_is_that():
-    assert TieThreshold(TIE_MODELS["rao_kupper"], 1.7, 0.01).value == pytest.approx(1.7, rel=1e-15)
+    assert TieThreshold(TIE_MODELS["rao_kupper"], 1.7, 0.01).value == 1.7
     assert not TieThreshold(TIE_MODELS["davidson"], 0.5, 0.01).is_learned
 
 
@@ -149,16 +170,18 @@ def test_a_given_threshold_is_that():
 
 
 def plackett_luce(rewards: list[float], ranks: list[int]) -> float:
-    """By the definition, one choice after the other; Efron's share of those that were chosen among equals is gone."""
+    """By the definition, one choice after the other; Efron's share of those that were chosen among equals is gone.
+
+    The worst answers are chosen from nothing else, in whatever order.
+    """
     total, choices = 0.0, 0
-    for rank in sorted(set(ranks)):
+    for rank in sorted(set(ranks))[:-1]:
         tied = [r for r, of in zip(rewards, ranks, strict=True) if of == rank]
         left = [r for r, of in zip(rewards, ranks, strict=True) if of >= rank]
         for chosen, reward in enumerate(tied):
-            if len(left) > 1:
-                gone = chosen / len(tied) * sum(map(math.exp, tied))
-                total += math.log(sum(map(math.exp, left)) - gone) - reward
-                choices += 1
+            gone = chosen / len(tied) * sum(map(math.exp, tied))
+            total += math.log(sum(map(math.exp, left)) - gone) - reward
+            choices += 1
     return total / choices
 
 
@@ -177,6 +200,15 @@ def test_ties_by_hand():
     """Two best answers of 2 and 4 beside one of 1: 2 of 7, then 4 of 7 less half of 6."""
     loss = plackett_luce_loss(values(math.log(2), math.log(4), 0.0).reshape(1, 3), torch.tensor([[1, 1, 2]]))
     assert loss.item() == pytest.approx((math.log(7 / 2) + math.log(4 / 4)) / 2, abs=1e-12)
+
+
+def test_one_best_answer_among_equals_is_one_choice():
+    """6 of 6 + 1 + 2; whether the others are alike, nobody said."""
+    rewards = values(math.log(6), 0.0, math.log(2)).reshape(1, 3).requires_grad_()
+    loss = plackett_luce_loss(rewards, torch.tensor([[1, 2, 2]]))
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(math.log(9 / 6), abs=1e-12)
+    assert rewards.grad[0].tolist() == pytest.approx([-3 / 9, 1 / 9, 2 / 9], abs=1e-12)
 
 
 @pytest.mark.parametrize("ranks", [[1, 2, 3, 4], [4, 1, 1, 2], [2, 2, 1, 2], [1, 1, 2, 2], [3, 2, 1, 1]])
