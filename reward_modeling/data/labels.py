@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from reward_modeling.common.words import TIE
 from reward_modeling.data.messages import parse_json, says_nothing
 from reward_modeling.data.pairs import json_type
 from reward_modeling.data.report import DropReason
@@ -25,7 +26,6 @@ from reward_modeling.data.row_forms import RowDropped
 SCORES = ("chosen_score", "rejected_score")
 LABELS = ("chosen_probability", "strength", "weight")
 NUMBERS = ("margin", *SCORES, *LABELS)
-TIE = 0.5
 TURNED = "pairs whose chosen_probability is below 0.5, turned round"
 VOTES = "pairs with votes in `preferred`"
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32

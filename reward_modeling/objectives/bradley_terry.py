@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, below, flag, one_of, unsupported
+from reward_modeling.common.pair_statistics import PredictTies
 from reward_modeling.objectives.base import Objective
 from reward_modeling.objectives.held_out_pairs import (
     EvaluatedPairs,
@@ -25,6 +26,7 @@ from reward_modeling.objectives.held_out_pairs import (
 )
 from reward_modeling.objectives.list_losses import plackett_luce_loss
 from reward_modeling.objectives.pair_reader import MARGIN, PROBABILITY, STRENGTH, PairReader
+from reward_modeling.objectives.tie_predictions import tie_predictions
 from reward_modeling.objectives.ties import TIE, TIE_MODELS, TieThreshold
 
 if TYPE_CHECKING:
@@ -223,9 +225,8 @@ class BradleyTerry(Objective):
 
     def figures(self, sums: Sequence[float]) -> dict[str, float]:
         mean, compared = sums[REWARD] / sums[REWARDS], sums[COMPARED]
-        figures = {
-            "accuracy": sums[CORRECT] / compared if compared else math.nan,
-            "margin": sums[DIFFERENCE] / compared if compared else math.nan,
+        of_compared = {"accuracy": CORRECT, "margin": DIFFERENCE} if compared else {}  # of ties alone there are none
+        figures = {name: sums[place] / compared for name, place in of_compared.items()} | {
             "reward_mean": mean,
             "reward_std": math.sqrt(max(0.0, sums[REWARD_SQUARED] / sums[REWARDS] - mean**2)),
         }
@@ -241,16 +242,15 @@ class BradleyTerry(Objective):
         return EvaluatedPairs.from_rows(rows, groups)
 
     def metrics(self, held_out: EvaluatedPairs) -> dict[str, float]:
-        return pair_metrics(held_out, self.evaluation_loss, self._tie_probability)
+        return pair_metrics(held_out, self.evaluation_loss, self._predict_ties)
 
     def evaluation(self, held_out: EvaluatedPairs) -> dict[str, Any]:
-        return {"loss": self.evaluation_loss(held_out), **held_out_figures(held_out, self._tie_probability)}
+        return {"loss": self.evaluation_loss(held_out), **held_out_figures(held_out, self._predict_ties)}
 
-    def _tie_probability(self, differences: torch.Tensor) -> torch.Tensor | None:
-        """P(tie) of pairs with these differences of rewards, where the model has one."""
-        if self.threshold is None:
-            return None
-        return self.threshold.model.probability(differences, self.threshold.on(differences))
+    @property
+    def _predict_ties(self) -> PredictTies | None:
+        """What the model says of pairs, where it gives ties a probability of their own."""
+        return None if self.threshold is None else tie_predictions(self.options.ties, self.threshold.value)
 
     evaluation_lines = staticmethod(evaluation_lines)
     evaluation_table = staticmethod(held_out_table)

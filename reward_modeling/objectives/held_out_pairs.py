@@ -10,17 +10,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from reward_modeling.common.intervals import by_subset, pair_accuracy
-from reward_modeling.common.pair_statistics import calibration_bins, calibration_error, pair_statistics
+from reward_modeling.common.pair_statistics import PairLabels, PredictTies, pair_statistics
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.display.text import accuracy_rows, align, count, number, pair_lines, percent, points, shorten, wrap
-from reward_modeling.objectives.ties import TIE
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +41,7 @@ class EvaluatedPairs:
     weights: NDArray
     chosen_tokens: NDArray
     rejected_tokens: NDArray
+    prompts: NDArray  # the number of each pair's prompt
 
     @classmethod
     def from_rows(cls, rows: Sequence[tuple], groups: PromptGroups) -> "EvaluatedPairs":
@@ -61,20 +59,20 @@ class EvaluatedPairs:
                 f"expected each of {len(groups)} pairs once, found {len(rows)} of {found} different ones"
             )
         columns = np.array([values for _, *values in rows], dtype=np.float64).reshape(-1, 5)[order].T
-        where, weights = groups.of_units("where"), groups.sizes.unit_weights
+        where, weights = groups.of_units("where"), groups.sizes.unit_weights.copy()  # Arrow's own cannot be written to
         sources = [source or NO_SOURCE for source in groups.of_units("sources")]
-        return cls(where, sources, *columns, weights, *groups.sizes.completion_tokens.reshape(-1, 2).T)
+        tokens = groups.sizes.completion_tokens.reshape(-1, 2).T
+        return cls(where, sources, *columns, weights, *tokens, groups.sizes.group_of_unit)
 
     @property
-    def are_ties(self) -> NDArray[np.bool_]:
-        """`(pairs,)`: whether nobody is preferred."""
-        return self.probabilities == TIE
+    def labels(self) -> PairLabels:
+        return PairLabels(self.probabilities, self.weights, self.prompts)
 
     def without_ties(self) -> "EvaluatedPairs":
         """Those of which one answer is the better one."""
-        if not self.are_ties.any():
+        if not self.labels.are_ties.any():
             return self
-        kept = ~self.are_ties
+        kept = ~self.labels.are_ties
         texts = ([text for text, is_kept in zip(of, kept, strict=True) if is_kept] for of in (self.where, self.sources))
         arrays = (getattr(self, one.name)[kept] for one in fields(self)[2:])
         return EvaluatedPairs(*texts, *arrays)
@@ -113,53 +111,28 @@ class EvaluatedPairs:
             yield dict(zip(names, values, strict=True))
 
 
-def held_out_figures(pairs: EvaluatedPairs, tie_probability: Callable | None = None) -> dict:
-    """The figures of evaluation.json but its loss and where it comes from; see results/run.py. For finite rewards.
-
-    Accuracies are over the pairs that are no ties; the calibration takes all, with their probabilities.
-
-    Args:
-        tie_probability: from differences of rewards, a tensor, to the probability of a tie, or None.
-    """
+def held_out_figures(pairs: EvaluatedPairs, predict_ties: PredictTies | None = None) -> dict:
+    """The figures of evaluation.json but its loss and where it comes from; see results/run.py. For finite rewards."""
     compared = pairs.without_ties()
-    lengths = compared.chosen_tokens, compared.rejected_tokens
-    figures = {
+    sides = (pairs.chosen, pairs.rejected, pairs.chosen_tokens, pairs.rejected_tokens)
+    return {
         "pairs": len(pairs),
         "reward_mean": float(pairs.rewards.mean()),
         "reward_std": float(pairs.rewards.std()),
-        **pair_statistics(compared.chosen, compared.rejected, *lengths),
+        **pair_statistics(*sides, pairs.labels, predict_ties),
         "by_length_difference": by_length_difference(compared),
         "by_source": by_source(compared),
         "rewards": _reward_histogram(pairs),
     }
-    if (pairs.probabilities != 1).any():
-        bins = calibration_bins(pairs.chosen, pairs.rejected, probabilities=pairs.probabilities)
-        figures |= {"calibration": bins, "calibration_error": calibration_error(bins)}
-    if pairs.are_ties.any() or (tie_probability is not None and tie_probability(torch.zeros(1)) is not None):
-        figures["ties"] = _tie_figures(pairs, tie_probability)
-    return figures
-
-
-def _tie_figures(pairs: EvaluatedPairs, tie_probability: Callable | None) -> dict:
-    """How far apart the rewards of ties are and of other pairs, and what a model of ties says of both."""
-    differences = pairs.chosen - pairs.rejected
-    predicted = None if tie_probability is None else tie_probability(torch.from_numpy(differences))
-    figures: dict[str, Any] = {"pairs": int(pairs.are_ties.sum())}
-    for name, which in (("ties", pairs.are_ties), ("others", ~pairs.are_ties)):
-        entry = {"mean_distance": float(np.abs(differences[which]).mean()) if which.any() else None}
-        if predicted is not None:
-            entry["predicted_ties"] = float(predicted.numpy()[which].mean()) if which.any() else None
-        figures[name] = entry
-    return figures
 
 
 def by_source(pairs: EvaluatedPairs) -> dict[str, dict]:
     """The accuracy over the pairs of each source, the largest first; beyond `MOST_SOURCES` the rest is one."""
-    chosen, rejected = (by_subset(pairs.sources, rewards) for rewards in (pairs.chosen, pairs.rejected))
-    names = sorted(chosen, key=lambda name: -len(chosen[name]))
-    entries = {name: pair_accuracy(chosen[name], rejected[name]) for name in names[:MOST_SOURCES]}
+    columns = [by_subset(pairs.sources, column) for column in (pairs.chosen, pairs.rejected, pairs.prompts)]
+    names = sorted(columns[0], key=lambda name: -len(columns[0][name]))
+    entries = {name: pair_accuracy(*(of[name] for of in columns)) for name in names[:MOST_SOURCES]}
     if rest := names[MOST_SOURCES:]:
-        together = (np.concatenate([of[name] for name in rest]) for of in (chosen, rejected))
+        together = (np.concatenate([of[name] for name in rest]) for of in columns)
         entries[f"{len(rest)} other sources"] = pair_accuracy(*together)
     return entries
 
@@ -169,6 +142,8 @@ def by_length_difference(pairs: EvaluatedPairs) -> list[dict]:
 
     Bins are symmetric, with the same distances on either side of one that holds the nearly equal lengths.
     """
+    if not len(pairs):
+        return []
     difference = pairs.chosen_tokens - pairs.rejected_tokens
     distance = np.abs(difference)
     # `higher` takes distances that occur, so that ends are whole numbers and no bin is cut in the middle of one.
@@ -179,7 +154,7 @@ def by_length_difference(pairs: EvaluatedPairs) -> list[dict]:
     for low, high in bins:
         inside = (low <= difference) & (difference <= high)
         if inside.any():
-            accuracy = pair_accuracy(pairs.chosen[inside], pairs.rejected[inside])
+            accuracy = pair_accuracy(pairs.chosen[inside], pairs.rejected[inside], pairs.prompts[inside])
             entries.append({"from": low, "to": high, **accuracy})
     return entries
 
@@ -198,31 +173,42 @@ EVALUATION_METRICS = (
     *("loss", "accuracy", "accuracy_low", "accuracy_high", "margin", "reward_mean", "reward_std"),
     *("calibration_error", "longer_wins"),
 )
+TIES = "ties"
+PREDICTED = {"predicted_ties": "ties", "predicted_ties_of_others": "other pairs"}
 SOURCE_ACCURACY = "accuracy_"
 LONGEST_SOURCE = 60  # characters of a source's name in the name of a metric
 MOST_SHOWN = 8  # sources in the line of an evaluation, the worst ones
 
 
 def pair_metrics(
-    pairs: EvaluatedPairs, loss: Callable[[EvaluatedPairs], float], tie_probability: Callable | None = None
+    pairs: EvaluatedPairs, loss: Callable[[EvaluatedPairs], float], predict_ties: PredictTies | None = None
 ) -> dict[str, float]:
-    """What is logged of an evaluation. A tie is wrong; `low` and `high` are the ends of the 95% interval.
+    """What is logged of an evaluation. Equal rewards are wrong; `low` and `high` are the ends of the 95% interval.
 
-    NaN where a reward is not a finite number: a run is not ended for it, which may have saved nothing yet.
+    NaN where a reward is not a finite number: a run is not ended for it, which may have saved nothing yet. NaN are
+    also the figures that compare, where all pairs are ties.
     """
     if pairs.not_finite is not None:
         logger.warning("!!! Evaluation: %s !!!", pairs.not_finite)
         return dict.fromkeys(EVALUATION_METRICS, math.nan) | {"pairs": len(pairs)}
-    figures = held_out_figures(pairs, tie_probability)
+    figures = held_out_figures(pairs, predict_ties)
     accuracy, sources = figures["accuracy"], figures["by_source"]
     values = (loss(pairs), accuracy["value"], accuracy["low"], accuracy["high"], figures["margins"]["mean"])
     values += (figures["reward_mean"], figures["reward_std"], figures["calibration_error"])
     values += (figures["longer_wins"]["value"],)
+    values = (math.nan if value is None else value for value in values)
     metrics = {**dict(zip(EVALUATION_METRICS, values, strict=True)), "pairs": len(pairs)}
+    metrics |= _tie_metrics(figures["ties"]) if "ties" in figures else {}
     if sources.keys() != {NO_SOURCE}:
         names = metric_names(sources, taken=metrics)
         metrics |= {names[source]: entry["value"] for source, entry in sources.items()}
     return metrics
+
+
+def _tie_metrics(ties: Mapping) -> dict[str, float]:
+    """The number of ties, and the mean probability of a tie that a model of ties gives them and other pairs."""
+    predicted = {key: ties[of].get("predicted_ties") for key, of in zip(PREDICTED, ("ties", "others"), strict=True)}
+    return {TIES: ties["pairs"]} | {key: value for key, value in predicted.items() if value is not None}
 
 
 def metric_names(sources: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
@@ -239,13 +225,22 @@ def metric_names(sources: Iterable[str], taken: Iterable[str]) -> dict[str, str]
 def evaluation_lines(logs: Mapping[str, float]) -> list[str]:
     """What a person needs of the metrics of an evaluation, as they were logged under "eval_"."""
     logs = {name.removeprefix("eval_"): value for name, value in logs.items()}
-    low, high = percent(logs["accuracy_low"]), percent(logs["accuracy_high"])
-    lines = [
-        f"evaluation of {count(logs['pairs'])} pairs: loss {number(logs['loss'])}, {percent(logs['accuracy'])}% "
-        f"right ({low}-{high}; the longer answer {percent(logs['longer_wins'])}%), margin {number(logs['margin'])}, "
-        f"rewards {number(logs['reward_mean'])} ± {number(logs['reward_std'])}, calibration error "
-        f"{points(logs['calibration_error'])}"
-    ]
+    ties, pairs = logs.get(TIES, 0), count(logs["pairs"])
+    rewards = f"rewards {number(logs['reward_mean'])} ± {number(logs['reward_std'])}"
+    if ties == logs["pairs"]:
+        lines = [f"evaluation of {pairs} pairs, all of them ties: loss {number(logs['loss'])}, {rewards}"]
+    else:
+        low, high = percent(logs["accuracy_low"]), percent(logs["accuracy_high"])
+        lines = [
+            f"evaluation of {pairs} pairs{f', {count(ties)} of them ties' if ties else ''}: loss "
+            f"{number(logs['loss'])}, {percent(logs['accuracy'])}% right ({low}-{high}; the longer answer "
+            f"{percent(logs['longer_wins'])}%), margin {number(logs['margin'])}, {rewards}, calibration error "
+            f"{points(logs['calibration_error'])}"
+        ]
+    predicted = {name: percent(logs[key]) for key, name in PREDICTED.items() if key in logs}
+    if predicted:
+        shares = ", ".join(f"{share}% on {name}" for name, share in predicted.items())
+        lines.append(f"probability of a tie by the model: {shares}")
     sources = {name: logs[name] for name in logs if name.startswith(SOURCE_ACCURACY) and name not in EVALUATION_METRICS}
     if sources:
         worst = sorted(sources, key=sources.__getitem__)[:MOST_SHOWN]

@@ -5,6 +5,8 @@ K ranked answers is one unit of K completions with their ranks as targets, or th
 rank, each a unit.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -14,13 +16,14 @@ import numpy as np
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.drop_reasons import DropReason
-from reward_modeling.data.examples import Example, KeptColumn, RowReader
+from reward_modeling.data.examples import Example, KeptColumn, RowReader, ShownRow
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.objectives.ties import TIE, TIE_MODELS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from reward_modeling.data.loader import PromptGroups
     from reward_modeling.data.report import DataReport
 
 PROBABILITY, STRENGTH, MARGIN = range(3)  # the targets of a pair
@@ -36,6 +39,7 @@ class PairReader(RowReader):
 
     unit: ClassVar[str] = "pairs"
     completion_names: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+    smaller_units: ClassVar[str] = "--list_loss pairs, which trains on the pairs of a list one by one"
     margin: str = "auto"
     ties: str = "half"
     lists: str = "pairs"
@@ -80,6 +84,39 @@ class PairReader(RowReader):
     def drop_reason(self, row: dict[str, Any]) -> DropReason | None:
         return DropReason.TIE if self.ties == "drop" and row["chosen_probability"] == TIE else None
 
+    # --- what is shown ---
+
+    def shown_row(
+        self, units: Sequence[Sequence[int]], targets: Sequence[Sequence[float]], weights: Sequence[float]
+    ) -> ShownRow:
+        """A list with the rank of each answer, the best first, also where its pairs are the units."""
+        if len(units) == 1 and len(units[0]) == 2:
+            return super().shown_row(units, targets, weights)._replace(label=_pair_label(targets[0], weights[0]))
+        if len(units) == 1:
+            ranks, counted = dict(zip(units[0], map(int, targets[0]), strict=True)), "one ranking, which counts"
+        else:
+            ranks, counted = _ranks(units, targets), f"{len(units)} pairs, which count together"
+        names = {number: f"answer {place}" for place, number in enumerate(ranks, start=1)}
+        in_order = sorted(ranks, key=ranks.__getitem__)
+        label = f"{len(ranks)} ranked answers: {counted} as much as {math.fsum(weights):.4g} of the usual pairs"
+        return ShownRow("list", {number: f"{names[number]}, rank {ranks[number]}" for number in in_order}, label)
+
+    def describe_kinds(self, groups: "PromptGroups") -> str:
+        of_unit = groups.groups.data.column("targets").combine_chunks().flatten()
+        starts = np.cumsum([0, *of_unit.value_lengths().to_numpy()[:-1]])
+        members = np.diff(groups.sizes.member_offsets)
+        ties = (members == 2) & (of_unit.flatten().to_numpy()[starts] == TIE)
+        rows = Counter(groups.of_units("where"))
+        in_pairs = [count for count in rows.values() if count > 1]
+        whole = int((members > 2).sum())
+        kinds = {
+            f"of {len(in_pairs):,} lists of ranked answers": sum(in_pairs),
+            "whole lists of ranked answers": whole,
+            "ties": int(ties.sum()),
+        }
+        found = [f"{count:,} are {kind}" for kind, count in kinds.items() if count]
+        return f"Of these {self.unit} {' and '.join(found)}." if found else ""
+
     def _margin(self, row: dict[str, Any]) -> float:
         if self.margin == "scores" and row["chosen_score"] is not None and row["rejected_score"] is not None:
             return row["chosen_score"] - row["rejected_score"]
@@ -119,6 +156,24 @@ class PairReader(RowReader):
         if missing.any():
             what = "scores" if len(columns) > 1 else "a strength"
             report.notes[f"rows without {what}, whose {counts_as}"] = int(missing.sum())
+
+
+def _pair_label(targets: Sequence[float], weight: float) -> str:
+    """What a pair says beside its answers; "" where that is nothing."""
+    probability, strength, margin = targets
+    words = [f"chosen is the better one with probability {probability:.4g}"] if TIE < probability < 1 else []
+    words += ["a tie"] if probability == TIE else []
+    usual = {"strength": (strength, 1), "margin": (margin, 0), "weight": (weight, 1)}
+    return ", ".join(words + [f"{name} {value:.4g}" for name, (value, none) in usual.items() if value != none])
+
+
+def _ranks(units: Sequence[Sequence[int]], targets: Sequence[Sequence[float]]) -> dict[int, int]:
+    """The rank of each completion of a list, from its pairs: those that it loses to are of better ranks."""
+    numbers = sorted({number for unit in units for number in unit})
+    lost = {tuple(unit) for unit, of_unit in zip(units, targets, strict=True) if of_unit[PROBABILITY] != TIE}
+    losses = [sum(worse == number for _, worse in lost) for number in numbers]
+    levels = sorted(set(losses))
+    return {number: levels.index(count) + 1 for number, count in zip(numbers, losses, strict=True)}
 
 
 def _or_one(value: float | None) -> float:

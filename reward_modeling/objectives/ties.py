@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-TIE = 0.5  # the probability of a pair of which nobody is preferred
+from reward_modeling.common.words import TIE
+
 FIRST_STEPS, SQUARES = 0.9, 0.999  # Adam's averages
 EPSILON = 1e-8
 # How far above its lowest a threshold may be: where there are no ties, or nothing else, learning would go on for ever,

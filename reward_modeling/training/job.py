@@ -94,12 +94,15 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         conversations=data.conversations,
         reports=data.reports,
         shown=args.show,
+        batching=setup.batching,
+        max_tokens=args.max_tokens,
     )
     if is_main:
         print(table, end="\n" if table else "", flush=True)
     if problems:
         raise UserError("The preflight found what training cannot work with:\n- " + "\n- ".join(problems))
-    verdict = describe_verdict(data, objective.reader.unit, args.pairs_per_step)
+    kinds = objective.reader.describe_kinds(data.train)
+    verdict = describe_verdict(data, objective.reader.unit, args.pairs_per_step, kinds)
     if args.estimate and is_main:
         meta_model = build_meta_model(args, setup)
         print(estimate_run(args, given, meta_model, data.train, setup.collator, objective.reader.unit))

@@ -72,7 +72,7 @@ def pairs_of(chosen, rejected, chosen_tokens=None, rejected_tokens=None, sources
     where = [f"rows.jsonl:{number + 1}" for number in range(count)]
     rewards = [np.array(values, dtype=float) for values in (chosen, rejected)]
     labels = (np.ones(count), np.ones(count), np.zeros(count), np.ones(count))  # probability, strength, margin, weight
-    return EvaluatedPairs(where, sources or ["one"] * count, *rewards, *labels, *lengths)
+    return EvaluatedPairs(where, sources or ["one"] * count, *rewards, *labels, *lengths, np.arange(count))
 
 
 # --- aligned with the data --------------------------------------------------------------------------------------

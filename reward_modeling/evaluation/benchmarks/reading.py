@@ -34,6 +34,7 @@ from reward_modeling.evaluation.benchmarks.rows import (
 
 SHOWN_ROWS = 3  # unreadable rows that a message shows
 FINGERPRINT_COLUMNS = ["id", "subset", "prompt", "chosen", "rejected"]
+LABEL_COLUMNS = ["ranks", "chosen_probability", "weight"]
 
 
 def read_benchmark(
@@ -128,7 +129,10 @@ def reading_order(rows: Dataset) -> np.ndarray:
 
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
-    return _digest(tuple(row.values()) for row in rows.select_columns(FINGERPRINT_COLUMNS))
+    records = rows.select_columns(FINGERPRINT_COLUMNS + LABEL_COLUMNS)
+    parts = (([record[name] for name in of] for of in (FINGERPRINT_COLUMNS, LABEL_COLUMNS)) for record in records)
+    # rows that only say what is preferred have the digest that they had before there were labels
+    return _digest((*texts, *(labels if any(labels) else ())) for texts, labels in parts)
 
 
 def fingerprint_without_texts(rows: Rows) -> str:
