@@ -15,7 +15,7 @@ FLAGS = {
 
 
 def labelled_rows(num_prompts: int, seed: int) -> list[dict]:
-    """Of a prompt with more than two answers a list, some with ties, and a pair beside it; of another a labelled pair."""
+    """A labelled pair of each prompt; where it has more than two answers a list of them too, of which some tie."""
     draw = random.Random(seed)
     rows = []
     for _, of_prompt in itertools.groupby(learnable_preferences(num_prompts, seed), lambda row: row["chosen"][:-1]):
