@@ -47,7 +47,7 @@ class BradleyTerryFlags:
         "calibration_error": False,
     }
 
-    loss: Annotated[str, one_of("bradley_terry", "margin", "scaled"), OnResume.DATA, LOGGED] = flag(
+    loss: Annotated[str, one_of("bradley_terry", "margin", "scaled"), OnResume.FIXED, LOGGED] = flag(
         "margin",
         "Of a pair: margin subtracts its margin from the difference of the rewards (see loss_margin; rows without one "
         "have 0); bradley_terry passes over margins; scaled does so, and multiplies the loss by the pair's strength.",
@@ -57,7 +57,7 @@ class BradleyTerryFlags:
         "auto: the rows' margin column where there is one; scores: chosen_score - rejected_score; strength: the rows' "
         "strength; none: no margin.",
     )
-    ties: Annotated[str, one_of("half", "drop", *TIE_MODELS), OnResume.DATA, LOGGED] = flag(
+    ties: Annotated[str, one_of("half", "drop", *TIE_MODELS), OnResume.FIXED, LOGGED] = flag(
         "half",
         "Pairs with a chosen_probability of 0.5: half takes it as it is, drop leaves them out, rao_kupper and davidson "
         "give ties a probability of their own.",
