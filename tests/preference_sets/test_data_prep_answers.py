@@ -20,7 +20,8 @@ from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets import answer_pairs
-from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, choose_pairs, pairs_from_answers, score_levels
+from reward_modeling.preference_sets.answer_choice import PAIR_CHOICES, choose_pairs, score_levels
+from reward_modeling.preference_sets.answer_pairs import pairs_from_answers
 from reward_modeling.preference_sets.source import (
     ANSWER_FEATURES,
     PAIR_FEATURES,
