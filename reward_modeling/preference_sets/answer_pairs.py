@@ -37,7 +37,8 @@ from reward_modeling.common.launch import worker_count
 from reward_modeling.data import preferences
 from reward_modeling.data.cached_rows import cache_error, cache_root, map_processes
 from reward_modeling.data.keys import mix_keys, text_key
-from reward_modeling.data.preferences import FLOAT32_MAX, dropped_row, kept_rows, read_column, standardise_row
+from reward_modeling.data.labels import FLOAT32_MAX
+from reward_modeling.data.preferences import dropped_row, kept_rows, read_column, standardise_row
 from reward_modeling.data.report import DropReason, report_rows
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.source import (
