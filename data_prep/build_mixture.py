@@ -48,13 +48,13 @@ from reward_modeling.preference_sets.manifest import (
 from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, choose_pairs, count_dropped
 from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source
 from reward_modeling.preference_sets.pair_table import PairTable
+from reward_modeling.preference_sets.row_lines import written_columns
 from reward_modeling.preference_sets.source import SourcePairs
 from reward_modeling.preference_sets.writing import (
     TEST,
     TRAIN,
     check_output,
     new_output,
-    value_columns,
     write_pairs,
 )
 
@@ -127,7 +127,7 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
             "sources": entries,
             "decontamination": overlap_entries(benchmarks, overlap, rows, not_repeated) if overlap else [],
         }
-    columns = value_columns(table, chosen.order)
+    columns = written_columns(table, chosen.order)
     with stage("writing"), new_output(arguments.output_path, arguments.overwrite) as folder:
         written = {}
         for split, numbers in splits.items():

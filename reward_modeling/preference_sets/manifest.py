@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.file_names import MANIFEST
 from reward_modeling.common.launch import installed_versions
+from reward_modeling.data.labels import LABELS
 from reward_modeling.data.report import DataReport, DropReason, first_row
 from reward_modeling.display.text import Rows, align
-from reward_modeling.preference_sets.pair_table import SCORES
+from reward_modeling.preference_sets.pair_table import NUMBERS
 from reward_modeling.preference_sets.source import SourcePairs, number_column
 
 PACKAGES = ("datasets", "numpy", "pyarrow")  # those that could make other bytes of the same rows
@@ -58,11 +59,14 @@ def dropped_entry(report: DataReport) -> dict[str, dict[str, object]]:
 
 
 def fingerprint(pairs: SourcePairs) -> str:
-    """sha256 of the pairs' keys and scores, sorted: the same for the same pairs in any file and in any order."""
-    columns = [number_column(pairs.rows, name) for name in ("pair_key", *SCORES)]
-    order = np.lexsort(columns[::-1])
+    """sha256 of the rows' keys, scores and labels, sorted: the same for the same rows in any file and in any order."""
+    columns = {name: number_column(pairs.rows, name) for name in ("pair_key", *NUMBERS)}
+    # A set without a label has the fingerprint that it had before there were any.
+    columns = {name: values for name, values in columns.items() if name not in LABELS or not np.isnan(values).all()}
+    order = np.lexsort([*columns.values()][::-1])
     digest = sha256()
-    for values in columns:
+    for name, values in columns.items():
+        digest.update(name.encode() if name in LABELS else b"")
         little = np.ascontiguousarray(values[order], dtype=values.dtype.newbyteorder("<"))
         # Every missing score is the same NaN.
         digest.update((np.where(np.isnan(little), np.nan, little) if little.dtype.kind == "f" else little).tobytes())

@@ -1,0 +1,133 @@
+"""Rows with labels, and lists of ranked answers, on their way through a mixture: unharmed, one record each, counted."""
+
+import json
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+from runs import write_rows
+
+from data_prep import build_mixture
+from reward_modeling.data.labels import NUMBERS
+from reward_modeling.data.preferences import load_preference_dataset
+from reward_modeling.preference_sets.arguments import FileArguments
+from reward_modeling.preference_sets.source import PreferenceSource, read_file
+from reward_modeling.preference_sets.writing import write_source
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """No test touches the cache of the person who runs it."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-cache")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def pair(prompt, chosen, rejected, **others):
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **others}
+
+
+def ranked(prompt, ranks, **others):
+    """A list of the answers A, B, C and so on."""
+    return {"prompt": prompt, "completions": list("ABCDEFGHI"[: len(ranks)]), "ranks": ranks, **others}
+
+
+def build(tmp_path, *files, output="out", **options):
+    sources = [f"path: {write_rows(tmp_path / f'{output}-{name}.jsonl', rows)}" for name, rows in files]
+    mixture = tmp_path / f"{output}.yaml"
+    mixture.write_text(
+        "sources:\n"
+        + "".join(f"  - {{{source}, name: {name}}}\n" for source, (name, _) in zip(sources, files, strict=True))
+    )
+    defaults = {"num_proc": 1, "format": "jsonl"}
+    arguments = build_mixture.ScriptArguments(str(mixture), str(tmp_path / output), **defaults | options)
+    return build_mixture.build(arguments)
+
+
+def standard(path):
+    """The standard rows at a path without where they stand, sorted."""
+    rows = load_preference_dataset(str(path), num_proc=1).to_list()
+    assert all(not row["reason"] for row in rows)
+    rows = [{name: value for name, value in row.items() if name not in ("where", "form", "unread")} for row in rows]
+    return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
+
+
+def lines(folder):
+    return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
+
+
+SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which?"}]
+RICH = [
+    pair("hard", "yes", "no", source="s"),
+    pair("soft", "yes", "no", source="s", chosen_probability=0.7),
+    pair("turned", "yes", "no", source="s", chosen_probability=0.25, margin=-2.0, chosen_score=1, rejected_score=3),
+    pair("tie", "one", "two", source="s", chosen_probability=0.5),
+    pair("no strength", "one", "two", source="s", strength=0),
+    pair("strong", "yes", "no", source="s", strength=3, weight=0.1),
+    ranked("list", [1, 3, 2, 3], source="s"),
+    ranked("weighted list", [2, 1, 2, 4, 5, 6, 7, 8, 9], source="s", weight=2.5),
+    ranked(SYSTEM, [4, 3, 2, 1], source="s", chat_template_kwargs={"enable_thinking": False}),
+    {"prompt": "scores", "completions": ["worst", 'b "]', "c\n"], "scores": [-1.5, 2, 7], "source": "s"},
+    {"prompt": "two are left", "completions": ["x", "y", "z"], "scores": [1, None, 3], "source": "s"},
+    {"completions": [[{"role": "assistant", "content": text}] for text in "abc"], "ranks": [1, 2, 3], "source": "s"},
+]
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_what_is_written_reads_as_what_was_read(tmp_path, file_format):
+    manifest = build(tmp_path, ("s", RICH), format=file_format)
+    assert manifest["pairs"] == len(RICH)
+    before, after = standard(tmp_path / "out-s.jsonl"), standard(tmp_path / "out")
+    assert before == after
+    assert sum(len(row["ranks"]) for row in after) == 4 + 9 + 4 + 3 + 3
+    # None of it is equal by chance: every column has more than one value.
+    for name in ("prompt", "answers", "ranks", "template_options", *NUMBERS):
+        assert len({json.dumps(row[name]) for row in after}) > 1
+
+
+def test_the_content_is_the_same_in_both_formats(tmp_path):
+    both = [build(tmp_path, ("s", RICH), format=name, output=name)["written"]["train"] for name in ("jsonl", "parquet")]
+    assert both[0]["content_sha256"] == both[1]["content_sha256"]
+    table = pq.read_table(next((tmp_path / "parquet").glob("*.parquet")))
+    there = [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
+    options = [{name: value for name, value in row.items() if value is not None} for row in lines(tmp_path / "jsonl")]
+    assert there == options
+    assert str(table.schema.field("ranks").type) == "list<element: int32>"
+
+
+def test_a_list_is_one_record_and_a_pair_is_as_it_was(tmp_path):
+    build(tmp_path, ("s", [ranked("p", [2, 1, 3]), pair("q", "yes", "no", weight=2)]))
+    of_list, of_pair = sorted(lines(tmp_path / "out"), key=len, reverse=True)
+    question, *answers = (
+        [{"role": role, "content": text}] for role, text in zip(["user"] + ["assistant"] * 3, "pABC", strict=True)
+    )
+    assert of_list == {"prompt": question, "completions": answers, "ranks": [2, 1, 3], "source": "s", "weight": None}
+    assert list(of_pair) == ["chosen", "rejected", "source", "weight"] and of_pair["weight"] == 2
+
+
+def test_only_lists_have_no_columns_of_pairs(tmp_path):
+    build(tmp_path, ("s", [ranked("p", [2, 1, 3]), ranked("q", [1, 1, 2])]), format="parquet")
+    assert pq.read_table(next((tmp_path / "out").glob("*.parquet"))).column_names == [
+        "prompt",
+        "completions",
+        "ranks",
+        "source",
+    ]
+    assert len(standard(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_lists_of_plain_texts(tmp_path, file_format):
+    rows = [{"completions": ['a "b"', "c]", "d\\"], "ranks": [1, 2, 2]}, {"chosen": "e", "rejected": "f", "weight": 3}]
+    build(tmp_path, ("s", [row | {"source": "s"} for row in rows]), format=file_format)
+    after = standard(tmp_path / "out")
+    assert after == standard(tmp_path / "out-s.jsonl")
+    assert [row["is_text"] for row in after] == [True, True]
+
+
+def test_a_script_writes_lists_and_labels(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", RICH)
+    arguments = FileArguments(str(path), output_path=str(tmp_path / "out"), num_proc=1)
+    write_source(read_file(arguments, PreferenceSource("s", None, licence="x")), arguments)
+    assert standard(tmp_path / "out") == standard(path)
