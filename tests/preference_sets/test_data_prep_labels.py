@@ -47,7 +47,7 @@ def answers(result):
     return [tuple(text.removeprefix("a: ") for text in pair[1:]) for pair in pairs_of(result)]
 
 
-# --- HelpSteer2-Preference --------------------------------------------------------------------------------------------
+# --- HelpSteer2-Preference -------------------------------------------------------------------------------------------
 
 COUNT = Value("int64")
 PREFERENCE_FEATURES = Features(
@@ -156,7 +156,7 @@ def test_the_hub_is_asked_for_the_folder_of_preferences(monkeypatch):
 
 
 def test_preferences_are_not_chosen_by_ratings(tmp_path):
-    with pytest.raises(UserError, match="--preference: expected without --pairs and --score.*--score helpfulness"):
+    with pytest.raises(UserError, match=r"--preference: expected without --pairs and --score.*--score helpfulness"):
         helpsteer2.ScriptArguments(preference=True, score="helpfulness")
     with pytest.raises(UserError, match="found --pairs all_pairs"):
         helpsteer2.ScriptArguments(preference=True, pairs="all_pairs")
@@ -165,7 +165,7 @@ def test_preferences_are_not_chosen_by_ratings(tmp_path):
         build(helpsteer2, path, preference=True)
 
 
-# --- HelpSteer3: shares of annotators ----------------------------------------------------------------------------------
+# --- HelpSteer3: shares of annotators --------------------------------------------------------------------------------
 
 
 def annotated(overall, *scores):
@@ -222,7 +222,7 @@ def test_helpsteer3_without_annotators(tmp_path):
         build(helpsteer3, path, soft_labels=True)
 
 
-# --- PKU-SafeRLHF: two labels ------------------------------------------------------------------------------------------
+# --- PKU-SafeRLHF: two labels ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -258,11 +258,11 @@ def test_a_weight_is_for_both_labels_alone():
         UserError, match="--safer_weight: expected with --preference both alone, found --preference saf"
     ):
         pku_saferlhf.ScriptArguments(safer_weight=0.7)
-    with pytest.raises(UserError, match="--safer_weight: expected 0 to 1, found 1.2"):
+    with pytest.raises(UserError, match=r"--safer_weight: expected 0 to 1, found 1\.2"):
         pku_saferlhf.ScriptArguments(preference="both", safer_weight=1.2)
 
 
-# --- from flags to files ----------------------------------------------------------------------------------------------
+# --- from flags to files ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_labels_are_written_as_rm_reads_them(script, rows, features, flags, file
         assert written[name][:] == made[0].rows[name][:]
 
 
-# --- votes in other columns --------------------------------------------------------------------------------------------
+# --- votes in other columns ------------------------------------------------------------------------------------------
 
 # auto-j: 0 the first, 1 the second, 2 neither
 AUTO_J = [
@@ -319,7 +319,8 @@ PANDALM = [
     for place, votes in enumerate([(1, 1, 1), (2, 2, 0), (0, 0, 1), (1, 2, 0)])
 ]
 PANDALM_FLAGS = {
-    "columns": "prompt=instruction+input,chosen=response1,rejected=response2,preferred=annotator1+annotator2+annotator3",
+    "columns": "prompt=instruction+input,chosen=response1,rejected=response2,"
+    "preferred=annotator1+annotator2+annotator3",
     "ignore_columns": "idx,motivation_app",
 }
 VOTED = [
