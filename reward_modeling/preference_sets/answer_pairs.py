@@ -113,9 +113,6 @@ def pairs_from_answers(
     report.notes |= {"prompts read": len(np.unique(number_column(answers.rows, "group_key"))), "answers": count}
     report.notes |= {words: int(number_column(made, name).sum()) for name, words in TALLIES.items()}
     note_pairs(report, rows)
-    if how == LISTS:
-        sizes = pc.list_value_length(read_column(rows, "ranks")).to_numpy()
-        report.notes |= {"lists of more than two answers": int((sizes > 0).sum()), "answers in them": int(sizes.sum())}
     return SourcePairs(answers.source, rows, report, answers.options, made_of_answers=True)
 
 

@@ -2,7 +2,6 @@
 
 import sys
 
-import datasets
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 from test_data_prep_answers import HELPSTEER_FEATURES, rated
@@ -22,7 +21,7 @@ from test_data_prep_pairs import (
     save,
 )
 
-from data_prep import helpsteer2, helpsteer3, pku_saferlhf
+from data_prep import helpsteer2, helpsteer3, lint, pku_saferlhf
 from reward_modeling.common.errors import UserError
 from reward_modeling.data import sources
 from reward_modeling.data.preferences import load_preference_dataset
@@ -33,13 +32,7 @@ from reward_modeling.preference_sets.writing import run_source
 LABELS = ("chosen_probability", "strength", "weight", "margin")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """No test touches the cache of the person who runs it."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def answers(result):
@@ -344,6 +337,19 @@ def test_votes_in_a_file_of_a_mixture(rows, flags, expected, kind, tmp_path):
     assert result.options["preferred_values"] == flags.get("preferred_values")
     if rows is PANDALM:
         assert pairs_of(result)[0][0] == "u: Translate.\ntext 0"
+
+
+def test_the_linter_reads_votes(tmp_path, monkeypatch, capsys):
+    rows = [row | {"label": label} for row, label in zip(AUTO_J, ("A", "B", "tie"), strict=True)]
+    flags = {**AUTO_J_FLAGS, "preferred_values": "A,B,tie", "output_path": str(tmp_path / "lint")}
+    argv = ["data_prep/lint.py", save(tmp_path / "votes.jsonl", rows)]
+    argv += [word for name, value in flags.items() for word in (f"--{name}", value)]
+    monkeypatch.setattr(sys, "argv", argv)
+    lint.main()
+    assert "3 rows read, 3 kept" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [word.replace("A,B,tie", "A,B") for word in argv])
+    with pytest.raises(UserError, match="--preferred_values: expected three different values"):
+        lint.main()
 
 
 def test_votes_of_another_meaning_are_counted(tmp_path):
