@@ -15,8 +15,8 @@ preference counts half:
 
     chosen_probability = (annotators for chosen + annotators for neither / 2) / annotators
 
-How much each of them prefers it says nothing about the share: that is in `strength`. The set lists only annotators who
-roughly agree, so that the shares are higher than those of all who were asked.
+How much each of them prefers it does not enter the share: that is in `strength`. Annotations that the set's makers left
+out as outliers are not counted, so that the shares lie nearer to 1 than those of all who were asked.
 """
 
 from dataclasses import dataclass, replace
