@@ -1,8 +1,12 @@
 """Rows with labels, and lists of ranked answers, on their way through a mixture: unharmed, one record each, counted."""
 
 import json
+import math
+import random
+from itertools import combinations
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from runs import write_rows
@@ -11,6 +15,9 @@ from data_prep import build_mixture
 from reward_modeling.data.labels import NUMBERS
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.preference_sets.arguments import FileArguments
+from reward_modeling.preference_sets.comparisons import read_comparisons
+from reward_modeling.preference_sets.mixing import contradictions, duplicates
+from reward_modeling.preference_sets.pair_table import PairTable
 from reward_modeling.preference_sets.source import PreferenceSource, read_file
 from reward_modeling.preference_sets.writing import write_source
 
@@ -131,3 +138,115 @@ def test_a_script_writes_lists_and_labels(tmp_path):
     arguments = FileArguments(str(path), output_path=str(tmp_path / "out"), num_proc=1)
     write_source(read_file(arguments, PreferenceSource("s", None, licence="x")), arguments)
     assert standard(tmp_path / "out") == standard(path)
+
+
+# --- what repeats, what contradicts -------------------------------------------------------------------------------
+
+
+def dropped(manifest):
+    """Of each source, how many rows of the mixture's go for which reason."""
+    return [
+        {reason: one["rows"] for reason, one in source["mixed"]["dropped"].items()} for source in manifest["sources"]
+    ]
+
+
+def test_a_tie_and_a_soft_label_turned_round_say_the_same(tmp_path):
+    first = [
+        pair("tie", "A", "B", chosen_probability=0.5),
+        pair("soft", "A", "B", chosen_probability=0.7),
+        pair("both", "A", "B"),
+    ]
+    second = [
+        pair("tie", "B", "A", strength=0),
+        pair("soft", "B", "A", chosen_probability=0.3),
+        pair("both", "A", "B", chosen_probability=0.5),  # a tie contradicts no preference, and does not repeat it
+    ]
+    manifest = build(tmp_path, ("first", first), ("second", second))
+    assert dropped(manifest) == [{}, {"duplicate_pair": 2}]
+    assert sorted(row["chosen_probability"] or 1 for row in lines(tmp_path / "out")) == [0.5, 0.5, 0.7, 1]
+
+
+def test_soft_labels_that_prefer_the_other_answer_contradict(tmp_path):
+    rows = [
+        pair("p", "A", "B", chosen_probability=0.7),
+        pair("p", "A", "B", chosen_probability=0.4),
+        pair("q", "A", "B"),
+    ]
+    manifest = build(tmp_path, ("s", rows))
+    assert dropped(manifest) == [{"contradiction": 2}]
+    assert manifest["pairs"] == 1
+
+
+def test_a_pair_that_a_list_has_or_contradicts_goes_and_the_list_stays(tmp_path):
+    pairs = [pair("p", "A", "B"), pair("p", "C", "A"), pair("p", "A", "D"), pair("other", "A", "B")]
+    pairs += [pair("p", "B", "C", chosen_probability=0.5), pair("p", "A", "B", chosen_probability=0.5)]
+    manifest = build(tmp_path, ("pairs", pairs), ("lists", [ranked("p", [1, 2, 2])]))
+    assert dropped(manifest) == [
+        {"duplicate_pair": 2, "contradiction": 1},
+        {},
+    ]  # A over B and the tie of B and C; C over A
+    assert sum("ranks" in row for row in lines(tmp_path / "out")) == 1
+    assert manifest["pairs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("ranks", "other", "expected"),
+    [
+        ([1, 2, 3], [1, 2, 3], {"duplicate_pair": 1}),
+        ([1, 2, 3], [10, 20, 30], {"duplicate_pair": 1}),
+        ([1, 2, 2], [1, 2, 3], {}),  # the second prefers B, the first does not: no repetition
+        ([1, 2, 3], [1, 3, 2], {}),  # two people who agree in part
+        ([1, 2, 3], [3, 2, 1], {"contradiction": 2}),
+        ([1, 2, 2], [2, 1, 1], {"contradiction": 2}),
+    ],
+)
+def test_two_lists_of_the_same_answers(tmp_path, ranks, other, expected):
+    shuffled = {"prompt": "p", "completions": ["C", "A", "B"], "ranks": [other[2], other[0], other[1]]}
+    manifest = build(tmp_path, ("s", [ranked("p", ranks), shuffled, ranked("q", [1, 2, 3])]))
+    assert dropped(manifest) == [expected]
+
+
+def preferences_of(row):
+    """What a row says of two answers each, as {(answers, which of them is better, 0.5 for a tie)}."""
+    if "ranks" in row:
+        found = zip(row["completions"], row["ranks"], strict=True)
+        two = combinations(sorted(found), 2)
+        return {(row["prompt"], a, b, 0.5 if i == j else float(i < j)) for (a, i), (b, j) in two}
+    a, b = sorted((row["chosen"], row["rejected"]))
+    better = 0.5 if row.get("chosen_probability") == 0.5 else float(row["chosen"] == a)
+    return {(row["prompt"], a, b, better)}
+
+
+def random_row(draw):
+    prompt, answers = f"p{draw.randrange(12)}", draw.sample("ABCD", draw.choice([2, 2, 2, 3, 4]))
+    if len(answers) == 2:
+        return pair(prompt, *answers, **draw.choice([{}, {}, {"chosen_probability": 0.5}, {"chosen_probability": 0.8}]))
+    ranks = [draw.randrange(1, 4) for _ in answers]
+    return {"prompt": prompt, "completions": answers, "ranks": ranks if len(set(ranks)) > 1 else [1, *ranks[1:-1], 4]}
+
+
+def test_what_is_dropped_against_the_slow_way(tmp_path):
+    draw = random.Random(0)
+    rows = [random_row(draw) for _ in range(150)]
+    loaded = load_preference_dataset(str(write_rows(tmp_path / "rows.jsonl", rows)), num_proc=1)
+    table = PairTable([("a", loaded.select(range(90))), ("b", loaded.select(range(90, 150)))])
+    said = read_comparisons(table)
+    everything, of_rows = np.ones(len(rows), dtype=bool), list(map(preferences_of, rows))
+    # Lists come first, the longest at the head; then the earlier part; then labels, and what is written first.
+    keys = [
+        (-len(mine), place >= 90, row.get("chosen_probability", math.inf), said.written[place], place)
+        for place, (mine, row) in enumerate(zip(of_rows, rows, strict=True))
+    ]
+    for within_parts in (False, True):
+        repeated = duplicates(table, said, everything, within_parts=within_parts)
+        for place, mine in enumerate(of_rows):
+            others = [n for n in range(len(rows)) if not within_parts or (n >= 90) == (place >= 90)]
+            before = set().union(*(of_rows[n] for n in others if keys[n] < keys[place]))
+            assert repeated[place] == (mine <= before), rows[place]
+        assert repeated.sum() > 20 and any("ranks" in rows[place] for place in np.flatnonzero(repeated))
+    opposed = contradictions(said, everything)
+    everything_said = set().union(*of_rows)
+    for place, mine in enumerate(of_rows):
+        strict = {(*two, 1 - better) for *two, better in mine if better != 0.5}
+        assert opposed[place] == bool(strict and strict <= everything_said), rows[place]
+    assert opposed.sum() > 20 and any("ranks" in rows[place] for place in np.flatnonzero(opposed))
