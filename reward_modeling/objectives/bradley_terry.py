@@ -113,6 +113,7 @@ class BradleyTerry(Objective):
             lists=self.options.list_loss,
             list_weight=self.options.list_weight,
             needs_strength=self.options.loss == "scaled",
+            learns_ties=self.threshold is not None and self.threshold.is_learned,
         )
 
     @staticmethod

@@ -34,7 +34,8 @@ class PairReader(RowReader):
     """A row is a pair or a list of answers.
 
     `margin` is "auto" (the column), "scores", "strength" or "none"; `ties`, `lists` and `list_weight` are as the flags
-    --ties, --list_loss and --list_weight have them. `needs_strength`: --loss scaled.
+    --ties, --list_loss and --list_weight have them. `needs_strength`: --loss scaled. `learns_ties`: a threshold of ties
+    is learned.
     """
 
     unit: ClassVar[str] = "pairs"
@@ -45,6 +46,7 @@ class PairReader(RowReader):
     lists: str = "pairs"
     list_weight: str = "prompt"
     needs_strength: bool = False
+    learns_ties: bool = False
 
     @property
     def of_evaluation(self) -> "PairReader":
@@ -137,6 +139,12 @@ class PairReader(RowReader):
         for name, column, report in zip(flags, columns, reports, strict=True):
             note_rows(report, column, name)
             note_labels(report, column, margins=self.margin == "auto", strengths=uses_strength)
+        if self.learns_ties and not _has_ties(columns[0]):
+            raise UserError(
+                f"--ties {self.ties}: expected ties among the rows of --train_set_path (a chosen_probability of 0.5, "
+                "answers of equal rank), of which the threshold is learned, found none. Pass --ties half, or a "
+                "--tie_threshold."
+            )
         self._refuse_missing(columns[0], reports[0])
 
     def _refuse_missing(self, column: KeptColumn, report: "DataReport") -> None:
@@ -156,6 +164,21 @@ class PairReader(RowReader):
         if missing.any():
             what = "scores" if len(columns) > 1 else "a strength"
             report.notes[f"rows without {what}, whose {counts_as}"] = int(missing.sum())
+
+
+def _has_ties(column: KeptColumn) -> bool:
+    """Whether any pair is a tie, or any two answers of a list are."""
+    import pyarrow.compute as pc
+
+    if pc.any(pc.equal(column("chosen_probability"), TIE)).as_py():
+        return True
+    lists = column("ranks").combine_chunks()
+    lists = lists.filter(pc.greater(pc.list_value_length(lists), 0))
+    if not len(lists):
+        return False
+    starts = np.cumsum([0, *lists.value_lengths().to_numpy()[:-1]])
+    worst = np.maximum.reduceat(lists.flatten().to_numpy(), starts)
+    return bool((worst < lists.value_lengths().to_numpy()).any())
 
 
 def _pair_label(targets: Sequence[float], weight: float) -> str:

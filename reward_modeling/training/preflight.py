@@ -76,11 +76,11 @@ def large_unit_problems(groups: PromptGroups, reader: RowReader, batching: str, 
         return
     largest = max(too_large, key=too_large.__getitem__)
     least, flag = too_large[largest], "--max_tokens_per_micro_batch"
-    instead = f", or pass {reader.smaller_units}" if reader.smaller_units else ""
+    instead = f", or {reader.smaller_units}" if reader.smaller_units else ""
     yield (
         f"{flag}: expected at least {least:,}, the tokens of the {members[largest]} answers of "
         f"{groups.of_units('where')[largest]}, which go into one pass together, found {max_tokens:,} (too few for "
-        f"{len(too_large):,} of {len(members):,}). Pass {flag} {least}{instead}."
+        f"{len(too_large):,} of {int((members > 2).sum()):,} lists of answers). Pass {flag} {least}{instead}."
     )
 
 

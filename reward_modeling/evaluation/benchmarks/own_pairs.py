@@ -19,7 +19,7 @@ from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.preferences import kept_column, load_preference_dataset
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import report_rows
-from reward_modeling.data.row_notes import note_rows
+from reward_modeling.data.row_notes import NOT_USED, note_labels, note_rows
 from reward_modeling.evaluation.benchmarks.base import (
     Benchmark,
     BenchmarkRows,
@@ -56,6 +56,8 @@ def _read(path: str | None, num_proc: int | None, options: ReadOptions) -> Bench
         raise UserError(f"{flag}: expected pairs in {path}, found none that can be used.\n{report.table()}")
     column = partial(kept_column, standard)
     note_rows(report, column, flag)
+    note_labels(report, column, margins=False, strengths=False)
+    report.notes = {words: count for words, count in report.notes.items() if not words.endswith(NOT_USED)}  # by a loss
     if with_options := int(pc.sum(pc.not_equal(column("template_options"), "")).as_py()):
         report.notes["rows with tools or chat_template_kwargs, scored without"] = with_options
     rows_fingerprint = Hasher.hash([CACHE_VERSION, standard._fingerprint])
