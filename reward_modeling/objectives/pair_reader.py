@@ -139,11 +139,12 @@ class PairReader(RowReader):
         for name, column, report in zip(flags, columns, reports, strict=True):
             note_rows(report, column, name)
             note_labels(report, column, margins=self.margin == "auto", strengths=uses_strength)
-        if self.learns_ties and not _has_ties(columns[0]):
+        in_lists = self.lists == "pairs"  # as a whole, a list is no part of the model of ties
+        if self.learns_ties and not _has_ties(columns[0], in_lists):
             raise UserError(
-                f"--ties {self.ties}: expected ties among the rows of --train_set_path (a chosen_probability of 0.5, "
-                "answers of equal rank), of which the threshold is learned, found none. Pass --ties half, or a "
-                "--tie_threshold."
+                f"--ties {self.ties}: expected ties among the rows of --train_set_path (a chosen_probability of 0.5"
+                f"{', answers of equal rank' * in_lists}), of which the threshold is learned, found none. Pass --ties "
+                "half, or a --tie_threshold."
             )
         self._refuse_missing(columns[0], reports[0])
 
@@ -166,12 +167,14 @@ class PairReader(RowReader):
             report.notes[f"rows without {what}, whose {counts_as}"] = int(missing.sum())
 
 
-def _has_ties(column: KeptColumn) -> bool:
-    """Whether any pair is a tie, or any two answers of a list are."""
+def _has_ties(column: KeptColumn, in_lists: bool) -> bool:
+    """Whether any pair is a tie, or with `in_lists` any two answers of a list are."""
     import pyarrow.compute as pc
 
     if pc.any(pc.equal(column("chosen_probability"), TIE)).as_py():
         return True
+    if not in_lists:
+        return False
     lists = column("ranks").combine_chunks()
     lists = lists.filter(pc.greater(pc.list_value_length(lists), 0))
     if not len(lists):

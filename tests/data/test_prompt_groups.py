@@ -298,18 +298,6 @@ def test_a_list_with_answers_of_the_same_tokens_is_dropped(tokenizers, lists):
     assert group["units"] == [] and group["dropped_reason"] == ["identical_tokens"]
 
 
-def test_a_tie_has_no_strength():
-    """Of 0 it would count nothing where the loss is scaled, and a threshold would learn of no ties."""
-    (row,) = standard(row_of_strength(0)).to_list()
-    assert row["strength"] == 0 and PairReader().read_row(row).targets == ((0.5, 1.0, 0.0),)
-    (row,) = standard(row_of_strength(3)).to_list()
-    assert PairReader().read_row(row).targets == ((1.0, 3.0, 0.0),)
-
-
-def row_of_strength(strength: int) -> dict:
-    return row("bake", "wait", "begin", strength=strength)
-
-
 def test_margins(tokenizers):
     rows = [
         row("How?", "a", "b", margin=0.5, chosen_score=3, rejected_score=1.0),
