@@ -20,6 +20,7 @@ from reward_modeling.evaluation.benchmarks.base import (
     BenchmarkRows,
     Rows,
     ScoredRow,
+    prompts_of,
     subsets_of,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
@@ -65,10 +66,10 @@ def summarise(
     for subset in incomplete & part["subsets"].keys():
         part["subsets"][subset] |= NO_VALUE
     if benchmark.is_pairs and data.rows is not None:
-        lengths = [row.lengths for row in scored] if benchmark.pairs_of else _lengths(data, rows)
-        columns = ([row.rewards for row in scored], lengths)
+        known = all(row.lengths is not None for row in scored)
+        columns = ([row.rewards for row in scored], [row.lengths for row in scored] if known else _lengths(data, rows))
         arrays = (array for of in columns for array in np.array(of).reshape(-1, 2).T)
-        part["pairs"] = pair_statistics(*arrays, *([_labels(scored), predict_ties] if benchmark.pairs_of else []))
+        part["pairs"] = pair_statistics(*arrays, _labels(scored), predict_ties if benchmark.pairs_of else None)
     part |= benchmark.extras(scored)
     if data.report is not None:
         part["data_report"] = data.report.table()
@@ -82,8 +83,8 @@ def _lengths(data: BenchmarkRows, rows: Rows) -> list[list[int]]:
 
 
 def _labels(rows: Rows) -> PairLabels:
-    columns = zip(*((row.probability, row.weight, row.prompt) for row in rows), strict=True)
-    return PairLabels(*map(np.array, columns)) if rows else PairLabels.of_preferences(0)
+    probabilities, weights = (np.array([getattr(row, of) for row in rows]) for of in ("probability", "weight"))
+    return PairLabels(probabilities, weights, np.array(prompts_of(rows)))
 
 
 def _title(data: BenchmarkRows, benchmark: Benchmark) -> str:
@@ -183,8 +184,7 @@ def _share_right(rows: Rows) -> Accuracy:
     """Of the rows that are no ties."""
     compared = [row for row in rows if not row.is_labelled_tie]
     right, ties = ([getattr(row, of) for row in compared] for of in ("is_right", "is_tie"))
-    prompts = [row.prompt for row in compared]
-    return share_of_rows(right, ties, None if None in prompts else prompts)
+    return share_of_rows(right, ties, prompts_of(compared))
 
 
 def _entry(figure: Estimate, rows: int) -> dict:

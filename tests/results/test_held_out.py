@@ -5,12 +5,15 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from reward_modeling.common.intervals import share_of_rows
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
@@ -220,6 +223,71 @@ def test_an_empty_source_column_is_no_source():
     pairs = EvaluatedPairs.from_rows([((0, 0), 1.0, 0.0, 1.0, 1.0, 0.0)], groups)
     assert pairs.sources == ["no source"]
     assert "accuracy_no_source" not in evaluation_metrics([((0, 0), 1.0, 0.0, 1.0, 1.0, 0.0)], groups)
+
+
+# --- labels -----------------------------------------------------------------------------------------------------
+
+
+def labelled(pairs: EvaluatedPairs, **columns) -> EvaluatedPairs:
+    return replace(pairs, **{name: np.array(values) for name, values in columns.items()})
+
+
+def test_ties_are_counted_apart():
+    pairs = labelled(pairs_of([2.0, 0.0, 1.0], [1.0, 1.0, 0.5]), probabilities=[1.0, 0.7, 0.5])
+    objective = BradleyTerry(BradleyTerryFlags(ties="davidson", tie_threshold=1.5))
+    metrics = objective.metrics(pairs)
+    predicted = [1.5 / (2 * math.cosh(distance / 2) + 1.5) for distance in (1.0, 1.0, 0.5)]
+    assert (metrics["pairs"], metrics["ties"], metrics["accuracy"]) == (3, 1, 0.5)
+    assert metrics["predicted_ties"] == pytest.approx(predicted[2])
+    assert metrics["predicted_ties_of_others"] == pytest.approx(statistics.fmean(predicted[:2]))
+    lines = evaluation_lines({f"eval_{name}": value for name, value in metrics.items()})
+    assert lines[0].startswith("evaluation of 3 pairs, 1 of them ties: loss ") and " 50.0% right (" in lines[0]
+    shares = [f"{100 * metrics[name]:.1f}%" for name in ("predicted_ties", "predicted_ties_of_others")]
+    assert lines[1] == f"probability of a tie by the model: {shares[0]} on ties, {shares[1]} on other pairs"
+    table = held_out_table({"step": 7, "epoch": 1.0, "data": "x", **objective.evaluation(pairs)})
+    assert "the 2 rows that are no ties" in table and "ties: 1; mean distance of the rewards 0.5 of ties" in table
+    without = BradleyTerry(BradleyTerryFlags()).metrics(pairs)
+    assert without["ties"] == 1 and "predicted_ties" not in without
+
+
+def test_ties_alone_have_no_accuracy_and_break_nothing():
+    pairs = labelled(pairs_of([2.0, 0.0], [1.0, 1.0]), probabilities=[0.5, 0.5])
+    objective = BradleyTerry(BradleyTerryFlags())
+    metrics = objective.metrics(pairs)
+    assert math.isnan(metrics["accuracy"]) and math.isnan(metrics["margin"]) and metrics["loss"] > 0
+    (line,) = evaluation_lines({f"eval_{name}": value for name, value in metrics.items()})
+    assert line.startswith("evaluation of 2 pairs, all of them ties: loss ") and "nan" not in line
+    figures = objective.evaluation(pairs)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert "all rows are ties" in held_out_table({"step": 7, "epoch": 1.0, "data": "x", **figures})
+
+
+def test_training_on_ties_alone_logs_what_there_is():
+    """A step without a pair to compare has no accuracy and no margin, rather than figures that are no numbers."""
+    objective = BradleyTerry(BradleyTerryFlags())
+    logits = torch.tensor([[1.0], [0.0]])
+    units, targets = [(0, 1)], [(0.5, 1.0, 0.0)]
+    figures = objective.figures(objective.sums(logits, objective.collate(units, targets)).tolist())
+    assert figures == {"reward_mean": 0.5, "reward_std": 0.5}
+    preferred = objective.sums(logits, objective.collate(units, [(0.6, 1.0, 0.0)])).tolist()
+    assert objective.figures(preferred).keys() == {"accuracy", "margin", "reward_mean", "reward_std"}
+
+
+def test_pairs_of_one_prompt_are_taken_together(groups, rows):
+    """Every interval is that of its prompts, which are the groups; without them it is narrower."""
+    pairs = EvaluatedPairs.from_rows(shuffled(rows, 2), groups)
+    assert pairs.prompts.tolist() == [group for (group, _), *_ in rows]
+    figures, alone = held_out_figures(pairs), held_out_figures(labelled(pairs, prompts=range(len(pairs))))
+    assert figures["prompts"] == len(groups.sizes) and "prompts" not in alone
+    right = np.array([chosen > rejected for _, chosen, rejected, *_ in rows])
+    assert figures["accuracy"] == share_of_rows(right, pairs.chosen == pairs.rejected, pairs.prompts)
+    assert figures["accuracy"]["value"] == alone["accuracy"]["value"]
+    copied = labelled(pairs, chosen=pairs.chosen * 0 + right[pairs.prompts], rejected=[0.5] * len(pairs))
+    widths = [
+        held_out_figures(labelled(copied, prompts=of))["accuracy"] for of in (pairs.prompts, np.arange(len(pairs)))
+    ]
+    together, apart = (one["high"] - one["low"] for one in widths)
+    assert together > 1.2 * apart
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------

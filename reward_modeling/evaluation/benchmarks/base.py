@@ -87,6 +87,13 @@ def subsets_of(rows: Rows) -> list[str]:
     return [row.subset for row in rows]
 
 
+def prompts_of(rows: Rows) -> list[int]:
+    """The number of each row's prompt; a row of which it is not known has one of its own."""
+    numbers: dict[tuple, int] = {}
+    keys = (("row", place) if row.prompt is None else ("prompt", row.prompt) for place, row in enumerate(rows))
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
 @dataclass(frozen=True)
 class BenchmarkRows:
     """A benchmark as it was read."""

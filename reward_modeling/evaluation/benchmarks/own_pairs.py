@@ -27,6 +27,7 @@ from reward_modeling.evaluation.benchmarks.base import (
     Rows,
     ScoredRow,
     pooled_mean,
+    prompts_of,
     subsets_of,
 )
 from reward_modeling.evaluation.benchmarks.rows import (
@@ -128,13 +129,11 @@ def _verdicts_of_prompts(rows: Rows) -> dict[str, NDArray]:
 
     Prompts and not pairs are what a bootstrap may draw: pairs of one prompt are not independent.
     """
-    found: dict[str, NDArray] = {}
-    for subset, numbers in by_subset(subsets_of(rows), np.arange(len(rows))).items():
-        # rows scored elsewhere need not say which prompt they are of
-        keys = [number if rows[number].prompt is None else rows[number].prompt for number in numbers]
-        _, prompt_of = np.unique(keys, return_inverse=True)
-        right = np.bincount(prompt_of, [rows[number].is_right for number in numbers])
-        found[subset] = np.stack([right, np.bincount(prompt_of)], axis=1)
+    columns = zip(prompts_of(rows), [row.is_right for row in rows], strict=True)
+    found = {}
+    for subset, values in by_subset(subsets_of(rows), np.array(list(columns)).reshape(-1, 2)).items():
+        _, prompt_of = np.unique(values[:, 0], return_inverse=True)
+        found[subset] = np.stack([np.bincount(prompt_of, values[:, 1]), np.bincount(prompt_of)], axis=1)
     return found
 
 
