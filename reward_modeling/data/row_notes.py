@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -65,6 +66,21 @@ def note_labels(report: DataReport, column: KeptColumn, *, margins: bool, streng
     counts = {words: pc.sum(which).as_py() or 0 for words, which in in_words.items()}
     counts["answers in lists of more than two"] = pc.sum(pc.list_value_length(column("answers"))).as_py() or 0
     report.notes |= {words: count for words, count in counts.items() if count}
+
+
+def has_ties(column: KeptColumn, in_lists: bool) -> bool:
+    """Whether any pair is a tie, or with `in_lists` any two answers of a list are."""
+    if pc.any(pc.equal(column("chosen_probability"), TIE)).as_py():
+        return True
+    if not in_lists:
+        return False
+    lists = column("ranks").combine_chunks()
+    lists = lists.filter(pc.greater(pc.list_value_length(lists), 0))
+    if not len(lists):
+        return False
+    lengths = pc.list_value_length(lists).to_numpy()
+    worst = np.maximum.reduceat(pc.list_flatten(lists).to_numpy(), np.cumsum([0, *lengths[:-1]]))
+    return bool((worst < lengths).any())  # of answers that differ in rank, the worst has the number of answers
 
 
 def unread_counts(column: KeptColumn) -> Counter[str]:

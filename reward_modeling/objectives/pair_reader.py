@@ -132,7 +132,7 @@ class PairReader(RowReader):
         Raises:
             UserError: an unread column looks like a part of the conversation; or no row has what a flag asks for.
         """
-        from reward_modeling.data.row_notes import note_labels, note_rows  # needs `pyarrow`
+        from reward_modeling.data.row_notes import has_ties, note_labels, note_rows  # needs `pyarrow`
 
         uses_strength = self.needs_strength or self.margin == "strength"
         flags = ("--train_set_path", *["--eval_set_path"] * (len(reports) - 1))
@@ -140,7 +140,7 @@ class PairReader(RowReader):
             note_rows(report, column, name)
             note_labels(report, column, margins=self.margin == "auto", strengths=uses_strength)
         in_lists = self.lists == "pairs"  # as a whole, a list is no part of the model of ties
-        if self.learns_ties and not _has_ties(columns[0], in_lists):
+        if self.learns_ties and not has_ties(columns[0], in_lists):
             raise UserError(
                 f"--ties {self.ties}: expected ties among the rows of --train_set_path (a chosen_probability of 0.5"
                 f"{', answers of equal rank' * in_lists}), of which the threshold is learned, found none. Pass --ties "
@@ -165,23 +165,6 @@ class PairReader(RowReader):
         if missing.any():
             what = "scores" if len(columns) > 1 else "a strength"
             report.notes[f"rows without {what}, whose {counts_as}"] = int(missing.sum())
-
-
-def _has_ties(column: KeptColumn, in_lists: bool) -> bool:
-    """Whether any pair is a tie, or with `in_lists` any two answers of a list are."""
-    import pyarrow.compute as pc
-
-    if pc.any(pc.equal(column("chosen_probability"), TIE)).as_py():
-        return True
-    if not in_lists:
-        return False
-    lists = column("ranks").combine_chunks()
-    lists = lists.filter(pc.greater(pc.list_value_length(lists), 0))
-    if not len(lists):
-        return False
-    starts = np.cumsum([0, *lists.value_lengths().to_numpy()[:-1]])
-    worst = np.maximum.reduceat(lists.flatten().to_numpy(), starts)
-    return bool((worst < lists.value_lengths().to_numpy()).any())
 
 
 def _pair_label(targets: Sequence[float], weight: float) -> str:
