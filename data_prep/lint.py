@@ -24,7 +24,13 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.flags import PATH, at_least, flag
 from reward_modeling.common.launch import worker_count
-from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, read_options, read_options_problems
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PREFERRED_HELP,
+    read_options,
+    read_options_problems,
+)
 from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
 
@@ -47,6 +53,7 @@ class ScriptArguments:
     )
     columns: str | None = flag(None, COLUMNS_HELP)
     ignore_columns: str | None = flag(None, IGNORE_HELP)
+    preferred_values: str | None = flag(None, PREFERRED_HELP)
     seed: Annotated[int, at_least(0)] = flag(0, "Of the pairs to read and of the pairs that are tokenised.")
     num_proc: Annotated[int | None, at_least(1)] = flag(None, "Worker processes. Unset: one per core, at most 16.")
     strict: bool = flag(False, "Exit with status 1 if something serious is found.")
@@ -57,7 +64,7 @@ class ScriptArguments:
 
     def problems(self) -> list[str]:
         missing = [] if self.path else ["expected the path of preference rows: python data_prep/lint.py PATH"]
-        return missing + read_options_problems(self.columns, self.ignore_columns)
+        return missing + read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
 
     @property
     def output_folder(self) -> Path:
@@ -101,7 +108,7 @@ def main() -> None:
             tokenizer=arguments.tokenizer,
             token_rows=arguments.token_rows,
             benchmarks=arguments.benchmarks,
-            options=read_options(arguments.columns, arguments.ignore_columns),
+            options=read_options(arguments.columns, arguments.ignore_columns, arguments.preferred_values),
         )
     except OSError as error:
         raise UserError(
