@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -65,6 +66,19 @@ def note_labels(report: DataReport, column: KeptColumn, *, margins: bool, streng
     counts = {words: pc.sum(which).as_py() or 0 for words, which in in_words.items()}
     counts["answers in lists of more than two"] = pc.sum(pc.list_value_length(column("answers"))).as_py() or 0
     report.notes |= {words: count for words, count in counts.items() if count}
+
+
+def has_ties(column: KeptColumn) -> bool:
+    """Whether any pair is a tie, or any two answers of a list are."""
+    if pc.any(pc.equal(column("chosen_probability"), TIE)).as_py():
+        return True
+    lists = column("ranks").combine_chunks()
+    lists = lists.filter(pc.greater(pc.list_value_length(lists), 0))
+    if not len(lists):
+        return False
+    starts = np.cumsum([0, *lists.value_lengths().to_numpy()[:-1]])
+    worst = np.maximum.reduceat(lists.flatten().to_numpy(), starts)
+    return bool((worst < lists.value_lengths().to_numpy()).any())
 
 
 def unread_counts(column: KeptColumn) -> Counter[str]:

@@ -129,14 +129,14 @@ class PairReader(RowReader):
         Raises:
             UserError: an unread column looks like a part of the conversation; or no row has what a flag asks for.
         """
-        from reward_modeling.data.row_notes import note_labels, note_rows  # needs `pyarrow`
+        from reward_modeling.data.row_notes import has_ties, note_labels, note_rows  # needs `pyarrow`
 
         uses_strength = self.needs_strength or self.margin == "strength"
         flags = ("--train_set_path", *["--eval_set_path"] * (len(reports) - 1))
         for name, column, report in zip(flags, columns, reports, strict=True):
             note_rows(report, column, name)
             note_labels(report, column, margins=self.margin == "auto", strengths=uses_strength)
-        if self.learns_ties and not _has_ties(columns[0]):
+        if self.learns_ties and not has_ties(columns[0]):
             raise UserError(
                 f"--ties {self.ties}: expected ties among the rows of --train_set_path (a chosen_probability of 0.5, "
                 "answers of equal rank), of which the threshold is learned, found none. Pass --ties half, or a "
@@ -161,21 +161,6 @@ class PairReader(RowReader):
         if missing.any():
             what = "scores" if len(columns) > 1 else "a strength"
             report.notes[f"rows without {what}, whose {counts_as}"] = int(missing.sum())
-
-
-def _has_ties(column: KeptColumn) -> bool:
-    """Whether any pair is a tie, or any two answers of a list are."""
-    import pyarrow.compute as pc
-
-    if pc.any(pc.equal(column("chosen_probability"), TIE)).as_py():
-        return True
-    lists = column("ranks").combine_chunks()
-    lists = lists.filter(pc.greater(pc.list_value_length(lists), 0))
-    if not len(lists):
-        return False
-    starts = np.cumsum([0, *lists.value_lengths().to_numpy()[:-1]])
-    worst = np.maximum.reduceat(lists.flatten().to_numpy(), starts)
-    return bool((worst < lists.value_lengths().to_numpy()).any())
 
 
 def _pair_label(targets: Sequence[float], weight: float) -> str:
