@@ -142,6 +142,37 @@ def test_lists_of_plain_texts(tmp_path, file_format):
     assert [row["is_text"] for row in after] == [True, True]
 
 
+def test_lists_of_plain_texts_beside_conversations(tmp_path):
+    texts = {"completions": ["a", "b", "c"], "ranks": [1, 2, 2], "source": "s"}
+    rows = [texts, ranked("p", [1, 2, 3], source="s"), pair("q", "yes", "no", source="s")]
+    build(tmp_path, ("s", rows))
+    assert standard(tmp_path / "out") == standard(tmp_path / "out-s.jsonl")
+    with pytest.raises(UserError, match="expected either conversations or plain texts"):
+        build(tmp_path, ("s", rows), output="parquet", format="parquet")
+
+
+def test_messages_with_other_keys_are_named_in_lists_too(tmp_path):
+    row = ranked("p", [1, 2, 3])
+    row["completions"] = [[{"role": "assistant", "content": text, "name": "Ann"}] for text in "ABC"]
+    build(tmp_path, ("s", [ranked("q", [1, 2, 3]), row]))
+    assert standard(tmp_path / "out") == [one | {"source": "s"} for one in standard(tmp_path / "out-s.jsonl")]
+    with pytest.raises(UserError, match=r"found name at \S+s.jsonl:2. Pass --format jsonl."):
+        build(tmp_path, ("s", [ranked("q", [1, 2, 3]), row]), output="parquet", format="parquet")
+
+
+def test_bytes_of_a_row_are_those_of_its_texts(tmp_path):
+    rows = load_preference_dataset(str(write_rows(tmp_path / "rows.jsonl", RICH)), num_proc=1)
+    kept = rows.select([11, 7, 0, 6])  # batches are cut anywhere
+    sizes = [
+        sum(
+            len(text.encode())
+            for text in (row["prompt"], row["prompt"], row["chosen"], row["rejected"], *row["answers"])
+        )
+        for row in kept
+    ]
+    assert PairTable([("s", kept)]).bytes_of_rows().tolist() == sizes
+
+
 def test_a_script_writes_lists_and_labels(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", RICH)
     arguments = FileArguments(str(path), output_path=str(tmp_path / "out"), num_proc=1)
@@ -289,6 +320,12 @@ def test_order_of_rows_and_of_answers_changes_nothing(tmp_path):
     assert prints[0] == prints[1]
 
 
+def test_a_tie_turned_round_has_the_same_fingerprint(tmp_path):
+    rows = [pair("p", *answers, chosen_probability=0.5) for answers in ("AB", "BA")]
+    one, two = (build(tmp_path, ("s", [row]), output=f"out{n}")["sources"][0] for n, row in enumerate(rows))
+    assert one["fingerprint"] == two["fingerprint"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("chosen_probability", 0.8), ("strength", 2), ("weight", 2), ("ranks", [1, 3, 2])]
 )
@@ -389,7 +426,7 @@ def linted(tmp_path, monkeypatch):
         pair("tie", "two", "one", chosen_probability=0.5),  # the tie again, turned round
         pair("soft", "no", "yes"),  # the opposite of a soft label
         {**ranked("list", [1, 3, 2, 3]), "completions": list("ABDC"), "ranks": [1, 3, 3, 2]},  # the list again
-        ranked("list", [1, 2, 3, 4]),  # its ends are those of the list before, but not its middle
+        ranked("list", [1, 3, 2]),  # its ends are those of the list before, but it is another one
         pair("scored tie", "a", "b", chosen_probability=0.5, chosen_score=1, rejected_score=1),
         pair("long tie", "a", "b" * 50, chosen_probability=0.5, chosen_score=1, rejected_score=2),
     ]
@@ -403,13 +440,14 @@ def test_the_linter_counts_labels(linted, tmp_path):
     assert labels["lists"]["first"].endswith("rows.jsonl:7") and labels["ties"]["first"].endswith("rows.jsonl:4")
     numbers = labels["numbers"]
     assert (numbers["answers"]["min"], numbers["answers"]["max"], numbers["answers"]["rows"]) == (3, 9, 7)
-    assert numbers["answers"]["mean"] == pytest.approx(31 / 7)
+    assert numbers["answers"]["mean"] == pytest.approx(30 / 7)
     assert (numbers["chosen_probability"]["rows"], numbers["chosen_probability"]["max"]) == (7, 0.75)
     assert (numbers["strength"]["max"], numbers["weight"]["min"]) == (3, 0.1)
-    assert {name: linted[name]["pairs"] for name in ("duplicates", "contradictions")} == {
-        "duplicates": 2,
-        "contradictions": 2,
+    parts = {
+        name: (linted[name]["pairs"], linted[name]["first"].rpartition(":")[2])
+        for name in ("duplicates", "contradictions")
     }
+    assert parts == {"duplicates": (2, "13"), "contradictions": (2, "2")}
 
 
 def test_ties_prefer_nothing(linted):
@@ -427,7 +465,7 @@ def test_the_linter_says_what_of_a_list_it_looks_at(linted):
         "ties left out; of a list: its best and its worst answer",
     ):
         assert words in shown
-    assert re.search(r"lists with equal ranks +3 ", shown) and re.search(r"answers of a list +4\.43 +3 ", shown)
+    assert re.search(r"lists with equal ranks +3 ", shown) and re.search(r"answers of a list +4\.29 +3 ", shown)
     assert "best of 9" in page and "one of a tie" in page and "strength 3, weight 0.1" in page
 
 
