@@ -17,6 +17,7 @@ Where the rows come from (files, folders, the Hub) and the cache on disk: see `s
 
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +29,11 @@ from reward_modeling.data.answer_lists import is_answer_list, read_answer_list
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import draw_prompts, prompt_key
 from reward_modeling.data.labels import NUMBERS, check_labels, read_numbers
-from reward_modeling.data.messages import says_nothing, texts_in, to_json
+from reward_modeling.data.messages import Message, says_nothing, texts_in, to_json
 from reward_modeling.data.pairs import Pair, read_pair
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DropReason
-from reward_modeling.data.row_forms import FORMS, LIST_COLUMNS, RowDropped, to_standard_columns
+from reward_modeling.data.row_forms import FORMS, LIST_COLUMNS, Row, RowDropped, to_standard_columns
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, Columns, HubOptions
 from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.text_beginnings import text_unit, write_joined
@@ -119,36 +120,38 @@ def dropped_row(where: str, reason: DropReason, excerpt: str) -> dict[str, objec
     return {"where": where, **nothing, "prompt_key": 0, "reason": reason.value, "excerpt": excerpt}
 
 
+class _Said(NamedTuple):
+    """What a row says, whichever way it is written."""
+
+    pair: Pair
+    answers: list[list[Message] | str]  # of a list of more than two; else none
+    ranks: list[int]
+    numbers: dict[str, float | None]
+    read: frozenset[str]  # the columns that were read
+
+
 def _checked(row: object, options: ReadOptions) -> dict[str, object]:
     """The fields of a row that passes every check; the checks stand in the order of `DropReason`."""
     if not isinstance(row, dict):
         raise RowDropped(DropReason.WRONG_TYPE)
     forms: set[str] = set()
     row = to_standard_columns(options.renamed(row), forms)
-    of_list = read_answer_list(row, forms) if is_answer_list(row) else None
-    votes = row.get("preferred") if options.reads("preferred") else None
-    numbers = read_numbers(row if of_list is None else {"weight": row.get("weight")})
-    pair = read_pair(row, forms) if of_list is None else of_list.pair
-    numbers, is_turned = check_labels(numbers, forms, votes, options.preferred_values)
-    if is_turned:
-        pair = pair._replace(chosen=pair.rejected, rejected=pair.chosen)
-    is_text = pair.prompt is None
-    answers = [] if of_list is None or len(of_list.answers) == 2 else of_list.answers
+    said = _said_by_list(row, forms) if is_answer_list(row) else _said_by_pair(row, options, forms)
+    pair, is_text = said.pair, said.pair.prompt is None
     has_options = not is_text and ("tools" in row or "chat_template_kwargs" in row)
     template_options = read_template_options(row) if has_options else ""
     source = row.get("source")
     source = source if source is None or isinstance(source, str) else to_json(source)
     if is_text:
-        texts = {"prompt": "", "chosen": pair.chosen, "rejected": pair.rejected}
+        texts, answers = {"prompt": "", "chosen": pair.chosen, "rejected": pair.rejected}, said.answers
         unit = text_unit(pair.chosen, pair.rejected)
     else:
         texts = {name: to_json(messages) for name, messages in zip(pair._fields, pair, strict=True)}
-        answers = list(map(to_json, answers))
+        answers = list(map(to_json, said.answers))
         # Templates trim messages: prompts that differ in that alone must not stand on both sides of a split.
         unit = to_json([{**message, "content": message["content"].strip()} for message in pair.prompt])
-    read = READ if of_list is None else READ_OF_LISTS | {"scores" if says_nothing(row.get("ranks")) else "ranks"}
-    read = (read | {"preferred"} if votes is not None else read) - (READ_OF_CONVERSATIONS if is_text else frozenset())
-    unread, excerpt = ("", "") if row.keys() <= read else _unread(row, pair, read, options)
+    read = said.read - READ_OF_CONVERSATIONS if is_text else said.read
+    unread, excerpt = ("", "") if row.keys() <= read else _unread(row, said, read, options)
     try:
         for text in (texts["chosen"], texts["rejected"], *answers, source, unread, excerpt):
             if text:
@@ -156,26 +159,35 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
         key = prompt_key((unit + template_options).encode())
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
         raise RowDropped(DropReason.WRONG_TYPE) from None
-    return {
-        **texts,
-        "is_text": is_text,
-        "answers": answers,
-        "ranks": of_list.ranks if answers else [],
-        **numbers,
-        "source": source,
-        "template_options": template_options,
-        "form": "; ".join(sorted(forms)) if forms else "",
-        "unread": unread,
-        "prompt_key": key,
-        "reason": "",
-        "excerpt": excerpt,
-    }
+    form = "; ".join(sorted(forms)) if forms else ""
+    values = {"source": source, "template_options": template_options, "form": form, "unread": unread}
+    values |= {"prompt_key": key, "reason": "", "excerpt": excerpt}
+    return {**texts, "is_text": is_text, "answers": answers, "ranks": said.ranks, **said.numbers, **values}
 
 
-def _unread(row: dict, pair: Pair, read: frozenset[str], options: ReadOptions) -> tuple[str, str]:
+def _said_by_pair(row: Row, options: ReadOptions, forms: set[str]) -> _Said:
+    votes = row.get("preferred") if options.reads("preferred") else None
+    numbers, pair = read_numbers(row), read_pair(row, forms)
+    numbers, is_turned = check_labels(numbers, forms, votes, options.preferred_values)
+    if is_turned:
+        pair = pair._replace(chosen=pair.rejected, rejected=pair.chosen)
+    return _Said(pair, [], [], numbers, READ if votes is None else READ | {"preferred"})
+
+
+def _said_by_list(row: Row, forms: set[str]) -> _Said:
+    """Of two answers a pair."""
+    found = read_answer_list(row, forms)
+    numbers, _ = check_labels(read_numbers({"weight": row.get("weight")}), forms)
+    read = READ_OF_LISTS | {"scores" if says_nothing(row.get("ranks")) else "ranks"}
+    several = (found.answers, found.ranks) if len(found.answers) > 2 else ([], [])
+    return _Said(found.pair, *several, numbers, read)
+
+
+def _unread(row: Row, said: _Said, read: frozenset[str], options: ReadOptions) -> tuple[str, str]:
     """The columns that nobody reads, and what stands in those that look like a part of the conversation."""
     # What plain texts say of a question has to stand in both of them.
-    sides = ((pair.chosen,), (pair.rejected,)) if pair.prompt is None else (pair,)
+    pair = said.pair
+    sides = ((pair.chosen,), (pair.rejected,)) if pair.prompt is None else ((*pair, *said.answers),)
     found = [unread_columns(row, read | set(options.ignored), texts_in(list(side))) for side in sides]
     names = list(dict.fromkeys(name for names in found for name in names))
     suspects = {name: row[name] for name in names if is_suspect(name, row[name])}

@@ -257,7 +257,7 @@ class BradleyTerry(Objective):
     def evaluation_loss(self, pairs: EvaluatedPairs) -> float:
         """The weighted mean loss of the pairs, without the penalty on large rewards."""
         names = ("chosen", "rejected", "probabilities", "strengths", "margins", "weights")
-        columns = {name: torch.from_numpy(getattr(pairs, name)) for name in names}
+        columns = {name: torch.tensor(getattr(pairs, name)) for name in names}  # a copy: the data are read-only
         threshold = self.threshold and self.threshold.on(columns["chosen"])
         losses = self._pair_loss(columns["chosen"], columns["rejected"], columns, threshold)
         return ((losses * columns["weights"]).sum() / columns["weights"].sum()).item()

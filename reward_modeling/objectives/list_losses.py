@@ -31,7 +31,7 @@ def plackett_luce_loss(rewards: torch.Tensor, ranks: torch.Tensor) -> torch.Tens
     places = torch.arange(answers, device=ranks.device)
     number = tied.sum(dim=2)  # of answers with the rank of each
     before = (tied & (places.unsqueeze(0) < places.unsqueeze(1))).sum(dim=2)  # of them, those in earlier choices
-    share_left = 1 - before / number.clamp(min=1)
+    share_left = 1 - before.to(rewards.dtype) / number.clamp(min=1)
     shares = torch.where(tied, share_left.unsqueeze(2), 1.0) * left
     logs = torch.log(shares) + rewards.unsqueeze(1)  # minus infinity where an answer is not left
     logs = torch.where(is_answer.unsqueeze(2), logs, 0.0)
