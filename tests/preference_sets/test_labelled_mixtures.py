@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from runs import write_rows
+from runs import train, write_rows
 
 from data_prep import build_mixture
 from data_prep import lint as lint_script
@@ -393,6 +393,45 @@ def test_lists_are_decontaminated_by_their_prompt(tmp_path):
     assert entry["exact"] == entry["13_words"] == {"prompts": 1, "pairs": 1}
     (row,) = lines(tmp_path / "out")
     assert row["prompt"][0]["content"] == "Other"
+
+
+def test_lists_are_benchmarks_too(tmp_path):
+    benchmark = write_rows(tmp_path / "benchmark.jsonl", [ranked("Who are you?", [1, 2, 3])])
+    manifest = build(
+        tmp_path, ("s", [pair("who are you", "A", "B"), pair("p", "A", "B")]), decontaminate=str(benchmark)
+    )
+    assert dropped(manifest) == [{"in_benchmark": 1}]
+
+
+def test_a_mixture_with_lists_and_labels_is_trained_on(tmp_path, gemma_folder):
+    """Rows of each kind from files of their own, their test set evaluated, and every row counted."""
+    kinds = ("lists", "soft", "ties")
+    rows = {kind: [] for kind in kinds}
+    for n in range(8):
+        rows["lists"].append(ranked(f"list {n}", [2, 1, 3, 3], weight=2))
+        rows["soft"].append(pair(f"soft {n}", "a good answer", "bad", chosen_probability=0.8, strength=n % 3 + 1))
+        rows["ties"].append(pair(f"tie {n}", "one", "two", chosen_probability=0.5))
+    build(tmp_path, *rows.items(), test_size=6, format="parquet")
+    flags = {
+        "model_name": gemma_folder,
+        "train_set_path": tmp_path / "out",
+        "eval_set_path": tmp_path / "out" / "test",
+        "loss": "scaled",
+        "max_length": 64,
+        "max_steps": 2,
+        "pairs_per_step": 8,
+        "report_to": "none",
+        "use_cpu": "true",
+    }
+    run = train(flags, tmp_path / "model")
+    assert run.state["global_step"] == 2
+    report = json.loads((tmp_path / "model" / "data_report.json").read_text())
+    assert (report["train"]["kept"], report["eval"]["kept"]) == (18, 6)
+    parts = [standard(folder) for folder in (tmp_path / "out", tmp_path / "out" / "test")]
+    for part, notes in zip(parts, (report["train"]["notes"], report["eval"]["notes"]), strict=True):
+        answers = sum(len(row["answers"]) for row in part)
+        assert notes["answers in lists of more than two"] == answers > 0
+        assert notes["rows that are ties"] == sum(row["chosen_probability"] == 0.5 for row in part) > 0
 
 
 def test_votes_are_an_option_of_a_source(tmp_path):
