@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from runs import train, write_rows
+from test_data_prep_answers import ULTRAFEEDBACK_FEATURES, ULTRAFEEDBACK_ROWS, write
 
 from data_prep import build_mixture
 from data_prep import lint as lint_script
@@ -227,6 +228,25 @@ def test_a_pair_that_a_list_has_or_contradicts_goes_and_the_list_stays(tmp_path)
     ]  # A over B and the tie of B and C; C over A
     assert sum("ranks" in row for row in lines(tmp_path / "out")) == 1
     assert manifest["pairs"] == 4
+
+
+def test_the_pairs_of_a_script_are_in_its_lists(tmp_path):
+    path = tmp_path / "ultrafeedback.parquet"
+    write(path, ULTRAFEEDBACK_ROWS, ULTRAFEEDBACK_FEATURES)
+    mixture = tmp_path / "mixture.yaml"
+    source = "{script: ultrafeedback, name: %s, options: {pairs: %s, dataset_path: " + str(path) + "}}"
+    sources = [source % (name, how) for name, how in (("pairs", "all_pairs"), ("lists", "lists"))]
+    mixture.write_text("sources:\n" + "".join(f"  - {source}\n" for source in sources))
+    manifest = build_mixture.build(
+        build_mixture.ScriptArguments(str(mixture), str(tmp_path / "out"), format="jsonl", num_proc=1)
+    )
+    pairs, lists = manifest["sources"]
+    in_lists = sum("ranks" in row for row in lines(tmp_path / "out"))
+    assert in_lists == lists["mixed"]["labels"]["lists"] > 0
+    # Two prompts have two answers: their lists are pairs, of which those of the first source stay.
+    assert (pairs["pairs"], pairs["mixed"]["pairs"]) == (15, 2)  # 9 of A, 4 of B, one each of C and F
+    assert dropped(manifest) == [{"duplicate_pair": 13}, {"duplicate_pair": 2}]
+    assert lists["mixed"]["pairs"] == in_lists == 2
 
 
 @pytest.mark.parametrize(
