@@ -266,6 +266,7 @@ def named_shares(evaluation: Mapping) -> dict[str, Mapping]:
     """Every accuracy of evaluation.json, under a name for a tracker's table."""
     return {
         "all": evaluation["accuracy"],
+        **({"all, by weight": evaluation["weighted_accuracy"]} if "weighted_accuracy" in evaluation else {}),
         "always the longer answer": evaluation["longer_wins"],
         **evaluation["by_length"],
         **{f"source {name}": row for name, row in evaluation["by_source"].items()},

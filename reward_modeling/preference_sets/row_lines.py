@@ -78,9 +78,8 @@ def _texts(rows: pa.RecordBatch) -> dict[str, pa.Array]:
     of_pairs = {side: pc.if_else(is_list, None, _conversations(rows, side)) for side in PAIR}
     if not pc.any(is_list).as_py():
         return of_pairs | dict.fromkeys(LIST, pa.nulls(len(rows), pa.binary()))
-    prompt = pc.cast(rows.column("prompt"), pa.binary())
     lists = {
-        "prompt": pc.if_else(pc.or_(is_text, pc.equal(prompt, b"[]")), None, prompt),
+        "prompt": pc.if_else(is_text, None, pc.cast(rows.column("prompt"), pa.binary())),
         "completions": _completions(rows),
         "ranks": _brackets(pc.cast(rows.column("ranks"), pa.list_(pa.string()))),
     }

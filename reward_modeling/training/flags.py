@@ -98,7 +98,7 @@ class RunFlags:
         True, "Reload last_checkpoint in plain transformers and compare its rewards with those in memory."
     )
     preflight_only: bool = flag(False, "Check data and tokenizer, show what the model will see, and stop.")
-    show: Annotated[int, at_least(0)] = flag(1, "How many pairs the preflight shows whole.")
+    show: Annotated[int, at_least(0)] = flag(1, "How many rows the preflight shows whole: pairs and ranked lists.")
     estimate: bool = flag(
         False, "Show tokens, steps, memory by engine and hours on --gpus GPUs of the kind --gpu, and stop."
     )

@@ -10,7 +10,8 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from runs import write_rows
+from runs import train, write_rows
+from test_data_prep_answers import ULTRAFEEDBACK_FEATURES, ULTRAFEEDBACK_ROWS, write
 
 from data_prep import build_mixture
 from data_prep import lint as lint_script
@@ -142,6 +143,37 @@ def test_lists_of_plain_texts(tmp_path, file_format):
     assert [row["is_text"] for row in after] == [True, True]
 
 
+def test_lists_of_plain_texts_beside_conversations(tmp_path):
+    texts = {"completions": ["a", "b", "c"], "ranks": [1, 2, 2], "source": "s"}
+    rows = [texts, ranked("p", [1, 2, 3], source="s"), pair("q", "yes", "no", source="s")]
+    build(tmp_path, ("s", rows))
+    assert standard(tmp_path / "out") == standard(tmp_path / "out-s.jsonl")
+    with pytest.raises(UserError, match="expected either conversations or plain texts"):
+        build(tmp_path, ("s", rows), output="parquet", format="parquet")
+
+
+def test_messages_with_other_keys_are_named_in_lists_too(tmp_path):
+    row = ranked("p", [1, 2, 3])
+    row["completions"] = [[{"role": "assistant", "content": text, "name": "Ann"}] for text in "ABC"]
+    build(tmp_path, ("s", [ranked("q", [1, 2, 3]), row]))
+    assert standard(tmp_path / "out") == [one | {"source": "s"} for one in standard(tmp_path / "out-s.jsonl")]
+    with pytest.raises(UserError, match=r"found name at \S+s.jsonl:2. Pass --format jsonl."):
+        build(tmp_path, ("s", [ranked("q", [1, 2, 3]), row]), output="parquet", format="parquet")
+
+
+def test_bytes_of_a_row_are_those_of_its_texts(tmp_path):
+    rows = load_preference_dataset(str(write_rows(tmp_path / "rows.jsonl", RICH)), num_proc=1)
+    kept = rows.select([11, 7, 0, 6])  # batches are cut anywhere
+    sizes = [
+        sum(
+            len(text.encode())
+            for text in (row["prompt"], row["prompt"], row["chosen"], row["rejected"], *row["answers"])
+        )
+        for row in kept
+    ]
+    assert PairTable([("s", kept)]).bytes_of_rows().tolist() == sizes
+
+
 def test_a_script_writes_lists_and_labels(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", RICH)
     arguments = FileArguments(str(path), output_path=str(tmp_path / "out"), num_proc=1)
@@ -196,6 +228,25 @@ def test_a_pair_that_a_list_has_or_contradicts_goes_and_the_list_stays(tmp_path)
     ]  # A over B and the tie of B and C; C over A
     assert sum("ranks" in row for row in lines(tmp_path / "out")) == 1
     assert manifest["pairs"] == 4
+
+
+def test_the_pairs_of_a_script_are_in_its_lists(tmp_path):
+    path = tmp_path / "ultrafeedback.parquet"
+    write(path, ULTRAFEEDBACK_ROWS, ULTRAFEEDBACK_FEATURES)
+    mixture = tmp_path / "mixture.yaml"
+    source = "{script: ultrafeedback, name: %s, options: {pairs: %s, dataset_path: " + str(path) + "}}"
+    sources = [source % (name, how) for name, how in (("pairs", "all_pairs"), ("lists", "lists"))]
+    mixture.write_text("sources:\n" + "".join(f"  - {source}\n" for source in sources))
+    manifest = build_mixture.build(
+        build_mixture.ScriptArguments(str(mixture), str(tmp_path / "out"), format="jsonl", num_proc=1)
+    )
+    pairs, lists = manifest["sources"]
+    in_lists = sum("ranks" in row for row in lines(tmp_path / "out"))
+    assert in_lists == lists["mixed"]["labels"]["lists"] > 0
+    # Two prompts have two answers: their lists are pairs, of which those of the first source stay.
+    assert (pairs["pairs"], pairs["mixed"]["pairs"]) == (15, 2)  # 9 of A, 4 of B, one each of C and F
+    assert dropped(manifest) == [{"duplicate_pair": 13}, {"duplicate_pair": 2}]
+    assert lists["mixed"]["pairs"] == in_lists == 2
 
 
 @pytest.mark.parametrize(
@@ -289,6 +340,12 @@ def test_order_of_rows_and_of_answers_changes_nothing(tmp_path):
     assert prints[0] == prints[1]
 
 
+def test_a_tie_turned_round_has_the_same_fingerprint(tmp_path):
+    rows = [pair("p", *answers, chosen_probability=0.5) for answers in ("AB", "BA")]
+    one, two = (build(tmp_path, ("s", [row]), output=f"out{n}")["sources"][0] for n, row in enumerate(rows))
+    assert one["fingerprint"] == two["fingerprint"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("chosen_probability", 0.8), ("strength", 2), ("weight", 2), ("ranks", [1, 3, 2])]
 )
@@ -358,6 +415,45 @@ def test_lists_are_decontaminated_by_their_prompt(tmp_path):
     assert row["prompt"][0]["content"] == "Other"
 
 
+def test_lists_are_benchmarks_too(tmp_path):
+    benchmark = write_rows(tmp_path / "benchmark.jsonl", [ranked("Who are you?", [1, 2, 3])])
+    manifest = build(
+        tmp_path, ("s", [pair("who are you", "A", "B"), pair("p", "A", "B")]), decontaminate=str(benchmark)
+    )
+    assert dropped(manifest) == [{"in_benchmark": 1}]
+
+
+def test_a_mixture_with_lists_and_labels_is_trained_on(tmp_path, gemma_folder):
+    """Rows of each kind from files of their own, their test set evaluated, and every row counted."""
+    kinds = ("lists", "soft", "ties")
+    rows = {kind: [] for kind in kinds}
+    for n in range(8):
+        rows["lists"].append(ranked(f"list {n}", [2, 1, 3, 3], weight=2))
+        rows["soft"].append(pair(f"soft {n}", "a good answer", "bad", chosen_probability=0.8, strength=n % 3 + 1))
+        rows["ties"].append(pair(f"tie {n}", "one", "two", chosen_probability=0.5))
+    build(tmp_path, *rows.items(), test_size=6, format="parquet")
+    flags = {
+        "model_name": gemma_folder,
+        "train_set_path": tmp_path / "out",
+        "eval_set_path": tmp_path / "out" / "test",
+        "loss": "scaled",
+        "max_length": 64,
+        "max_steps": 2,
+        "pairs_per_step": 8,
+        "report_to": "none",
+        "use_cpu": "true",
+    }
+    run = train(flags, tmp_path / "model")
+    assert run.state["global_step"] == 2
+    report = json.loads((tmp_path / "model" / "data_report.json").read_text())
+    assert (report["train"]["kept"], report["eval"]["kept"]) == (18, 6)
+    parts = [standard(folder) for folder in (tmp_path / "out", tmp_path / "out" / "test")]
+    for part, notes in zip(parts, (report["train"]["notes"], report["eval"]["notes"]), strict=True):
+        answers = sum(len(row["answers"]) for row in part)
+        assert notes["answers in lists of more than two"] == answers > 0
+        assert notes["rows that are ties"] == sum(row["chosen_probability"] == 0.5 for row in part) > 0
+
+
 def test_votes_are_an_option_of_a_source(tmp_path):
     rows = [
         {"instruction": "p", "response1": "A", "response2": "B", "a1": "first", "a2": "first", "a3": "tie"},
@@ -389,7 +485,7 @@ def linted(tmp_path, monkeypatch):
         pair("tie", "two", "one", chosen_probability=0.5),  # the tie again, turned round
         pair("soft", "no", "yes"),  # the opposite of a soft label
         {**ranked("list", [1, 3, 2, 3]), "completions": list("ABDC"), "ranks": [1, 3, 3, 2]},  # the list again
-        ranked("list", [1, 2, 3, 4]),  # its ends are those of the list before, but not its middle
+        ranked("list", [1, 3, 2]),  # its ends are those of the list before, but it is another one
         pair("scored tie", "a", "b", chosen_probability=0.5, chosen_score=1, rejected_score=1),
         pair("long tie", "a", "b" * 50, chosen_probability=0.5, chosen_score=1, rejected_score=2),
     ]
@@ -403,13 +499,14 @@ def test_the_linter_counts_labels(linted, tmp_path):
     assert labels["lists"]["first"].endswith("rows.jsonl:7") and labels["ties"]["first"].endswith("rows.jsonl:4")
     numbers = labels["numbers"]
     assert (numbers["answers"]["min"], numbers["answers"]["max"], numbers["answers"]["rows"]) == (3, 9, 7)
-    assert numbers["answers"]["mean"] == pytest.approx(31 / 7)
+    assert numbers["answers"]["mean"] == pytest.approx(30 / 7)
     assert (numbers["chosen_probability"]["rows"], numbers["chosen_probability"]["max"]) == (7, 0.75)
     assert (numbers["strength"]["max"], numbers["weight"]["min"]) == (3, 0.1)
-    assert {name: linted[name]["pairs"] for name in ("duplicates", "contradictions")} == {
-        "duplicates": 2,
-        "contradictions": 2,
+    parts = {
+        name: (linted[name]["pairs"], linted[name]["first"].rpartition(":")[2])
+        for name in ("duplicates", "contradictions")
     }
+    assert parts == {"duplicates": (2, "13"), "contradictions": (2, "2")}
 
 
 def test_ties_prefer_nothing(linted):
@@ -427,7 +524,7 @@ def test_the_linter_says_what_of_a_list_it_looks_at(linted):
         "ties left out; of a list: its best and its worst answer",
     ):
         assert words in shown
-    assert re.search(r"lists with equal ranks +3 ", shown) and re.search(r"answers of a list +4\.43 +3 ", shown)
+    assert re.search(r"lists with equal ranks +3 ", shown) and re.search(r"answers of a list +4\.29 +3 ", shown)
     assert "best of 9" in page and "one of a tie" in page and "strength 3, weight 0.1" in page
 
 

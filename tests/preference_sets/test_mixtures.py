@@ -135,7 +135,8 @@ def test_all_mistakes_of_a_mixture_are_named(tmp_path):
         "source 3 (shp): argument --min_score_ratio/--min-score-ratio: invalid float value: 'abc'. "
         "All flags: python data_prep/shp.py --help",
         "source 4 (shp): option output_path: expected where build_mixture.py takes it, as --output_path, found here",
-        "source 5 (helpsteer): --pairs: expected one of best_vs_random, distinct_scores, all_pairs, lists, found 'best'",
+        "source 5 (helpsteer): --pairs: expected one of best_vs_random, distinct_scores, all_pairs, lists, found "
+        "'best'",
         "source 6 (shp): expected either script or path, found script and path",
         "source 7 (shp): unknown key 'wieght'; did you mean weight?",
         "source 7 (shp): weight: expected a share from 0 to 1, found 2; limit takes a number of pairs",

@@ -67,6 +67,8 @@ def test_the_verdict_says_what_will_be_trained_and_each_warning_once():
         "  Warnings:",
         "  - train: 4 of 10 rows (40.0%) have prompts that are cut to --max_length; they lose 1,234 tokens in all",
     ]
+    kinds = "Of these pairs 2 are ties."
+    assert describe_verdict(data, "pairs", 4, kinds).splitlines()[1] == f"  {kinds}"
     data = SimpleNamespace(train=train, evaluation=None, evaluations={}, reports=[report(10)])
     assert describe_verdict(data, "pairs", 8).splitlines()[0].endswith("in 1 step an epoch (8 pairs each).")
     assert "no pairs are held out" in describe_verdict(data, "pairs", 8)
