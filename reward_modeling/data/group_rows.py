@@ -101,7 +101,8 @@ class GroupBuilder:
         cut = None if self.options.overlong == "drop" else cutter.cut(list(answers.values()))
         if cut is None:
             fits = dict(zip(answers, cutter.fits(list(answers.values())), strict=True))
-            rows = self._drop_too_long(rows, {ids for ids in answers if not fits[ids]}, notes)
+            too_long = {ids for ids in answers if not fits[ids]}
+            rows = self._drop_too_long(rows, too_long, notes, cutter.words_of_system)
             answers = {ids: answers[ids] for ids in _distinct_ids(rows)}
             if all(len(ids) <= self.options.max_length for ids in answers):
                 return Cut(rows, {ids: list(ids) for ids in answers})
@@ -112,11 +113,13 @@ class GroupBuilder:
             return Cut([], {})
         return Cut(rows, dict(zip(answers, cut.ids, strict=True)), cut.prompt)
 
-    def _drop_too_long(self, rows: list[GroupRow], too_long: set[Ids], notes: "_Notes") -> list[GroupRow]:
+    def _drop_too_long(
+        self, rows: list[GroupRow], too_long: set[Ids], notes: "_Notes", detail: str = ""
+    ) -> list[GroupRow]:
         kept = []
         for row in rows:
             if any(completion.ids in too_long for completion in row.completions):
-                notes.drop(row, DropReason.COMPLETION_TOO_LONG)
+                notes.drop(row, DropReason.COMPLETION_TOO_LONG, detail)
             elif self.options.overlong == "drop" and _longest(row) > self.options.max_length:
                 notes.drop(row, DropReason.OVERLONG)
             else:
