@@ -150,7 +150,7 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
                 text.encode()
         key = prompt_key((unit + template_options).encode())
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
-        raise RowDropped(DropReason.WRONG_TYPE) from None
+        raise RowDropped(DropReason.WRONG_TYPE, "half a character (\\ud800 to \\udfff)") from None
     form = "; ".join(sorted(forms)) if forms else ""
     return {
         **texts,

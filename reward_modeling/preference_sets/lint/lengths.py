@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.rendering import TemplateRefuses, find_losses, read_options, render
+from reward_modeling.data.losses import find_losses
+from reward_modeling.data.rendering import TemplateRefuses, read_options, render
 from reward_modeling.models.tokenizer import end_text, load_tokenizer, token_ids
 from reward_modeling.preference_sets.lint.pair_checks import distribution, length_histogram
 from reward_modeling.preference_sets.lint.text_measures import SIDES, Measured, join_contents, texts_of_row
