@@ -23,14 +23,15 @@ from reward_modeling.common.launch import launched_with
 from reward_modeling.models.adapters import has_adapter, save_adapter
 from reward_modeling.results.run import remove_results
 from reward_modeling.training.arguments import RunArguments
-from reward_modeling.training.callbacks import EarlyStopping, InterruptionCallback
+from reward_modeling.training.callbacks import EarlyStopping
 from reward_modeling.training.hub_trainer import HubTrainer
+from reward_modeling.training.interruption import InterruptionCallback
 
 logger = logging.getLogger(__name__)
 
 
 class EvaluationInterrupted(Exception):
-    """SIGTERM came during an evaluation."""
+    """The run was told to end during an evaluation."""
 
 
 class MissedEvaluationCallback(TrainerCallback):
@@ -47,7 +48,7 @@ class MissedEvaluationCallback(TrainerCallback):
 
 
 class ResumableTrainer(HubTrainer):
-    """Saves by `checkpoints.folders`, leaves at SIGTERM with a checkpoint, and goes on where a checkpoint was made.
+    """Saves by `checkpoints.folders`, leaves at a signal with a checkpoint, and goes on where a checkpoint was made.
 
     `run_record` is written into every checkpoint, to compare a resume with.
     """
@@ -128,7 +129,7 @@ class ResumableTrainer(HubTrainer):
         self.state.best_model_checkpoint = None if best is None else str(best)
 
     def _was_evaluation_missed(self, max_steps: int, steps_per_epoch: int) -> bool:
-        """Whether the process died, or left at SIGTERM, between the checkpoint and the evaluation after its step."""
+        """Whether the process died, or left at a signal, between the checkpoint and the evaluation after its step."""
         step, strategy = self.state.global_step, self.args.eval_strategy
         interval = {"steps": self.state.eval_steps, "epoch": steps_per_epoch}.get(strategy)
         begun = (self.state.epoch if strategy == "epoch" else step) >= self.args.eval_delay
@@ -137,7 +138,7 @@ class ResumableTrainer(HubTrainer):
         return not any(entry["step"] == step and "eval_loss" in entry for entry in self.state.log_history)
 
     def _evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """Stopped by SIGTERM: it may take longer than a scheduler waits. A resume makes up for it."""
+        """Stopped by a signal: it may take longer than a scheduler waits. A resume makes up for it."""
         try:
             return super()._evaluate(*args, **kwargs)
         except EvaluationInterrupted:

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,10 +31,10 @@ from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
-from reward_modeling.training.callbacks import EXIT_STATUS
 from reward_modeling.training.trainer import RewardTrainer
 
 STEPS, STEPS_PER_EPOCH = 14, 6
+EXIT_STATUS = 128 + signal.SIGTERM
 FILES = {
     *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     *("optimizer.pt", "scheduler.pt", "rng_state.pth", "resume.json", "trainer_state.json", "contents.json"),
@@ -194,8 +195,13 @@ def test_sigterm_saves_a_checkpoint(base, whole, tmp_path):
     (step,) = steps_in(output)
     assert 2 <= step < STEPS
     assert names(output) == [f"checkpoint-{step}", "data_report.json", "report.html", "run.json", "trainer_state.json"]
-    message = f"Stopped by SIGTERM after step {step} of {STEPS}: checkpoint-{step} is saved in {output}."
-    assert message in watched.end_of_log()
+    message = f"Stopped by SIGTERM after step {step} of {STEPS}: checkpoint-{step} is saved in {output}. Go on with: "
+    (words,) = (line for line in watched.end_of_log().splitlines() if line.startswith(message))
+    assert shlex.split(words.removeprefix(message))[1:] == [
+        *watched.process.args[1:],
+        "--resume_from_checkpoint",
+        "true",
+    ]
     assert "Traceback" not in watched.end_of_log()
     run = train(flags, output, resume_from_checkpoint="true")
     assert_same_end(run, whole)
@@ -645,7 +651,7 @@ def test_sigterm_before_the_first_step_of_a_resume_from_elsewhere(base, whole, t
     with sigterm_in_the_next_evaluation():
         status, message = ended(base, tmp_path / "output", capsys, resume_from_checkpoint=checkpoint)
     assert status == EXIT_STATUS and steps_in(tmp_path / "output") == []
-    assert f"Go on with --resume_from_checkpoint {checkpoint} --overwrite_output_dir true" in message
+    assert f"--resume_from_checkpoint {checkpoint} --overwrite_output_dir true" in message
     run = train(base, tmp_path / "output", resume_from_checkpoint=checkpoint, overwrite_output_dir="true")
     assert_same_end(run, whole)
 
