@@ -55,6 +55,7 @@ def model_card(results: Results, *, name: str, adapter: bool) -> str:
         adapter=adapter,
         run=results.run,
         evaluation=results.evaluation,
+        warnings=results.warnings,
         accuracies=None if results.evaluation is None else _accuracies(results.evaluation),
         plots=PLOTS,
         conversations=results.conversations,

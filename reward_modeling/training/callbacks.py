@@ -4,6 +4,7 @@ import logging
 import time
 from pathlib import Path
 
+from tqdm.auto import tqdm
 from transformers import (
     EarlyStoppingCallback,
     ProgressCallback,
@@ -16,6 +17,7 @@ from transformers import (
 from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import REPORT, TRAINER_STATE
+from reward_modeling.common.screen import shows_bars
 from reward_modeling.objectives.base import Objective
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,12 @@ class RewardProgressCallback(ProgressCallback):
         self.beside_the_bar = {name: name for name in ("loss", *objective.progress_figures)}
         self.beside_the_bar[f"{unit}_per_second"] = f"{unit}/s"
         self.evaluation_lines = objective.evaluation_lines
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        """The bar, which in a file only writes the lines."""
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(total=state.max_steps, dynamic_ncols=True, disable=not shows_bars())
+        self.current_step = 0
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
         if not state.is_world_process_zero or self.training_bar is None or not logs:

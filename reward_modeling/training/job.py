@@ -46,7 +46,7 @@ from reward_modeling.training.setup import (
     set_up_logging,
     show_plan,
 )
-from reward_modeling.training.tracking import log_results
+from reward_modeling.training.tracking import log_results, open_wandb
 from reward_modeling.training.trainer import RewardTrainer
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
             logger.info("Report: %s", output / REPORT)
         if args.push_to_hub:
             trainer.push_folder(folders[-1])
-        logger.info("Done: the reward model is in %s", " and ".join(map(str, folders)))
+        logger.info(last_line(folders, results))
+        for message in results.warnings:  # the last lines on the screen
+            logger.warning("WARNING: %s.", message)
 
 
 def start_output_folder(
@@ -144,6 +146,8 @@ def start_output_folder(
         make_room(args, checkpoint)
         (output / PREFLIGHT).write_text(preflight_table + "\n", encoding="utf-8")
         write_json(output / RUN, run_so_far(trainer, data, started))
+        if "wandb" in args.report_to:
+            open_wandb(args.run_name, args.output_path)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -184,6 +188,14 @@ def show_results(trainer: RewardTrainer, results: Results) -> None:
         print(trainer.objective.evaluation_table(results.evaluation), flush=True)
     if "wandb" in trainer.args.report_to:
         log_results(results, trainer.objective)
+
+
+def last_line(folders: list[Path], results: Results) -> str:
+    """Where the model is; it is done only where something was trained."""
+    where = " and ".join(map(str, folders))
+    if results.run["nothing_trained"]:
+        return f"Not done, since nothing was trained: the weights that the run began with are in {where}"
+    return f"Done: the reward model is in {where}"
 
 
 def verify_final_model(
