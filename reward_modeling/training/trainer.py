@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import ProgressCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from reward_modeling.checkpoints.verification import choose_rows, token_rows
 from reward_modeling.common.devices import to_device
@@ -244,9 +244,11 @@ class RewardTrainer(ResumableTrainer):
         # Whether an evaluation was made or not, training goes on with the same random numbers: a checkpoint may have
         # been saved before it, and a resume begins after it.
         shown = self.is_world_process_zero() and shows_bars()
-        bar = tqdm(dataloader, desc="evaluating", leave=False, dynamic_ncols=True, disable=not shown)
+        # The bar gets no iterable: it would ask the loader for an iterator, which draws a random number.
+        total = len(dataloader) if has_length(dataloader) else None
+        bar = tqdm(total=total, desc="evaluating", leave=False, dynamic_ncols=True, disable=not shown)
         with torch.no_grad(), no_trace(self.args.device), bar:
-            for micro_batch in bar:
+            for micro_batch in dataloader:
                 if self.is_in_train and self.interruption.agree(self.args):
                     raise EvaluationInterrupted
                 _, (logits, targets) = self.compute_loss(model, micro_batch, return_outputs=True)
@@ -255,6 +257,7 @@ class RewardTrainer(ResumableTrainer):
                 rows += [
                     (key, *values) for key, values in zip(keys, self.objective.evaluated(logits, targets), strict=True)
                 ]
+                bar.update()
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         if self.args.world_size > 1:
             rows = gather_object(rows)

@@ -350,7 +350,10 @@ save = ResumableTrainer._save_checkpoint
 def within_limit(*args, **options):
     if os.environ["RANK"] == "1":
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-    return save(*args, **options)
+    try:
+        return save(*args, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 ResumableTrainer._save_checkpoint = within_limit
 if __name__ == "__main__":
