@@ -55,7 +55,7 @@ def start(code: str, *arguments: str, **environment: str) -> subprocess.Popen:
 
 
 def end_of(process: subprocess.Popen) -> tuple[int, str, str]:
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=60)
     return process.returncode, stdout, stderr
 
 
@@ -216,3 +216,19 @@ run_script(main)
 )
 def test_a_flag_of_a_command_is_replaced(before, after):
     assert with_flag(shlex.split(before), "resume", "true") == after
+
+
+def test_a_helper_process_ends_without_its_interpreters_teardown():
+    """training.job.exit_helper_process: what is written is flushed, and nothing that the teardown would run is run."""
+    code = """
+import atexit
+from types import SimpleNamespace
+from reward_modeling.training.job import exit_helper_process
+print("ready", flush=True)
+atexit.register(print, "torn down")
+sys.stdout.write("flushed ")
+exit_helper_process(SimpleNamespace(process_index=int(sys.argv[1])))
+"""
+    status, stdout, _ = end_of(start(code, "1"))
+    assert (status, stdout) == (0, "flushed ")
+    assert end_of(start(code, "0"))[1] == "flushed torn down\n"  # process 0 goes on to its own end
