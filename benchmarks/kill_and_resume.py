@@ -555,7 +555,8 @@ class Experiment:
         last = watched.steps[-1] if watched.steps else "-"
         print(
             f"kill {self.results.num_kills:>3}  {name:<7} at {watched.age:5.1f} s  from step {before:>2}, last logged "
-            f"{last:>2}, newest checkpoint {newest_step(watched.output):>2}, aim {aim.event!r} {aim.count}, {how}: {place}",
+            f"{last:>2}, newest checkpoint {newest_step(watched.output):>2}, aim {aim.event!r} {aim.count}, "
+            f"{how}: {place}",
             flush=True,
         )
 

@@ -30,12 +30,21 @@ class MicroBatchCollator:
         batching: "shared_prefix", "packed" or "padded".
         pad_token_id: for padded rows.
         collate_targets: of an objective; without it there are no targets.
+        padding_side: of padded rows; "left" for a model that reads the last place, be it padding.
     """
 
-    def __init__(self, batching: str, pad_token_id: int, collate_targets: Callable | None = None):
+    def __init__(
+        self,
+        batching: str,
+        pad_token_id: int,
+        collate_targets: Callable | None = None,
+        *,
+        padding_side: str = "right",
+    ):
         self.batching = batching
         self.pad_token_id = pad_token_id
         self.collate_targets = collate_targets
+        self.padding_side = padding_side
 
     def __call__(self, micro_batch: MicroBatch, groups: dict[int, dict]) -> dict:
         """
@@ -83,11 +92,15 @@ class MicroBatchCollator:
     def _padded(self, responses: list[Responses]) -> tuple[dict[str, Any], list[list[int]]]:
         """The model's inputs, and per completion its tokens of them that are read."""
         rows = [torch.tensor(prefix + ids) for prefix, completions, _ in responses for ids in completions]
-        input_ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_token_id)
-        attention_mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        options = {"batch_first": True, "padding_side": self.padding_side}
+        input_ids = pad_sequence(rows, padding_value=self.pad_token_id, **options)
+        attention_mask = pad_sequence([torch.ones_like(row) for row in rows], **options)
         reads = [positions for _, _, of_group in responses for positions in of_group]
         width = input_ids.shape[1]
-        places = [[number * width + position for position in of_row] for number, of_row in enumerate(reads)]
+        first = [(width - len(row)) * (self.padding_side == "left") for row in rows]
+        places = [
+            [number * width + first[number] + position for position in of_row] for number, of_row in enumerate(reads)
+        ]
         return {"input_ids": input_ids, "attention_mask": attention_mask}, places
 
     def _packed(self, responses: list[Responses]) -> tuple[dict[str, Any], list[list[int]]]:

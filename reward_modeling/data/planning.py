@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from reward_modeling.models.packed_layout import SHARED_PREFIX
+from reward_modeling.common.words import PACKED, PADDED
+from reward_modeling.common.words import SHARED_PREFIX as SHARED_PREFIX  # of which others ask here
 
 if TYPE_CHECKING:
     from datasets import Dataset  # training and scoring run where it is not installed
 
-PACKED, PADDED = "packed", "padded"
-BATCHINGS = (SHARED_PREFIX, PACKED, PADDED)
 GROWTH = 0.02  # of the number of micro-batches, where one of them would pass the limit
 
 
