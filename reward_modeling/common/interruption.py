@@ -29,6 +29,7 @@ LAUNCHED = any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.
 # A terminal sends Ctrl-C to the launcher and to its processes, and the launcher sends it to them once more.
 SECONDS_TO_PASS_ON = 2.0
 AFTER_A_LAUNCHER = 2  # of one Ctrl-C
+SETTLE = b"\0"  # to the thread that answers: no signal has this number
 SECONDS_FOR_A_SIGNAL = 1.0  # that another process has got and this one not yet
 
 
@@ -49,6 +50,8 @@ class Watch:
         self.presses: list[float] = []  # when SIGINT came
         self.previous: dict[signal.Signals, object] = {}
         self.pid = os.getpid()
+        self.settled = threading.Event()
+        self.forking = threading.local()  # its `mask`: the signals that were blocked before
 
     @contextmanager
     def responding(self, response: Response) -> Iterator[None]:
@@ -63,6 +66,8 @@ class Watch:
         finally:
             if len(self.responses) == 1:
                 self._end()
+            else:
+                self._settle()
             self.responses.pop()
 
     def _begin(self) -> None:
@@ -82,6 +87,13 @@ class Watch:
             signal.signal(of, handler)
         self.writer.close()  # at which the thread ends
 
+    def _settle(self) -> None:
+        """Wait for the thread: what has come in this block may not be answered by the one around it."""
+        self.settled.clear()
+        with suppress(BlockingIOError):  # many have come
+            self.writer.send(SETTLE)
+        self.settled.wait(SECONDS_FOR_A_SIGNAL)
+
     def _receive(self, number: int, _frame: object) -> None:
         """In the main thread, once it has come back to Python."""
         leave_terminal_that_hung_up()
@@ -92,8 +104,11 @@ class Watch:
     def _answer_all(self, reader: socket.socket) -> None:
         with reader:
             while numbers := reader.recv(16):
-                for number in filter(lambda number: number in self.previous, numbers):
-                    self._answer(signal.Signals(number))
+                for number in numbers:
+                    if number in self.previous:
+                        self._answer(signal.Signals(number))
+                    elif number == SETTLE[0]:
+                        self.settled.set()
 
     def _answer(self, of: signal.Signals) -> None:
         """In the thread, whatever the main thread is about."""
@@ -122,6 +137,13 @@ class Watch:
             child.kill()
         os._exit(128 + of)
 
+    def before_fork(self) -> None:
+        """Block the signals: one that came to the child before `leave_to_parent` would be answered by the parent."""
+        self.forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def after_fork(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.forking.mask)
+
     def leave_to_parent(self) -> None:
         """In a forked child, which the parent ends: a terminal's Ctrl-C comes to both."""
         if self.responses and self.pid != os.getpid():
@@ -129,6 +151,7 @@ class Watch:
             for of in self.previous:
                 signal.signal(of, signal.SIG_DFL if of == signal.SIGTERM else signal.SIG_IGN)
             self.responses = []
+        self.after_fork()
 
 
 def leave_terminal_that_hung_up() -> None:
@@ -142,7 +165,7 @@ def leave_terminal_that_hung_up() -> None:
 
 
 _watch = Watch()
-os.register_at_fork(after_in_child=_watch.leave_to_parent)
+os.register_at_fork(before=_watch.before_fork, after_in_parent=_watch.after_fork, after_in_child=_watch.leave_to_parent)
 
 
 def ends_at_once(words: Callable[[signal.Signals], str] | None = None):

@@ -50,8 +50,16 @@ def start(code: str, *arguments: str, **environment: str) -> subprocess.Popen:
         cwd=ROOT,
         env=variables | environment,
     )
-    assert process.stdout.readline() == "ready\n", process.stderr.read()
+    assert read_line(process) == "ready\n", process.stderr.read()
     return process
+
+
+def read_line(process: subprocess.Popen) -> str:
+    """No more than that: what `process.stdout` had read ahead would be missing from what `communicate` returns."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+        line += byte
+    return line.decode()
 
 
 def end_of(process: subprocess.Popen) -> tuple[int, str, str]:
@@ -105,7 +113,7 @@ def test_a_second_ctrl_c_ends_at_once():
     process = start(FINISHES, "200")
     for of in (signal.SIGINT, signal.SIGTERM):  # of which the second is none
         process.send_signal(of)
-        assert process.stdout.readline() == f"noted {of.name}\n"
+        assert read_line(process) == f"noted {of.name}\n"
     process.send_signal(signal.SIGINT)
     status, _, stderr = end_of(process)
     assert (status, stderr) == (130, "\nended by SIGINT\n")
@@ -116,7 +124,7 @@ def test_a_launcher_passes_one_ctrl_c_on():
     process = start(FINISHES, "5", ACCELERATE_MIXED_PRECISION="no")
     for _ in range(2):
         process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "noted SIGINT\n"
+        assert read_line(process) == "noted SIGINT\n"
     assert end_of(process) == (0, "finished\n", "")
     process = start(FINISHES, "200", ACCELERATE_MIXED_PRECISION="no")
     for _ in range(3):
@@ -149,7 +157,7 @@ def main():
 run_script(main)
 """
     process = start(code)
-    worker = int(process.stdout.readline())
+    worker = int(read_line(process))
     os.kill(worker, signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None
@@ -162,14 +170,15 @@ def test_a_child_is_out_of_reach_and_ends_with_its_parent():
     code = """
 def main():
     print("ready", flush=True)
-    run_child([sys.executable, "-c", "import os, time; os.write(9, b'x'); time.sleep(60)"], pass_fds=(9,))
+    child = "import os, sys, time; os.write(int(sys.argv[1]), b'x'); time.sleep(60)"
+    run_child([sys.executable, "-c", child, sys.argv[1]], pass_fds=[int(sys.argv[1])])
 run_script(main)
 """
     reader, writer = os.pipe()
-    os.dup2(writer, 9, inheritable=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEAD + code, str(writer)], pass_fds=[writer], cwd=ROOT, start_new_session=True
+    )
     os.close(writer)
-    process = subprocess.Popen([sys.executable, "-c", HEAD + code], pass_fds=(9,), cwd=ROOT, start_new_session=True)
-    os.close(9)
     assert os.read(reader, 1) == b"x"
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=10) == 130
@@ -182,6 +191,7 @@ def test_a_terminal_that_hangs_up(tmp_path):
     code = (
         HEAD
         + f"""
+import fcntl, termios
 def main():
     hung_up = []
     with finishes_first(hung_up.append, str):
@@ -191,16 +201,18 @@ def main():
         for _ in range(100):
             print("saving", flush=True)
     open({str(tmp_path / "saved")!r}, "w").close()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its end is told by SIGHUP
 run_script(main)
 """
     )
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(ROOT)
-        os.execv(sys.executable, [sys.executable, "-c", code])
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=end, stdout=end, stderr=end, cwd=ROOT, start_new_session=True
+    )
+    os.close(end)
     assert select.select([terminal], [], [], 20)[0] and b"ready" in os.read(terminal, 100)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert process.wait(timeout=60) == 0
     assert (tmp_path / "saved").exists()
 
 
