@@ -61,6 +61,7 @@ WITH_NINJA = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  #
 SECONDS_TO_LEAVE = 90  # for a process that saves a checkpoint first; then it is killed, which counts as a difference
 SCRIPT = Path(__file__).resolve().parents[1] / "rm.py"
 STEPS = 40
+EXTENSIONS = "torch_extensions"  # a folder of its own: other programs wait for the lock that a kill leaves there
 LONGEST = 600  # seconds that one process may take
 GLANCE = 0.0005  # seconds between two looks at the output folder
 FLAGS = {
@@ -179,6 +180,7 @@ class Watched:
             "TOKENIZERS_PARALLELISM": "false",
         }
         environment |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "HF_HOME": str(log.parent / "cache")}
+        environment |= {"TORCH_EXTENSIONS_DIR": str(log.parent / EXTENSIONS)}
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True, env=environment
@@ -464,6 +466,8 @@ class Experiment:
         self.results = Results()
 
     def start(self, name: str, output: Path, **changes: object) -> Watched:
+        for lock in (self.folder / EXTENSIONS).glob("*/lock"):
+            lock.unlink()  # as rm.py's message says: who was killed while DeepSpeed loaded has left it
         command = command_of(self.flags | SCENARIOS[name] | changes, output, self.processes, self.engine)
         return Watched(command, output, self.folder / f"{output.name}.log")
 
@@ -471,6 +475,8 @@ class Experiment:
         """The undisturbed run, with all the checkpoints that it made."""
         if name not in self.references:
             output = self.folder / f"undisturbed-{name}"
+            if not self.references and str(self.engine).startswith("zero"):
+                self._compile(name)
             # Who is told to leave saves a checkpoint at any step: there has to be one to compare it with.
             every_step = {} if all(how.endswith("SIGKILL") for how in self.hows) else {"save_every_steps": 1}
             watched = self.start(name, output, save_total_limit=STEPS, **every_step)
@@ -486,6 +492,13 @@ class Experiment:
             self._require_randomness(output)
             self.references[name] = output
         return self.references[name]
+
+    def _compile(self, name: str) -> None:
+        """DeepSpeed compiles at its first start, whose length is none to aim by."""
+        watched = self.start(name, self.folder / "compiled", max_steps=1)
+        if status := watched.process.wait(timeout=LONGEST):
+            raise RuntimeError(f"the first start ended with status {status}:\n{watched.end_of_log()}")
+        watched.close()
 
     def _observe(self, watched: Watched) -> None:
         """How long start-up and a checkpoint's writing take: the moments to aim at."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from reward_modeling.common.interruption import ends_at_once, wait_for_a_signal
+from reward_modeling.common.screen import filter_noise
 
 HUB_ERRORS = (OSError, ValueError)  # what loading from the Hub raises: the errors of huggingface_hub are OSErrors
 SECONDS_TO_SPEAK = 3  # that process 0 has for its message before others end, and the launcher ends it
@@ -46,6 +47,7 @@ def run_script(main: Callable[[], None]) -> None:
 
     Ctrl-C and the signals that end a process do so with one line.
     """
+    filter_noise()
     try:
         with ends_at_once():
             try:

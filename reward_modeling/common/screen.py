@@ -32,6 +32,15 @@ class Unsaid(logging.Filter):
         return not record.getMessage().startswith(self.beginning)
 
 
+UNSAID = [(name, Unsaid(beginning)) for name, beginning in NOISE]
+
+
+def filter_noise() -> None:
+    """Also before the libraries are imported, which may speak then; a second call changes nothing."""
+    for name, unsaid in UNSAID:
+        logging.getLogger(name).addFilter(unsaid)
+
+
 def set_up_screen(level: int, *, speaks: bool) -> None:
     """Logging of a script's process.
 
@@ -46,8 +55,7 @@ def set_up_screen(level: int, *, speaks: bool) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry twice, before our message
     transformers_logging.set_verbosity_warning()
-    for name, beginning in NOISE:
-        logging.getLogger(name).addFilter(Unsaid(beginning))
+    filter_noise()
     warnings.filterwarnings("ignore", category=FutureWarning, module=LIBRARIES)  # for those who write these libraries
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=LIBRARIES)
     if not (speaks and shows_bars()):
