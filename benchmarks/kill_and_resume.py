@@ -56,6 +56,8 @@ HOWS = (
     "group:SIGINT",
     "rank:SIGINT",
     "rank:SIGUSR1",
+    "launcher:SIGUSR1",
+    "group:SIGUSR1",
 )
 WITH_NINJA = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # which DeepSpeed calls
 SECONDS_TO_LEAVE = 90  # for a process that saves a checkpoint first; then it is killed, which counts as a difference
@@ -536,7 +538,7 @@ class Experiment:
             aim = next_aim(before)
             watched = self.start(name, output, resume_from_checkpoint="true")
             results.processes_started += 1
-            how = self.rng.choice(self.hows)
+            how = self.hows[results.num_kills % len(self.hows)]
             killed = kill_in_time(watched, aim or Aim("the end", 2, 0), how, self.rng)  # which never happens
             steps_taken += len(watched.steps)
             self.check(output, reference, before)
@@ -604,7 +606,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="2: DDP under torchrun")
     parser.add_argument("--engine", choices=list(ENGINES), help="under accelerate's launcher, with the shipped file")
     parser.add_argument(
-        "--hows", nargs="+", choices=HOWS, default=list(HOWS[:1]), help="who gets which signal, drawn for each kill"
+        "--hows", nargs="+", choices=HOWS, default=list(HOWS[:1]), help="who gets which signal, in turn"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--scenarios", nargs="+", default=list(SCENARIOS), choices=list(SCENARIOS))
