@@ -24,7 +24,13 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.flags import PATH, at_least, flag
 from reward_modeling.common.launch import worker_count
-from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, read_options, read_options_problems
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    REVISION_HELP,
+    read_options,
+    read_options_problems,
+)
 from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
 
@@ -41,12 +47,16 @@ class ScriptArguments:
         None, "Folder for lint.json and lint.html. Unset: lint/NAME of the data."
     )
     tokenizer: Annotated[str | None, PATH] = flag(None, "Folder or Hub id: lengths are then counted in its tokens too.")
+    chat_template: Annotated[str | None, PATH] = flag(
+        None, "A jinja file: the chat template to take, in the place of the tokenizer's own."
+    )
     token_rows: Annotated[int, at_least(0)] = flag(10_000, "Pairs that are tokenised, drawn at random; 0 takes all.")
     benchmarks: Annotated[str | None, PATH] = flag(
         None, "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
     )
     columns: str | None = flag(None, COLUMNS_HELP)
     ignore_columns: str | None = flag(None, IGNORE_HELP)
+    dataset_revision: str | None = flag(None, REVISION_HELP)
     seed: Annotated[int, at_least(0)] = flag(0, "Of the pairs to read and of the pairs that are tokenised.")
     num_proc: Annotated[int | None, at_least(1)] = flag(None, "Worker processes. Unset: one per core, at most 16.")
     strict: bool = flag(False, "Exit with status 1 if something serious is found.")
@@ -57,6 +67,8 @@ class ScriptArguments:
 
     def problems(self) -> list[str]:
         missing = [] if self.path else ["expected the path of preference rows: python data_prep/lint.py PATH"]
+        if self.chat_template is not None and self.tokenizer is None:
+            missing.append("--chat_template: expected --tokenizer too, whose template it replaces, found none")
         return missing + read_options_problems(self.columns, self.ignore_columns)
 
     @property
@@ -101,7 +113,8 @@ def main() -> None:
             tokenizer=arguments.tokenizer,
             token_rows=arguments.token_rows,
             benchmarks=arguments.benchmarks,
-            options=read_options(arguments.columns, arguments.ignore_columns),
+            options=read_options(arguments.columns, arguments.ignore_columns, arguments.dataset_revision),
+            chat_template=arguments.chat_template,
         )
     except OSError as error:
         raise UserError(

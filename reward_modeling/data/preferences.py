@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import draw_prompts, prompt_key
 from reward_modeling.data.messages import texts_in, to_json
-from reward_modeling.data.pairs import Pair, json_type, read_pair
+from reward_modeling.data.pairs import PROMPT_PASSED_OVER, Pair, json_type, read_pair
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import FORMS, RowDropped, to_standard_columns
@@ -36,7 +36,7 @@ from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.text_beginnings import text_unit, write_joined
 from reward_modeling.data.unread_columns import is_suspect, unread_columns
 
-CACHE_VERSION = 4  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 5  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
 NUMBERS = ("margin", "chosen_score", "rejected_score")
@@ -140,6 +140,9 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
         # Templates trim messages: prompts that differ in that alone must not stand on both sides of a split.
         unit = to_json([{**message, "content": message["content"].strip()} for message in pair.prompt])
     read = READ - READ_OF_CONVERSATIONS if is_text else READ
+    if PROMPT_PASSED_OVER in forms:
+        forms.remove(PROMPT_PASSED_OVER)
+        read = READ - {"prompt"}
     unread, excerpt = ("", "") if row.keys() <= read else _unread(row, pair, read, options)
     try:
         for text in (texts["chosen"], texts["rejected"], source, unread, excerpt):
@@ -147,7 +150,7 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
                 text.encode()
         key = prompt_key((unit + template_options).encode())
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
-        raise RowDropped(DropReason.WRONG_TYPE) from None
+        raise RowDropped(DropReason.WRONG_TYPE, "half a character (\\ud800 to \\udfff)") from None
     form = "; ".join(sorted(forms)) if forms else ""
     return {
         **texts,

@@ -29,6 +29,7 @@ COLUMNS_HELP = (
     "Columns to read under other names than theirs: prompt=question,chosen=response_j. Texts of several are joined by "
     f"a line break: prompt=instruction+input. What may be read: {LISTED}."
 )
+REVISION_HELP = "Branch, tag or commit of the Hub's data set."
 IGNORE_HELP = "Columns that are left aside on purpose, with commas between, where a run would stop and name them."
 PLAIN_TEXT_HELP = "Score plain texts (rows without a prompt) as they stand, though the tokenizer has a chat template."
 
@@ -77,15 +78,15 @@ def _joined(values: list[object]) -> object:
     return said[0] if len(said) == 1 else (values[0] if len(values) == 1 else said or None)
 
 
-def read_options(columns: str | None, ignore_columns: str | None) -> ReadOptions:
-    """The options that two flags ask for.
+def read_options(columns: str | None, ignore_columns: str | None, revision: str | None = None) -> ReadOptions:
+    """The options that three flags ask for.
 
     Raises:
         UserError: with everything that is wrong with them.
     """
     if problems := read_options_problems(columns, ignore_columns):
         raise UserError("\n".join(problems))
-    return ReadOptions(tuple(_entries(columns)), _names(ignore_columns))
+    return ReadOptions(tuple(_entries(columns)), _names(ignore_columns), revision)
 
 
 def read_options_problems(columns: str | None, ignore_columns: str | None) -> list[str]:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from reward_modeling.checkpoints.run_record import fingerprint_of_weights
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
 from reward_modeling.common.screen import set_up_screen, shows_bars
+from reward_modeling.data.conversations import parts_of
 from reward_modeling.data.preferences import kept_column, read_column
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
@@ -37,7 +38,7 @@ from reward_modeling.evaluation.summary import summarise
 from reward_modeling.models.chat_template import fingerprint_of_template
 from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
+from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -173,7 +174,7 @@ def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
                 continue
             reader.check_template()
             if words := reader.refusal(conversation):
-                roles = ", ".join(message["role"] for message in conversation)
+                roles = ", ".join(message["role"] for message in parts_of(conversation)[0])
                 refused.setdefault(number, f"the chat template refuses it: {words} (roles: {roles})")
     return refused
 

@@ -34,6 +34,7 @@ from reward_modeling.models.support import (
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.base import Objective
 from reward_modeling.training.arguments import RunArguments
+from reward_modeling.training.preflight import preamble_problem
 from reward_modeling.training.tracking import DataReportCallback, prepare_wandb
 from reward_modeling.training.trainer import RewardTrainer
 from reward_modeling.training.verdict import data_problems
@@ -141,7 +142,8 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
             write_reports(data.all_reports, Path(args.output_path) / DATA_REPORT)
     if not len(data.train):
         unit = setup.objective.reader.unit.removesuffix("s")
-        problems = "".join(f"\n- {problem}" for problem in data_problems(data.reports))
+        found = [*data_problems(data.reports), preamble_problem(setup.tokenizer, args.max_length)]
+        problems = "".join(f"\n- {problem}" for problem in found if problem)
         raise UserError(
             f"--train_set_path {args.train_set_path}: no {unit} is left to train on; see the table above{problems}"
         )
