@@ -365,6 +365,16 @@ def history_of(state_file: Path) -> tuple[dict, list[dict]]:
     ]
 
 
+def first_difference(history: list[dict], expected: list[dict]) -> str:
+    """The first figure of two logs that is not the same."""
+    for found, other in zip(history, expected, strict=False):
+        names = [name for name in found.keys() | other.keys() if found.get(name) != other.get(name)]
+        if names:
+            figures = ", ".join(f"{name} {found.get(name)} for {other.get(name)}" for name in sorted(names))
+            return f"of step {other['step']} {figures}"
+    return f"{len(history)} entries for {len(expected)}"
+
+
 def differences_of_checkpoint(checkpoint: Path, reference: Path) -> list[str]:
     """Why `checkpoint` is not, bit by bit, that of the undisturbed run. Empty if it is."""
     if not reference.is_dir():
@@ -389,7 +399,7 @@ def differences_of_checkpoint(checkpoint: Path, reference: Path) -> list[str]:
     # A run that is told to leave saves before the evaluation of its step, which the resumed one makes.
     before_evaluation = [entry for entry in expected if "loss" in entry or entry["step"] != step_of(checkpoint)]
     if state["global_step"] != step_of(checkpoint) or history not in (expected, before_evaluation):
-        wrong.append(f"{TRAINER_STATE} (step {state['global_step']})")
+        wrong.append(f"{TRAINER_STATE} (step {state['global_step']}; {first_difference(history, expected)})")
     return [f"{checkpoint.name}: {name} differs from the undisturbed run's" for name in wrong]
 
 
@@ -413,7 +423,8 @@ def differences_of_end(output: Path, reference: Path) -> list[str]:
     state, history = history_of(output / TRAINER_STATE)
     expected_state, expected_history = history_of(reference / TRAINER_STATE)
     if history != expected_history:
-        differences.append("the losses or evaluations of the log differ from the undisturbed run's")
+        first = first_difference(history, expected_history)
+        differences.append(f"the losses or evaluations of the log differ from the undisturbed run's: {first}")
     if [entry["step"] for entry in history if "loss" in entry] != list(range(1, STEPS + 1)):
         differences.append("the log does not have every step once")
     for name in ("global_step", "best_global_step", "best_metric"):
@@ -515,7 +526,8 @@ class Experiment:
                 began.setdefault(name, watched.age)
                 lasted[name] = watched.age - began[name]
             time.sleep(GLANCE)
-        self.writing = statistics.median(lasted.values())
+        # on a busy machine every checkpoint may be written between two glances
+        self.writing = statistics.median(lasted.values()) if lasted else GLANCE
 
     def _require_randomness(self, output: Path) -> None:
         """Training must draw random numbers, or restoring their generators would prove nothing."""

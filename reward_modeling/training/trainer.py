@@ -209,7 +209,8 @@ class RewardTrainer(ResumableTrainer):
         """The *sum* of the loss over the micro-batch's units; with `return_outputs` also logits and targets."""
         names = ("model_inputs", "targets", "members", "unit_of_member")
         inputs = self._prepare_inputs({name: inputs[name] for name in names})
-        load_balancing = model.training and bool(self.args.router_aux_loss_coef)
+        # not `model.training`: an engine of DeepSpeed that is told to evaluate says that it trains
+        load_balancing = self.model.training and bool(self.args.router_aux_loss_coef)
         outputs = model(**inputs["model_inputs"], **({"load_balancing": True} if load_balancing else {}))
         logits = outputs.logits.float()  # (reads, labels)
         loss = self.objective.loss(logits, inputs["targets"])  # (units,)
@@ -219,7 +220,7 @@ class RewardTrainer(ResumableTrainer):
         # Every output takes part, with weight zero: a micro-batch that only fills up a process has no units, and its
         # parameters still need gradients for the engines to reduce.
         total = loss.sum() + 0.0 * logits.sum()
-        if model.training:
+        if self.model.training:
             self.sums.count_units(logits.detach(), inputs["targets"])
         return (total, (logits, inputs["targets"])) if return_outputs else total
 
