@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
-from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.models.reward_model import reward_model_class, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
 from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 
@@ -128,7 +128,7 @@ def load_reward_model(
     model.config.problem_type = "regression"
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    return model
+    return with_blocks(model)
 
 
 def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
