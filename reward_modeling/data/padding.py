@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 # What a block takes beside its tokens, as a share of the tokens of a whole micro-batch. On lengths of HH-RLHF and of QA
-# feedback, and on drawn ones, it leaves 1% to 23% of padding in fewer or few more blocks than there were passes of one
-# block; see benchmarks/padding.py.
+# feedback, and on drawn ones, it leaves 1% to 28% of padding.
 BLOCK_SHARE = 1 / 8
 # How far rows without their padding fill a micro-batch. Filled whole, it would leave no room for padding and be cut
 # into six times as many blocks.

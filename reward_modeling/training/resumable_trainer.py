@@ -46,17 +46,6 @@ class MissedEvaluationCallback(TrainerCallback):
             self.trainer._find_best_checkpoint()
 
 
-def names_of_layers(model: torch.nn.Module) -> list[str]:
-    """The classes of modules that transformers keeps whole, without those around the input embeddings.
-
-    accelerate 1.15 gives the embeddings a unit of their own under FSDP2. BERT and its like name the module around them
-    as well, and their weights would be cut twice, which fails.
-    """
-    embeddings = model.get_input_embeddings()
-    around = {type(module).__name__ for module in model.modules() if embeddings in module.children()}
-    return sorted(set(model._no_split_modules or ()) - around)
-
-
 class ResumableTrainer(HubTrainer):
     """Saves by `checkpoints.folders`, leaves at SIGTERM with a checkpoint, and goes on where a checkpoint was made.
 
@@ -67,9 +56,6 @@ class ResumableTrainer(HubTrainer):
 
     def __init__(self, *, args: RunArguments, **kwargs):
         super().__init__(args=args, **kwargs)
-        if self.accelerator.is_fsdp2:
-            plugin = self.accelerator.state.fsdp_plugin
-            plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or names_of_layers(self.model)
         self.run_record: dict = {}
         # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
         self.save_total_limit, args.save_total_limit = args.save_total_limit, None

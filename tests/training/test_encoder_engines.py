@@ -1,4 +1,4 @@
-"""An encoder's padded rows in blocks: the same step on one process, in other micro-batches, on two of every engine."""
+"""An encoder's padded rows in blocks: the same step on one process, in other micro-batches, on two of DDP and ZeRO."""
 
 import pytest
 from engines import EVERY_ENGINE, run_engine
@@ -98,9 +98,13 @@ def test_another_order_is_not_the_same_step(alone, base, tmp_path):
         assert_same_steps(train(base | {"data_seed": 7}, tmp_path / "output"), alone)
 
 
+# Not FSDP2: accelerate 1.15 fails on BERT there, since it cuts the embeddings twice, alone and in the module around them.
+ENGINES = [parameter for parameter in EVERY_ENGINE if parameter.values[0] != "fsdp2"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": "true"}], ids=["plain", "checkpointing"])
-@pytest.mark.parametrize("engine", EVERY_ENGINE)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_two_processes_take_the_same_steps(engine, changes, alone, base, tmp_path):
     run_engine(engine, base | changes, tmp_path / "output")
     assert_same_steps(Run(tmp_path / "output"), alone)
