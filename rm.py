@@ -7,18 +7,18 @@
 import sys
 from dataclasses import dataclass
 
+from reward_modeling.common.early_answers import answer_early
 from reward_modeling.common.errors import run_script
-from reward_modeling.objectives.bradley_terry import BradleyTerry, BradleyTerryFlags
-from reward_modeling.training.arguments import RunArguments
-from reward_modeling.training.job import run_job
+from reward_modeling.objectives.bradley_terry_flags import BradleyTerryFlags
+from reward_modeling.training.flags import RunFlags
 
 
 @dataclass
-class ScriptArguments(BradleyTerryFlags, RunArguments):
+class ScriptArguments(BradleyTerryFlags, RunFlags):
     """The defaults to edit.
 
     What a flag means stands with its base class, and in `python rm.py --help`: those of the loss in
-    objectives/bradley_terry.py, the others in training/arguments.py. Every flag of transformers' TrainingArguments
+    objectives/bradley_terry_flags.py, the others in training/flags.py. Every flag of transformers' TrainingArguments
     works under its own name (`--help_all`).
     """
 
@@ -27,8 +27,9 @@ class ScriptArguments(BradleyTerryFlags, RunArguments):
     model_dtype: str = "float32"  # or bfloat16: half the memory for the weights, and small updates are lost
 
     # Data
-    train_set_path: str = "weqweasdas/preference_dataset_mix2"
-    eval_set_path: str | None = None  # unset: eval_size rows of the training set, by prompt
+    train_set_path: None | str | list[str] = "weqweasdas/preference_dataset_mix2"  # noqa: RUF036 (None first, as in transformers)
+    # unset: eval_size rows of the training set, by prompt
+    eval_set_path: None | str | list[str] = None  # noqa: RUF036
     eval_size: int = 500
     max_length: int = 4096
     overlong: str = "truncate"  # or drop
@@ -71,11 +72,16 @@ class ScriptArguments(BradleyTerryFlags, RunArguments):
     save_every_steps: int | None = None  # unset: at the end of each epoch
     eval_every_steps: int | None = None
     early_stopping_patience: int | None = None
-    report_to: None | str | list[str] = "wandb"  # noqa: RUF036 (the order that HfArgumentParser reads)
+    report_to: None | str | list[str] = "wandb"  # noqa: RUF036 (as in training/flags.py)
     deepspeed: str | None = None  # a DeepSpeed JSON file, such as deepspeed_3.json
 
 
 def main() -> None:
+    answer_early(ScriptArguments)
+    # Only now, since they take seconds: torch, transformers and what trains.
+    from reward_modeling.objectives.bradley_terry import BradleyTerry
+    from reward_modeling.training.job import run_job
+
     run_job(ScriptArguments, BradleyTerry)
 
 

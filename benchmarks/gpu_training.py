@@ -40,6 +40,7 @@ from reward_modeling.data.micro_batches import computed_tokens as tokens_of
 from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, EpochPlan, MicroBatch
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.objectives.bradley_terry import BradleyTerry
+from reward_modeling.training.arguments import arguments_of
 from reward_modeling.training.callbacks import RewardProgressCallback
 from reward_modeling.training.memory_probe import peak_memory
 from reward_modeling.training.trainer import RewardTrainer
@@ -156,7 +157,7 @@ def build_trainer(
 ) -> RewardTrainer:
     """rm.py's trainer with its defaults, but without logs, checkpoints and evaluations."""
     padded = case.mode == PADDED
-    args = rm.ScriptArguments(
+    args = arguments_of(rm.ScriptArguments)(
         output_dir=folder,
         model_dtype=shape.weights,
         optim=shape.optimizer,

@@ -137,10 +137,11 @@ def run_trl(folder: Path, name: str, steps: int) -> dict:
 def load_ours(folder: Path, name: str, steps: int):
     import rm
     from reward_modeling.objectives.bradley_terry import BradleyTerry
+    from reward_modeling.training.arguments import arguments_of
     from reward_modeling.training.setup import load_data, load_model, load_setup
     from reward_modeling.training.trainer import RewardTrainer
 
-    args = rm.ScriptArguments(
+    args = arguments_of(rm.ScriptArguments)(
         model_name=str(folder / "model"),
         train_set_path=str(folder / f"{name}.jsonl"),
         max_length=WORKLOADS[name]["max_length"],

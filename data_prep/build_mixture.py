@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.common.flags import at_least, flag, one_of
+from reward_modeling.common.flags import PATH, at_least, flag, one_of
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.keys import draw_prompts
 from reward_modeling.data.report import DropReason
@@ -47,7 +47,7 @@ from reward_modeling.preference_sets.manifest import (
 )
 from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, choose_pairs, count_dropped
 from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source
-from reward_modeling.preference_sets.pair_table import PairTable, split_keys
+from reward_modeling.preference_sets.pair_table import PairTable
 from reward_modeling.preference_sets.source import SourcePairs
 from reward_modeling.preference_sets.writing import (
     TEST,
@@ -63,9 +63,9 @@ from reward_modeling.preference_sets.writing import (
 class ScriptArguments:
     """The defaults to edit."""
 
-    mixture: str = flag("mixture2", "A mixture of data_prep/mixtures/, or a YAML file.")
-    output_path: str = flag("data/mixture2", "Folder to write the pairs to.")
-    source_paths: str | None = flag(
+    mixture: Annotated[str, PATH] = flag("mixture2", "A mixture of data_prep/mixtures/, or a YAML file.")
+    output_path: Annotated[str, PATH] = flag("data/mixture2", "Folder to write the pairs to.")
+    source_paths: Annotated[str | None, PATH] = flag(
         None, "Local copies to read instead of the Hub: shp=path,hh_rlhf=path, by the names of sources."
     )
     seed: Annotated[int | None, SEED] = flag(
@@ -76,7 +76,7 @@ class ScriptArguments:
         "Pairs to split off by prompt, into test/: a number, or a share below 1. Plain texts that are "
         "no transcripts name no prompt: there each pair counts as one.",
     )
-    decontaminate: str | None = flag(
+    decontaminate: Annotated[str | None, PATH] = flag(
         None,
         "Drop prompts that are in these: rewardbench, rewardbench2, rm_bench, preference_test_sets, "
         "any of them as name=path for a local copy, or files; with commas between them.",
@@ -178,7 +178,7 @@ def split_off_test(
     if not test_size:
         return {TRAIN: order}
     count = int(test_size) if test_size >= 1 else int(test_size * len(order))
-    is_test = draw_prompts(split_keys(table)[order], count, seed + SPLIT_SEED)
+    is_test = draw_prompts(table.numbers("prompt_key")[order], count, seed + SPLIT_SEED)
     if is_test.all() or not is_test.any():
         raise UserError(
             f"--test_size {test_size:g}: expected pairs on both sides, found {int(is_test.sum()):,} of {len(order):,} "

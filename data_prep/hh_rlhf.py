@@ -10,7 +10,6 @@ whose transcripts are broken are dropped, each under its own reason. The mixture
 import glob
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 if not __package__:  # run as a script
@@ -20,10 +19,9 @@ from datasets import concatenate_datasets
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import flag
-from reward_modeling.data.preferences import RowDropped
-from reward_modeling.data.report import DataReport, DropReason
+from reward_modeling.data.report import DataReport
+from reward_modeling.data.row_forms import transcript_turns
 from reward_modeling.data.sources import Columns, HubOptions
-from reward_modeling.data.transcripts import turns_of
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, text_of
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, note_pairs, read_pairs
@@ -63,23 +61,8 @@ class ScriptArguments(SourceArguments):
 
 def to_pair(row: dict, subset: str | None) -> dict:
     """Both transcripts as messages. What they have in common is checked as in any other pair."""
-    chosen, rejected = _turns(row, "chosen"), _turns(row, "rejected")
-    for turns in (chosen, rejected):
-        if turns[-1]["role"] != "assistant":
-            raise RowDropped(DropReason.LAST_NOT_ASSISTANT, f"it ends in {turns[-1]['content'][-150:]!r}")
-    for turns in (chosen, rejected):
-        for turn, following in pairwise(turns):
-            if turn["role"] == following["role"]:
-                raise RowDropped(DropReason.SAME_ROLE_TWICE, f"{turn['role']}: {following['content'][:150]!r}")
+    chosen, rejected = (transcript_turns(text_of(row, side), side) for side in COLUMNS)
     return {"chosen": chosen, "rejected": rejected, "source": name_source("hh_rlhf", subset)}
-
-
-def _turns(row: dict, side: str) -> list[dict]:
-    text = text_of(row, side)
-    turns = turns_of(text)
-    if turns is None:
-        raise RowDropped(DropReason.NOT_A_TRANSCRIPT, f"{side}: {text[:150]!r}")
-    return turns
 
 
 def build(arguments: ScriptArguments) -> SourcePairs:

@@ -22,13 +22,11 @@ if not __package__:  # run as a script
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.common.flags import at_least, flag
+from reward_modeling.common.flags import PATH, at_least, flag
 from reward_modeling.common.launch import worker_count
+from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, read_options, read_options_problems
 from reward_modeling.data.sources import ALL_SUFFIXES
 from reward_modeling.preference_sets.arguments import check_flags
-from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
-from reward_modeling.preference_sets.lint.summary import lint
-from reward_modeling.preference_sets.lint.tables import summary_text
 
 SWITCHES = ("--strict", "--overwrite")  # need no value
 SWITCH_WORDS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
@@ -38,13 +36,17 @@ SWITCH_WORDS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 class ScriptArguments:
     """The defaults to edit. PATH may stand without its flag."""
 
-    path: str = flag("", "File, folder, glob or Hub id of preference rows, as for rm.py.")
-    output_path: str | None = flag(None, "Folder for lint.json and lint.html. Unset: lint/NAME of the data.")
-    tokenizer: str | None = flag(None, "Folder or Hub id: lengths are then counted in its tokens too.")
+    path: Annotated[str, PATH] = flag("", "File, folder, glob or Hub id of preference rows, as for rm.py.")
+    output_path: Annotated[str | None, PATH] = flag(
+        None, "Folder for lint.json and lint.html. Unset: lint/NAME of the data."
+    )
+    tokenizer: Annotated[str | None, PATH] = flag(None, "Folder or Hub id: lengths are then counted in its tokens too.")
     token_rows: Annotated[int, at_least(0)] = flag(10_000, "Pairs that are tokenised, drawn at random; 0 takes all.")
-    benchmarks: str | None = flag(
+    benchmarks: Annotated[str | None, PATH] = flag(
         None, "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
     )
+    columns: str | None = flag(None, COLUMNS_HELP)
+    ignore_columns: str | None = flag(None, IGNORE_HELP)
     seed: Annotated[int, at_least(0)] = flag(0, "Of the pairs to read and of the pairs that are tokenised.")
     num_proc: Annotated[int | None, at_least(1)] = flag(None, "Worker processes. Unset: one per core, at most 16.")
     strict: bool = flag(False, "Exit with status 1 if something serious is found.")
@@ -54,7 +56,8 @@ class ScriptArguments:
         check_flags(self)
 
     def problems(self) -> list[str]:
-        return [] if self.path else ["expected the path of preference rows: python data_prep/lint.py PATH"]
+        missing = [] if self.path else ["expected the path of preference rows: python data_prep/lint.py PATH"]
+        return missing + read_options_problems(self.columns, self.ignore_columns)
 
     @property
     def output_folder(self) -> Path:
@@ -83,6 +86,11 @@ def with_path_flag(argv: Sequence[str]) -> list[str]:
 
 def main() -> None:
     arguments, _ = parse_script_arguments(ScriptArguments, with_path_flag(sys.argv[1:]))
+    # Only now, since they take seconds: torch, and what draws the page.
+    from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
+    from reward_modeling.preference_sets.lint.summary import lint
+    from reward_modeling.preference_sets.lint.tables import summary_text
+
     folder = arguments.output_folder
     check_output(folder, arguments.overwrite)
     try:
@@ -93,6 +101,7 @@ def main() -> None:
             tokenizer=arguments.tokenizer,
             token_rows=arguments.token_rows,
             benchmarks=arguments.benchmarks,
+            options=read_options(arguments.columns, arguments.ignore_columns),
         )
     except OSError as error:
         raise UserError(

@@ -24,7 +24,8 @@ SECONDS_TO_END = 600  # where it is the first time, DeepSpeed compiles its parts
 SECONDS_TO_LEAVE = 30  # after SIGTERM, as torch's launcher has it
 SUFFIXES = (".stdout", ".stderr")
 IMPORTED = [
-    *("processes", "rm", "eval_bench_mark", "reward_modeling.data.prepare", "reward_modeling.results.report"),
+    *("processes", "rm", "eval_bench_mark", "reward_modeling.training.job", "reward_modeling.data.prepare"),
+    "reward_modeling.results.report",
     *("datasets", "peft", "deepspeed", "transformers.integrations.deepspeed"),
     *("torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.device_mesh"),
     *("transformers.models.gemma.modeling_gemma", "transformers.models.llama.modeling_llama"),

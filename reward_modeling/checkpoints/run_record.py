@@ -17,6 +17,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import OnResume, flags_with
 from reward_modeling.common.launch import engine_name
 from reward_modeling.data.loader import PromptGroups
+from reward_modeling.models.chat_template import fingerprint_of_template
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,18 @@ def run_record(trainer: Any, config: PreTrainedConfig) -> dict[str, Any]:
         "unit": unit,
         f"training_{unit}": len(train),
         "training_data": fingerprint_of_groups(train),
-        "evaluation_data": None if evaluation is None else fingerprint_of_groups(evaluation),
+        "evaluation_data": None if evaluation is None else fingerprint_of_evaluation(evaluation, trainer.eval_sets),
+        "chat_template": fingerprint_of_template(trainer.processing_class),
         "save_only_model": args.save_only_model,
         "arguments": {name: getattr(args, name) for name in names},
     }
+
+
+def fingerprint_of_evaluation(evaluation: PromptGroups, named: Mapping[str, PromptGroups]) -> str:
+    """Of the only set, or of all sets with their names."""
+    if not named:
+        return fingerprint_of_groups(evaluation)
+    return ",".join(f"{name}={fingerprint_of_groups(groups)}" for name, groups in named.items())
 
 
 def fingerprint_of_groups(groups: PromptGroups) -> str:
@@ -103,6 +112,7 @@ def check_same_run(checkpoint: str, now: dict[str, Any], arguments_class: type) 
     differences = [
         *_model_differences(then, now),
         *_data_differences(data, then, now),
+        *_template_differences(then, now),
         *_changes(fixed, then["arguments"], now["arguments"]),
         *_engine_differences(then, now),
     ]
@@ -136,6 +146,13 @@ def _data_differences(names: list[str], then: Mapping, now: Mapping) -> list[str
     before, after = ({f"training {unit}": f"{run[f'training_{unit}']:,}"} for run in (then, now))
     causes = _changes(names, then["arguments"], now["arguments"]) + _changes([*before], before, after)
     return causes or [f"train_set_path: the same name, but other {unit} or other tokens in it"]
+
+
+def _template_differences(then: Mapping, now: Mapping) -> list[str]:
+    """Where no row of the data shows it: the tokenizer that is saved would be another one."""
+    if then["chat_template"] == now["chat_template"] or then["training_data"] != now["training_data"]:
+        return []
+    return ["chat_template: the tokenizer's template was another one (--chat_template, or the model's own)"]
 
 
 def _changes(names: Iterable[str], before: Mapping, after: Mapping) -> list[str]:

@@ -89,7 +89,9 @@ def token_rows(model_inputs: dict) -> list[list[int]]:
     tokens, ends = model_inputs["input_ids"].flatten().tolist(), model_inputs["read_positions"].tolist()
     if "packed_layout" not in model_inputs:
         width = model_inputs["input_ids"].shape[1]
-        return [tokens[end // width * width : end + 1] for end in ends]
+        is_real = model_inputs["attention_mask"].flatten().tolist()
+        rows = (range(end // width * width, end + 1) for end in ends)
+        return [[tokens[place] for place in row if is_real[place]] for row in rows]
     spans = model_inputs["packed_layout"].read_spans
     return [tokens[span.prefix_start : span.prefix_end] + tokens[span.start : span.end] for span in spans]
 

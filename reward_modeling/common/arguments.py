@@ -3,21 +3,19 @@
 import argparse
 import copy
 import json
-import re
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NoReturn, TypeVar, get_args, get_type_hints
-
-import yaml
-from transformers import HfArgumentParser
-from transformers.hf_argparser import string_to_bool
+from collections.abc import Callable, Collection, Sequence
+from typing import NoReturn, TypeVar
 
 from reward_modeling.common.errors import UserError, did_you_mean
-from reward_modeling.common.flags import flag_names, help_of
+from reward_modeling.common.flag_parser import add_flags
+from reward_modeling.common.flags import PATH, flag_names, flags_with, help_of
+from reward_modeling.common.paths import expand_home
+from reward_modeling.common.yaml_files import read_yaml
 
 Arguments = TypeVar("Arguments")
 
+HELP_ALL = "Show these flags and those of transformers' TrainingArguments, which all work here."
 NOT_KEPT = "(not kept)"  # in the place of a secret
 # What other tools call it; the names here are those of rm.py and eval_bench_mark.py.
 OTHER_NAMES = {
@@ -33,22 +31,8 @@ OTHER_NAMES = {
 }
 
 
-class YamlLoader(yaml.SafeLoader):
-    """YAML 1.2's booleans: `save_strategy: no` is the word, not False."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-
-
 class FlagFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Each flag under one name, though HfArgumentParser also reads `--max-length`, and without an unset default."""
+    """Each flag under one name, though `--max-length` is read, too, and without an unset default."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         shown = copy.copy(action)
@@ -59,36 +43,36 @@ class FlagFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-class ScriptArgumentParser(HfArgumentParser):
+class ScriptArgumentParser(argparse.ArgumentParser):
     """argparse for a dataclass of some 150 fields: a mistake names the flag, not the whole usage."""
 
     def __init__(self, arguments_class: type, *, show_all: bool = False, **options):
-        super().__init__(arguments_class, formatter_class=FlagFormatter, **options)
+        super().__init__(formatter_class=FlagFormatter, **options)
+        self.arguments_class = arguments_class
         self.usage = "%(prog)s [--config FILE.yaml] [--flag value ...]"
-        hints = get_type_hints(arguments_class)
-        self._one_or_more: list[str] = []
+        self._one_or_more = add_flags(self, arguments_class)
+        self._paths = flags_with(arguments_class, PATH)
         for action in self._actions:
             if action.help is None:  # a script that changes a default leaves the help to its base class
                 action.help = help_of(arguments_class, action.dest.removeprefix("no_"))
-            if action.type is string_to_bool and action.nargs is None:  # a bool that may be unset: let `--bf16` do
-                action.nargs, action.const = "?", True
-            elif action.nargs is None and list[str] in get_args(hints.get(action.dest)):  # read as str alone
-                action.nargs = "+"
-                self._one_or_more.append(action.dest)
         self._fold_inherited_flags(arguments_class, show_all)
 
     def _fold_inherited_flags(self, arguments_class: type, show_all: bool) -> None:
         """--help shows the flags that this project declares; transformers' own come with --help_all."""
         base = next((base for base in arguments_class.__mro__ if base.__module__.startswith("transformers.")), None)
         if base is None:
+            for action in self._actions:
+                if (
+                    action.help is None or f"--{action.dest}" not in action.option_strings
+                ):  # one of transformers'; --no_bf16
+                    action.help = argparse.SUPPRESS
             return
         names = (name for name in flag_names(arguments_class) if help_of(arguments_class, name) != help_of(base, name))
         own = {"--help", *(f"--{name}" for name in names)}  # and no --no_bf16
         for action in self._actions:
             if not show_all and not own & set(action.option_strings):
                 action.help = argparse.SUPPRESS
-        words = f"Show these flags and those of transformers' {base.__name__}, which all work here."
-        self.add_argument("--help_all", action="help", help=words)
+        self.add_argument("--help_all", action="help", help=HELP_ALL)
 
     def parse_known_args(self, args=None, namespace=None):
         namespace, rest = super().parse_known_args(args, namespace)
@@ -96,7 +80,16 @@ class ScriptArgumentParser(HfArgumentParser):
             value = getattr(namespace, name)
             if isinstance(value, list) and len(value) == 1:
                 setattr(namespace, name, value[0])
+        for name in self._paths:  # here alone: what is read afterwards never sees a `~`
+            setattr(namespace, name, _at_home(getattr(namespace, name)))
         return namespace, rest
+
+    def parse_arguments(self, argv: Sequence[str]) -> tuple[object, list[str]]:
+        """The dataclass, and the values that no flag has taken."""
+        namespace, rest = self.parse_known_args(argv)
+        names = flag_names(self.arguments_class)
+        values = {name: value for name, value in vars(namespace).items() if name in names}
+        return self.arguments_class(**values), rest
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. All flags: python {self.prog} --help")
@@ -111,33 +104,61 @@ def parse_script_arguments(
         The arguments, and those that were given, as they were given.
 
     Raises:
-        UserError: unknown flag, wrong value, unreadable YAML.
+        UserError: unknown flag, wrong value, a flag or key that is there twice, unreadable YAML.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = ScriptArgumentParser(arguments_class, show_all="--help_all" in argv, allow_abbrev=False)
+    parser = script_parser(arguments_class, show_all="--help_all" in argv)
+    tokens = all_tokens(parser, argv)
+    try:
+        arguments, left_over = parser.parse_arguments(tokens)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"arguments: {error}") from error
+    if left_over:
+        raise UserError(_too_many_values(tokens, left_over))
+    return arguments, _given_values(parser, tokens)
+
+
+def script_parser(arguments_class: type, *, show_all: bool = False) -> ScriptArgumentParser:
+    """The parser of a script's flags, with --config."""
+    parser = ScriptArgumentParser(arguments_class, show_all=show_all, allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file of flags and values; flags on the command line win.")
+    return parser
+
+
+def all_tokens(parser: ScriptArgumentParser, argv: list[str], others: Collection[str] = ()) -> list[str]:
+    """The command line with what the file of --config says before it.
+
+    Args:
+        others: names of flags that this parser does not know, and that are right all the same.
+
+    Raises:
+        UserError: an unknown flag or key, one that is there twice, an unreadable file.
+    """
     config_path = _config_path(argv)
     from_file = {}
     if config_path is not None:
         from_file = read_yaml(config_path, f"--config {config_path}", "a mapping of flags to values")
     # reversed: --no_bf16 has the destination of --bf16 and comes after it
-    known = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
+    known = {name: f"--{name}" for name in others}
+    known |= {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
     _check_names(list(from_file), list(known), lambda name: f"{config_path}: unknown key {name!r}")
     tokens = [token for name, value in from_file.items() for token in _as_tokens(known[name], value)]
     if argv and not argv[0].startswith("-") and argv[0].endswith((".yaml", ".yml")):
         raise UserError(f"expected flags, found {argv[0]}: a file of flags is passed as --config {argv[0]}")
     given = [token.split("=")[0] for token in argv if token.startswith("--")]
     options = [option for action in parser._actions for option in action.option_strings]
+    options += [option for name in others for option in spellings(name)]
     _check_names(given, options, lambda name: f"unknown flag {name}")
-    try:
-        *parsed, left_over = parser.parse_args_into_dataclasses(
-            tokens + argv, return_remaining_strings=True, look_for_args_file=False
-        )
-    except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"arguments: {error}") from error
-    if left_over:
-        raise UserError(_too_many_values(tokens + argv, left_over))
-    return parsed[0], _given_values(parser, tokens + argv)
+    if problems := _given_twice(parser, argv):
+        raise UserError("\n".join(problems))
+    return tokens + argv
+
+
+def spellings(name: str) -> list[str]:
+    """A flag as the command line may have it."""
+    return [f"--{no}{spelt}" for no in ("", "no_") for spelt in (name, name.replace("_", "-"))] + [
+        f"--no-{name.replace('_', '-')}"
+    ]
 
 
 def without_tokens(argv: Sequence[str]) -> list[str]:
@@ -156,46 +177,43 @@ def without_tokens(argv: Sequence[str]) -> list[str]:
 
 
 def _takes_token(flag: str) -> bool:
-    """Whether the flag's value is a secret; HfArgumentParser reads `--hub-token` too."""
+    """Whether the flag's value is a secret; `--hub-token` is read, too."""
     return flag.startswith("--") and flag.endswith(("_token", "-token"))
 
 
-def named_paths(text: str) -> list[tuple[str, str]]:
-    """(name, path) of each entry of "name=path,name=path"; one of both is empty where the entry lacks it.
+def _at_home(value: object) -> object:
+    """A path, or several of them, with home in the place of `~`; whatever else a flag may have as it is."""
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return expand_home(value) if isinstance(value, str) else value
 
-    A comma may be part of a path: one that separates stands before "name=".
-    """
-    entries = (entry.partition("=") for entry in re.split(r",(?=[^,=/]*=)", text) if entry.strip())
-    return [(name.strip(), path.strip()) for name, _, path in entries]
+
+def _given_twice(parser: ScriptArgumentParser, argv: list[str]) -> list[str]:
+    """argparse would take the last one, and say nothing of the others."""
+    actions = {option: action for action in parser._actions for option in action.option_strings}
+    given: dict[str, list[str]] = {}
+    for option in (token.split("=")[0] for token in argv):
+        if option in actions:
+            given.setdefault(actions[option].dest, []).append(option)
+    problems = []
+    for options in (options for options in given.values() if len(options) > 1):
+        flag, found = options[0], "it twice" if len(set(options)) == 1 else f"{' and '.join(dict.fromkeys(options))}"
+        if len(options) > 2:
+            found = f"it {len(options)} times"
+        several = f"Several values go behind one flag: {flag} a b" if actions[flag].nargs == "+" else "Pass one of them"
+        problems.append(f"{flag}: expected it once, found {found}. {several}.")
+    return problems
 
 
 def _config_path(argv: list[str]) -> str | None:
     for position, token in enumerate(argv):
         if token.startswith("--config="):
-            return token.removeprefix("--config=")
+            return expand_home(token.removeprefix("--config="))
         if token == "--config":
             if position + 1 == len(argv):
                 raise UserError("--config: expected a YAML file, found nothing")
-            return argv[position + 1]
+            return expand_home(argv[position + 1])
     return None
-
-
-def read_yaml(path: str | Path, shown: str, expected: str) -> dict[str, object]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        UserError: it cannot be read, or holds something else; `shown` is how the message names it, `expected` what it
-            should hold.
-    """
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), YamlLoader)
-    except OSError as error:
-        raise UserError(f"{shown}: expected a readable YAML file ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{shown}: expected YAML, found {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{shown}: expected {expected}, found {type(content).__name__}")
-    return {str(name): value for name, value in content.items()}
 
 
 def _check_names(names: list[str], known: list[str], describe: Callable[[str], str]) -> None:

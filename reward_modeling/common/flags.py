@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_origin
 
 from reward_modeling.common.errors import did_you_mean
 
+PATH = "a path"  # or several, or name=path: `~` means home, wherever one begins
 NEEDS_ADAPTER = "needs an adapter"  # refused without --use_peft
 LOGGED = "logged"  # the value stands in run.json and in the model card, whether it was given or not
 

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features
 from pyarrow.dataset import ParquetFragmentScanOptions
 
-from reward_modeling.common.errors import UserError, one_line
+from reward_modeling.common.errors import UserError, did_you_mean, one_line
 from reward_modeling.data.json_lines import FILE_ERRORS, ToRow, block_rows, broken_file, json_blocks, parsed_lines
 from reward_modeling.data.sources import (
-    JSON_SUFFIXES,
     KEY_LENGTH,
+    LINE_SUFFIXES,
     PREFERENCE_COLUMNS,
     Columns,
     HubOptions,
@@ -33,6 +33,8 @@ from reward_modeling.data.sources import (
     empty_source,
     find_source,
 )
+from reward_modeling.data.table_values import deep_columns, without_decoding, without_null_keys
+from reward_modeling.data.text_tables import TEXT_TABLE_SUFFIXES
 
 ROWS_PER_BATCH = 1000
 
@@ -48,11 +50,13 @@ def load_rows(
     default_split: str = "train",
     columns: Columns = PREFERENCE_COLUMNS,
     hub: HubOptions | None = None,
+    finish: Callable[[Dataset, Path], Dataset | None] = lambda rows, folder: None,
 ) -> Dataset:
     """Return `to_row(row, where)` of every row of `path`, from the cache when it was read before.
 
     `version` is part of the cache's key: another one for every other `to_row`. `missing` is the reason that rows
-    without a required column get; where all have it, the file is taken to have other columns.
+    without a required column get; where all have it, the file is taken to have other columns. `finish` sees all rows,
+    and a folder for what it writes; what it returns takes their place.
 
     Raises:
         UserError: see `preferences.load_preference_dataset`.
@@ -74,13 +78,20 @@ def load_rows(
                 raise empty_source(source.label)
             if pc.all(pc.equal(written.with_format("arrow")["reason"][:], missing)).as_py():
                 raise _columns_error(source.label, found, columns)
-            rows.rename(cached)
+            _finished(rows, finish).rename(cached)
         except OSError as error:
             if not cached.is_dir():  # else another process was faster, with the same rows
                 raise cache_error(error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return _open_rows(cached)
+
+
+def _finished(rows: Path, finish: Callable[[Dataset, Path], Dataset | None]) -> Path:
+    """The folder of the finished rows."""
+    folder = rows.with_name("finished")
+    folder.mkdir()
+    return rows if finish(_open_rows(rows), folder) is None else folder
 
 
 def cache_root() -> Path:
@@ -116,9 +127,10 @@ def _open_rows(folder: Path) -> Dataset:
 def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
     *first, last = columns.required
     every = "both" if len(first) == 1 else "all of them"
+    header = " (its first line)" if label.endswith(TEXT_TABLE_SUFFIXES) else ""
     return UserError(
-        f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {every}; columns found: "
-        f"{', '.join(found) or 'none'}. Rename or convert them; accepted rows: {columns.row_formats}."
+        f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {every}; columns found"
+        f"{header}: {', '.join(found) or 'none'}. Rename or convert them; accepted rows: {columns.row_formats}."
     )
 
 
@@ -158,27 +170,53 @@ def _parts(source: Source, scratch: Path, columns: Columns) -> Iterator[Part]:
     if source.table is not None:
         yield _table_part(source.table, source.label, columns)
         return
-    # Neighbouring JSON files are one part: their blocks keep all processes busy, packed or not.
-    for is_json, files in groupby(source.files, lambda file: file.name.endswith(JSON_SUFFIXES)):
-        if is_json:
-            yield Dataset.from_list([block for file in files for block in json_blocks(file, scratch)]), block_rows
+    # Neighbouring files of lines are one part: their blocks keep all processes busy, packed or not.
+    for is_lines, files in groupby(source.files, lambda file: file.name.endswith(LINE_SUFFIXES)):
+        if is_lines:
+            lines = Dataset.from_list([block for file in files for block in json_blocks(file, scratch)])
+            _check_named(lines, block_rows, source.label, columns)
+            yield lines, block_rows
         else:
             yield from (_table_part(_open_table(file, scratch), str(file), columns) for file in files)
 
 
 def _table_part(table: Dataset, label: str, columns: Columns) -> Part:
-    if not set(columns.required) <= set(table.column_names):
+    _check_named(table, _table_rows, label, columns)
+    if not columns.are_in(table.column_names):
         raise _columns_error(label, table.column_names, columns)
-    names = [name for name in columns.read if name in table.column_names]
-    return table.select_columns(names), partial(_table_rows, label=label)
+    if columns.read is not None:
+        table = table.select_columns([name for name in columns.read if name in table.column_names])
+        return table, partial(_table_rows, label=label)
+    table = without_decoding(table)
+    return table, partial(_table_rows, label=label, deep=deep_columns(table))
 
 
 def _column_names(inputs: Dataset, function: Callable) -> list[str]:
     """The columns of a table; of JSON lines the keys of the first hundred rows."""
-    if function is not block_rows:
-        return inputs.column_names
-    rows = (row for block in inputs.select(range(min(1, len(inputs)))) for row, _ in islice(parsed_lines(block), 100))
-    return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+    return list(dict.fromkeys(_keys(inputs, 100))) if function is block_rows else inputs.column_names
+
+
+def _keys(lines: Dataset, most: int | None = None) -> Iterator[str]:
+    """The keys of JSON lines, row by row."""
+    rows = (row for block in lines for row, _ in parsed_lines(block))
+    return (key for row in islice(rows, most) if isinstance(row, dict) for key in row)
+
+
+def _check_named(inputs: Dataset, function: Callable, label: str, columns: Columns) -> None:
+    """
+    Raises:
+        UserError: a column that a flag names is in no row.
+    """
+    named = {name for _, names in columns.named for name in names}
+    found = _column_names(inputs, function) if named else []
+    if named - set(found) and function is block_rows:  # rare: a column may begin further down
+        found = list(dict.fromkeys(_keys(inputs)))
+    if missing := sorted(named - set(found)):
+        close = did_you_mean(missing[0], found)
+        raise UserError(
+            f"--columns: expected a column {missing[0]} in {label}, found none{close}; columns found: "
+            f"{', '.join(found) or 'none'}."
+        )
 
 
 def _open_table(file: Path, scratch: Path) -> Dataset:
@@ -199,8 +237,15 @@ def _open_table(file: Path, scratch: Path) -> Dataset:
 
 
 def _table_rows(
-    batch: dict[str, list], indices: list[int], *, label: str, to_row: ToRow, names: list[str]
+    batch: dict[str, list],
+    indices: list[int],
+    *,
+    label: str,
+    to_row: ToRow,
+    names: list[str],
+    deep: frozenset[str] = frozenset(),
 ) -> dict[str, list]:
+    batch = {name: without_null_keys(values) if name in deep else values for name, values in batch.items()}
     values = zip(*batch.values(), strict=True)
     rows = [
         to_row(dict(zip(batch, value, strict=True)), f"{label} row {index}")

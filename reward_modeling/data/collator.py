@@ -33,12 +33,21 @@ class MicroBatchCollator:
         batching: "shared_prefix", "packed" or "padded".
         pad_token_id: for padded rows.
         collate_targets: of an objective; without it there are no targets.
+        padding_side: of padded rows; "left" for a model that reads the last place, be it padding.
     """
 
-    def __init__(self, batching: str, pad_token_id: int, collate_targets: Callable | None = None):
+    def __init__(
+        self,
+        batching: str,
+        pad_token_id: int,
+        collate_targets: Callable | None = None,
+        *,
+        padding_side: str = "right",
+    ):
         self.batching = batching
         self.pad_token_id = pad_token_id
         self.collate_targets = collate_targets
+        self.padding_side = padding_side
 
     def __call__(self, micro_batch: MicroBatch, groups: dict[int, dict]) -> dict:
         """
@@ -108,11 +117,17 @@ class MicroBatchCollator:
 
     def _block(self, rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
         """Padded rows; each comes with the positions that are read of it."""
-        input_ids = [torch.tensor(tokens) for tokens, _ in rows]
-        attention_mask = pad_sequence([torch.ones_like(row) for row in input_ids], batch_first=True)
-        input_ids = pad_sequence(input_ids, batch_first=True, padding_value=self.pad_token_id)
+        of_rows = [torch.tensor(tokens) for tokens, _ in rows]
+        options = {"batch_first": True, "padding_side": self.padding_side}
+        input_ids = pad_sequence(of_rows, padding_value=self.pad_token_id, **options)
+        attention_mask = pad_sequence([torch.ones_like(row) for row in of_rows], **options)
         width = input_ids.shape[1]
-        read = [number * width + position for number, (_, positions) in enumerate(rows) for position in positions]
+        first = [(width - len(row)) * (self.padding_side == "left") for row in of_rows]
+        read = [
+            number * width + first[number] + position
+            for number, (_, positions) in enumerate(rows)
+            for position in positions
+        ]
         return {"input_ids": input_ids, "attention_mask": attention_mask, "read_positions": torch.tensor(read)}
 
     def _packed(self, responses: list[Responses]) -> tuple[dict[str, Any], list[list[int]]]:

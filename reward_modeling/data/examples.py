@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from reward_modeling.data.read_options import ReadOptions
+
 if TYPE_CHECKING:  # scoring and the GPU benchmark run without these packages
     import pyarrow as pa
     from datasets import Dataset
@@ -34,9 +36,9 @@ class RowReader(ABC):
     completion_names: ClassVar[tuple[str, ...]] = ()  # of a unit, in their order; empty: they are numbered
 
     @abstractmethod
-    def load_rows(self, path: str, num_proc: int) -> "Dataset":
-        """Standard rows, each kept or with the reason why not: where, prompt, prompt_key, is_text, source, reason,
-        excerpt, and the columns that `read_row` reads."""
+    def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
+        """Standard rows, each kept or with the reason why not: where, prompt, template_options, prompt_key,
+        is_text, source, reason, excerpt, and the columns that `read_row` reads."""
 
     @abstractmethod
     def read_row(self, row: dict[str, Any]) -> Example:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from reward_modeling.common.errors import UserError, one_line
+from reward_modeling.data.text_tables import TEXT_TABLE_SUFFIXES, write_table_lines
 
 BLOCK_BYTES = 1 << 20  # what one call of a worker reads of a JSON file: some hundred rows
 LONGEST_ELEMENT = 1 << 26  # characters of one element of a JSON array: beyond it the array is broken
@@ -42,7 +43,7 @@ def broken_file(label: str, error: Exception) -> UserError:
 
 
 def json_blocks(file: Path, scratch: Path) -> list[dict[str, object]]:
-    """Byte ranges of whole lines; of a copy below `scratch` where the file is packed or an array."""
+    """Byte ranges of whole lines; of a copy below `scratch` where the file is packed, an array or a table of text."""
     lines = file
     is_array = False
     try:
@@ -54,6 +55,10 @@ def json_blocks(file: Path, scratch: Path) -> list[dict[str, object]]:
             is_array = True
             packed_lines, lines = lines, _new_file(scratch)
             _write_array_lines(packed_lines, lines, str(file))
+        elif file.name.endswith(TEXT_TABLE_SUFFIXES):
+            is_array = True
+            table, lines = lines, _new_file(scratch)
+            write_table_lines(table, lines, str(file))
         return list(_line_blocks(lines, str(file), is_array))
     except FILE_ERRORS as error:
         raise broken_file(str(file), error) from error

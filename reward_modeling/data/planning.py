@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reward_modeling.common.words import PACKED as PACKED
+from reward_modeling.common.words import PADDED
+from reward_modeling.common.words import SHARED_PREFIX as SHARED_PREFIX  # of which others ask here
 from reward_modeling.data.micro_batches import Chunk, MicroBatch, activation_size, balance, balance_padded
-from reward_modeling.models.packed_layout import SHARED_PREFIX
 
 if TYPE_CHECKING:
     from datasets import Dataset  # training and scoring run where it is not installed
-
-PACKED, PADDED = "packed", "padded"
-BATCHINGS = (SHARED_PREFIX, PACKED, PADDED)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ Where the rows come from (files, folders, the Hub) and the cache on disk: see `s
 """
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +26,22 @@ from numpy.typing import NDArray
 
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import draw_prompts, prompt_key
-from reward_modeling.data.messages import Message, UnreadableMessages, holds_prompt, read_messages, to_json
+from reward_modeling.data.messages import texts_in, to_json
+from reward_modeling.data.pairs import Pair, json_type, read_pair
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DropReason
+from reward_modeling.data.row_forms import FORMS, RowDropped, to_standard_columns
+from reward_modeling.data.sources import PREFERENCE_COLUMNS, Columns, HubOptions
+from reward_modeling.data.template_options import read_template_options
+from reward_modeling.data.text_beginnings import text_unit, write_joined
+from reward_modeling.data.unread_columns import is_suspect, unread_columns
 
-CACHE_VERSION = 3  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 4  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
+SUSPECT_LENGTH = 60
 NUMBERS = ("margin", "chosen_score", "rejected_score")
+READ_OF_CONVERSATIONS = frozenset(("prompt", "system", "tools", "chat_template_kwargs"))  # by a chat template alone
+READ = frozenset(("chosen", "rejected", *NUMBERS, "source")) | READ_OF_CONVERSATIONS
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32
 
 STANDARD_FEATURES = Features(
@@ -41,27 +53,28 @@ STANDARD_FEATURES = Features(
         "is_text": Value("bool"),
         **{name: Value("float64") for name in NUMBERS},
         "source": Value("string"),
+        "template_options": Value("string"),  # JSON of what goes to the template beside the messages; "" for nothing
+        "form": Value("string"),  # how the row was written; "" for the usual way
+        "unread": Value("string"),  # JSON list of columns that say something and are not read; "" for none
         "prompt_key": Value("int64"),
         "reason": Value("string"),
-        "excerpt": Value("string"),
+        "excerpt": Value("string"),  # of a dropped row; else JSON of unread columns that look like the conversation
     }
 )
 
 
-class RowDropped(Exception):
-    """Raised for a row that is not used, by the first check that fails, with what is wrong in words."""
-
-    def __init__(self, reason: DropReason, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
+NO_OPTIONS = ReadOptions()
+SAMPLE_SEED = 0x5A3B1E  # added to the run's, so that a sample is no continuation of the hold-out
 
 
-def load_preference_dataset(path: str, *, num_proc: int | None = None, default_split: str = "train") -> Dataset:
+def load_preference_dataset(
+    path: str, options: ReadOptions = NO_OPTIONS, *, num_proc: int | None = None, default_split: str = "train"
+) -> Dataset:
     """Return one standard row (`STANDARD_FEATURES`) for every row of `path`, memory-mapped from disk.
 
     `path` is a `.json`, `.jsonl` (both also `.gz`), `.parquet` or `.arrow` file, a folder or a glob of them,
-    a folder written by `save_to_disk` (`folder:split` picks a split), or a Hub id `org/name[:split]`.
+    a folder written by `save_to_disk` (`folder:split` picks a split), or a Hub id `org/name[:split]`
+    or `org/name:config:split`.
     A local path wins over a Hub id. Rows that cannot be used have a `reason` (see `DropReason`).
 
     Raises:
@@ -69,19 +82,28 @@ def load_preference_dataset(path: str, *, num_proc: int | None = None, default_s
     """
     return load_rows(
         path,
-        to_row=standardise_row,
+        to_row=partial(standardise_row, options=options),
         features=STANDARD_FEATURES,
-        version=CACHE_VERSION,
+        version=f"{CACHE_VERSION}{options.key}",
         missing=DropReason.NO_CHOSEN_OR_REJECTED,
         num_proc=num_proc,
         default_split=default_split,
+        columns=preference_columns(options),
+        hub=HubOptions(revision=options.revision),
+        finish=write_joined,
     )
 
 
-def standardise_row(row: object, where: str) -> dict[str, object]:
+def preference_columns(options: ReadOptions = NO_OPTIONS) -> Columns:
+    """The columns of preference rows, with those that the options name."""
+    others = tuple(tuple(sorted(form.columns)) for form in FORMS)
+    return replace(PREFERENCE_COLUMNS, others=others, named=options.columns)
+
+
+def standardise_row(row: object, where: str, options: ReadOptions = NO_OPTIONS) -> dict[str, object]:
     """Return the standard row of one source row; if it cannot be used, with its reason and an excerpt."""
     try:
-        return {"where": where, **_checked(row), "reason": "", "excerpt": ""}
+        return {"where": where, **_checked(row, options)}
     except RowDropped as dropped:
         return dropped_row(where, dropped.reason, _excerpt(row, dropped.detail))
 
@@ -89,99 +111,81 @@ def standardise_row(row: object, where: str) -> dict[str, object]:
 def dropped_row(where: str, reason: DropReason, excerpt: str) -> dict[str, object]:
     """The standard row of one that cannot be used."""
     nothing = dict.fromkeys(("prompt", "chosen", "rejected"), "") | {"is_text": False}
-    nothing |= dict.fromkeys((*NUMBERS, "source"))
+    nothing |= dict.fromkeys((*NUMBERS, "source")) | dict.fromkeys(("template_options", "form", "unread"), "")
     return {"where": where, **nothing, "prompt_key": 0, "reason": reason.value, "excerpt": excerpt}
 
 
-def _checked(row: object) -> dict[str, object]:
+def _checked(row: object, options: ReadOptions) -> dict[str, object]:
     """The fields of a row that passes every check; the checks stand in the order of `DropReason`."""
     if not isinstance(row, dict):
         raise RowDropped(DropReason.WRONG_TYPE)
-    chosen, rejected, prompt = row.get("chosen"), row.get("rejected"), row.get("prompt")
-    if chosen is None or rejected is None:
-        raise RowDropped(DropReason.NO_CHOSEN_OR_REJECTED)
-    if type(chosen) is not type(rejected):
-        raise RowDropped(DropReason.WRONG_TYPE, f"chosen is {_json_type(chosen)}, rejected {_json_type(rejected)}")
+    forms: set[str] = set()
+    row = to_standard_columns(options.renamed(row), forms)
     numbers = {name: _number(name, row.get(name)) for name in NUMBERS}
-    is_text = isinstance(chosen, str) and prompt is None
-    texts, unit = _check_texts(chosen, rejected) if is_text else _check_conversations(prompt, chosen, rejected)
+    pair = read_pair(row, forms)
+    is_text = pair.prompt is None
+    has_options = not is_text and ("tools" in row or "chat_template_kwargs" in row)
+    template_options = read_template_options(row) if has_options else ""
     if any(number is not None and not abs(number) <= FLOAT32_MAX for number in numbers.values()):
         raise RowDropped(DropReason.NAN_MARGIN)
     source = row.get("source")
     source = source if source is None or isinstance(source, str) else to_json(source)
+    if is_text:
+        texts, unit = (
+            {"prompt": "", "chosen": pair.chosen, "rejected": pair.rejected},
+            text_unit(pair.chosen, pair.rejected),
+        )
+    else:
+        texts = {name: to_json(messages) for name, messages in zip(pair._fields, pair, strict=True)}
+        # Templates trim messages: prompts that differ in that alone must not stand on both sides of a split.
+        unit = to_json([{**message, "content": message["content"].strip()} for message in pair.prompt])
+    read = READ - READ_OF_CONVERSATIONS if is_text else READ
+    unread, excerpt = ("", "") if row.keys() <= read else _unread(row, pair, read, options)
     try:
-        for text in (texts["chosen"], texts["rejected"], source or ""):
-            text.encode()
-        key = prompt_key(unit.encode())
+        for text in (texts["chosen"], texts["rejected"], source, unread, excerpt):
+            if text:
+                text.encode()
+        key = prompt_key((unit + template_options).encode())
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
         raise RowDropped(DropReason.WRONG_TYPE) from None
-    return {**texts, "is_text": is_text, **numbers, "source": source, "prompt_key": key}
+    form = "; ".join(sorted(forms)) if forms else ""
+    return {
+        **texts,
+        "is_text": is_text,
+        **numbers,
+        "source": source,
+        "template_options": template_options,
+        "form": form,
+        "unread": unread,
+        "prompt_key": key,
+        "reason": "",
+        "excerpt": excerpt,
+    }
 
 
-def _check_texts(chosen: str, rejected: str) -> tuple[dict[str, str], str]:
-    """The standard texts; and what stands for the prompt: plain texts name none, so each pair is one of its own."""
-    if not chosen.strip() or not rejected.strip():
-        raise RowDropped(DropReason.EMPTY_REPLY)
-    if chosen == rejected:
-        raise RowDropped(DropReason.IDENTICAL_TEXT)
-    return {"prompt": "", "chosen": chosen, "rejected": rejected}, f"{chosen}\0{rejected}"
-
-
-def _check_conversations(prompt: object, chosen: object, rejected: object) -> tuple[dict[str, str], str]:
-    """The standard texts; and what stands for the prompt."""
-    chosen_prompt = rejected_prompt = [] if prompt is None else _messages(prompt, "user")
-    chosen, rejected = _messages(chosen, "assistant"), _messages(rejected, "assistant")
-    if not chosen or not rejected or _is_blank(chosen[-1]) or _is_blank(rejected[-1]):
-        raise RowDropped(DropReason.EMPTY_REPLY)
-    if any(message["role"] in ("user", "system") for message in (*chosen, *rejected)):
-        # UltraFeedback-binarized has whole conversations *and* a prompt; elsewhere the prompt stands before them.
-        held = prompt if isinstance(prompt, str) else chosen_prompt
-        whole = all(holds_prompt(messages, held) for messages in (chosen, rejected))
-        before = [] if whole else chosen_prompt
-        chosen_prompt, rejected_prompt = [*before, *chosen[:-1]], [*before, *rejected[:-1]]
-        chosen, rejected = chosen[-1:], rejected[-1:]
-    elif prompt is None:
-        chosen_prompt, rejected_prompt = chosen[:-1], rejected[:-1]
-        chosen, rejected = chosen[-1:], rejected[-1:]
-    if chosen_prompt != rejected_prompt:
-        raise RowDropped(DropReason.PROMPTS_DIFFER)
-    if chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
-        raise RowDropped(DropReason.LAST_NOT_ASSISTANT)
-    if chosen == rejected:
-        raise RowDropped(DropReason.IDENTICAL_TEXT)
-    # Templates trim messages: prompts that differ in that alone must not stand on both sides of a split.
-    unit = to_json([{**message, "content": message["content"].strip()} for message in chosen_prompt])
-    return {"prompt": to_json(chosen_prompt), "chosen": to_json(chosen), "rejected": to_json(rejected)}, unit
-
-
-def _messages(value: object, role: str) -> list[Message]:
-    try:
-        return read_messages(value, role)
-    except UnreadableMessages as error:
-        what = {"messages": "messages are", "message": "a message is"}
-        words = what.get(error.part, f"a message's {error.part} is")
-        raise RowDropped(DropReason.WRONG_TYPE, f"{words} {_json_type(error.found)}") from error
-
-
-def _is_blank(message: Message) -> bool:
-    return not message["content"].strip()
-
-
-def _json_type(value: object) -> str:
-    """A type as its JSON is called."""
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "missing"}
-    return kinds.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+def _unread(row: dict, pair: Pair, read: frozenset[str], options: ReadOptions) -> tuple[str, str]:
+    """The columns that nobody reads, and what stands in those that look like a part of the conversation."""
+    # What plain texts say of a question has to stand in both of them.
+    sides = ((pair.chosen,), (pair.rejected,)) if pair.prompt is None else (pair,)
+    found = [unread_columns(row, read | set(options.ignored), texts_in(list(side))) for side in sides]
+    names = list(dict.fromkeys(name for names in found for name in names))
+    suspects = {name: row[name] for name in names if is_suspect(name, row[name])}
+    shown = {name: _shortened(to_json(value), SUSPECT_LENGTH) for name, value in suspects.items()}
+    return tuple(to_json(found) if found else "" for found in (names, shown))
 
 
 def _number(name: str, value: object) -> float | None:
-    if value is None:
+    """A column's number; a table of text (CSV) has it as text."""
+    if value is None or value == "":
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is {_json_type(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is {json_type(value)}")
     try:
         return float(value)
     except OverflowError:  # JSON knows integers beyond float64
         return math.inf
+    except ValueError:
+        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is a text") from None
 
 
 def _excerpt(row: object, field: str) -> str:
@@ -212,9 +216,26 @@ def read_column(rows: Dataset, name: str) -> pa.ChunkedArray:
     return column if rows._indices is None else column.take(rows._indices.column(0))
 
 
+def kept_column(rows: Dataset, name: str) -> pa.ChunkedArray:
+    """A column of the rows that are kept."""
+    return read_column(rows, name).filter(pc.equal(read_column(rows, "reason"), ""))
+
+
 def kept_rows(rows: Dataset) -> NDArray[np.int64]:
     """The numbers of the rows that can be used, `(kept,)`."""
     return np.flatnonzero(pc.equal(read_column(rows, "reason"), "").to_numpy())
+
+
+def sample_by_prompt(rows: Dataset, most: int, seed: int) -> tuple[Dataset, int]:
+    """Rows with at most `most` kept ones, whole prompts only, and how many kept ones were left out.
+
+    The first in an order that the seed and `prompt_key` alone give, which is another one than that of the hold-out.
+    Dropped rows stay.
+    """
+    kept = kept_rows(rows)
+    keys = np.asarray(read_column(rows, "prompt_key"), dtype=np.int64)[kept]
+    left_out = kept[~draw_prompts(keys, most, seed + SAMPLE_SEED)] if most < len(kept) else kept[:0]
+    return rows.select(np.setdiff1d(np.arange(len(rows)), left_out)), len(left_out)
 
 
 def split_by_prompt(rows: Dataset, eval_size: int, seed: int, max_share: float = 0.1) -> tuple[Dataset, Dataset]:

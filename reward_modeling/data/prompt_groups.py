@@ -5,28 +5,23 @@ Every completion is rendered and tokenised as the whole conversation that it end
 tokens are exactly those of its own row.
 """
 
-import functools
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import datasets
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.data.examples import Example, RowReader
+from reward_modeling.data.examples import RowReader
+from reward_modeling.data.group_rows import GroupBuilder, TokenizeOptions
 from reward_modeling.data.preferences import read_column
-from reward_modeling.data.report import DataReport, DropReason
-from reward_modeling.models.tokenizer import common_prefix_length, cut_oldest, end_text, token_ids
+from reward_modeling.data.rendered_rows import GroupRow, RowRenderer
+from reward_modeling.data.report import CUT_UNITS, NOTED_ROWS, TOKENS_CUT, DataReport
 
-CACHE_VERSION = 3  # to be raised when what is written below changes
+CACHE_VERSION = 4  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
-PROBE_ANSWER = "\u00a4"  # a sign that no answer begins with
 ROWS_PER_WORKER = 2000  # a worker process costs about as much as tokenising this many rows
 
 GROUP_FEATURES = Features(
@@ -41,22 +36,16 @@ GROUP_FEATURES = Features(
         "sources": List(Value("string")),
         "where": List(Value("string")),
         "truncated_units": Value("int32"),
+        "unknown_tokens": List(Value("int32")),  # per completion, those of the prefix with it
         "dropped_reason": List(Value("string")),
         "dropped_where": List(Value("string")),
         "dropped_excerpt": List(Value("string")),
+        "noted_what": List(Value("string")),  # see `report.NOTED_ROWS`
+        "noted_count": List(Value("int32")),
+        "noted_where": List(Value("string")),
+        "noted_excerpt": List(Value("string")),
     }
 )
-
-
-@dataclass(frozen=True)
-class TokenizeOptions:
-    """What decides, beside the rows, their reader and the tokenizer, which tokens a group has.
-
-    `overlong` is "truncate" or "drop".
-    """
-
-    max_length: int
-    overlong: str = "truncate"
 
 
 def tokenize_and_group(
@@ -120,161 +109,42 @@ def _fingerprint(rows: Dataset, tokenizer: PreTrainedTokenizerBase, reader: RowR
     return datasets.fingerprint.Hasher.hash(parts)
 
 
-@dataclass
-class _Completion:
-    rendered: str | None  # None: the template refuses it
-    refusal: str = ""
-    ids: tuple[int, ...] = ()
-
-
-class _Row(NamedTuple):
-    columns: dict
-    example: Example
-    completions: list[_Completion]  # those of the example; rows of a group share equal ones
-
-
 def _tokenize_batch(
     batch: dict, rows: Dataset, tokenizer: PreTrainedTokenizerBase, reader: RowReader, options: TokenizeOptions
 ) -> dict:
     first = batch["start"][0]
     columns = rows[first : batch["end"][-1]]
     table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    groups: list[list[_Row]] = []
+    renderer, builder = RowRenderer(tokenizer, reader), GroupBuilder(tokenizer, reader, options)
+    groups: list[list[GroupRow]] = []
     for start, end in zip(batch["start"], batch["end"], strict=True):
-        # equal keys of different prompts are all but impossible, and would share a prefix that is not theirs
-        by_prompt: dict[str, list[dict]] = {}
-        for row in table[start - first : end - first]:
-            by_prompt.setdefault(row["prompt"], []).append(row)
-        groups += [_render_group(group, tokenizer, reader) for group in by_prompt.values()]
-    _tokenize_completions([each for group in groups for row in group for each in row.completions], tokenizer)
-    records = [_build_group(group, tokenizer, reader, options) for group in groups]
+        for of_prompt in renderer.split_by_prompt(table[start - first : end - first]):
+            groups.append(renderer.render_rows(of_prompt))
+    renderer.tokenize(groups)
+    records = [builder.build(group) for group in groups]
     return {name: [record[name] for record in records] for name in GROUP_FEATURES}
 
 
-def _render_group(rows: list[dict], tokenizer: PreTrainedTokenizerBase, reader: RowReader) -> list[_Row]:
-    """The rows of one prompt, each distinct completion rendered once as the whole conversation that it ends."""
-    prompt = None if rows[0]["is_text"] else json.loads(rows[0]["prompt"])
-    render = functools.cache(lambda completion: _render(prompt, completion, tokenizer))
-    examples = [reader.read_row(row) for row in rows]
-    return [
-        _Row(row, example, list(map(render, example.completions))) for row, example in zip(rows, examples, strict=True)
-    ]
-
-
-def _render(prompt: list[dict] | None, completion: str, tokenizer: PreTrainedTokenizerBase) -> _Completion:
-    if prompt is None:
-        return _Completion(end_text(completion, tokenizer))
-    try:
-        return _Completion(tokenizer.apply_chat_template(prompt + json.loads(completion), tokenize=False))
-    except TemplateError as error:
-        return _Completion(None, refusal=str(error))
-
-
-def _tokenize_completions(completions: list[_Completion], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Fill in the ids, of each completion once."""
-    renderable = [each for each in {id(each): each for each in completions}.values() if each.rendered is not None]
-    if not renderable:
-        return
-    texts = [completion.rendered for completion in renderable]
-    for completion, ids in zip(renderable, token_ids(texts, tokenizer), strict=True):
-        completion.ids = tuple(ids)
-
-
-def _build_group(
-    group: list[_Row], tokenizer: PreTrainedTokenizerBase, reader: RowReader, options: TokenizeOptions
-) -> dict:
-    """Check the rows of one prompt against their tokens, cut what is too long, split off the shared prefix."""
-    record = {name: [] for name in GROUP_FEATURES}
-
-    def drop(row: _Row, reason: DropReason, detail: str = "") -> None:
-        record["dropped_reason"].append(reason)
-        record["dropped_where"].append(row.columns["where"])
-        record["dropped_excerpt"].append(detail or reader.excerpt(row.columns))
-
-    kept = _usable_rows(group, drop)
-    usable = _distinct_ids(kept)
-    prompt_length = functools.cache(lambda: _prompt_length(group[0], usable, tokenizer))
-    if any(len(ids) > options.max_length for ids in usable):
-        kept_bos = 1 if usable[0][:1] == (tokenizer.bos_token_id,) else 0
-        kept = _drop_too_long(kept, prompt_length() - kept_bos, options, drop)
-    whole = _distinct_ids(kept)
-    # the oldest tokens of the prompt go, the same number for every completion
-    cut = max([0, *(len(ids) - options.max_length for ids in whole)])
-    sequences = [cut_oldest(list(ids), cut, tokenizer) for ids in whole]
-    prefix_length = common_prefix_length(sequences)
-    record["prefix_ids"] = sequences[0][:prefix_length] if sequences else []
-    record["completion_ids"] = [ids[prefix_length:] for ids in sequences]
-    record["prefix_length"] = prefix_length
-    record["completion_lengths"] = list(map(len, record["completion_ids"]))
-    positions = (reader.read_positions(ids, prompt_length) for ids in whole)
-    record["read_positions"] = [[position - cut for position in of_completion] for of_completion in positions]
-    number_of = {ids: number for number, ids in enumerate(whole)}
-    for row in kept:
-        numbers = [number_of[completion.ids] for completion in row.completions]
-        units = [[numbers[place] for place in unit] for unit in row.example.units]
-        record["units"] += units
-        record["targets"] += row.example.targets
-        record["sources"] += [row.columns["source"]] * len(units)
-        record["where"] += [row.columns["where"]] * len(units)
-    record["truncated_units"] = len(record["units"]) if cut else 0
-    return record
-
-
-def _usable_rows(group: list[_Row], drop: Callable) -> list[_Row]:
-    """The rows whose completions the template renders, differ in tokens, and are not those of an earlier row."""
-    kept: dict[tuple, _Row] = {}  # by tokens: texts that differ in white space are one
-    for row in group:
-        refusals = [completion.refusal for completion in row.completions if completion.rendered is None]
-        ids = tuple(completion.ids for completion in row.completions)
-        if refusals:
-            drop(row, DropReason.TEMPLATE_REFUSES, next(filter(None, refusals), ""))
-        elif any(len(unit) > 1 and len({ids[number] for number in unit}) == 1 for unit in row.example.units):
-            drop(row, DropReason.IDENTICAL_TOKENS)
-        elif ids in kept:
-            drop(row, DropReason.DUPLICATE_PAIR)
-        else:
-            kept[ids] = row
-    return list(kept.values())
-
-
-def _prompt_length(row: _Row, sequences: list[tuple[int, ...]], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of the prompt, the header of the answer included: what all answers share with one more, unlike them all.
-
-    Plain texts name no prompt: there it is what the texts share.
-    """
-    if not row.columns["is_text"]:
-        answer = json.dumps([{"role": "assistant", "content": PROBE_ANSWER}])
-        probe = _render(json.loads(row.columns["prompt"]), answer, tokenizer)
-        _tokenize_completions([probe], tokenizer)
-        sequences = [*sequences, probe.ids]
-    return common_prefix_length(sequences)
-
-
-def _drop_too_long(rows: list[_Row], removable: int, options: TokenizeOptions, drop: Callable) -> list[_Row]:
-    """The rows that fit once the prompt is cut by up to `removable` tokens; what is not prompt is never cut."""
-    kept = []
-    for row in rows:
-        excess = max(len(completion.ids) for completion in row.completions) - options.max_length
-        if excess > max(0, removable):
-            drop(row, DropReason.COMPLETION_TOO_LONG)
-        elif excess > 0 and options.overlong == "drop":
-            drop(row, DropReason.OVERLONG)
-        else:
-            kept.append(row)
-    return kept
-
-
-def _distinct_ids(rows: list[_Row]) -> list[tuple[int, ...]]:
-    """Token sequences in order of first use, each once: different texts may have the same tokens."""
-    return list(dict.fromkeys(completion.ids for row in rows for completion in row.completions))
-
-
 def report_groups(report: DataReport, groups: Dataset, unit: str) -> None:
-    """Add to the report of the rows what tokenising dropped and cut."""
+    """Add to the report of the rows what tokenising dropped and cut, and what it met in rows that are kept.
+
+    Training and held-out groups add to one report.
+    """
     column = groups.data.column
-    names = ("dropped_reason", "dropped_where", "dropped_excerpt")
-    dropped = (column(name).combine_chunks().flatten().to_pylist() for name in names)
-    for reason, where, excerpt in zip(*dropped, strict=True):
+
+    def flat(prefix: str, *names: str) -> Iterator[tuple]:
+        return zip(*(column(f"{prefix}_{name}").combine_chunks().flatten().to_pylist() for name in names), strict=True)
+
+    for reason, where, excerpt in flat("dropped", "reason", "where", "excerpt"):
         report.add(reason, 1, where, excerpt)
-    note = f"{unit} whose prompt was cut to max_length"  # training and held-out groups add to one report
-    report.notes[note] = report.notes.get(note, 0) + int(column("truncated_units").to_numpy().sum())
+    report.note(f"{unit} {CUT_UNITS}", int(column("truncated_units").to_numpy().sum()))
+    lengths = column("completion_lengths").combine_chunks()
+    shared = pc.multiply(column("prefix_length").combine_chunks(), pc.list_value_length(lengths))
+    report.tokens += (pc.sum(lengths.flatten()).as_py() or 0) + (pc.sum(shared).as_py() or 0)
+    report.unknown_tokens += pc.sum(column("unknown_tokens").combine_chunks().flatten()).as_py() or 0
+    noted = flat("noted", "what", "count", "where", "excerpt")
+    for what, count, where, excerpt in sorted(noted, key=lambda note: note[0]):  # of each kind in the rows' order
+        if what == "cut":
+            report.note(TOKENS_CUT, count, where)
+        else:
+            report.note(NOTED_ROWS[what.partition(" ")[0]].format(what.partition(" ")[2]), 1, f"{where}  {excerpt}")

@@ -31,6 +31,8 @@ class DropReason(StrEnum):
 
     NO_CHOSEN_OR_REJECTED = "no_chosen_or_rejected", "chosen or rejected is missing"
     WRONG_TYPE = "wrong_type", "a field has the wrong type"
+    UNKNOWN_ROLE = "unknown_role", "the role of a message is not known"
+    PART_NOT_TEXT = "part_not_text", "a part of a message is no text"
     EMPTY_REPLY = "empty_reply", "a reply is empty"
     PROMPTS_DIFFER = "prompts_differ", "the two prompts differ"
     LAST_NOT_ASSISTANT = "last_not_assistant", "the last message is not the assistant's"
@@ -38,12 +40,15 @@ class DropReason(StrEnum):
     NAN_MARGIN = "nan_margin", "margin or score is NaN or infinite"
     # Found by later stages, which need the chat template, the tokens or the whole set.
     TEMPLATE_REFUSES = "template_refuses", "the chat template refuses it"
+    ANSWER_LOSES_TEXT = "answer_loses_text", "the chat template leaves out a part of an answer"
+    MESSAGE_VANISHES = "message_vanishes", "the chat template leaves out a message"
     IDENTICAL_TOKENS = "identical_tokens", "chosen and rejected are the same tokens"
     DUPLICATE_PAIR = "duplicate_pair", "the same pair stands there before"
-    COMPLETION_TOO_LONG = "completion_too_long", "a completion alone is too long"
+    COMPLETION_TOO_LONG = "completion_too_long", "a completion is too long, even without its prompt"
     OVERLONG = "overlong", "prompt and completion are too long"
     # Choices of a recipe (data_prep), in the order in which they are made.
     NO_SCORE = "no_score", "a score or label is missing"
+    MORE_THAN_TWO = "more_than_two", "more than two completions"
     EQUAL_SCORES = "equal_scores", "the scores are equal: nothing is preferred"
     SMALL_SCORE_RATIO = "small_score_ratio", "the scores are too close to each other"
     FILTERED = "filtered", "the recipe leaves it out"
@@ -58,6 +63,16 @@ class DropReason(StrEnum):
 
 
 REASON_WORDS: dict[str, str] = {reason: reason.words for reason in DropReason}
+# What is counted of rows that are kept, in the words of the table.
+CUT_UNITS = "whose prompt was cut to max_length"
+TOKENS_CUT = "tokens that these lost"
+NOTED_ROWS = {
+    "control": "rows with control tokens of the tokenizer in {}",  # chosen, rejected
+    "unknown": "rows with unknown tokens",
+    "thoughts": "rows whose earlier thoughts the template leaves out, as it is meant to",
+    "tools": "rows whose tools the template leaves out",
+}
+OF_TOKENS = ("tokens", "unknown_tokens", "first_of_note")  # of a report
 LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed
 TABLE_EXCERPT = 60  # characters of the first row's excerpt that the table shows
 
@@ -80,6 +95,11 @@ class DataReport:
     dropped: dict[str, DroppedRows] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
     """Counts worth showing that drop nothing, such as the number of prompts."""
+    tokens: int = 0
+    """Of all distinct conversations."""
+    unknown_tokens: int = 0
+    first_of_note: dict[str, str] = field(default_factory=dict)
+    """Of a note about some rows, where the first of them stands and what is found there."""
 
     @property
     def kept(self) -> int:
@@ -106,6 +126,12 @@ class DataReport:
         else:
             self.dropped[reason.value] = DroppedRows(count, where, excerpt)
 
+    def note(self, words: str, count: int, first: str = "") -> None:
+        """Add to a count that drops nothing: several parts of the rows share one report."""
+        self.notes[words] = self.notes.get(words, 0) + count
+        if first:
+            self.first_of_note.setdefault(words, " ".join(first.split()))
+
     def table(self) -> str:
         """An aligned table for the screen: one line for each reason, in the order the reasons are checked."""
         rows_read = max(self.rows_read, 1)
@@ -113,12 +139,17 @@ class DataReport:
         if self.dropped:
             rows = [(*row, first_row(where, excerpt)) for *row, where, excerpt in dropped_rows(self.to_dict())]
             lines += align(rows, words=(0, 3))
-        lines += [f"  {note}: {count:,}" for note, count in self.notes.items()]
+        for note, count in self.notes.items():
+            first = self.first_of_note.get(note)
+            lines.append(f"  {note}: {count:,}" + (f"  (first: {first})" if first else ""))
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
         """The report for a manifest: plain dicts, strings and numbers."""
-        return {**asdict(self), "kept": self.kept, "share_dropped": self.share_dropped}
+        content = asdict(self)
+        if not self.tokens:  # nothing was tokenised
+            content = {name: value for name, value in content.items() if name not in OF_TOKENS}
+        return {**content, "kept": self.kept, "share_dropped": self.share_dropped}
 
 
 def first_row(where: str, excerpt: str) -> str:

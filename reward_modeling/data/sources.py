@@ -3,9 +3,11 @@
 import glob
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 from datasets import Dataset, DatasetDict
@@ -15,12 +17,13 @@ from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled, Reposito
 
 from reward_modeling.common.errors import HUB_ERRORS, UserError, one_line
 from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
+from reward_modeling.data.text_tables import TEXT_TABLE_SUFFIXES
 
 KEY_LENGTH = 24  # hex digits that name a cached source
-COLUMNS = ("prompt", "chosen", "rejected", "margin", "chosen_score", "rejected_score", "source")
 JSON_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 TABLE_SUFFIXES = (".parquet", ".arrow")
-ALL_SUFFIXES = JSON_SUFFIXES + TABLE_SUFFIXES
+LINE_SUFFIXES = JSON_SUFFIXES + TEXT_TABLE_SUFFIXES  # become lines of JSON
+ALL_SUFFIXES = LINE_SUFFIXES + TABLE_SUFFIXES
 SUFFIXES = ", ".join(ALL_SUFFIXES)
 # Stand beside data without being data; "manifest.json" as the end of a name too (train.manifest.json).
 NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "lint.json")
@@ -30,7 +33,10 @@ LOCAL_HINT = (
 HUB_TIMEOUT = 10.0  # seconds for the question whether a Hub id exists
 # load_dataset raises ValueError for a missing config name, RuntimeError for a data set that is a script.
 LOAD_ERRORS = (*HUB_ERRORS, DatasetsError, RuntimeError, httpx.RequestError)
-ROW_FORMATS = "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts"
+ROW_FORMATS = (
+    "chosen and rejected as two message lists, or prompt with the two completions, or two plain texts, and the forms "
+    "of docs/DATA.md. Columns of other names are read by --columns prompt=NAME,chosen=NAME,rejected=NAME"
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,18 @@ class Columns:
     """Which columns a source must have, which are read where it has them, and its rows in words (for an error)."""
 
     required: tuple[str, ...] = ("chosen", "rejected")
-    read: tuple[str, ...] = COLUMNS
+    read: tuple[str, ...] | None = None
+    """None: all of them."""
     row_formats: str = ROW_FORMATS
+    others: tuple[tuple[str, ...], ...] = ()
+    """Columns of which all do as well as those that are required."""
+    named: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """What a user says to read, with the columns that it is made of: see `read_options`."""
+
+    def are_in(self, names: Collection[str]) -> bool:
+        """Whether a table with columns of these names has what must be there."""
+        found = {*names, *(target for target, _ in self.named)}
+        return any(found.issuperset(columns) for columns in (self.required, *self.others))
 
 
 PREFERENCE_COLUMNS = Columns()
@@ -89,18 +105,27 @@ def find_source(path: str, default_split: str, num_proc: int | None = None, hub:
     on_hub = hub_name(path)
     if on_hub is None:
         raise UserError(
-            f"expected an existing path or a Hub id (org/name or org/name:split), found neither: {path} does "
-            f"not exist in {Path.cwd()}. Check the path."
+            "expected an existing path or a Hub id (org/name, org/name:split or org/name:config:split), found neither: "
+            f"{path} does not exist in {Path.cwd()}. Check the path."
         )
-    name, split = on_hub
-    splits = _load_hub_splits(path, name, hub or HubOptions(), num_proc)
-    return _table_source(path, splits[_check_split(path, split or default_split, list(splits))])
+    options = hub or HubOptions()
+    options = replace(options, config=on_hub.config or options.config)
+    splits = _load_hub_splits(path, on_hub.name, options, num_proc)
+    return _table_source(path, splits[_check_split(path, on_hub.split or default_split, list(splits))])
 
 
-def hub_name(path: str) -> tuple[str, str | None] | None:
-    """The Hub id and the split (if it says one) of org/name[:split]; None where it looks like anything else."""
-    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", path)
-    return None if found is None or found[1].endswith(ALL_SUFFIXES) else (found[1], found[2])
+class HubName(NamedTuple):
+    """org/name, org/name:split or org/name:config:split."""
+
+    name: str
+    config: str | None
+    split: str | None
+
+
+def hub_name(path: str) -> HubName | None:
+    """What a path names on the Hub; None where it looks like anything else."""
+    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))??(?::([\w.-]+))?", path)
+    return None if found is None or found[1].endswith(ALL_SUFFIXES) else HubName(*found.groups())
 
 
 def _load_hub_splits(path: str, name: str, options: HubOptions, num_proc: int | None) -> DatasetDict:

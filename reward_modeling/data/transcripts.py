@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 ROLES = {"Human": "user", "Assistant": "assistant"}
 # A turn begins the text, or follows a blank line: the same words elsewhere are what somebody said.
+_BEGINS = re.compile(r"\s*Human:")
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
@@ -44,6 +45,8 @@ def turns_of(text: str) -> list[dict] | None:
     >>> turns_of("Human: Hello!\\n\\nHuman:\\n\\nAssistant: Hi.")
     [{'role': 'user', 'content': 'Hello!'}, {'role': 'user', 'content': ''}, {'role': 'assistant', 'content': 'Hi.'}]
     """
+    if not _BEGINS.match(text):  # most texts: quickly
+        return None
     before, *pieces = _TURN.split(text)
     speakers, contents = pieces[::2], pieces[1::2]
     if before or speakers[:1] != ["Human"] or "Assistant" not in speakers:

@@ -36,8 +36,10 @@ is left free.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reward_modeling.estimate.meta_model import ModelSizes
+if TYPE_CHECKING:
+    from reward_modeling.estimate.meta_model import ModelSizes  # with torch, which --help does without
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_FREE = 0.1  # of a GPU's memory
@@ -114,7 +116,7 @@ def holds_copies(engine: str) -> bool:
 
 def engine_memory(
     engine: str,
-    sizes: ModelSizes,
+    sizes: "ModelSizes",
     *,
     loaded: int,
     computed: int,

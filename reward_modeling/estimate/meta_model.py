@@ -16,7 +16,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.live_bytes import LiveBytes
-from reward_modeling.models.adapters import HEADS, count_weights
+from reward_modeling.models.adapters import count_weights
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.reward_model import reward_model_class, with_blocks
 
@@ -87,7 +87,8 @@ def model_sizes(model: torch.nn.Module, four_bit: bool = False) -> ModelSizes:
     in_bytes = {id(weight): weight.nbytes for weight in weights}
     if four_bit:
         linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-        cut = (module.weight for name, module in linear.items() if not set(HEADS) & set(name.split(".")))
+        whole = {name.rpartition(".")[2] for name in model.peft_config["default"].modules_to_save}
+        cut = (module.weight for name, module in linear.items() if not whole & set(name.split(".")))
         in_bytes |= {id(weight): weight.numel() * FOUR_BITS for weight in cut if not weight.requires_grad}
     # the layers are the list of modules with the most weights
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]

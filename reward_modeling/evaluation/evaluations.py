@@ -46,7 +46,7 @@ def read_evaluations(folders: Sequence[str]) -> list[Evaluation]:
     summaries: dict[Path, dict] = {}
     for name in folders:
         folder = Path(name).expanduser()
-        summary = _read_summary(folder)
+        summary = read_summary(folder)
         if isinstance(summary, str):
             problems.append(f"--compare {name}: expected a folder that eval_bench_mark.py has written, found {summary}")
         elif folder.resolve() in {earlier.resolve() for earlier in summaries}:
@@ -61,8 +61,8 @@ def read_evaluations(folders: Sequence[str]) -> list[Evaluation]:
     ]
 
 
-def _read_summary(folder: Path) -> dict | str:
-    """The summary, or in words what is there instead."""
+def read_summary(folder: Path) -> dict | str:
+    """An evaluation's summary, or in words what is there instead."""
     if not folder.is_dir():
         return "no such folder" if not folder.exists() else "a file"
     path = folder / SUMMARY

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from reward_modeling.evaluation.report import summary_tables, write_report
 logger = logging.getLogger("eval_bench_mark")
 
 SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
+ALL_SCORES = "scores.all.jsonl"  # until it takes the place of SCORES
 COLUMNS = ("benchmark", "id", "subset", "chosen_reward", "rejected_reward")  # of a line of scores.jsonl
 
 
@@ -44,15 +45,14 @@ def check_nothing_is_there(folder: Path, names: Sequence[str], kind: str, overwr
         )
 
 
-def check_outputs(folder: Path, record: Path, overwrite: bool) -> None:
-    """Raise a `UserError` where an earlier evaluation is there, or something cannot be written."""
+def check_outputs(folder: Path, record: Path) -> None:
+    """Raise a `UserError` where something cannot be written."""
     check_writable("--record_dir", record.parent)
     check_writable("--output_dir", folder)
     if record.exists() and not os.access(record, os.W_OK):
         raise UserError(f"--record_dir {record}: expected a file to append to, found it write-protected.")
     if record.resolve() in [(folder / name).resolve() for name in (SCORES, SUMMARY, REPORT)]:
         raise UserError(f"--record_dir {record}: expected a file of its own, found one of the evaluation's.")
-    check_nothing_is_there(folder, (SCORES, SUMMARY, REPORT), "evaluation", overwrite)
 
 
 # --- the folder -----------------------------------------------------------------------------------------------
@@ -80,10 +80,27 @@ def new_unfinished(folder: Path, is_writer: bool = True) -> Path:
     return unfinished
 
 
-def write_results(unfinished: Path, folder: Path, record: Path, summary: dict) -> None:
-    """The table on the screen; the three files under their names at once; the record. `unfinished` has the scores."""
+def write_results(
+    unfinished: Path,
+    folder: Path,
+    record: Path,
+    summary: dict,
+    *,
+    new: Sequence[str],
+    scores: Iterable[str] | None = None,
+) -> None:
+    """The table on the screen; the three files under their names at once; the record.
+
+    Args:
+        unfinished: has the scores of what was evaluated now.
+        new: the benchmarks that were.
+        scores: the lines of scores.jsonl, where they are not these alone.
+    """
     print(summary_tables(summary), flush=True)
     with writing_explained(unfinished):
+        if scores is not None:
+            (unfinished / ALL_SCORES).write_text("".join(scores), encoding="utf-8")
+            (unfinished / ALL_SCORES).replace(unfinished / SCORES)
         text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
         (unfinished / SUMMARY).write_text(text, encoding="utf-8")
         write_report(summary, unfinished / REPORT)
@@ -92,7 +109,7 @@ def write_results(unfinished: Path, folder: Path, record: Path, summary: dict) -
             (unfinished / name).replace(folder / name)
         unfinished.rmdir()
     with writing_explained(folder):
-        append_record(record, summary)
+        append_record(record, summary, new)
     if warnings := sum(len(part["warnings"]) for part in summary["benchmarks"].values()):
         logger.warning("!!! %d warning%s above the tables !!!", warnings, "s stand" if warnings > 1 else " stands")
     logger.info("Scores, summary and report: %s", folder)
@@ -154,11 +171,11 @@ def verdict_sides(is_right: bool) -> tuple[NDArray, NDArray]:
 # --- the record -----------------------------------------------------------------------------------------------
 
 
-def append_record(path: Path, summary: Mapping) -> None:
+def append_record(path: Path, summary: Mapping, new: Sequence[str]) -> None:
     """The lines of one evaluation at the end of the record, whatever stands there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as record:
-        record.write(("" if _ends_a_line(path) else "\n") + "".join(record_lines(summary)))
+        record.write(("" if _ends_a_line(path) else "\n") + "".join(record_lines(summary, new)))
 
 
 def _ends_a_line(path: Path) -> bool:
@@ -169,17 +186,35 @@ def _ends_a_line(path: Path) -> bool:
         return file.read(1) in (b"", b"\n")
 
 
-def record_lines(summary: Mapping) -> list[str]:
-    """`name<TAB>score`: the four sections, the test sets, then what is made of them; model and date before."""
+def record_lines(summary: Mapping, new: Sequence[str]) -> list[str]:
+    """`name<TAB>score`: the four sections, the test sets, then what is made of them; model and date before.
+
+    Of the benchmarks that were evaluated now. Where a figure is incomplete, the subsets of it that were scored have
+    lines of their own.
+    """
     lines = [("model", summary["model"]["name_or_path"]), ("date", summary["date"])]
     if summary["arguments"]["legacy_xstest_weights"]:
         lines.append(("weights", "xstest of before September 2024"))
+    if subsets := summary["arguments"].get("subsets"):
+        lines.append(("only subsets", ", ".join(subsets)))
     together, others = [], []
-    for name, part in summary["benchmarks"].items():
-        (together if name in COMBINED.parts else others).extend(BENCHMARKS[name].record_lines(BENCHMARKS[name], part))
+    for name in new:
+        part = summary["benchmarks"][name]
+        of_benchmark = BENCHMARKS[name].record_lines(BENCHMARKS[name], part)
+        of_benchmark += _lines_of_subsets(name, part, {line for line, _ in of_benchmark})
+        (together if name in COMBINED.parts else others).extend(of_benchmark)
     together.sort(key=lambda line: line[0] == "overall")  # which is made of the lines before it
-    combined = [(name.replace(" ", "-"), figure) for name, figure in summary["combined"].items()]
+    combined = [(name.replace(" ", "-"), figure) for name, figure in summary["combined"].items()] if together else []
     return [f"{name}\t{_score(value)}\n" for name, value in lines + together + combined + others]
+
+
+def _lines_of_subsets(name: str, part: Mapping, there: Collection[str]) -> list[tuple[str, Mapping]]:
+    """The subsets that were scored, where something that is made of them was not."""
+    if all(figure["value"] is not None for figure in part["figures"].values()):
+        return []
+    scored = {subset: row for subset, row in part["subsets"].items() if row["value"] is not None}
+    lines = [(f"{name}/{subset.replace(' ', '-')}", row) for subset, row in scored.items() if subset not in there]
+    return [line for line in lines if line[0] not in there]
 
 
 def _score(value: str | Mapping) -> str:

@@ -8,9 +8,8 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -25,13 +24,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
+from reward_modeling.checkpoints.run_record import fingerprint_of_weights
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
-from reward_modeling.data.preferences import read_column
+from reward_modeling.data.preferences import kept_column, read_column
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
 from reward_modeling.evaluation.benchmarks.rows import conversations
+from reward_modeling.evaluation.benchmarks.subsets import keep_subsets
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.summary import summarise
+from reward_modeling.models.chat_template import fingerprint_of_template
+from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
 
@@ -52,14 +56,23 @@ def start_processes() -> PartialState:
     return state
 
 
-def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: PartialState) -> list[BenchmarkRows]:
+def read_benchmarks(
+    paths: Mapping[str, str | None],
+    num_proc: int,
+    state: PartialState,
+    options: ReadOptions,
+    subsets: Sequence[str] = (),
+) -> list[BenchmarkRows]:
     """All of them before the model is loaded: a wrong path shows at once. Process 0 reads, the others its cache.
 
-    `paths` has that of each benchmark; None takes it from the Hub.
+    Args:
+        paths: that of each benchmark; None takes it from the Hub.
+        subsets: the only ones to keep, if any.
     """
 
     def read() -> list[BenchmarkRows]:
-        return [read_benchmark(name, path, num_proc=num_proc) for name, path in paths.items()]
+        whole = [read_benchmark(name, path, num_proc=num_proc, options=options) for name, path in paths.items()]
+        return keep_subsets(whole, subsets) if subsets else whole
 
     mistake, data = None, None
     if state.is_main_process:
@@ -79,6 +92,17 @@ def read_benchmarks(paths: Mapping[str, str | None], num_proc: int, state: Parti
     return data
 
 
+def check_plain_texts(data: list[BenchmarkRows], scorer: RewardScorer) -> None:
+    """
+    Raises:
+        UserError: pairs are plain texts, and the tokenizer has a chat template of its own.
+    """
+    for benchmark in data:
+        prompts = [] if benchmark.rows is None else kept_column(benchmark.rows, "prompt")
+        count = sum(not prompt.as_py() for prompt in prompts)
+        refuse_plain_texts(count, f"--{benchmark.benchmark}_path", scorer.tokenizer)
+
+
 def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:
     """Load the model, and say what it is; `options` are those of `RewardScorer.from_pretrained`."""
     scorer = RewardScorer.from_pretrained(name_or_path, device=state.device, **options)
@@ -93,20 +117,20 @@ def load_scorer(name_or_path: str, state: PartialState, **options: object) -> Re
 
 @dataclass
 class Scored:
-    """The benchmarks that have figures, what is wrong with others, and what scoring took, as summary.json has it."""
+    """The benchmarks that have figures, and what is wrong with others."""
 
     rows: dict[str, Rows] = field(default_factory=dict)
     parts: dict[str, dict] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
-    scoring: dict[str, float] = field(default_factory=dict)
 
 
 def score_benchmarks(
     scorer: RewardScorer, data: list[BenchmarkRows], state: PartialState, unfinished: Path, legacy_xstest_weights: bool
 ) -> Scored:
     """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures."""
-    scored, total, started = Scored(), Counter(), time.perf_counter()
+    scored = Scored()
     for benchmark in data:
+        started = time.perf_counter()
         rows, counts = score_benchmark(scorer, benchmark, state)
         if not state.is_main_process:
             continue
@@ -118,10 +142,9 @@ def score_benchmarks(
             scored.mistakes.append(str(error))
             continue
         scored.rows[benchmark.benchmark], scored.parts[benchmark.benchmark] = rows, part
-        total.update(asdict(counts))
-    scored.scoring = {"conversations": total["conversations"], "distinct": total["scored"]}
-    scored.scoring |= {name: total[name] for name in ("cut", "cut_tokens", "tokens")}
-    scored.scoring |= {"seconds": round(time.perf_counter() - started, 1), "processes": state.num_processes}
+        part["scoring"] = {"conversations": counts.conversations, "distinct": counts.scored, "cut": counts.cut}
+        part["scoring"] |= {"cut_tokens": counts.cut_tokens, "tokens": counts.tokens}
+        part["scoring"] |= {"seconds": round(time.perf_counter() - started, 3)}
     return scored
 
 
@@ -130,6 +153,8 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
     return {
         "name_or_path": name_or_path,
         "revision": revision,
+        "weights": fingerprint_of_weights(name_or_path, scorer.model.config),
+        "chat_template": fingerprint_of_template(scorer.tokenizer),
         "class": type(scorer.model).__name__,
         "dtype": scorer.dtype_name,
         "max_length": scorer.reader.max_length,

@@ -43,7 +43,7 @@ def summarise(data: BenchmarkRows, rows: Rows, *, legacy_xstest_weights: bool = 
     values = _complete_values(benchmark, scored, incomplete)
     figures = _figures(benchmark, scored, values)
     part = {
-        "title": benchmark.title + ("" if benchmark is BENCHMARKS[data.benchmark] else LEGACY_NOTE),
+        "title": _title(data, benchmark),
         "sources": list(data.sources),
         "rows": len(rows),
         "fingerprint": fingerprint_without_texts(rows) if data.rows is None else fingerprint(data.rows),
@@ -63,6 +63,11 @@ def summarise(data: BenchmarkRows, rows: Rows, *, legacy_xstest_weights: bool = 
     if data.report is not None:
         part["data_report"] = data.report.table()
     return part
+
+
+def _title(data: BenchmarkRows, benchmark: Benchmark) -> str:
+    words = "" if benchmark is BENCHMARKS[data.benchmark] else LEGACY_NOTE
+    return benchmark.title + words + (f", incomplete: only {', '.join(data.only)}" if data.only else "")
 
 
 def whole_summary(

@@ -26,8 +26,11 @@ from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
 from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.files import (
+    REPORT,
     SCORES,
+    SUMMARY,
     append_scores,
+    check_nothing_is_there,
     check_outputs,
     new_unfinished,
     rewards_of,
@@ -67,7 +70,8 @@ def evaluate_verdicts(
     for folder, times in Counter(folders.values()).items():
         if times > 1:
             raise file.error(f"expected models whose names make different folders, found two for {folder}. Rename one.")
-        check_outputs(folder, record, arguments["overwrite_output_dir"])
+        check_outputs(folder, record)
+        check_nothing_is_there(folder, (SCORES, SUMMARY, REPORT), "evaluation", arguments["overwrite_output_dir"])
     if file.left_out:
         counts = ", ".join(f"{name} ({rows:,})" for name, rows in file.left_out.items())
         logger.warning("Left out are rows of benchmarks that --benchmarks does not name: %s.", counts)
@@ -77,7 +81,7 @@ def evaluate_verdicts(
         with writing_explained(unfinished):
             for name, rows in file.models[model].items():
                 append_scores(unfinished / SCORES, name, rows)
-        write_results(unfinished, folders[model], record, summary)
+        write_results(unfinished, folders[model], record, summary, new=list(summary["benchmarks"]))
         print(flush=True)
     if len(folders) > 1:
         logger.info("Side by side: python eval_bench_mark.py --compare %s", " ".join(map(str, folders.values())))

@@ -1,10 +1,11 @@
-"""LoRA adapters (Hu et al., 2021): small matrices beside the frozen weights, and a score head trained in full.
+"""LoRA adapters (Hu et al., 2021): small matrices beside the frozen weights, and all that is new trained in full.
 
 What is saved is what peft saves and reads: `adapter_model.safetensors` with the head, and `adapter_config.json`.
 """
 
 import importlib.util
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from reward_modeling.common.errors import UserError
+from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.common.words import ALL_LINEAR
+from reward_modeling.models.new_parts import WRAPPED, is_within, new_modules, new_modules_of
+from reward_modeling.models.reward_model import RewardModelMixin
 
 if TYPE_CHECKING:
     from peft import PeftModel  # imported for real where an adapter is made: a run without one does not need it
 
 
 logger = logging.getLogger(__name__)
-
-ALL_LINEAR = "all-linear"
-HEADS = ("score", "classifier")  # as transformers calls what it puts on a model to classify with
-POOLER = "pooler"  # of an encoder: it belongs to the head, and is as new where the encoder learned from masked words
 
 
 def add_adapter(
@@ -37,23 +38,25 @@ def add_adapter(
     dropout: float,
     target_modules: str,
     float32: bool = True,
+    autocast: bool = True,
 ) -> "PeftModel":
-    """Freeze the model and give it an adapter; the score head stays trainable.
+    """Freeze the model and give it an adapter; what is new in it (the head, a pooler) stays trainable.
 
     Args:
         model_name: what peft is to load under the adapter later; a folder is written with its whole path.
-        target_modules: `all-linear` (all linear layers but the head), or names separated by commas.
-        float32: hold the adapter and the head in float32 where the model is in bfloat16, which loses small updates.
+        target_modules: `all-linear` (all linear layers but the new ones), or names separated by commas.
+        float32: hold the adapter and what is new in float32 where the model is in bfloat16, which loses small updates.
+        autocast: whether it is computed under torch.autocast. Without it only our own head takes another type than its
+            own, and other new parts keep the model's.
 
     Raises:
-        UserError: the model has no layers of these names.
+        UserError: the model has no layers of these names, or none that an adapter can stand beside.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
-    head = next(name for name in HEADS if hasattr(model, name))
-    poolers = [name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] == POOLER]
-    trained_whole = [head, POOLER] if poolers else [head]
+    new = new_modules(model)
     names = [name.strip() for name in target_modules.split(",")]
+    trained_whole, exclude = _as_peft_finds_them(model, new)
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=r,
@@ -61,13 +64,72 @@ def add_adapter(
         lora_dropout=dropout,
         target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
         modules_to_save=list(trained_whole),
-        exclude_modules=[f"{pooler}.dense" for pooler in poolers] or None,
+        exclude_modules=exclude,
         base_model_name_or_path=str(Path(model_name).resolve()) if Path(model_name).is_dir() else model_name,
         revision=revision,
     )
-    every = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    linear = [name for name in every if name.split(".")[0] != head and f"{POOLER}.dense" not in name]
-    # as peft looks for them; beside a name, all-linear would be one more name to it, of no layer
+    _check_targets(model, new, target_modules)
+    try:
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=float32)
+    except ValueError as error:
+        raise UserError(
+            f"--use_peft: peft cannot adapt a {type(model).__name__} ({first_line(error)}). Train all weights: leave "
+            "out --use_peft."
+        ) from error
+    # peft adds both names of a head to a list that had one: written down, each stands there once.
+    config.modules_to_save = trained_whole
+    config.base_model_name_or_path = config.base_model_name_or_path or model_name
+    if float32 and (autocast or isinstance(model, RewardModelMixin)):
+        for name in new:
+            adapted.base_model.model.get_submodule(name).to(torch.float32)
+    trained = count_weights(weight for weight in adapted.parameters() if weight.requires_grad)
+    layers = sum(hasattr(module, "lora_A") for module in adapted.modules())
+    whole = count_weights(adapted.parameters())
+    logger.warning(
+        "Adapter: LoRA of rank %d on %d linear layers, and all of %s: %s of %s weights are trained (%.2f%%).",
+        *(r, layers, ", ".join(new), f"{trained:,}", f"{whole:,}", 100 * trained / whole),
+    )
+    return adapted
+
+
+def _as_peft_finds_them(model: PreTrainedModel, new: list[str]) -> tuple[list[str], str | None]:
+    """Names by which peft finds these modules and no others, and a pattern of the layers that it must not adapt.
+
+    peft takes every module whose name ends in the given one: EuroBERT's `dense` would also be that of each layer of an
+    encoder after BERT. With `model.` before it, which is how peft's own wrapper calls the whole, it is found alone.
+    """
+    every = [f"{WRAPPED}{name}" for name, _ in model.named_modules() if name]
+    found = {f"{WRAPPED}{name}" for name in new}
+
+    def is_alone(name: str) -> bool:
+        return found.issuperset(module for module in every if module.endswith(name))
+
+    names = [name if is_alone(name) else f"model.{name}" for name in new]
+    if not all(map(is_alone, names)):
+        raise UserError(
+            f"--use_peft: peft cannot tell {', '.join(new)} of a {type(model).__name__}, which are new and have to be "
+            "trained whole, from other layers. Train all weights: leave out --use_peft."
+        )
+    routers = [name for name, module in model.named_modules() if _is_router(module)]
+    # peft leaves out by itself what it trains whole and finds under the name that it has in the model
+    left_out = [*routers, *(() if names == new else new)]
+    return names, f"({'|'.join(map(re.escape, left_out))})(\\..*)?" if left_out else None
+
+
+def _is_router(module: torch.nn.Module) -> bool:
+    """A linear layer by its class that gives more than one tensor (PhiMoE): an adapter would not know which."""
+    return isinstance(module, torch.nn.Linear) and type(module).__name__.endswith("Router")
+
+
+def _check_targets(model: PreTrainedModel, new: list[str], target_modules: str) -> None:
+    """As peft looks for them; beside a name, all-linear would be one more name to it, of no layer."""
+    names = [name.strip() for name in target_modules.split(",")]
+    every = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and not _is_router(module)
+    ]
+    linear = [name for name in every if not is_within(name, new)]
     unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in linear)]
     if unknown and names != [ALL_LINEAR]:
         found = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in linear}))
@@ -75,20 +137,11 @@ def add_adapter(
             f"--lora_target_modules {target_modules}: expected {ALL_LINEAR} alone, or linear layers of "
             f"{type(model).__name__} but its head, separated by commas ({found}), found {unknown[0]!r}."
         )
-    adapted = get_peft_model(model, config, autocast_adapter_dtype=float32)
-    # peft adds both names of a head to a list that had one: written down, each stands there once.
-    config.modules_to_save = trained_whole
-    config.base_model_name_or_path = config.base_model_name_or_path or model_name
-    if float32:
-        getattr(adapted.base_model.model, head).to(torch.float32)
-    trained = count_weights(weight for weight in adapted.parameters() if weight.requires_grad)
-    layers = sum(hasattr(module, "lora_A") for module in adapted.modules())
-    whole = count_weights(adapted.parameters())
-    logger.warning(
-        "Adapter: LoRA of rank %d on %d linear layers, and the score head: %s of %s weights are trained (%.2f%%).",
-        *(r, layers, f"{trained:,}", f"{whole:,}", 100 * trained / whole),
-    )
-    return adapted
+    if not linear:
+        raise UserError(
+            f"--use_peft: expected linear layers in {type(model).__name__}, found none beside what is new. Train all "
+            "weights: leave out --use_peft."
+        )
 
 
 def count_weights(parameters: Iterable[torch.Tensor]) -> int:
@@ -130,13 +183,13 @@ def four_bit_problem() -> str | None:
     return None
 
 
-def four_bit_options(device: torch.device) -> dict[str, Any]:
-    """QLoRA (Dettmers et al., 2023): weights in NF4, quantised twice, computed with in bfloat16; the head untouched."""
-    config = BitsAndBytesConfig(
+def four_bit_options(config: PreTrainedConfig, device: torch.device) -> dict[str, Any]:
+    """QLoRA (Dettmers et al., 2023): weights in NF4, quantised twice, computed with in bfloat16; new ones untouched."""
+    quantised = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=list(HEADS),
+        llm_int8_skip_modules=new_modules_of(config),
     )
-    return {"quantization_config": config, "device_map": {"": device}}
+    return {"quantization_config": quantised, "device_map": {"": device}}

@@ -16,7 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from reward_modeling.models.packed_layout import SHARED_PREFIX, PackedLayout, Span
+from reward_modeling.common.words import SHARED_PREFIX
+from reward_modeling.models.packed_layout import PackedLayout, Span
 from reward_modeling.models.varlen_kernels import Kernel, choose_kernel
 
 # Arguments that change the result and that no backend here computes: attention sinks, position biases, caches.

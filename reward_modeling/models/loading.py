@@ -17,8 +17,12 @@ from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.new_parts import new_weights
+from reward_modeling.models.other_heads import renamed_head
 from reward_modeling.models.reward_model import reward_model_class, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
+from reward_modeling.models.support import why_no_rewards
 from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 
 logger = logging.getLogger(__name__)
@@ -39,11 +43,7 @@ def load_config(model_name: str, *, num_labels: int = 1, **hub_options) -> PreTr
     if not Path(model_name).exists():
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
     config = read_config(model_name, **hub_options)
-    if config.is_encoder_decoder:
-        raise UserError(
-            f"--model_name {model_name}: expected a decoder or an encoder, found {config.model_type}, which is both "
-            "and was never shown to score a conversation rightly here. Take a causal language model or an encoder."
-        )
+    check_family(model_name, config)
     if has_score_head(config) and config.num_labels != num_labels:
         scores = "one score" if num_labels == 1 else f"{num_labels} scores"
         raise UserError(
@@ -53,6 +53,25 @@ def load_config(model_name: str, *, num_labels: int = 1, **hub_options) -> PreTr
     config.num_labels = num_labels
     set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
     return config
+
+
+def check_family(model_name: str, config: PreTrainedConfig) -> None:
+    """Raises `UserError`: no reward model is made of this family, or not of weights that are quantised."""
+    if (reason := why_no_rewards(config)) is not None:
+        raise UserError(
+            f"--model_name {model_name}: expected a decoder or an encoder that can be a reward model, found "
+            f"{config.model_type}: {reason}. Take a causal language model or an encoder, such as those in the README."
+        )
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is None:
+        return
+    settings = quantised if isinstance(quantised, dict) else quantised.to_dict()
+    method = settings.get("quant_method", "a method that it does not name")
+    raise UserError(
+        f"--model_name {model_name}: expected weights in float32, bfloat16 or float16, found quantised ones "
+        f"({getattr(method, 'value', method)}), which cannot be trained or merged with. Take the model that they were "
+        "made from; with --use_peft, --load_in_4bit quantises it by itself."
+    )
 
 
 def read_config(model_name: str, **options) -> PreTrainedConfig:
@@ -97,8 +116,14 @@ def load_reward_model(
         UserError: the checkpoint lacks weights, other than those of a head that may be new, or cannot be read.
     """
     model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
+    if info["missing_keys"] and not adapter_follows and not own_head:
+        # before, the files were looked at only where they were on this disk
+        renamed = renamed_head(model_name, config, revision=options.get("revision"))
+        if renamed and not renamed.items() <= options.get("key_mapping", {}).items():
+            options["key_mapping"] = options.get("key_mapping", {}) | renamed
+            model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
     if "key_mapping" in options:
-        del model._weight_conversions  # saving would undo the renaming: the model keeps the names that it has
+        _forget_renaming(model, options["key_mapping"])
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"], key=lambda key: key[0])
         raise UserError(
@@ -106,8 +131,8 @@ def load_reward_model(
             f"for, found {tuple(found)}. The weights belong to another configuration."
         )
     missing = sorted(info["missing_keys"])
-    # A pooler belongs to the head: an encoder that was trained on masked words has none.
-    base_missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    may_be_new = new_weights(model) if missing else set()
+    base_missing = [key for key in missing if key not in may_be_new]
     if base_missing:
         raise UserError(
             f"--model_name {model_name}: expected all the weights of {type(model).__name__}, found none for "
@@ -129,6 +154,15 @@ def load_reward_model(
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return with_blocks(model)
+
+
+def _forget_renaming(model: PreTrainedModel, mapping: dict[str, str]) -> None:
+    """Saving would undo it: the model keeps the names that it has. Conversions of transformers' own stay."""
+    kept = [each for each in model._weight_conversions if not mapping.keys() & set(each.source_patterns)]
+    if kept:
+        model._weight_conversions = kept
+    else:
+        del model._weight_conversions
 
 
 def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -160,9 +194,14 @@ def _read_weights(
     except OSError as error:
         raise not_found(model_name, "readable weights", error) from error
     except (ImportError, ValueError) as error:
+        attention = options.get("attn_implementation")
+        if attention in (None, SHARED_PREFIX) or "attention" not in str(error).lower().replace("attn", "attention"):
+            raise UserError(
+                f"--model_name {model_name}: {config.model_type} cannot be loaded ({first_line(error)})."
+            ) from error
         raise UserError(
             f"--model_name {model_name}: {config.model_type} cannot be loaded with --attn_implementation "
-            f"{options.get('attn_implementation')} ({first_line(error)}). Pass eager or sdpa."
+            f"{attention} ({first_line(error)}). Pass eager or sdpa."
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 
 from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.common.paths import expand_home, local_path
 from reward_modeling.models.loading import has_score_head, read_config, save_whole
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.models.tokenizer import read_tokenizer
@@ -98,8 +99,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m reward_modeling.models.multimodal", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("model", help="Hub id or folder of a model that also takes images")
-    parser.add_argument("folder", type=Path, help="new folder for its text part")
+    parser.add_argument("model", type=expand_home, help="Hub id or folder of a model that also takes images")
+    parser.add_argument("folder", type=local_path, help="new folder for its text part")
     arguments = parser.parse_args()
     save_text_part(arguments.model, arguments.folder)
 

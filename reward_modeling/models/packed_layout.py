@@ -11,8 +11,6 @@ import torch
 
 from reward_modeling.common.devices import to_device
 
-SHARED_PREFIX = "shared_prefix"  # the attention, and the batching that needs it
-
 
 class Span(NamedTuple):
     """Queries `start:end` of the row, after the keys `prefix_start:prefix_end` (empty for a span of its own)."""

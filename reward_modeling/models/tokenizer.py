@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import HUB_ERRORS, UserError, first_line
 from reward_modeling.common.file_names import LAST_CHECKPOINT
+from reward_modeling.models.chat_template import set_chat_template
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,14 @@ TEMPLATE_DATE = date(2024, 7, 26)  # Llama-3.2's own, where its template is give
 ENCODER_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
 
 
-def load_tokenizer(model_name: str, **hub_options) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_name: str, chat_template: str | None = None, **hub_options) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub id or a folder, with a pad token that is not EOS and right padding.
 
+    Args:
+        chat_template: the file of a chat template to take in the place of its own.
+
     Raises:
-        UserError: nothing is found there, or the tokenizer has no fast implementation.
+        UserError: nothing is found there, the tokenizer has no fast implementation, or the template cannot be read.
     """
     tokenizer = read_tokenizer(model_name, **hub_options)
     if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
@@ -57,6 +61,8 @@ def load_tokenizer(model_name: str, **hub_options) -> PreTrainedTokenizerBase:
             f"{type(tokenizer).__name__}. Convert it with transformers' convert_slow_tokenizer and save it."
         )
     tokenizer.padding_side = "right"
+    if chat_template is not None:
+        set_chat_template(tokenizer, chat_template)
     if is_for_encoder(tokenizer):
         set_up_for_encoder(tokenizer)
     set_pad_token(tokenizer)
@@ -71,7 +77,8 @@ def read_tokenizer(model_name: str, **options) -> PreTrainedTokenizerBase:
     """The tokenizer as it is; a UserError where nothing is found."""
     try:
         return AutoTokenizer.from_pretrained(model_name, **options)
-    except (*HUB_ERRORS, KeyError, TypeError) as error:  # a broken tokenizer.json raises these
+    except (*HUB_ERRORS, KeyError, TypeError, ImportError) as error:
+        # A broken tokenizer.json raises the middle ones, and a vocabulary that a missing package would read the last.
         raise not_found(model_name, "a tokenizer", error) from error
 
 
@@ -123,17 +130,20 @@ def name_encoder_marks(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer a pad token that is not EOS.
+    """Give the tokenizer a pad token that is neither EOS nor what ends an answer.
 
     The reward is read at the last token that is not pad: with pad = EOS that is a token inside the text. An
     existing token that no text uses is taken first; only then a new one is added, and the model's embeddings
     have to grow (`loading.load_reward_model` does it).
     """
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+    end = answer_ending(tokenizer) if tokenizer.chat_template is not None else []
+    ends_answers, is_eos = tokenizer.pad_token_id in end, tokenizer.pad_token_id == tokenizer.eos_token_id
+    if tokenizer.pad_token_id is not None and not is_eos and not ends_answers:
         return
-    found = "none" if tokenizer.pad_token_id is None else f"{tokenizer.pad_token!r}, which is EOS"
+    what = "EOS" if is_eos else "what the template ends an answer with"
+    found = "none" if tokenizer.pad_token_id is None else f"{tokenizer.pad_token!r}, which is {what}"
     vocabulary = tokenizer.get_vocab()
-    in_use = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token}
+    in_use = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token, *tokenizer.convert_ids_to_tokens(end)}
     for candidate in PAD_CANDIDATES:
         if candidate in vocabulary and candidate not in in_use and candidate not in str(tokenizer.chat_template):
             tokenizer.pad_token = candidate
@@ -216,8 +226,23 @@ def end_answers(tokenizer: PreTrainedTokenizerBase) -> None:
 def no_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     return (
         f"chat template: the rows are conversations and the tokenizer of {tokenizer.name_or_path} has none. "
-        "Take the instruction-tuned checkpoint, or save the tokenizer with a chat_template of your own."
+        "Take the instruction-tuned checkpoint, or pass a template of your own: --chat_template FILE.jinja."
     )
+
+
+def refuse_plain_texts(count: int, flag: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        UserError: there are plain texts, and the tokenizer has a chat template of its own: they would be scored without
+            it, where all who use the model would render conversations with it.
+    """
+    if count and tokenizer.chat_template not in (None, ENCODER_TEMPLATE):
+        raise UserError(
+            f"{flag}: expected conversations, because the tokenizer has a chat template, found {count:,} plain texts "
+            "(no prompt, and chosen and rejected are texts). They would be scored as they stand, without the template: "
+            "no turn of a user's, no mark of who speaks. If the question is in another column, pass --columns "
+            "prompt=NAME; if the texts are whole as they are, pass --plain_text true."
+        )
 
 
 def end_text(text: str, tokenizer: PreTrainedTokenizerBase) -> str:

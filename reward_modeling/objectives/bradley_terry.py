@@ -6,15 +6,16 @@ All that is this kind's own: its flags, what it reads of a row, the loss, the fi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, below, flag, one_of, unsupported
 from reward_modeling.data.examples import Example, KeptColumn, RowReader
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.objectives.base import Objective
+from reward_modeling.objectives.bradley_terry_flags import BradleyTerryFlags
 from reward_modeling.objectives.held_out_pairs import (
     EvaluatedPairs,
     evaluation_lines,
@@ -34,31 +35,6 @@ if TYPE_CHECKING:
 PAIRS, CORRECT, MARGIN, REWARD, REWARD_SQUARED = range(5)
 
 
-@dataclass
-class BradleyTerryFlags:
-    """The flags of the loss."""
-
-    best_metrics: ClassVar[dict[str, bool]] = {
-        "loss": False,
-        "accuracy": True,
-        "margin": True,
-        "calibration_error": False,
-    }
-
-    loss_margin: Annotated[str, one_of("auto", "scores", "none"), OnResume.DATA, LOGGED] = flag(
-        "auto",
-        "auto subtracts the rows' margin column where there is one; scores subtracts chosen_score - "
-        "rejected_score; none ignores both.",
-    )
-    center_rewards_coefficient: Annotated[float, NOT_NEGATIVE, OnResume.FREE, LOGGED] = flag(
-        0.0, "Weight of (chosen + rejected)^2, which keeps rewards around zero."
-    )
-    label_smoothing: Annotated[float, below(0.5), OnResume.FREE, LOGGED] = flag(
-        0.0, "Assumed share of flipped labels, below 0.5."
-    )
-    label_smoothing_factor: Annotated[float, unsupported(0.0, "It is for classifiers: pass --label_smoothing")] = 0.0
-
-
 @dataclass(frozen=True)
 class PairReader(RowReader):
     """A row is a pair; its target is the margin that the loss subtracts."""
@@ -67,10 +43,10 @@ class PairReader(RowReader):
     completion_names: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     margin: str = "auto"  # as --loss_margin
 
-    def load_rows(self, path: str, num_proc: int) -> "Dataset":
+    def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
         from reward_modeling.data.preferences import load_preference_dataset  # needs `datasets`
 
-        return load_preference_dataset(path, num_proc=num_proc)
+        return load_preference_dataset(path, options, num_proc=num_proc)
 
     def read_row(self, row: dict[str, Any]) -> Example:
         return Example((row["chosen"], row["rejected"]), ((0, 1),), ((self._margin(row),),))
@@ -86,11 +62,18 @@ class PairReader(RowReader):
         return 0.0
 
     def check_rows(self, columns: Sequence[KeptColumn], reports: Sequence["DataReport"]) -> None:
-        """Count the rows whose margin is used, or lacks its scores.
+        """Count how the rows were written, what of them is not read, and whose margin is used, or lacks its scores.
 
         Raises:
-            UserError: `--loss_margin scores` and no row has both scores.
+            UserError: an unread column looks like a part of the conversation; or `--loss_margin scores` and no row has
+                both scores.
         """
+        from reward_modeling.data.row_notes import note_rows  # needs `pyarrow`
+
+        for name, column, report in zip(
+            ("--train_set_path", *["--eval_set_path"] * (len(reports) - 1)), columns, reports, strict=True
+        ):
+            note_rows(report, column, name)
         if self.margin == "auto":  # nobody has asked for them: a column of that name is enough, in some rows too
             for column, report in zip(columns, reports, strict=True):
                 margins = column("margin")

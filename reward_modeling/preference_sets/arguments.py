@@ -10,7 +10,8 @@ from typing import Annotated
 
 from reward_modeling.common.arguments import ScriptArgumentParser
 from reward_modeling.common.errors import UserError, did_you_mean
-from reward_modeling.common.flags import SEED, at_least, flag, flag_names, flag_problems, one_of
+from reward_modeling.common.flags import PATH, SEED, at_least, flag, flag_names, flag_problems, one_of
+from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, read_options_problems
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "data_prep"
 NO_SOURCES = ("build_mixture", "lint")  # scripts that read no set of their own
@@ -22,10 +23,12 @@ OUTPUT_FLAGS = ("output_path", "format", "num_proc", "overwrite")  # all others 
 class SourceArguments:
     """The flags of a script that reads one public set; each script sets its own defaults and adds its own flags."""
 
-    dataset_path: str = flag("", "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob.")
+    dataset_path: Annotated[str, PATH] = flag(
+        "", "Hub id, or a local .parquet, .jsonl, .json or .arrow file, folder or glob."
+    )
     split: str = flag("train", "Split; in a local folder, the files named so (train.jsonl.gz).")
     revision: str | None = flag(None, "Branch, tag or commit on the Hub.")
-    output_path: str = flag("", "Folder to write the pairs and their manifest.json to.")
+    output_path: Annotated[str, PATH] = flag("", "Folder to write the pairs and their manifest.json to.")
     format: Annotated[str, one_of(*FORMATS)] = flag("parquet", "parquet or jsonl.")
     seed: Annotated[int, SEED] = flag(0, "Of every random choice.")
     num_proc: Annotated[int | None, at_least(1)] = flag(
@@ -85,13 +88,24 @@ def script_module(name: str) -> ModuleType:
     return importlib.import_module(f"data_prep.{name}")
 
 
+@dataclass
+class FileArguments(SourceArguments):
+    """The options of a file of preference rows in a mixture."""
+
+    columns: str | None = flag(None, COLUMNS_HELP)
+    ignore_columns: str | None = flag(None, IGNORE_HELP)
+
+    def problems(self) -> list[str]:
+        return read_options_problems(self.columns, self.ignore_columns)
+
+
 def source_arguments(script: str | None, options: Mapping[str, object]) -> SourceArguments:
     """The arguments of a script, or of a file, with these options in place of its defaults.
 
     Raises:
         UserError: the script has no such option, or refuses a value.
     """
-    kind = SourceArguments if script is None else script_module(script).ScriptArguments
+    kind = FileArguments if script is None else script_module(script).ScriptArguments
     known = [name for name in flag_names(kind) if name not in OUTPUT_FLAGS]
     decided = [name for name in options if name in OUTPUT_FLAGS]
     problems = [f"option {name}: expected where build_mixture.py takes it, as --{name}, found here" for name in decided]
@@ -103,7 +117,8 @@ def source_arguments(script: str | None, options: Mapping[str, object]) -> Sourc
         if value is not None
     ]
     try:
-        return parser.parse_args_into_dataclasses(tokens, look_for_args_file=False)[0]
+        arguments, _ = parser.parse_arguments(tokens)
+        return arguments
     except (ValueError, TypeError) as error:
         raise UserError(f"options: {error}") from error
 

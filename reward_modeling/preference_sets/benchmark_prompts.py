@@ -24,14 +24,12 @@ from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.messages import UnreadableMessages, read_messages
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.sources import Columns
-from reward_modeling.data.transcripts import parse_transcript
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark
 
 MOST_BENCHMARKS = 62  # each is a bit of an int64, see `decontamination`
 PROMPT_FEATURES = Features({"where": Value("string"), "prompt": Value("string"), "reason": Value("string")})
 NO_PROMPT = "no_prompt"
-PROMPT_COLUMNS = ("prompt", "chosen", "is_text")
 _STRAIGHT = dict.fromkeys(range(0x2018, 0x201C), "'") | dict.fromkeys(range(0x201C, 0x2020), '"')  # quotes
 _OUTER = " .,;:!?\"'`«»\u2039\u203a¿¡।。、「」『』"  # of a text in NFKC, where "…" is "..." and wide marks are narrow
 
@@ -62,12 +60,9 @@ def words_of(text: str) -> list[str]:
     return _word().findall(unicodedata.normalize("NFKC", text).lower())
 
 
-def prompt_text(prompt: str, chosen: str | None = None, is_text: bool = False) -> str:
-    """`plain_text` of a standard row's prompt; "" where it names none, as a plain text that is no transcript."""
-    if is_text:
-        messages = (parse_transcript(chosen, keep_empty_answer=True) or [])[:-1] if isinstance(chosen, str) else []
-    else:
-        messages = json.loads(prompt) if prompt else []
+def prompt_text(prompt: str) -> str:
+    """`plain_text` of a standard row's prompt; "" where it names none, as a plain text."""
+    messages = json.loads(prompt) if prompt else []
     return plain_text("\n".join(one["content"] for one in messages if one["role"] != "system"))
 
 
@@ -110,10 +105,9 @@ def _read_prompts(entry: str, num_proc: int | None) -> NamedPrompts:
     except UserError as error:
         raise UserError(f"{entry}: {error}") from error
     places: dict[str, str] = {}  # each text once, where it stands first
-    columns = PROMPT_COLUMNS if "is_text" in rows.column_names else ("prompt",)
-    for batch in rows.select_columns(["where", "reason", *columns]).iter(batch_size=1000):
-        for where, reason, *row in zip(*(batch[name] for name in ("where", "reason", *columns)), strict=True):
-            if text := "" if reason else prompt_text(*row):
+    for batch in rows.select_columns(["where", "reason", "prompt"]).iter(batch_size=1000):
+        for where, reason, prompt in zip(batch["where"], batch["reason"], batch["prompt"], strict=True):
+            if text := "" if reason else prompt_text(prompt):
                 places.setdefault(text, where)
     if not places:
         raise UserError(f"{entry}: expected prompts, found none in {', '.join(sources)}.")

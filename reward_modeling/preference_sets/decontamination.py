@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from reward_modeling.data.cached_rows import cache_root, map_processes
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.preferences import EXCERPT_LENGTH
-from reward_modeling.preference_sets.benchmark_prompts import PROMPT_COLUMNS, NamedPrompts, prompt_text, words_of
+from reward_modeling.preference_sets.benchmark_prompts import NamedPrompts, prompt_text, words_of
 from reward_modeling.preference_sets.source import number_column
 
 WORDS_PER_RUN = 13
@@ -120,11 +120,11 @@ def find_overlap(rows: Dataset, index: PromptIndex, num_proc: int | None = None)
     exact, runs = (np.zeros(len(first), dtype=np.int64) for _ in range(2))
     if len(rows):
         with tempfile.TemporaryDirectory(prefix="overlap-", dir=cache_root()) as scratch:
-            prompts = rows.select(first[order]).select_columns(list(PROMPT_COLUMNS))
+            prompts = rows.select(first[order]).select_columns(["prompt"])
             found = prompts.map(
                 partial(_look_up, exact=index.exact, runs=index.runs),
                 batched=True,
-                remove_columns=list(PROMPT_COLUMNS),
+                remove_columns=["prompt"],
                 features=Features({"exact": Value("int64"), "runs": Value("int64")}),
                 cache_file_name=f"{scratch}/overlap.arrow",  # not beside the cached rows
                 new_fingerprint=f"overlap-{rows._fingerprint}",
@@ -136,7 +136,7 @@ def find_overlap(rows: Dataset, index: PromptIndex, num_proc: int | None = None)
 
 
 def _look_up(batch: dict[str, list], exact: tuple, runs: tuple) -> dict[str, NDArray[np.int64]]:
-    prompts = [prompt_text(*values) for values in zip(*(batch[name] for name in PROMPT_COLUMNS), strict=True)]
+    prompts = list(map(prompt_text, batch["prompt"]))
     whole, run_hashes, owner = _hashes(prompts)
     has_text = np.array([bool(text) for text in prompts])
     shared = np.zeros(len(prompts), dtype=np.int64)
@@ -205,7 +205,7 @@ def overlap_examples(
         _, first = np.unique(keys[numbers], return_index=True)
         for number in numbers[first[:EXAMPLES]]:
             row = rows[int(number)]
-            text = prompt_text(*(row[name] for name in PROMPT_COLUMNS))
+            text = prompt_text(row["prompt"])
             examples.append({"kind": kind, **_example(text, benchmark, kind)})
     return examples
 

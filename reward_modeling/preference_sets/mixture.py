@@ -21,11 +21,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from reward_modeling.common.arguments import named_paths, read_yaml
 from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.common.paths import expand_home, named_paths
+from reward_modeling.common.yaml_files import read_yaml
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, hub_name
 from reward_modeling.preference_sets.arguments import SCRIPTS, raise_all, script_module, source_arguments, unknown_names
-from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_file
 
 MIXTURES = SCRIPTS / "mixtures"
 
@@ -109,11 +110,13 @@ def _read(file: Path, including: tuple[Path, ...]) -> Mixture:
     sources: list[MixtureSource] = []
     include = content.get("include", [])
     for other in include if isinstance(include, list) else [include]:
-        beside = file.parent / f"{other}"
-        inner = beside if beside.is_file() else _mixture_file(f"{other}")
+        other = expand_home(f"{other}")
+        beside = file.parent / other
+        inner = beside if beside.is_file() else _mixture_file(other)
         sources += _read(inner, (*including, file.resolve())).sources
     for entry in content.get("sources", []):
         given = {key: value for key, value in entry.items() if value is not None}
+        given |= {"path": expand_home(given["path"])} if "path" in given else {}
         sources.append(MixtureSource(**given, mixture=name))
     return Mixture(name, content.get("description", ""), content.get("seed", 0), tuple(sources))
 
@@ -223,11 +226,7 @@ def read_source(source: MixtureSource, seed: int, path: str | None, num_proc: in
     try:
         if source.script is not None:
             return script_module(source.script).build(arguments)
-        return read_pairs(arguments, PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known"), _keep_row)
+        return read_file(arguments, PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known"))
     except UserError as error:
         hint = f"A local copy is passed as --source_paths {source.label}=PATH."
         raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error
-
-
-def _keep_row(row: dict) -> dict:
-    return row

@@ -7,7 +7,6 @@
 `datasets` reads the rows of a selection one by one; here they are taken out of each of Arrow's batches at once.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
@@ -17,12 +16,9 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from reward_modeling.data.keys import prompt_key
-from reward_modeling.data.transcripts import parse_transcript
-
 TEXTS = ("prompt", "chosen", "rejected")
 SCORES = ("chosen_score", "rejected_score", "margin")
-COLUMNS = (*TEXTS, "source", *SCORES, "is_text", "where", "prompt_key")
+COLUMNS = (*TEXTS, "template_options", "source", *SCORES, "is_text", "where", "prompt_key")
 
 
 class PairTable:
@@ -93,37 +89,18 @@ class PairTable:
 def pair_digests(table: PairTable) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     """What stands for a prompt with two answers, `(pairs, 2)`, and which of the two is chosen, `(pairs,)`.
 
-    128 bits of a prompt with its two answers in the order of their bytes: equal for A over B and for B over A. Among a
-    million pairs two different ones agree by chance with a probability of 1e-27.
+    128 bits of a prompt, what goes to its template included, with its two answers in the order of their bytes: equal
+    for A over B and for B over A. Among a million pairs two different ones agree by chance with a probability of 1e-27.
     """
     digests = np.empty((len(table), 2), dtype=np.uint64)
     is_first = np.empty(len(table), dtype=np.bool_)
     for numbers, batch in table.in_disk_order():
         columns = [pc.cast(batch.column(name), pa.binary()).to_pylist() for name in TEXTS]
+        options = pc.cast(batch.column("template_options"), pa.binary()).to_pylist()
         found = [
-            blake2b(b"\0".join((prompt, *sorted((chosen, rejected)))), digest_size=16).digest()
-            for prompt, chosen, rejected in zip(*columns, strict=True)
+            blake2b(b"\0".join((prompt + given, *sorted((chosen, rejected)))), digest_size=16).digest()
+            for given, prompt, chosen, rejected in zip(options, *columns, strict=True)
         ]
         digests[numbers] = np.frombuffer(b"".join(found), dtype="<u8").reshape(-1, 2)
         is_first[numbers] = [chosen < rejected for chosen, rejected in zip(*columns[1:], strict=True)]
     return digests, is_first
-
-
-def split_keys(table: PairTable) -> NDArray[np.int64]:
-    """What stands for the prompt of each pair where prompts must not be on two sides, `(pairs,)`.
-
-    It is its `prompt_key`; of a plain text that is a transcript, that of the messages before the answer, so that a
-    prompt has one key as text and as messages.
-    """
-    keys = table.numbers("prompt_key").copy()
-    is_text = table.column("is_text").to_numpy()
-    if not is_text.any():
-        return keys
-    for numbers, batch in table.in_disk_order():
-        texts = np.flatnonzero(is_text[numbers])
-        answers = batch.column("chosen").take(pa.array(texts)).to_pylist()
-        for number, chosen in zip(numbers[texts], answers, strict=True):
-            messages = parse_transcript(chosen, keep_empty_answer=True)
-            if messages is not None:
-                keys[number] = prompt_key(json.dumps(messages[:-1], ensure_ascii=False).encode())
-    return keys

@@ -30,16 +30,21 @@ from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import mix_keys, text_key
 from reward_modeling.data.preferences import (
     EXCERPT_LENGTH,
+    NO_OPTIONS,
     STANDARD_FEATURES,
     RowDropped,
     dropped_row,
     kept_rows,
+    preference_columns,
     read_column,
     standardise_row,
 )
+from reward_modeling.data.read_options import ReadOptions, read_options
 from reward_modeling.data.report import DataReport, DropReason, report_rows
+from reward_modeling.data.row_notes import note_rows
 from reward_modeling.data.sources import Columns, HubOptions, find_source
-from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.data.text_beginnings import write_joined
+from reward_modeling.preference_sets.arguments import FileArguments, SourceArguments
 
 CACHE_VERSION = 1  # raise it when rows are read otherwise than before
 SPLITS = ("train", "test", "validation", "val", "dev", "eval")  # files of a folder are named after: train.jsonl.gz
@@ -115,6 +120,28 @@ def read_pairs(
     return SourcePairs(source, rows, report, arguments.options())
 
 
+def read_file(arguments: FileArguments, source: PreferenceSource) -> SourcePairs:
+    """The preference rows of a file, in any form that rm.py takes.
+
+    Raises:
+        UserError: nothing readable there, or a part of the conversation would not be read.
+    """
+    options = read_options(arguments.columns, arguments.ignore_columns)
+    source = replace(source, columns=preference_columns(options))
+    to_fields = partial(_pair_fields, options=options)
+    rows, report = _read(arguments, source, to_fields, PAIR_FEATURES, _keep_row, required=(), finish=write_joined)
+    try:
+        note_rows(report, partial(read_column, rows), source.name)
+    except UserError as error:
+        raise UserError(f"{error}. In a mixture these are options of the source: options: {{columns: ...}}") from error
+    note_pairs(report, rows)
+    return SourcePairs(source, rows, report, arguments.options())
+
+
+def _keep_row(row: dict) -> dict:
+    return row
+
+
 def read_answers(arguments: SourceArguments, source: PreferenceSource, to_answers: Callable[..., dict]) -> SourceRows:
     """Every row of a source that is made of scored answers.
 
@@ -134,20 +161,24 @@ def _read(
     features: Features,
     convert: Callable[..., dict],
     hub: HubOptions | None = None,
+    required: tuple[str, ...] | None = None,
+    **reading: object,
 ) -> tuple[Dataset, DataReport]:
     convert = _bind_flags(convert, arguments)
-    versions = f"{preferences.CACHE_VERSION}.{CACHE_VERSION}"
+    needed = source.columns.required if required is None else required
+    versions = f"{preferences.CACHE_VERSION}.{CACHE_VERSION} {_code_key(to_fields)}"
     try:
         rows = load_rows(
             split_files(arguments.dataset_path, arguments.split),
-            to_row=partial(_convert_row, convert=convert, to_fields=to_fields, required=source.columns.required),
+            to_row=partial(_convert_row, convert=convert, to_fields=to_fields, required=needed),
             features=features,
             version=f"{source.name} {versions} {_code_key(convert)} {hub} {arguments.revision}",
-            missing=DropReason.MISSING_COLUMN,
+            missing=DropReason.MISSING_COLUMN if needed else DropReason.NO_CHOSEN_OR_REJECTED,
             num_proc=worker_count(arguments.num_proc),
             default_split=arguments.split,
             columns=source.columns,
             hub=replace(hub or HubOptions(), revision=arguments.revision),
+            **reading,
         )
     except UserError as error:
         raise UserError(f"{source.name}: {error} The flag for the path is --dataset_path.") from error
@@ -214,9 +245,9 @@ def _convert_row(
         return {**row, "answers": [], "scores": [], "group_key": 0, "pair_key": 0}
 
 
-def _pair_fields(pair: dict, where: str) -> dict[str, object]:
+def _pair_fields(pair: dict, where: str, options: ReadOptions = NO_OPTIONS) -> dict[str, object]:
     """`PAIR_FEATURES` of a pair."""
-    standard = standardise_row(pair, where)
+    standard = standardise_row(pair, where, options)
     if standard["reason"]:
         return {**standard, "group_key": 0, "pair_key": 0}
     return add_pair_keys(standard, text_key(str(pair["group"])) if "group" in pair else standard["prompt_key"])
@@ -224,7 +255,7 @@ def _pair_fields(pair: dict, where: str) -> dict[str, object]:
 
 def add_pair_keys(standard: dict[str, object], group_key: int) -> dict[str, object]:
     """A standard row with the keys of `PAIR_FEATURES`."""
-    pair_key = text_key(standard["prompt"], standard["chosen"], standard["rejected"])
+    pair_key = text_key(standard["prompt"] + standard["template_options"], standard["chosen"], standard["rejected"])
     return {**standard, "group_key": group_key, "pair_key": pair_key}
 
 

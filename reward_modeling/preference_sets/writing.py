@@ -30,6 +30,7 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.atomic import check_writable, whole_folder
 from reward_modeling.common.errors import UserError, one_line, run_script
 from reward_modeling.common.file_names import MANIFEST
+from reward_modeling.data.template_options import OPTION_COLUMNS, split_options
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.manifest import manifest_table, source_entry, write_manifest
 from reward_modeling.preference_sets.pair_table import SCORES, TEXTS, PairTable
@@ -39,6 +40,7 @@ TRAIN, TEST = "train", "test"  # the test set has a folder of its own, where a r
 ROWS_PER_SHARD = 100_000
 ROWS_PER_BATCH = 5_000
 BYTES_PER_BATCH = 32 << 20  # of texts: a batch takes some five times as much while it is written
+TEXT_COLUMNS = ("source", *OPTION_COLUMNS)
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
@@ -79,7 +81,12 @@ def value_columns(table: PairTable, numbers: NDArray[np.integer]) -> list[str]:
     """The columns beside chosen and rejected in which some of these pairs have a value."""
     chosen = pa.array(numbers)
     columns = {name: table.column(name).take(chosen) for name in ("source", *SCORES)}
-    return [name for name, values in columns.items() if values.null_count < len(values)]
+    options = {
+        name
+        for text in pc.unique(table.column("template_options").take(chosen)).to_pylist()
+        for name in split_options(text)
+    }
+    return [name for name, values in columns.items() if values.null_count < len(values)] + sorted(options)
 
 
 def write_pairs(
@@ -137,8 +144,8 @@ def json_lines(rows: pa.RecordBatch, columns: Sequence[str]) -> pa.Buffer:
     """The rows as JSON, one line each: `chosen` and `rejected`, then these columns; null where there is no value."""
     pieces = ['{"chosen": ', _conversations(rows, "chosen"), ', "rejected": ', _conversations(rows, "rejected")]
     for name in columns:
-        values = rows.column(name)
-        text = _quoted(values) if name == "source" else _decimals(values)
+        values = _options(rows, name) if name in OPTION_COLUMNS else rows.column(name)
+        text = _quoted(values) if name in TEXT_COLUMNS else _decimals(values)
         pieces += [f', "{name}": ', pc.fill_null(text, "null")]
     pieces = [piece.encode() if isinstance(piece, str) else pc.cast(piece, pa.binary()) for piece in (*pieces, "}\n")]
     lines = pc.binary_join_element_wise(*pieces, b"", null_handling="emit_null")
@@ -157,6 +164,13 @@ def _conversations(rows: pa.RecordBatch, side: str) -> pa.Array:
         return joined
     texts = pa.array([json.dumps(text, ensure_ascii=False) for text in rows.column(side).to_pylist()], pa.string())
     return pc.if_else(is_text, pc.cast(texts, pa.binary()), joined)
+
+
+def _options(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """`tools` or `chat_template_kwargs` of the rows as JSON; few different ones."""
+    options = rows.column("template_options").dictionary_encode()
+    found = [split_options(text).get(name) for text in options.dictionary.to_pylist()]
+    return pa.array(found, pa.string()).take(options.indices)
 
 
 def _quoted(values: pa.Array) -> pa.Array:
@@ -179,7 +193,12 @@ def _parquet_schema(table: PairTable, columns: Sequence[str]) -> pa.Schema:
             "--format jsonl, or write them to folders of their own."
         )
     side = pa.string() if is_text == [True] else MESSAGES
-    types = {"chosen": side, "rejected": side, "source": pa.string(), **dict.fromkeys(SCORES, pa.float64())}
+    types = {
+        "chosen": side,
+        "rejected": side,
+        **dict.fromkeys(TEXT_COLUMNS, pa.string()),
+        **dict.fromkeys(SCORES, pa.float64()),
+    }
     return pa.schema([(name, types[name]) for name in ("chosen", "rejected", *columns)])
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from reward_modeling.common.atomic import write_whole
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.file_names import REPORT
+from reward_modeling.common.paths import local_path
 from reward_modeling.data.report import LOUD_SHARE_DROPPED, dropped_rows
 from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import histogram_rows, pair_plots, pair_tables
@@ -66,6 +67,7 @@ def training_page(run: RunFiles) -> str:
         logged_accuracy=logged_accuracy,
         held_out_plots=held_out_plots,
         held_out_tables=held_out_tables,
+        set_rows=set_rows,
         pair_lines=pair_lines,
         dropped_rows=dropped_rows,
         source_rows=source_rows,
@@ -168,6 +170,11 @@ def held_out_tables(evaluation: Mapping) -> list[tuple[str, Rows]]:
     ]
 
 
+def set_rows(evaluation: Mapping) -> Rows:
+    """A row for each evaluation set that has a name."""
+    return accuracy_rows({name: of["accuracy"] for name, of in evaluation["sets"].items()}, "evaluation set")
+
+
 def _named_differences(evaluation: Mapping) -> dict[str, Mapping]:
     """By names such as "-200 to -51", or one number where the bin has one."""
     ends = ((f"{row['from']:+,}", f"{row['to']:+,}", row) for row in evaluation["by_length_difference"])
@@ -177,7 +184,7 @@ def _named_differences(evaluation: Mapping) -> dict[str, Mapping]:
 def main() -> None:
     """Make the page of a run anew."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("output", type=Path, help="the output folder of a run of rm.py")
+    parser.add_argument("output", type=local_path, help="the output folder of a run of rm.py")
     print(write_training_report(parser.parse_args().output))
 
 

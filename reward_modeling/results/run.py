@@ -21,6 +21,10 @@ The files are for people and for `report.html`, beside checkpoints and transform
       "rewards": {"edges": [41], "chosen": [40], "rejected": [40]}
     }
 
+Of evaluation sets with names (--eval_set_path name=path,...) these are the figures of the first, "set" is its name, and
+"sets" has the same of each of them: {"easy": {...}, "hard": {...}}. The lines of eval_scores.jsonl then begin with
+"set".
+
 `{...}` has the keys of "accuracy". A bin of "by_length_difference" holds the pairs whose chosen answer has from `from`
 to `to` tokens more than the rejected one, both included; the bins, at most 8, hold every pair.
 
@@ -49,6 +53,7 @@ import torch
 from reward_modeling.common.file_names import EVAL_SCORES, EVALUATION, MANIFEST, RUN
 from reward_modeling.common.flags import LOGGED, NEEDS_ADAPTER, flags_with
 from reward_modeling.common.launch import engine_name, installed_versions
+from reward_modeling.data.set_paths import evaluation_paths, in_words, set_paths
 from reward_modeling.display.text import Rows, count
 from reward_modeling.models.adapters import count_weights, has_adapter
 from reward_modeling.models.reward_normalization import NAMES
@@ -76,11 +81,11 @@ class Results:
 
     run: dict[str, Any]
     evaluation: dict[str, Any] | None
-    held_out: HeldOut | None
+    held_out: dict[str, HeldOut]
     data_report: dict[str, Any]
     given: dict[str, Any]
     conversations: bool
-    train_set_path: str
+    train_sets: list[str]
 
     @property
     def statistics(self) -> dict[str, float] | None:
@@ -92,7 +97,10 @@ class Results:
         write_json(output / RUN, self.run)
         if self.evaluation is not None:
             write_json(output / EVALUATION, self.evaluation)
-            lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.held_out.score_lines())
+            own = (
+                ({"set": name} if name else {}, line) for name, of in self.held_out.items() for line in of.score_lines()
+            )
+            lines = (json.dumps(name | line, ensure_ascii=False, allow_nan=False) for name, line in own)
             (output / EVAL_SCORES).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
@@ -105,26 +113,34 @@ def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], s
         started: when this process began.
     """
     args, state, step = trainer.args, trainer.state, trainer.step_of_weights
-    held_out = None if data.evaluation is None else trainer.evaluate_final_model()
-    if held_out is not None and held_out.not_finite is not None:
-        held_out = None  # the objective's metrics have said so; the weights are saved and verified all the same
+    held_out = {} if data.evaluation is None else trainer.evaluate_final_model()
+    if any(of_set.not_finite is not None for of_set in held_out.values()):
+        held_out = {}  # the objective's metrics have said so; the weights are saved and verified all the same
     # of an earlier step than the last the log has the epoch, if it was logged
     logged_epochs = (entry["epoch"] for entry in state.log_history if entry["step"] == step)
     epoch = state.epoch if step == state.global_step else next(logged_epochs, None)
     evaluation = None
-    if held_out is not None:
-        name = args.eval_set_path or f"held out of {args.train_set_path}"
-        evaluation = {"step": step, "epoch": epoch, "data": name, **trainer.objective.evaluation(held_out)}
+    train_sets, sets = set_paths(args.train_set_path), evaluation_paths(args.eval_set_path)
+    if held_out:
+        places = {name: in_words({name: of}) for name, of in sets.items()} or {
+            "": f"held out of {', '.join(train_sets)}"
+        }
+        figures = {
+            name: {"step": step, "epoch": epoch, "data": places[name], **trainer.objective.evaluation(of_set)}
+            for name, of_set in held_out.items()
+        }
+        first = next(iter(figures))
+        evaluation = figures[first] | ({"set": first, "sets": figures} if first else {})
     end = {"steps": state.global_step, "step_of_weights": step, "epoch_of_weights": epoch}
     end["seconds"] = round((datetime.now(UTC) - started).total_seconds(), 1)
     return Results(
         run=run_so_far(trainer, data, started) | end,
         evaluation=evaluation,
         held_out=held_out,
-        data_report={report.name: report.to_dict() for report in data.reports},
+        data_report={report.name: report.to_dict() for report in data.all_reports},
         given=given,
         conversations=data.conversations,
-        train_set_path=args.train_set_path,
+        train_sets=train_sets,
     )
 
 
@@ -135,7 +151,10 @@ def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[s
     plain = trainer.model.get_base_model() if has_adapter(trainer.model) else trainer.model
     without = () if args.use_peft else flags_with(type(args), NEEDS_ADAPTER)
     logged = [name for name in flags_with(type(args), LOGGED) if name not in without]
-    manifest = Path(args.train_set_path) / MANIFEST  # of a folder that data_prep/ has written
+    # Of a folder that data_prep/ has written; several sets have several.
+    train_sets = set_paths(args.train_set_path)
+    manifest = Path(train_sets[0]) / MANIFEST
+    has_manifest = len(train_sets) == 1 and manifest.is_file()
     return {
         "model_name": args.model_name,
         "model_type": plain.config.model_type,
@@ -155,7 +174,7 @@ def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[s
         "seconds": None,
         "versions": installed_versions(PACKAGES),
         "arguments": {name: getattr(args, name) for name in logged},
-        "manifest": json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None,
+        "manifest": json.loads(manifest.read_text(encoding="utf-8")) if has_manifest else None,
     }
 
 

@@ -12,12 +12,11 @@ from reward_modeling.models.loading import (
     no_score_head,
     read_config,
 )
+from reward_modeling.models.new_parts import WRAPPED, is_within, new_modules_of
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import read_adapter_statistics, set_statistics
 from reward_modeling.models.support import why_not_packed
-from reward_modeling.models.tokenizer import HUB_ERRORS, is_for_encoder, name_encoder_marks, not_found, read_tokenizer
-
-HEADS = ("score.weight", "classifier.weight")  # an encoder has the second
+from reward_modeling.models.tokenizer import HUB_ERRORS, is_for_encoder, not_found, read_tokenizer, set_up_for_encoder
 
 
 def load_checkpoint(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -57,11 +56,30 @@ def _load_weights(path: str, config: PreTrainedConfig, tokenizer, **options) -> 
 
 
 def _load_tokenizer(path: str, **options) -> PreTrainedTokenizerBase:
-    """As it is: `tokenizer.load_tokenizer` lets the template end an answer, and gives a pad token."""
+    """As it is: `tokenizer.load_tokenizer` lets the template end an answer, and gives a pad token.
+
+    Only an encoder's is set up as in training: one that was trained elsewhere has no template.
+    """
     tokenizer = read_tokenizer(path, **options)
     if is_for_encoder(tokenizer):
-        name_encoder_marks(tokenizer)
+        set_up_for_encoder(tokenizer)
     return tokenizer
+
+
+def _has_tokenizer(path: str, revision: str | None, **_options) -> bool:
+    """Whether a folder or a Hub id has a tokenizer of its own: without one transformers makes up an empty one."""
+    options = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    names = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
+    return any(utils.cached_file(path, name, **options) is not None for name in names)
+
+
+def _not_in_adapter(config: PreTrainedConfig, weights: dict[str, torch.Tensor]) -> list[str]:
+    """New parts that neither a language model nor the adapter has: they would be drawn at random."""
+    return [
+        f"{name}.weight"
+        for name in new_modules_of(config)
+        if not any(is_within(key.removeprefix(WRAPPED), [name]) for key in weights)
+    ]
 
 
 def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -74,10 +92,12 @@ def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedM
     adapter = PeftConfig.from_pretrained(path, revision=options["revision"])
     weights = load_peft_weights(path, device="cpu", revision=options["revision"])
     base, base_options = adapter.base_model_name_or_path, options | {"revision": adapter.revision}
-    tokenizer = _load_tokenizer(path, **options)
+    tokenizer = (
+        _load_tokenizer(path, **options) if _has_tokenizer(path, **options) else _load_tokenizer(base, **base_options)
+    )
     config = load_config(base, **base_options)
-    if not has_score_head(config) and not any(name.endswith(HEADS) for name in weights):
-        raise no_score_head(path, f"an adapter without {HEADS[0]} of the language model {base}")
+    if not has_score_head(config) and (lost := _not_in_adapter(config, weights)):
+        raise no_score_head(path, f"an adapter without {lost[0]} of the language model {base}")
     # Merged in float32, and rounded once: in bfloat16 most of what an adapter adds to a weight would be lost.
     model = _load_weights(base, config, tokenizer, dtype=torch.float32, adapter_follows=True, **base_options)
     merged = PeftModel.from_pretrained(model, path, revision=options["revision"]).merge_and_unload()

@@ -17,6 +17,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME
 
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.launch import child_environment
+from reward_modeling.common.paths import local_path
 from reward_modeling.models.attention import register_shared_prefix_attention
 from reward_modeling.models.loading import save_whole
 from reward_modeling.scoring.checkpoint import load_checkpoint
@@ -70,8 +71,8 @@ def merge_in_another_process(adapter: Path, folder: Path, *, trust_remote_code: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.splitlines()[0])
-    parser.add_argument("adapter", type=Path, help="folder of the adapter, such as last_checkpoint")
-    parser.add_argument("folder", type=Path, help="new folder for the merged checkpoint")
+    parser.add_argument("adapter", type=local_path, help="folder of the adapter, such as last_checkpoint")
+    parser.add_argument("folder", type=local_path, help="new folder for the merged checkpoint")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that the model's repository holds")
     parser.add_argument("--replace", action="store_true", help="replace what is in the folder")
     arguments = parser.parse_args()

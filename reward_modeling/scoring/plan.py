@@ -8,17 +8,17 @@ processes it runs, the same passes are computed, and give bit for bit the same r
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
-from reward_modeling.models.tokenizer import common_prefix_length, cut_oldest, end_text, token_ids
+from reward_modeling.data.rendering import TemplateRefuses, render, render_prompt
+from reward_modeling.data.truncation import PromptCutter, TextCutter
+from reward_modeling.models.tokenizer import common_prefix_length, end_text, token_ids
 
-# A template's own refusal; the others are mistakes in a template (text + number).
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)
 # Messages, or a plain text that is scored as it stands.
 Conversation = Sequence[dict[str, Any]] | str
 TEXT_KEY = 256  # characters by which plain texts, which name no prompt, are taken to share one
@@ -70,8 +70,9 @@ class ConversationReader:
     """Tokens of conversations, exactly those that training makes of them; errors name a conversation by its number.
 
     The chat template without a generation prompt; one BOS in front where the template or the tokenizer puts one,
-    and not two where both do. What is longer than `max_length` loses the oldest tokens after BOS, each conversation
-    by itself: what a text is scored as does not depend on what else is in the list.
+    and not two where both do. What is longer than `max_length` is cut as in training (`data.truncation`): the answers
+    of one prompt that are scored together lose the same part of it, as much as the longest needs. An answer that
+    training would drop, since it does not fit without its prompt either, loses its oldest tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None):
@@ -84,8 +85,8 @@ class ConversationReader:
             return end_text(conversation, self.tokenizer)
         self.check_template()
         try:
-            return self.tokenizer.apply_chat_template(list(conversation), tokenize=False)
-        except TEMPLATE_ERRORS as error:
+            return render(conversation, {}, self.tokenizer)
+        except TemplateRefuses as error:
             roles = ", ".join(message["role"] for message in conversation)
             raise UserError(
                 f"conversation {index}: the chat template refuses it ({error}). Its roles are {roles}, its first "
@@ -105,26 +106,67 @@ class ConversationReader:
     def refusal(self, conversation: Conversation) -> str:
         """What the chat template says against a conversation; empty if nothing."""
         try:
-            self.tokenizer.apply_chat_template(list(conversation), tokenize=False)
-        except TEMPLATE_ERRORS as error:
-            return f"{type(error).__name__}: {error}"
+            render(conversation, {}, self.tokenizer)
+        except TemplateRefuses as error:
+            return str(error)
         return ""
 
-    def tokenize(self, texts: list[str], indices: list[int], counts: ScoringCounts) -> list[list[int]]:
-        """Token ids of rendered texts, of at most `max_length`; `indices` are the numbers of their conversations."""
-        rows = token_ids(texts, self.tokenizer)
-        for number, (index, ids) in enumerate(zip(indices, rows, strict=True)):
+    def tokenize(self, window: list[tuple[int, Conversation]], counts: ScoringCounts) -> list[list[int]]:
+        """Token ids of conversations, at most `max_length` each; `window` has (number in the input, conversation)."""
+        rows = token_ids([self.render(*numbered) for numbered in window], self.tokenizer)
+        for (index, _), ids in zip(window, rows, strict=True):
             if not ids:
                 raise UserError(
                     f"conversation {index}: expected at least one token, found none: the chat template renders it as "
                     "an empty text."
                 )
-            excess = len(ids) - (self.max_length or len(ids))
-            if excess > 0:
-                rows[number] = cut_oldest(ids, excess, self.tokenizer)
-                counts.cut += 1
-                counts.cut_tokens += excess
-        return rows
+        cut = self._cut([conversation for _, conversation in window], rows)
+        for before, after in zip(rows, cut, strict=True):
+            counts.cut += len(after) < len(before)
+            counts.cut_tokens += max(0, len(before) - len(after))
+        return cut
+
+    @cached_property
+    def _text_cutter(self) -> TextCutter:
+        return TextCutter(self.max_length, self.tokenizer)
+
+    def _cut(self, conversations: list[Conversation], rows: list[list[int]]) -> list[list[int]]:
+        """The rows, with those of prompts that have a row beyond `max_length` cut."""
+        if self.max_length is None or all(len(ids) <= self.max_length for ids in rows):
+            return rows
+        cut = [self._text_cutter.cut(ids) for ids in rows]
+        of_prompt: dict[str, list[int]] = {}
+        for number, conversation in enumerate(conversations):
+            if not isinstance(conversation, str):
+                of_prompt.setdefault(prompt_key(conversation), []).append(number)
+        # as in training, prompts are one where the template makes one of them
+        of_text: dict[str, list[int]] = {}
+        for numbers in of_prompt.values():
+            of_text.setdefault(self._prompt_text(conversations[numbers[0]]), []).extend(numbers)
+        for numbers in of_text.values():
+            if any(len(rows[number]) > self.max_length for number in numbers):
+                self._cut_prompt(numbers, conversations, cut)
+        return cut
+
+    def _prompt_text(self, conversation: Conversation) -> str:
+        try:
+            return render_prompt(conversation[:-1], {}, self.tokenizer)
+        except TemplateRefuses:
+            return prompt_key(conversation)
+
+    def _cut_prompt(self, numbers: list[int], conversations: list[Conversation], cut: list[list[int]]) -> None:
+        """Put in the conversations of one prompt, but those whose answer alone is too long."""
+        prompt = list(conversations[numbers[0]][:-1])
+        cutter = PromptCutter(prompt, {}, self.max_length, self.tokenizer)
+        answers = {number: [conversations[number][-1]] for number in numbers}
+        found = cutter.cut(list(answers.values()))
+        if found is None:
+            fits = cutter.fits(list(answers.values()))
+            answers = {number: answers[number] for number, does in zip(numbers, fits, strict=True) if does}
+            found = cutter.cut(list(answers.values())) if answers else None
+        if found is not None:
+            for number, ids in zip(answers, found.ids, strict=True):
+                cut[number] = ids
 
 
 def check_conversation(index: int, conversation: Conversation) -> None:
@@ -161,8 +203,7 @@ def plan_window(
     window: list[tuple[int, Conversation]], reader: ConversationReader, batches: Batches, counts: ScoringCounts
 ) -> WindowPlan:
     """Forward passes that score each distinct text of the window once; `window` has (number in the input, messages)."""
-    indices = [index for index, _ in window]
-    rows = reader.tokenize([reader.render(*numbered) for numbered in window], indices, counts)
+    rows = reader.tokenize(window, counts)
     # By tokens: texts may be cut to the same ones, which computed apart would differ by rounding, and win a tie.
     indices_of: dict[tuple[int, ...], list[int]] = {}
     rows_of_prompt: dict[object, list[tuple[int, ...]]] = {}

@@ -18,6 +18,7 @@ from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PACKED, PADDED, MicroBatch
 from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.models.chat_template import set_chat_template
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import statistics_of
 from reward_modeling.models.support import context_length, why_not_packed
@@ -105,6 +106,7 @@ class RewardScorer:
         max_tokens_per_batch: int | None = None,
         batching: str = "auto",
         normalize: bool = False,
+        chat_template: str | Path | None = None,
     ) -> "RewardScorer":
         """The scorer of a `*ForSequenceClassification` with one label, or of a LoRA adapter that has its head.
 
@@ -113,13 +115,15 @@ class RewardScorer:
             dtype: of the computation. Unset: bfloat16 on a GPU that has it, else float32. The score head is computed
                 in float32 in any case.
             device: Unset: the current GPU, or the CPU where there is none.
-            max_length: longer conversations lose their oldest tokens after BOS, which is counted and reported. Unset:
-                the model's context.
+            max_length: longer conversations are cut as in training: whole turns, the oldest first, then the beginning
+                of the last question, the same for all answers of a prompt. It is counted and reported. Unset: the
+                model's context.
             max_tokens_per_batch: tokens of one forward pass, which bounds its memory.
             batching: "auto" is "shared_prefix" where the model allows it and "padded" elsewhere; "packed" has neither
                 padding nor shared prompts.
             normalize: give (reward - reward_mean) / reward_std, by the held-out rewards of the training that the
                 checkpoint carries. Unset: raw logits.
+            chat_template: the file of a chat template to take as it is, in the place of the checkpoint's own.
 
         Raises:
             UserError: nothing is found there; it has no score head, several labels or no chat template; `max_length`
@@ -142,6 +146,8 @@ class RewardScorer:
             ) from error
         except UserError as error:  # a library call has no flags, and eval_bench_mark.py has others than rm.py
             raise UserError(str(error).removeprefix("--model_name ")) from error
+        if chat_template is not None:
+            set_chat_template(tokenizer, chat_template)
         batching = _choose_batching(path, batching, model.config)
         max_length = _checked_length(path, max_length, context_length(model.config))
         max_tokens = max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
@@ -250,7 +256,7 @@ class RewardScorer:
     def _report(self, process: int) -> None:
         if self.counts.cut and process == 0:
             logger.warning(
-                "%d of %d conversations were longer than %d tokens and lost their oldest ones (%d in all).",
+                "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
                 *(self.counts.cut, self.counts.conversations, self.reader.max_length, self.counts.cut_tokens),
             )
         if self.counts.not_finite:

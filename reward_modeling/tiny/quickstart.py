@@ -13,6 +13,7 @@ from typing import Any
 
 from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.common.paths import local_path
 from reward_modeling.evaluation.benchmarks.rewardbench import SUBSET_ROWS
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
@@ -29,7 +30,9 @@ def main() -> None:
     """Prepare the quickstart's folder, or report on a finished run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=("prepare", "report"))
-    parser.add_argument("folder", type=Path, help="prepare: where to write to; report: the output folder of rm.py")
+    parser.add_argument(
+        "folder", type=local_path, help="prepare: where to write to; report: the output folder of rm.py"
+    )
     arguments = parser.parse_args()
     {"prepare": prepare, "report": report}[arguments.command](arguments.folder)
 

@@ -7,8 +7,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import NEEDS_ADAPTER, changed_flags, flag_problems, flags_with
 from reward_modeling.common.launch import launched_with
+from reward_modeling.data.read_options import read_options_problems
+from reward_modeling.data.set_paths import evaluation_paths
 from reward_modeling.estimate.memory import GPUS, STATES_OF_OPTIMIZER
 from reward_modeling.models.adapters import four_bit_problem
 from reward_modeling.training.launch_checks import launch_problems
@@ -19,13 +22,22 @@ def argument_problems(args: Any) -> list[str]:
     """Every problem of a `RunArguments`, each with what was expected and what was found."""
     return [
         *flag_problems(args),
+        *read_options_problems(args.columns, args.ignore_columns),
         *_step_problems(args),
         *tracker_problems(args.report_to),
         *_adapter_problems(args),
         *_estimate_problems(args),
         *_best_model_problems(args),
+        *_set_problems(args),
         *launch_problems(args, os.environ),
     ]
+
+
+def _set_problems(args: Any) -> Iterator[str]:
+    try:
+        evaluation_paths(args.eval_set_path)
+    except UserError as error:
+        yield str(error)
 
 
 def _step_problems(args: Any) -> Iterator[str]:

@@ -1,226 +1,35 @@
-"""The flags of every training script, what they mean, and what follows from them."""
+"""The arguments of a training run: the flags of its script, those of transformers, and what follows from them."""
 
 import os
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Annotated, Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.flags import (
-    LOGGED,
-    NEEDS_ADAPTER,
-    NOT_NEGATIVE,
-    SEED,
-    Check,
-    OnResume,
-    at_least,
-    below,
-    flag,
-    one_of,
-    unsupported,
-)
+from reward_modeling.common.flags import one_of
 from reward_modeling.common.launch import variables_of_a_single_process
-from reward_modeling.data.planning import BATCHINGS
-from reward_modeling.estimate.memory import GPUS
-from reward_modeling.models.adapters import ALL_LINEAR
+from reward_modeling.data.read_options import ReadOptions, read_options
+from reward_modeling.data.set_paths import set_paths
 from reward_modeling.training.argument_checks import argument_problems
+from reward_modeling.training.flags import RunFlags
 
-FIXED, FREE, DATA = OnResume
-OF_ADAPTER = (FIXED, NEEDS_ADAPTER, LOGGED)
 # A GPU wants large micro-batches. On a CPU activations should stay in its caches: measured on two cores, 1,000 tokens
 # a pass train 5 to 10% faster than 2,000 and more (benchmarks/RESULTS.md).
 CPU_TARGET_TOKENS = 1024
 TRACKERS = one_of("none", "all", *INTEGRATION_TO_CALLBACK)
-STEPS = Check("at least 1, or -1 for whole epochs", lambda steps: steps == -1 or steps >= 1)
-NO_TOKEN_COUNT = Check(
-    "no", lambda value: str(value).lower() in ("no", "false"), "tokens_per_second and tokens_saved are logged instead"
-)
 
 
 @dataclass
-class RunArguments(TrainingArguments):
-    """The flags of a training script but those of its objective, with their rules: see common/flags.py."""
+class RunArguments(RunFlags, TrainingArguments):
+    """The flags of a training script with those of transformers, checked, and what follows from them."""
 
     best_metrics: ClassVar[dict[str, bool]] = {"loss": False}  # those of the objective take its place
 
-    # Model
-    model_name: str = flag(
-        "google/gemma-2b-it", "Hub id or folder of a causal language model, or of a reward model to go on with."
-    )
-    model_revision: str | None = flag(None, "Branch, tag or commit of the model.")
-    model_dtype: Annotated[str, one_of("float32", "bfloat16"), FIXED, LOGGED] = flag(
-        "float32",
-        "Type of the weights that the optimizer holds: float32 or bfloat16. With bf16 the computation is "
-        "in bfloat16 either way; bfloat16 weights halve the memory and lose small updates.",
-    )
-    trust_remote_code: bool = flag(False, "Run code that the model's repository holds.")
-
-    # Data
-    train_set_path: Annotated[str, DATA] = flag(
-        "weqweasdas/preference_dataset_mix2",
-        "Hub id (id:split), save_to_disk folder, .json/.jsonl/.parquet/.arrow file, folder or glob.",
-    )
-    eval_set_path: Annotated[str | None, DATA] = flag(
-        None, "As train_set_path. Unset: eval_size rows of the training set, by prompt."
-    )
-    eval_size: Annotated[int, NOT_NEGATIVE, DATA] = flag(
-        500, "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."
-    )
-    max_length: Annotated[int, at_least(1), DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
-    overlong: Annotated[str, one_of("truncate", "drop"), DATA, LOGGED] = flag(
-        "truncate", "truncate cuts the oldest prompt tokens of longer pairs; drop drops these pairs."
-    )
-    num_proc: Annotated[int | None, at_least(1)] = flag(
-        None, "Worker processes that read and tokenise. Unset: one per core, at most 16."
-    )
-
-    # Output
-    output_path: str = flag("./models/gemma2b_rm", "Folder of checkpoints, the final model and all reports.")
-    overwrite_output_dir: bool = flag(False, "Remove what an earlier run left in output_path.")
-    verify_saved_model: bool = flag(
-        True, "Reload last_checkpoint in plain transformers and compare its rewards with those in memory."
-    )
-    preflight_only: bool = flag(False, "Check data and tokenizer, show what the model will see, and stop.")
-    estimate: bool = flag(
-        False, "Show tokens, steps, memory by engine and hours on --gpus GPUs of the kind --gpu, and stop."
-    )
-    gpus: Annotated[int | None, at_least(1)] = flag(None, "For --estimate: how many GPUs. Unset: one.")
-    gpu: Annotated[str | None, one_of(*GPUS)] = flag(None, f"For --estimate: {', '.join(GPUS)}.")
-
-    # Adapters
-    use_peft: Annotated[bool, FIXED, LOGGED] = flag(
-        False, "Train a LoRA adapter and the score head, and leave the model's own weights as they are."
-    )
-    lora_r: Annotated[int, at_least(1), *OF_ADAPTER] = flag(16, "Rank of the adapter's matrices.")
-    lora_alpha: Annotated[int, at_least(1), *OF_ADAPTER] = flag(32, "The adapter counts lora_alpha / lora_r times.")
-    lora_dropout: Annotated[float, below(1), *OF_ADAPTER] = flag(0.0, "Dropout before the adapter's matrices.")
-    lora_target_modules: Annotated[str, *OF_ADAPTER] = flag(
-        ALL_LINEAR, "all-linear (all linear layers but the head), or names separated by commas: q_proj,v_proj."
-    )
-    load_in_4bit: Annotated[bool, *OF_ADAPTER] = flag(
-        False, "QLoRA: hold the frozen weights in four bits. Needs a GPU and bitsandbytes."
-    )
-    merge_adapter: Annotated[bool, NEEDS_ADAPTER] = flag(
-        False, "Also write merged_checkpoint: adapter and model as one plain checkpoint."
-    )
-
-    # Batches
-    per_device_train_batch_size: Annotated[int, at_least(1)] = flag(1, "Pairs per device; see the next flag.")
-    gradient_accumulation_steps: Annotated[int, at_least(1)] = flag(
-        32,
-        "A step has per_device_train_batch_size x gradient_accumulation_steps x devices pairs. How many "
-        "forward passes these take is decided by max_tokens_per_micro_batch.",
-    )
-    pairs_per_step: Annotated[int | None, at_least(1), FIXED, LOGGED] = flag(
-        None,
-        "Pairs in a step over all devices, in place of the two flags above: the same steps on any number of devices.",
-    )
-    per_device_eval_batch_size: Annotated[int, at_least(1)] = flag(
-        1, "Kept for habit: evaluation too is cut by max_tokens_per_micro_batch."
-    )
-    max_tokens_per_micro_batch: Annotated[int | None, FREE] = flag(
-        None, "Tokens of one forward pass, which bounds its memory. Unset: 4 x max_length."
-    )
-    batching: Annotated[str, one_of("auto", *BATCHINGS), FREE] = flag(
-        "auto",
-        "shared_prefix computes a prompt once for all its answers; packed is free of padding; padded is "
-        "one row per answer; auto is shared_prefix where the model allows it.",
-    )
-    attn_implementation: str | None = flag(None, "Attention of padded batches: eager, sdpa, flash_attention_2.")
-
-    probe_memory: bool = flag(
-        True, "Try the heaviest micro-batch before the first step, so that memory runs out at once or not."
-    )
-
-    # Loss
-    router_aux_loss_coef: Annotated[float, NOT_NEGATIVE, FREE] = flag(
-        0.0, "Mixture of experts: weight of the loss that spreads each conversation's tokens evenly."
-    )
-
-    # Optimisation
-    learning_rate: Annotated[float, NOT_NEGATIVE, FIXED, LOGGED] = flag(1e-5, "Peak learning rate.")
-    weight_decay: Annotated[float, NOT_NEGATIVE, FIXED, LOGGED] = flag(0.001, "Weight decay of AdamW.")
-    num_train_epochs: Annotated[float, FREE, LOGGED] = flag(1, "Passes over the training set.")
-    lr_scheduler_type: Annotated[str, FIXED, LOGGED] = flag("cosine", "Learning rate schedule.")
-    warmup_steps: Annotated[float, FIXED, LOGGED] = flag(0.03, "Warm-up: a share of all steps below 1, else steps.")
-    optim: Annotated[str, FIXED, LOGGED] = flag("adamw_torch_fused", "Optimizer, as transformers names it.")
-    bf16: Annotated[bool | None, FREE, LOGGED] = flag(
-        None, "Compute in bfloat16. Unset: on a GPU that does it well, and nowhere else."
-    )
-    gradient_checkpointing: bool = flag(
-        True, "Recompute activations in the backward pass, which saves most of their memory."
-    )
-
-    ddp_timeout: int = flag(
-        6 * 3600, "Seconds that processes wait for each other: for one that tokenises, or saves a large model."
-    )
-
-    # During the run
-    logging_steps: float = flag(10, "Steps between two logs.")
-    logging_first_step: bool = flag(True, "Log the first step too.")
-    logging_nan_inf_filter: bool = flag(False, "Hide a loss that is not a number.")
-    save_every_steps: Annotated[int | None, at_least(1)] = flag(None, "Unset: at the end of each epoch.")
-    eval_every_steps: Annotated[int | None, at_least(1)] = flag(None, "Unset: at the end of each epoch.")
-    save_strategy: str = flag("epoch", "no, steps, epoch or best.")
-    eval_strategy: str = flag("epoch", "no, steps or epoch. The final model is evaluated in any case.")
-    early_stopping_patience: Annotated[int | None, at_least(1), FREE, LOGGED] = flag(
-        None,
-        "Stop after so many evaluations without a better --metric_for_best_model (unset: loss). The best "
-        "model is then what is saved at the end, unless --load_best_model_at_end false.",
-    )
-    early_stopping_threshold: Annotated[float, NOT_NEGATIVE, FREE] = flag(
-        0.0, "By how much the metric has to be better for an evaluation to count as one."
-    )
-    load_best_model_at_end: bool | None = flag(
-        None, "End with the best model evaluated. Unset: with early stopping, else not."
-    )
-    # in the order that HfArgumentParser reads
-    report_to: Annotated[None | str | list[str], TRACKERS] = flag(  # noqa: RUF009, RUF036
-        "wandb", "wandb, tensorboard, none, ..."
-    )
-    deepspeed: str | None = flag(None, "A DeepSpeed JSON file, such as deepspeed_3.json.")
-    remove_unused_columns: bool = flag(False, "Not used: batches are built by rm.py.")
-
-    # Flags of transformers with rules of ours; their help is transformers'
-    max_steps: Annotated[int, STEPS, FREE, LOGGED] = -1
-    seed: Annotated[int, SEED, FIXED, LOGGED] = 42
-    data_seed: Annotated[int | None, SEED, FIXED] = None
-    adam_beta1: Annotated[float, FIXED] = 0.9
-    adam_beta2: Annotated[float, FIXED] = 0.999
-    adam_epsilon: Annotated[float, FIXED] = 1e-8
-    optim_args: Annotated[str | None, FIXED] = None
-    lr_scheduler_kwargs: Annotated[dict | str | None, FIXED] = None
-    max_grad_norm: Annotated[float, FREE] = 1.0
-    fp16: Annotated[bool, FREE] = False
-    metric_for_best_model: Annotated[str | None, FIXED, LOGGED] = None  # or two metrics would be compared
-    greater_is_better: Annotated[bool | None, FIXED] = None
-
-    # Flags of transformers that have no use here
-    label_smoothing_factor: Annotated[float, unsupported(0.0, "It is for classifiers")] = 0.0
-    include_num_input_tokens_seen: Annotated[str | bool, NO_TOKEN_COUNT] = "no"
-    neftune_noise_alpha: Annotated[
-        float | None, unsupported(None, "Its noise is scaled by the length of a row, which may hold many answers")
-    ] = None
-    train_sampling_strategy: Annotated[
-        str, unsupported("random", "Steps are drawn whatever the lengths, and micro-batches are balanced by tokens")
-    ] = "random"
-    auto_find_batch_size: Annotated[
-        bool, unsupported(False, "--max_tokens_per_micro_batch sets the memory; the batch size is the pairs of a step")
-    ] = False
-    enable_jit_checkpoint: Annotated[
-        bool, unsupported(False, "A checkpoint is saved at SIGTERM without it, and its own handler would interfere")
-    ] = False
-    use_liger_kernel: Annotated[
-        bool,
-        unsupported(
-            False,
-            "liger-kernel saves memory on the logits of a vocabulary, which a score head does not have. Its other "
-            "kernels replace functions of transformers at run time, and were not shown equal on packed rows",
-        ),
-    ] = False
+    report_to: Annotated[None | str | list[str], TRACKERS] = "wandb"  # noqa: RUF036 (as in training/flags.py)
 
     def __post_init__(self):
         self._resolve_unset_flags()
@@ -251,6 +60,8 @@ class RunArguments(TrainingArguments):
 
     def _resolve_unset_flags(self) -> None:
         """What follows from other flags."""
+        sets = set_paths(self.train_set_path)
+        self.train_set_path = sets[0] if len(sets) == 1 else sets
         self.output_path = self.output_dir = self.output_dir or self.output_path
         if self.save_every_steps:
             self.save_strategy, self.save_steps = "steps", self.save_every_steps
@@ -267,6 +78,11 @@ class RunArguments(TrainingArguments):
             self.activation_checkpointing = self.gradient_checkpointing
 
     @property
+    def read_options(self) -> ReadOptions:
+        """Which columns of the rows are read as what."""
+        return replace(read_options(self.columns, self.ignore_columns), revision=self.dataset_revision)
+
+    @property
     def dry_run(self) -> bool:
         """Whether the run stops before it trains, and writes nothing."""
         return self.preflight_only or self.estimate
@@ -275,3 +91,25 @@ class RunArguments(TrainingArguments):
     def order_seed(self) -> int:
         """Of the order in which the data are trained on."""
         return self.seed if self.data_seed is None else self.data_seed
+
+    def __reduce__(self):
+        """The class is made anew, since it has no name of its own: see `arguments_of`."""
+        return _restored, (type(self).flags_class, self.__dict__)
+
+    flags_class: ClassVar[type]
+
+
+@cache
+def arguments_of(flags_class: type[RunFlags]) -> type[RunArguments]:
+    """The flags of a script together with transformers' own, as a class of arguments."""
+    if issubclass(flags_class, RunArguments):
+        flags_class.flags_class = flags_class
+        return flags_class
+    namespace = {"__doc__": flags_class.__doc__, "__module__": flags_class.__module__, "flags_class": flags_class}
+    return dataclass(type(flags_class.__name__, (flags_class, RunArguments), namespace))
+
+
+def _restored(flags_class: type, values: dict[str, Any]) -> RunArguments:
+    arguments = object.__new__(arguments_of(flags_class))
+    arguments.__dict__.update(values)
+    return arguments

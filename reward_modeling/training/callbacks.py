@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,8 +80,10 @@ def try_to_write_report(output: Path) -> bool:
 class RewardProgressCallback(ProgressCallback):
     """transformers' progress bar, with the loss, figures of the objective and units a second beside the time left."""
 
-    def __init__(self, objective: Objective):
+    def __init__(self, objective: Objective, eval_sets: Iterable[str] = ()):
+        """`eval_sets` are the names of evaluation sets that have one."""
         super().__init__()
+        self.eval_sets = tuple(eval_sets)
         unit = objective.reader.unit
         self.beside_the_bar = {name: name for name in ("loss", *objective.progress_figures)}
         self.beside_the_bar[f"{unit}_per_second"] = f"{unit}/s"
@@ -94,7 +96,7 @@ class RewardProgressCallback(ProgressCallback):
         if figures:
             self.training_bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
         if "eval_loss" in logs:
-            lines = self.evaluation_lines(logs)
+            lines = self._lines_of_sets(logs) if self.eval_sets else self.evaluation_lines(logs)
         else:
             shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in logs.items()}
             lines = ["  ".join(f"{name} {value}" for name, value in shown.items() if name != "total_flos")]
@@ -102,6 +104,15 @@ class RewardProgressCallback(ProgressCallback):
         self.training_bar.write(f"{step}  {lines[0]}")
         for line in lines[1:]:
             self.training_bar.write(f"{' ' * len(step)}  {line}")
+
+    def _lines_of_sets(self, logs: Mapping[str, float]) -> list[str]:
+        """Those of each set, with its name."""
+        lines = []
+        for name in self.eval_sets:
+            start = f"eval_{name}_"
+            figures = {f"eval_{key.removeprefix(start)}": logs[key] for key in logs if key.startswith(start)}
+            lines += [f"{name}: {line}" for line in self.evaluation_lines(figures)]
+        return lines
 
 
 class FiniteLossCallback(TrainerCallback):

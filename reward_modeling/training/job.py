@@ -34,8 +34,9 @@ from reward_modeling.objectives.base import Objective
 from reward_modeling.results.model_card import write_model_card
 from reward_modeling.results.run import Results, gather_results, run_so_far, write_json
 from reward_modeling.scoring.merge_adapter import merge_in_another_process
-from reward_modeling.training.arguments import RunArguments
+from reward_modeling.training.arguments import RunArguments, arguments_of
 from reward_modeling.training.callbacks import EXIT_STATUS, try_to_write_report, update_report
+from reward_modeling.training.flags import RunFlags
 from reward_modeling.training.memory_probe import out_of_memory_explained
 from reward_modeling.training.preflight import run_preflight
 from reward_modeling.training.setup import (
@@ -48,6 +49,7 @@ from reward_modeling.training.setup import (
 )
 from reward_modeling.training.tracking import log_results
 from reward_modeling.training.trainer import RewardTrainer
+from reward_modeling.training.verdict import describe_verdict
 
 if TYPE_CHECKING:
     from reward_modeling.data.prepare import PreparedPairs
@@ -55,10 +57,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run_job(arguments_class: type[RunArguments], objective_class: type[Objective]) -> None:
+def run_job(flags_class: type[RunFlags], objective_class: type[Objective]) -> None:
     """What a training script does: read the flags, hold the output folder, train."""
     with report_once_per_node():
-        args, given = parse_script_arguments(arguments_class)
+        args, given = parse_script_arguments(arguments_of(flags_class))
     sys.argv = without_tokens(sys.argv)
     set_up_logging(args)
     if args.dry_run:
@@ -85,14 +87,24 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         data = load_data(args, setup, write_report=not args.dry_run and checkpoint is None)
 
     # Preflight and estimate
-    table, problems = run_preflight(data.train, setup.tokenizer, objective.reader, conversations=data.conversations)
+    table, problems = run_preflight(
+        data.train,
+        setup.tokenizer,
+        objective.reader,
+        conversations=data.conversations,
+        reports=data.reports,
+        shown=args.show,
+    )
     if is_main:
-        print(table, flush=True)
+        print(table, end="\n" if table else "", flush=True)
     if problems:
         raise UserError("The preflight found what training cannot work with:\n- " + "\n- ".join(problems))
+    verdict = describe_verdict(data, objective.reader.unit, args.pairs_per_step)
     if args.estimate and is_main:
         meta_model = build_meta_model(args, setup)
         print(estimate_run(args, given, meta_model, data.train, setup.collator, objective.reader.unit))
+    if is_main:
+        print(f"\n{verdict}", flush=True)
     if args.dry_run:
         return
 
@@ -106,7 +118,7 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         args.eval_on_start = False  # the run that wrote the checkpoint did it
 
     # Training
-    start_output_folder(trainer, data, table, checkpoint, started)
+    start_output_folder(trainer, data, f"{table}\n\n{verdict}", checkpoint, started)
     with trainer.interruption.listening():
         with out_of_memory_explained("training", args.max_tokens):
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -199,7 +211,8 @@ def merge_final_adapter(trainer: RewardTrainer, adapter: Path, results: Results)
 def show_results(trainer: RewardTrainer, results: Results) -> None:
     """The held-out figures of the final model, on the screen and at wandb. For process 0 alone."""
     if results.evaluation is not None:
-        print(trainer.objective.evaluation_table(results.evaluation), flush=True)
+        for evaluation in results.evaluation.get("sets", {"": results.evaluation}).values():
+            print(trainer.objective.evaluation_table(evaluation), flush=True)
     if "wandb" in trainer.args.report_to:
         log_results(results, trainer.objective)
 

@@ -23,12 +23,20 @@ from reward_modeling.models.attention import SHARED_PREFIX, register_shared_pref
 from reward_modeling.models.loading import load_config, load_reward_model
 from reward_modeling.models.moe_balance import why_no_load_balancing
 from reward_modeling.models.multimodal import text_part
-from reward_modeling.models.support import context_length, context_too_short, why_not_packed
+from reward_modeling.models.other_heads import renamed_head
+from reward_modeling.models.support import (
+    context_length,
+    context_too_short,
+    reads_the_last_place,
+    why_not_checkpointed,
+    why_not_packed,
+)
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.base import Objective
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.tracking import DataReportCallback, prepare_wandb
 from reward_modeling.training.trainer import RewardTrainer
+from reward_modeling.training.verdict import data_problems
 
 if TYPE_CHECKING:
     from reward_modeling.data.prepare import PreparedPairs
@@ -50,7 +58,9 @@ class Setup:
 
     @property
     def collator(self) -> MicroBatchCollator:
-        return MicroBatchCollator(self.batching, self.tokenizer.pad_token_id, self.objective.collate)
+        tokenizer = self.tokenizer
+        options = {"padding_side": tokenizer.padding_side}
+        return MicroBatchCollator(self.batching, tokenizer.pad_token_id, self.objective.collate, **options)
 
 
 def set_up_logging(args: RunArguments) -> None:
@@ -71,7 +81,15 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
         raise UserError(context_too_short(args.max_length, config))
     if args.router_aux_loss_coef and (reason := why_no_load_balancing(config)) is not None:
         raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
-    tokenizer = load_tokenizer(args.model_name, **hub_options)
+    mapping = renamed_head(args.model_name, config, revision=args.model_revision)
+    if mapping:
+        loading_options["key_mapping"] = loading_options.get("key_mapping", {}) | mapping
+    if args.gradient_checkpointing and (reason := why_not_checkpointed(config)) is not None:
+        args.gradient_checkpointing = args.activation_checkpointing = False
+        logger.warning("Gradient checkpointing: left out, since %s.", reason)
+    tokenizer = load_tokenizer(args.model_name, args.chat_template, **hub_options)
+    if reads_the_last_place(config):
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only the second one is saved
     register_shared_prefix_attention()
     return Setup(objective, config, tokenizer, choose_batching(args, config), hub_options | loading_options)
 
@@ -104,8 +122,8 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         UserError: the data cannot be read, or nothing is left to train on.
     """
     # Only here, so that a benchmark takes the trainer without `datasets` being installed.
+    from reward_modeling.data.group_rows import TokenizeOptions
     from reward_modeling.data.prepare import prepare_pairs, show_reports, write_reports
-    from reward_modeling.data.prompt_groups import TokenizeOptions
 
     data = prepare_pairs(
         args.train_set_path,
@@ -115,15 +133,21 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
         TokenizeOptions(args.max_length, args.overlong),
         eval_size=args.eval_size,
         seed=args.seed,
+        max_train_samples=args.max_train_samples,
         num_proc=worker_count(args.num_proc),
+        read=args.read_options,
+        plain_text=args.plain_text,
     )
     if args.process_index == 0:
-        show_reports(data.reports)
+        show_reports(data.all_reports)
         if write_report:
-            write_reports(data.reports, Path(args.output_path) / DATA_REPORT)
+            write_reports(data.all_reports, Path(args.output_path) / DATA_REPORT)
     if not len(data.train):
         unit = setup.objective.reader.unit.removesuffix("s")
-        raise UserError(f"--train_set_path {args.train_set_path}: no {unit} is left to train on; see the table above")
+        problems = "".join(f"\n- {problem}" for problem in data_problems(data.reports))
+        raise UserError(
+            f"--train_set_path {args.train_set_path}: no {unit} is left to train on; see the table above{problems}"
+        )
     return data
 
 
@@ -136,7 +160,7 @@ def load_model(args: RunArguments, setup: Setup) -> torch.nn.Module:
         attn_implementation=args.attn_implementation if setup.batching == PADDED else SHARED_PREFIX,
         dtype=getattr(torch, args.model_dtype),
         **setup.loading_options,
-        **(four_bit_options(args.device) if args.load_in_4bit else {}),
+        **(four_bit_options(setup.config, args.device) if args.load_in_4bit else {}),
     )
     return add_flagged_adapter(args, model) if args.use_peft else model
 
@@ -154,6 +178,7 @@ def add_flagged_adapter(args: RunArguments, model: torch.nn.Module) -> torch.nn.
         target_modules=args.lora_target_modules,
         # FSDP wants one type of all the weights that it cuts together
         float32=not (args.fsdp or launched_with(os.environ, "FSDP")),
+        autocast=bool(args.bf16 or args.fp16) or args.model_dtype == "float32",
     )
 
 
@@ -189,10 +214,11 @@ def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> Re
         processing_class=setup.tokenizer,
         train_dataset=data.train,
         eval_dataset=data.evaluation,
+        eval_sets=data.evaluations,
         collator=setup.collator,
     )
     if "wandb" in args.report_to:
-        trainer.add_callback(DataReportCallback(data.reports))
+        trainer.add_callback(DataReportCallback(data.all_reports))
     return trainer
 
 

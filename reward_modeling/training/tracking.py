@@ -83,6 +83,8 @@ def log_results(results: Results, objective: Objective) -> None:
     if results.evaluation is None:
         return
     unit, shares = objective.reader.unit, objective.evaluation_shares(results.evaluation)
+    for name, evaluation in results.evaluation.get("sets", {}).items():
+        shares |= {f"{name}, {share}": row for share, row in objective.evaluation_shares(evaluation).items()}
     rows = [[name, *(share[key] for key in ("value", "low", "high", "rows"))] for name, share in shares.items()]
     table = wandb.Table(columns=[f"{unit} of", "accuracy", "low", "high", unit], data=rows)
     wandb.run.log({"final/held_out": table})

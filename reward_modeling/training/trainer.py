@@ -1,6 +1,7 @@
 """The trainer: transformers' Trainer on planned steps."""
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
@@ -63,16 +64,27 @@ class RewardTrainer(ResumableTrainer):
     micro-batches. The loss is the mean over the units (pairs, say) of the whole step, on any number of processes.
     """
 
-    def __init__(self, *, args: RunArguments, objective: Objective, collator: MicroBatchCollator, **kwargs):
+    def __init__(
+        self,
+        *,
+        args: RunArguments,
+        objective: Objective,
+        collator: MicroBatchCollator,
+        eval_sets: Mapping[str, PromptGroups] | None = None,
+        **kwargs,
+    ):
+        """`eval_sets` are evaluation sets with names, of which the first is `eval_dataset`."""
         super().__init__(args=args, **kwargs)
+        self.eval_sets = dict(eval_sets or {})
         self.objective = objective
         self.collator = collator
-        self.last_evaluation: tuple[int, list[tuple]] | None = None  # its step, and its rows over all processes
+        # Its step, and of each set (by name; "" is one without) its rows over all processes.
+        self.last_evaluation: tuple[int, dict[str, list[tuple]]] | None = None
         self.memory_is_probed = not args.probe_memory
         self.sums = RunningSums(objective, args.device)
         self.last_log_time: float | None = None
         self.remove_callback(ProgressCallback)
-        for callback in (RewardProgressCallback(objective), FiniteLossCallback(), ReportCallback()):
+        for callback in (RewardProgressCallback(objective, self.eval_sets), FiniteLossCallback(), ReportCallback()):
             self.add_callback(callback)
 
     # Data
@@ -178,11 +190,31 @@ class RewardTrainer(ResumableTrainer):
         return token_rows(model_inputs), self.objective.reward(logits).tolist()
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
-        """Every unit exactly once, on any number of processes."""
+        """Every unit exactly once, on any number of processes.
+
+        Of sets with names each has its figures as eval_NAME_..., and the first those without a name too: these decide
+        which model is best.
+        """
+        started = time.perf_counter()
+        first, *others = self.eval_sets or [""]
+        rows = {first: self.evaluated_rows(dataloader)}
+        rows |= {name: self.evaluated_rows(self.get_eval_dataloader(self.eval_sets[name])) for name in others}
+        metrics = {}
+        for name, of_set in rows.items():
+            groups = self.eval_sets.get(name, dataloader.dataset.groups)
+            figures = self.objective.metrics(self.objective.held_out(of_set, groups))
+            metrics |= figures if name == first else {}
+            metrics |= {f"{name}_{figure}": value for figure, value in figures.items()} if name else {}
+        self.last_evaluation = self.state.global_step, rows
+        self.last_log_time = self.last_log_time and self.last_log_time + time.perf_counter() - started
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(rows[first]))
+
+    def evaluated_rows(self, dataloader) -> list[tuple]:
+        """What the objective keeps of each unit of one set, over all processes."""
         model = self.model_wrapped
         model.eval()
         rows: list[tuple] = []
-        started = time.perf_counter()
         # Whether an evaluation was made or not, training goes on with the same random numbers: a checkpoint may have
         # been saved before it, and a resume begins after it.
         with torch.no_grad(), no_trace(self.args.device):
@@ -196,13 +228,7 @@ class RewardTrainer(ResumableTrainer):
                     (key, *values) for key, values in zip(keys, self.objective.evaluated(logits, targets), strict=True)
                 ]
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        if self.args.world_size > 1:
-            rows = gather_object(rows)
-        metrics = self.objective.metrics(self.objective.held_out(rows, dataloader.dataset.groups))
-        self.last_evaluation = self.state.global_step, rows
-        self.last_log_time = self.last_log_time and self.last_log_time + time.perf_counter() - started
-        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(rows))
+        return gather_object(rows) if self.args.world_size > 1 else rows
 
     @property
     def step_of_weights(self) -> int:
@@ -210,11 +236,14 @@ class RewardTrainer(ResumableTrainer):
         is_best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
         return self.state.best_global_step if is_best else self.state.global_step
 
-    def evaluate_final_model(self) -> HeldOut:
-        """The held-out units under the weights that are saved at the end, which need not be the ones evaluated last."""
+    def evaluate_final_model(self) -> dict[str, HeldOut]:
+        """The held-out units of each set under the weights that are saved, which need not be those evaluated last."""
         if self.last_evaluation is None or self.last_evaluation[0] != self.step_of_weights:
             self.evaluation_loop(self.get_eval_dataloader())
-        return self.objective.held_out(self.last_evaluation[1], self.eval_dataset)
+        return {
+            name: self.objective.held_out(rows, self.eval_sets.get(name, self.eval_dataset))
+            for name, rows in self.last_evaluation[1].items()
+        }
 
 
 def mean_of_units(values: torch.Tensor, unit_of_member: torch.Tensor, num_units: int) -> torch.Tensor:

@@ -1,11 +1,14 @@
 """Flags, a YAML file below them, and mistakes that end in one clear message."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import pytest
 
 from reward_modeling.common.arguments import parse_script_arguments, without_tokens
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.flags import PATH
+from reward_modeling.common.paths import expand_home, split_list
 
 
 @dataclass
@@ -241,3 +244,76 @@ def test_a_command_line_can_be_shown_without_its_tokens(flag):
     argv = ["rm.py", flag, "hf_a", f"{flag}=hf_b", "--model_name", "hf_token", "--seed=3"]
     kept = ["rm.py", flag, "(not kept)", f"{flag}=(not kept)", "--model_name", "hf_token", "--seed=3"]
     assert without_tokens(argv) == kept
+
+
+# --- flags and keys that are there twice ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv,expected",
+    [
+        (
+            ["--max_length", "1", "--max_length", "2"],
+            "--max_length: expected it once, found it twice. Pass one of them.",
+        ),
+        (
+            ["--max_length=1", "--max-length", "2"],
+            "--max_length: expected it once, found --max_length and --max-length.",
+        ),
+        (["--bf16"] * 3, "--bf16: expected it once, found it 3 times."),
+        (
+            ["--report_to", "wandb", "--report_to", "tensorboard"],
+            "--report_to: expected it once, found it twice. Several values go behind one flag: --report_to a b.",
+        ),
+    ],
+)
+def test_a_flag_that_is_there_twice(parse, argv, expected):
+    assert problem_of(parse, *argv).startswith(expected)
+
+
+def test_a_flag_beside_its_key_in_the_file_is_no_repetition(parse):
+    assert parse("--max_length", "2", yaml="max_length: 1")[0].max_length == 2
+
+
+def test_a_key_that_is_there_twice(parse):
+    found = problem_of(parse, yaml="max_length: 1\nnum_proc: 3\nmax_length: 2\n")
+    assert "expected each key once, found max_length in line 1 and again in line 3" in found
+    assert "max_length: [a, b]" in found
+
+
+# --- home -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["~", "~/a", "x,~/a", "a=~/b,c=~/d", "a, ~/b", "~/data/*.jsonl"])
+def test_home_wherever_a_path_begins(text, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_home(text) == text.replace("~", "/home/me")
+
+
+@pytest.mark.parametrize("text", ["a~", "data/~b", "a/b~c,d~", "~nobody-here/a", "org/name:train", ""])
+def test_other_tildes_stay(text, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_home(text) == text
+
+
+@dataclass
+class Paths:
+    path: Annotated[str, PATH] = "~/default"
+    paths: Annotated[None | str | list[str], PATH] = None  # noqa: RUF036
+    words: str = "~/words"
+
+
+def test_flags_that_are_paths_and_those_that_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("paths: [~/a, b, x=~/c]\nwords: ~/words\n")
+    arguments, given = parse_script_arguments(Paths, ["--config=~/run.yaml"])
+    assert arguments == Paths(f"{tmp_path}/default", [f"{tmp_path}/a", "b", f"x={tmp_path}/c"], "~/words")
+    assert given["paths"] == arguments.paths and given["words"] == "~/words"
+
+
+def test_a_comma_in_the_name_of_a_file(tmp_path):
+    assert split_list("a, b,") == ["a", "b"] and split_list("a") == ["a"]
+    both = str(tmp_path / "a,b")
+    assert split_list(both) == [str(tmp_path / "a"), "b"]
+    (tmp_path / "a,b").touch()
+    assert split_list(both) == [both]

@@ -107,6 +107,9 @@ def test_every_form_of_a_conversation_gives_the_same_row(row):
         "chosen_score": None,
         "rejected_score": None,
         "source": None,
+        "template_options": "",
+        "form": "",
+        "unread": found["unread"],  # see test_row_forms.py
         "prompt_key": key_of(json_of(QUESTION)),
         "reason": "",
         "excerpt": "",
@@ -153,17 +156,25 @@ WRONG = {
         {"chosen": 7, "rejected": 8},
         {"chosen": "text", "rejected": [QUESTION, BAD]},
         {**ROW, "chosen": [QUESTION, {"role": "assistant", "content": None}]},
-        {**ROW, "chosen": [QUESTION, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}]},
-        {**ROW, "chosen": [QUESTION, {"from": "gpt", "value": "x"}]},
+        {**ROW, "chosen": [QUESTION, {"role": "assistant", "content": [7]}]},
+        {**ROW, "chosen": [QUESTION, {"role": "assistant", "content": [{"type": "text"}], "tool_calls": []}]},
         {**ROW, "chosen": [QUESTION, "x"]},
         {"prompt": 3, "chosen": "a", "rejected": "b"},
-        {**ROW, "margin": "0.5"},
+        {**ROW, "margin": "half"},
         {**ROW, "chosen_score": True},
         {"chosen": "half a character \ud800", "rejected": "b"},
         {**ROW, "source": "\ud800"},
         ["no", "object"],
         3,
         None,
+    ],
+    "unknown_role": [
+        {**ROW, "chosen": [{**QUESTION, "role": "critic"}, GOOD]},
+        {"chosen": [{"from": "narrator", "value": "x"}, GOOD], "rejected": [BAD]},
+    ],
+    "part_not_text": [
+        {**ROW, "chosen": [QUESTION, {**GOOD, "content": [{"type": "image", "url": "x"}]}]},
+        {"prompt": [{**QUESTION, "content": [{"text": "x"}, {"image": "y"}]}], "chosen": "a", "rejected": "b"},
     ],
     "empty_reply": [
         {**ROW, "chosen": [QUESTION, {"role": "assistant", "content": " \n"}]},
@@ -220,12 +231,16 @@ def test_an_excerpt_shows_both_ends_of_both_sides():
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({**ROW, "margin": "0.5"}, "margin is a text"),
+        ({**ROW, "margin": "half"}, "margin is a text"),
         ({**ROW, "rejected_score": True}, "rejected_score is true or false"),
         ({**ROW, "rejected": "bad"}, "chosen is a list, rejected a text"),
-        ({**ROW, "chosen": [{"role": "user", "content": ["hi"]}, GOOD]}, "a message's content is a list"),
-        ({"chosen": [{"from": "gpt", "value": "a"}], "rejected": [BAD]}, "a message's role is missing"),
-        ({"chosen": {"from": "gpt"}, "rejected": {"from": "gpt"}}, "messages are an object"),
+        ({**ROW, "chosen": [{"role": "user", "content": [1]}, GOOD]}, "a message's content is a list"),
+        ({"chosen": [{"author": "gpt", "value": "a"}], "rejected": [BAD]}, "a message's role is missing"),
+        ({"chosen": {"from": "gpt"}, "rejected": {"from": "gpt"}}, "a message's content is missing"),
+        (
+            {"chosen": '[{"role": "user", "content": "a"', "rejected": [BAD]},
+            "a text begins like messages, and is no JSON",
+        ),
     ],
 )
 def test_a_wrong_type_is_said_first(row, said):
@@ -611,9 +626,9 @@ def test_empty_files_beside_others_do_no_harm(tmp_path):
 
 
 def test_an_extension_that_is_not_read(tmp_path):
-    (tmp_path / "x.csv").write_text("chosen,rejected\n")
-    message = message_of(tmp_path / "x.csv")
-    assert "expected a .json, .jsonl, .json.gz, .jsonl.gz, .parquet, .arrow file" in message
+    (tmp_path / "x.xlsx").write_text("chosen,rejected\n")
+    message = message_of(tmp_path / "x.xlsx")
+    assert "expected a .json, .jsonl, .json.gz, .jsonl.gz, .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .arrow f" in message
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):

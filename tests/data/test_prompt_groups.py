@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from tiny_families import TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.data import prompt_groups
+from reward_modeling.data.group_rows import GroupBuilder, TokenizeOptions
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
-from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.data.prompt_groups import GROUP_FEATURES, report_groups, tokenize_and_group
+from reward_modeling.data.rendered_rows import RowRenderer
 from reward_modeling.data.report import DataReport, report_rows
+from reward_modeling.data.truncation import MARK
 from reward_modeling.models.tokenizer import is_for_encoder, set_up_for_encoder
 from reward_modeling.objectives.bradley_terry import PairReader
 
@@ -100,9 +103,10 @@ def test_random_texts_have_the_tokens_of_their_conversations(tokenizers, questio
     rows = [each for each in rows if not each["reason"]]
     if not rows:
         return
-    rows = prompt_groups._render_group(rows, tokenizer, PairReader())
-    prompt_groups._tokenize_completions([each for row in rows for each in row.completions], tokenizer)
-    group = prompt_groups._build_group(rows, tokenizer, PairReader(), LONG)
+    renderer = RowRenderer(tokenizer, PairReader())
+    rows = renderer.render_rows(rows)
+    renderer.tokenize([rows])
+    group = GroupBuilder(tokenizer, PairReader(), LONG).build(rows)
     found = sequences(group)
     assert len({tuple(ids) for ids in found}) == len(found)
     assert len(group["units"]) + len(group["dropped_reason"]) == len(rows)
@@ -176,15 +180,20 @@ def test_groups_follow_the_first_appearance_of_their_prompts(tokenizers):
 LONG_QUESTION = "How do I bake rye bread? " * 5
 
 
-def test_truncation_cuts_every_completion_by_the_same_oldest_tokens(tokenizer):
+def cut_questions(question: str) -> list[str]:
+    """Everything that cutting may make of a question."""
+    return [MARK, *(f"{MARK} {question[start:]}" for start in range(1, len(question)))]
+
+
+def test_truncation_cuts_the_same_beginning_of_the_question_for_every_completion(tokenizer):
     answers = ["Begin by setting a timer.", "wait", "bake"]
     rows = [row(LONG_QUESTION, answers[0], answers[1]), row(LONG_QUESTION, answers[1], answers[2])]
     full = [alone(tokenizer, LONG_QUESTION, answer) for answer in answers]
     max_length = max(map(len, full)) - 10
     (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(max_length))
-    bos = len(written_bos(tokenizer))
-    assert sequences(group) == [ids[:bos] + ids[bos + 10 :] for ids in full]
-    assert max(map(len, sequences(group))) == max_length
+    whole_answers = [[alone(tokenizer, cut, answer) for answer in answers] for cut in cut_questions(LONG_QUESTION)]
+    assert sequences(group) in whole_answers
+    assert max_length - 12 < max(map(len, sequences(group))) <= max_length  # words are left out whole
     assert group["truncated_units"] == 2
     (whole,) = grouped(tokenizer, *rows, options=TokenizeOptions(max_length + 10))
     assert (sequences(whole), whole["truncated_units"]) == (full, 0)
@@ -209,15 +218,12 @@ def test_a_completion_that_is_too_long_alone_leaves_the_others_uncut(tokenizer, 
 
 
 def test_the_shortest_length_that_can_hold_the_answer(tokenizer):
-    """All the shared tokens may go but BOS; one token less and the pair is dropped."""
+    """The question may go but for its mark; one token less and the pair is dropped."""
     rows = [row(LONG_QUESTION, "Begin by setting a timer.", "wait")]
-    (whole,) = grouped(tokenizer, *rows)
-    bos = len(written_bos(tokenizer))
-    shortest = max(whole["completion_lengths"]) + bos
-    (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(shortest))
-    assert group["prefix_ids"] == whole["prefix_ids"][:bos]
-    assert group["completion_ids"] == whole["completion_ids"]
-    (none,) = grouped(tokenizer, *rows, options=TokenizeOptions(shortest - 1))
+    shortest = [alone(tokenizer, MARK, answer) for answer in ("Begin by setting a timer.", "wait")]
+    (group,) = grouped(tokenizer, *rows, options=TokenizeOptions(len(shortest[0])))
+    assert sequences(group) == shortest
+    (none,) = grouped(tokenizer, *rows, options=TokenizeOptions(len(shortest[0]) - 1))
     assert (none["dropped_reason"], none["units"]) == (["completion_too_long"], [])
 
 

@@ -38,6 +38,7 @@ from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.bradley_terry import BradleyTerry, PairReader
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training.arguments import arguments_of
 
 EPOCH = {"units_per_step": 30, "max_tokens": 1024, "seed": 42}
 
@@ -299,7 +300,7 @@ def test_what_is_wrong_is_said_before_anything_is_read(estimate):
 def test_a_gpu_is_named_for_an_estimate_and_for_nothing_else(flags, tmp_path):
     def message(*extra: str) -> str:
         with pytest.raises(UserError) as caught:
-            parse_script_arguments(rm.ScriptArguments, [*as_argv(flags), *extra])
+            parse_script_arguments(arguments_of(rm.ScriptArguments), [*as_argv(flags), *extra])
         return str(caught.value)
 
     assert "--gpu: expected one of" in message("--estimate") and "found none" in message("--estimate")

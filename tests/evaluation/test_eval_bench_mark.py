@@ -411,6 +411,8 @@ def test_two_processes_give_the_same_files(model, files, tmp_path):
     (together,) = (tmp_path / "two" / "record").iterdir()
     assert (alone / "scores.jsonl").read_bytes() == (together / "scores.jsonl").read_bytes()
     one, two = (json.loads((folder / "summary.json").read_text()) for folder in (alone, together))
+    for summary in (one, two):
+        assert all(part["scoring"].pop("seconds") > 0 for part in summary["benchmarks"].values())
     assert one["benchmarks"] == two["benchmarks"] and one["combined"] == two["combined"]
     assert two["scoring"]["processes"] == 2
     for name in ("conversations", "distinct", "tokens", "cut"):
@@ -605,6 +607,19 @@ def test_a_model_without_a_template(model, files, tmp_path):
     texts = [{"chosen": "It is.", "rejected": "It is not."}, {"chosen": "Yes, it is.", "rejected": "No."}]
     folder = evaluate(flags(path, {"pairs": write_rows(tmp_path / "texts.jsonl", texts)}, tmp_path))
     assert len(read_lines(folder / "scores.jsonl")) == 2  # plain texts need none
+
+
+def test_pairs_are_read_as_rm_py_reads_them(model, tmp_path):
+    rows = [{"question": f"Why {n}?", "chosen": f"It is {n}.", "rejected": f"No {n}."} for n in range(3)]
+    given = flags(model("gemma"), {"pairs": write_rows(tmp_path / "texts.jsonl", rows)}, tmp_path)
+    in_process(given, "--pairs_path: expected every column of the conversation and of the label to be read")
+    in_process(
+        given | {"ignore_columns": "question"}, "--pairs_path: expected conversations, because the tokenizer has"
+    )
+    folder = evaluate(given | {"ignore_columns": "question", "plain_text": "true"})
+    texts = read_lines(folder / "scores.jsonl")
+    folder = evaluate(given | {"columns": "prompt=question", "overwrite_output_dir": "true"})
+    assert read_lines(folder / "scores.jsonl") != texts
 
 
 def test_torn_weights_are_named(model, files, tmp_path):

@@ -200,8 +200,8 @@ def test_an_encoder_sees_a_question_and_its_answer_as_two_texts(style, build_mod
     assert tokenizer.apply_chat_template(conversation)["input_ids"] == tokenizer(question, answer)["input_ids"]
     reader = ConversationReader(tokenizer, 20)
     counts = ScoringCounts()
-    assert reader.tokenize([reader.render(0, "How?")], [0], counts)[0] == tokenizer("How?")["input_ids"]
-    cut = reader.tokenize([reader.render(0, conversation)], [0], counts)[0]
+    assert reader.tokenize([(0, "How?")], counts)[0] == tokenizer("How?")["input_ids"]
+    cut = reader.tokenize([(0, conversation)], counts)[0]
     assert (cut[0], cut[-1], len(cut)) == (tokenizer.cls_token_id, tokenizer.sep_token_id, 20)
 
 
@@ -324,7 +324,7 @@ def test_an_adapter_wants_the_text_part_in_a_folder_of_its_own(base, build_model
     ("model_type", "message"),
     [
         ("qwen2_5_vl", "for whose text part \\(qwen2_5_vl_text\\) transformers has no generic sequence classification"),
-        ("t5", "expected a decoder or an encoder, found t5, which is both"),
+        ("t5", "found t5: it is an encoder with a decoder"),
     ],
 )
 def test_other_models_for_conditional_generation_are_refused_before_data_is_read(model_type, message, base, tmp_path):

@@ -1,5 +1,6 @@
 """A pad token that is not EOS, and templates that end their answers."""
 
+import json
 import logging
 from datetime import date
 
@@ -63,6 +64,16 @@ def test_pad_that_is_eos_is_replaced(caplog):
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<pad>", size)
     assert tokenizer.eos_token == "<eos>"
     assert "'<eos>', which is EOS" in caplog.text
+
+
+@pytest.mark.parametrize(("style", "pad"), [("chatml", "<|im_end|>"), ("gemma", "<end_of_turn>"), ("phi3", "<|end|>")])
+def test_pad_that_ends_an_answer_is_replaced(style, pad, caplog):
+    """Where it is EOS, and where it is not: the last token of a conversation would be taken for padding."""
+    tokenizer = styled(style, pad=pad)
+    set_pad_token(tokenizer)
+    assert tokenizer.pad_token not in (pad, tokenizer.eos_token)
+    assert tokenizer.pad_token_id not in tokenizer.apply_chat_template(TURNS)["input_ids"]
+    assert f"the tokenizer has '{pad}', which is " in caplog.text
 
 
 @pytest.mark.parametrize("pad", [None, "<eos>"])
@@ -239,3 +250,12 @@ def test_a_broken_tokenizer_file(tmp_path):
     (tmp_path / "tokenizer" / "tokenizer.json").write_text('{"version": ')
     with pytest.raises(UserError, match="expected a tokenizer"):
         load_tokenizer(folder)
+
+
+def test_a_vocabulary_that_needs_a_package_that_is_not_there(tmp_path):
+    """Mistral's Tekken file alone: transformers reads it with a package of Mistral's."""
+    config = {"pattern": "x", "version": "v3", "num_vocab_tokens": 1, "default_vocab_size": 1}
+    content = {"config": config | {"default_num_special_tokens": 0}, "vocab": []}
+    (tmp_path / "tekken.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="expected a tokenizer"):
+        load_tokenizer(str(tmp_path))

@@ -17,9 +17,10 @@ from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, flags_with
+from reward_modeling.common.words import BATCHINGS
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.examples import Example, RowReader
-from reward_modeling.data.planning import BATCHINGS, PACKED, PADDED, SHARED_PREFIX, Chunk, GroupSizes, plan_epoch
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, Chunk, GroupSizes, plan_epoch
 from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
 from reward_modeling.models.attention import register_shared_prefix_attention
 from reward_modeling.models.reward_model import reward_model_class
@@ -42,7 +43,7 @@ class RankedReader(RowReader):
 
     unit: ClassVar[str] = "lists"
 
-    def load_rows(self, path: str, num_proc: int):
+    def load_rows(self, path: str, num_proc: int, options):
         raise NotImplementedError
 
     def read_row(self, row: dict[str, Any]) -> Example:
@@ -233,7 +234,14 @@ def test_rows_of_any_number_of_answers_become_units(tmp_path, monkeypatch):
     prompt = [{"role": "user", "content": "how do I brew green tea " * 3}]
     answers = ["first heat the water", "heat it", "first tea"]
     texts = [json.dumps([{"role": "assistant", "content": answer}]) for answer in answers]
-    standard = {"where": "a:1", "prompt": json.dumps(prompt), "prompt_key": 1, "is_text": False, "source": None}
+    standard = {
+        "where": "a:1",
+        "prompt": json.dumps(prompt),
+        "prompt_key": 1,
+        "is_text": False,
+        "source": None,
+        "template_options": "",
+    }
     rows = Dataset.from_list([standard | {"reason": "", "completions": texts[:count]} for count in (3, 1)])
     whole = [
         tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": answer}], return_dict=False)
@@ -245,10 +253,12 @@ def test_rows_of_any_number_of_answers_become_units(tmp_path, monkeypatch):
         (group,) = tokenize_and_group(rows, tokenizer, RankedReader(), options).to_list()
         assert group["units"] == [[0, 1, 2], [0]] and group["targets"] == [[3.0], [1.0]]
         assert group["truncated_units"] == (2 if cut else 0)
-        assert group["read_positions"] == [[header - 1 - cut, len(ids) - 1 - cut] for ids in whole]
-        for ids, completion, (_, last) in zip(whole, group["completion_ids"], group["read_positions"], strict=True):
+        for ids, completion, (end_of_prompt, last) in zip(
+            whole, group["completion_ids"], group["read_positions"], strict=True
+        ):
             tokens = group["prefix_ids"] + completion
-            assert tokens == ids[:1] + ids[1 + cut :] and last == len(tokens) - 1
+            assert (tokens == ids) is (cut == 0) and last == len(tokens) - 1
+            assert tokens[end_of_prompt + 1 :] == ids[header:]  # answers are never cut
 
 
 def test_a_flag_says_itself_what_a_resume_does_with_it():
@@ -280,6 +290,7 @@ def test_a_script_of_another_kind_has_its_flags_and_its_head(tmp_path, gemma_fol
 def test_a_flag_of_another_kind_is_refused(tmp_path):
     import rm
     from reward_modeling.common.arguments import parse_script_arguments
+    from reward_modeling.training.arguments import arguments_of
 
     with pytest.raises(UserError, match="unknown flag --temperature"):
-        parse_script_arguments(rm.ScriptArguments, ["--temperature", "2"])
+        parse_script_arguments(arguments_of(rm.ScriptArguments), ["--temperature", "2"])

@@ -82,6 +82,7 @@ def test_measures_of_a_text_by_hand():
         "refusal": 0,
         "unfinished": 0,
         "cut": 0,
+        "marks": 0,
     }
 
 
@@ -100,6 +101,49 @@ def test_measures_of_a_text_by_hand():
 def test_markdown(text, marks):
     measured = measure(text)
     assert {name: measured[name] for name in marks} == marks
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("Fine.<|im_end|>", 1),
+        ("Fine.</s><s>[INST] And? [/INST]", 4),
+        ("<start_of_turn>user\nHow?<end_of_turn>\n<eos>", 3),
+        ("<\uff5cAssistant\uff5c>Fine.<\uff5cend\u2581of\u2581sentence\uff5c>", 2),
+        ("<<SYS>>\nBe kind.\n<</SYS>>", 2),
+        ("[CLS] a [SEP] b", 2),
+        ("a <b>bold</b> word, x < y | z > 0, [a list][0], <s>struck</s>", 2),
+        ("if a <| b |> c: [INSTANCE] <start> <p>", 0),
+    ],
+)
+def test_marks_of_chat_templates(text, count):
+    assert measure(text)["marks"] == count
+
+
+def marked(tmp_path, chosen: int, rejected: int, of: int = 200):
+    rows = [
+        pair(
+            f"Question {number}?",
+            f"One answer to {number}." + "<|im_end|>" * (number < chosen),
+            f"Another answer to {number}." + "<|im_end|>" * (of - rejected <= number),
+        )
+        for number in range(of)
+    ]
+    summary = lint_rows(tmp_path, rows)
+    return {(check, level) for check, level in found(summary) if check.startswith("marks")}, summary
+
+
+def test_marks_on_one_side_are_serious_and_even_ones_a_note(tmp_path):
+    serious, summary = marked(tmp_path, 0, 70)
+    assert serious == {("marks", "note"), ("marks_of_a_side", "serious")}
+    assert summary["replies"]["rejected"]["first_marks"].endswith(":131")
+    first = summary["findings"][0]
+    assert first["check"] == "marks_of_a_side"
+    assert "Of 70 pairs" in first["message"] and "0.0% prefer it" in first["message"]
+    assert ("marks_of_a_side", "serious") in marked(tmp_path, 70, 0)[0]
+    assert marked(tmp_path, 70, 66)[0] == {("marks", "note")}
+    assert marked(tmp_path, 0, 2)[0] == {("marks", "note")}  # two coins that fall alike
+    assert marked(tmp_path, 0, 0)[0] == set()
 
 
 @pytest.mark.parametrize(
@@ -278,13 +322,13 @@ def summary(tmp_path):
 
 
 def test_rows_and_prompts_by_hand(summary):
-    assert (summary["rows"]["rows_read"], summary["rows"]["kept"]) == (14, 11)
+    assert (summary["rows"]["rows_read"], summary["rows"]["kept"]) == (14, 10)
     dropped = {reason: one["count"] for reason, one in summary["rows"]["dropped"].items()}
-    assert dropped == {"empty_reply": 1, "prompts_differ": 1, "identical_text": 1}
+    assert dropped == {"empty_reply": 1, "prompts_differ": 2, "identical_text": 1}
     kinds = {name: count for name, count in summary["kinds"].items() if not name.startswith("first")}
-    assert kinds == {"conversations": 8, "plain_texts": 1, "transcripts": 1, "transcripts_with_other_prompts": 1}
+    assert kinds == {"conversations": 8, "plain_texts": 1, "transcripts": 1}
     prompts = summary["prompts"]
-    assert (prompts["distinct"], prompts["pairs_without"]) == (5, 2)  # a transcript's Q1 is not a conversation's
+    assert (prompts["distinct"], prompts["pairs_without"]) == (5, 1)  # a transcript's Q1 has no system message
     assert {name: count for name, count in prompts["prompts_by_pairs"].items() if count} == {"1": 3, "3": 2}
     assert prompts["largest"]["pairs"] == 3
     assert summary["turns"]["pairs_by_turns"]["1"] == summary["turns"]["rows"] == 9
@@ -305,14 +349,14 @@ def test_consistency_by_hand(summary, tmp_path):
 
 def test_rules_and_replies_by_hand(summary):
     # Characters: A 9, B 19, C 14, the refusal 23. Longer wins: B>A, B>C, C>A, refusal>C; loses: A>B thrice, and the
-    # texts, where the transcripts that differ are measured whole: 27 of "yes" against 28 of "other" with "no".
+    # plain texts and the transcript.
     longer = summary["rules"]["characters"]["greater_preferred"]
-    assert (longer["right"], longer["rows"]) == (4, 10)
-    assert (longer["low"], longer["high"]) == wilson_interval(4, 10)
+    assert (longer["right"], longer["rows"]) == (4, 9)
+    assert (longer["low"], longer["high"]) == wilson_interval(4, 9)
     # Markdown: only C has some: loses to B and to the refusal, wins over A.
     markdown = summary["rules"]["markdown"]["greater_preferred"]
     assert (markdown["right"], markdown["rows"]) == (1, 3)
-    assert summary["rules"]["markdown"]["accuracy"]["right"] == 2 + 8 / 2
+    assert summary["rules"]["markdown"]["accuracy"]["right"] == 2 + 7 / 2
     assert summary["rules"]["markdown"]["takes"] == "smaller"
     refusal = summary["rules"]["refusal"]["greater_preferred"]
     assert (refusal["right"], refusal["rows"]) == (1, 1)
@@ -327,8 +371,8 @@ def test_rules_and_replies_by_hand(summary):
 def test_sources_by_hand(summary):
     sources = summary["sources"]
     listed = {one["source"]: (one["pairs"], one["longer_preferred"]["rows"]) for one in sources["listed"]}
-    assert listed == {None: (4, 3), "x": (4, 4), "y": (3, 3)}
-    assert [one["source"] for one in sources["listed"]] == [None, "x", "y"]
+    assert listed == {None: (3, 2), "x": (4, 4), "y": (3, 3)}
+    assert [one["source"] for one in sources["listed"]] == ["x", None, "y"]
     assert sum(one["share"] for one in sources["listed"]) == pytest.approx(1)
     assert sources["listed"][2]["mean_characters"] == pytest.approx(14)
 
@@ -353,7 +397,6 @@ def test_findings_of_the_hand_made_set(summary):
         ("rejected_higher", "serious"),
         ("negative_margin", "serious"),
         ("plain_texts", "note"),
-        ("other_prompts", "serious"),
     }
     levels = [one["level"] for one in summary["findings"]]
     assert levels == sorted(levels, key=LEVELS.index)
@@ -552,7 +595,7 @@ PART = dict.fromkeys(("pairs", "prompts", "first"))
 def test_keys_of_the_summary_stay(summary):
     """Other programs read lint.json: a key that goes or is renamed needs another `SUMMARY_FORMAT`."""
     keys = keys_of(summary)
-    assert summary["format"] == 1
+    assert summary["format"] == 2
     assert list(keys) == [
         "format", "path", "seed", "rows", "kinds", "prompts", "turns", "lengths", "duplicates", "same_reply",
         "contradictions", "cycles", "scores", "replies", "rules", "sources", "overlap", "samples", "findings",
@@ -572,7 +615,10 @@ def test_keys_of_the_summary_stay(summary):
     assert keys["cycles"] == PART | dict.fromkeys(("knots", "replies", "largest"))
     rule = {"greater_preferred": FIGURE, "accuracy": FIGURE, "takes": None}
     assert set(keys["rules"]) == {*RULES, "prompts it answers"} and all(one == rule for one in keys["rules"].values())
-    side = dict.fromkeys(("unfinished", "cut", "refusal", "markdown"), FIGURE) | {"first_cut": None}
+    side = dict.fromkeys(("unfinished", "cut", "refusal", "markdown", "marks"), FIGURE) | {
+        "first_cut": None,
+        "first_marks": None,
+    }
     assert keys["replies"] == {"chosen": side, "rejected": side}
     assert set(keys["sources"]) == {"distinct", "listed", "pairs_of_others"}
     assert set(summary["findings"][0]) == {"check", "level", "value", "limit", "figure", "message", "first"}

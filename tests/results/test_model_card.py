@@ -10,13 +10,17 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from runs import Run, plain_rewards, run_snippets, sigterm_in_step, train, write_rows
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
+from tokenizers import processors
 from transformers import AutoConfig, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.results.model_card import model_card
+from reward_modeling.results.model_card import base_name, model_card
 from reward_modeling.results.run import Results
 from reward_modeling.scoring import RewardScorer
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.tokenizers import token_ids as token_ids_of
 from reward_modeling.training import job
 from reward_modeling.training.trainer import RewardTrainer
 
@@ -182,13 +186,79 @@ def test_the_python_of_the_card_gives_the_rewards(run):
 
 def test_the_python_of_a_card_of_plain_texts(base, rows, tmp_path):
     texts = [{side: row[side][-1]["content"] for side in ("chosen", "rejected")} for row in rows[:40]]
-    run = train(base, tmp_path / "output", train_set_path=write_rows(tmp_path / "texts.jsonl", texts), max_steps=1)
+    path = write_rows(tmp_path / "texts.jsonl", texts)
+    run = train(base, tmp_path / "output", train_set_path=path, plain_text="true", max_steps=1)
     transformers, pipeline, scorer = run_snippets(run.model / "README.md")
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     ids = transformers["inputs"]["input_ids"][0].tolist()
     assert (ids[0], ids[-1], ids.count(tokenizer.bos_token_id)) == (tokenizer.bos_token_id, tokenizer.eos_token_id, 1)
     for namespace in (pipeline, scorer):
         assert namespace["reward"] == pytest.approx(transformers["reward"], abs=1e-4)
+
+
+# How a tokenizer writes plain texts by itself: what it puts around them, and which of that is BOS and EOS.
+WRITERS = {
+    "EOS alone, as T5": ("gemma", {"single": "$A <eos>"}),
+    "BOS and EOS, as Llama's add_eos_token": ("gemma", {"single": "<bos> $A <eos>"}),
+    "a prefix, as GLM": ("gemma", {"single": "<start_of_turn> $A"}),
+    "nothing": ("gemma", {"single": "$A"}),
+    "BOS, and words that begin with a space": ("mistral", {}),
+    "CLS and SEP": ("bert", {}),
+    "CLS and SEP that are BOS and EOS": ("deberta", {}),
+}
+
+
+def writer(style: str, change: dict, texts: list[str]):
+    tokenizer = train_tokenizer(texts, 512, **TOKENIZER_STYLES[style] | {"chat_template": None})
+    if change:
+        single = change["single"]
+        special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in single.split() if token != "$A"]
+        processor = processors.TemplateProcessing(single=single, special_tokens=special)
+        tokenizer.backend_tokenizer.post_processor = processor
+    return tokenizer
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_python_of_a_card_gives_plain_texts_the_tokens_of_training(name, base, rows, tmp_path):
+    """Whatever the tokenizer writes by itself: its SEP or EOS stood twice in what the card computed."""
+    style, change = WRITERS[name]
+    texts = [{side: row[side][-1]["content"] for side in ("chosen", "rejected")} for row in rows]
+    tokenizer = writer(style, change, [text for row in texts for text in row.values()])
+    family = "bert" if style in ("bert", "deberta") else "gemma"
+    config = tiny_config(family, len(tokenizer), **token_ids_of(tokenizer))
+    model = build_tiny_checkpoint(tmp_path / "model", tokenizer, config)
+    changes = {"model_name": model, "train_set_path": write_rows(tmp_path / "texts.jsonl", texts), "max_steps": 1}
+    run = train(base, tmp_path / "output", **changes)
+    found = run_snippets(run.model / "README.md")
+    assert len(found) == 3  # transformers, pipeline, RewardScorer
+    scorer = found[-1]["scorer"]
+    reader = scorer.reader
+    (ids,) = reader.tokenize([reader.render(0, found[0]["conversation"])], [0], scorer.counts)
+    assert found[0]["inputs"]["input_ids"][0].tolist() == ids
+    trained = run.trainer.train_dataset.groups[0]
+    row = trained["prefix_ids"] + trained["completion_ids"][0]
+    assert ids[-1] == row[-1] and (ids[0] == row[0]) is (row[0] in reader.tokenizer.all_special_ids)
+    for namespace in found:
+        assert namespace["reward"] == pytest.approx(found[-1]["reward"], abs=1e-4)
+    # negative control: what the card said before, where the tokenizer ends a text by itself
+    if "EOS" in name or "SEP" in name:
+        twice = reader.tokenizer(found[0]["conversation"] + reader.tokenizer.eos_token)["input_ids"]
+        assert twice[-2:] == ids[-1:] * 2 and twice != ids
+
+
+def test_a_card_names_a_base_without_its_place_on_a_disk(run, base):
+    card = (run.model / "README.md").read_text()
+    assert "made of `gemma`" in card and '| model_name | `"gemma"` |' in card
+    folder = Path(base["model_name"])
+    assert str(folder) not in card
+    assert base_name(str(folder)) == "gemma" and base_name("google/gemma-2b-it") == "google/gemma-2b-it"
+
+
+def test_a_base_is_called_as_its_config_says(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": "google/gemma-2b-it"}))
+    assert base_name(str(tmp_path)) == "google/gemma-2b-it"
+    (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": "/home/me/gemma"}))
+    assert base_name(str(tmp_path)) == tmp_path.name
 
 
 def test_what_the_card_tells(run, base):
@@ -222,9 +292,11 @@ def test_the_block_for_the_hub(found):
         "pipeline_tag": "text-classification",
         "tags": ["reward-model", "rlhf", "preference-data"],
     }
-    changes = {"run": results.run | {"model_name": "google/gemma-2b-it"}, "train_set_path": "org/preferences:train"}
+    changes = {"run": results.run | {"model_name": "google/gemma-2b-it"}, "train_sets": ["org/preferences:train"]}
     published = replace(results, **changes)
-    data = ModelCard(model_card(published, name="me/reward", adapter=True)).data.to_dict()
+    data = ModelCard(
+        model_card(published, name="me/reward", adapter=True, tokenizer=run.trainer.processing_class)
+    ).data.to_dict()
     assert (data["base_model"], data["base_model_relation"]) == ("google/gemma-2b-it", "adapter")
     assert (data["datasets"], data["library_name"]) == (["org/preferences"], "peft")
     assert "lora" in data["tags"]
@@ -232,13 +304,13 @@ def test_the_block_for_the_hub(found):
 
 def test_a_card_of_a_mixture(found):
     """Its sources with licences and counts, and text from outside that breaks no table."""
-    _, results = found
+    run, results = found
     sources = [
         {"name": "a|b", "dataset_path": "org/first", "licence": "MIT", "pairs": 12345, "prompts": 99},
         {"name": "<script>", "dataset_path": None, "licence": "", "pairs": 1, "prompts": 1},
     ]
     changed = replace(results, run=results.run | {"manifest": {"name": "mine", "sources": sources}})
-    card = model_card(changed, name="me/reward", adapter=False)
+    card = model_card(changed, name="me/reward", adapter=False, tokenizer=run.trainer.processing_class)
     assert "| a\\|b | 12,345 | 99 | MIT | org/first |" in card
     assert "| &lt;script> | 1 | 1 | not stated |  |" in card
     assert ModelCard(card).data.to_dict()["datasets"] == ["org/first"]

@@ -6,20 +6,27 @@ import random
 import shutil
 from pathlib import Path
 
+import datasets
 import peft
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from tiny_families import CHAT_TEMPLATES, TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
+from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
+from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
+from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.tokenizer import leading_bos
+from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring import checkpoint as checkpoint_module
 from reward_modeling.scoring import scorer as scorer_module
-from reward_modeling.scoring.plan import TEXT_KEY
+from reward_modeling.scoring.plan import TEXT_KEY, ScoringCounts
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import token_ids
@@ -352,20 +359,131 @@ def test_scores_do_not_need_one_window(folder, reference, monkeypatch):
 # ----------------------------------------------------------------------------------------------------------
 
 
+def cut_together(tokenizer, longest: int) -> dict[str, list[int]]:
+    """The tokens of `conversations()` as training cuts them, by their JSON: all answers of a prompt alike."""
+    answers: dict[str, dict[str, list[dict]]] = {}
+    for messages in conversations():
+        answers.setdefault(json.dumps(messages[:-1]), {})[json.dumps(messages)] = messages[-1:]
+    cut = {}
+    for prompt, of_prompt in answers.items():
+        whole = {key: template_ids(tokenizer, json.loads(key)) for key in of_prompt}
+        if any(len(ids) > longest for ids in whole.values()):
+            found = PromptCutter(json.loads(prompt), {}, longest, tokenizer).cut(list(of_prompt.values()))
+            whole = dict(zip(of_prompt, found.ids, strict=True))
+        cut |= whole
+    return cut
+
+
 @pytest.mark.parametrize("family", ["gemma", "qwen2"])
-def test_longer_conversations_lose_their_oldest_tokens(folder, family, caplog):
+def test_longer_conversations_are_cut_by_their_prompts(folder, family, caplog):
     tokenizer = AutoTokenizer.from_pretrained(folder(family))
     rows = [template_ids(tokenizer, messages) for messages in conversations()]
-    longest = sorted(map(len, rows))[len(rows) // 2]
-    bos = 1 if family == "gemma" else 0
-    cut = [ids if len(ids) <= longest else ids[:bos] + ids[len(ids) - longest + bos :] for ids in rows]
-    assert max(map(len, cut)) == longest
+    longest = sorted(map(len, rows))[2 * len(rows) // 3]
+    cut = cut_together(tokenizer, longest)
+    cut = [cut[json.dumps(messages)] for messages in conversations()]
+    assert longest - 12 < max(map(len, cut)) <= longest
     scorer = RewardScorer.from_pretrained(folder(family), max_length=longest)
     rewards = scorer.score(conversations())
     assert largest_difference(rewards, plain_rewards(folder(family), cut)) < TOLERANCE
-    assert scorer.counts.cut == sum(len(ids) > longest for ids in rows) > 0
+    assert scorer.counts.cut == sum(len(ids) > len(short) for ids, short in zip(rows, cut, strict=True)) > 0
     assert scorer.counts.cut_tokens == sum(map(len, rows)) - sum(map(len, cut))
-    assert f"{scorer.counts.cut} of {len(rows)} conversations were longer than {longest} tokens" in caplog.text
+    assert f"{scorer.counts.cut} of {len(rows)} conversations lost the beginning of their prompts" in caplog.text
+    oldest = [ids if len(ids) <= longest else ids[:1] + ids[len(ids) - longest + 1 :] for ids in rows]
+    assert largest_difference(rewards, plain_rewards(folder(family), oldest)) > WRONG  # a negative control
+
+
+def odd_lengths(system: bool) -> list[dict]:
+    """Pairs of three prompts with up to four turns, some prompts with several pairs, and one long question."""
+    pairs = []
+    for number in range(6):
+        questions = [f"Question {place} of {number}: {ROWS[place]['chosen'][0]['content']}" for place in range(4)]
+        turns = [
+            {"role": role, "content": words}
+            for question in questions[number % 3 :]
+            for role, words in (("user", question), ("assistant", ROWS[number]["rejected"][-1]["content"][:80]))
+        ][:-1]
+        if number == 5:
+            turns = [{"role": "user", "content": " ".join(questions * 3)}]
+        head = [{"role": "system", "content": "Answer in one line."}] if system else []
+        for place in range(1 + number % 2):
+            sides = {side: ROWS[number + place][side][-1]["content"] for side in ("chosen", "rejected")}
+            pairs.append({"prompt": head + turns, **sides})
+    return pairs
+
+
+MERGING = (
+    "{{ bos_token }}{% for m in messages %}{% if loop.first or m.role != messages[loop.index0 - 1].role %}"
+    "{{ '<start_of_turn>' + m.role + '\n' }}{% else %}{{ '\n' }}{% endif %}{{ m.content }}"
+    "{% if loop.last or m.role != messages[loop.index0 + 1].role %}{{ '<end_of_turn>\n' }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "template", "system"),
+    [
+        ("gemma", None, False),
+        ("gemma", "gemma3", True),
+        ("gemma", MERGING, True),
+        ("llama", None, True),
+        ("qwen2", None, True),
+        ("qwen2", "qwen25", False),
+        ("llama", "mistral", False),
+        ("qwen2", "texts", False),
+        ("gemma", "texts", False),
+    ],
+)
+def test_training_and_scoring_cut_alike(folder, family, template, system, tmp_path, monkeypatch):
+    """The same reward for the same pair and max_length: that of the tokens that are trained on, in transformers."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = copy_of(folder(family), tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if template not in (None, "texts"):
+        tokenizer.chat_template = CHAT_TEMPLATES.get(template, template)
+        tokenizer.save_pretrained(path)
+    pairs = odd_lengths(system)
+    if template == "texts":
+        for pair in pairs:
+            before = " ".join(message["content"] for message in pair.pop("prompt"))
+            pair |= {side: f"{before} | {words}" for side, words in pair.items()}
+    made = [standardise_row(pair, str(number)) for number, pair in enumerate(pairs)]
+    rows = Dataset.from_list(made, features=STANDARD_FEATURES)
+    longest = 240
+    groups = tokenize_and_group(rows, tokenizer, PairReader(), TokenizeOptions(longest)).to_list()
+    assert not any(group["dropped_reason"] for group in groups)
+    assert sum(group["truncated_units"] for group in groups) > 4
+    trained: dict[tuple[int, str], list[int]] = {}
+    for group in groups:
+        for where, unit in zip(group["where"], group["units"], strict=True):
+            for side, number in zip(("chosen", "rejected"), unit, strict=True):
+                trained[int(where), side] = group["prefix_ids"] + group["completion_ids"][number]
+    scored = {
+        key: pairs[key[0]][key[1]]
+        if template == "texts"
+        else [*pairs[key[0]]["prompt"], {"role": "assistant", "content": pairs[key[0]][key[1]]}]
+        for key in trained
+    }
+    expected = plain_rewards(path, list(trained.values()))
+    for batching in (PADDED, "auto"):
+        scorer = RewardScorer.from_pretrained(path, max_length=longest, batching=batching)
+        assert largest_difference(scorer.score(list(scored.values())), expected) < TOLERANCE
+    # a negative control: each by itself without its oldest tokens, as it was once scored
+    whole = RewardScorer.from_pretrained(path).reader.tokenize(list(enumerate(scored.values())), ScoringCounts())
+    bos = len(leading_bos(tokenizer))
+    oldest = [ids[:bos] + ids[bos:][-(longest - bos) :] for ids in whole]
+    assert largest_difference(plain_rewards(path, oldest), expected) > WRONG
+
+
+def test_an_answer_that_is_too_long_alone_is_scored_all_the_same(folder):
+    long = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "wait and wait " * 60}]
+    short = [long[0], {"role": "assistant", "content": "wait"}]
+    scorer = RewardScorer.from_pretrained(folder("gemma"), max_length=60)
+    rewards = scorer.score([long, short])
+    whole = template_ids(scorer.tokenizer, short)
+    expected = plain_rewards(
+        folder("gemma"), [TextCutter(60, scorer.tokenizer).cut(template_ids(scorer.tokenizer, long)), whole]
+    )
+    assert largest_difference(rewards, expected) < TOLERANCE
+    assert scorer.counts.cut == 1
 
 
 def test_max_length_is_the_context_unless_given(folder):

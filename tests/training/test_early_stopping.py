@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 import rm
 from reward_modeling.common.errors import UserError
 from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training.arguments import arguments_of
 from reward_modeling.training.callbacks import EarlyStopping
 
 PATIENCE, MOST_STEPS = 3, 14
@@ -139,6 +140,6 @@ def test_wrong_flags_in_one_message(changes, expected, base, tmp_path, monkeypat
 )
 def test_what_is_implied(given, metric, greater):
     options = {"use_cpu": True, "report_to": "none", "early_stopping_patience": 2, **given}
-    args = rm.ScriptArguments(**options)
+    args = arguments_of(rm.ScriptArguments)(**options)
     assert (args.load_best_model_at_end, args.metric_for_best_model, args.greater_is_better) == (True, metric, greater)
-    assert rm.ScriptArguments(use_cpu=True, report_to="none").load_best_model_at_end is False
+    assert arguments_of(rm.ScriptArguments)(use_cpu=True, report_to="none").load_best_model_at_end is False

@@ -98,7 +98,7 @@ def test_another_order_is_not_the_same_step(alone, base, tmp_path):
         assert_same_steps(train(base | {"data_seed": 7}, tmp_path / "output"), alone)
 
 
-# Not FSDP2: accelerate 1.15 fails on BERT there, since it cuts the embeddings twice, alone and in the module around them.
+# Not FSDP2: accelerate 1.15 fails on BERT, whose embeddings it cuts twice, alone and in the module around them.
 ENGINES = [parameter for parameter in EVERY_ENGINE if parameter.values[0] != "fsdp2"]
 
 

@@ -17,8 +17,10 @@ from reward_modeling.models.tokenizer import (
 )
 from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.training.preflight import run_preflight, show_unit
+from reward_modeling.training.preflight import run_preflight
+from reward_modeling.training.shown_units import show_unit
 
+ONE = "in 1 of the 1 prompts that were looked at; the first: train.jsonl:1"
 CORPUS = [row["chosen"][-1]["content"] + "\n\n" for row in learnable_preferences(50, seed=0)]
 
 
@@ -36,10 +38,13 @@ def styled(style: str = "gemma", **overrides):
     return tokenizer
 
 
-def tokenised(tokenizer, source: list[dict]) -> PromptGroups:
+def standard(source: list[dict]) -> Dataset:
     rows = [standardise_row(row, f"train.jsonl:{number}") for number, row in enumerate(source, start=1)]
-    rows = Dataset.from_list(rows, features=STANDARD_FEATURES)
-    return PromptGroups(tokenize_and_group(rows, tokenizer, PairReader(), TokenizeOptions(512)))
+    return Dataset.from_list(rows, features=STANDARD_FEATURES)
+
+
+def tokenised(tokenizer, source: list[dict]) -> PromptGroups:
+    return PromptGroups(tokenize_and_group(standard(source), tokenizer, PairReader(), TokenizeOptions(512)))
 
 
 def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 1) -> PromptGroups:
@@ -119,15 +124,37 @@ def test_the_table_shows_where_the_answers_part_and_the_scored_token(gemma):
     lengths = [len(group["prefix_ids"]) + length for length in group["completion_lengths"]]
     lines = table.splitlines()
     assert lines[0] == "One pair as the model sees it (train.jsonl:1):"
-    assert lines[1].startswith("  begins      '<bos><start_of_turn>user\\n")
-    assert lines[2].endswith(f"({group['prefix_length']} tokens shared)")
-    assert "<start_of_turn>model\\na" in lines[2]
-    for line, side, completion, length in zip(
-        lines[4::2], ("chosen", "rejected"), group["completion_ids"], lengths, strict=True
+    assert lines[1] == f"  shared by the answers, {group['prefix_length']} tokens"
+    assert lines[2:5] == ["    | <bos><start_of_turn>user", "    | How?<end_of_turn>", "    | <start_of_turn>model"]
+    ends = [number for number, line in enumerate(lines) if line.endswith("<end_of_turn>")][1:]
+    heads = [number for number, line in enumerate(lines) if "the reward is read" in line]
+    for side, completion, length, head in zip(
+        ("chosen", "rejected"), group["completion_ids"], lengths, heads, strict=True
     ):
-        assert line.strip() == f"{len(completion)} tokens; the reward is read at token {length - 1}, '\\n'"
-        assert lines[lines.index(line) - 1 if side == "chosen" else 5].startswith(f"  {side}")
-        assert "<end_of_turn>\\n'" in lines[3 if side == "chosen" else 5]
+        where = f"the reward is read at token {length - 1}, '\\n'"
+        assert lines[head] == f"  {side}, {len(completion)} tokens; {where}"
+    assert len(ends) == 2 and "calm hand<end_of_turn>" in lines[ends[0]] and "chair<end_of_turn>" in lines[ends[1]]
+
+
+def test_as_many_pairs_are_shown_as_were_asked_for_and_long_middles_are_folded(gemma):
+    rows = [
+        {"prompt": f"How? {number} " + "wait " * 900, "chosen": "a calm hand", "rejected": "a blue chair"}
+        for number in range(9)
+    ]
+    groups = PromptGroups(tokenize_and_group(standard(rows), gemma, PairReader(), TokenizeOptions(5000)))
+    for shown in (0, 1, 3, 20):
+        table = run_preflight(groups, gemma, PairReader(), conversations=True, shown=shown)[0]
+        assert table.count("One pair as the model sees it") == min(shown, 9)
+        assert table.count("characters are not shown here]") == min(shown, 9)
+    assert len(table) < 9 * 2500
+    three = run_preflight(groups, gemma, PairReader(), conversations=True, shown=3)[0]
+    assert [f"How? {number} " in three for number in range(9)] == [number in (0, 4, 8) for number in range(9)]
+
+
+def test_nothing_in_a_text_moves_the_cursor(gemma):
+    groups = tokenised(gemma, [{"prompt": "How?\x1b[2J", "chosen": "a calm\rhand", "rejected": "a blue chair"}])
+    table = run_preflight(groups, gemma, PairReader(), conversations=True)[0]
+    assert all(sign.isprintable() or sign == "\n" for sign in table)
 
 
 # --- what does not ------------------------------------------------------------------------------------------
@@ -136,13 +163,13 @@ def test_the_table_shows_where_the_answers_part_and_the_scored_token(gemma):
 def test_two_bos(gemma, good):
     prefix, completions = good
     found = problems(made_by_hand([gemma.bos_token_id, *prefix], completions), gemma)
-    assert found == ["BOS: expected exactly one '<bos>' in front, found two (train.jsonl:1)."]
+    assert found == [f"BOS: expected exactly one '<bos>' in front, found two ({ONE})."]
 
 
 def test_no_bos(gemma, good):
     prefix, completions = good
     found = problems(made_by_hand(prefix[1:], completions), gemma)
-    assert found == ["BOS: expected exactly one '<bos>' in front, found none (train.jsonl:1)."]
+    assert found == [f"BOS: expected exactly one '<bos>' in front, found none ({ONE})."]
 
 
 def test_no_bos_is_right_where_the_tokenizer_writes_none():
@@ -156,7 +183,7 @@ def test_missing_terminal_token(gemma, good):
     found = problems(made_by_hand(prefix, [completions[0], completions[1][:1]]), gemma)
     assert len(found) == 1
     assert found[0].startswith("end of the answer: expected ['<end_of_turn>', 'Ċ'], found [")
-    assert "(train.jsonl:1)" in found[0]
+    assert f"({ONE})" in found[0]
 
 
 def test_plain_texts_must_end_in_eos(gemma, good):
@@ -182,13 +209,15 @@ def test_scored_token_that_is_pad(good):
     found = problems(made_by_hand(*good), tokenizer)
     assert len(found) == 1
     assert found[0].startswith("scored token: it is the pad token 'Ċ'")
-    assert found[0].endswith("(train.jsonl:1). Give the tokenizer another pad token.")
+    assert found[0].endswith(
+        "(in 1 of the 1 prompts that were looked at; the first: train.jsonl:1). Give the tokenizer another pad token."
+    )
 
 
 def test_scored_token_before_the_answers_part(gemma, good):
     prefix, completions = good
     found = problems(made_by_hand(prefix + answer_ending(gemma), [[], completions[1]]), gemma)
-    assert found == ["scored token: it stands before the answers part (train.jsonl:1)."]
+    assert found == [f"scored token: it stands before the answers part ({ONE})."]
 
 
 def test_all_problems_are_reported_together(good):
@@ -203,7 +232,9 @@ def test_all_problems_are_reported_together(good):
 def test_a_fault_in_any_of_a_few_hundred_groups_is_seen_and_named(gemma, good):
     prefix, completions = good
     groups = made_by_hand(prefix, completions, groups=150).groups.to_list()
-    groups[77]["prefix_ids"] = groups[77]["prefix_ids"][1:]
-    groups[77]["read_positions"] = [[position - 1] for (position,) in groups[77]["read_positions"]]
+    for number in (77, 80):
+        groups[number]["prefix_ids"] = groups[number]["prefix_ids"][1:]
+        groups[number]["read_positions"] = [[position - 1] for (position,) in groups[number]["read_positions"]]
     groups = PromptGroups(Dataset.from_list(groups, features=GROUP_FEATURES))
-    assert problems(groups, gemma) == ["BOS: expected exactly one '<bos>' in front, found none (train.jsonl:78)."]
+    where = "in 2 of the 150 prompts that were looked at; the first: train.jsonl:78"
+    assert problems(groups, gemma) == [f"BOS: expected exactly one '<bos>' in front, found none ({where})."]

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.errors import nearest_name
 from reward_modeling.common.intervals import by_subset
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.sources import Columns
 
@@ -83,6 +84,8 @@ class BenchmarkRows:
     those of other names. None where others have scored the rows, whose texts are not known."""
     report: DataReport | None = None
     """Pairs alone: what was read and what was dropped."""
+    only: tuple[str, ...] = ()
+    """The subsets that were asked for, where others were left out."""
 
 
 # --- defaults -------------------------------------------------------------------------------------------------
@@ -157,7 +160,7 @@ class Benchmark:
     """From that path and its flag to (subset, source) of each, where every subset is a source of its own."""
     finish: Callable[["Dataset"], "Dataset"] = lambda rows: rows
     """Checks or groups the rows when all of them are read."""
-    read: Callable[[str | None, int | None], BenchmarkRows] | None = None
+    read: Callable[[str | None, int | None, ReadOptions], BenchmarkRows] | None = None
     """Takes the place of all this."""
     answers: tuple[int | None, int | None] = (1, 1)
     """Right and wrong answers of a row; None is any number of them."""

@@ -2,7 +2,9 @@
 
 from dataclasses import field, make_dataclass
 from importlib import import_module
+from typing import Annotated
 
+from reward_modeling.common.flags import PATH
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.preference_test_sets import WITH_PRIOR
 
@@ -25,7 +27,7 @@ COMBINED = WITH_PRIOR  # the figure over several benchmarks
 
 def _path_field(benchmark: Benchmark) -> tuple:
     words = benchmark.path_help or f"{benchmark.title} as a file. Unset: {benchmark.hub_id} from the Hub."
-    return f"{benchmark.name}_path", str | None, field(default=None, metadata={"help": words})
+    return f"{benchmark.name}_path", Annotated[str | None, PATH], field(default=None, metadata={"help": words})
 
 
 BenchmarkPaths = make_dataclass("BenchmarkPaths", map(_path_field, BENCHMARKS.values()))

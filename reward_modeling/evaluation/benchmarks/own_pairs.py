@@ -1,20 +1,24 @@
 """`--benchmarks pairs`: preference pairs of the user's own, read as rows of a benchmark."""
 
 import json
+from functools import partial
 
+import pyarrow.compute as pc
 from datasets.fingerprint import Hasher
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.cached_rows import cache_root
-from reward_modeling.data.preferences import load_preference_dataset
+from reward_modeling.data.preferences import kept_column, load_preference_dataset
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import report_rows
+from reward_modeling.data.row_notes import note_rows
 from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, pooled_mean
 from reward_modeling.evaluation.benchmarks.rows import CACHE_VERSION, EVALUATION_FEATURES, filled_row
 
 NAME = "pairs"
 
 
-def _read(path: str | None, num_proc: int | None) -> BenchmarkRows:
+def _read(path: str | None, num_proc: int | None, options: ReadOptions) -> BenchmarkRows:
     """Of the pairs those that training would keep."""
     flag = BENCHMARK.path_flag
     if path is None:
@@ -23,12 +27,16 @@ def _read(path: str | None, num_proc: int | None) -> BenchmarkRows:
             f"{NAME} out of --benchmarks."
         )
     try:
-        standard = load_preference_dataset(path, num_proc=num_proc)
+        standard = load_preference_dataset(path, options, num_proc=num_proc)
     except UserError as error:
         raise UserError(f"{flag}: {error}") from error
     report = report_rows(NAME, standard)
     if not report.kept:
         raise UserError(f"{flag}: expected pairs in {path}, found none that can be used.\n{report.table()}")
+    column = partial(kept_column, standard)
+    note_rows(report, column, flag)
+    if with_options := int(pc.sum(pc.not_equal(column("template_options"), "")).as_py()):
+        report.notes["rows with tools or chat_template_kwargs, scored without"] = with_options
     rows_fingerprint = Hasher.hash([CACHE_VERSION, standard._fingerprint])
     rows = standard.map(
         _pair_rows,

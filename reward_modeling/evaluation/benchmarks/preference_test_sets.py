@@ -10,8 +10,8 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from reward_modeling.common.arguments import named_paths
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.paths import named_paths
 from reward_modeling.data.messages import Message, holds_prompt
 from reward_modeling.data.sources import ALL_SUFFIXES, SUFFIXES, is_data_file, saved_splits
 from reward_modeling.data.transcripts import merge_turns, parse_transcript

@@ -21,7 +21,8 @@ from datasets import Dataset
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.cached_rows import load_rows
-from reward_modeling.data.preferences import read_column
+from reward_modeling.data.preferences import NO_OPTIONS, read_column
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows, Rows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.rows import (
@@ -35,7 +36,9 @@ SHOWN_ROWS = 3  # unreadable rows that a message shows
 FINGERPRINT_COLUMNS = ["id", "subset", "prompt", "chosen", "rejected"]
 
 
-def read_benchmark(name: str, path: str | None, *, num_proc: int | None = None) -> BenchmarkRows:
+def read_benchmark(
+    name: str, path: str | None, *, num_proc: int | None = None, options: ReadOptions = NO_OPTIONS
+) -> BenchmarkRows:
     """Return the rows of a benchmark, every one of them; of pairs, those that training would keep.
 
     Args:
@@ -43,6 +46,7 @@ def read_benchmark(name: str, path: str | None, *, num_proc: int | None = None) 
             `data.preferences.load_preference_dataset` takes; for the preference test sets a folder with a file or
             folder for each set, a DatasetDict folder of `save_to_disk` with a split for each set, or
             "name=path,name=path".
+        options: of pairs, which of their columns to read as what.
 
     Raises:
         UserError: nothing there, a broken file, other columns, or more than `LARGEST_SHARE_UNREADABLE` of a subset's
@@ -50,7 +54,7 @@ def read_benchmark(name: str, path: str | None, *, num_proc: int | None = None) 
     """
     benchmark = BENCHMARKS[name]
     if benchmark.read is not None:
-        return benchmark.read(path, num_proc)
+        return benchmark.read(path, num_proc, options)
     if path is None:
         parts = [(split, f"{benchmark.hub_id}:{split}") for split in benchmark.splits]
     elif benchmark.local_sources is not None:

@@ -9,10 +9,10 @@ import math
 from datasets import Features, List, Value
 
 from reward_modeling.data.keys import text_key
-from reward_modeling.data.messages import Message, UnreadableMessages, read_messages, to_json
+from reward_modeling.data.messages import ROLES, Message, UnreadableMessages, read_messages, to_json
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 
-CACHE_VERSION = 1  # raise it when rows are read otherwise than before
+CACHE_VERSION = 2  # raise it when rows are read otherwise than before
 EXCERPT_LENGTH = 160
 MISSING_COLUMN = "expected every column, found a row that lacks one"
 
@@ -30,9 +30,6 @@ EVALUATION_FEATURES = Features(
     }
 )
 UNFILLED = {**dict.fromkeys(EVALUATION_FEATURES, ""), "chosen": [], "rejected": [], "prompt_key": 0}
-
-# Templates render a role that they do not know without a word; the last two are ShareGPT's.
-ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {"human": "user", "gpt": "assistant"}
 
 Fields = dict[str, object]  # subset, prompt, chosen and rejected, before they become JSON
 
@@ -124,7 +121,7 @@ def prompt_of(value: object) -> list[Message]:
 def messages_of(value: object, name: str, role: str = "user") -> list[Message]:
     """At least one message; a text is one of `role`."""
     try:
-        messages = read_messages(value, role, ROLES)
+        messages = read_messages(value, role)
         if not messages:
             raise UnreadableMessages("messages", value)
     except UnreadableMessages as error:
@@ -133,8 +130,9 @@ def messages_of(value: object, name: str, role: str = "user") -> list[Message]:
             "messages": "as a text or a list of messages",
             "message": "as a message with role and content",
             "known role": f"with role {', '.join(sorted(ROLES))}",
+            "text": "with parts of type text alone",
         }.get(error.part, f"with {error.part} as a text")
-        found = repr(error.found) if error.part == "known role" else _kind(error.found)
+        found = repr(error.found) if error.part in ("known role", "text") else _kind(error.found)
         raise UnreadableRow(f"expected {where} {expected}, found {found}") from error
     return messages
 

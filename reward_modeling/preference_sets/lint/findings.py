@@ -39,16 +39,18 @@ LIMITS = {
     "negative_margin": Limits(None, 0, 0.01, "share of the pairs with a margin whose margin is negative"),
     "cut": Limits(0.01, 0.05, 0.25, "share of the replies that break off in the middle"),
     "unfinished": Limits(0.10, 0.25, None, "share of the replies without an end"),
+    "marks": Limits(0, None, None, "share of the replies with leftover marks of a chat template"),
+    "marks_of_a_side": Limits(None, 0.5, 0.6, "lower end of one side's share, of pairs that differ in marks"),
     # Longer answers win 55 to 65% in the usual sets; a reward model trained on more learns the ruler first.
     "rule": Limits(None, 0.65, 0.80, "lower end of the interval of what one number alone gets right"),
     "refusals_preferred": Limits(0.6, None, None, "lower end of the share that prefer the one refusal, from 30 pairs"),
     "plain_texts": Limits(0, None, None, "share of the pairs that are plain texts"),
-    "other_prompts": Limits(None, 0, 0.01, "share of the pairs that are transcripts with two prompts"),
     "one_prompt": Limits(0.01, 0.10, None, "share of the pairs that one prompt has, from 50 pairs"),
     "overlap": Limits(None, 0, 0.01, "prompts of the set that are in a benchmark, per prompt of it"),
 }
 FEWEST_PAIRS_OF_ONE_PROMPT = 50
 FEWEST_REFUSALS = 30
+FEWEST_MARKS = 0.001  # share of the pairs that differ in marks: fewer are not what a model learns
 
 
 def findings(summary: Mapping) -> list[dict[str, object]]:
@@ -74,6 +76,7 @@ def findings(summary: Mapping) -> list[dict[str, object]]:
         plural=lambda number, word: f"{count(number)} {word}{'s' if number != 1 else ''}",
         reason_words=REASON_WORDS,
         fewest_refusals=FEWEST_REFUSALS,
+        fewest_marks=FEWEST_MARKS,
         fewest_pairs_of_one_prompt=FEWEST_PAIRS_OF_ONE_PROMPT,
     )
     order = list(LIMITS)

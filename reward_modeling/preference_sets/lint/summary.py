@@ -9,6 +9,7 @@ them is named as the first.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import share_right
 from reward_modeling.data.cached_rows import cache_root
-from reward_modeling.data.preferences import load_preference_dataset, read_column
+from reward_modeling.data.preferences import NO_OPTIONS, kept_column, load_preference_dataset, read_column
+from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import report_rows
+from reward_modeling.data.row_notes import note_rows
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import benchmark_overlap, index_prompts
@@ -38,14 +41,13 @@ from reward_modeling.preference_sets.lint.text_measures import (
     PLAIN_TEXT,
     SIDES,
     TRANSCRIPT,
-    TRANSCRIPTS_APART,
     Measured,
     join_contents,
     measure_rows,
     texts_of_row,
 )
 
-SUMMARY_FORMAT = 1  # raise it when a key of the summary goes, or means something else
+SUMMARY_FORMAT = 2  # raise it when a key of the summary goes, or means something else
 SCORE_TOLERANCE = 1e-6  # means of ratings are thirds: equal ones may differ in the last digit
 SHOWN_SOURCES = 50
 SAMPLES = 10
@@ -62,6 +64,7 @@ RULES = {  # what each rule counts: columns of MEASURES that are added up
     "question marks": ("questions",),
     "exclamation marks": ("exclamations",),
     **{name: (name,) for name in ("refusal", "unfinished", "cut")},
+    "control marks": ("marks",),
 }
 STANDS_ELSEWHERE = "prompts it answers"  # a rule of its own: the same reply under many prompts
 
@@ -74,20 +77,24 @@ def lint(
     tokenizer: str | None = None,
     token_rows: int = 10_000,
     benchmarks: str | None = None,
+    options: ReadOptions = NO_OPTIONS,
 ) -> dict[str, object]:
     """Read the rows and say everything.
 
     Args:
         seed: of the pairs to read and of the sample that is tokenised.
         token_rows: how many pairs are tokenised, drawn at random; 0 takes all.
+        options: which columns to read as what.
         benchmarks: whose prompts should not be in the set: see `benchmark_prompts.read_named_prompts`.
 
     Raises:
-        UserError: the rows, the tokenizer or a benchmark cannot be read.
+        UserError: the rows, the tokenizer or a benchmark cannot be read; or a part of the conversation would not be.
     """
     loaded_tokenizer = None if tokenizer is None else _load_tokenizer(tokenizer)
     prompts = read_named_prompts(benchmarks or "", num_proc, flag="--benchmarks")
-    rows = load_preference_dataset(path, num_proc=num_proc)
+    rows = load_preference_dataset(path, options, num_proc=num_proc)
+    report = report_rows(path, rows)
+    note_rows(report, partial(kept_column, rows), path)
     with tempfile.TemporaryDirectory(prefix="tmp-lint-", dir=cache_root()) as scratch:
         table = Measured(rows, measure_rows(rows, Path(scratch), num_proc))
         graph = preference_graph(table["prompt_key"], table["chosen_key"], table["rejected_key"])
@@ -101,7 +108,7 @@ def lint(
             "format": SUMMARY_FORMAT,
             "path": path,
             "seed": seed,
-            "rows": report_rows(path, rows).to_dict(),
+            "rows": report.to_dict(),
             "kinds": _kinds(table),
             "prompts": _prompts(table),
             "turns": {**distribution(turns), "pairs_by_turns": counted(turns, TURN_GROUPS)},
@@ -135,10 +142,8 @@ def _kinds(table: Measured) -> dict[str, object]:
         "conversations": CONVERSATION,
         "plain_texts": PLAIN_TEXT,
         "transcripts": TRANSCRIPT,
-        "transcripts_with_other_prompts": TRANSCRIPTS_APART,
     }
-    counts = {name: int((kinds == kind).sum()) for name, kind in names.items()}
-    return {**counts, "first_transcript_with_other_prompts": table.first(kinds == TRANSCRIPTS_APART)}
+    return {name: int((kinds == kind).sum()) for name, kind in names.items()}
 
 
 def _prompts(table: Measured) -> dict[str, object]:
@@ -221,13 +226,13 @@ def _scores(table: Measured) -> dict[str, object]:
 
 
 def _replies(table: Measured) -> dict[str, object]:
-    """How many replies of each side are unfinished, cut, a refusal, or have markdown."""
+    """How many replies of each side are unfinished, cut, a refusal, or have control marks or markdown."""
     found = {}
     for side in SIDES:
-        flags = {name: table[f"{side}_{name}"] > 0 for name in ("unfinished", "cut", "refusal")}
+        flags = {name: table[f"{side}_{name}"] > 0 for name in ("unfinished", "cut", "refusal", "marks")}
         flags["markdown"] = table.added(side, RULES["markdown"]) > 0
         found[side] = {name: share_right(int(mask.sum()), len(table)) for name, mask in flags.items()}
-        found[side]["first_cut"] = table.first(flags["cut"])
+        found[side] |= {f"first_{name}": table.first(flags[name]) for name in ("cut", "marks")}
     return found
 
 

@@ -10,6 +10,8 @@ count: chat templates trim it.
   heading, a row of a table or an address). Languages that end sentences otherwise look unfinished.
 - *cut*: a code block that is not closed, or the last sign is a comma, dash or open bracket, or the last word one that
   no English sentence ends in ("the", "and"). Cut replies are unfinished too.
+- *marks*: what a chat template writes around messages, left over in a reply: `<|im_end|>`, `</s>`, `[INST]`,
+  `<end_of_turn>` and their like, whatever the tokenizer.
 - *refusal*: the first 250 characters say, in English, that the writer cannot or will not help.
 """
 
@@ -24,8 +26,8 @@ from numpy.typing import NDArray
 
 from reward_modeling.data.cached_rows import map_processes
 from reward_modeling.data.keys import mix_keys, text_key
+from reward_modeling.data.pairs import TRANSCRIPTS
 from reward_modeling.data.preferences import kept_rows, read_column
-from reward_modeling.data.transcripts import parse_transcript
 
 SIDES = ("chosen", "rejected")
 SHORT_REPLY = 40  # characters: below it a reply without a full stop ("Paris") is taken to be whole
@@ -34,10 +36,10 @@ ROWS_PER_BATCH = 1000
 ROWS_PER_PART = 200_000
 ROWS_PER_WORKER = 5000  # a worker process costs about as much as measuring this many rows
 
-CONVERSATION, PLAIN_TEXT, TRANSCRIPT, TRANSCRIPTS_APART = range(4)
-"""What a row is; the last: two transcripts whose prompts differ, measured as the plain texts that they are to rm.py."""
+CONVERSATION, PLAIN_TEXT, TRANSCRIPT = range(3)
+"""What a row is; the last: a conversation that was written as a transcript."""
 
-_READ = ["prompt", *SIDES, "is_text", "prompt_key", "reason"]
+_READ = ["prompt", *SIDES, "is_text", "form", "prompt_key", "reason"]
 _HEADING = re.compile(r"#{1,6}\s+\S")
 _NUMBERED = re.compile(r"\d{1,3}[.)]\s+\S")
 _BULLET = re.compile(r"[-*+•]\s+\S")
@@ -55,6 +57,11 @@ _REFUSAL = re.compile(
     r"|[Ii](?: am|'m) not comfortable|[Ii] (?:do not|don't) feel comfortable"
     r"|[Aa]s an? (?:AI|ai|artificial intelligence|language model)\b[^.\n]{0,60}\b[Ii] "
     r"(?:can't|cannot|can not|do not|don't|am not|am unable))"
+)
+_MARK = re.compile(
+    "<[|\uff5c][^<>|\uff5c\\s]{1,40}[|\uff5c]>"
+    r"|</?s>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
+    r"|<(?:start|end)_of_(?:turn|text|utterance)>|<(?:bos|eos|pad|unk|eot|eod)>|\[(?:CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]"
 )
 _IN_EVERY_REFUSAL = ("n't", "not", "unable", "decline")  # looked for first: it costs a tenth
 _CUT_SIGNS = frozenset(",([{-\u2013\u2014&")
@@ -84,6 +91,7 @@ def measure(text: str) -> dict[str, int]:
         "refusal": int(is_refusal(text)),
         "unfinished": int(unfinished),
         "cut": int(cut),
+        "marks": len(_MARK.findall(text)) if "<" in text or "[" in text else 0,
     }
 
 
@@ -155,13 +163,9 @@ def texts_of_row(row: dict) -> tuple[int, list[dict], str, str]:
     """The kind of a kept row, its prompt's messages, and the two replies as plain text."""
     if not row["is_text"]:
         chosen, rejected = (join_contents(json.loads(row[side])) for side in SIDES)
-        return CONVERSATION, json.loads(row["prompt"]), chosen, rejected
-    chosen, rejected = (parse_transcript(row[side], keep_empty_answer=True) for side in SIDES)
-    if chosen is None or rejected is None:
-        return PLAIN_TEXT, [], row["chosen"], row["rejected"]
-    if chosen[:-1] != rejected[:-1] or {chosen[-1]["role"], rejected[-1]["role"]} != {"assistant"}:
-        return TRANSCRIPTS_APART, [], row["chosen"], row["rejected"]
-    return TRANSCRIPT, chosen[:-1], chosen[-1]["content"], rejected[-1]["content"]
+        kind = TRANSCRIPT if TRANSCRIPTS in row["form"] else CONVERSATION
+        return kind, json.loads(row["prompt"]), chosen, rejected
+    return PLAIN_TEXT, [], row["chosen"], row["rejected"]
 
 
 def join_contents(messages: list[dict]) -> str:

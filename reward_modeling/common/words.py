@@ -1,0 +1,6 @@
+"""Words that flags take and that the code beneath them knows, where they can be read without torch."""
+
+SHARED_PREFIX = "shared_prefix"  # the attention, and the batching that needs it
+PACKED, PADDED = "packed", "padded"
+BATCHINGS = (SHARED_PREFIX, PACKED, PADDED)
+ALL_LINEAR = "all-linear"  # of an adapter: all linear layers but the head

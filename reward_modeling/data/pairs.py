@@ -1,0 +1,174 @@
+"""One pair of a preference row: prompt, chosen and rejected as messages, or two plain texts.
+
+    read_pair({"prompt": "Hello!", "chosen": "Hi.", "rejected": "No."}, forms=set())
+
+Here stands what is taken apart: transcripts, prompts that stand in the answers again, system messages.
+"""
+
+from typing import NamedTuple
+
+from reward_modeling.data.messages import (
+    Message,
+    UnreadableMessages,
+    holds_prompt,
+    messages_in_text,
+    read_messages,
+    shared_turns,
+)
+from reward_modeling.data.report import DropReason
+from reward_modeling.data.row_forms import Row, RowDropped, is_blank, is_blank_message, transcript_turns
+from reward_modeling.data.transcripts import merge_turns, parse_transcript, turns_of
+
+TRANSCRIPTS = "transcripts of Human and Assistant"
+PROMPT_AGAIN = "answers that begin with the prompt, which is kept once"
+FEWEST_WORDS = 3  # of a prompt on one line with the answer: both answers to "I" may begin with it by themselves
+
+Value = str | list | dict
+
+
+class Pair(NamedTuple):
+    """The messages before the answers, and the answers; plain texts have no prompt, and are texts."""
+
+    prompt: list[Message] | None
+    chosen: list[Message] | str
+    rejected: list[Message] | str
+
+
+def read_pair(row: Row, forms: set[str]) -> Pair:
+    """The pair of a row in the columns of the standard; `forms` takes the names of unusual ways of writing.
+
+    Raises:
+        RowDropped: there is none.
+    """
+    chosen, rejected, prompt = row.get("chosen"), row.get("rejected"), row.get("prompt")
+    if chosen is None or rejected is None:
+        raise RowDropped(DropReason.NO_CHOSEN_OR_REJECTED)
+    if isinstance(chosen, str) or isinstance(rejected, str) or isinstance(prompt, str):
+        chosen, rejected, prompt = (_parsed(value, forms) for value in (chosen, rejected, prompt))
+    if type(chosen) is not type(rejected) and not {type(chosen), type(rejected)} <= {list, dict}:
+        raise RowDropped(DropReason.WRONG_TYPE, f"chosen is {json_type(chosen)}, rejected {json_type(rejected)}")
+    if prompt is not None and is_blank(prompt):
+        prompt = None
+    pair = _transcripts(prompt, chosen, rejected, forms) if isinstance(chosen, str) else None
+    if pair is None and isinstance(chosen, str) and prompt is None:
+        return _plain_texts(chosen, rejected)
+    pair = pair or _conversations(prompt, chosen, rejected, forms)
+    system = row.get("system")
+    return pair if system is None or is_blank(system) else pair._replace(prompt=_with_system(pair.prompt, system))
+
+
+def _parsed(value: object, forms: set[str]) -> object:
+    try:
+        return messages_in_text(value, forms)
+    except UnreadableMessages as error:
+        raise RowDropped(DropReason.WRONG_TYPE, "a text begins like messages, and is no JSON") from error
+
+
+def _plain_texts(chosen: str, rejected: str) -> Pair:
+    if not chosen.strip() or not rejected.strip():
+        raise RowDropped(DropReason.EMPTY_REPLY)
+    if chosen == rejected:
+        raise RowDropped(DropReason.IDENTICAL_TEXT)
+    return Pair(None, chosen, rejected)
+
+
+def _transcripts(prompt: object, chosen: str, rejected: str, forms: set[str]) -> Pair | None:
+    """The pair of texts that are dialogues, as a whole or continuing a prompt that is one; None where none is."""
+    if turns_of(chosen) is not None and turns_of(rejected) is not None:
+        forms.add(TRANSCRIPTS)
+        sides = [transcript_turns(chosen, "chosen"), transcript_turns(rejected, "rejected")]
+        return _conversations(prompt, *sides, forms)
+    if prompt is None and (turns_of(chosen) or turns_of(rejected)):
+        side, text = ("chosen", chosen) if turns_of(chosen) is None else ("rejected", rejected)
+        raise RowDropped(DropReason.NOT_A_TRANSCRIPT, f"{side}: {text[:150]!r}")
+    before = parse_transcript(prompt) if isinstance(prompt, str) else None
+    if before is None:
+        return None
+    forms.add(TRANSCRIPTS)
+    if not chosen.strip() or not rejected.strip():
+        raise RowDropped(DropReason.EMPTY_REPLY)
+    # What the assistant has begun to say in the prompt is the beginning of both answers.
+    answers = ({"role": "assistant", "content": text.strip()} for text in (chosen, rejected))
+    sides = [merge_turns([*before, answer]) for answer in answers]
+    return _conversations(None, *sides, forms)
+
+
+def _conversations(prompt: object, chosen: Value, rejected: Value, forms: set[str]) -> Pair:
+    asked = [] if prompt is None else _messages(prompt, "user", forms)
+    if isinstance(chosen, str) and asked:
+        chosen, rejected = _without_prompt(asked[-1]["content"], chosen, rejected, forms)
+    chosen, rejected = _messages(chosen, "assistant", forms), _messages(rejected, "assistant", forms)
+    if not chosen or not rejected or is_blank_message(chosen[-1]) or is_blank_message(rejected[-1]):
+        raise RowDropped(DropReason.EMPTY_REPLY)
+    chosen_prompt = rejected_prompt = asked
+    if any(message["role"] in ("user", "system", "developer") for message in (*chosen, *rejected)):
+        before = _before_conversations(prompt, asked, chosen, rejected) if asked else asked
+        chosen_prompt, rejected_prompt = [*before, *chosen[:-1]], [*before, *rejected[:-1]]
+        chosen, rejected = chosen[-1:], rejected[-1:]
+    elif prompt is None:
+        chosen_prompt, rejected_prompt = chosen[:-1], rejected[:-1]
+        chosen, rejected = chosen[-1:], rejected[-1:]
+    if chosen_prompt != rejected_prompt:
+        raise RowDropped(DropReason.PROMPTS_DIFFER)
+    if chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
+        raise RowDropped(DropReason.LAST_NOT_ASSISTANT)
+    if chosen == rejected:
+        raise RowDropped(DropReason.IDENTICAL_TEXT)
+    return Pair(chosen_prompt, chosen, rejected)
+
+
+def _before_conversations(
+    prompt: object, asked: list[Message], chosen: list[Message], rejected: list[Message]
+) -> list[Message]:
+    """What of a prompt stands before conversations that have turns of the user's: what is not in them already.
+
+    UltraFeedback-binarized has whole conversations *and* a prompt; elsewhere the prompt stands before them.
+    """
+    held = prompt if isinstance(prompt, str) else asked
+    if all(holds_prompt(messages, held) for messages in (chosen, rejected)):
+        return []
+    return asked[: len(asked) - shared_turns(asked, (chosen, rejected))]
+
+
+def _without_prompt(prompt: str, chosen: str, rejected: str, forms: set[str]) -> tuple[str, str]:
+    """Two answers without the prompt where both begin with it, as those of a program that gives back its input do."""
+    prompt = prompt.strip()
+    rest = [text.lstrip().removeprefix(prompt) for text in (chosen, rejected) if text.lstrip().startswith(prompt)]
+    if not prompt or len(rest) < 2:
+        return chosen, rejected
+    on_lines_of_their_own = all(text[:1] == "\n" for text in rest)
+    ends_there = all(not (text[:1].isalnum() and prompt[-1].isalnum()) for text in rest)
+    if not on_lines_of_their_own and (not ends_there or len(prompt.split()) < FEWEST_WORDS):
+        return chosen, rejected
+    forms.add(PROMPT_AGAIN)
+    return rest[0].lstrip(), rest[1].lstrip()
+
+
+def _with_system(prompt: list[Message], system: object) -> list[Message]:
+    """The prompt with the text of the column `system` as its first message."""
+    if not isinstance(system, str):
+        raise RowDropped(DropReason.WRONG_TYPE, f"system is {json_type(system)}")
+    if not prompt or prompt[0]["role"] not in ("system", "developer"):
+        return [{"role": "system", "content": system}, *prompt]
+    if prompt[0]["content"].strip() != system.strip():
+        raise RowDropped(DropReason.PROMPTS_DIFFER, "the column system and the first message differ")
+    return prompt
+
+
+def _messages(value: object, role: str, forms: set[str]) -> list[Message]:
+    try:
+        return read_messages(value, role, forms)
+    except UnreadableMessages as error:
+        if error.part == "known role":
+            raise RowDropped(DropReason.UNKNOWN_ROLE, f"role {error.found!r:.80}") from error
+        if error.part == "text":
+            raise RowDropped(DropReason.PART_NOT_TEXT, f"a part of type {error.found!r:.80}") from error
+        what = {"messages": "messages are", "message": "a message is"}
+        words = what.get(error.part, f"a message's {error.part} is")
+        raise RowDropped(DropReason.WRONG_TYPE, f"{words} {json_type(error.found)}") from error
+
+
+def json_type(value: object) -> str:
+    """A type as its JSON is called."""
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "missing"}
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)

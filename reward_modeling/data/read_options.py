@@ -1,0 +1,122 @@
+"""What a user says about the columns of rows: which of them to read as what, and which to pass over.
+
+options = read_options("prompt=question,chosen=response_j", "license,dialogue_id")
+options.renamed({"question": "Hello!", "response_j": "Hi.", "rejected": "No."})
+# {"rejected": "No.", "prompt": "Hello!", "chosen": "Hi."}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from reward_modeling.common.errors import UserError, did_you_mean
+
+TARGETS = (
+    "prompt",
+    "chosen",
+    "rejected",
+    "system",
+    "tools",
+    "chat_template_kwargs",
+    "margin",
+    "chosen_score",
+    "rejected_score",
+    "source",
+)
+LISTED = ", ".join(TARGETS)
+OWN = " (the file's own)"  # a column in whose place another one is read
+
+COLUMNS_HELP = (
+    "Columns to read under other names than theirs: prompt=question,chosen=response_j. Texts of several are joined by "
+    f"a line break: prompt=instruction+input. What may be read: {LISTED}."
+)
+IGNORE_HELP = "Columns that are left aside on purpose, with commas between, where a run would stop and name them."
+PLAIN_TEXT_HELP = "Score plain texts (rows without a prompt) as they stand, though the tokenizer has a chat template."
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Small, since it goes to worker processes and into the keys of caches."""
+
+    columns: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Of what is read, the columns of the file that it is made of."""
+    ignored: tuple[str, ...] = ()
+    revision: str | None = None
+    """Branch, tag or commit of a data set of the Hub."""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that a file must have."""
+        return tuple(name for _, names in self.columns for name in names)
+
+    @property
+    def key(self) -> str:
+        """The same for the same options alone."""
+        return repr(tuple(getattr(self, one.name) for one in fields(self))) if self != ReadOptions() else ""
+
+    def renamed(self, row: Mapping[str, object]) -> dict[str, object]:
+        """The row with its columns under the names by which they are read."""
+        if not self.columns:
+            return row
+        targets = {target for target, _ in self.columns}
+        found = {}
+        for name, value in row.items():
+            if name in targets and name not in self.ignored:
+                found[name + OWN] = value
+            elif name not in targets and name not in self.named:
+                found[name] = value
+        for name in {*self.named} & targets:  # columns that change places are no columns left over
+            found.pop(name + OWN, None)
+        return found | {target: _joined([row.get(name) for name in names]) for target, names in self.columns}
+
+
+def _joined(values: list[object]) -> object:
+    """One value as it is; texts of several columns with a line break between, those that say something."""
+    said = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
+    if len(values) > 1 and all(isinstance(value, str) for value in said):
+        return "\n".join(said)
+    return said[0] if len(said) == 1 else (values[0] if len(values) == 1 else said or None)
+
+
+def read_options(columns: str | None, ignore_columns: str | None) -> ReadOptions:
+    """The options that two flags ask for.
+
+    Raises:
+        UserError: with everything that is wrong with them.
+    """
+    if problems := read_options_problems(columns, ignore_columns):
+        raise UserError("\n".join(problems))
+    return ReadOptions(tuple(_entries(columns)), _names(ignore_columns))
+
+
+def read_options_problems(columns: str | None, ignore_columns: str | None) -> list[str]:
+    """Everything that is wrong with the two flags."""
+    problems, entries = [], _entries(columns)
+    for target, names in entries:
+        if target not in TARGETS or not names:
+            close = did_you_mean(target, TARGETS)
+            problems.append(
+                f"--columns: expected what is read and its column, as in prompt=question, found "
+                f"{target}={'+'.join(names)}{close or f'; what is read: {LISTED}'}"
+            )
+    targets, named = [target for target, _ in entries], [name for _, names in entries for name in names]
+    problems += [f"--columns: expected {name} to be read once, found it twice" for name in _repeated(targets)]
+    problems += [f"--columns: expected each column once, found {name} twice" for name in _repeated(named)]
+    problems += [
+        f"--columns and --ignore_columns: expected a column in one of them, found {name} in both"
+        for name in _names(ignore_columns)
+        if name in named
+    ]
+    return problems
+
+
+def _entries(columns: str | None) -> list[tuple[str, tuple[str, ...]]]:
+    entries = (entry.partition("=") for entry in (columns or "").split(",") if entry.strip())
+    return [(target.strip(), _names(names, "+")) for target, _, names in entries]
+
+
+def _names(text: str | None, separator: str = ",") -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in (text or "").split(separator) if name.strip()))
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if names.count(name) > 1]

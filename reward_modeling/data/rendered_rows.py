@@ -1,0 +1,118 @@
+"""The rows of one prompt as the template writes them: each distinct completion once, as a whole conversation.
+
+What the template refuses or leaves out is noted with the completion; which rows are dropped for it is decided in
+`group_rows`.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from reward_modeling.data.control_tokens import control_tokens
+from reward_modeling.data.examples import Example, RowReader
+from reward_modeling.data.rendering import (
+    NOTHING_LOST,
+    Losses,
+    TemplateRefuses,
+    find_losses,
+    read_options,
+    render,
+    render_prompt,
+)
+from reward_modeling.models.tokenizer import end_text, token_ids
+
+Ids = tuple[int, ...]
+
+
+@dataclass
+class Completion:
+    """One distinct completion of a prompt, rendered as the whole conversation that it ends."""
+
+    rendered: str | None  # None: the template refuses it
+    refusal: str = ""
+    losses: Losses = NOTHING_LOST
+    control_token: str = ""  # one that stands in what was said
+    messages: Sequence[dict] = ()  # () of a plain text
+    ids: Ids = ()
+
+
+class GroupRow(NamedTuple):
+    """A row with its completions; rows of a group share equal ones."""
+
+    columns: dict
+    example: Example
+    completions: list[Completion]
+
+
+class RowRenderer:
+    """Renders and tokenises for one tokenizer and one reader."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, reader: RowReader) -> None:
+        self.tokenizer, self.reader = tokenizer, reader
+        self.control = control_tokens(tokenizer)
+
+    def split_by_prompt(self, rows: list[dict]) -> list[list[dict]]:
+        """Rows of one key, by what the template renders of their prompts: white space may tell them apart."""
+        by_spelling: dict[tuple[str, str], list[dict]] = {}
+        for row in rows:
+            by_spelling.setdefault((row["prompt"], row["template_options"]), []).append(row)
+        if len(by_spelling) < 2:
+            return [rows]
+        by_rendering: dict[object, list[dict]] = {}
+        for spelling, spelt in by_spelling.items():
+            by_rendering.setdefault(self._rendered_prompt(*spelling), []).extend(spelt)
+        return list(by_rendering.values())
+
+    def _rendered_prompt(self, prompt: str, template_options: str) -> object:
+        try:
+            return render_prompt(json.loads(prompt), read_options(template_options), self.tokenizer)
+        except TemplateRefuses:
+            return prompt, template_options
+
+    def render_rows(self, rows: list[dict]) -> list[GroupRow]:
+        """The rows of one prompt, each distinct completion rendered once.
+
+        Each after the prompt as its own row spells it: a message that vanishes makes two prompts equal.
+        """
+        render_text = functools.cache(self._render_text)
+        answerers: dict[tuple[str, str], Callable[[str], Completion]] = {}
+        rendered = []
+        for row in rows:
+            spelling = row["prompt"], row["template_options"]
+            if not row["is_text"] and spelling not in answerers:
+                prompt, options = json.loads(spelling[0]), read_options(spelling[1])
+                answerers[spelling] = functools.cache(functools.partial(self._render_answer, prompt, options))
+            render_one = render_text if row["is_text"] else answerers[spelling]
+            example = self.reader.read_row(row)
+            rendered.append(GroupRow(row, example, list(map(render_one, example.completions))))
+        return rendered
+
+    def _render_text(self, text: str) -> Completion:
+        ended = end_text(text, self.tokenizer)
+        said = text.removesuffix(self.tokenizer.eos_token or "").removeprefix(self.tokenizer.bos_token or "")
+        return Completion(ended, control_token=self.control.find(said))
+
+    def _render_answer(self, prompt: list[dict], options: dict, completion: str) -> Completion:
+        answer = json.loads(completion)
+        try:
+            text = render(prompt + answer, options, self.tokenizer)
+        except TemplateRefuses as refusal:
+            return Completion(None, refusal=str(refusal))
+        losses = find_losses(prompt + answer, text, len(answer))
+        said = (message.get("content") for message in answer)
+        found = (self.control.find(content) for content in said if isinstance(content, str))
+        return Completion(text, "", losses, next(filter(None, found), ""), answer)
+
+    def tokenize(self, groups: list[list[GroupRow]]) -> None:
+        """Fill in the ids, of each completion once."""
+        completions = {id(each): each for group in groups for row in group for each in row.completions}
+        renderable = [each for each in completions.values() if each.rendered is not None]
+        if not renderable:
+            return
+        texts = [completion.rendered for completion in renderable]
+        for completion, ids in zip(renderable, token_ids(texts, self.tokenizer), strict=True):
+            completion.ids = tuple(ids)

@@ -1,0 +1,101 @@
+"""What a whole set of rows shows of its columns: how they were written, which of them nobody reads.
+
+Nothing is left unread in silence: columns that say something are counted, and where one looks like a part of the
+conversation, or like the label, there is no going on without a word of the user's.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.read_options import OWN, TARGETS
+from reward_modeling.data.report import DataReport
+from reward_modeling.data.unread_columns import looks_like_label
+
+KeptColumn = Callable[[str], pa.ChunkedArray]
+FORM_SEPARATOR = "; "
+SHOWN_COLUMNS = 20
+
+
+def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
+    """Count in the report how the rows that are kept were written, and what of them was not read.
+
+    Args:
+        column: from the name of a column of the standard to its values in the rows that are kept.
+        flag: that says where the rows are, for the message.
+
+    Raises:
+        UserError: a column that nobody reads looks like a part of the conversation, or like the label.
+    """
+    forms: Counter[str] = Counter()
+    for entry in pc.value_counts(column("form")).to_pylist():
+        forms.update(dict.fromkeys(filter(None, entry["values"].split(FORM_SEPARATOR)), entry["counts"]))
+    report.notes |= {f"rows read from {name}": count for name, count in forms.most_common()}
+    unread = unread_counts(column)
+    if suspects := suspicious_columns(column):
+        has_prompt = not pc.any(column("is_text")).as_py()
+        raise UserError(f"{flag}: " + _unread_message(suspects, unread, len(column("unread")), has_prompt))
+    report.notes |= {f"rows with a column {name}, not read": n for name, n in unread.most_common(SHOWN_COLUMNS)}
+    if len(unread) > SHOWN_COLUMNS:
+        report.notes["other columns that are not read"] = len(unread) - SHOWN_COLUMNS
+
+
+def unread_counts(column: KeptColumn) -> Counter[str]:
+    """The columns that say something and that nobody reads, each with the number of its rows."""
+    counts: Counter[str] = Counter()
+    for entry in pc.value_counts(column("unread")).to_pylist():
+        for name in json.loads(entry["values"] or "[]"):
+            counts[name] += entry["counts"]
+    return counts
+
+
+def suspicious_columns(column: KeptColumn) -> dict[str, tuple[str, str]]:
+    """The unread columns that look like a part of the conversation: where the first stands, and what it says."""
+    excerpts, places = column("excerpt"), column("where")
+    found: dict[str, tuple[str, str]] = {}
+    shown = pc.not_equal(excerpts, "")
+    for place, excerpt in zip(places.filter(shown), excerpts.filter(shown), strict=True):
+        for name, value in json.loads(excerpt.as_py()).items():
+            if name not in found:
+                found[name] = (place.as_py(), value)
+    return found
+
+
+def _unread_message(suspects: dict[str, tuple[str, str]], counts: Counter[str], rows: int, has_prompt: bool) -> str:
+    lines = [
+        f"  {name} in {counts[name]:,} of {rows:,} rows: {value} ({where})" for name, (where, value) in suspects.items()
+    ]
+    ignored = ",".join(name.removesuffix(OWN) for name in suspects)
+    return (
+        "expected every column of the conversation and of the label to be read, found columns that look like one and "
+        "that nobody reads:\n" + "\n".join(lines) + f"\n{_advice(list(suspects), has_prompt)}To go on without: "
+        f"--ignore_columns {ignored}"
+    )
+
+
+def _advice(names: list[str], has_prompt: bool) -> str:
+    """How to read the columns."""
+    parts = [name for name in names if not looks_like_label(name) and not name.endswith(OWN)]
+    if not parts:
+        return ""
+    asked = [name for name in parts if _target(name) == "prompt"]
+    if {"instruction", "input"} <= set(asked):
+        asked = ["instruction", "input"]
+    others = [f"{_target(name)}={name}" for name in parts if _target(name) not in ("prompt", name)]
+    if has_prompt and asked:
+        return f"To read {' and '.join(asked)}, put it into the messages of prompt. "
+    flag = ",".join([f"prompt={'+'.join(asked[:2])}"] * bool(asked) + others[:1])
+    if not flag:
+        return f"{' and '.join(parts)} can be read where the rows have a prompt: --columns prompt=NAME. "
+    return f"To read them: --columns {flag} (what can be read: {', '.join(TARGETS)}). "
+
+
+def _target(name: str) -> str:
+    lower = name.lower()
+    if "system" in lower:
+        return "system"
+    return "tools" if "tool" in lower or "function" in lower else "prompt"
