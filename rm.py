@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from reward_modeling.common.early_answers import answer_early
 from reward_modeling.common.errors import run_script
-from reward_modeling.objectives.bradley_terry_flags import BradleyTerryFlags
+from reward_modeling.objectives.bradley_terry import BradleyTerry, BradleyTerryFlags
 from reward_modeling.training.flags import RunFlags
 
 
@@ -18,7 +18,7 @@ class ScriptArguments(BradleyTerryFlags, RunFlags):
     """The defaults to edit.
 
     What a flag means stands with its base class, and in `python rm.py --help`: those of the loss in
-    objectives/bradley_terry_flags.py, the others in training/flags.py. Every flag of transformers' TrainingArguments
+    objectives/bradley_terry.py, the others in training/flags.py. Every flag of transformers' TrainingArguments
     works under its own name (`--help_all`).
     """
 
@@ -78,8 +78,7 @@ class ScriptArguments(BradleyTerryFlags, RunFlags):
 
 def main() -> None:
     answer_early(ScriptArguments)
-    # Only now, since they take seconds: torch, transformers and what trains.
-    from reward_modeling.objectives.bradley_terry import BradleyTerry
+    # Only now, since they take seconds: transformers and what trains.
     from reward_modeling.training.job import run_job
 
     run_job(ScriptArguments, BradleyTerry)

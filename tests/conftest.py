@@ -40,3 +40,14 @@ def gemma_folder(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("models") / "gemma"
     build_tiny_checkpoint(folder, tokenizer, tiny_config("gemma", len(tokenizer), **token_ids(tokenizer)))
     return str(folder)
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Rows that are read and tokenised in a cache of the test's own, without bars."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()

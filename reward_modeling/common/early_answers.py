@@ -1,4 +1,4 @@
-"""What a script answers before it imports torch: --help, and mistakes in the names and types of flags.
+"""What a script answers before it imports what trains: --help, and mistakes in the names and types of flags.
 
     answer_early(ScriptArguments)      # first of all
     from reward_modeling.training.job import run_job

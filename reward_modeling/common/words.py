@@ -1,4 +1,4 @@
-"""Words that flags take and that the code beneath them knows, where they can be read without torch."""
+"""Words that flags take and that the code beneath them knows, where they can be read before what trains is imported."""
 
 SHARED_PREFIX = "shared_prefix"  # the attention, and the batching that needs it
 PACKED, PADDED = "packed", "padded"

@@ -19,7 +19,7 @@ from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.new_parts import new_weights
-from reward_modeling.models.other_heads import renamed_head
+from reward_modeling.models.other_heads import broken_weights, renamed_head
 from reward_modeling.models.reward_model import reward_model_class, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
 from reward_modeling.models.support import why_no_rewards
@@ -187,10 +187,7 @@ def _read_weights(
             model_name, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except SafetensorError as error:
-        raise UserError(
-            f"--model_name {model_name}: expected whole safetensors files, found a broken one ({error}). "
-            "Download or save the model again."
-        ) from error
+        raise broken_weights(model_name, error) from error
     except OSError as error:
         raise not_found(model_name, "readable weights", error) from error
     except (ImportError, ValueError) as error:

@@ -5,7 +5,8 @@ Which these are differs by family: a linear head (Llama), two layers (RoBERTa, D
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from transformers import (
@@ -15,6 +16,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.modeling_utils import set_zero3_state
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.reward_model import RewardModelMixin, reward_model_class
@@ -64,7 +66,7 @@ def new_modules_of(config: PreTrainedConfig) -> list[str]:
 def on_meta_device(config: PreTrainedConfig) -> PreTrainedModel:
     """The reward model with shapes alone, no random numbers taken that anybody else would miss."""
     model_class = reward_model_class(type(config)) or MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with _shapes_alone():
         return model_class(copy.deepcopy(config))
 
 
@@ -78,8 +80,15 @@ def is_within(name: str, modules: Iterable[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
+@contextmanager
+def _shapes_alone() -> Iterator[None]:
+    """Weights get neither memory nor values, and under ZeRO-3 transformers leaves them whole (`set_zero3_state`)."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), set_zero3_state():
+        yield
+
+
 def _names_by_language_model(config: PreTrainedConfig) -> list[set[str]]:
     mappings = (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with _shapes_alone():
         classes = [mapping[type(config)] for mapping in mappings if type(config) in mapping]
         return [set(model_class(copy.deepcopy(config)).state_dict()) for model_class in classes]

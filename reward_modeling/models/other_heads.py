@@ -6,14 +6,15 @@ in the place of one that was trained would lose it without a word.
 
 import json
 import logging
+import pickle
 import re
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, utils
 
-from reward_modeling.common.errors import UserError
+from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.new_parts import names_of_language_models, new_weights, on_meta_device
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 SAFE, SAFE_INDEX = utils.SAFE_WEIGHTS_NAME, utils.SAFE_WEIGHTS_INDEX_NAME
 TORCH, TORCH_INDEX = utils.WEIGHTS_NAME, utils.WEIGHTS_INDEX_NAME
+# Torn safetensors files; torn JSON or an index without names; torn files of torch.
+BROKEN_FILES = (SafetensorError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError)
 # What has one row in a language model too: gates of experts, the only kind of segment.
 IN_A_LAYER = re.compile(r"embed|(^|\.)(layers?|h|blocks?)\.\d+\.")
 # Beside any matrix with one row: how reward models call a head, whatever its shape.
@@ -31,15 +34,30 @@ LIKE_A_HEAD = re.compile(
 
 
 def stored_shapes(model_name: str, *, revision: str | None = None, **_options) -> Shapes:
-    """Name and shape of every weight of a checkpoint, from its files' headers; empty where none is on this disk."""
+    """Name and shape of every weight of a checkpoint, from its files' headers; empty where none is on this disk.
+
+    Raises:
+        UserError: a file is broken.
+    """
     for single, index in ((SAFE, SAFE_INDEX), (TORCH, TORCH_INDEX)):
         files = [_file_here(model_name, single, revision)]
-        if (listed := _file_here(model_name, index, revision)) is not None:
-            names = sorted(set(json.loads(listed.read_text(encoding="utf-8"))["weight_map"].values()))
-            files = [_file_here(model_name, name, revision) for name in names]
-        if all(files):
-            return {name: shape for file in files for name, shape in _shapes_in(file).items()}
+        try:
+            if (listed := _file_here(model_name, index, revision)) is not None:
+                names = sorted(set(json.loads(listed.read_text(encoding="utf-8"))["weight_map"].values()))
+                files = [_file_here(model_name, name, revision) for name in names]
+            if all(files):
+                return {name: shape for file in files for name, shape in _shapes_in(file).items()}
+        except BROKEN_FILES as error:
+            raise broken_weights(model_name, error) from error
     return {}
+
+
+def broken_weights(model_name: str, error: Exception) -> UserError:
+    """A file of weights, or their index, that cannot be read."""
+    return UserError(
+        f"--model_name {model_name}: expected whole safetensors files, found a broken one ({first_line(error)}). "
+        "Download or save the model again."
+    )
 
 
 def _file_here(model_name: str, name: str, revision: str | None) -> Path | None:

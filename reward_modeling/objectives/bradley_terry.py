@@ -6,16 +6,16 @@ All that is this kind's own: its flags, what it reads of a row, the loss, the fi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.flags import LOGGED, NOT_NEGATIVE, OnResume, below, flag, one_of, unsupported
 from reward_modeling.data.examples import Example, KeptColumn, RowReader
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.objectives.base import Objective
-from reward_modeling.objectives.bradley_terry_flags import BradleyTerryFlags
 from reward_modeling.objectives.held_out_pairs import (
     EvaluatedPairs,
     evaluation_lines,
@@ -33,6 +33,31 @@ if TYPE_CHECKING:
 
 # Order of the sums that are kept during training.
 PAIRS, CORRECT, MARGIN, REWARD, REWARD_SQUARED = range(5)
+
+
+@dataclass
+class BradleyTerryFlags:
+    """The flags of the loss."""
+
+    best_metrics: ClassVar[dict[str, bool]] = {
+        "loss": False,
+        "accuracy": True,
+        "margin": True,
+        "calibration_error": False,
+    }
+
+    loss_margin: Annotated[str, one_of("auto", "scores", "none"), OnResume.DATA, LOGGED] = flag(
+        "auto",
+        "auto subtracts the rows' margin column where there is one; scores subtracts chosen_score - "
+        "rejected_score; none ignores both.",
+    )
+    center_rewards_coefficient: Annotated[float, NOT_NEGATIVE, OnResume.FREE, LOGGED] = flag(
+        0.0, "Weight of (chosen + rejected)^2, which keeps rewards around zero."
+    )
+    label_smoothing: Annotated[float, below(0.5), OnResume.FREE, LOGGED] = flag(
+        0.0, "Assumed share of flipped labels, below 0.5."
+    )
+    label_smoothing_factor: Annotated[float, unsupported(0.0, "It is for classifiers: pass --label_smoothing")] = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What templates leave out is found, what they write in another way is no loss, and no error of theirs gets through."""
 
-import datasets
 import pytest
 from datasets import Dataset
 from tiny_families import CHAT_TEMPLATES, TOKENIZER_STYLES, train_tokenizer
@@ -50,12 +49,7 @@ TOOLS += "{% endfor %}"
 ALWAYS_OPENS = CHAT_TEMPLATES["llama3"].replace("{%- if add_generation_prompt %}", "").replace("{% endif %}", "")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def with_template(template: str, style: str = "chatml"):

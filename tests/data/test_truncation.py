@@ -1,6 +1,5 @@
 """Conversations are cut by turns: the system message, the last question's end and every answer stay."""
 
-import datasets
 import pytest
 from datasets import Dataset
 from tiny_families import CHAT_TEMPLATES, TOKENIZER_STYLES, train_tokenizer
@@ -30,12 +29,7 @@ STYLES = {name: options for name, options in TOKENIZER_STYLES.items() if options
 WITH_SYSTEM = [name for name in STYLES if name not in ("gemma", "mistral")]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

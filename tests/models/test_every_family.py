@@ -25,6 +25,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.models.adapters import add_adapter, save_adapter
 from reward_modeling.models.loading import load_config, load_reward_model
 from reward_modeling.models.new_parts import new_modules, new_modules_of
+from reward_modeling.models.other_heads import stored_shapes
 from reward_modeling.models.support import (
     NO_REWARDS,
     context_length,
@@ -117,7 +118,7 @@ def test_what_is_saved_is_what_was_learned(family, adapter, build, tmp_path):
     assert plain["alone"] == pytest.approx(rewards, abs=1e-4)
     scorer = RewardScorer.from_pretrained(tmp_path, dtype="float32")
     assert [scorer.score([TEXTS[0]])[0]] == pytest.approx(
-        reference_rewards(str(tmp_path), scorer.reader.tokenize([TEXTS[0] + "[SEP]"], [0], scorer.counts))["alone"],
+        reference_rewards(str(tmp_path), scorer.reader.tokenize([(0, TEXTS[0])], scorer.counts))["alone"],
         abs=1e-4,
     )
 
@@ -281,6 +282,17 @@ def test_a_head_that_is_not_clear_stops_the_run_before_the_data_is_read(head, me
     head = {name: weight.clone() for name, weight in head.items()}
     with pytest.raises(UserError, match=message):
         train(flags(with_head(llama, tmp_path, head), tmp_path), tmp_path / "output")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"])
+def test_broken_weights_are_one_message(name, llama, tmp_path):
+    folder = with_head(llama, tmp_path, {"v_head.weight": HEAD.clone()}, as_bin=name.endswith(".bin"))
+    assert "v_head.weight" in stored_shapes(str(folder))
+    written = folder / name
+    whole = written.read_bytes() if written.is_file() else b'{"weight_map": {}}'
+    written.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="expected whole safetensors files, found a broken one"):
+        stored_shapes(str(folder))
 
 
 def test_one_output_of_a_head_of_two_layers_is_not_taken(build, tmp_path):

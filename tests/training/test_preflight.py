@@ -1,6 +1,5 @@
 """The preflight passes what can work, and refuses what cannot with a message that says what to do."""
 
-import datasets
 import pytest
 from datasets import Dataset
 from tiny_families import TOKENIZER_STYLES, train_tokenizer
@@ -24,12 +23,7 @@ ONE = "in 1 of the 1 prompts that were looked at; the first: train.jsonl:1"
 CORPUS = [row["chosen"][-1]["content"] + "\n\n" for row in learnable_preferences(50, seed=0)]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def styled(style: str = "gemma", **overrides):
