@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.fsdp import allocate_new_weights
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import broken_weights, renamed_head
 from reward_modeling.models.reward_model import reward_model_class, with_blocks
@@ -131,6 +132,7 @@ def load_reward_model(
             f"for, found {tuple(found)}. The weights belong to another configuration."
         )
     missing = sorted(info["missing_keys"])
+    allocate_new_weights(model, missing)
     may_be_new = new_weights(model) if missing else set()
     base_missing = [key for key in missing if key not in may_be_new]
     if base_missing:

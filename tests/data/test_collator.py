@@ -180,6 +180,29 @@ def test_several_tokens_of_a_row_are_read_in_any_block():
     assert batch["members"].tolist() == [1, 0]
 
 
+def test_padding_on_the_left_of_blocks_moves_what_is_read():
+    """As above, read from the right place of each block; the one token of a block without rows is not moved."""
+    chunks = [Chunk(0, 0, 1, 9, (5, 4), (0, 2)), Chunk(1, 0, 1, 7, (3, 4), (2, 2))]
+    group = {**EXAMPLE, "read_positions": [[2, 4], [3]]}
+    wide = {**WIDE, "read_positions": [[0, 2], [3], [4], [5]]}
+    collator = MicroBatchCollator(PADDED, PAD, lambda units, _: units, padding_side="left")
+    batch = collator(chunks, {0: group, 1: wide})
+    blocks = batch["model_inputs"]["blocks"]
+    assert [block["input_ids"].tolist() for block in blocks] == [
+        [[1, 2, 3, 4, 5]],
+        [[PAD]],
+        [[1, 2, 3, 6], [0, 10, 11, 20], [10, 11, 21, 22]],
+    ]
+    assert [block["attention_mask"].tolist() for block in blocks] == [
+        [[1, 1, 1, 1, 1]],
+        [[1]],
+        [[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]],
+    ]
+    assert [block["read_positions"].tolist() for block in blocks] == [[2, 4], [0], [3, 5, 7, 11]]
+    assert batch["targets"] == [[0, 1, 3], [4, 5, 6]]
+    assert batch["members"].tolist() == [0, 2, 3, 4]
+
+
 @st.composite
 def drawn_groups(draw) -> list[dict]:
     groups = []

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from exactness import PAD, TOLERANCE, VOCAB_SIZE, differences, make_group
+from tiny_classifiers import tiny_classifier_config
 from tiny_families import tiny_config
 from transformers import AutoModelForSequenceClassification
 
@@ -20,7 +21,8 @@ FAMILIES = ["bert", "deberta-v2", "modernbert", "gemma"]  # three encoders, and 
 
 def plain_model(family: str):
     options = {"num_labels": 1, "pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": 2}
-    config = tiny_config(family, VOCAB_SIZE, **options)
+    tiny = tiny_classifier_config if family == "xlnet" else tiny_config
+    config = tiny(family, VOCAB_SIZE, **options)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").train()
     for name, parameter in model.named_parameters():  # a new model's biases are zero, and so would be mistakes in them
@@ -62,12 +64,12 @@ def one_row_at_a_time(model, groups: list[dict]):
     return rewards, gradients_of(model)
 
 
-def in_blocks(model, groups: list[dict], max_tokens: int, processes: int, change=lambda inputs: inputs):
+def in_blocks(model, groups: list[dict], max_tokens: int, processes: int, change=lambda inputs: inputs, side="right"):
     """The step's rewards and gradients over all micro-batches of all processes, and the shapes that were computed."""
     plan = plan_epoch(
         GroupSizes.from_rows(groups), units_per_step=100, max_tokens=max_tokens, batching=PADDED, seed=0, epoch=0
     )
-    collator = MicroBatchCollator(PADDED, PAD, BradleyTerry.collate)
+    collator = MicroBatchCollator(PADDED, PAD, BradleyTerry.collate, padding_side=side)
     rewards, shapes = {}, []
     for micro_batch in [micro_batch for of in plan.micro_batches(0, processes) for micro_batch in of]:
         batch = collator(micro_batch, dict(enumerate(groups)))
@@ -103,6 +105,18 @@ def test_rewards_and_gradients_are_those_of_one_row_at_a_time(family, max_tokens
     rewards, gradients, shapes = in_blocks(model_with_blocks(family), groups, max_tokens, processes)
     assert max(map(len, shapes)) > 1
     assert far_apart(reference, (rewards, gradients)) < TOLERANCE
+
+
+@pytest.mark.parametrize("max_tokens", [160, 300])
+def test_a_model_that_reads_the_last_place_is_padded_on_the_left(max_tokens):
+    """XLNet; padded on the right, the negative control, its summary is that of padding."""
+    groups = groups_of_many_lengths()
+    reference = one_row_at_a_time(plain_model("xlnet"), groups)
+    rewards, gradients, shapes = in_blocks(model_with_blocks("xlnet"), groups, max_tokens, 2, side="left")
+    assert max(map(len, shapes)) > 1
+    assert far_apart(reference, (rewards, gradients)) < TOLERANCE
+    rewards, gradients, _ = in_blocks(model_with_blocks("xlnet"), groups, max_tokens, 2)
+    assert far_apart(reference, (rewards, gradients)) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -98,13 +98,9 @@ def test_another_order_is_not_the_same_step(alone, base, tmp_path):
         assert_same_steps(train(base | {"data_seed": 7}, tmp_path / "output"), alone)
 
 
-# Not FSDP2: accelerate 1.15 fails on BERT, whose embeddings it cuts twice, alone and in the module around them.
-ENGINES = [parameter for parameter in EVERY_ENGINE if parameter.values[0] != "fsdp2"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": "true"}], ids=["plain", "checkpointing"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
 def test_two_processes_take_the_same_steps(engine, changes, alone, base, tmp_path):
     run_engine(engine, base | changes, tmp_path / "output")
     assert_same_steps(Run(tmp_path / "output"), alone)
