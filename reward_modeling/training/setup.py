@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
-from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import DATA_REPORT
 from reward_modeling.common.launch import launched_with, worker_count
+from reward_modeling.common.screen import set_up_screen
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.meta_model import MetaModel, build_model
@@ -64,11 +64,8 @@ class Setup:
 
 
 def set_up_logging(args: RunArguments) -> None:
-    logging.basicConfig(format="%(message)s", level=logging.INFO if args.process_index == 0 else logging.ERROR)
-    for noisy in ("httpx", "httpx2", "datasets", "accelerate", "DeepSpeed"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry twice, before our message
-    transformers_logging.set_verbosity_warning()
+    is_main = args.process_index == 0
+    set_up_screen(logging.INFO if is_main else logging.ERROR, speaks=is_main)
 
 
 def load_setup(args: RunArguments, objective: Objective) -> Setup:
@@ -206,7 +203,7 @@ def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> Re
             raise UserError(f"{flags}: expected rows to evaluate on, found none")
         args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
     if "wandb" in args.report_to:
-        prepare_wandb(args.output_path)
+        prepare_wandb(args.output_path, opens_run=args.process_index == 0)
     trainer = RewardTrainer(
         args=args,
         objective=setup.objective,
