@@ -86,6 +86,8 @@ def token_rows(model_inputs: dict) -> list[list[int]]:
 
     Read from the inputs themselves, that is from what the model in memory was given.
     """
+    if "blocks" in model_inputs:
+        return [row for block in model_inputs["blocks"] for row in token_rows(block)]
     tokens, ends = model_inputs["input_ids"].flatten().tolist(), model_inputs["read_positions"].tolist()
     if "packed_layout" not in model_inputs:
         width = model_inputs["input_ids"].shape[1]

@@ -8,45 +8,20 @@ micro-batches: of about `target_tokens` and at most `max_tokens`, the same numbe
 Everything that is held in memory is a flat numpy array: a million pairs take some tens of megabytes.
 """
 
-import heapq
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reward_modeling.common.words import PACKED, PADDED
+from reward_modeling.common.words import PACKED as PACKED
+from reward_modeling.common.words import PADDED
 from reward_modeling.common.words import SHARED_PREFIX as SHARED_PREFIX  # of which others ask here
+from reward_modeling.data.micro_batches import Chunk, MicroBatch, activation_size, balance, balance_padded
 
 if TYPE_CHECKING:
     from datasets import Dataset  # training and scoring run where it is not installed
-
-GROWTH = 0.02  # of the number of micro-batches, where one of them would pass the limit
-
-
-class Chunk(NamedTuple):
-    """Units `unit_start:unit_end` of one group, and what they take in a micro-batch.
-
-    `row_length` is the length of its padded rows, 0 where nothing is padded. `counted` is False for a copy that
-    only fills up a process.
-    """
-
-    group: int
-    unit_start: int
-    unit_end: int
-    tokens: int
-    row_length: int = 0
-    counted: bool = True
-
-    def tokens_beside(self, row_length: int) -> int:
-        """Tokens of this chunk in a micro-batch whose longest padded row has `row_length`."""
-        if not self.row_length:
-            return self.tokens
-        return self.tokens // self.row_length * max(self.row_length, row_length)
-
-
-MicroBatch = list[Chunk]
 
 
 @dataclass(frozen=True)
@@ -118,12 +93,10 @@ class GroupSizes:
         """The units `first:last` of a group with the completions that they need."""
         prefix = int(self.prefix_lengths[group])
         of_group = self.completion_lengths[self.completion_offsets[group] : self.completion_offsets[group + 1]].tolist()
-        lengths = [of_group[number] for number in set(self.group_members(group, first, last).tolist())]
-        if batching == PADDED:
-            row_length = prefix + max(lengths)
-            return Chunk(group, first, last, row_length * len(lengths), row_length)
-        prefixes = len(lengths) if batching == PACKED else 1
-        return Chunk(group, first, last, prefix * prefixes + sum(lengths))
+        lengths = [of_group[number] for number in sorted(set(self.group_members(group, first, last).tolist()))]
+        prefixes = 1 if batching == SHARED_PREFIX else len(lengths)
+        rows = tuple(prefix + length for length in lengths) if batching == PADDED else ()
+        return Chunk(group, first, last, prefix * prefixes + sum(lengths), rows)
 
     def group_members(self, group: int, start: int, end: int) -> np.ndarray:
         """Flat: the completions of these units of the group."""
@@ -162,7 +135,8 @@ class EpochPlan:
         """`[process][number]`: the same number of micro-batches for every process."""
         pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]].tolist()
         chunks = _cut_pieces(pieces, self.sizes, self.batching, self.max_tokens)
-        return balance(chunks, num_processes, self.max_tokens, self.target_tokens)
+        spread = balance_padded if self.batching == PADDED else balance
+        return spread(chunks, num_processes, self.max_tokens, self.target_tokens)
 
 
 def plan_epoch(
@@ -199,7 +173,8 @@ def plan_epoch(
 def plan_evaluation(sizes: GroupSizes, *, max_tokens: int, batching: str, num_processes: int) -> list[list[MicroBatch]]:
     """Every unit once; `[process][number]` as for a step."""
     groups = [(group, 0, units) for group, units in enumerate(sizes.units_per_group.tolist()) if units]
-    return balance(_cut_pieces(groups, sizes, batching, max_tokens), num_processes, max_tokens)
+    spread = balance_padded if batching == PADDED else balance
+    return spread(_cut_pieces(groups, sizes, batching, max_tokens), num_processes, max_tokens)
 
 
 def _cut_large_groups(units_per_group: np.ndarray, units_per_step: int) -> np.ndarray:
@@ -232,55 +207,13 @@ def _cut_pieces(pieces: list[Sequence[int]], sizes: GroupSizes, batching: str, m
     return chunks
 
 
-def balance(
-    chunks: list[Chunk], num_processes: int, max_tokens: int, target_tokens: int | None = None
-) -> list[list[MicroBatch]]:
-    """`[process][number]`: the chunks in as few micro-batches as the tokens allow (of more than 100, up to 2% more).
-
-    A micro-batch has about `target_tokens`, which sets their number, and never more than `max_tokens`. Longest first
-    into the lightest micro-batch (Graham, 1969): loads differ by at most the longest chunk. A process without a chunk
-    of its own gets a copy that is not counted, since under ZeRO-3 and FSDP all processes must run the same number of
-    forward passes.
-    """
-    ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.unit_start))
-    total = sum(chunk.tokens for chunk in ordered)
-    per_process = max(1, -(-total // ((target_tokens or max_tokens) * num_processes)))
-    most = -(-len(ordered) // num_processes)  # with so many, a micro-batch for each chunk
-    per_process = min(per_process, most)
-    while (bins := _longest_first(ordered, per_process * num_processes, max_tokens)) is None:
-        # One by one, an evaluation of 40,000 padded pairs would be dealt out a thousand times, for two minutes.
-        per_process = min(most, per_process + max(1, int(per_process * GROWTH)))
-    filler = ordered[-1]._replace(counted=False)
-    bins = [micro_batch or [filler] for micro_batch in bins]
-    # the heaviest first, dealt out in turn: the n-th micro-batches of all processes are of like size
-    bins.sort(key=lambda micro_batch: -sum(chunk.tokens for chunk in micro_batch))
-    return [bins[process::num_processes] for process in range(num_processes)]
-
-
-def _longest_first(ordered: list[Chunk], num_bins: int, max_tokens: int) -> list[MicroBatch] | None:
-    """The chunks over `num_bins` micro-batches, or None if one would pass `max_tokens`."""
-    bins: list[MicroBatch] = [[] for _ in range(num_bins)]
-    loads = [(0, number) for number in range(num_bins)]
-    for chunk in ordered:
-        load, number = heapq.heappop(loads)
-        row_length = bins[number][0].row_length if bins[number] else 0
-        load_after = load + chunk.tokens_beside(row_length)
-        if load and load_after > max_tokens:
-            return None
-        bins[number].append(chunk)
-        heapq.heappush(loads, (load_after, number))
-    return bins
-
-
 def heaviest_micro_batch(plan: EpochPlan, num_processes: int) -> tuple[MicroBatch, int]:
-    """The first micro-batch with the most tokens of all, and how many a process has at most in a step."""
-    heaviest, most_tokens, most_in_a_step = None, -1, 0
+    """The first micro-batch that takes the most memory of all, and how many a process has at most in a step."""
+    heaviest, most, most_in_a_step = None, -1.0, 0
     for step in range(len(plan)):
         processes = plan.micro_batches(step, num_processes)
         most_in_a_step = max(most_in_a_step, len(processes[0]))
         for micro_batch in itertools.chain.from_iterable(processes):
-            row_length = max(chunk.row_length for chunk in micro_batch)
-            tokens = sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
-            if tokens > most_tokens:
-                heaviest, most_tokens = micro_batch, tokens
+            if (memory := activation_size(micro_batch)) > most:
+                heaviest, most = micro_batch, memory
     return heaviest, most_in_a_step

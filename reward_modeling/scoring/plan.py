@@ -80,14 +80,14 @@ def _group(sequences: list[tuple[int, ...]]) -> dict:
 
 
 def _padded_batches(lengths: list[int], batches: Batches) -> list[MicroBatch]:
-    """Rows of like length together, the longest first: `planning.balance` would put a long one into every pass."""
+    """Rows of like length together, the longest first, as one block a pass: no unit holds two of them together."""
     micro_batches: list[MicroBatch] = []
     for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        chunk = Chunk(number, 0, 1, lengths[number], lengths[number])
+        chunk = Chunk(number, 0, 1, lengths[number], (lengths[number],))
         current = micro_batches[-1] if micro_batches else []
-        longest = current[0].row_length if current else 0
+        longest = current[0].tokens if current else 0
         full = (len(current) + 1) * longest > batches.max_tokens
-        if not current or full or (batches.equal_lengths and longest != chunk.row_length):
+        if not current or full or (batches.equal_lengths and longest != chunk.tokens):
             micro_batches.append([])
         micro_batches[-1].append(chunk)
     return micro_batches

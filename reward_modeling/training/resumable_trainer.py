@@ -28,6 +28,7 @@ from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, MERGE
 from reward_modeling.common.interruption import leave
 from reward_modeling.common.launch import launched_with
 from reward_modeling.models.adapters import has_adapter, save_adapter
+from reward_modeling.models.fsdp import classes_to_shard
 from reward_modeling.results.run import remove_results
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import EarlyStopping
@@ -65,6 +66,9 @@ class ResumableTrainer(HubTrainer):
     def __init__(self, *, args: RunArguments, **kwargs):
         super().__init__(args=args, **kwargs)
         self.run_record: dict = {}
+        if self.accelerator.is_fsdp2:
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or classes_to_shard(self.model)
         # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
         self.save_total_limit, args.save_total_limit = args.save_total_limit, None
         self.interruption = InterruptionCallback()
