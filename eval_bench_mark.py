@@ -23,6 +23,7 @@ from reward_modeling.data.read_options import (
     COLUMNS_HELP,
     IGNORE_HELP,
     PLAIN_TEXT_HELP,
+    REVISION_HELP,
     read_options,
     read_options_problems,
 )
@@ -105,6 +106,7 @@ class ScriptArguments(BenchmarkPaths):
     columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
     ignore_columns: str | None = field(default=None, metadata={"help": IGNORE_HELP})
     plain_text: bool = field(default=False, metadata={"help": PLAIN_TEXT_HELP})
+    dataset_revision: str | None = field(default=None, metadata={"help": f"{REVISION_HELP} (of --pairs_path.)"})
 
     # Scoring
     max_length: int | None = field(
@@ -161,8 +163,10 @@ class ScriptArguments(BenchmarkPaths):
 
     def _problems(self) -> list[str]:
         problems = read_options_problems(self.columns, self.ignore_columns)
-        if "pairs" not in self.benchmarks and (self.columns or self.ignore_columns or self.plain_text):
-            problems.append("--columns, --ignore_columns, --plain_text: expected pairs among --benchmarks, found none")
+        of_pairs = ("columns", "ignore_columns", "plain_text", "dataset_revision")
+        if "pairs" not in self.benchmarks and any(getattr(self, name) for name in of_pairs):
+            flags = ", ".join(f"--{name}" for name in of_pairs)
+            problems.append(f"{flags}: expected pairs among --benchmarks, found none")
         for name in self.benchmarks:
             if name not in BENCHMARKS:
                 problems.append(f"--benchmarks: expected some of {', '.join(BENCHMARKS)}, found {name!r}")
@@ -241,7 +245,7 @@ def evaluate_model(args: ScriptArguments) -> None:
             check_same_model(earlier, args.reward_name_or_path, args.revision)
     state = job.start_processes()
     paths = {name: getattr(args, f"{name}_path") for name in args.benchmarks}
-    options = read_options(args.columns, args.ignore_columns)
+    options = read_options(args.columns, args.ignore_columns, args.dataset_revision)
     data = job.read_benchmarks(paths, args.num_proc, state, options, args.subsets)
     with report_once_per_node():
         scorer = job.load_scorer(

@@ -8,12 +8,14 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.loader import PromptGroups
+from reward_modeling.data.rendering import TemplateRefuses, render
 from reward_modeling.data.report import DataReport
-from reward_modeling.models.tokenizer import answer_ending, leading_bos, special_ids
+from reward_modeling.models.tokenizer import answer_ending, leading_bos, special_ids, token_ids
 from reward_modeling.training.shown_units import show_units
 from reward_modeling.training.verdict import data_problems
 
 GROUPS_CHECKED = 200  # spread evenly over the data
+PREAMBLE_SHOWN = 80  # characters
 
 
 def run_preflight(
@@ -52,6 +54,25 @@ def run_preflight(
         where = f"in {len(same):,} of the {len(sample):,} prompts that were looked at; the first: {same[0].where}"
         problems.append(f"{same[0].words} ({where}).{same[0].advice}")
     return show_units(groups, numbers, tokenizer, reader, shown), problems
+
+
+def preamble_problem(tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    """What is wrong where the template itself writes more than a row may have, such as a long system text; else ""."""
+    if tokenizer.chat_template is None:
+        return ""
+    shortest = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    try:
+        text = render(shortest, {}, tokenizer)
+    except TemplateRefuses:
+        return ""
+    tokens = len(token_ids([text], tokenizer)[0])
+    if tokens <= max_length:
+        return ""
+    return (
+        f"the chat template writes {tokens:,} tokens around a question and an answer of one sign each, beginning with "
+        f"{text[:PREAMBLE_SHOWN]!r}: no row fits into --max_length {max_length:,}. Take a longer one, or a template "
+        "that writes less (--chat_template FILE.jinja)."
+    )
 
 
 def expected_ending(tokenizer: PreTrainedTokenizerBase, conversations: bool) -> list[int]:

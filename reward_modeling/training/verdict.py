@@ -96,7 +96,7 @@ def _control_warnings(report: DataReport) -> Iterator[str]:
 
 def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int) -> str:
     """What will be trained, and the warnings; the last lines of the preflight."""
-    units, steps = len(data.train), math.ceil(len(data.train) / pairs_per_step)
+    units, steps = len(data.train), data.train.sizes.num_steps(pairs_per_step)
     prompts = int((data.train.sizes.units_per_group > 0).sum())
     lines = [
         f"Verdict: {_plural(units, unit)} of {_plural(prompts, 'prompts')} can be trained on, in "

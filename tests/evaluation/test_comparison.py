@@ -57,7 +57,7 @@ def data_of(benchmark: str, changed: str = "") -> BenchmarkRows:
         sides = (("chosen", right), ("rejected", wrong))
         answers = {side: [json.dumps(f"{side} {number}{changed}") for number in range(n)] for side, n in sides}
         row = {"where": f"file:{place + 1}", "id": json.dumps(row_id), "subset": subset, "prompt": '"?"', **answers}
-        row |= {"prompt_key": place, "reason": "", "excerpt": ""}
+        row |= {"prompt_key": place, "reason": "", "excerpt": "", "template_options": ""}
         for name, values in columns.items():
             values.append(row[name])
     table = pa.table(columns, schema=EVALUATION_FEATURES.arrow_schema)

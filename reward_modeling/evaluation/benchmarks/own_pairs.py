@@ -3,7 +3,6 @@
 import json
 from functools import partial
 
-import pyarrow.compute as pc
 from datasets.fingerprint import Hasher
 
 from reward_modeling.common.errors import UserError
@@ -12,6 +11,7 @@ from reward_modeling.data.preferences import kept_column, load_preference_datase
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import report_rows
 from reward_modeling.data.row_notes import note_rows
+from reward_modeling.data.set_paths import check_revision
 from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, pooled_mean
 from reward_modeling.evaluation.benchmarks.rows import CACHE_VERSION, EVALUATION_FEATURES, filled_row
 
@@ -26,6 +26,7 @@ def _read(path: str | None, num_proc: int | None, options: ReadOptions) -> Bench
             f"{flag}: expected a path or a Hub id, because pairs are rows of your own, found none. Pass it, or leave "
             f"{NAME} out of --benchmarks."
         )
+    check_revision(options.revision, [path])
     try:
         standard = load_preference_dataset(path, options, num_proc=num_proc)
     except UserError as error:
@@ -35,8 +36,6 @@ def _read(path: str | None, num_proc: int | None, options: ReadOptions) -> Bench
         raise UserError(f"{flag}: expected pairs in {path}, found none that can be used.\n{report.table()}")
     column = partial(kept_column, standard)
     note_rows(report, column, flag)
-    if with_options := int(pc.sum(pc.not_equal(column("template_options"), "")).as_py()):
-        report.notes["rows with tools or chat_template_kwargs, scored without"] = with_options
     rows_fingerprint = Hasher.hash([CACHE_VERSION, standard._fingerprint])
     rows = standard.map(
         _pair_rows,
@@ -62,7 +61,7 @@ def _pair_rows(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
                 [text if prompt is None else json.loads(text)] for text in (row["chosen"], row["rejected"])
             )
             fields = {"subset": row["source"] or NAME, "prompt": prompt, "chosen": chosen, "rejected": rejected}
-            rows.append(filled_row(row["where"], index, **fields))
+            rows.append(filled_row(row["where"], index, **fields, template_options=row["template_options"]))
     return {name: [row[name] for row in rows] for name in EVALUATION_FEATURES}
 
 

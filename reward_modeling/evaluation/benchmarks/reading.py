@@ -128,7 +128,11 @@ def reading_order(rows: Dataset) -> np.ndarray:
 
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
-    return _digest(tuple(row.values()) for row in rows.select_columns(FINGERPRINT_COLUMNS))
+    columns = rows.select_columns([*FINGERPRINT_COLUMNS, "template_options"])
+    # only where there are some: the digests of published rows are in earlier summaries
+    options = ((row["template_options"],) if row["template_options"] else () for row in columns)
+    texts = (tuple(row[name] for name in FINGERPRINT_COLUMNS) for row in columns)
+    return _digest(text + option for text, option in zip(texts, options, strict=True))
 
 
 def fingerprint_without_texts(rows: Rows) -> str:
