@@ -107,7 +107,7 @@ def cut_loads(loads: Sequence[int], capacity: int, least: int, multiple_of: int)
 
     count = max(least, len(filled(capacity)) - 1)
     count = min(-(-count // multiple_of) * multiple_of, len(loads))
-    smallest = range(ends[-1] // count, capacity)
+    smallest = range(min(ends[-1] // count, capacity), capacity)  # the mean is beyond it where one load is
     starts = filled(smallest.start + bisect_left(smallest, True, key=lambda of: len(filled(of)) - 1 <= count))
     while len(starts) - 1 < count:
         heaviest = max((ends[end] - ends[start], -start, end) for start, end in pairwise(starts) if end - start > 1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.data import micro_batches as dealing
@@ -326,6 +326,7 @@ def test_more_blocks_never_take_more_tokens(lengths, count):
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(1, 300), st.integers(1, 9), st.integers(1, 5))
+@example([37, 34, 1, 33], 34, 1, 1)  # one load beyond the capacity takes the mean there too
 def test_loads_in_order_are_few_full_and_even_parts(loads, capacity, least, multiple_of):
     starts = cut_loads(loads, capacity, least, multiple_of)
     parts = [loads[start:end] for start, end in itertools.pairwise(starts)]
