@@ -35,6 +35,8 @@ import rm
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import StepDataLoader, StepDataset, StepSampler
+from reward_modeling.data.micro_batches import block_shapes
+from reward_modeling.data.micro_batches import computed_tokens as tokens_of
 from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX, EpochPlan, MicroBatch
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.objectives.bradley_terry import BradleyTerry
@@ -231,7 +233,7 @@ def meet_shapes(trainer: RewardTrainer, plan: EpochPlan) -> None:
     """One layer, forward and backward, over padded rows of every shape that will be trained; no trace of it."""
     model, device = trainer.model, trainer.args.device
     micro_batches = [micro_batch for step in range(len(plan)) for micro_batch in plan.micro_batches(step, 1)[0]]
-    shapes = {(len(chunks), max(chunk.row_length for chunk in chunks)): chunks for chunks in micro_batches}
+    shapes = {tuple(block_shapes(chunks)): chunks for chunks in micro_batches}
     with first_layer_alone(model):
         for chunks in shapes.values():
             batch = trainer.collator(chunks, trainer.train_dataset.read(chunks))
@@ -273,11 +275,7 @@ def train_case(case: Case, shape: Shape, workload: Workload, amount: Amount, max
 def computed_tokens(plan: EpochPlan, steps: range) -> tuple[int, int]:
     """Tokens with padding, and forward passes."""
     micro_batches = [micro_batch for step in steps for micro_batch in plan.micro_batches(step, 1)[0]]
-    tokens = 0
-    for micro_batch in micro_batches:
-        row_length = max(chunk.row_length for chunk in micro_batch)
-        tokens += sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
-    return tokens, len(micro_batches)
+    return sum(map(tokens_of, micro_batches)), len(micro_batches)
 
 
 def run_case(case: Case, shape: Shape, workload: Workload, amount: Amount, folder: str) -> dict:

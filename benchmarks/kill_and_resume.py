@@ -9,6 +9,8 @@ status 1 if anything differs.
 
     python benchmarks/kill_and_resume.py --kills 100 --output kills.json
     python benchmarks/kill_and_resume.py --kills 20 --processes 2     # DDP under torchrun
+    python benchmarks/kill_and_resume.py --kills 10 --processes 2 --engine zero3 \\
+        --hows all:SIGKILL rank:SIGKILL launcher:SIGKILL group:SIGINT rank:SIGUSR1
 """
 
 import argparse
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -37,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import psutil
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers.trainer_pt_utils import safe_globals
 
@@ -44,8 +47,23 @@ from reward_modeling.checkpoints.folders import step_of
 from reward_modeling.common.atomic import DISCARDED, REPLACED, UNFINISHED
 from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, TRAINER_STATE
 
+ENGINES = {"ddp": "cpu_two_processes", "zero2": "deepspeed_zero2", "zero3": "deepspeed_zero3", "fsdp2": "fsdp2"}
+HOWS = (
+    "all:SIGKILL",
+    "rank:SIGKILL",
+    "launcher:SIGKILL",
+    "launcher:SIGINT",
+    "group:SIGINT",
+    "rank:SIGINT",
+    "rank:SIGUSR1",
+    "launcher:SIGUSR1",
+    "group:SIGUSR1",
+)
+WITH_NINJA = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # which DeepSpeed calls
+SECONDS_TO_LEAVE = 90  # for a process that saves a checkpoint first; then it is killed, which counts as a difference
 SCRIPT = Path(__file__).resolve().parents[1] / "rm.py"
 STEPS = 40
+EXTENSIONS = "torch_extensions"  # a folder of its own: other programs wait for the lock that a kill leaves there
 LONGEST = 600  # seconds that one process may take
 GLANCE = 0.0005  # seconds between two looks at the output folder
 FLAGS = {
@@ -106,9 +124,24 @@ def prepare(folder: Path) -> dict[str, object]:
     return FLAGS | {"model_name": model, "train_set_path": data}
 
 
-def command_of(flags: dict[str, object], output: Path, processes: int) -> list[str]:
+def launch_file(engine: str, folder: Path, processes: int) -> Path:
+    """The launch file that the project ships, for processes on this machine's CPU."""
+    settings = yaml.safe_load((SCRIPT.parent / f"accelerate_configs/{ENGINES[engine]}.yaml").read_text())
+    settings |= {"use_cpu": True, "num_processes": processes}
+    if deepspeed := settings.get("deepspeed_config"):
+        deepspeed["deepspeed_config_file"] = str(SCRIPT.parent / deepspeed["deepspeed_config_file"])
+    file = folder / f"{engine}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+def command_of(flags: dict[str, object], output: Path, processes: int, engine: str | None = None) -> list[str]:
+    """`engine`: under accelerate's launcher; None for torchrun, or for no launcher of one process."""
     launcher = [sys.executable]
-    if processes > 1:
+    if engine is not None:
+        file = launch_file(engine, output.parent, processes)
+        launcher += ["-m", "accelerate.commands.launch", "--config_file", str(file), "--main_process_port", "0"]
+    elif processes > 1:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -128,17 +161,28 @@ def folders_in(output: Path) -> dict[int, str]:
         return {}
 
 
+def is_launched(command: list[str]) -> bool:
+    return bool({"torch.distributed.run", "accelerate.commands.launch"} & set(command))
+
+
 class Watched:
     """A process of rm.py, what it can be seen to do, and its end."""
 
     def __init__(self, command: list[str], output: Path, log: Path):
-        self.output, self.log, self.has_launcher = output, log, "torch.distributed.run" in command
+        self.output, self.log, self.has_launcher = output, log, is_launched(command)
+        self.stayed = False  # it was told to leave, and did not
         self.found = folders_in(output)  # what was there before, under any name
         # Of what is removed, the file system gives the inode to something new, but not while it is open.
         self.held_open = [os.open(output / name, os.O_RDONLY) for name in self.found.values()]
         self.steps: list[int] = []  # that it has logged
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = os.environ | {
+            "PYTHONUNBUFFERED": "1",
+            "PATH": WITH_NINJA,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         environment |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "HF_HOME": str(log.parent / "cache")}
+        environment |= {"TORCH_EXTENSIONS_DIR": str(log.parent / EXTENSIONS)}
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True, env=environment
@@ -175,6 +219,28 @@ class Watched:
                 member.kill()
         psutil.wait_procs(family, timeout=30)
         self.process.wait(timeout=30)
+        self.read_steps()
+
+    def signal_one(self, how: str, rng: random.Random) -> None:
+        """To one rank, to the launcher, or to the whole group as a terminal does; then wait until all have ended."""
+        target, _, name = how.partition(":")
+        number, family = getattr(signal, name), psutil.Process(self.process.pid).children(recursive=True)
+        ranks = [child for child in family if str(SCRIPT) in " ".join(child.cmdline())] or [self.process]
+        if target == "group":
+            os.killpg(self.process.pid, number)
+        elif target == "rank":
+            rng.choice(ranks).send_signal(number)
+        else:
+            self.process.send_signal(number)
+        try:
+            self.process.wait(timeout=SECONDS_TO_LEAVE)
+        except subprocess.TimeoutExpired:
+            self.stayed = True
+            self.kill()
+        _, alive = psutil.wait_procs(family, timeout=SECONDS_TO_LEAVE)
+        self.stayed = self.stayed or bool(alive)
+        for child in alive:
+            child.kill()
         self.read_steps()
 
     def close(self) -> None:
@@ -231,8 +297,8 @@ def choose_aim(rng: random.Random, newest: int, start_up: float, writing: float)
     return Aim(event, rng.randint(1, 5), rng.uniform(0, 0.002))
 
 
-def kill_in_time(watched: Watched, aim: Aim) -> bool:
-    """Wait for the moment and kill. False where the process ended before."""
+def kill_in_time(watched: Watched, aim: Aim, how: str = HOWS[0], rng: random.Random | None = None) -> bool:
+    """Wait for the moment and kill, or send a signal. False where the process came to its end by itself."""
     seen: set[str] = set()
     while not watched.ended():
         watched.read_steps()
@@ -242,6 +308,9 @@ def kill_in_time(watched: Watched, aim: Aim) -> bool:
                 if watched.ended():
                     return False
                 time.sleep(min(0.05, max(0.0, moment - time.perf_counter())))
+            if how != HOWS[0]:
+                watched.signal_one(how, rng)
+                return watched.process.returncode != 0
             watched.kill()
             return watched.process.returncode == -signal.SIGKILL
         time.sleep(GLANCE)
@@ -296,6 +365,16 @@ def history_of(state_file: Path) -> tuple[dict, list[dict]]:
     ]
 
 
+def first_difference(history: list[dict], expected: list[dict]) -> str:
+    """The first figure of two logs that is not the same."""
+    for found, other in zip(history, expected, strict=False):
+        names = [name for name in found.keys() | other.keys() if found.get(name) != other.get(name)]
+        if names:
+            figures = ", ".join(f"{name} {found.get(name)} for {other.get(name)}" for name in sorted(names))
+            return f"of step {other['step']} {figures}"
+    return f"{len(history)} entries for {len(expected)}"
+
+
 def differences_of_checkpoint(checkpoint: Path, reference: Path) -> list[str]:
     """Why `checkpoint` is not, bit by bit, that of the undisturbed run. Empty if it is."""
     if not reference.is_dir():
@@ -316,8 +395,11 @@ def differences_of_checkpoint(checkpoint: Path, reference: Path) -> list[str]:
         state, history = history_of(checkpoint / TRAINER_STATE)
     except Exception as error:  # whatever a torn file makes of it
         return [f"{checkpoint.name}: cannot be read: {type(error).__name__}: {error}"]
-    if state["global_step"] != step_of(checkpoint) or history != history_of(reference / TRAINER_STATE)[1]:
-        wrong.append(f"{TRAINER_STATE} (step {state['global_step']})")
+    expected = history_of(reference / TRAINER_STATE)[1]
+    # A run that is told to leave saves before the evaluation of its step, which the resumed one makes.
+    before_evaluation = [entry for entry in expected if "loss" in entry or entry["step"] != step_of(checkpoint)]
+    if state["global_step"] != step_of(checkpoint) or history not in (expected, before_evaluation):
+        wrong.append(f"{TRAINER_STATE} (step {state['global_step']}; {first_difference(history, expected)})")
     return [f"{checkpoint.name}: {name} differs from the undisturbed run's" for name in wrong]
 
 
@@ -341,7 +423,8 @@ def differences_of_end(output: Path, reference: Path) -> list[str]:
     state, history = history_of(output / TRAINER_STATE)
     expected_state, expected_history = history_of(reference / TRAINER_STATE)
     if history != expected_history:
-        differences.append("the losses or evaluations of the log differ from the undisturbed run's")
+        first = first_difference(history, expected_history)
+        differences.append(f"the losses or evaluations of the log differ from the undisturbed run's: {first}")
     if [entry["step"] for entry in history if "loss" in entry] != list(range(1, STEPS + 1)):
         differences.append("the log does not have every step once")
     for name in ("global_step", "best_global_step", "best_metric"):
@@ -362,6 +445,7 @@ class Results:
 
     kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
     aims: dict[str, int] = field(default_factory=dict)
+    hows: dict[str, int] = field(default_factory=dict)
     processes_started: int = 0
     checkpoints_compared: int = 0
     runs_compared: int = 0
@@ -378,22 +462,37 @@ class Results:
 class Experiment:
     """Undisturbed runs to compare with, and runs that are killed."""
 
-    def __init__(self, folder: Path, flags: dict[str, object], processes: int):
-        self.folder, self.flags, self.processes = folder, flags, processes
+    def __init__(
+        self,
+        folder: Path,
+        flags: dict[str, object],
+        processes: int,
+        engine: str | None = None,
+        hows: Sequence[str] = HOWS[:1],
+        seed: int = 0,
+    ):
+        self.folder, self.flags, self.processes, self.engine, self.hows = folder, flags, processes, engine, hows
+        self.rng = random.Random(seed)
         self.references: dict[str, Path] = {}
         self.start_up = 10.0  # seconds until the first step, and that a checkpoint is written for
         self.writing = 0.03
         self.results = Results()
 
     def start(self, name: str, output: Path, **changes: object) -> Watched:
-        command = command_of(self.flags | SCENARIOS[name] | changes, output, self.processes)
+        for lock in (self.folder / EXTENSIONS).glob("*/lock"):
+            lock.unlink()  # as rm.py's message says: who was killed while DeepSpeed loaded has left it
+        command = command_of(self.flags | SCENARIOS[name] | changes, output, self.processes, self.engine)
         return Watched(command, output, self.folder / f"{output.name}.log")
 
     def reference(self, name: str) -> Path:
         """The undisturbed run, with all the checkpoints that it made."""
         if name not in self.references:
             output = self.folder / f"undisturbed-{name}"
-            watched = self.start(name, output, save_total_limit=STEPS)
+            if not self.references and str(self.engine).startswith("zero"):
+                self._compile(name)
+            # Who is told to leave saves a checkpoint at any step: there has to be one to compare it with.
+            every_step = {} if all(how.endswith("SIGKILL") for how in self.hows) else {"save_every_steps": 1}
+            watched = self.start(name, output, save_total_limit=STEPS, **every_step)
             self._observe(watched)
             watched.close()
             if watched.process.returncode:
@@ -406,6 +505,13 @@ class Experiment:
             self._require_randomness(output)
             self.references[name] = output
         return self.references[name]
+
+    def _compile(self, name: str) -> None:
+        """DeepSpeed compiles at its first start, whose length is none to aim by."""
+        watched = self.start(name, self.folder / "compiled", max_steps=1)
+        if status := watched.process.wait(timeout=LONGEST):
+            raise RuntimeError(f"the first start ended with status {status}:\n{watched.end_of_log()}")
+        watched.close()
 
     def _observe(self, watched: Watched) -> None:
         """How long start-up and a checkpoint's writing take: the moments to aim at."""
@@ -420,7 +526,8 @@ class Experiment:
                 began.setdefault(name, watched.age)
                 lasted[name] = watched.age - began[name]
             time.sleep(GLANCE)
-        self.writing = statistics.median(lasted.values())
+        # on a busy machine every checkpoint may be written between two glances
+        self.writing = statistics.median(lasted.values()) if lasted else GLANCE
 
     def _require_randomness(self, output: Path) -> None:
         """Training must draw random numbers, or restoring their generators would prove nothing."""
@@ -443,11 +550,12 @@ class Experiment:
             aim = next_aim(before)
             watched = self.start(name, output, resume_from_checkpoint="true")
             results.processes_started += 1
-            killed = kill_in_time(watched, aim or Aim("the end", 2, 0))  # which never happens
+            how = self.hows[results.num_kills % len(self.hows)]
+            killed = kill_in_time(watched, aim or Aim("the end", 2, 0), how, self.rng)  # which never happens
             steps_taken += len(watched.steps)
             self.check(output, reference, before)
             if killed:
-                self._count_kill(watched, name, aim, before)
+                self._count_kill(watched, name, aim, before, how)
             watched.close()
             if not killed:
                 break
@@ -464,14 +572,18 @@ class Experiment:
         results.steps_taken_twice += steps_taken - STEPS
         print(f"run {name!r} ended after {kills} kills: {'; '.join(found) or 'bit-equal'}", flush=True)
 
-    def _count_kill(self, watched: Watched, name: str, aim: Aim, before: int) -> None:
+    def _count_kill(self, watched: Watched, name: str, aim: Aim, before: int, how: str) -> None:
         place = place_of_death(watched)
+        self.results.hows[how] = self.results.hows.get(how, 0) + 1
+        if watched.stayed:
+            self.results.differences.append(f"{name}: processes outlived {how} by {SECONDS_TO_LEAVE} s")
         self.results.kills[place] += 1
         self.results.aims[aim.event] = self.results.aims.get(aim.event, 0) + 1
         last = watched.steps[-1] if watched.steps else "-"
         print(
             f"kill {self.results.num_kills:>3}  {name:<7} at {watched.age:5.1f} s  from step {before:>2}, last logged "
-            f"{last:>2}, newest checkpoint {newest_step(watched.output):>2}, aim {aim.event!r} {aim.count}: {place}",
+            f"{last:>2}, newest checkpoint {newest_step(watched.output):>2}, aim {aim.event!r} {aim.count}, "
+            f"{how}: {place}",
             flush=True,
         )
 
@@ -486,7 +598,7 @@ class Experiment:
 
 def table(results: Results) -> str:
     rows = {
-        "SIGKILL fell": "kills",
+        "the signal fell": "kills",
         "---": "---",
         **results.kills,
         "all": results.num_kills,
@@ -504,6 +616,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="as many in all, over several runs")
     parser.add_argument("--processes", type=int, default=1, help="2: DDP under torchrun")
+    parser.add_argument("--engine", choices=list(ENGINES), help="under accelerate's launcher, with the shipped file")
+    parser.add_argument(
+        "--hows", nargs="+", choices=HOWS, default=list(HOWS[:1]), help="who gets which signal, in turn"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--scenarios", nargs="+", default=list(SCENARIOS), choices=list(SCENARIOS))
     parser.add_argument("--kills_per_run", type=int, default=16, help="at most; then a run is let alone")
@@ -512,7 +628,7 @@ def main() -> None:
     rng, started = random.Random(options.seed), time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        experiment = Experiment(folder, prepare(folder), options.processes)
+        experiment = Experiment(folder, prepare(folder), options.processes, options.engine, options.hows, options.seed)
         results = experiment.results
         number = 0
         while results.num_kills < options.kills and not results.differences:

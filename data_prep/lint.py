@@ -28,6 +28,7 @@ from reward_modeling.data.read_options import (
     COLUMNS_HELP,
     IGNORE_HELP,
     PREFERRED_HELP,
+    REVISION_HELP,
     read_options,
     read_options_problems,
 )
@@ -47,6 +48,9 @@ class ScriptArguments:
         None, "Folder for lint.json and lint.html. Unset: lint/NAME of the data."
     )
     tokenizer: Annotated[str | None, PATH] = flag(None, "Folder or Hub id: lengths are then counted in its tokens too.")
+    chat_template: Annotated[str | None, PATH] = flag(
+        None, "A jinja file: the chat template to take, in the place of the tokenizer's own."
+    )
     token_rows: Annotated[int, at_least(0)] = flag(10_000, "Pairs that are tokenised, drawn at random; 0 takes all.")
     benchmarks: Annotated[str | None, PATH] = flag(
         None, "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
@@ -54,6 +58,7 @@ class ScriptArguments:
     columns: str | None = flag(None, COLUMNS_HELP)
     ignore_columns: str | None = flag(None, IGNORE_HELP)
     preferred_values: str | None = flag(None, PREFERRED_HELP)
+    dataset_revision: str | None = flag(None, REVISION_HELP)
     seed: Annotated[int, at_least(0)] = flag(0, "Of the pairs to read and of the pairs that are tokenised.")
     num_proc: Annotated[int | None, at_least(1)] = flag(None, "Worker processes. Unset: one per core, at most 16.")
     strict: bool = flag(False, "Exit with status 1 if something serious is found.")
@@ -64,6 +69,8 @@ class ScriptArguments:
 
     def problems(self) -> list[str]:
         missing = [] if self.path else ["expected the path of preference rows: python data_prep/lint.py PATH"]
+        if self.chat_template is not None and self.tokenizer is None:
+            missing.append("--chat_template: expected --tokenizer too, whose template it replaces, found none")
         return missing + read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
 
     @property
@@ -108,7 +115,10 @@ def main() -> None:
             tokenizer=arguments.tokenizer,
             token_rows=arguments.token_rows,
             benchmarks=arguments.benchmarks,
-            options=read_options(arguments.columns, arguments.ignore_columns, arguments.preferred_values),
+            options=read_options(
+                arguments.columns, arguments.ignore_columns, arguments.dataset_revision, arguments.preferred_values
+            ),
+            chat_template=arguments.chat_template,
         )
     except OSError as error:
         raise UserError(

@@ -28,6 +28,9 @@ _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _LATENT = {"num_key_value_heads": 4, "qk_head_dim": 16, "n_group": 1, "topk_group": 1, "topk_method": "greedy"}
 _ALL_HEADS = {"num_key_value_heads": 4}
 _LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
+_RECURRENT = ["linear_attention"] * 2
+_MAMBA = {"num_hidden_layers": 5, "mamba_d_state": 8, "mamba_expand": 2, "num_key_value_heads": 4, "head_dim": ...}
+_MAMBA |= {"attention_hidden_size": 64, "attention_head_dim": 16}
 SPECIAL: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3"), _LATENT),
     **dict.fromkeys(("minicpm3", "esmc"), _ALL_HEADS),
@@ -37,18 +40,26 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "funnel": {"num_hidden_layers": ..., "block_sizes": [1, 1], "num_decoder_layers": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+    "longformer": {"attention_window": [8, 8]},
+    "mistral4": {"head_dim": ..., **_LATENT},
     "xlnet": {"max_position_embeddings": ...},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+    # Their shared blocks need two layers of attention, the first of which comes third.
+    "zamba": {**_MAMBA, "layers_block_type": [*_RECURRENT, "hybrid", "linear_attention", "hybrid"], "n_mamba_heads": 1},
+    "zamba2": {
+        **_MAMBA,
+        **{"layers_block_type": ["linear_attention", "hybrid"] * 2 + ["linear_attention"], "hybrid_layer_ids": [1, 3]},
+        **{"n_mamba_heads": 4, "mamba_headdim": 16, "mamba_ngroups": 1, "num_mem_blocks": 1, "chunk_size": 8},
+    },
 }
 WITH_IMAGES = ("gemma3", "qwen3_5", "modernvbert", "ultravbert")
-NOT_TINY = ("longformer", "mistral4", "zamba", "zamba2")  # transformers 5.23 builds or computes none of this size
 
 
 @functools.cache
 def families() -> list[str]:
     """Their model types, in the order of transformers' own mapping."""
     types = dict.fromkeys(config.model_type for config in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
-    return [name for name in types if name not in (*WITH_IMAGES, *NOT_TINY)]
+    return [name for name in types if name not in WITH_IMAGES]
 
 
 def tiny_classifier_config(model_type: str, vocab_size: int, **special_ids: int | None) -> PreTrainedConfig:

@@ -41,6 +41,8 @@ TRAITS: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**_EXPERTS, "head_dim": 32},
     # Encoders: attention to later tokens, a pooler; DeBERTa's attention depends on relative positions.
     "bert": _NO_DROPOUT,
+    # ModernBERT: windows to both sides, in two layers of three; it skips padding where it can.
+    "modernbert": {"local_attention": 16, "cls_token_id": 1, "sep_token_id": 2},
     "deberta-v2": {
         **_NO_DROPOUT,
         "relative_attention": True,

@@ -22,7 +22,9 @@ DISK_ERRORS = ("(os error", "PytorchStreamWriter", "iostream error")
 def is_complete(folder: Path) -> bool:
     """Whether every file that was published is there, as long as it was: copies and full disks tear folders too."""
     try:
-        sizes = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        entries = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        # an earlier version listed sizes alone
+        sizes = {name: entry["bytes"] if isinstance(entry, dict) else entry for name, entry in entries.items()}
         return TRAINER_STATE in sizes and all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
@@ -80,7 +82,9 @@ def archive_later_checkpoints(checkpoint: Path) -> None:
 
 def saving_failed(folder: Path, error: BaseException) -> UserError | None:
     """The message for a checkpoint that could not be written, or None if `error` is about something else."""
-    causes = [error]
+    # What a process of several met is told to all of them by torch's distributed checkpoints.
+    failures = getattr(error, "failures", None) or {}
+    causes = [error, *(failure for failure, _ in failures.values())]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
     text = " ".join(str(cause) for cause in causes)
@@ -90,7 +94,7 @@ def saving_failed(folder: Path, error: BaseException) -> UserError | None:
     complete = complete_checkpoints(folder.parent)
     left = f"The last complete checkpoint is {complete[-1]}" if complete else "There is no complete checkpoint yet"
     free = shutil.disk_usage(folder.parent).free / 2**30
-    reason = str(error).splitlines()[0]
+    reason = str(next(iter(failures.values()))[0] if failures else error).splitlines()[0]
     return UserError(
         f"{folder}: expected to write this checkpoint, found that the disk refuses it ({reason}); {free:.1f} GiB are "
         f"free. {left}. Make room (--save_total_limit keeps fewer), then go on with --resume_from_checkpoint true."

@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from reward_modeling.checkpoints.checksums import damaged_files
 from reward_modeling.checkpoints.folders import (
     archive_later_checkpoints,
     clean_up,
@@ -87,7 +88,8 @@ def prepare_output_folder(args: Any) -> str | None:
         if args.process_index == 0:
             clean_up(Path(args.output_path))
         PartialState().wait_for_everyone()
-    checkpoint = checkpoint_to_resume(args.output_path, args.resume_from_checkpoint)
+    place = args.process_index, args.world_size
+    checkpoint = checkpoint_to_resume(args.output_path, args.resume_from_checkpoint, *place)
     if not is_own(checkpoint, args.output_path) and not args.overwrite_output_dir:
         check_nothing_is_lost(args.output_path, go_on=resume == "true")
     check_all_nodes_share(args.output_path, PartialState())
@@ -152,11 +154,13 @@ def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
         )
 
 
-def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` names: true for the newest one, or a folder.
+def checkpoint_to_resume(output_path: str, resume: str | None, process: int = 0, num_processes: int = 1) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint` names: true for the newest one that is whole, or a folder.
+
+    All processes have to call this.
 
     Raises:
-        UserError: the folder is not a checkpoint, or is deep in the output folder.
+        UserError: the folder is not a checkpoint, is damaged, or is deep in the output folder.
     """
     if resume is None or resume.lower() == "false":
         return None
@@ -165,6 +169,10 @@ def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
         complete = complete_checkpoints(output)
         for torn in sorted(set(numbered_checkpoints(output)) - set(complete)):
             logger.warning("Resume: %s lacks files that its %s lists, and is passed over.", torn, CONTENTS)
+        while complete and (damaged := damaged_files(complete[-1], process, num_processes)):
+            logger.warning(
+                "Resume: %s is damaged, and is passed over: %s is not what was written.", complete.pop(), damaged[0]
+            )
         if not complete:
             logger.warning("Resume: no complete checkpoint in %s, so training starts afresh.", output)
             return None
@@ -174,6 +182,11 @@ def checkpoint_to_resume(output_path: str, resume: str | None) -> str | None:
             f"--resume_from_checkpoint {resume}: expected true or a checkpoint-N folder of rm.py with all the files "
             f"that its {CONTENTS} lists, found neither. Take an earlier checkpoint; to start from a model's weights "
             "pass it as --model_name."
+        )
+    elif damaged := damaged_files(Path(resume), process, num_processes):
+        raise UserError(
+            f"--resume_from_checkpoint {resume}: expected the files that were written there, found that {damaged[0]} "
+            f"is not (by its hash in {CONTENTS}). Take an earlier checkpoint, or copy this one anew."
         )
     elif output.resolve() in Path(resume).resolve().parents and not is_own(resume, output_path):
         raise UserError(

@@ -72,12 +72,14 @@ def reference_rewards(
     rounded_by: str | None = None,
     dtype: str = "float32",
     load_in_4bit: bool = False,
+    progress: str | None = None,
     **options,
 ) -> dict:
     """Rewards of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
 
     They are computed in float32. With `rounded_by`, the padded rows are scored once more in `dtype`, which shows how
-    far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model.
+    far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model. The file
+    `progress` grows by a byte for each row that is scored.
 
     Returns:
         `padded`, `alone` and, with `rounded_by`, `rounded`: one reward per row; `missing_weights`: names that the
@@ -92,7 +94,11 @@ def reference_rewards(
     @torch.no_grad()
     def score(batch: list[list[int]]) -> list[float]:
         inputs = tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(device)
-        return model(**inputs).logits[:, 0].float().tolist()
+        rewards = model(**inputs).logits[:, 0].float().tolist()
+        if progress is not None:
+            with Path(progress).open("ab") as file:
+                file.write(b"." * len(batch))
+        return rewards
 
     answer = {
         "padded": score(rows),

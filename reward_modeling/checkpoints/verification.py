@@ -25,7 +25,9 @@ from safetensors import safe_open
 from reward_modeling.common.atomic import write_whole
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import VERIFICATION
+from reward_modeling.common.interruption import run_child
 from reward_modeling.common.launch import child_environment
+from reward_modeling.common.screen import bar_of_file
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import MicroBatch
 
@@ -84,6 +86,8 @@ def token_rows(model_inputs: dict) -> list[list[int]]:
 
     Read from the inputs themselves, that is from what the model in memory was given.
     """
+    if "blocks" in model_inputs:
+        return [row for block in model_inputs["blocks"] for row in token_rows(block)]
     tokens, ends = model_inputs["input_ids"].flatten().tolist(), model_inputs["read_positions"].tolist()
     if "packed_layout" not in model_inputs:
         width = model_inputs["input_ids"].shape[1]
@@ -183,9 +187,13 @@ def _rewards_of_another_process(folder: Path, request: dict, timeout: float, res
         # -P keeps the script's folder off the path, where modules of ours could take the place of others of that name.
         # -I would also drop PYTHONPATH, by which some find their transformers.
         command = [sys.executable, "-P", str(SCRIPT), str(folder.absolute()), str(answer_file)]
-        options = {"capture_output": True, "env": child_environment(), "encoding": "utf-8", "errors": "replace"}
+        options = {"env": child_environment(), "encoding": "utf-8", "errors": "replace"}
+        progress = Path(scratch) / "progress"
+        passes = len(request["rows"]) * (3 if "rounded_by" in request else 2)  # padded, alone, rounded
+        request = request | {"progress": str(progress)}
         try:
-            process = subprocess.run(command, input=json.dumps(request), timeout=timeout, **options)
+            with bar_of_file(progress, passes, "verifying"):
+                process = run_child(command, input=json.dumps(request), timeout=timeout, **options)
         except subprocess.TimeoutExpired:
             result.problems.append(f"reloading and scoring {len(request['rows'])} rows took more than {timeout:g} s")
             return None

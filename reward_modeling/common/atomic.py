@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from reward_modeling.common.errors import UserError
 logger = logging.getLogger(__name__)
 
 UNFINISHED, DISCARDED, REPLACED, SUPERSEDED = "unfinished-", "discarded-", "replaced-", "superseded-"
-CONTENTS = "contents.json"  # every file with its size, written when all the others are there
+CONTENTS = "contents.json"  # every file with its size and hash, written when all the others are there
 
 
 def check_writable(flag: str, folder: Path) -> None:
@@ -97,9 +97,9 @@ def unfinished(folder: Path) -> Path:
     return folder.with_name(UNFINISHED + folder.name)
 
 
-def commit(folder: Path) -> None:
+def commit(folder: Path, checksums: Mapping[str, str] | None = None) -> None:
     """Give the folder that was written as `unfinished(folder)` its name; one that has it already makes way."""
-    write_contents(unfinished(folder))
+    write_contents(unfinished(folder), checksums)
     sync_to_disk(unfinished(folder))
     replaced = folder.with_name(REPLACED + folder.name)
     _rename_over(unfinished(folder), folder, replaced)
@@ -135,11 +135,13 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def write_contents(folder: Path) -> None:
-    """The list that `is_complete` compares."""
+def write_contents(folder: Path, checksums: Mapping[str, str] | None = None) -> None:
+    """The list that `is_complete` compares: {file: {"bytes": size}}, with "xxh3_128" where the hashes are known."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != CONTENTS)
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    (folder / CONTENTS).write_text(json.dumps(sizes, indent=2), encoding="utf-8")
+    entries: dict[str, dict] = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size} for path in files}
+    for name, value in (checksums or {}).items():
+        entries[name]["xxh3_128"] = value
+    (folder / CONTENTS).write_text(json.dumps(entries, indent=2), encoding="utf-8")
 
 
 def sync_to_disk(folder: Path) -> None:

@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from reward_modeling.common.interruption import ends_at_once, wait_for_a_signal
+from reward_modeling.common.screen import filter_noise
+
 HUB_ERRORS = (OSError, ValueError)  # what loading from the Hub raises: the errors of huggingface_hub are OSErrors
 SECONDS_TO_SPEAK = 3  # that process 0 has for its message before others end, and the launcher ends it
 
@@ -40,9 +43,20 @@ def report_once_per_node() -> Iterator[None]:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run `main`; a `UserError` is printed on standard error and ends the process with status 2."""
+    """Run `main`; a `UserError` is printed on standard error and ends the process with status 2.
+
+    Ctrl-C and the signals that end a process do so with one line.
+    """
+    filter_noise()
     try:
-        main()
+        with ends_at_once():
+            try:
+                main()
+            except UserError:
+                raise
+            except Exception:
+                wait_for_a_signal()
+                raise
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         who = "" if rank == "0" else f" (process {rank})"

@@ -53,7 +53,16 @@ def read_yaml(path: str | Path, shown: str, expected: str) -> dict[str, object]:
     except TwiceInYaml as error:
         raise UserError(f"{shown}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{shown}: expected YAML, found {error}") from error
+        raise UserError(f"{shown}: expected YAML, found {_first_problem(error)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{shown}: expected {expected}, found {type(content).__name__}")
+        found = {type(None): "an empty file", list: "a list", str: "a text"}
+        raise UserError(f"{shown}: expected {expected}, found {found.get(type(content), type(content).__name__)}")
     return {str(name): value for name, value in content.items()}
+
+
+def _first_problem(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """What PyYAML says on five lines, on one."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    words = f"{error.context}: {error.problem}" if error.context else error.problem
+    return f"it broken in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1} ({words})"

@@ -130,8 +130,19 @@ def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
     header = " (its first line)" if label.endswith(TEXT_TABLE_SUFFIXES) else ""
     return UserError(
         f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {every}; columns found"
-        f"{header}: {', '.join(found) or 'none'}. Rename or convert them; accepted rows: {columns.row_formats}."
+        f"{header}: {', '.join(found) or 'none'}. "
+        f"{_closest(found, columns, label)}Rename or convert them; accepted rows: {columns.row_formats}."
     )
+
+
+def _closest(found: list[str], columns: Columns, label: str) -> str:
+    """A first guess: names that differ in capitals alone, or a file that is one object around its rows."""
+    wanted = {name.lower(): name for name in (*columns.required, *(columns.read or ("prompt",)))}
+    if alike := [f"{wanted[name.lower()]} as {name}" for name in found if name != wanted.get(name.lower(), name)]:
+        return f"Capitals count: found {', '.join(alike)}. "
+    if len(found) == 1 and label.endswith((".json", ".json.gz")):
+        return f"If the rows stand in a list {found[0]}, save that list alone. "
+    return ""
 
 
 # --- reading --------------------------------------------------------------------------------------------------

@@ -5,10 +5,13 @@ A group row is what `prompt_groups.tokenize_and_group` writes:
     {"prefix_ids": [1, 2, 3], "completion_ids": [[4, 5], [6]], "units": [[0, 1]], "targets": [[0.0]], ...}
 
 padded          input_ids (2, 5)   1 2 3 4 5 | 1 2 3 6 0       read_positions 4, 8
+ in two blocks            (1, 5)   1 2 3 4 5                   read_positions 4
+                          (1, 4)   1 2 3 6                     read_positions 3
 packed          input_ids (1, 9)   1 2 3 4 5 1 2 3 6           position_ids 0 1 2 3 4 0 1 2 3   read_positions 4, 8
 shared_prefix   input_ids (1, 6)   1 2 3 4 5 6                 position_ids 0 1 2 3 4 3         read_positions 4, 5
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,12 +52,13 @@ class MicroBatchCollator:
     def __call__(self, micro_batch: MicroBatch, groups: dict[int, dict]) -> dict:
         """
         Returns:
-            `model_inputs`: for the model's forward; `targets`: what the objective makes of the units; `weights`,
-            `(units,)` float32: how much each counts in the loss; `members` and
-            `unit_of_member`, `(members,)` long: the completions of all units, and whose they are; `num_tokens` and
-            `row_tokens`: tokens in this batch, and in one unpadded row per completion of a unit.
+            `model_inputs`: for the model's forward, of several blocks of padded rows under "blocks"; `targets`: what
+            the objective makes of the units; `weights`, `(units,)` float32: how much each counts in the loss; `members`
+            and `unit_of_member`, `(members,)` long: the rows of all completions of the units, and whose they are;
+            `num_tokens` and `row_tokens`: tokens in this batch, and in one unpadded row per completion of a unit.
         """
         responses: list[Responses] = []
+        blocks: list[int] = []  # per completion, where rows are padded
         lengths: list[int] = []  # per completion, with its prefix
         units, targets, weights = [], [], []  # a unit is numbers of completions in the micro-batch
         for chunk in micro_batch:
@@ -72,13 +76,12 @@ class MicroBatchCollator:
             reads = [named[number] for number in used] if named else [[length - 1] for length in own_lengths]
             responses.append((group["prefix_ids"], completions, reads))
             lengths += own_lengths
-        model_inputs, places = (self._padded if self.batching == PADDED else self._packed)(responses)
-        # Each token is read once: one in a shared prefix belongs to several completions.
-        number_of: dict[int, int] = {}
-        reads = [[number_of.setdefault(place, len(number_of)) for place in of] for of in places]
-        model_inputs["read_positions"] = torch.tensor(list(number_of))
-        if "packed_layout" in model_inputs:
-            model_inputs["packed_layout"].read_positions = tuple(number_of)
+            blocks += chunk.blocks or [0] * len(used)
+        if self.batching == PADDED:
+            model_inputs, reads, rows = self._padded(responses, blocks)
+        else:
+            model_inputs, reads = self._packed(responses)
+            rows = list(range(len(lengths)))
         read_of_units = [[read for number in unit for read in reads[number]] for unit in units]
         members = [number for unit in units for number in unit]
         unit_of_member = [place for place, unit in enumerate(units) for _ in unit]
@@ -86,27 +89,51 @@ class MicroBatchCollator:
             "model_inputs": model_inputs,
             "targets": self.collate_targets(read_of_units, targets) if self.collate_targets else {},
             "weights": torch.tensor(weights, dtype=torch.float32),
-            "members": torch.tensor(members, dtype=torch.long),
+            "members": torch.tensor([rows[number] for number in members], dtype=torch.long),
             "unit_of_member": torch.tensor(unit_of_member, dtype=torch.long),
-            "num_tokens": model_inputs["input_ids"].numel(),
+            "num_tokens": sum(block["input_ids"].numel() for block in model_inputs.get("blocks", [model_inputs])),
             "row_tokens": sum(lengths[number] for number in members),
         }
 
-    def _padded(self, responses: list[Responses]) -> tuple[dict[str, Any], list[list[int]]]:
-        """The model's inputs, and per completion its tokens of them that are read."""
-        rows = [torch.tensor(prefix + ids) for prefix, completions, _ in responses for ids in completions]
+    def _padded(
+        self, responses: list[Responses], blocks: list[int]
+    ) -> tuple[dict[str, Any], list[list[int]], list[int]]:
+        """The model's inputs; per completion what is read of it, by its number in the logits, and its row of all."""
+        tokens = [prefix + ids for prefix, completions, _ in responses for ids in completions]
+        positions = [of_row for _, _, of_group in responses for of_row in of_group]
+        of_blocks: list[list[int]] = [[] for _ in range(max(blocks) + 1)]
+        for number, block in enumerate(blocks):
+            of_blocks[block].append(number)
+        reads: list[list[int]] = [[] for _ in tokens]
+        rows = [0] * len(tokens)
+        next_read, next_row, inputs = itertools.count(), itertools.count(), []
+        for numbers in of_blocks:
+            for number in numbers:
+                rows[number] = next(next_row)
+                reads[number] = [next(next_read) for _ in positions[number]]
+            if not numbers:  # other processes have rows here: nothing reads this one
+                next(next_row), next(next_read)
+            in_block = [(tokens[number], positions[number]) for number in numbers] or [([self.pad_token_id], [0])]
+            inputs.append(self._block(in_block))
+        return inputs[0] if len(inputs) == 1 else {"blocks": inputs}, reads, rows
+
+    def _block(self, rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        """Padded rows; each comes with the positions that are read of it."""
+        of_rows = [torch.tensor(tokens) for tokens, _ in rows]
         options = {"batch_first": True, "padding_side": self.padding_side}
-        input_ids = pad_sequence(rows, padding_value=self.pad_token_id, **options)
-        attention_mask = pad_sequence([torch.ones_like(row) for row in rows], **options)
-        reads = [positions for _, _, of_group in responses for positions in of_group]
+        input_ids = pad_sequence(of_rows, padding_value=self.pad_token_id, **options)
+        attention_mask = pad_sequence([torch.ones_like(row) for row in of_rows], **options)
         width = input_ids.shape[1]
-        first = [(width - len(row)) * (self.padding_side == "left") for row in rows]
-        places = [
-            [number * width + first[number] + position for position in of_row] for number, of_row in enumerate(reads)
+        first = [(width - len(row)) * (self.padding_side == "left") for row in of_rows]
+        read = [
+            number * width + first[number] + position
+            for number, (_, positions) in enumerate(rows)
+            for position in positions
         ]
-        return {"input_ids": input_ids, "attention_mask": attention_mask}, places
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "read_positions": torch.tensor(read)}
 
     def _packed(self, responses: list[Responses]) -> tuple[dict[str, Any], list[list[int]]]:
+        """The model's inputs, and per completion what is read of it, by its number in the logits."""
         tokens: list[int] = []
         position_ids: list[int] = []
         spans: list[Span] = []
@@ -132,8 +159,12 @@ class MicroBatchCollator:
                     add_span(prefix + completion, 0, 0, 0)
                 places.append([each + (shift if each >= skipped else prefix_start) for each in positions])
                 completion_spans.append(len(spans) - 1)
+        # Each token is read once: one in a shared prefix belongs to several completions.
+        number_of: dict[int, int] = {}
+        reads = [[number_of.setdefault(place, len(number_of)) for place in of] for of in places]
         return {
             "input_ids": torch.tensor([tokens]),
             "position_ids": torch.tensor([position_ids]),
-            "packed_layout": PackedLayout(tuple(spans), tuple(completion_spans)),
-        }, places
+            "packed_layout": PackedLayout(tuple(spans), tuple(completion_spans), tuple(number_of)),
+            "read_positions": torch.tensor(list(number_of)),
+        }, reads

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.data.rendering import THOUGHT_MARKS, TemplateRefuses, render
+from reward_modeling.data.losses import THOUGHT_MARKS
+from reward_modeling.data.rendering import TemplateRefuses, render
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Example(NamedTuple):
     units: Sequence[Sequence[int]]
     targets: Sequence[Sequence[float]]
     weights: Sequence[float] = ()  # above 0: how much each unit counts in the loss; () for units that count alike
+    shares: Sequence[float] = ()  # how much of a step each unit fills, where that is not 1
 
 
 class ShownRow(NamedTuple):

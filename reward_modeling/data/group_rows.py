@@ -12,8 +12,9 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.data.examples import RowReader
+from reward_modeling.data.losses import unwritten_tools
 from reward_modeling.data.rendered_rows import GroupRow, Ids
-from reward_modeling.data.rendering import PROBE_ANSWER, read_options, render, unwritten_tools
+from reward_modeling.data.rendering import PROBE_ANSWER, read_options, render
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.models.tokenizer import common_prefix_length, token_ids
@@ -74,7 +75,8 @@ class GroupBuilder:
             "read_positions": self._read_positions(group[0], cut),
             "units": [numbers for _, numbers in units],
             "targets": [targets for row in cut.rows for targets in row.example.targets],
-            "weights": [weight for row in cut.rows for weight in row.example.weights or [1.0] * len(row.example.units)],
+            "weights": [each for row in cut.rows for each in row.example.weights or [1.0] * len(row.example.units)],
+            "shares": [each for row in cut.rows for each in row.example.shares or [1.0] * len(row.example.units)],
             "sources": [row.columns["source"] for row, _ in units],
             "where": [row.columns["where"] for row, _ in units],
             "truncated_units": len(units) if is_cut else 0,
@@ -102,7 +104,8 @@ class GroupBuilder:
         cut = None if self.options.overlong == "drop" else cutter.cut(list(answers.values()))
         if cut is None:
             fits = dict(zip(answers, cutter.fits(list(answers.values())), strict=True))
-            rows = self._drop_too_long(rows, {ids for ids in answers if not fits[ids]}, notes)
+            too_long = {ids for ids in answers if not fits[ids]}
+            rows = self._drop_too_long(rows, too_long, notes, cutter.words_of_system)
             answers = {ids: answers[ids] for ids in _distinct_ids(rows)}
             if all(len(ids) <= self.options.max_length for ids in answers):
                 return Cut(rows, {ids: list(ids) for ids in answers})
@@ -113,11 +116,13 @@ class GroupBuilder:
             return Cut([], {})
         return Cut(rows, dict(zip(answers, cut.ids, strict=True)), cut.prompt)
 
-    def _drop_too_long(self, rows: list[GroupRow], too_long: set[Ids], notes: "_Notes") -> list[GroupRow]:
+    def _drop_too_long(
+        self, rows: list[GroupRow], too_long: set[Ids], notes: "_Notes", detail: str = ""
+    ) -> list[GroupRow]:
         kept = []
         for row in rows:
             if any(completion.ids in too_long for completion in row.completions):
-                notes.drop(row, DropReason.COMPLETION_TOO_LONG)
+                notes.drop(row, DropReason.COMPLETION_TOO_LONG, detail)
             elif self.options.overlong == "drop" and _longest(row) > self.options.max_length:
                 notes.drop(row, DropReason.OVERLONG)
             else:

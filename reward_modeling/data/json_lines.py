@@ -95,14 +95,17 @@ def parsed_lines(block: dict[str, object]) -> Iterator[tuple[object, str]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise _unreadable(where, line[:120].decode(errors="replace"), error) from error
+            raise _unreadable(where, line, error) from error
         yield row, where
 
 
-def _unreadable(where: str, excerpt: str, error: Exception) -> UserError:
+def _unreadable(where: str, line: bytes, error: Exception) -> UserError:
+    if b"\0" in line:  # UTF-16, as Windows saves it, or no text at all
+        return UserError(f"expected JSON lines in UTF-8, found zero bytes at {where}. Save the file in UTF-8.")
+    advice = "Save the file in UTF-8" if isinstance(error, UnicodeDecodeError) else "Mend or delete it"
     return UserError(
         f"expected one JSON object per line (or, in a .json file, one array of them), found at {where}: "
-        f"{excerpt!r} [{one_line(error)}]. Mend or delete it."
+        f"{line[:120].decode(errors='replace')!r} [{one_line(error)}]. {advice}."
     )
 
 
@@ -141,5 +144,7 @@ def _array_elements(stream: TextIO, label: str) -> Iterator[str]:
         more = "" if len(text) - start > LONGEST_ELEMENT else stream.read(max(BLOCK_BYTES, len(text) - start))
         if not more or (error is not None and end < len(text)):
             error = error or EOFError("the array is not closed")
-            raise _unreadable(f"{label} row {index}", text[start : start + 120], error) from error
+            raise _unreadable(
+                f"{label} row {index}", text[start : start + 120].encode(errors="replace"), error
+            ) from error
         text, position = text[start:] + more, 0

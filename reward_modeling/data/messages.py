@@ -204,35 +204,6 @@ def _speaker(message: dict) -> str:
     return speaker if isinstance(speaker, str) else ""
 
 
-# --- a prompt and a conversation that has it already ------------------------------------------------------------------
-
-
-def holds_prompt(messages: list[Message], prompt: str | list[Message]) -> bool:
-    """Whether a conversation with turns of the user's already has the row's prompt in it.
-
-    A message list has to be found in it; of a prompt that is a text, the row may hold another rendering, so there a
-    conversation that begins with a user or system turn is taken as whole.
-    """
-    if isinstance(prompt, str):
-        return messages[0]["role"] in ("user", "system")
-    length = len(prompt)
-    return any(same_messages(messages[start : start + length], prompt) for start in range(len(messages) - length + 1))
-
-
-def shared_turns(prompt: list[Message], sides: tuple[list[Message], ...]) -> int:
-    """How many of the prompt's last messages stand again at the beginning of every side."""
-    lengths = range(min(len(prompt), *map(len, sides)), 0, -1)
-    return next((n for n in lengths if all(same_messages(prompt[-n:], side[:n]) for side in sides)), 0)
-
-
-def same_messages(some: list[Message], others: list[Message]) -> bool:
-    """Whether messages say the same but for the white space around them."""
-    return len(some) == len(others) and all(
-        one["role"] == other["role"] and one["content"].strip() == other["content"].strip()
-        for one, other in zip(some, others, strict=True)
-    )
-
-
 def texts_in(value: object) -> Iterator[str]:
     """Every text in a value, of messages what they say."""
     if isinstance(value, str):

@@ -7,19 +7,14 @@ Here stands what is taken apart: transcripts, prompts that stand in the answers 
 
 from typing import NamedTuple
 
-from reward_modeling.data.messages import (
-    Message,
-    UnreadableMessages,
-    holds_prompt,
-    messages_in_text,
-    read_messages,
-    shared_turns,
-)
+from reward_modeling.data.held_prompts import holds_prompt, is_rendering, shared_turns
+from reward_modeling.data.messages import Message, UnreadableMessages, messages_in_text, read_messages
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import Row, RowDropped, is_blank, is_blank_message, transcript_turns
 from reward_modeling.data.transcripts import merge_turns, parse_transcript, turns_of
 
 TRANSCRIPTS = "transcripts of Human and Assistant"
+PROMPT_PASSED_OVER = "conversations beside a prompt of another text"  # which is then a column that nobody reads
 PROMPT_AGAIN = "answers that begin with the prompt, which is kept once"
 FEWEST_WORDS = 3  # of a prompt on one line with the answer: both answers to "I" may begin with it by themselves
 
@@ -103,6 +98,8 @@ def _conversations(prompt: object, chosen: Value, rejected: Value, forms: set[st
     chosen_prompt = rejected_prompt = asked
     if any(message["role"] in ("user", "system", "developer") for message in (*chosen, *rejected)):
         before = _before_conversations(prompt, asked, chosen, rejected) if asked else asked
+        if isinstance(prompt, str) and not before and not is_rendering(prompt, chosen[:-1]):
+            forms.add(PROMPT_PASSED_OVER)
         chosen_prompt, rejected_prompt = [*before, *chosen[:-1]], [*before, *rejected[:-1]]
         chosen, rejected = chosen[-1:], rejected[-1:]
     elif prompt is None:

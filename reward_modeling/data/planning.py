@@ -1,53 +1,32 @@
 """Which units make which optimizer step, and how a step is cut into micro-batches.
 
 A unit is what the loss is a mean over: one to n completions of a prompt, such as the two of a pair. A step is
-`units_per_step` units in whole groups. Which ones depends on the data, the seed, the epoch and `units_per_step` alone:
-not on the number of processes, of micro-batches, or on where a run was resumed. Only then is the step cut into
-micro-batches: of about `target_tokens` and at most `max_tokens`, the same number on every process, balanced by tokens.
+`units_per_step` units in whole groups; all pairs of a list of answers may count as one there. Which ones depends on the
+data, the seed, the epoch and `units_per_step` alone: not on the number of processes, of micro-batches, or on where a
+run was resumed. Only then is the step cut into micro-batches: of about `target_tokens` and at most `max_tokens`, the
+same number on every process, balanced by tokens.
 
 Everything that is held in memory is a flat numpy array: a million pairs take some tens of megabytes.
 """
 
-import heapq
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reward_modeling.common.words import PACKED, PADDED
+from reward_modeling.common.words import PACKED as PACKED
+from reward_modeling.common.words import PADDED
 from reward_modeling.common.words import SHARED_PREFIX as SHARED_PREFIX  # of which others ask here
+from reward_modeling.data.micro_batches import Chunk, MicroBatch, activation_size, balance, balance_padded
 
 if TYPE_CHECKING:
     from datasets import Dataset  # training and scoring run where it is not installed
 
-GROWTH = 0.02  # of the number of micro-batches, where one of them would pass the limit
 
-
-class Chunk(NamedTuple):
-    """Units `unit_start:unit_end` of one group, and what they take in a micro-batch.
-
-    `row_length` is the length of its padded rows, 0 where nothing is padded. `counted` is False for a copy that
-    only fills up a process.
-    """
-
-    group: int
-    unit_start: int
-    unit_end: int
-    tokens: int
-    row_length: int = 0
-    counted: bool = True
-
-    def tokens_beside(self, row_length: int) -> int:
-        """Tokens of this chunk in a micro-batch whose longest padded row has `row_length`."""
-        if not self.row_length:
-            return self.tokens
-        return self.tokens // self.row_length * max(self.row_length, row_length)
-
-
-MicroBatch = list[Chunk]
+SHARE_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -57,7 +36,7 @@ class GroupSizes:
     `prefix_lengths` is `(groups,)`; `completion_lengths` is flat, group g owning
     `completion_offsets[g]:completion_offsets[g + 1]`, and units `unit_offsets[g]:unit_offsets[g + 1]`; `members` is
     flat, unit u owning `member_offsets[u]:member_offsets[u + 1]`: numbers of completions within their group.
-    `unit_weights` is `(units,)`: how much each counts in the loss.
+    `unit_weights` and `unit_shares` are `(units,)`: how much each counts in the loss, and how much of a step it fills.
     """
 
     prefix_lengths: np.ndarray
@@ -67,6 +46,7 @@ class GroupSizes:
     member_offsets: np.ndarray
     unit_offsets: np.ndarray
     unit_weights: np.ndarray
+    unit_shares: np.ndarray
 
     @classmethod
     def from_dataset(cls, groups: "Dataset") -> "GroupSizes":
@@ -81,6 +61,7 @@ class GroupSizes:
             member_offsets=_offsets(members.value_lengths()),
             unit_offsets=_offsets(units.value_lengths()),
             unit_weights=groups.data.column("weights").combine_chunks().flatten().to_numpy(),
+            unit_shares=groups.data.column("shares").combine_chunks().flatten().to_numpy(),
         )
 
     @classmethod
@@ -95,6 +76,7 @@ class GroupSizes:
             member_offsets=_offsets([len(unit) for unit in units]),
             unit_offsets=_offsets([len(group["units"]) for group in groups]),
             unit_weights=np.array([weight for group in groups for weight in unit_weights(group)], dtype=np.float64),
+            unit_shares=np.ones(sum(len(group["units"]) for group in groups)),
         )
 
     def __len__(self) -> int:
@@ -103,6 +85,20 @@ class GroupSizes:
     @property
     def units_per_group(self) -> np.ndarray:
         return np.diff(self.unit_offsets)
+
+    def shares_of(self, pieces: np.ndarray) -> np.ndarray:
+        """`(pieces,)`: how much of a step each fills; the pairs of a list may be one together.
+
+        Rounded, so that seven sevenths are 1.
+        """
+        before = np.concatenate([[0.0], np.cumsum(self.unit_shares)])
+        first = self.unit_offsets[pieces[:, 0]]
+        return np.round(before[first + pieces[:, 2]] - before[first + pieces[:, 1]], SHARE_DIGITS)
+
+    def num_steps(self, units_per_step: int) -> int:
+        """Of an epoch, whatever the shuffle. None is empty, also where a unit fills more than a step."""
+        shares = round(float(self.unit_shares.sum()), SHARE_DIGITS)
+        return min(math.ceil(shares / units_per_step), len(_cut_large_groups(self, units_per_step)))
 
     @property
     def num_units(self) -> int:
@@ -123,12 +119,10 @@ class GroupSizes:
         """The units `first:last` of a group with the completions that they need."""
         prefix = int(self.prefix_lengths[group])
         of_group = self.completion_lengths[self.completion_offsets[group] : self.completion_offsets[group + 1]].tolist()
-        lengths = [of_group[number] for number in set(self.group_members(group, first, last).tolist())]
-        if batching == PADDED:
-            row_length = prefix + max(lengths)
-            return Chunk(group, first, last, row_length * len(lengths), row_length)
-        prefixes = len(lengths) if batching == PACKED else 1
-        return Chunk(group, first, last, prefix * prefixes + sum(lengths))
+        lengths = [of_group[number] for number in sorted(set(self.group_members(group, first, last).tolist()))]
+        prefixes = 1 if batching == SHARED_PREFIX else len(lengths)
+        rows = tuple(prefix + length for length in lengths) if batching == PADDED else ()
+        return Chunk(group, first, last, prefix * prefixes + sum(lengths), rows)
 
     def group_members(self, group: int, start: int, end: int) -> np.ndarray:
         """Flat: the completions of these units of the group."""
@@ -179,7 +173,8 @@ class EpochPlan:
         """`[process][number]`: the same number of micro-batches for every process."""
         pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]].tolist()
         chunks = _cut_pieces(pieces, self.sizes, self.batching, self.max_tokens)
-        return balance(chunks, num_processes, self.max_tokens, self.target_tokens)
+        spread = balance_padded if self.batching == PADDED else balance
+        return spread(chunks, num_processes, self.max_tokens, self.target_tokens)
 
 
 def plan_epoch(
@@ -194,19 +189,19 @@ def plan_epoch(
 ) -> EpochPlan:
     """Shuffle the groups and cut them into steps.
 
-    An epoch has `ceil(units / units_per_step)` steps, whatever the shuffle: the Trainer counts those of the first
+    An epoch has `GroupSizes.num_steps` steps, whatever the shuffle: the Trainer counts those of the first
     epoch, and finds its place by them on a resume. A step ends where the units so far come closest to its share,
     so that steps have the same number of units on average, half a group more or less. A group of more than
     `units_per_step` units is cut into several pieces.
     """
-    pieces = _cut_large_groups(sizes.units_per_group, units_per_step)
+    pieces = _cut_large_groups(sizes, units_per_step)
     pieces = pieces[np.random.default_rng([seed, epoch]).permutation(len(pieces))]
-    units = pieces[:, 2] - pieces[:, 1]
-    num_steps = -(-sizes.num_units // units_per_step)
+    shares = sizes.shares_of(pieces)
+    num_steps = sizes.num_steps(units_per_step)
     numbers = np.arange(num_steps + 1)
-    # twice the units before the middle of each piece; step k has the middles from k to k + 1 shares
-    middles = 2 * np.cumsum(units) - units
-    step_starts = np.searchsorted(middles * num_steps, 2 * sizes.num_units * numbers)
+    # twice the units before the middle of each piece; step k has the middles from k to k + 1 parts of the epoch
+    middles = 2 * np.cumsum(shares) - shares
+    step_starts = np.searchsorted(middles * num_steps, 2 * shares.sum() * numbers)
     # no step is empty, not even between two groups as large as a step
     step_starts = np.maximum.accumulate(step_starts - numbers) + numbers
     step_starts = np.minimum(step_starts, len(pieces) - num_steps + numbers)
@@ -216,15 +211,18 @@ def plan_epoch(
 def plan_evaluation(sizes: GroupSizes, *, max_tokens: int, batching: str, num_processes: int) -> list[list[MicroBatch]]:
     """Every unit once; `[process][number]` as for a step."""
     groups = [(group, 0, units) for group, units in enumerate(sizes.units_per_group.tolist()) if units]
-    return balance(_cut_pieces(groups, sizes, batching, max_tokens), num_processes, max_tokens)
+    spread = balance_padded if batching == PADDED else balance
+    return spread(_cut_pieces(groups, sizes, batching, max_tokens), num_processes, max_tokens)
 
 
-def _cut_large_groups(units_per_group: np.ndarray, units_per_step: int) -> np.ndarray:
-    """`(pieces, 3)`: group, first unit, end unit; no piece has more than `units_per_step` units or none."""
-    pieces = -(-units_per_group // units_per_step)
-    group = np.repeat(np.arange(len(units_per_group)), pieces)
+def _cut_large_groups(sizes: GroupSizes, units_per_step: int) -> np.ndarray:
+    """`(pieces, 3)`: group, first unit, end unit; a group that fills more than a step is cut, and no piece is empty."""
+    units = sizes.units_per_group
+    whole = np.stack([np.arange(len(units)), np.zeros_like(units), units], axis=1)
+    pieces = np.minimum(np.ceil(sizes.shares_of(whole) / units_per_step).astype(np.int64), units)
+    group = np.repeat(np.arange(len(units)), pieces)
     number = np.arange(len(group)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    size, count = units_per_group[group], pieces[group]
+    size, count = units[group], pieces[group]
     # pieces of one group differ by at most one unit
     return np.stack([group, number * size // count, (number + 1) * size // count], axis=1)
 
@@ -249,55 +247,13 @@ def _cut_pieces(pieces: list[Sequence[int]], sizes: GroupSizes, batching: str, m
     return chunks
 
 
-def balance(
-    chunks: list[Chunk], num_processes: int, max_tokens: int, target_tokens: int | None = None
-) -> list[list[MicroBatch]]:
-    """`[process][number]`: the chunks in as few micro-batches as the tokens allow (of more than 100, up to 2% more).
-
-    A micro-batch has about `target_tokens`, which sets their number, and never more than `max_tokens`. Longest first
-    into the lightest micro-batch (Graham, 1969): loads differ by at most the longest chunk. A process without a chunk
-    of its own gets a copy that is not counted, since under ZeRO-3 and FSDP all processes must run the same number of
-    forward passes.
-    """
-    ordered = sorted(chunks, key=lambda chunk: (-chunk.row_length, -chunk.tokens, chunk.group, chunk.unit_start))
-    total = sum(chunk.tokens for chunk in ordered)
-    per_process = max(1, -(-total // ((target_tokens or max_tokens) * num_processes)))
-    most = -(-len(ordered) // num_processes)  # with so many, a micro-batch for each chunk
-    per_process = min(per_process, most)
-    while (bins := _longest_first(ordered, per_process * num_processes, max_tokens)) is None:
-        # One by one, an evaluation of 40,000 padded pairs would be dealt out a thousand times, for two minutes.
-        per_process = min(most, per_process + max(1, int(per_process * GROWTH)))
-    filler = ordered[-1]._replace(counted=False)
-    bins = [micro_batch or [filler] for micro_batch in bins]
-    # the heaviest first, dealt out in turn: the n-th micro-batches of all processes are of like size
-    bins.sort(key=lambda micro_batch: -sum(chunk.tokens for chunk in micro_batch))
-    return [bins[process::num_processes] for process in range(num_processes)]
-
-
-def _longest_first(ordered: list[Chunk], num_bins: int, max_tokens: int) -> list[MicroBatch] | None:
-    """The chunks over `num_bins` micro-batches, or None if one would pass `max_tokens`."""
-    bins: list[MicroBatch] = [[] for _ in range(num_bins)]
-    loads = [(0, number) for number in range(num_bins)]
-    for chunk in ordered:
-        load, number = heapq.heappop(loads)
-        row_length = bins[number][0].row_length if bins[number] else 0
-        load_after = load + chunk.tokens_beside(row_length)
-        if load and load_after > max_tokens:
-            return None
-        bins[number].append(chunk)
-        heapq.heappush(loads, (load_after, number))
-    return bins
-
-
 def heaviest_micro_batch(plan: EpochPlan, num_processes: int) -> tuple[MicroBatch, int]:
-    """The first micro-batch with the most tokens of all, and how many a process has at most in a step."""
-    heaviest, most_tokens, most_in_a_step = None, -1, 0
+    """The first micro-batch that takes the most memory of all, and how many a process has at most in a step."""
+    heaviest, most, most_in_a_step = None, -1.0, 0
     for step in range(len(plan)):
         processes = plan.micro_batches(step, num_processes)
         most_in_a_step = max(most_in_a_step, len(processes[0]))
         for micro_batch in itertools.chain.from_iterable(processes):
-            row_length = max(chunk.row_length for chunk in micro_batch)
-            tokens = sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
-            if tokens > most_tokens:
-                heaviest, most_tokens = micro_batch, tokens
+            if (memory := activation_size(micro_batch)) > most:
+                heaviest, most = micro_batch, memory
     return heaviest, most_in_a_step

@@ -30,7 +30,7 @@ from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import draw_prompts, prompt_key
 from reward_modeling.data.labels import NUMBERS, check_labels, read_numbers
 from reward_modeling.data.messages import Message, says_nothing, texts_in, to_json
-from reward_modeling.data.pairs import Pair, read_pair
+from reward_modeling.data.pairs import PROMPT_PASSED_OVER, Pair, read_pair
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import FORMS, LIST_COLUMNS, Row, RowDropped, to_standard_columns
@@ -151,6 +151,9 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
         # Templates trim messages: prompts that differ in that alone must not stand on both sides of a split.
         unit = to_json([{**message, "content": message["content"].strip()} for message in pair.prompt])
     read = said.read - READ_OF_CONVERSATIONS if is_text else said.read
+    if PROMPT_PASSED_OVER in forms:
+        forms.remove(PROMPT_PASSED_OVER)
+        read -= {"prompt"}
     unread, excerpt = ("", "") if row.keys() <= read else _unread(row, said, read, options)
     try:
         for text in (texts["chosen"], texts["rejected"], *answers, source, unread, excerpt):
@@ -158,7 +161,7 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
                 text.encode()
         key = prompt_key((unit + template_options).encode())
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
-        raise RowDropped(DropReason.WRONG_TYPE) from None
+        raise RowDropped(DropReason.WRONG_TYPE, "half a character (\\ud800 to \\udfff)") from None
     form = "; ".join(sorted(forms)) if forms else ""
     values = {"source": source, "template_options": template_options, "form": form, "unread": unread}
     values |= {"prompt_key": key, "reason": "", "excerpt": excerpt}

@@ -2,10 +2,11 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.compute as pc
 from datasets import Dataset
@@ -73,28 +74,14 @@ def prepare_pairs(
     Raises:
         UserError: unreadable data, no usable row, conversations for a tokenizer whose chat template is none or unfit.
     """
-    paths, evaluation_sets = set_paths(train_set_path), evaluation_paths(eval_set_path)
-    check_revision(read.revision, [*paths, *(path for of in evaluation_sets.values() for path in of)])
-    sets = [_load(reader, "--train_set_path", path, num_proc, read) for path in paths]
-    rows = join_sets(sets)
-    report = report_rows("train", rows)
-    if report.kept == 0:
-        raise UserError(f"--train_set_path {', '.join(paths)}: no row is left to train on.\n{report.table()}")
-    whole_sets, reports = {"train": rows}, [report]
-    for name, of in evaluation_sets.items():
-        words = f"eval {name}".strip()
-        whole_sets[words] = join_sets([_load(reader, "--eval_set_path", path, num_proc, read) for path in of])
-        reports.append(report_rows(words, whole_sets[words]))
-    reader.check_rows([partial(kept_column, whole) for whole in whole_sets.values()], reports)
-    conversations = any(map(has_conversations, whole_sets.values()))
-    if conversations:
-        check_chat_template(tokenizer)
-    if not plain_text:
-        for words, whole in whole_sets.items():
-            flag = "--train_set_path" if words == "train" else "--eval_set_path"
-            refuse_plain_texts(int(pc.sum(kept_column(whole, "is_text")).as_py() or 0), flag, tokenizer)
-    parts = [key_by_template(whole, tokenizer, num_proc) for whole in whole_sets.values()]
-    if not evaluation_sets:
+    read_rows = partial(_load, reader, num_proc=num_proc, read=read)
+    sets = _read_sets(train_set_path, eval_set_path, read_rows, read.revision)
+    report, *eval_reports = sets.reports
+    reader.check_rows([partial(kept_column, whole) for whole in sets.rows.values()], sets.reports)
+    conversations = any(map(has_conversations, sets.rows.values()))
+    _check_tokenizer(sets.rows, tokenizer, conversations=conversations, plain_text=plain_text)
+    parts = [key_by_template(whole, tokenizer, num_proc) for whole in sets.rows.values()]
+    if not eval_reports:
         parts = list(split_by_prompt(parts[0], eval_size, seed))
     if max_train_samples is not None:
         parts[0] = _sample(parts[0], max_train_samples, seed, report, reader.unit)
@@ -103,21 +90,80 @@ def prepare_pairs(
         tokenize_and_group(part, tokenizer, its_reader, options, num_proc)
         for part, its_reader in zip(parts, readers, strict=True)
     ]
-    for part, its_report in zip(tokenized, reports if evaluation_sets else [report, report], strict=True):
+    for part, its_report in zip(tokenized, sets.reports if eval_reports else [report, report], strict=True):
         report_groups(its_report, part, reader.unit)
     train_groups, *others = map(PromptGroups, tokenized)
     report.notes["prompts"] = int((train_groups.sizes.units_per_group > 0).sum())
-    if not evaluation_sets:
+    if not eval_reports:
         report.notes[f"{reader.unit} held out for evaluation"] = len(others[0])
-    for part, groups, its_report in zip(parts[1:], others, reports[1:], strict=False):
+    for part, groups, its_report in zip(parts[1:], others, eval_reports, strict=False):
         if not len(groups):
             raise UserError(
-                f"--eval_set_path {in_words(evaluation_sets)}: no row is left to evaluate on.\n{its_report.table()}"
+                f"--eval_set_path {in_words(sets.eval_paths)}: no row is left to evaluate on.\n{its_report.table()}"
             )
         _report_overlap(parts[0], part, its_report)
-    of_sets = reports_of_sets("train", paths, sets, tokenized[: 1 if evaluation_sets else 2])
-    named = {} if "" in evaluation_sets else dict(zip(evaluation_sets, others, strict=False))
-    return PreparedPairs(train_groups, others[0] if len(others[0]) else None, reports, conversations, named, of_sets)
+    return PreparedPairs(
+        train_groups,
+        others[0] if len(others[0]) else None,
+        sets.reports,
+        conversations,
+        {} if "" in sets.eval_paths else dict(zip(sets.eval_paths, others, strict=False)),
+        reports_of_sets("train", sets.train_paths, sets.train_rows, tokenized[: 1 if eval_reports else 2]),
+    )
+
+
+class _Sets(NamedTuple):
+    """The rows as they were read, with the counts of each set."""
+
+    train_paths: list[str]
+    eval_paths: dict[str, list[str]]
+    train_rows: list[Dataset]
+    rows: dict[str, Dataset]
+    """By the name of the report: all training sets joined under "train", then each evaluation set."""
+    reports: list[DataReport]
+
+
+def _read_sets(
+    train_set_path: str | Sequence[str],
+    eval_set_path: str | Sequence[str] | None,
+    read_rows: Callable[[str, str], Dataset],
+    revision: str | None,
+) -> _Sets:
+    """
+    Args:
+        read_rows: from a flag and a path to rows.
+
+    Raises:
+        UserError: unreadable data, or no usable row to train on.
+    """
+    paths, eval_paths = set_paths(train_set_path), evaluation_paths(eval_set_path)
+    check_revision(revision, [*paths, *(path for of in eval_paths.values() for path in of)])
+    train_rows = [read_rows("--train_set_path", path) for path in paths]
+    rows = {"train": join_sets(train_rows)}
+    reports = [report_rows("train", rows["train"])]
+    if reports[0].kept == 0:
+        raise UserError(f"--train_set_path {', '.join(paths)}: no row is left to train on.\n{reports[0].table()}")
+    for name, of in eval_paths.items():
+        words = f"eval {name}".strip()
+        rows[words] = join_sets([read_rows("--eval_set_path", path) for path in of])
+        reports.append(report_rows(words, rows[words]))
+    return _Sets(paths, eval_paths, train_rows, rows, reports)
+
+
+def _check_tokenizer(
+    sets: dict[str, Dataset], tokenizer: PreTrainedTokenizerBase, *, conversations: bool, plain_text: bool
+) -> None:
+    """
+    Raises:
+        UserError: conversations beside a tokenizer without a fit chat template; plain texts beside one that has one.
+    """
+    if conversations:
+        check_chat_template(tokenizer)
+    if plain_text:
+        return
+    for words, rows in sets.items():
+        flag = "--train_set_path" if words == "train" else "--eval_set_path"
+        refuse_plain_texts(int(pc.sum(kept_column(rows, "is_text")).as_py() or 0), flag, tokenizer)
 
 
 def _sample(rows: Dataset, most: int, seed: int, report: DataReport, unit: str) -> Dataset:

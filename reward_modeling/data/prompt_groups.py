@@ -34,6 +34,7 @@ GROUP_FEATURES = Features(
         "units": List(List(Value("int32"))),  # per unit the numbers of its completions
         "targets": List(List(Value("float32"))),
         "weights": List(Value("float64")),  # of each unit in the loss
+        "shares": List(Value("float64")),  # of each unit in a step
         "sources": List(Value("string")),
         "where": List(Value("string")),
         "truncated_units": Value("int32"),

@@ -37,6 +37,7 @@ COLUMNS_HELP = (
     "Columns to read under other names than theirs: prompt=question,chosen=response_j. Texts of several are joined by "
     f"a line break: prompt=instruction+input; of {', '.join(OF_SEVERAL)} they are a list. What may be read: {LISTED}."
 )
+REVISION_HELP = "Branch, tag or commit of the Hub's data set."
 IGNORE_HELP = "Columns that are left aside on purpose, with commas between, where a run would stop and name them."
 PREFERRED_HELP = (
     "What stands in columns read as `preferred` for the first answer, for the second and for neither, with commas "
@@ -98,7 +99,9 @@ def _joined(values: list[object]) -> object:
     return said[0] if len(said) == 1 else (values[0] if len(values) == 1 else said or None)
 
 
-def read_options(columns: str | None, ignore_columns: str | None, preferred_values: str | None = None) -> ReadOptions:
+def read_options(
+    columns: str | None, ignore_columns: str | None, revision: str | None = None, preferred_values: str | None = None
+) -> ReadOptions:
     """The options that the flags ask for.
 
     Raises:
@@ -106,7 +109,7 @@ def read_options(columns: str | None, ignore_columns: str | None, preferred_valu
     """
     if problems := read_options_problems(columns, ignore_columns, preferred_values):
         raise UserError("\n".join(problems))
-    return ReadOptions(tuple(_entries(columns)), _names(ignore_columns), preferred_values=_names(preferred_values))
+    return ReadOptions(tuple(_entries(columns)), _names(ignore_columns), revision, _names(preferred_values))
 
 
 def read_options_problems(

@@ -14,15 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.data.control_tokens import control_tokens
 from reward_modeling.data.examples import Example, RowReader
-from reward_modeling.data.rendering import (
-    NOTHING_LOST,
-    Losses,
-    TemplateRefuses,
-    find_losses,
-    read_options,
-    render,
-    render_prompt,
-)
+from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
+from reward_modeling.data.rendering import TemplateRefuses, read_options, render, render_prompt
 from reward_modeling.models.tokenizer import end_text, token_ids
 
 Ids = tuple[int, ...]

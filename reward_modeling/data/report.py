@@ -92,7 +92,8 @@ class DataReport:
     def table(self) -> str:
         """An aligned table for the screen: one line for each reason, in the order the reasons are checked."""
         rows_read = max(self.rows_read, 1)
-        lines = [f"{self.name}: {self.rows_read:,} rows read, {self.kept:,} kept ({self.kept / rows_read:.1%})"]
+        read = f"{self.rows_read:,} row{'s' if self.rows_read != 1 else ''} read"
+        lines = [f"{self.name}: {read}, {self.kept:,} kept ({self.kept / rows_read:.1%})"]
         if self.dropped:
             rows = [(*row, first_row(where, excerpt)) for *row, where, excerpt in dropped_rows(self.to_dict())]
             lines += align(rows, words=(0, 3))

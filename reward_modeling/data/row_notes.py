@@ -125,6 +125,8 @@ def _advice(names: list[str], has_prompt: bool) -> str:
     if {"instruction", "input"} <= set(asked):
         asked = ["instruction", "input"]
     others = [f"{_target(name)}={name}" for name in parts if _target(name) not in ("prompt", name)]
+    if "prompt" in asked:  # a text beside whole conversations, which say something else
+        return "chosen and rejected are whole conversations without it: put it into their messages. "
     if has_prompt and asked:
         return f"To read {' and '.join(asked)}, put it into the messages of prompt. "
     flag = ",".join([f"prompt={'+'.join(asked[:2])}"] * bool(asked) + others[:1])

@@ -47,6 +47,12 @@ class PromptCutter:
         """The prompt without its oldest turn, without its two oldest, and so on."""
         self.last_turn = turns[starts[-1] :] if starts else turns
 
+    @property
+    def words_of_system(self) -> str:
+        """Where the system message, which stays, is itself too long, says so; else ""."""
+        tokens = sum(len(self._tokenize(message.get("content"))) for message in self.head)
+        return f"the system message alone has {tokens:,} tokens" if tokens > self.max_length else ""
+
     def fits(self, answers: Sequence[Messages]) -> list[bool]:
         """Whether each answer fits beside the shortest prompt: the system message, and marks in the last turn."""
         marked = [self._shortened(message, None) for message in self.last_turn]

@@ -17,9 +17,9 @@ Rows = list[Row]
 
 
 def wrap(text: str, indent: int = 0, hanging: int = 4) -> list[str]:
-    """Lines of a text from outside; those after the first are indented further."""
+    """Lines of a text from outside; those after the first are indented further. A path is never broken."""
     indents = {"initial_indent": " " * indent, "subsequent_indent": " " * (indent + hanging)}
-    return textwrap.wrap(make_printable(text), WIDTH, break_on_hyphens=False, **indents)
+    return textwrap.wrap(make_printable(text), WIDTH, break_on_hyphens=False, break_long_words=False, **indents)
 
 
 def align(rows: Sequence[Row | None], words: Collection[int] = (0,)) -> list[str]:

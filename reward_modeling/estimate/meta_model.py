@@ -18,7 +18,7 @@ from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.live_bytes import LiveBytes
 from reward_modeling.models.adapters import count_weights
 from reward_modeling.models.attention import SHARED_PREFIX
-from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.models.reward_model import reward_model_class, with_blocks
 
 # One weight in NF4 quantised twice: four bits, a byte for 64 weights, and a float32 for 256 of those (Dettmers et al.,
 # 2023, section 3).
@@ -70,7 +70,7 @@ def build_model(
         model = model_class._from_config(config, **options)
     else:
         options["trust_remote_code"] = trust_remote_code
-        model = AutoModelForSequenceClassification.from_config(config, **options)
+        model = with_blocks(AutoModelForSequenceClassification.from_config(config, **options))
     if adapt is not None:
         model = adapt(model)
     if gradient_checkpointing:

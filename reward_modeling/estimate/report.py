@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups
+from reward_modeling.data.micro_batches import activation_size, block_shapes, computed_tokens
 from reward_modeling.data.planning import PACKED, PADDED, Chunk, EpochPlan, GroupSizes, heaviest_micro_batch, plan_epoch
 from reward_modeling.display.page import render
 from reward_modeling.display.text import Row, Rows, align, count
@@ -129,15 +130,18 @@ class EpochTokens:
 def count_epoch(plan: EpochPlan, gpus: int) -> EpochTokens:
     """Every micro-batch of the epoch, as the data loaders of so many GPUs make it."""
     sizes = plan.sizes
-    computed = attended = passes = heaviest = 0
+    computed = attended = passes = 0
+    heaviest = (0.0, 0)  # what its activations take, and its tokens
     for step in range(len(plan)):
         processes = plan.micro_batches(step, gpus)
         passes += len(processes[0])
         for micro_batch in itertools.chain.from_iterable(processes):
-            row_length = max(chunk.row_length for chunk in micro_batch)
-            tokens = sum(chunk.tokens_beside(row_length) for chunk in micro_batch)
-            computed, heaviest = computed + tokens, max(heaviest, tokens)
-            attended += sum(_attended(sizes, plan.batching, chunk, row_length) for chunk in micro_batch)
+            tokens = computed_tokens(micro_batch)
+            computed, heaviest = computed + tokens, max(heaviest, (activation_size(micro_batch), tokens))
+            if plan.batching == PADDED:  # in full, padding and later tokens too
+                attended += sum(rows * length**2 for rows, length in block_shapes(micro_batch))
+            else:
+                attended += sum(_attended(sizes, plan.batching, chunk) for chunk in micro_batch)
     rows, longest, members = _unit_rows(plan)
     batches = range(0, len(rows), UNITS_PADDED)
     return EpochTokens(
@@ -149,7 +153,7 @@ def count_epoch(plan: EpochPlan, gpus: int) -> EpochTokens:
         attended=attended,
         steps=len(plan),
         passes=passes,
-        heaviest=heaviest,
+        heaviest=heaviest[1],
     )
 
 
@@ -162,10 +166,8 @@ def _unit_rows(plan: EpochPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.add.reduceat(rows, starts)[order], np.maximum.reduceat(rows, starts)[order], members[order]
 
 
-def _attended(sizes: GroupSizes, batching: str, chunk: Chunk, row_length: int) -> int:
-    """Half of queries x keys, which causality leaves; padded rows are computed in full. Windows are not looked at."""
-    if batching == PADDED:
-        return chunk.tokens_beside(row_length) * row_length
+def _attended(sizes: GroupSizes, batching: str, chunk: Chunk) -> int:
+    """Half of queries x keys of packed rows, which causality leaves. Windows are not looked at."""
     used = np.unique(sizes.group_members(chunk.group, chunk.unit_start, chunk.unit_end))
     prefix = int(sizes.prefix_lengths[chunk.group])
     completions = sizes.completion_lengths[sizes.completion_offsets[chunk.group] + used].astype(np.int64)

@@ -18,7 +18,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import number
 from reward_modeling.evaluation.benchmarks.base import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
-from reward_modeling.evaluation.report import summary_tables, write_report
+from reward_modeling.evaluation.report import summary_tables, warning_lines, write_report
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -92,7 +92,7 @@ def write_results(
     new: Sequence[str],
     scores: Iterable[str] | None = None,
 ) -> None:
-    """The table on the screen; the three files under their names at once; the record.
+    """The table on the screen, and warnings last; the three files under their names at once; the record.
 
     Args:
         unfinished: has the scores of what was evaluated now.
@@ -113,10 +113,10 @@ def write_results(
         unfinished.rmdir()
     with writing_explained(folder):
         append_record(record, summary, new)
-    if warnings := sum(len(part["warnings"]) for part in summary["benchmarks"].values()):
-        logger.warning("!!! %d warning%s above the tables !!!", warnings, "s stand" if warnings > 1 else " stands")
     logger.info("Scores, summary and report: %s", folder)
     logger.info("Record: %s", record)
+    if lines := warning_lines(summary):
+        print(*lines, sep="\n", flush=True)
 
 
 # --- scores.jsonl ---------------------------------------------------------------------------------------------

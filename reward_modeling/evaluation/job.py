@@ -22,10 +22,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
 from reward_modeling.checkpoints.run_record import fingerprint_of_weights
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
+from reward_modeling.common.screen import set_up_screen, shows_bars
+from reward_modeling.data.conversations import parts_of
 from reward_modeling.data.preferences import kept_column, read_column
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
@@ -40,7 +41,7 @@ from reward_modeling.models.reward_normalization import tie_values_of
 from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.objectives.tie_predictions import tie_predictions
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
+from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -51,11 +52,7 @@ ROWS_PER_READ = 256
 def start_processes() -> PartialState:
     no_gpu = not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
     state = PartialState(cpu=no_gpu, timeout=timedelta(hours=HOURS_TO_WAIT))
-    logging.basicConfig(format="%(message)s", level=logging.INFO if state.is_main_process else logging.ERROR)
-    for noisy in ("httpx", "httpx2", "datasets", "accelerate"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry twice, before our message
-    transformers_logging.set_verbosity_warning()
+    set_up_screen(logging.INFO if state.is_main_process else logging.ERROR, speaks=state.is_main_process)
     return state
 
 
@@ -183,7 +180,7 @@ def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
                 continue
             reader.check_template()
             if words := reader.refusal(conversation):
-                roles = ", ".join(message["role"] for message in conversation)
+                roles = ", ".join(message["role"] for message in parts_of(conversation)[0])
                 refused.setdefault(number, f"the chat template refuses it: {words} (roles: {roles})")
     return refused
 
@@ -220,7 +217,8 @@ def score_benchmark(
     in_order = (dict(zip(of, row, strict=True)) for of in batches for row in zip(*of.values(), strict=True))
     stream = chain.from_iterable(chain(*conversations(row)) for row in in_order)
     ranks = {"process_index": state.process_index, "num_processes": state.num_processes}
-    with tqdm(total=len(places), desc=data.benchmark, unit=" answers", disable=not state.is_main_process) as bar:
+    shown = state.is_main_process and shows_bars()
+    with tqdm(total=len(places), desc=data.benchmark, unit=" answers", disable=not shown) as bar:
 
         def update(done: int) -> None:
             """By the own share: the other processes are about as far."""

@@ -42,17 +42,21 @@ STYLES = ("concise", "detailed plain", "detailed markdown")  # of RM-Bench's ans
 
 
 def summary_tables(summary: Mapping) -> str:
-    """Everything at once: warnings, the model, figures over several benchmarks, and a table for each benchmark."""
+    """Everything at once: the model, figures over several benchmarks, and a table for each benchmark."""
     parts = summary["benchmarks"]
-    messages = (f"WARNING: {message}" for part in parts.values() for message in part["warnings"])
-    blocks = [[line for message in messages for line in wrap(message, hanging=9)]]
-    blocks.append(wrap(model_line(summary)) + wrap(scoring_line(summary)))
+    blocks = [wrap(model_line(summary)) + wrap(scoring_line(summary))]
     blocks += [_body(name, part) for name, part in parts.items()]
     if summary["combined"]:
         rows = [["", "percent", "95% interval", "rows"]]
         rows += [[shorten(name), *_cells(row)] for name, row in summary["combined"].items()]
         blocks.append(["Over several benchmarks", *align(rows)])
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def warning_lines(summary: Mapping) -> list[str]:
+    """What comes last on the screen, and first on the page."""
+    messages = (f"WARNING: {message}" for part in summary["benchmarks"].values() for message in part["warnings"])
+    return [line for message in messages for line in wrap(message, hanging=9)]
 
 
 def _body(name: str, part: Mapping) -> list[str]:

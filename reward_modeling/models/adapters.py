@@ -76,6 +76,7 @@ def add_adapter(
             f"--use_peft: peft cannot adapt a {type(model).__name__} ({first_line(error)}). Train all weights: leave "
             "out --use_peft."
         ) from error
+    _check_shared(adapted)
     # peft adds both names of a head to a list that had one: written down, each stands there once.
     config.modules_to_save = trained_whole
     config.base_model_name_or_path = config.base_model_name_or_path or model_name
@@ -90,6 +91,26 @@ def add_adapter(
         *(r, layers, ", ".join(new), f"{trained:,}", f"{whole:,}", 100 * trained / whole),
     )
     return adapted
+
+
+def _check_shared(adapted: "PeftModel") -> None:
+    """
+    Raises:
+        UserError: two adapted layers have one weight, as those of Zamba's shared blocks. Each gets matrices
+            of its own, and merging would add both to the one weight.
+    """
+    names: dict[int, str] = {}
+    for name, module in adapted.named_modules():
+        if not hasattr(module, "lora_A"):
+            continue
+        first = names.setdefault(id(module.base_layer.weight), name)
+        if first != name:
+            first, name = (one.removeprefix(WRAPPED) for one in (first, name))
+            raise UserError(
+                f"--use_peft: expected adapted layers with weights of their own, found that {name} shares those of "
+                f"{first}: merged, one weight would get both adapters. Train all weights: leave out --use_peft; or "
+                "name other layers (--lora_target_modules)."
+            )
 
 
 def _as_peft_finds_them(model: PreTrainedModel, new: list[str]) -> tuple[list[str], str | None]:

@@ -18,9 +18,10 @@ from transformers.utils import logging as transformers_logging
 from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.fsdp import allocate_new_weights
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import broken_weights, renamed_head
-from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.models.reward_model import reward_model_class, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
 from reward_modeling.models.support import why_no_rewards
 from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
@@ -131,6 +132,7 @@ def load_reward_model(
             f"for, found {tuple(found)}. The weights belong to another configuration."
         )
     missing = sorted(info["missing_keys"])
+    allocate_new_weights(model, missing)
     may_be_new = new_weights(model) if missing else set()
     base_missing = [key for key in missing if key not in may_be_new]
     if base_missing:
@@ -153,7 +155,7 @@ def load_reward_model(
     model.config.problem_type = "regression"
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    return model
+    return with_blocks(model)
 
 
 def _forget_renaming(model: PreTrainedModel, mapping: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +87,7 @@ class RewardModelMixin:
         read_positions: torch.Tensor | None = None,
         packed_layout: PackedLayout | None = None,
         load_balancing: bool = False,
+        blocks: list[dict] | None = None,
         **kwargs,
     ) -> "RewardOutput":
         """The head's outputs at `read_positions`; without them, the ordinary forward of the class.
@@ -97,10 +99,14 @@ class RewardModelMixin:
             read_positions: `(reads,)` indices into the flattened `batch x tokens`.
             packed_layout: how the packed row is cut.
             load_balancing: of a mixture of experts, also compute how evenly the tokens are spread.
+            blocks: in place of the first four, these for each of several blocks of padded rows.
 
         Returns:
             `logits` is `(reads, labels)` in float32; `load_balancing_losses` is `(completions,)`, see moe_balance.py.
         """
+        if blocks is not None:
+            forward = functools.partial(RewardModelMixin.forward, self, load_balancing=load_balancing, **kwargs)
+            return forward_of_blocks(forward, blocks)
         self.read_tokens.positions = None
         if read_positions is None:
             return super().forward(
@@ -136,6 +142,46 @@ class RewardOutput(ModelOutput):
 
     logits: torch.Tensor | None = None
     load_balancing_losses: torch.Tensor | None = None
+
+
+def forward_of_blocks(forward: Callable[..., ModelOutput], blocks: list[dict]) -> RewardOutput:
+    """The outputs of all blocks, one after the other, as of one forward pass.
+
+    In one call of the model, and not in a call for each: DDP, DeepSpeed and FSDP prepare a backward pass for each call.
+    """
+    outputs = [forward(**block) for block in blocks]
+    result = RewardOutput(logits=torch.cat([output.logits for output in outputs]))
+    if "load_balancing_losses" in outputs[0]:
+        result.load_balancing_losses = torch.cat([output.load_balancing_losses for output in outputs])
+    return result
+
+
+class BlocksMixin:
+    """Adds to a `*ForSequenceClassification` class that finds the token to be read by itself a forward of blocks."""
+
+    def forward(
+        self, *args, blocks: list[dict] | None = None, read_positions: torch.Tensor | None = None, **kwargs
+    ) -> ModelOutput:
+        """As the class's own, but for `read_positions`, which are left out, and `blocks`: see `RewardModelMixin`."""
+        if blocks is None:
+            return super().forward(*args, **kwargs)
+        given = {name: value for name, value in kwargs.items() if value is not None}  # peft names all that it may pass
+        return forward_of_blocks(functools.partial(BlocksMixin.forward, self, **given), blocks)
+
+
+def with_blocks(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, which now takes blocks of padded rows.
+
+    Its class is exchanged, as FSDP2 does it: one from the checkpoint's own code is known only when it is loaded.
+    """
+    if not isinstance(model, RewardModelMixin | BlocksMixin):
+        model.__class__ = _class_with_blocks(type(model))
+    return model
+
+
+@functools.cache
+def _class_with_blocks(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    return type(base.__name__, (BlocksMixin, base), {"__module__": base.__module__})
 
 
 @functools.cache

@@ -14,6 +14,8 @@ POSITIONS_AFTER_PAD |= {"mpnet", "longformer", "data2vec-text", "ibert", "luke"}
 OTHER_ATTENTION = {"gpt_oss", "nemotron", "doge"}
 # A sliding window stands in their mask alone, which packed rows do not have (transformers 5.23).
 WINDOW_IN_MASK_ALONE = {"qwen2_moe", "phimoe"}
+# They pad rows to whole blocks themselves, with their config's pad token, and read the first place (transformers 5.23).
+PAD_THEMSELVES = {"longformer", "big_bird"}
 SUMMARIES = ("flaubert", "xlm", "xlnet")
 # Families with a sequence classification that gives no reward of a text (transformers 5.23), and why.
 NO_REWARDS = {

@@ -71,14 +71,15 @@ class PairReader(RowReader):
         pairs = [(one, other) for one, other in combinations(range(len(answers)), 2) if ranks[one] != ranks[other]]
         pairs = [(one, other) if ranks[one] < ranks[other] else (other, one) for one, other in pairs]
         if self.lists != "pairs":
-            of_list = weight * len(pairs) if self.list_weight == "pair" else weight
-            return Example(answers, (tuple(range(len(answers))),), (tuple(map(float, ranks)),), (of_list,))
+            share = float(len(pairs)) if self.list_weight == "pair" else 1.0
+            targets = (tuple(map(float, ranks)),)
+            return Example(answers, (tuple(range(len(answers))),), targets, (weight * share,), (share,))
         targets = [(1.0, 1.0, 0.0)] * len(pairs)
         if self.ties in TIE_MODELS:  # where a tie is no half of a preference, but said by itself
             ties = [pair for pair in combinations(range(len(answers)), 2) if ranks[pair[0]] == ranks[pair[1]]]
             pairs, targets = pairs + ties, targets + [(TIE, 1.0, 0.0)] * len(ties)
-        of_pair = weight / len(pairs) if self.list_weight == "prompt" else weight
-        return Example(answers, pairs, targets, [of_pair] * len(pairs))
+        share = 1 / len(pairs) if self.list_weight == "prompt" else 1.0
+        return Example(answers, pairs, targets, [weight * share] * len(pairs), [share] * len(pairs))
 
     def excerpt(self, row: dict[str, Any]) -> str:
         return f"chosen {row['chosen'][:90]!r} rejected {row['rejected'][:90]!r}"

@@ -127,7 +127,7 @@ def read_file(arguments: FileArguments, source: PreferenceSource) -> SourcePairs
     Raises:
         UserError: nothing readable there, or a part of the conversation would not be read.
     """
-    options = read_options(arguments.columns, arguments.ignore_columns, arguments.preferred_values)
+    options = read_options(arguments.columns, arguments.ignore_columns, preferred_values=arguments.preferred_values)
     source = replace(source, columns=preference_columns(options))
     to_fields = partial(_pair_fields, options=options)
     rows, report = _read(arguments, source, to_fields, PAIR_FEATURES, _keep_row, required=(), finish=write_joined)

@@ -74,6 +74,7 @@ def model_card(results: Results, *, name: str, adapter: bool, tokenizer: PreTrai
         writes_bos=bool(leading_bos(tokenizer)),
         encoder_marks=(tokenizer.cls_token, tokenizer.sep_token) if is_for_encoder(tokenizer) else None,
         evaluation=results.evaluation,
+        warnings=results.warnings,
         accuracies=None if results.evaluation is None else _accuracies(results.evaluation),
         plots=PLOTS,
         notes_on_pairs=notes_on_pairs,

@@ -14,7 +14,7 @@ from reward_modeling.common.atomic import write_whole
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.file_names import REPORT
 from reward_modeling.common.paths import local_path
-from reward_modeling.data.report import LOUD_SHARE_DROPPED, dropped_rows
+from reward_modeling.data.report import dropped_rows
 from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import histogram_rows, pair_plots, pair_tables
 from reward_modeling.display.plot_style import ACCENT, BAR, Plot, make_plot
@@ -23,6 +23,7 @@ from reward_modeling.display.text import MOST_SUBSETS, Rows, accuracy_rows, coun
 from reward_modeling.results.curves import Curve, draw_curves, log_curve
 from reward_modeling.results.read_run import RunFiles, read_run
 from reward_modeling.results.run import source_rows
+from reward_modeling.results.warnings import result_warnings
 
 FIGURES = {  # of the log: their titles and captions
     "loss": ("Loss", "Mean over pairs. The training loss includes centering and a router's loss."),
@@ -72,7 +73,7 @@ def training_page(run: RunFiles) -> str:
         pair_lines=pair_lines,
         dropped_rows=dropped_rows,
         source_rows=source_rows,
-        loud_share_dropped=LOUD_SHARE_DROPPED,
+        result_warnings=result_warnings,
     )
 
 

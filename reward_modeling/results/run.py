@@ -46,9 +46,10 @@ to `to` tokens more than the rejected one, both included; the bins, at most 8, h
 "devices", "dtype", "batching", "pairs", "prompts", "pairs_per_step", "steps", "step_of_weights" and
 "epoch_of_weights" (of the saved ones; epochs may be null), "started" (UTC), "seconds" (of the process that ended the
 run), "versions", "arguments" (those that decide what is learned), "manifest" (what the folder of --train_set_path says
-of itself, or null), "kinds" (in words, where not all units are pairs of which one answer is preferred) and, of a model
-of ties, "tie_model" and "tie_threshold". It is written before the first step, and again at the end: until then there
-is no threshold, and "steps", "step_of_weights", "epoch_of_weights" and "seconds" are null.
+of itself, or null), "nothing_trained" (why no weight has moved since the last start, or null), "kinds" (in words, where
+not all units are pairs of which one answer is preferred) and, of a model of ties, "tie_model" and "tie_threshold". It
+is written before the first step, and again at the end: until then there is no threshold, and "steps",
+"step_of_weights", "epoch_of_weights" and "seconds" are null.
 """
 
 import json
@@ -68,6 +69,7 @@ from reward_modeling.display.text import Rows, count
 from reward_modeling.models.adapters import count_weights, has_adapter
 from reward_modeling.models.reward_normalization import NAMES
 from reward_modeling.objectives.base import HeldOut
+from reward_modeling.results.warnings import result_warnings
 
 if TYPE_CHECKING:
     from reward_modeling.data.prepare import PreparedPairs
@@ -96,6 +98,11 @@ class Results:
     given: dict[str, Any]
     conversations: bool
     train_sets: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the page, the card and the screen say first."""
+        return result_warnings(self.run, self.evaluation, self.data_report)
 
     @property
     def statistics(self) -> dict[str, float] | None:
@@ -143,6 +150,7 @@ def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], s
         evaluation = figures[first] | ({"set": first, "sets": figures} if first else {})
     end = {"steps": state.global_step, "step_of_weights": step, "epoch_of_weights": epoch}
     end |= trainer.objective.saved_values()
+    end["nothing_trained"] = trainer.largest_update.nothing
     end["seconds"] = round((datetime.now(UTC) - started).total_seconds(), 1)
     return Results(
         run=run_so_far(trainer, data, started) | end,
@@ -182,7 +190,7 @@ def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[s
         "prompts": int((data.train.sizes.units_per_group > 0).sum()),
         **({"kinds": kinds} if kinds else {}),
         f"{unit}_per_step": args.pairs_per_step,
-        **dict.fromkeys(("steps", "step_of_weights", "epoch_of_weights")),
+        **dict.fromkeys(("steps", "step_of_weights", "epoch_of_weights", "nothing_trained")),
         "started": started.isoformat(timespec="seconds"),
         "seconds": None,
         "versions": installed_versions(PACKAGES),

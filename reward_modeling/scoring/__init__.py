@@ -1,5 +1,6 @@
 """Score conversations with a trained reward model."""
 
+from reward_modeling.data.conversations import Templated
 from reward_modeling.scoring.scorer import RewardScorer
 
-__all__ = ["RewardScorer"]
+__all__ = ["RewardScorer", "Templated"]

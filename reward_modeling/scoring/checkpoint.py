@@ -15,7 +15,7 @@ from reward_modeling.models.loading import (
 from reward_modeling.models.new_parts import WRAPPED, is_within, new_modules_of
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import read_adapter_statistics, set_statistics
-from reward_modeling.models.support import why_not_packed
+from reward_modeling.models.support import PAD_THEMSELVES, why_not_packed
 from reward_modeling.models.tokenizer import HUB_ERRORS, is_for_encoder, not_found, read_tokenizer, set_up_for_encoder
 
 
@@ -40,10 +40,14 @@ def load_checkpoint(path: str, dtype: torch.dtype, **options) -> tuple[PreTraine
         )
     tokenizer = _load_tokenizer(path, **options)
     model = _load_weights(path, config, tokenizer, dtype=dtype, own_head=True, **options)
-    if not isinstance(model, RewardModelMixin):
-        # These look for the last token that is not pad, which may be any: with no such token they take the last one.
-        model.config.pad_token_id = -1
+    _read_the_last_token(model)
     return model, tokenizer
+
+
+def _read_the_last_token(model: PreTrainedModel) -> None:
+    """Other classes look for the last token that is not pad, which may be any: with no pad they take the last one."""
+    if not isinstance(model, RewardModelMixin) and model.config.model_type not in PAD_THEMSELVES:
+        model.config.pad_token_id = -1
 
 
 def _load_weights(path: str, config: PreTrainedConfig, tokenizer, **options) -> PreTrainedModel:
@@ -104,7 +108,7 @@ def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedM
     merged.config.architectures = [type(merged).__name__]
     set_statistics(merged.config, read_adapter_statistics(path, options["revision"]))
     if not isinstance(merged, RewardModelMixin):
-        merged.config.pad_token_id = -1  # as in load_checkpoint
+        _read_the_last_token(merged)
         return merged.to(dtype), tokenizer
     head = merged.score.weight.data.clone()
     merged.to(dtype)

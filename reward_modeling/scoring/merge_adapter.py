@@ -8,7 +8,6 @@ rm.py starts it as a process of its own for --merge_adapter: where it trains, De
 import argparse
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from transformers.utils import ADAPTER_CONFIG_NAME
 
 from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.common.interruption import run_child
 from reward_modeling.common.launch import child_environment
 from reward_modeling.common.paths import local_path
 from reward_modeling.models.attention import register_shared_prefix_attention
@@ -57,9 +57,8 @@ def merge_in_another_process(adapter: Path, folder: Path, *, trust_remote_code: 
     command = [sys.executable, "-m", MODULE, "--replace", str(adapter.absolute()), str(folder.absolute())]
     command += ["--trust_remote_code"] if trust_remote_code else []
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.run(
-        command, env=child_environment() | {"PYTHONPATH": path}, capture_output=True, encoding="utf-8", errors="replace"
-    )
+    environment = child_environment() | {"PYTHONPATH": path}
+    process = run_child(command, env=environment, encoding="utf-8", errors="replace")
     if process.returncode != 0:
         said = process.stderr.rpartition("error: ")[2] or f"exit status {process.returncode}"
         why = " ".join(said.split())[:400]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -16,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from reward_modeling.common.devices import to_device, warm_up_mkl
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.conversations import Conversation
 from reward_modeling.data.planning import PACKED, PADDED, MicroBatch
 from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
 from reward_modeling.models.chat_template import set_chat_template
@@ -24,16 +26,14 @@ from reward_modeling.models.reward_normalization import statistics_of
 from reward_modeling.models.support import context_length, why_not_packed
 from reward_modeling.objectives.catalog import objective_of
 from reward_modeling.scoring.checkpoint import load_checkpoint
-from reward_modeling.scoring.plan import (
-    Batches,
-    Conversation,
+from reward_modeling.scoring.conversations import (
     ConversationReader,
     ScoringCounts,
-    WindowPlan,
     check_conversation,
-    plan_window,
     prompt_key,
+    with_options,
 )
+from reward_modeling.scoring.plan import Batches, WindowPlan, plan_window
 
 logger = logging.getLogger(__name__)
 
@@ -160,14 +160,27 @@ class RewardScorer:
         """Of the computation, such as "bfloat16"; the score head is computed in float32 in any case."""
         return str(self.model.dtype).removeprefix("torch.")
 
-    def score(self, conversations: Sequence[Conversation], *, progress: bool = False) -> list[float]:
+    def score(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        template_options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        progress: bool = False,
+    ) -> list[float]:
         """The reward of each conversation, in the order given; with `progress`, under a bar.
 
+        Args:
+            template_options: what goes to the chat template beside the messages, as in training (the columns `tools`
+                and `chat_template_kwargs`): {"tools": [...], "enable_thinking": False} for all conversations, or a
+                list with one for each.
+
         Raises:
-            UserError: a conversation is empty, is no list of messages, or is refused by the chat template.
+            UserError: a conversation is empty, is no list of messages, or is refused by the chat template; there are
+                other numbers of options than of conversations.
         """
         if isinstance(conversations, str):
             raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
+        conversations = with_options(conversations, template_options)
         same_prompt: dict[str, list[int]] = {}
         for index, conversation in enumerate(conversations):
             check_conversation(index, conversation)
@@ -195,6 +208,7 @@ class RewardScorer:
         The forward passes are the same on any number of processes, and so are the rewards, bit for bit.
 
         Args:
+            conversations: messages, texts, or `Templated` messages, which have options for the chat template.
             progress: called with the number of conversations that a pass of this process has finished, such as a
                 tqdm bar's `update`.
 

@@ -1,7 +1,7 @@
 """The arguments of a training run: the flags of its script, those of transformers, and what follows from them."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar
 
@@ -80,9 +80,7 @@ class RunArguments(RunFlags, TrainingArguments):
     @property
     def read_options(self) -> ReadOptions:
         """Which columns of the rows are read as what."""
-        return replace(
-            read_options(self.columns, self.ignore_columns, self.preferred_values), revision=self.dataset_revision
-        )
+        return read_options(self.columns, self.ignore_columns, self.dataset_revision, self.preferred_values)
 
     @property
     def dry_run(self) -> bool:

@@ -1,16 +1,11 @@
-"""What a run shows while it goes on (report.html, trainer_state.json, a progress bar), and what ends it early."""
+"""What a run shows while it goes on (report.html, trainer_state.json, a bar), and what stops it early."""
 
-import ctypes
 import logging
-import os
-import signal
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
+from tqdm.auto import tqdm
 from transformers import (
     EarlyStoppingCallback,
     ProgressCallback,
@@ -23,15 +18,12 @@ from transformers import (
 from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import REPORT, TRAINER_STATE
+from reward_modeling.common.screen import shows_bars
 from reward_modeling.objectives.base import Objective
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_PAGES = 60  # one takes about a second
-# Looked at before transformers sets variables of accelerate's itself.
-LAUNCHED = any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ)
-PR_SET_PDEATHSIG = 1  # prctl(2)
-EXIT_STATUS = 128 + signal.SIGTERM  # as a shell reports a process that the signal ended
 
 
 class ReportCallback(TrainerCallback):
@@ -88,6 +80,12 @@ class RewardProgressCallback(ProgressCallback):
         self.beside_the_bar = {name: name for name in ("loss", *objective.progress_figures)}
         self.beside_the_bar[f"{unit}_per_second"] = f"{unit}/s"
         self.evaluation_lines = objective.evaluation_lines
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        """The bar, which in a file only writes the lines."""
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(total=state.max_steps, dynamic_ncols=True, disable=not shows_bars())
+        self.current_step = 0
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
         if not state.is_world_process_zero or self.training_bar is None or not logs:
@@ -153,58 +151,3 @@ class EarlyStopping(EarlyStoppingCallback):
     @property
     def is_due(self) -> bool:
         return self.early_stopping_patience_counter >= self.early_stopping_patience
-
-
-class InterruptionCallback(TrainerCallback):
-    """Ends training at the next step, with a checkpoint, once any process has got SIGTERM."""
-
-    def __init__(self):
-        self.received = False  # by this process
-        self.agreed = False  # by all
-        self.training_is_over = False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within it the signal ends nothing at once."""
-        previous = signal.signal(signal.SIGTERM, self._receive)
-        # Let Linux send SIGTERM when the launcher ends: accelerate's launcher of one process does not pass it on. Not
-        # where a person has started the process, who may leave it running on purpose (nohup).
-        if LAUNCHED and sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-
-    def _receive(self, _number: int, _frame: object) -> None:
-        self.received = True
-        if self.training_is_over:
-            logger.warning("SIGTERM: the final model is being saved; the run ends after that.")
-        else:
-            logger.warning("SIGTERM: a checkpoint will be saved at the end of this step.")
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if self.agree(args):
-            self._leave(args, control, save=True)
-
-    def agree(self, args: TrainingArguments) -> bool:
-        """Whether any process was told to end. To be asked by all of them at once.
-
-        All must leave after the same step, and a scheduler may tell the processes of one machine alone.
-        """
-        received = self.received
-        if args.world_size > 1:  # one process alone asks itself: reading a tensor would wait for the GPU in every step
-            total = torch.tensor(float(received), device=args.device)
-            torch.distributed.all_reduce(total)
-            received = total.item() > 0
-        self.agreed = self.agreed or received
-        return self.agreed
-
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if self.agreed:
-            self._leave(args, control, save=False)  # it is saved
-
-    def _leave(self, args: TrainingArguments, control: TrainerControl, *, save: bool) -> None:
-        """No time for an evaluation, and none to load the best model."""
-        control.should_training_stop, control.should_evaluate, control.should_save = True, False, save
-        args.load_best_model_at_end = False

@@ -22,7 +22,13 @@ from reward_modeling.common.flags import (
     unsupported,
 )
 from reward_modeling.common.words import ALL_LINEAR, BATCHINGS
-from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, PLAIN_TEXT_HELP, PREFERRED_HELP
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PLAIN_TEXT_HELP,
+    PREFERRED_HELP,
+    REVISION_HELP,
+)
 from reward_modeling.estimate.memory import GPUS
 
 FIXED, FREE, DATA = OnResume
@@ -68,7 +74,7 @@ class RunFlags:
         "As train_set_path, or name=path,name=path for several sets, of which the first decides which model is best. "
         "Unset: eval_size rows of the training set, by prompt.",
     )
-    dataset_revision: Annotated[str | None, DATA] = flag(None, "Branch, tag or commit of the Hub's data set.")
+    dataset_revision: Annotated[str | None, DATA] = flag(None, REVISION_HELP)
     max_train_samples: Annotated[int | None, at_least(1), DATA] = flag(
         None, "Train on at most so many pairs, whole prompts only, drawn by the seed. Unset: on all."
     )

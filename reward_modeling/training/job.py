@@ -2,11 +2,10 @@
 
 import json
 import logging
-import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
@@ -21,13 +20,13 @@ from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.common.errors import UserError, report_once_per_node
 from reward_modeling.common.file_names import (
     ARGUMENTS,
-    CHECKPOINT,
     LAST_CHECKPOINT,
     MERGED_CHECKPOINT,
     PREFLIGHT,
     REPORT,
     RUN,
 )
+from reward_modeling.common.interruption import ends_at_once, leave
 from reward_modeling.estimate.report import estimate_run
 from reward_modeling.models.reward_normalization import set_statistics, write_adapter_statistics
 from reward_modeling.objectives.base import Objective
@@ -35,8 +34,9 @@ from reward_modeling.results.model_card import write_model_card
 from reward_modeling.results.run import Results, gather_results, run_so_far, write_json
 from reward_modeling.scoring.merge_adapter import merge_in_another_process
 from reward_modeling.training.arguments import RunArguments, arguments_of
-from reward_modeling.training.callbacks import EXIT_STATUS, try_to_write_report, update_report
+from reward_modeling.training.callbacks import try_to_write_report
 from reward_modeling.training.flags import RunFlags
+from reward_modeling.training.interruption import exit_interrupted, words_before_the_first_step
 from reward_modeling.training.memory_probe import out_of_memory_explained
 from reward_modeling.training.preflight import run_preflight
 from reward_modeling.training.setup import (
@@ -47,7 +47,7 @@ from reward_modeling.training.setup import (
     set_up_logging,
     show_plan,
 )
-from reward_modeling.training.tracking import log_results
+from reward_modeling.training.tracking import log_results, open_wandb
 from reward_modeling.training.trainer import RewardTrainer
 from reward_modeling.training.verdict import describe_verdict
 
@@ -67,7 +67,7 @@ def run_job(flags_class: type[RunFlags], objective_class: type[Objective]) -> No
         train(args, objective_class(args), given)
         return
     check_writable("--output_path", Path(args.output_path))
-    with only_run_in(args.output_path, args.process_index):
+    with ends_at_once(words_before_the_first_step), only_run_in(args.output_path, args.process_index):
         train(args, objective_class(args), given)
     exit_helper_process(args)
 
@@ -125,7 +125,7 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
     with trainer.interruption.listening():
         with out_of_memory_explained("training", args.max_tokens):
             trainer.train(resume_from_checkpoint=checkpoint)
-        if trainer.interruption.agreed:
+        if trainer.interruption.agreed is not None:
             exit_interrupted(trainer)
         trainer.interruption.training_is_over = True
 
@@ -145,7 +145,9 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
             logger.info("Report: %s", output / REPORT)
         if args.push_to_hub:
             trainer.push_folder(folders[-1])
-        logger.info("Done: the reward model is in %s", " and ".join(map(str, folders)))
+        logger.info(last_line(folders, results))
+        for message in results.warnings:  # the last lines on the screen
+            logger.warning("WARNING: %s.", message)
 
 
 def start_output_folder(
@@ -159,28 +161,12 @@ def start_output_folder(
         make_room(args, checkpoint)
         (output / PREFLIGHT).write_text(preflight_table + "\n", encoding="utf-8")
         write_json(output / RUN, run_so_far(trainer, data, started))
+        if "wandb" in args.report_to:
+            open_wandb(args.run_name, args.output_path)
     trainer.accelerator.wait_for_everyone()
 
 
 # --- after the last step, under every engine: all processes have to call these, unless one says otherwise ---------
-
-
-def exit_interrupted(trainer: RewardTrainer) -> NoReturn:
-    """Say what is saved and how to go on after SIGTERM, and end with the status of a process that the signal ended."""
-    if trainer.is_world_process_zero():
-        step, output = trainer.state.global_step, Path(trainer.args.output_path)
-        update_report(output, trainer.state)
-        checkpoint = output / f"{CHECKPOINT}{step}"
-        if checkpoint.is_dir():
-            saved, go_on = f"{checkpoint.name} is saved in {output}", "true"
-        elif trainer.resumed_from:
-            saved, go_on = "no step was taken since", f"{trainer.resumed_from} --overwrite_output_dir true"
-        else:  # it came in an evaluation before the first step
-            saved, go_on = "there is nothing to save", "true"
-        place = f"after step {step} of" if step else "before the first step of"
-        message = f"Stopped by SIGTERM {place} {trainer.state.max_steps}: {saved}."
-        print(f"\n{message} Go on with --resume_from_checkpoint {go_on}.", file=sys.stderr, flush=True)
-    sys.exit(EXIT_STATUS)
 
 
 def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
@@ -221,6 +207,14 @@ def show_results(trainer: RewardTrainer, results: Results) -> None:
         log_results(results, trainer.objective)
 
 
+def last_line(folders: list[Path], results: Results) -> str:
+    """Where the model is; it is done only where something was trained."""
+    where = " and ".join(map(str, folders))
+    if results.run["nothing_trained"]:
+        return f"Not done, since nothing was trained: the weights that the run began with are in {where}"
+    return f"Done: the reward model is in {where}"
+
+
 def verify_final_model(
     trainer: RewardTrainer, folders: list[Path], rows: list[list[int]], rewards: list[float]
 ) -> None:
@@ -249,13 +243,6 @@ def verify_final_model(
 
 
 def exit_helper_process(args: RunArguments) -> None:
-    """End every process but the first, which has nothing left to do, without the teardown of its interpreter.
-
-    In that teardown torch's threads of gloo abort the process now and then ("terminate called without an active
-    exception"), the process group having been destroyed or not. The launcher would take this for a failure, and kill
-    process 0 while it verifies the model.
-    """
+    """End every process but the first, which has nothing left to do."""
     if args.process_index > 0:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        leave(0)

@@ -9,12 +9,14 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import SHARED_PREFIX
+from reward_modeling.data.rendering import TemplateRefuses, render
 from reward_modeling.data.report import DataReport
-from reward_modeling.models.tokenizer import answer_ending, leading_bos, special_ids
+from reward_modeling.models.tokenizer import answer_ending, leading_bos, special_ids, token_ids
 from reward_modeling.training.shown_units import show_units
 from reward_modeling.training.verdict import data_problems
 
 GROUPS_CHECKED = 200  # spread evenly over the data
+PREAMBLE_SHOWN = 80  # characters
 
 
 def run_preflight(
@@ -81,6 +83,25 @@ def large_unit_problems(groups: PromptGroups, reader: RowReader, batching: str, 
         f"{flag}: expected at least {least:,}, the tokens of the {members[largest]} answers of "
         f"{groups.of_units('where')[largest]}, which go into one pass together, found {max_tokens:,} (too few for "
         f"{len(too_large):,} of {int((members > 2).sum()):,} lists of answers). Pass {flag} {least}{instead}."
+    )
+
+
+def preamble_problem(tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    """What is wrong where the template itself writes more than a row may have, such as a long system text; else ""."""
+    if tokenizer.chat_template is None:
+        return ""
+    shortest = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    try:
+        text = render(shortest, {}, tokenizer)
+    except TemplateRefuses:
+        return ""
+    tokens = len(token_ids([text], tokenizer)[0])
+    if tokens <= max_length:
+        return ""
+    return (
+        f"the chat template writes {tokens:,} tokens around a question and an answer of one sign each, beginning with "
+        f"{text[:PREAMBLE_SHOWN]!r}: no row fits into --max_length {max_length:,}. Take a longer one, or a template "
+        "that writes less (--chat_template FILE.jinja)."
     )
 
 

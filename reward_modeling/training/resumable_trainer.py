@@ -3,21 +3,27 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 
+from reward_modeling.checkpoints.checksums import shared_checksums
 from reward_modeling.checkpoints.folders import delete_old_checkpoints, saving_failed
+from reward_modeling.checkpoints.peer_failures import another_has_failed, is_first_to_fail
 from reward_modeling.checkpoints.run_record import RUN_RECORD
 from reward_modeling.common.atomic import archive, commit, remove_folder, sync_to_disk, unfinished
+from reward_modeling.common.errors import SECONDS_TO_SPEAK
 from reward_modeling.common.file_names import (
     CHECKPOINT,
     LAST_CHECKPOINT,
@@ -25,18 +31,21 @@ from reward_modeling.common.file_names import (
     OBJECTIVE_STATE,
     TRAINER_STATE,
 )
+from reward_modeling.common.interruption import leave
 from reward_modeling.common.launch import launched_with
 from reward_modeling.models.adapters import has_adapter, save_adapter
+from reward_modeling.models.fsdp import classes_to_shard
 from reward_modeling.results.run import remove_results
 from reward_modeling.training.arguments import RunArguments
-from reward_modeling.training.callbacks import EarlyStopping, InterruptionCallback
+from reward_modeling.training.callbacks import EarlyStopping
 from reward_modeling.training.hub_trainer import HubTrainer
+from reward_modeling.training.interruption import InterruptionCallback
 
 logger = logging.getLogger(__name__)
 
 
 class EvaluationInterrupted(Exception):
-    """SIGTERM came during an evaluation."""
+    """The run was told to end during an evaluation."""
 
 
 class MissedEvaluationCallback(TrainerCallback):
@@ -53,7 +62,7 @@ class MissedEvaluationCallback(TrainerCallback):
 
 
 class ResumableTrainer(HubTrainer):
-    """Saves by `checkpoints.folders`, leaves at SIGTERM with a checkpoint, and goes on where a checkpoint was made.
+    """Saves by `checkpoints.folders`, leaves at a signal with a checkpoint, and goes on where a checkpoint was made.
 
     `run_record` is written into every checkpoint, to compare a resume with.
     """
@@ -63,6 +72,9 @@ class ResumableTrainer(HubTrainer):
     def __init__(self, *, args: RunArguments, **kwargs):
         super().__init__(args=args, **kwargs)
         self.run_record: dict = {}
+        if self.accelerator.is_fsdp2:
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or classes_to_shard(self.model)
         # The Trainer's own deletions may leave a torn checkpoint behind, or none but the best.
         self.save_total_limit, args.save_total_limit = args.save_total_limit, None
         self.interruption = InterruptionCallback()
@@ -151,7 +163,7 @@ class ResumableTrainer(HubTrainer):
         self.state.best_model_checkpoint = None if best is None else str(best)
 
     def _was_evaluation_missed(self, max_steps: int, steps_per_epoch: int) -> bool:
-        """Whether the process died, or left at SIGTERM, between the checkpoint and the evaluation after its step."""
+        """Whether the process died, or left at a signal, between the checkpoint and the evaluation after its step."""
         step, strategy = self.state.global_step, self.args.eval_strategy
         interval = {"steps": self.state.eval_steps, "epoch": steps_per_epoch}.get(strategy)
         begun = (self.state.epoch if strategy == "epoch" else step) >= self.args.eval_delay
@@ -160,7 +172,7 @@ class ResumableTrainer(HubTrainer):
         return not any(entry["step"] == step and "eval_loss" in entry for entry in self.state.log_history)
 
     def _evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """Stopped by SIGTERM: it may take longer than a scheduler waits. A resume makes up for it."""
+        """Stopped by a signal: it may take longer than a scheduler waits. A resume makes up for it."""
         try:
             return super()._evaluate(*args, **kwargs)
         except EvaluationInterrupted:
@@ -187,17 +199,31 @@ class ResumableTrainer(HubTrainer):
             self.accelerator.wait_for_everyone()
             if self.args.local_process_index == 0 and self.args.world_size > 1:
                 sync_to_disk(unfinished(folder))  # what this machine wrote, which another one cannot sync
+            checksums = shared_checksums(unfinished(folder), self.args.process_index, self.args.world_size)
             self.accelerator.wait_for_everyone()
             if self.args.process_index == 0:
-                commit(folder)
-        except Exception as error:
-            failure = saving_failed(folder, error)
-            if failure is None:
-                raise
-            if unfinished(folder).exists():
-                remove_folder(unfinished(folder))
-            raise failure from error
-        self.accelerator.wait_for_everyone()
+                commit(folder, checksums)
+            self.accelerator.wait_for_everyone()
+        except (Exception, CheckpointException) as error:  # the second is a BaseException
+            self._say_why_not_saved(folder, error)
+
+    def _say_why_not_saved(self, folder: Path, error: BaseException) -> NoReturn:
+        """Once for all processes, by the first that could not write.
+
+        Raises:
+            UserError: the disk refuses it.
+        """
+        failure, several = saving_failed(folder, error), self.args.world_size > 1
+        if failure is None:
+            if several and another_has_failed():
+                leave(2)
+            raise error
+        if self.args.process_index == 0 and unfinished(folder).exists():
+            remove_folder(unfinished(folder))
+        if several and not is_first_to_fail():
+            time.sleep(SECONDS_TO_SPEAK)
+            leave(2)
+        raise failure from error
 
     def _save_checkpoint(self, model, trial=None) -> None:
         """As transformers', but the checkpoint is complete or it is not there."""

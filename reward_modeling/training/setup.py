@@ -1,7 +1,6 @@
 """From flags to a trainer: configuration, tokenizer, batching, data, model."""
 
 import logging
-import math
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
-from transformers.utils import logging as transformers_logging
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import DATA_REPORT
 from reward_modeling.common.launch import launched_with, worker_count
+from reward_modeling.common.screen import set_up_screen
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.meta_model import MetaModel, build_model
@@ -34,6 +33,7 @@ from reward_modeling.models.support import (
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.base import Objective
 from reward_modeling.training.arguments import RunArguments
+from reward_modeling.training.preflight import preamble_problem
 from reward_modeling.training.tracking import DataReportCallback, prepare_wandb
 from reward_modeling.training.trainer import RewardTrainer
 from reward_modeling.training.verdict import data_problems
@@ -64,11 +64,8 @@ class Setup:
 
 
 def set_up_logging(args: RunArguments) -> None:
-    logging.basicConfig(format="%(message)s", level=logging.INFO if args.process_index == 0 else logging.ERROR)
-    for noisy in ("httpx", "httpx2", "datasets", "accelerate", "DeepSpeed"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry twice, before our message
-    transformers_logging.set_verbosity_warning()
+    is_main = args.process_index == 0
+    set_up_screen(logging.INFO if is_main else logging.ERROR, speaks=is_main)
 
 
 def load_setup(args: RunArguments, objective: Objective) -> Setup:
@@ -144,7 +141,8 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
             write_reports(data.all_reports, Path(args.output_path) / DATA_REPORT)
     if not len(data.train):
         unit = setup.objective.reader.unit.removesuffix("s")
-        problems = "".join(f"\n- {problem}" for problem in data_problems(data.reports))
+        found = [*data_problems(data.reports), preamble_problem(setup.tokenizer, args.max_length)]
+        problems = "".join(f"\n- {problem}" for problem in found if problem)
         raise UserError(
             f"--train_set_path {args.train_set_path}: no {unit} is left to train on; see the table above{problems}"
         )
@@ -206,7 +204,7 @@ def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> Re
             raise UserError(f"{flags}: expected rows to evaluate on, found none")
         args.eval_strategy, args.eval_on_start, args.do_eval = "no", False, False
     if "wandb" in args.report_to:
-        prepare_wandb(args.output_path)
+        prepare_wandb(args.output_path, opens_run=args.process_index == 0)
     trainer = RewardTrainer(
         args=args,
         objective=setup.objective,
@@ -225,7 +223,7 @@ def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> Re
 def show_plan(trainer: RewardTrainer) -> None:
     """How many steps there will be, and when the first of them is saved."""
     args, num_units = trainer.args, len(trainer.train_dataset)
-    num_steps = math.ceil(num_units / args.pairs_per_step)
+    num_steps = trainer.train_dataset.sizes.num_steps(args.pairs_per_step)
     logger.info(
         f"Training: {num_units:,} {trainer.objective.reader.unit}, {args.pairs_per_step} a step, {num_steps:,} steps "
         f"an epoch; {trainer.collator.batching} batches of at most {args.max_tokens:,} tokens."

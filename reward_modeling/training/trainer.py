@@ -1,5 +1,6 @@
 """The trainer: transformers' Trainer on planned steps."""
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -8,11 +9,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from tqdm.auto import tqdm
 from transformers import ProgressCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from reward_modeling.checkpoints.verification import choose_rows, token_rows
 from reward_modeling.common.devices import to_device
+from reward_modeling.common.screen import shows_bars
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups, evaluation_loader, training_loader
 from reward_modeling.models.adapters import has_adapter
@@ -22,6 +25,8 @@ from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import FiniteLossCallback, ReportCallback, RewardProgressCallback
 from reward_modeling.training.memory_probe import no_trace, probe_memory
 from reward_modeling.training.resumable_trainer import EvaluationInterrupted, ResumableTrainer
+
+logger = logging.getLogger(__name__)
 
 
 class RunningSums:
@@ -60,6 +65,34 @@ class RunningSums:
         }
 
 
+class LargestUpdate:
+    """Whether anything was trained: the largest learning rate and gradient norm since this process began."""
+
+    def __init__(self):
+        self.learning_rate: float | None = None  # of no step yet
+        self.grad_norm: torch.Tensor | float | None = None
+
+    def note_learning_rate(self, learning_rate: float) -> None:
+        self.learning_rate = max(learning_rate, self.learning_rate or 0.0)
+
+    def note_grad_norm(self, grad_norm: torch.Tensor | float | None) -> None:
+        """A tensor is not read, which would wait for its device."""
+        if torch.is_tensor(grad_norm):
+            grad_norm = grad_norm.detach()
+            self.grad_norm = grad_norm if self.grad_norm is None else torch.maximum(self.grad_norm, grad_norm)
+        elif grad_norm is not None:
+            self.grad_norm = max(float(grad_norm), self.grad_norm or 0.0)
+
+    @property
+    def nothing(self) -> str | None:
+        """Why no weight has moved; None where some may have, or where no step was left to train."""
+        if self.learning_rate == 0:
+            return "the learning rate was 0 in every step"
+        if self.grad_norm is not None and float(self.grad_norm) == 0:
+            return "the gradients were 0 in every step"
+        return None
+
+
 class RewardTrainer(ResumableTrainer):
     """transformers' Trainer on planned steps.
 
@@ -86,6 +119,7 @@ class RewardTrainer(ResumableTrainer):
         self.last_evaluation: tuple[int, dict[str, list[tuple]]] | None = None
         self.memory_is_probed = not args.probe_memory
         self.sums = RunningSums(objective, args.device)
+        self.largest_update = LargestUpdate()
         self.last_log_time: float | None = None
         self.gradient_beside: torch.Tensor | None = None  # of what the objective learns beside the weights
         self.remove_callback(ProgressCallback)
@@ -121,9 +155,33 @@ class RewardTrainer(ResumableTrainer):
 
     # Training
 
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """transformers' schedule, without its warm-up where that would take all steps.
+
+        The first step of a warm-up has a learning rate of 0: 3% of one step are one step, which would train nothing.
+        """
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        if 0 < num_training_steps <= warmup:
+            logger.warning(
+                "Warm-up: left out, since its %d of %d steps would be all (--warmup_steps).", warmup, num_training_steps
+            )
+            given, self.args.warmup_steps = self.args.warmup_steps, 0
+            try:
+                return super().create_scheduler(num_training_steps, optimizer)
+            finally:
+                self.args.warmup_steps = given
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """As transformers', and a note of the largest, which stays on its device."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.largest_update.note_grad_norm(norm)
+        return norm
+
     def training_step(self, model, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of this process's share of one optimizer step."""
         model.train()
+        self.largest_update.note_learning_rate(self._get_learning_rate())  # DeepSpeed has the next one after backward
         if not self.memory_is_probed:
             self.log(probe_memory(self, model))
             self.sums = RunningSums(self.objective, self.args.device)
@@ -159,7 +217,8 @@ class RewardTrainer(ResumableTrainer):
         """The weighted *sum* of the loss over a micro-batch's units; with `return_outputs` also logits and targets."""
         names = ("model_inputs", "targets", "weights", "members", "unit_of_member")
         inputs = self._prepare_inputs({name: inputs[name] for name in names})
-        load_balancing = model.training and bool(self.args.router_aux_loss_coef)
+        # not `model.training`: an engine of DeepSpeed that is told to evaluate says that it trains
+        load_balancing = self.model.training and bool(self.args.router_aux_loss_coef)
         outputs = model(**inputs["model_inputs"], **({"load_balancing": True} if load_balancing else {}))
         logits = outputs.logits.float()  # (reads, labels)
         loss = self.objective.loss(logits, inputs["targets"])  # (units,)
@@ -169,7 +228,7 @@ class RewardTrainer(ResumableTrainer):
         # Every output takes part, with weight zero: a micro-batch that only fills up a process has no units, and its
         # parameters still need gradients for the engines to reduce.
         total = (loss * inputs["weights"]).sum() + 0.0 * logits.sum()
-        if model.training:
+        if self.model.training:
             self.sums.count_units(logits.detach(), inputs["targets"])
             gradient = self.objective.gradient(logits.detach(), inputs["targets"], inputs["weights"])
             if gradient is not None:
@@ -228,7 +287,11 @@ class RewardTrainer(ResumableTrainer):
         rows: list[tuple] = []
         # Whether an evaluation was made or not, training goes on with the same random numbers: a checkpoint may have
         # been saved before it, and a resume begins after it.
-        with torch.no_grad(), no_trace(self.args.device):
+        shown = self.is_world_process_zero() and shows_bars()
+        # The bar gets no iterable: it would ask the loader for an iterator, which draws a random number.
+        total = len(dataloader) if has_length(dataloader) else None
+        bar = tqdm(total=total, desc="evaluating", leave=False, dynamic_ncols=True, disable=not shown)
+        with torch.no_grad(), no_trace(self.args.device), bar:
             for micro_batch in dataloader:
                 if self.is_in_train and self.interruption.agree(self.args):
                     raise EvaluationInterrupted
@@ -238,6 +301,7 @@ class RewardTrainer(ResumableTrainer):
                 rows += [
                     (key, *values) for key, values in zip(keys, self.objective.evaluated(logits, targets), strict=True)
                 ]
+                bar.update()
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         return gather_object(rows) if self.args.world_size > 1 else rows
 

@@ -100,7 +100,7 @@ def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int, kinds:
     Args:
         kinds: of which kinds the units are, in words (`RowReader.describe_kinds`).
     """
-    units, steps = len(data.train), math.ceil(len(data.train) / pairs_per_step)
+    units, steps = len(data.train), data.train.sizes.num_steps(pairs_per_step)
     prompts = int((data.train.sizes.units_per_group > 0).sum())
     lines = [
         f"Verdict: {_plural(units, unit)} of {_plural(prompts, 'prompts')} can be trained on, in "

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,21 +20,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from runs import Run, same_weights, sigterm_in_step, train, write_rows
+from engines import BY_WEIGHTS, run_engine
+from runs import ROOT, Run, same_weights, sigterm_in_step, train, write_rows
 
 import rm
 from benchmarks.kill_and_resume import PLACES, Aim, Experiment, Watched, command_of, history_of, prepare
 from reward_modeling.checkpoints import output_folder
 from reward_modeling.checkpoints.folders import complete_checkpoints, step_of
 from reward_modeling.checkpoints.output_folder import checkpoint_to_resume
+from reward_modeling.common.atomic import write_contents
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
-from reward_modeling.training.callbacks import EXIT_STATUS
 from reward_modeling.training.trainer import RewardTrainer
 
 STEPS, STEPS_PER_EPOCH = 14, 6
+EXIT_STATUS = 128 + signal.SIGTERM
 FILES = {
     *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     *("optimizer.pt", "scheduler.pt", "rng_state.pth", "resume.json", "trainer_state.json", "contents.json"),
@@ -153,6 +156,7 @@ def test_without_the_random_numbers_the_end_differs(base, stopped_after, whole):
     """The negative control: what the comparison must find."""
     output = stopped_after(4)
     shutil.copy(whole.output / "checkpoint-2" / "rng_state.pth", output / "checkpoint-4")
+    write_contents(output / "checkpoint-4")  # or it would be passed over
     assert not same_weights(train(base, output, resume_from_checkpoint="true").model, whole.model)
 
 
@@ -194,8 +198,13 @@ def test_sigterm_saves_a_checkpoint(base, whole, tmp_path):
     (step,) = steps_in(output)
     assert 2 <= step < STEPS
     assert names(output) == [f"checkpoint-{step}", "data_report.json", "report.html", "run.json", "trainer_state.json"]
-    message = f"Stopped by SIGTERM after step {step} of {STEPS}: checkpoint-{step} is saved in {output}."
-    assert message in watched.end_of_log()
+    message = f"Stopped by SIGTERM after step {step} of {STEPS}: checkpoint-{step} is saved in {output}. Go on with: "
+    (words,) = (line for line in watched.end_of_log().splitlines() if line.startswith(message))
+    assert shlex.split(words.removeprefix(message))[1:] == [
+        *watched.process.args[1:],
+        "--resume_from_checkpoint",
+        "true",
+    ]
     assert "Traceback" not in watched.end_of_log()
     run = train(flags, output, resume_from_checkpoint="true")
     assert_same_end(run, whole)
@@ -326,6 +335,44 @@ def test_the_final_model_does_not_fit(method, base, whole, stopped_after, capsys
     assert_refused_by_the_disk(message, output / "last_checkpoint", output / f"checkpoint-{STEPS}")
     run = train(base, output, resume_from_checkpoint="true")
     assert_same_end(run, whole)
+
+
+# rm.py whose process 1 can write no file of more than a few bytes, in a checkpoint
+FULL_FOR_ONE = """
+import os, resource, sys
+sys.path.insert(0, {root!r})
+import rm
+from reward_modeling.common.errors import run_script
+from reward_modeling.training.resumable_trainer import ResumableTrainer
+
+save = ResumableTrainer._save_checkpoint
+
+def within_limit(*args, **options):
+    if os.environ["RANK"] == "1":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    try:
+        return save(*args, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+ResumableTrainer._save_checkpoint = within_limit
+if __name__ == "__main__":
+    run_script(rm.main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", BY_WEIGHTS)
+def test_another_process_than_the_first_cannot_write(engine, base, tmp_path):
+    """One message, of whichever process: no traceback of the others, that wait for it."""
+    script = tmp_path / "rm_full_for_one.py"
+    script.write_text(FULL_FOR_ONE.format(root=str(ROOT)))
+    output = tmp_path / "output"
+    process = run_engine(engine, base | {"save_every_steps": 3}, output, status=2, script=script)
+    assert "Traceback" not in process.stderr, process.stderr[-3000:]
+    (error,) = (line for line in process.stderr.splitlines() if line.startswith("error"))
+    assert f"{output / 'checkpoint-3'}: expected to write this checkpoint, found that the disk refuses it" in error
+    assert not complete_checkpoints(output)
 
 
 @pytest.fixture
@@ -645,7 +692,7 @@ def test_sigterm_before_the_first_step_of_a_resume_from_elsewhere(base, whole, t
     with sigterm_in_the_next_evaluation():
         status, message = ended(base, tmp_path / "output", capsys, resume_from_checkpoint=checkpoint)
     assert status == EXIT_STATUS and steps_in(tmp_path / "output") == []
-    assert f"Go on with --resume_from_checkpoint {checkpoint} --overwrite_output_dir true" in message
+    assert f"--resume_from_checkpoint {checkpoint} --overwrite_output_dir true" in message
     run = train(base, tmp_path / "output", resume_from_checkpoint=checkpoint, overwrite_output_dir="true")
     assert_same_end(run, whole)
 
@@ -659,6 +706,26 @@ def test_a_checkpoint_that_a_copy_has_torn_is_refused_and_passed_over(name, how,
     with pytest.raises(UserError, match=r"with all the files that its contents\.json lists"):
         checkpoint_to_resume(str(output), str(output / "checkpoint-4"))
     assert checkpoint_to_resume(str(output), "true") == str(output / "checkpoint-2")
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "rng_state.pth"])
+def test_a_damaged_file_of_the_right_size_is_found(name, stopped_after, caplog):
+    """One bit. A checkpoint of an earlier version, which lists sizes alone, is taken as it is."""
+    output = stopped_after(1, 2, 4)
+    for step in (2, 4):
+        file = output / f"checkpoint-{step}" / name
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=f"found that {name} is not"):
+        checkpoint_to_resume(str(output), str(output / "checkpoint-4"))
+    assert checkpoint_to_resume(str(output), "true") == str(output / "checkpoint-1")
+    assert caplog.text.count("is damaged, and is passed over") == 2
+    contents = output / "checkpoint-4" / "contents.json"
+    entries = json.loads(contents.read_text())
+    assert entries.keys() == FILES - {"contents.json"} and all("xxh3_128" in entry for entry in entries.values())
+    contents.write_text(json.dumps({file: entry["bytes"] for file, entry in entries.items()}))
+    assert checkpoint_to_resume(str(output), "true") == str(output / "checkpoint-4")
 
 
 def tear(file: Path, how: str) -> None:

@@ -228,7 +228,9 @@ def test_config_without_a_file(parse):
     assert problem_of(parse, "--config") == "--config: expected a YAML file, found nothing"
 
 
-@pytest.mark.parametrize("text,found", [("- a\n- b\n", "found list"), ("just words", "found str"), ("", "NoneType")])
+@pytest.mark.parametrize(
+    "text,found", [("- a\n- b\n", "found a list"), ("just words", "found a text"), ("", "found an empty file")]
+)
 def test_yaml_that_is_no_mapping(parse, text, found):
     problem = problem_of(parse, yaml=text)
     assert "expected a mapping of flags to values" in problem and found in problem

@@ -151,6 +151,58 @@ def test_padding_uses_the_given_token_and_is_masked_by_place():
     assert inputs["read_positions"].tolist() == [4, 8]
 
 
+def test_blocks_are_padded_each_to_its_longest_and_their_logits_follow_each_other():
+    """The pairs of WIDE, whose rows 0 and 2 stand in the second block; nothing stands in the third but one token."""
+    chunks = [Chunk(0, 0, 1, 9, (5, 4), (0, 0)), Chunk(1, 0, 3, 18, (3, 4, 5, 6), (1, 0, 1, 3))]
+    batch = collate(PADDED, chunks, EXAMPLE, WIDE)
+    assert set(batch["model_inputs"]) == {"blocks"}
+    blocks = batch["model_inputs"]["blocks"]
+    assert [block["input_ids"].tolist() for block in blocks] == [
+        [[1, 2, 3, 4, 5], [1, 2, 3, 6, 0], [10, 11, 21, 22, 0]],
+        [[10, 11, 20, 0, 0], [10, 11, 23, 24, 25]],
+        [[PAD]],
+        [[10, 11, 26, 27, 28, 29]],
+    ]
+    assert [block["attention_mask"].sum(dim=1).tolist() for block in blocks] == [[5, 4, 4], [3, 5], [1], [6]]
+    assert [block["read_positions"].tolist() for block in blocks] == [[4, 8, 13], [2, 9], [0], [5]]
+    # rows of the logits: 0 to 2, 3 and 4, 5 of the one token, 6
+    assert batch["targets"]["pairs"].tolist() == [[0, 1], [3, 2], [4, 3], [2, 6]]
+    assert batch["targets"]["margins"].tolist() == [0.5, 1.0, 2.0, 3.0]
+    assert batch["members"].tolist() == [0, 1, 3, 2, 4, 3, 2, 6]
+    assert batch["num_tokens"] == 15 + 10 + 1 + 6 and batch["row_tokens"] == 34
+
+
+def test_several_tokens_of_a_row_are_read_in_any_block():
+    group = {**EXAMPLE, "read_positions": [[2, 4], [0, 1, 3]]}
+    batch = MicroBatchCollator(PADDED, PAD, lambda units, _: units)([Chunk(0, 0, 1, 9, (5, 4), (1, 0))], {0: group})
+    assert [block["read_positions"].tolist() for block in batch["model_inputs"]["blocks"]] == [[0, 1, 3], [2, 4]]
+    assert batch["targets"] == [[3, 4, 0, 1, 2]]
+    assert batch["members"].tolist() == [1, 0]
+
+
+def test_padding_on_the_left_of_blocks_moves_what_is_read():
+    """As above, read from the right place of each block; the one token of a block without rows is not moved."""
+    chunks = [Chunk(0, 0, 1, 9, (5, 4), (0, 2)), Chunk(1, 0, 1, 7, (3, 4), (2, 2))]
+    group = {**EXAMPLE, "read_positions": [[2, 4], [3]]}
+    wide = {**WIDE, "read_positions": [[0, 2], [3], [4], [5]]}
+    collator = MicroBatchCollator(PADDED, PAD, lambda units, _: units, padding_side="left")
+    batch = collator(chunks, {0: group, 1: wide})
+    blocks = batch["model_inputs"]["blocks"]
+    assert [block["input_ids"].tolist() for block in blocks] == [
+        [[1, 2, 3, 4, 5]],
+        [[PAD]],
+        [[1, 2, 3, 6], [0, 10, 11, 20], [10, 11, 21, 22]],
+    ]
+    assert [block["attention_mask"].tolist() for block in blocks] == [
+        [[1, 1, 1, 1, 1]],
+        [[1]],
+        [[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]],
+    ]
+    assert [block["read_positions"].tolist() for block in blocks] == [[2, 4], [0], [3, 5, 7, 11]]
+    assert batch["targets"] == [[0, 1, 3], [4, 5, 6]]
+    assert batch["members"].tolist() == [0, 2, 3, 4]
+
+
 @st.composite
 def drawn_groups(draw) -> list[dict]:
     groups = []

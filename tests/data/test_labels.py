@@ -98,7 +98,7 @@ def test_the_values_of_a_label_can_be_named():
     columns = "chosen=response 1,rejected=response 2,preferred=label"
     row = {"prompt": "q", "response 1": "a", "response 2": "b"}
     for label, probability, chosen in ((0, 1.0, "a"), (1, 1.0, "b"), (2, 0.5, "a")):
-        found = standardise_row({**row, "label": label}, "x:1", read_options(columns, None, "0,1,2"))
+        found = standardise_row({**row, "label": label}, "x:1", read_options(columns, None, preferred_values="0,1,2"))
         assert (found["chosen_probability"], answer(found, "chosen")) == (probability, chosen)
 
 
@@ -114,9 +114,9 @@ def test_a_column_of_that_name_is_read_when_it_is_asked_for():
 @pytest.mark.parametrize("values", ["1,2", "1,1,0", "1,2,0,3"])
 def test_three_different_values(values):
     with pytest.raises(UserError, match="--preferred_values: expected three different values"):
-        read_options("preferred=label", None, values)
+        read_options("preferred=label", None, preferred_values=values)
 
 
 def test_values_of_a_column_that_nobody_reads():
     with pytest.raises(UserError, match="expected a column that is read as preferred"):
-        read_options(None, None, "1,2,0")
+        read_options(None, None, preferred_values="1,2,0")

@@ -86,7 +86,7 @@ def write_lines(path, rows):
         {"prompt": None, **ROW},
         # UltraFeedback-binarized: a prompt string, and full conversations that hold it again
         {"prompt": QUESTION["content"], "prompt_id": "1", "messages": [QUESTION, GOOD], **ROW},
-        {"prompt": "something else", **ROW},
+        {"prompt": f"<|user|>{QUESTION['content']}<|assistant|>", **ROW},
         # Parquet gives every message the keys of all; JSON may order them otherwise
         {
             "chosen": [{"name": None, "content": QUESTION["content"], "role": "user"}, GOOD],

@@ -371,3 +371,13 @@ def test_cut_pairs_of_several_groupings_add_up_in_one_report(tokenizers):
     report_groups(report, groups, "pairs")
     report_groups(report, groups, "pairs")
     assert report.notes["pairs whose prompt was cut to max_length"] == 2
+
+
+def test_a_system_message_that_is_too_long_by_itself_is_named(tokenizers):
+    system = {"role": "system", "content": "wait and " * 60}
+    prompt = [system, {"role": "user", "content": "How?"}]
+    (group,) = grouped(tokenizers["chatml"], row(prompt, "Wait.", "Wait again."), options=TokenizeOptions(40))
+    assert group["dropped_reason"] == ["completion_too_long"]
+    assert group["dropped_excerpt"][0].startswith("the system message alone has ")
+    (group,) = grouped(tokenizers["chatml"], row("How?", "wait " * 60, "Wait again."), options=TokenizeOptions(40))
+    assert group["dropped_reason"] == ["completion_too_long"] and "alone" not in group["dropped_excerpt"][0]

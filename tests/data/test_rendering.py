@@ -5,19 +5,11 @@ from datasets import Dataset
 from tiny_families import CHAT_TEMPLATES, TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.losses import NOTHING_LOST, find_losses, unwritten_tools
 from reward_modeling.data.preferences import STANDARD_FEATURES, split_by_prompt, standardise_row
 from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
 from reward_modeling.data.prompt_keys import key_by_template
-from reward_modeling.data.rendering import (
-    NOTHING_LOST,
-    TemplateRefuses,
-    check_template,
-    find_losses,
-    opened_turn,
-    render,
-    render_prompt,
-    unwritten_tools,
-)
+from reward_modeling.data.rendering import TemplateRefuses, check_template, opened_turn, render, render_prompt
 from reward_modeling.data.report import NOTED_ROWS, report_rows
 from reward_modeling.objectives.bradley_terry import PairReader
 

@@ -122,3 +122,42 @@ def test_the_way_to_read_a_column_is_named(row, advice, tmp_path):
     with pytest.raises(UserError) as refused:
         noted(tmp_path, [{**PAIR, **row}])
     assert advice in str(refused.value)
+
+
+CONVERSATIONS = {
+    side: [{"role": "user", "content": "How far is the moon?"}, {"role": "assistant", "content": side}] for side in PAIR
+}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "How far is the moon?",
+        " How far is the moon?\n",
+        "<|im_start|>user\nHow far is the moon?<|im_end|>\n<|im_start|>assistant\n",
+        "<s>[INST] How far is the moon? [/INST]",
+        "### Instruction:\nHow far is the moon?\n\n### Response:",
+        "\n\nHuman: How far is the moon?\n\nAssistant:",
+        '[{"role": "user", "content": "How far is the moon?"}]',
+        "",
+    ],
+)
+def test_a_prompt_that_the_conversations_hold_is_read(prompt):
+    row = standardise_row({"prompt": prompt, **CONVERSATIONS}, "")
+    assert (row["unread"], row["form"].replace("messages in JSON strings", "")) == ("", "")
+    assert json.loads(row["prompt"]) == CONVERSATIONS["chosen"][:1]
+
+
+ANOTHER = ["How far is the sun?", "You are an astronomer.\n\nHow far is the moon?", "<|user|>Wie weit ist der Mond?"]
+
+
+@pytest.mark.parametrize("prompt", ANOTHER)
+def test_a_prompt_of_another_text_beside_conversations_is_not_passed_over(prompt, tmp_path):
+    row = {"prompt": prompt, **CONVERSATIONS}
+    assert standardise_row(row, "")["unread"] == '["prompt"]'
+    with pytest.raises(UserError) as refused:
+        noted(tmp_path, [row])
+    for words in ("prompt in 1 of 1 rows", "put it into their messages", "--ignore_columns prompt"):
+        assert words in str(refused.value)
+    ignored = standardise_row(row, "", read_options(None, "prompt"))
+    assert (ignored["unread"], json.loads(ignored["prompt"])) == ("", CONVERSATIONS["chosen"][:1])

@@ -94,10 +94,20 @@ def test_a_pass_without_memory_takes_the_bytes_of_a_real_one(family, autocast, c
     batching = "padded" if family == "bert" else "shared_prefix"
     config = tiny(family)
     make = partial(build, config, batching, checkpointing=checkpointing)
-    counted = MetaModel(make).pass_bytes(
-        inputs_of(groups, tokenizer, batching), autocast=autocast, flash_attention=False
-    )
-    assert counted == pass_bytes(make(), inputs_of(groups, tokenizer, batching), autocast)
+    inputs = inputs_of(groups, tokenizer, batching)
+    counted = MetaModel(make).pass_bytes(inputs, autocast=autocast, flash_attention=False)
+    real = pass_bytes(make(), inputs, autocast)
+    # Where no token of a block is padding, its values tell attention that it needs no mask: a byte per query and key.
+    blocks = inputs.get("blocks", [])
+    spared = sum(block["input_ids"].numel() * block["input_ids"].shape[1] for block in unpadded(blocks))
+    assert counted - spared <= real <= counted
+    if not spared:
+        assert real == counted
+    assert family != "bert" or (len(blocks) > 1 and spared < 0.02 * counted)
+
+
+def unpadded(blocks: list[dict]) -> list[dict]:
+    return [block for block in blocks if block["attention_mask"].all()]
 
 
 @pytest.mark.parametrize("family", ["gemma", "llama"])

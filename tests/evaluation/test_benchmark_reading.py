@@ -631,7 +631,7 @@ def test_mistakes_with_pairs(tmp_path):
     assert message_of("pairs", tmp_path / "no.jsonl").startswith("--pairs_path: expected an existing path or a Hub id")
     path = save(tmp_path / "x.jsonl", [{**PAIR, "chosen": ""}])
     message = message_of("pairs", path)
-    assert f"--pairs_path: expected pairs in {path}, found none that can be used.\npairs: 1 rows read, 0" in message
+    assert f"--pairs_path: expected pairs in {path}, found none that can be used.\npairs: 1 row read, 0" in message
 
 
 # --- the Hub, and other mistakes ----------------------------------------------------------------------------

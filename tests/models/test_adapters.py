@@ -193,7 +193,7 @@ def test_the_cards_of_an_adapter_and_of_what_it_is_merged_into(alone):
         assert rewards == pytest.approx([expected] * (names - 1), abs=1e-3)
         contents = json.loads((folder / "contents.json").read_text())
         assert "README.md" in contents and all(
-            (folder / name).stat().st_size == size for name, size in contents.items()
+            (folder / name).stat().st_size == entry["bytes"] for name, entry in contents.items()
         )
         figures = f"of its {sum(weight.numel() for weight in alone.trainer.model.parameters()):,} weights were trained"
         assert figures in (folder / "README.md").read_text()

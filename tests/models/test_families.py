@@ -31,7 +31,7 @@ from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.models.support import context_length, why_not_packed
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.scoring.plan import ConversationReader, ScoringCounts
+from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import token_ids

@@ -490,6 +490,19 @@ def test_tokens_of_all_pairs_and_of_a_sample(tmp_path, gemma_folder):
     sample = lint_rows(tmp_path, rows, tokenizer=gemma_folder, token_rows=7)
     assert sample["lengths"]["tokens"]["pairs"] == sample["lengths"]["tokens"]["prompt"]["rows"] == 7
     assert "Lengths in tokens of 7 random pairs" in summary_text(sample)
+    conversations = [tokenizer.apply_chat_template(row["chosen"])["input_ids"] for row in rows]
+    others = [tokenizer.apply_chat_template(row["rejected"])["input_ids"] for row in rows]
+    whole = [max(len(one), len(other)) for one, other in zip(conversations, others, strict=True)]
+    assert tokens["refused"] == 0 and tokens["rendered"]["max"] == max(whole)
+    assert tokens["rendered"]["mean"] == pytest.approx(np.mean(whole))
+    template = tmp_path / "user_alone.jinja"  # it writes no answer
+    template.write_text(
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    lossy = lint_rows(tmp_path, rows, tokenizer=gemma_folder, chat_template=str(template))
+    assert lossy["lengths"]["tokens"]["refused"] == 30
+    assert "Tokens of whole conversations" in summary_text(sample)
+    assert "Tokens of whole conversations" not in summary_text(lossy)
     with pytest.raises(UserError, match="--tokenizer nowhere"):
         lint_rows(tmp_path, rows, tokenizer="nowhere")
 

@@ -151,8 +151,8 @@ def test_all_mistakes_of_a_mixture_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- shp\n", "mixture2.yaml, with name, description, seed, include, sources, found list"),
-        ("a: [\n", "expected YAML, found while parsing"),
+        ("- shp\n", "mixture2.yaml, with name, description, seed, include, sources, found a list"),
+        ("a: [\n", "expected YAML, found it broken in line"),
         ("name: x\n", "sources: expected a list with a script or a path in each entry, found []"),
         ("include: mixed\n", "expected mixtures that end somewhere, found that it includes itself"),
         ("include: mixture22\n", "which is neither, seen from"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from runs import Run, plain_rewards, run_snippets, sigterm_in_step, train, write_rows
+from tiny_classifiers import tiny_classifier_config
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from tokenizers import processors
 from transformers import AutoConfig, AutoTokenizer
@@ -198,13 +199,19 @@ def test_the_python_of_a_card_of_plain_texts(base, rows, tmp_path):
 
 # How a tokenizer writes plain texts by itself: what it puts around them, and which of that is BOS and EOS.
 WRITERS = {
-    "EOS alone, as T5": ("gemma", {"single": "$A <eos>"}),
-    "BOS and EOS, as Llama's add_eos_token": ("gemma", {"single": "<bos> $A <eos>"}),
-    "a prefix, as GLM": ("gemma", {"single": "<start_of_turn> $A"}),
-    "nothing": ("gemma", {"single": "$A"}),
-    "BOS, and words that begin with a space": ("mistral", {}),
-    "CLS and SEP": ("bert", {}),
-    "CLS and SEP that are BOS and EOS": ("deberta", {}),
+    "EOS alone, as T5": ("gemma", {"single": "$A <eos>"}, "gemma"),
+    "BOS and EOS, as Llama's add_eos_token": ("gemma", {"single": "<bos> $A <eos>"}, "gemma"),
+    "a prefix, as GLM": ("gemma", {"single": "<start_of_turn> $A"}, "gemma"),
+    "nothing": ("gemma", {"single": "$A"}, "gemma"),
+    "BOS, and words that begin with a space": ("mistral", {}, "gemma"),
+    "CLS and SEP": ("bert", {}, "bert"),
+    "CLS and SEP that are BOS and EOS": ("deberta", {}, "bert"),
+    "CLS and SEP, in ALBERT": ("bert", {}, "albert"),
+    "marks at the end, in XLNet, which is padded on the left": (
+        "gemma",
+        {"single": "$A <end_of_turn> <start_of_turn>"},
+        "xlnet",
+    ),
 }
 
 
@@ -221,13 +228,14 @@ def writer(style: str, change: dict, texts: list[str]):
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_python_of_a_card_gives_plain_texts_the_tokens_of_training(name, base, rows, tmp_path):
     """Whatever the tokenizer writes by itself: its SEP or EOS stood twice in what the card computed."""
-    style, change = WRITERS[name]
+    style, change, family = WRITERS[name]
     texts = [{side: row[side][-1]["content"] for side in ("chosen", "rejected")} for row in rows]
     tokenizer = writer(style, change, [text for row in texts for text in row.values()])
-    family = "bert" if style in ("bert", "deberta") else "gemma"
-    config = tiny_config(family, len(tokenizer), **token_ids_of(tokenizer))
+    build_config = tiny_config if family in ("gemma", "bert") else tiny_classifier_config
+    config = build_config(family, len(tokenizer), **token_ids_of(tokenizer))
     model = build_tiny_checkpoint(tmp_path / "model", tokenizer, config)
-    changes = {"model_name": model, "train_set_path": write_rows(tmp_path / "texts.jsonl", texts), "max_steps": 1}
+    changes = {"model_name": model, "train_set_path": write_rows(tmp_path / "texts.jsonl", texts)}
+    changes |= {"max_steps": 1, "max_length": 128}
     run = train(base, tmp_path / "output", **changes)
     found = run_snippets(run.model / "README.md")
     assert len(found) == 3  # transformers, pipeline, RewardScorer

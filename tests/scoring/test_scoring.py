@@ -26,7 +26,7 @@ from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring import checkpoint as checkpoint_module
 from reward_modeling.scoring import scorer as scorer_module
-from reward_modeling.scoring.plan import TEXT_KEY, ScoringCounts
+from reward_modeling.scoring.conversations import TEXT_KEY, ScoringCounts
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import token_ids

@@ -89,6 +89,9 @@ def assert_same_steps(run: Run, reference: Run) -> None:
     for entry, expected in zip(*evaluations, strict=True):
         for name in ("eval_pairs", "eval_accuracy", "eval_loss", "eval_margin"):
             assert entry[name] == pytest.approx(expected[name], abs=1e-5)
+    for name in ("margin", "reward_mean", "reward_std"):  # of a step alone, and not of the evaluation before it
+        figures = [[entry[name] for entry in of.history if "loss" in entry] for of in (run, reference)]
+        assert figures[0] == pytest.approx(figures[1], abs=1e-4)
     norms = [[entry["grad_norm"] for entry in of.history if "loss" in entry] for of in (run, reference)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 

@@ -20,7 +20,7 @@ from reward_modeling.models.tokenizer import (
 )
 from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.tiny.preferences import learnable_preferences
-from reward_modeling.training.preflight import run_preflight
+from reward_modeling.training.preflight import preamble_problem, run_preflight
 from reward_modeling.training.shown_units import show_unit
 
 ONE = "in 1 of the 1 prompts that were looked at; the first: train.jsonl:1"
@@ -236,6 +236,19 @@ def test_a_fault_in_any_of_a_few_hundred_groups_is_seen_and_named(gemma, good):
     groups = PromptGroups(Dataset.from_list(groups, features=GROUP_FEATURES))
     where = "in 2 of the 150 prompts that were looked at; the first: train.jsonl:78"
     assert problems(groups, gemma) == [f"BOS: expected exactly one '<bos>' in front, found none ({where})."]
+
+
+def test_a_template_that_writes_more_than_a_row_may_have_is_named(gemma):
+    assert preamble_problem(gemma, 64) == ""
+    wordy = styled("gemma")
+    wordy.chat_template = "{{ 'Follow the policy. ' * 40 }}" + wordy.chat_template
+    words = preamble_problem(wordy, 64)
+    assert "tokens around a question and an answer of one sign each, beginning with 'Follow the policy. " in words
+    assert words.endswith(
+        "no row fits into --max_length 64. Take a longer one, or a template that writes less "
+        "(--chat_template FILE.jinja)."
+    )
+    assert preamble_problem(wordy, 4096) == ""
 
 
 # --- labels and ranked lists --------------------------------------------------------------------------------------

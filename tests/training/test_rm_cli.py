@@ -403,7 +403,7 @@ def test_deepspeed_file_is_missing(refused, tmp_path):
     ("content", "expected"),
     [
         ("max_lenght: 3\n", "unknown key 'max_lenght'; did you mean max_length?"),
-        ("- max_length\n", "expected a mapping of flags to values, found list"),
+        ("- max_length\n", "expected a mapping of flags to values, found a list"),
         ("max_length: [\n", "expected YAML"),
         ("seed: many\n", "--seed"),
     ],

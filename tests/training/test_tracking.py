@@ -1,17 +1,24 @@
 """What trackers get: read back from the files that they write."""
 
+import http.server
 import json
+import os
+import socket
 import struct
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import wandb
 from runs import launch, train, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2 as wandb_records
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.training import tracking
 from reward_modeling.training.tracking import prepare_wandb, tracker_problems
 
 BLOCK, HEADER, RECORD_HEADER = 32768, 7, struct.Struct("<IHB")  # of wandb's files: LevelDB's log
@@ -118,3 +125,67 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     assert "--report_to tensorboard" in problem and "pip install tensorboard" in problem
     with pytest.raises(UserError, match=r"--report_to wandb: .* Run pip install wandb, or pass --report_to none"):
         prepare_wandb("output")
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """Of a host that is reached, and knows nobody."""
+
+    def do_HEAD(self):
+        self.send_error(401)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_whether_wandb_is_reached(monkeypatch):
+    """A host that answers, one that refuses, one that takes the connection and says nothing, and one that is none."""
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert tracking.is_reached(f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(tracking, "SECONDS_TO_ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        started = time.monotonic()
+        assert not tracking.is_reached(f"http://127.0.0.1:{port}")
+        assert time.monotonic() - started < 5
+    assert not tracking.is_reached(f"http://127.0.0.1:{port}")
+    assert not tracking.is_reached("http://wandb.invalid")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9 is not reached"),
+        ({"WANDB_BASE_URL": "http://127.0.0.1:9"}, "no login found"),
+        ({"WANDB_MODE": "disabled"}, None),
+    ],
+)
+def test_wandb_that_is_not_there_goes_offline(variables, words, tmp_path, monkeypatch, caplog):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_SILENT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    prepare_wandb(str(tmp_path))
+    if words is None:
+        assert os.environ["WANDB_MODE"] == "disabled" and not caplog.text
+    else:
+        assert f"wandb: {words}, so the run is kept offline" in caplog.text
+        assert os.environ["WANDB_MODE"] == "offline"
+
+
+def test_a_key_that_wandb_refuses(tmp_path, monkeypatch, caplog):
+    """It is reached, and takes no run: the run goes on, offline."""
+    calls = []
+
+    def refuse(**options):
+        calls.append(options)
+        if options.get("mode") != "offline":
+            raise wandb.errors.CommError("user is not logged in")
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb, "init", refuse)
+    tracking.open_wandb("name", str(tmp_path))
+    assert [call.get("mode") for call in calls] == [None, "offline"]
+    assert "wandb: user is not logged in, so the run is kept offline" in caplog.text
+    monkeypatch.delenv("WANDB_MODE")

@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pyarrow.compute as pc
 from datasets.fingerprint import Hasher
 from numpy.typing import ArrayLike, NDArray
 
@@ -20,6 +19,7 @@ from reward_modeling.data.preferences import kept_column, load_preference_datase
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import report_rows
 from reward_modeling.data.row_notes import NOT_USED, note_labels, note_rows
+from reward_modeling.data.set_paths import check_revision
 from reward_modeling.evaluation.benchmarks.base import (
     Benchmark,
     BenchmarkRows,
@@ -48,6 +48,7 @@ def _read(path: str | None, num_proc: int | None, options: ReadOptions) -> Bench
             f"{flag}: expected a path or a Hub id, because pairs are rows of your own, found none. Pass it, or leave "
             f"{NAME} out of --benchmarks."
         )
+    check_revision(options.revision, [path])
     try:
         standard = load_preference_dataset(path, options, num_proc=num_proc)
     except UserError as error:
@@ -59,8 +60,6 @@ def _read(path: str | None, num_proc: int | None, options: ReadOptions) -> Bench
     note_rows(report, column, flag)
     note_labels(report, column, margins=False, strengths=False)
     report.notes = {words: count for words, count in report.notes.items() if not words.endswith(NOT_USED)}  # by a loss
-    if with_options := int(pc.sum(pc.not_equal(column("template_options"), "")).as_py()):
-        report.notes["rows with tools or chat_template_kwargs, scored without"] = with_options
     rows_fingerprint = Hasher.hash([CACHE_VERSION, standard._fingerprint])
     rows = standard.map(
         _pair_rows,
@@ -92,7 +91,8 @@ def _evaluation_row(row: Mapping, index: int) -> dict[str, object]:
     fields = {"subset": row["source"] or NAME, "prompt": prompt, "chosen": chosen, "rejected": rejected}
     # that of a row that says what it would have without saying it is not told apart
     labels = {name: None if row[name] == 1 else row[name] for name in ("chosen_probability", "weight")}
-    return filled_row(row["where"], index, **fields) | labels | {"ranks": row["ranks"]}
+    filled = filled_row(row["where"], index, **fields, template_options=row["template_options"])
+    return filled | labels | {"ranks": row["ranks"]}
 
 
 # --- figures --------------------------------------------------------------------------------------------------

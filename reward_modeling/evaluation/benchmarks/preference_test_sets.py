@@ -12,7 +12,8 @@ from pathlib import Path
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.paths import named_paths
-from reward_modeling.data.messages import Message, holds_prompt
+from reward_modeling.data.held_prompts import holds_prompt
+from reward_modeling.data.messages import Message
 from reward_modeling.data.sources import ALL_SUFFIXES, SUFFIXES, is_data_file, saved_splits
 from reward_modeling.data.transcripts import merge_turns, parse_transcript
 from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean

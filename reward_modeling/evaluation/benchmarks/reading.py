@@ -129,10 +129,15 @@ def reading_order(rows: Dataset) -> np.ndarray:
 
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
-    records = rows.select_columns(FINGERPRINT_COLUMNS + LABEL_COLUMNS)
-    parts = (([record[name] for name in of] for of in (FINGERPRINT_COLUMNS, LABEL_COLUMNS)) for record in records)
-    # rows that only say what is preferred have the digest that they had before there were labels
-    return _digest((*texts, *(labels if any(labels) else ())) for texts, labels in parts)
+    records = rows.select_columns([*FINGERPRINT_COLUMNS, "template_options", *LABEL_COLUMNS])
+    # only where there are some: the digests of published rows are in earlier summaries
+    return _digest(tuple(record[name] for name in FINGERPRINT_COLUMNS) + _labels(record) for record in records)
+
+
+def _labels(record: dict) -> tuple:
+    """What a row says beside its texts; () where it only says what is preferred."""
+    options, labels = record["template_options"], tuple(record[name] for name in LABEL_COLUMNS)
+    return ((options,) if options else ()) + (labels if any(labels) else ())
 
 
 def fingerprint_without_texts(rows: Rows) -> str:

@@ -8,11 +8,12 @@ import math
 
 from datasets import Features, List, Value
 
+from reward_modeling.data.conversations import Conversation, Templated
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import ROLES, Message, UnreadableMessages, read_messages, to_json
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 
-CACHE_VERSION = 3  # raise it when rows are read otherwise than before
+CACHE_VERSION = 4  # raise it when rows are read otherwise than before
 EXCERPT_LENGTH = 160
 MISSING_COLUMN = "expected every column, found a row that lacks one"
 
@@ -22,6 +23,7 @@ EVALUATION_FEATURES = Features(
         "id": Value("string"),  # JSON of the row's own id
         "subset": Value("string"),
         "prompt": Value("string"),  # JSON of a message list; "" where the answers are plain texts
+        "template_options": Value("string"),  # JSON of what goes to the template beside the messages; "" for nothing
         "chosen": List(Value("string")),  # each the JSON of the messages after the prompt, or of a plain text
         "rejected": List(Value("string")),
         "ranks": List(Value("int32")),  # of a ranked list, whose answers all stand in `chosen`: 1 for the best
@@ -47,11 +49,14 @@ class UnreadableRow(Exception):
 # --- a row to be scored ---------------------------------------------------------------------------------------
 
 
-def conversations(row: dict) -> tuple[list, list]:
+def conversations(row: dict) -> tuple[list[Conversation], list[Conversation]]:
     """The conversations with a right and with a wrong answer: message lists, or plain texts (`str`) as they are."""
     prompt = json.loads(row["prompt"]) if row["prompt"] else ""
     chosen, rejected = ([prompt + json.loads(answer) for answer in row[side]] for side in ("chosen", "rejected"))
-    return chosen, rejected
+    if not row["template_options"]:
+        return chosen, rejected
+    options = json.loads(row["template_options"])
+    return tuple([Templated(messages, options) for messages in of_side] for of_side in (chosen, rejected))
 
 
 def answer_length(completion: str) -> int:
@@ -83,10 +88,17 @@ def evaluation_row(row: object, where: str, *, benchmark: Benchmark, subset: str
 
 
 def filled_row(
-    where: str, row_id: object, *, subset: str, prompt: list[Message] | None, chosen: list, rejected: list
+    where: str,
+    row_id: object,
+    *,
+    subset: str,
+    prompt: list[Message] | None,
+    chosen: list,
+    rejected: list,
+    template_options: str = "",
 ) -> dict[str, object]:
     """A row that can be scored; `prompt` is None where chosen and rejected are plain texts."""
-    row = {**UNFILLED, "where": where, "id": _json_id(row_id), "subset": subset}
+    row = {**UNFILLED, "where": where, "id": _json_id(row_id), "subset": subset, "template_options": template_options}
     row["prompt"] = "" if prompt is None else to_json(prompt)
     row["chosen"], row["rejected"] = ([to_json(answer) for answer in answers] for answers in (chosen, rejected))
     answers = (*row["chosen"], *row["rejected"])
@@ -96,7 +108,7 @@ def filled_row(
     except UnicodeEncodeError as error:
         raise UnreadableRow(f"expected text, found half a character ({error.object[error.start]!r})") from error
     # A plain text names no prompt: each row is one of its own.
-    row["prompt_key"] = text_key(row["prompt"]) if row["prompt"] else text_key(*answers)
+    row["prompt_key"] = text_key(row["prompt"] + template_options) if row["prompt"] else text_key(*answers)
     return row
 
 

@@ -18,9 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import share_right
 from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.labels import LABELS
@@ -28,16 +26,16 @@ from reward_modeling.data.preferences import NO_OPTIONS, kept_column, load_prefe
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import report_rows
 from reward_modeling.data.row_notes import note_rows
-from reward_modeling.models.tokenizer import load_tokenizer
+from reward_modeling.data.set_paths import check_revision
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import benchmark_overlap, index_prompts
 from reward_modeling.preference_sets.lint.findings import findings
 from reward_modeling.preference_sets.lint.label_figures import label_figures
+from reward_modeling.preference_sets.lint.lengths import lengths_of, token_lengths, tokenizer_for_lint
 from reward_modeling.preference_sets.lint.pair_checks import (
     PreferenceGraph,
     counted,
     distribution,
-    length_histogram,
     preference_graph,
     single_rule,
 )
@@ -47,7 +45,6 @@ from reward_modeling.preference_sets.lint.text_measures import (
     SIDES,
     TRANSCRIPT,
     Measured,
-    join_contents,
     measure_rows,
     texts_of_row,
 )
@@ -58,7 +55,6 @@ SHOWN_SOURCES = 50
 SAMPLES = 10
 PAIRS_PER_PROMPT_GROUPS = (1, 2, 3, 6, 10, 30, 100)
 TURN_GROUPS = (1, 2, 3, 5, 10)
-TOKENISED_AT_ONCE = 256
 
 RULES = {  # what each rule counts: columns of MEASURES that are added up
     **{name: (name,) for name in ("characters", "words", "lines")},
@@ -83,6 +79,7 @@ def lint(
     token_rows: int = 10_000,
     benchmarks: str | None = None,
     options: ReadOptions = NO_OPTIONS,
+    chat_template: str | None = None,
 ) -> dict[str, object]:
     """Read the rows and say everything.
 
@@ -90,12 +87,14 @@ def lint(
         seed: of the pairs to read and of the sample that is tokenised.
         token_rows: how many pairs are tokenised, drawn at random; 0 takes all.
         options: which columns to read as what.
+        chat_template: the file of one to take in the place of the tokenizer's own.
         benchmarks: whose prompts should not be in the set: see `benchmark_prompts.read_named_prompts`.
 
     Raises:
         UserError: the rows, the tokenizer or a benchmark cannot be read; or a part of the conversation would not be.
     """
-    loaded_tokenizer = None if tokenizer is None else _load_tokenizer(tokenizer)
+    loaded = None if tokenizer is None else tokenizer_for_lint(tokenizer, chat_template)
+    check_revision(options.revision, [path])
     prompts = read_named_prompts(benchmarks or "", num_proc, flag="--benchmarks")
     rows = load_preference_dataset(path, options, num_proc=num_proc)
     report = report_rows(path, rows)
@@ -108,9 +107,7 @@ def lint(
         turns = table["turns"][table["turns"] > 0]
         lengths = [table["prompt_characters"][table["has_prompt"]], *(table[f"{side}_characters"] for side in SIDES)]
         drawn = np.sort(table.sample(token_rows or len(table), seed))
-        tokens = (
-            None if loaded_tokenizer is None else {"tokenizer": tokenizer} | _tokens(table, loaded_tokenizer, drawn)
-        )
+        tokens = None if loaded is None else {"tokenizer": tokenizer} | token_lengths(table, loaded, drawn)
         summary = {
             "format": SUMMARY_FORMAT,
             "path": path,
@@ -119,7 +116,7 @@ def lint(
             "kinds": _kinds(table),
             "prompts": _prompts(table),
             "turns": {**distribution(turns), "pairs_by_turns": counted(turns, TURN_GROUPS)},
-            "lengths": {"characters": _lengths(*lengths), "tokens": tokens},
+            "lengths": {"characters": lengths_of(*lengths), "tokens": tokens},
             **_consistency(table, graph),
             "scores": _scores(table),
             "labels": label_figures(table),
@@ -132,13 +129,6 @@ def lint(
             "samples": _samples(table, graph, seed),
         }
     return {**summary, "findings": findings(summary)}
-
-
-def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    try:
-        return load_tokenizer(path)
-    except UserError as error:
-        raise UserError(str(error).replace("--model_name", "--tokenizer")) from error
 
 
 # --- prompts and lengths ----------------------------------------------------------------------------------------
@@ -169,28 +159,6 @@ def _prompts(table: Measured) -> dict[str, object]:
         "prompts_by_pairs": counted(counts, PAIRS_PER_PROMPT_GROUPS),
         "largest": largest,
     }
-
-
-def _lengths(prompt: NDArray, chosen: NDArray, rejected: NDArray) -> dict[str, object]:
-    columns = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    histogram = length_histogram(list(columns.values()))
-    histogram["counts"] = dict(zip(columns, histogram["counts"], strict=True))
-    return {**{name: distribution(values) for name, values in columns.items()}, "histogram": histogram}
-
-
-def _tokens(table: Measured, tokenizer: PreTrainedTokenizerBase, drawn: NDArray[np.int64]) -> dict[str, object]:
-    """Lengths of the drawn rows' texts alone, without what a chat template puts around them."""
-    lengths = [np.empty((0, 3), dtype=np.int64)]
-    for start in range(0, len(drawn), TOKENISED_AT_ONCE):
-        columns = table.rows[drawn[start : start + TOKENISED_AT_ONCE]]
-        texts = []
-        for values in zip(*columns.values(), strict=True):
-            _, prompt, chosen, rejected = texts_of_row(dict(zip(columns, values, strict=True)))
-            texts += [join_contents(prompt), chosen, rejected]
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        lengths.append(np.array(list(map(len, ids))).reshape(-1, 3))
-    prompts, chosen, rejected = np.concatenate(lengths).T
-    return {"pairs": len(drawn), "of": len(table)} | _lengths(prompts[prompts > 0], chosen, rejected)
 
 
 # --- consistency --------------------------------------------------------------------------------------------------
