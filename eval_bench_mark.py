@@ -23,6 +23,7 @@ from reward_modeling.data.read_options import (
     COLUMNS_HELP,
     IGNORE_HELP,
     PLAIN_TEXT_HELP,
+    PREFERRED_HELP,
     REVISION_HELP,
     read_options,
     read_options_problems,
@@ -104,6 +105,7 @@ class ScriptArguments(BenchmarkPaths):
 
     # Pairs of your own
     columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
+    preferred_values: str | None = field(default=None, metadata={"help": PREFERRED_HELP})
     ignore_columns: str | None = field(default=None, metadata={"help": IGNORE_HELP})
     plain_text: bool = field(default=False, metadata={"help": PLAIN_TEXT_HELP})
     dataset_revision: str | None = field(default=None, metadata={"help": f"{REVISION_HELP} (of --pairs_path.)"})
@@ -162,11 +164,10 @@ class ScriptArguments(BenchmarkPaths):
             )
 
     def _problems(self) -> list[str]:
-        problems = read_options_problems(self.columns, self.ignore_columns)
-        of_pairs = ("columns", "ignore_columns", "plain_text", "dataset_revision")
-        if "pairs" not in self.benchmarks and any(getattr(self, name) for name in of_pairs):
-            flags = ", ".join(f"--{name}" for name in of_pairs)
-            problems.append(f"{flags}: expected pairs among --benchmarks, found none")
+        problems = read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
+        of_pairs = ("columns", "preferred_values", "ignore_columns", "plain_text", "dataset_revision")
+        if "pairs" not in self.benchmarks and (given := [f"--{name}" for name in of_pairs if getattr(self, name)]):
+            problems.append(f"{', '.join(given)}: expected pairs among --benchmarks, found none")
         for name in self.benchmarks:
             if name not in BENCHMARKS:
                 problems.append(f"--benchmarks: expected some of {', '.join(BENCHMARKS)}, found {name!r}")
@@ -245,7 +246,7 @@ def evaluate_model(args: ScriptArguments) -> None:
             check_same_model(earlier, args.reward_name_or_path, args.revision)
     state = job.start_processes()
     paths = {name: getattr(args, f"{name}_path") for name in args.benchmarks}
-    options = read_options(args.columns, args.ignore_columns, args.dataset_revision)
+    options = read_options(args.columns, args.ignore_columns, args.dataset_revision, args.preferred_values)
     data = job.read_benchmarks(paths, args.num_proc, state, options, args.subsets)
     with report_once_per_node():
         scorer = job.load_scorer(

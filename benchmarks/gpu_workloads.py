@@ -113,7 +113,7 @@ def draw_groups(workload: Workload, pairs: int, max_length: int, vocab_size: int
             "prefix_ids": ids(workload.prompt),
             "completion_ids": [ids(workload.answer) for _ in range(workload.answers)],
             "units": [list(pair) for pair in numbers],
-            "targets": [[0.0]] * len(numbers),
+            "targets": [[1.0, 1.0, 0.0]] * len(numbers),
         }
         for _ in range(-(-pairs // len(numbers)))
     ]

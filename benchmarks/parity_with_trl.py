@@ -130,7 +130,7 @@ def rows_of_ours(folder: Path, family: str, case: str) -> list[tuple]:
             m,
         )
         for group in groups
-        for (chosen, rejected), (m,) in zip(group["units"], group["targets"], strict=True)
+        for (chosen, rejected), (_, _, m) in zip(group["units"], group["targets"], strict=True)
     )
 
 

@@ -11,8 +11,9 @@ Mixtures are small YAML files: those of data_prep/mixtures/ by their names, or y
 pairs that stand in it twice go, and those whose prompt is in a benchmark; weights and limits sample what each has left;
 of what was sampled, pairs that an earlier source has too go, then pairs that contradict each other; the rest is
 shuffled, and a test set split off by prompt. So no pair goes for one that a weight or a limit leaves out; and a source
-may end up with fewer pairs than its limit or weight asks for. Nothing of this depends on the order of a source's rows,
-nor on the number of workers."""
+may end up with fewer pairs than its limit or weight asks for. A list of ranked answers counts as one pair and is
+written as one record (what it repeats or contradicts: reward_modeling/preference_sets/mixing.py). Labels are written as
+they are. Nothing of this depends on the order of a source's rows, nor on the number of workers."""
 
 import sys
 import time
@@ -38,6 +39,7 @@ from reward_modeling.data.report import DropReason
 from reward_modeling.preference_sets.arguments import FORMATS, OUTPUT_FLAGS, SEED, check_flags
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts, overlap_entries
+from reward_modeling.preference_sets.label_counts import label_counts
 from reward_modeling.preference_sets.manifest import (
     dropped_entry,
     manifest_table,
@@ -48,13 +50,13 @@ from reward_modeling.preference_sets.manifest import (
 from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, choose_pairs, count_dropped
 from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source
 from reward_modeling.preference_sets.pair_table import PairTable
+from reward_modeling.preference_sets.row_lines import written_columns
 from reward_modeling.preference_sets.source import SourcePairs
 from reward_modeling.preference_sets.writing import (
     TEST,
     TRAIN,
     check_output,
     new_output,
-    value_columns,
     write_pairs,
 )
 
@@ -127,7 +129,7 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
             "sources": entries,
             "decontamination": overlap_entries(benchmarks, overlap, rows, not_repeated) if overlap else [],
         }
-    columns = value_columns(table, chosen.order)
+    columns = written_columns(table, chosen.order)
     with stage("writing"), new_output(arguments.output_path, arguments.overwrite) as folder:
         written = {}
         for split, numbers in splits.items():
@@ -157,14 +159,20 @@ def source_entries(
     if not len(chosen.order):
         tables = "\n".join(report.table() for report in reports)
         raise UserError(f"expected pairs, found none that is left.\n{tables}")
-    parts, prompts, entries = table.parts[chosen.order], table.numbers("prompt_key")[chosen.order], []
+    parts, entries = table.parts[chosen.order], []
     for part, (source, pairs, report) in enumerate(zip(mixture.sources, sources, reports, strict=True)):
         count = pairs.source.published.get(source.mixture)
         entry = source_entry(pairs, {} if count is None else {source.mixture: count}) | {"name": source.label}
         shares = {"weight": source.weight, "limit": source.limit}
-        mixed = {**shares, "dropped": dropped_entry(report), **pair_counts(prompts[parts == part])}
+        mixed = {**shares, "dropped": dropped_entry(report), **mixed_counts(table, chosen.order[parts == part])}
         entries.append(entry | {"mixed": mixed})
     return entries
+
+
+def mixed_counts(table: PairTable, numbers: NDArray[np.int64]) -> dict[str, object]:
+    """What a manifest counts of these rows."""
+    labels = label_counts(lambda name: table.column(name).take(pa.array(numbers)))
+    return {**pair_counts(table.numbers("prompt_key")[numbers]), "labels": labels}
 
 
 def split_off_test(

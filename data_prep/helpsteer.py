@@ -2,7 +2,8 @@
 
 `--score` names the attributes whose mean is compared: helpfulness and correctness in the published mixtures.
 `--pairs distinct_scores` is mixture 2, `--pairs best_vs_random` mixture 1; `all_pairs` gives every pair with different
-scores. A row is an answer; answers belong together when their prompts are the same to the letter.
+scores, and `lists` a row for each prompt with all its answers and their ranks. A row is an answer; answers belong
+together when their prompts are the same to the letter.
 
     python data_prep/helpsteer.py --pairs distinct_scores --output_path data/helpsteer
     python data_prep/helpsteer.py --score helpfulness --pairs best_vs_random --output_path data/helpsteer_helpfulness
@@ -17,7 +18,7 @@ if not __package__:  # run as a script
 
 from reward_modeling.common.flags import flag, one_of
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, build_pairs
+from reward_modeling.preference_sets.answer_pairs import ANSWER_CHOICES, CHOICES_HELP, build_pairs, list_problems
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import number_of, text_of
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs
@@ -38,14 +39,15 @@ class ScriptArguments(SourceArguments):
 
     dataset_path: str = "nvidia/HelpSteer"
     output_path: str = "data/helpsteer"
-    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = flag("distinct_scores", f"{', '.join(PAIR_CHOICES)}.")
+    pairs: Annotated[str, one_of(*ANSWER_CHOICES)] = flag("distinct_scores", CHOICES_HELP)
     score: str = flag("helpfulness,correctness", f"The mean of these attributes; of {', '.join(ATTRIBUTES)}.")
     write_margin: bool = flag(False, "A margin column, the difference of the scores: the loss subtracts it.")
 
     def problems(self) -> list[str]:
         if set(self.attributes) <= set(ATTRIBUTES) and len(set(self.attributes)) == len(self.attributes):
-            return []
-        return [f"--score: expected some of {', '.join(ATTRIBUTES)}, with commas, found {self.score!r}"]
+            return list_problems(self)
+        problem = f"--score: expected some of {', '.join(ATTRIBUTES)}, with commas, found {self.score!r}"
+        return [problem, *list_problems(self)]
 
     @property
     def attributes(self) -> tuple[str, ...]:

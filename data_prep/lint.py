@@ -27,6 +27,7 @@ from reward_modeling.common.launch import worker_count
 from reward_modeling.data.read_options import (
     COLUMNS_HELP,
     IGNORE_HELP,
+    PREFERRED_HELP,
     REVISION_HELP,
     read_options,
     read_options_problems,
@@ -56,6 +57,7 @@ class ScriptArguments:
     )
     columns: str | None = flag(None, COLUMNS_HELP)
     ignore_columns: str | None = flag(None, IGNORE_HELP)
+    preferred_values: str | None = flag(None, PREFERRED_HELP)
     dataset_revision: str | None = flag(None, REVISION_HELP)
     seed: Annotated[int, at_least(0)] = flag(0, "Of the pairs to read and of the pairs that are tokenised.")
     num_proc: Annotated[int | None, at_least(1)] = flag(None, "Worker processes. Unset: one per core, at most 16.")
@@ -69,7 +71,7 @@ class ScriptArguments:
         missing = [] if self.path else ["expected the path of preference rows: python data_prep/lint.py PATH"]
         if self.chat_template is not None and self.tokenizer is None:
             missing.append("--chat_template: expected --tokenizer too, whose template it replaces, found none")
-        return missing + read_options_problems(self.columns, self.ignore_columns)
+        return missing + read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
 
     @property
     def output_folder(self) -> Path:
@@ -113,7 +115,9 @@ def main() -> None:
             tokenizer=arguments.tokenizer,
             token_rows=arguments.token_rows,
             benchmarks=arguments.benchmarks,
-            options=read_options(arguments.columns, arguments.ignore_columns, arguments.dataset_revision),
+            options=read_options(
+                arguments.columns, arguments.ignore_columns, arguments.dataset_revision, arguments.preferred_values
+            ),
             chat_template=arguments.chat_template,
         )
     except OSError as error:

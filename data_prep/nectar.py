@@ -2,12 +2,14 @@
 
 The score of an answer is its rank with the sign turned. `--pairs best_vs_random` (the default) gives a pair for each
 prompt; `distinct_scores` and `all_pairs` give up to 21, some 3.8 million in all: ranks are no grades, and neighbouring
-ones are often as good as each other.
+ones are often as good as each other. `--pairs lists` writes no pairs, but a row for each prompt with all its answers
+and their ranks, some 183,000 in all, which rm.py trains on as --list_loss says.
 
 A prompt is a transcript, "Human: ... Assistant: ...", that ends where the answer begins; neighbouring turns of one
 speaker become one.
 
     python data_prep/nectar.py --output_path data/nectar
+    python data_prep/nectar.py --pairs lists --output_path data/nectar_lists
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
 from reward_modeling.data.transcripts import parse_transcript
-from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, build_pairs
+from reward_modeling.preference_sets.answer_pairs import ANSWER_CHOICES, CHOICES_HELP, build_pairs, list_problems
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import dicts_of, name_source, optional_number, text_of
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs
@@ -44,8 +46,11 @@ class ScriptArguments(SourceArguments):
 
     dataset_path: str = "berkeley-nest/Nectar"
     output_path: str = "data/nectar"
-    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = flag("best_vs_random", f"{', '.join(PAIR_CHOICES)}.")
+    pairs: Annotated[str, one_of(*ANSWER_CHOICES)] = flag("best_vs_random", CHOICES_HELP)
     write_margin: bool = flag(False, "A margin column, the difference of the ranks: the loss subtracts it.")
+
+    def problems(self) -> list[str]:
+        return list_problems(self)
 
 
 def to_answers(row: dict) -> dict:

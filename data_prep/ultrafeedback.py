@@ -2,7 +2,8 @@
 
 `--score fine_grained` compares the mean of the ratings (1 to 5, those that are "N/A" left out), `--score overall` the
 overall score (1 to 10). `--pairs distinct_scores` is mixture 2, `--pairs best_vs_random` mixture 1; `all_pairs` gives
-every pair with different scores.
+every pair with different scores. `--pairs lists` writes no pairs, but a row for each prompt with all its answers and
+their ranks by that score, equal scores as equal ranks; rm.py trains on them as --list_loss says.
 
 The system prompts in the set were given to the models that wrote the answers, one principle to each: two answers of a
 prompt were given different ones, so a pair of them has the instruction alone as its prompt.
@@ -11,6 +12,7 @@ Until 2023-12-29 some 2,600 answers had the overall score 10 where 1 was meant. 
 copy, `--drop_doubtful_tens` leaves out answers with an overall score of 10 whose ratings have a mean of 4 or less.
 
     python data_prep/ultrafeedback.py --pairs distinct_scores --output_path data/ultrafeedback
+    python data_prep/ultrafeedback.py --pairs lists --output_path data/ultrafeedback_lists
 """
 
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ if not __package__:  # run as a script
 
 from reward_modeling.common.flags import flag, one_of
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, build_pairs
+from reward_modeling.preference_sets.answer_pairs import ANSWER_CHOICES, CHOICES_HELP, build_pairs, list_problems
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import dicts_of, name_source, optional_number, text_of
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs
@@ -48,7 +50,7 @@ class ScriptArguments(SourceArguments):
 
     dataset_path: str = "openbmb/UltraFeedback"
     output_path: str = "data/ultrafeedback"
-    pairs: Annotated[str, one_of(*PAIR_CHOICES)] = flag("distinct_scores", f"{', '.join(PAIR_CHOICES)}.")
+    pairs: Annotated[str, one_of(*ANSWER_CHOICES)] = flag("distinct_scores", CHOICES_HELP)
     score: Annotated[str, one_of("fine_grained", "overall")] = flag(
         "fine_grained", "fine_grained (mean of the ratings, 1-5) or overall (1-10)."
     )
@@ -59,8 +61,9 @@ class ScriptArguments(SourceArguments):
 
     def problems(self) -> list[str]:
         if not self.drop_doubtful_tens or self.score == "overall":
-            return []
-        return [f"--drop_doubtful_tens: expected with --score overall alone, found --score {self.score}"]
+            return list_problems(self)
+        problem = f"--drop_doubtful_tens: expected with --score overall alone, found --score {self.score}"
+        return [problem, *list_problems(self)]
 
 
 def to_answers(row: dict, score: str, drop_doubtful_tens: bool) -> dict:

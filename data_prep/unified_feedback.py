@@ -17,7 +17,7 @@ from reward_modeling.common.flags import flag, one_of
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns, HubOptions
-from reward_modeling.preference_sets.answer_pairs import TOLERANCE
+from reward_modeling.preference_sets.answer_choice import TOLERANCE
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.row_values import name_source, number_of
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs

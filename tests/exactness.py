@@ -42,7 +42,7 @@ def make_group(
         "prefix_ids": draw(prefix_length),
         "completion_ids": [draw(length) for length in completion_lengths],
         "units": [list(pair) for pair in pairs],
-        "targets": [[0.0]] * len(pairs),
+        "targets": [[1.0, 1.0, 0.0]] * len(pairs),
     }
 
 

@@ -22,7 +22,7 @@ from reward_modeling.models.chat_template import fingerprint_of_template
 logger = logging.getLogger(__name__)
 
 RUN_RECORD = "resume.json"
-GROUPS_HASHED = 256  # spread evenly, with all their tokens; of the others the lengths, units and targets
+GROUPS_HASHED = 256  # spread evenly, with all their tokens; of the others the lengths, units, targets and weights
 BYTES_HASHED = 2**20  # at both ends of a weight file
 
 # These say nothing about what the model computes, or follow from the tokenizer and the flags.
@@ -63,6 +63,7 @@ def fingerprint_of_groups(groups: PromptGroups) -> str:
     digest = hashlib.sha256()
     for values in (sizes.prefix_lengths, sizes.completion_lengths, sizes.members, sizes.unit_offsets):
         digest.update(np.ascontiguousarray(values, dtype=np.int64).tobytes())
+    digest.update(np.ascontiguousarray(sizes.unit_weights, dtype=np.float64).tobytes())
     for chunk in columns.data.column("targets").chunks:
         digest.update(chunk.flatten().flatten().to_numpy(zero_copy_only=False).tobytes())
     for number in np.linspace(0, len(sizes) - 1, min(GROUPS_HASHED, len(sizes))).astype(int).tolist():

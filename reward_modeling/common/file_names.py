@@ -17,3 +17,4 @@ MANIFEST = "manifest.json"  # beside the rows that data_prep/ writes
 
 CHECKPOINT, LAST_CHECKPOINT, MERGED_CHECKPOINT = "checkpoint-", "last_checkpoint", "merged_checkpoint"
 TRAINER_STATE = "trainer_state.json"
+OBJECTIVE_STATE = "objective_state.json"  # of a checkpoint: what is learned beside the weights

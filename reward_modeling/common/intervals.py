@@ -19,6 +19,7 @@ from reward_modeling.common.errors import UserError
 
 Z_95 = NormalDist().inv_cdf(0.975)  # 1.96: half of the width of a 95% interval in standard errors
 RESAMPLES = 2000
+SAME = 1e-12  # variance of rows that agree, but for rounding
 
 
 Accuracy = dict[str, float | int | None]
@@ -65,7 +66,7 @@ def pair_rewards(chosen: ArrayLike, rejected: ArrayLike) -> tuple[NDArray, NDArr
     return chosen, rejected
 
 
-def wilson_interval(right: float, rows: int) -> tuple[float, float]:
+def wilson_interval(right: float, rows: float) -> tuple[float, float]:
     """95% interval of a share, `right` of `rows` (Wilson 1927), within [0, 1] and around the share itself.
 
     Unlike the normal approximation it is right for small subsets and for accuracies near 0 and 1, where it keeps a
@@ -90,27 +91,82 @@ def number(value: float) -> float | None:
 
 
 def share_right(right: float, rows: int, ties: int = 0) -> Accuracy:
-    """An `Accuracy` from counts."""
+    """An `Accuracy` from counts of independent rows."""
     low, high = map(number, wilson_interval(right, rows))
     value = right / rows if rows else None
     return {"value": value, "low": low, "high": high, "rows": rows, "right": right, "ties": ties}
 
 
-def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike) -> Accuracy:
+def share_of_rows(
+    right: ArrayLike, ties: ArrayLike, prompts: ArrayLike | None = None, weights: ArrayLike | None = None
+) -> Accuracy:
+    """An `Accuracy` of rows of which several may be of one prompt.
+
+    The interval is Wilson's for the number of independent rows that say as much (see `independent_rows`).
+
+    Args:
+        right: `(rows,)`, 1 where a row is right, 0 where it is not, or a part of 1.
+        ties: `(rows,)` bool.
+        prompts: `(rows,)`, the number of each row's prompt; None where each row is one of its own.
+        weights: `(rows,)`, above 0: how much each row counts in the share. None: all alike.
+    """
+    right, ties = np.asarray(right, dtype=np.float64), np.asarray(ties)
+    total = float(right.sum())
+    counts = share_right(int(total) if total.is_integer() else total, len(right), int(ties.sum()))
+    if not len(right) or (weights is None and (prompts is None or len(np.unique(prompts)) == len(right))):
+        return counts
+    value = float(np.average(right, weights=weights))
+    rows = independent_rows(right, prompts, weights)
+    low, high = wilson_interval(min(value * rows, rows), rows)
+    return counts | {"value": value, "low": min(low, value), "high": max(high, value)}
+
+
+def independent_rows(right: NDArray, prompts: ArrayLike | None = None, weights: ArrayLike | None = None) -> float:
+    """How many independent rows say as much of a share as these do: the rows over their design effect (Kish, 1965).
+
+    Rows of one prompt, such as the pairs of a ranked list, are right or wrong together, so that they say less than as
+    many rows of different prompts. The variance of the share under a draw of whole prompts is that of the sums of
+    residuals by prompt (linearised, with the correction for few prompts). Wilson's interval for this number of rows is
+    that of Korn and Graubard (1998). It agrees with a bootstrap that draws prompts, without draws, and keeps a width
+    where all rows agree: there each prompt is taken for one row.
+
+    Never more than there are rows: prompts that are more alike than chance makes them narrow nothing.
+
+    Args:
+        right, prompts, weights: as `share_of_rows` takes them; at least one row.
+    """
+    weights = np.ones(len(right)) if weights is None else np.asarray(weights, dtype=np.float64)
+    _, prompt_of = np.unique(np.arange(len(right)) if prompts is None else prompts, return_inverse=True)
+    of_prompts = np.bincount(prompt_of, weights)
+    if len(of_prompts) == 1:
+        return 1.0
+    total = weights.sum()
+    residuals = right - np.average(right, weights=weights)
+    spread = float(weights @ residuals**2) / total  # of single rows
+    if spread < SAME:
+        return float(total**2 / (of_prompts @ of_prompts))
+    sums = np.bincount(prompt_of, weights * residuals)
+    of_share = len(sums) / (len(sums) - 1) * float(sums @ sums) / total**2
+    of_rows = spread * len(right) / (len(right) - 1)
+    return float(len(right)) if of_share * len(right) <= of_rows else of_rows / of_share
+
+
+def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike, prompts: ArrayLike | None = None) -> Accuracy:
     """How often reward(chosen) > reward(rejected). A tie is wrong, as on RewardBench, and counted.
 
     Args:
         chosen, rejected: `(pairs,)` rewards.
+        prompts: as `share_of_rows` takes them.
 
     Raises:
         UserError: a reward is not finite.
         ValueError: the shapes differ.
     """
     chosen, rejected = pair_rewards(chosen, rejected)
-    return share_right(int((chosen > rejected).sum()), len(chosen), int((chosen == rejected).sum()))
+    return share_of_rows(chosen > rejected, chosen == rejected, prompts)
 
 
-def longer_wins(chosen_lengths: ArrayLike, rejected_lengths: ArrayLike) -> Accuracy:
+def longer_wins(chosen_lengths: ArrayLike, rejected_lengths: ArrayLike, prompts: ArrayLike | None = None) -> Accuracy:
     """The accuracy of a judge who always takes the longer answer: what a model must beat to have read the answers.
 
     Of two answers equally long that judge can only toss a coin: such a pair counts as half right, and under `ties`.
@@ -118,26 +174,35 @@ def longer_wins(chosen_lengths: ArrayLike, rejected_lengths: ArrayLike) -> Accur
 
     Args:
         chosen_lengths, rejected_lengths: `(pairs,)` lengths of the answers, both in characters or both in tokens.
+        prompts: as `share_of_rows` takes them.
     """
     chosen, rejected = pair_rewards(chosen_lengths, rejected_lengths)
-    ties = int((chosen == rejected).sum())
-    return share_right(float((chosen > rejected).sum() + ties / 2), len(chosen), ties)
+    ties = chosen == rejected
+    return share_of_rows(np.where(ties, 0.5, chosen > rejected), ties, prompts)
 
 
 def accuracy_by_length(
-    chosen: ArrayLike, rejected: ArrayLike, chosen_lengths: ArrayLike, rejected_lengths: ArrayLike
+    chosen: ArrayLike,
+    rejected: ArrayLike,
+    chosen_lengths: ArrayLike,
+    rejected_lengths: ArrayLike,
+    prompts: ArrayLike | None = None,
 ) -> dict[str, Accuracy]:
     """`pair_accuracy` over the pairs whose chosen answer is longer, whose rejected answer is, and the rest.
 
     A model that follows length is good at the first and bad at the second. All four arguments are `(pairs,)`; the keys
     "chosen longer", "rejected longer" and "equal length" are always there.
+
+    Args:
+        prompts: as `share_of_rows` takes them.
     """
     chosen, rejected = pair_rewards(chosen, rejected)
     longer, shorter = pair_rewards(chosen_lengths, rejected_lengths)
     if longer.shape != chosen.shape:
         raise ValueError(f"expected one length for each of {len(chosen)} pairs, found {len(longer)}")
     groups = {"chosen longer": longer > shorter, "rejected longer": longer < shorter, "equal length": longer == shorter}
-    return {name: pair_accuracy(chosen[group], rejected[group]) for name, group in groups.items()}
+    prompts = np.arange(len(chosen)) if prompts is None else np.asarray(prompts)
+    return {name: pair_accuracy(chosen[group], rejected[group], prompts[group]) for name, group in groups.items()}
 
 
 def by_subset(subsets: Sequence[str], values: ArrayLike) -> dict[str, NDArray]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from reward_modeling.data.planning import PACKED, PADDED, MicroBatch
+from reward_modeling.data.planning import PACKED, PADDED, MicroBatch, unit_weights
 from reward_modeling.models.packed_layout import PackedLayout, Span
 
 # Of a chunk the prefix, the completions that it needs, and per completion the tokens of prefix + completion that are
@@ -53,14 +53,14 @@ class MicroBatchCollator:
         """
         Returns:
             `model_inputs`: for the model's forward, of several blocks of padded rows under "blocks"; `targets`: what
-            the objective makes of the units; `members` and `unit_of_member`, `(members,)` long: the rows of all
-            completions of the units, and whose they are; `num_tokens` and `row_tokens`: tokens in this batch, and in
-            one unpadded row per completion of a unit.
+            the objective makes of the units; `weights`, `(units,)` float32: how much each counts in the loss; `members`
+            and `unit_of_member`, `(members,)` long: the rows of all completions of the units, and whose they are;
+            `num_tokens` and `row_tokens`: tokens in this batch, and in one unpadded row per completion of a unit.
         """
         responses: list[Responses] = []
         blocks: list[int] = []  # per completion, where rows are padded
         lengths: list[int] = []  # per completion, with its prefix
-        units, targets = [], []  # a unit is numbers of completions in the micro-batch
+        units, targets, weights = [], [], []  # a unit is numbers of completions in the micro-batch
         for chunk in micro_batch:
             group = groups[chunk.group]
             of_chunk = group["units"][chunk.unit_start : chunk.unit_end]
@@ -69,6 +69,7 @@ class MicroBatchCollator:
                 numbers = {number: len(lengths) + place for place, number in enumerate(used)}
                 units += [[numbers[number] for number in unit] for unit in of_chunk]
                 targets += group["targets"][chunk.unit_start : chunk.unit_end]
+                weights += unit_weights(group)[chunk.unit_start : chunk.unit_end]
             completions = [group["completion_ids"][number] for number in used]
             own_lengths = [len(group["prefix_ids"]) + len(ids) for ids in completions]
             named = group.get("read_positions")  # without them it is the last token
@@ -87,6 +88,7 @@ class MicroBatchCollator:
         return {
             "model_inputs": model_inputs,
             "targets": self.collate_targets(read_of_units, targets) if self.collate_targets else {},
+            "weights": torch.tensor(weights, dtype=torch.float32),
             "members": torch.tensor([rows[number] for number in members], dtype=torch.long),
             "unit_of_member": torch.tensor(unit_of_member, dtype=torch.long),
             "num_tokens": sum(block["input_ids"].numel() for block in model_inputs.get("blocks", [model_inputs])),

@@ -11,7 +11,8 @@ if TYPE_CHECKING:  # scoring and the GPU benchmark run without these packages
     import pyarrow as pa
     from datasets import Dataset
 
-    from reward_modeling.data.report import DataReport
+    from reward_modeling.data.loader import PromptGroups
+    from reward_modeling.data.report import DataReport, DropReason
 
 KeptColumn = Callable[[str], "pa.ChunkedArray"]  # from the name of a column to its values in the rows that are kept
 
@@ -26,6 +27,16 @@ class Example(NamedTuple):
     completions: Sequence[str]  # each the JSON of the messages after the prompt, or a plain text
     units: Sequence[Sequence[int]]
     targets: Sequence[Sequence[float]]
+    weights: Sequence[float] = ()  # above 0: how much each unit counts in the loss; () for units that count alike
+    shares: Sequence[float] = ()  # how much of a step each unit fills, where that is not 1
+
+
+class ShownRow(NamedTuple):
+    """A row as it is shown on the screen."""
+
+    kind: str  # what it is, in the singular
+    names: dict[int, str]  # of its completions, by their numbers in the group
+    label: str = ""  # what is said of it beside its answers
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ class RowReader(ABC):
 
     unit: ClassVar[str]  # what the loss is a mean over, in the plural
     completion_names: ClassVar[tuple[str, ...]] = ()  # of a unit, in their order; empty: they are numbered
+    smaller_units: ClassVar[str] = ""  # what makes units smaller that do not fit into a micro-batch
 
     @abstractmethod
     def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
@@ -44,9 +56,33 @@ class RowReader(ABC):
     def read_row(self, row: dict[str, Any]) -> Example:
         """The completions of a standard row and the units over them."""
 
+    @property
+    def of_evaluation(self) -> "RowReader":
+        """How rows are read that a model is evaluated on, where that differs."""
+        return self
+
+    def drop_reason(self, row: dict[str, Any]) -> "DropReason | None":
+        """Why a standard row is left out that another reader might keep."""
+        return None
+
     def excerpt(self, row: dict[str, Any]) -> str:
         """What a report shows of a row that is dropped."""
         return " ".join(repr(text[:90]) for text in self.read_row(row).completions)
+
+    def shown_row(
+        self, units: Sequence[Sequence[int]], targets: Sequence[Sequence[float]], weights: Sequence[float]
+    ) -> "ShownRow":
+        """How a row stands on the screen.
+
+        Args:
+            units, targets, weights: of the row, as they stand in its group.
+        """
+        names = self.completion_names or [f"answer {number}" for number, _ in enumerate(units[0], start=1)]
+        return ShownRow(self.unit.removesuffix("s"), dict(zip(units[0], names, strict=True)))
+
+    def describe_kinds(self, groups: "PromptGroups") -> str:
+        """Of which kinds the units are, where there are several; "" where there is one."""
+        return ""
 
     def read_positions(self, ids: Sequence[int], prompt_length: Callable[[], int]) -> list[int]:
         """Which tokens of a whole conversation are read: by default the last one.

@@ -52,7 +52,7 @@ class GroupBuilder:
     def build(self, group: list[GroupRow]) -> dict[str, object]:
         """Check the rows of one prompt against their tokens, cut what is too long, split off the shared prefix."""
         notes = _Notes(self.reader)
-        kept = _usable_rows(group, notes.drop)
+        kept = _usable_rows(group, self.reader, notes.drop)
         cut = Cut(kept, {ids: list(ids) for ids in _distinct_ids(kept)})
         if any(len(ids) > self.options.max_length for ids in cut.sequences):
             cut = self._cut_texts(kept, notes) if group[0].columns["is_text"] else self._cut_prompt(kept, notes)
@@ -75,6 +75,8 @@ class GroupBuilder:
             "read_positions": self._read_positions(group[0], cut),
             "units": [numbers for _, numbers in units],
             "targets": [targets for row in cut.rows for targets in row.example.targets],
+            "weights": [each for row in cut.rows for each in row.example.weights or [1.0] * len(row.example.units)],
+            "shares": [each for row in cut.rows for each in row.example.shares or [1.0] * len(row.example.units)],
             "sources": [row.columns["source"] for row, _ in units],
             "where": [row.columns["where"] for row, _ in units],
             "truncated_units": len(units) if is_cut else 0,
@@ -160,7 +162,7 @@ class GroupBuilder:
         names = self.reader.completion_names
         for number, completion in enumerate(row.completions):
             if completion.control_token:
-                side = names[number] if number < len(names) else "answers"
+                side = names[number] if len(row.completions) == len(names) else "answers"
                 notes.add(row, f"control {side}", 1, repr(completion.control_token))
         if self.unknown is not None and (unknown := sum(each.ids.count(self.unknown) for each in row.completions)):
             notes.add(row, "unknown", unknown)
@@ -194,25 +196,30 @@ class _Notes:
         self.columns["noted_excerpt"].append(excerpt)
 
 
-def _usable_rows(group: list[GroupRow], drop: Callable) -> list[GroupRow]:
+def _usable_rows(group: list[GroupRow], reader: RowReader, drop: Callable) -> list[GroupRow]:
     """Rows whose completions the template renders whole, differ in tokens, and are not those of an earlier row."""
-    kept: dict[tuple, GroupRow] = {}  # by tokens: texts that differ in white space are one
+    # By tokens, since texts that differ in white space are one, and by what is said of them: two people who do not
+    # agree on a pair, or on the order of a list, are two rows.
+    kept: dict[tuple, GroupRow] = {}
     for row in group:
         refusals = [completion.refusal for completion in row.completions if completion.rendered is None]
         losses = [completion.losses for completion in row.completions]
         ids = tuple(completion.ids for completion in row.completions)
-        if refusals:
+        said = (ids, tuple(map(tuple, row.example.units)), tuple(map(tuple, row.example.targets)))
+        if (reason := reader.drop_reason(row.columns)) is not None:
+            drop(row, reason)
+        elif refusals:
             drop(row, DropReason.TEMPLATE_REFUSES, next(filter(None, refusals), ""))
         elif words := next((each.answer for each in losses if each.answer), ""):
             drop(row, DropReason.ANSWER_LOSES_TEXT, words)
         elif words := next((each.message for each in losses if each.message), ""):
             drop(row, DropReason.MESSAGE_VANISHES, words)
-        elif any(len(unit) > 1 and len({ids[number] for number in unit}) == 1 for unit in row.example.units):
+        elif any(len({ids[number] for number in unit}) < len(unit) for unit in row.example.units):
             drop(row, DropReason.IDENTICAL_TOKENS)
-        elif ids in kept:
+        elif said in kept:
             drop(row, DropReason.DUPLICATE_PAIR)
         else:
-            kept[ids] = row
+            kept[said] = row
     return list(kept.values())
 
 

@@ -57,9 +57,9 @@ class CollatedGroups(TorchDataset):
 class StepDataset(CollatedGroups):
     """One item is what one process computes in one optimizer step."""
 
-    def __getitem__(self, step: tuple[int, list[MicroBatch]]) -> dict:
-        step_units, micro_batches = step
-        return {"step_units": step_units, "micro_batches": [self.collate(batch) for batch in micro_batches]}
+    def __getitem__(self, step: tuple[float, list[MicroBatch]]) -> dict:
+        step_weight, micro_batches = step
+        return {"step_weight": step_weight, "micro_batches": [self.collate(batch) for batch in micro_batches]}
 
 
 class StepSampler:
@@ -77,10 +77,10 @@ class StepSampler:
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __iter__(self) -> Iterator[list[tuple[int, list[MicroBatch]]]]:
+    def __iter__(self) -> Iterator[list[tuple[float, list[MicroBatch]]]]:
         for step in range(len(self.plan)):
             micro_batches = self.plan.micro_batches(step, self.num_processes)[self.process]
-            yield [(self.plan.step_units(step), micro_batches)]
+            yield [(self.plan.step_weight(step), micro_batches)]
 
 
 class StepDataLoader(DataLoader):
@@ -93,7 +93,7 @@ class StepDataLoader(DataLoader):
 def training_loader(
     groups: PromptGroups, collator: MicroBatchCollator, *, num_workers: int = 0, **sampler_options
 ) -> StepDataLoader:
-    """One batch per optimizer step: `step_units` (over all processes) and this process's `micro_batches`.
+    """One batch per optimizer step: `step_weight` (over all processes) and this process's `micro_batches`.
 
     Args:
         sampler_options: of `StepSampler` and of `plan_epoch`, but for the batching, which is the collator's.

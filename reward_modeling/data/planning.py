@@ -1,14 +1,16 @@
 """Which units make which optimizer step, and how a step is cut into micro-batches.
 
 A unit is what the loss is a mean over: one to n completions of a prompt, such as the two of a pair. A step is
-`units_per_step` units in whole groups. Which ones depends on the data, the seed, the epoch and `units_per_step` alone:
-not on the number of processes, of micro-batches, or on where a run was resumed. Only then is the step cut into
-micro-batches: of about `target_tokens` and at most `max_tokens`, the same number on every process, balanced by tokens.
+`units_per_step` units in whole groups; all pairs of a list of answers may count as one there. Which ones depends on the
+data, the seed, the epoch and `units_per_step` alone: not on the number of processes, of micro-batches, or on where a
+run was resumed. Only then is the step cut into micro-batches: of about `target_tokens` and at most `max_tokens`, the
+same number on every process, balanced by tokens.
 
 Everything that is held in memory is a flat numpy array: a million pairs take some tens of megabytes.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from datasets import Dataset  # training and scoring run where it is not installed
 
 
+SHARE_DIGITS = 6
+
+
 @dataclass(frozen=True)
 class GroupSizes:
     """Lengths in tokens and units of all groups.
@@ -31,6 +36,7 @@ class GroupSizes:
     `prefix_lengths` is `(groups,)`; `completion_lengths` is flat, group g owning
     `completion_offsets[g]:completion_offsets[g + 1]`, and units `unit_offsets[g]:unit_offsets[g + 1]`; `members` is
     flat, unit u owning `member_offsets[u]:member_offsets[u + 1]`: numbers of completions within their group.
+    `unit_weights` and `unit_shares` are `(units,)`: how much each counts in the loss, and how much of a step it fills.
     """
 
     prefix_lengths: np.ndarray
@@ -39,6 +45,8 @@ class GroupSizes:
     members: np.ndarray
     member_offsets: np.ndarray
     unit_offsets: np.ndarray
+    unit_weights: np.ndarray
+    unit_shares: np.ndarray
 
     @classmethod
     def from_dataset(cls, groups: "Dataset") -> "GroupSizes":
@@ -52,6 +60,8 @@ class GroupSizes:
             members=members.flatten().to_numpy(),
             member_offsets=_offsets(members.value_lengths()),
             unit_offsets=_offsets(units.value_lengths()),
+            unit_weights=groups.data.column("weights").combine_chunks().flatten().to_numpy(),
+            unit_shares=groups.data.column("shares").combine_chunks().flatten().to_numpy(),
         )
 
     @classmethod
@@ -65,6 +75,8 @@ class GroupSizes:
             members=np.array([number for unit in units for number in unit], dtype=np.int64),
             member_offsets=_offsets([len(unit) for unit in units]),
             unit_offsets=_offsets([len(group["units"]) for group in groups]),
+            unit_weights=np.array([weight for group in groups for weight in unit_weights(group)], dtype=np.float64),
+            unit_shares=np.ones(sum(len(group["units"]) for group in groups)),
         )
 
     def __len__(self) -> int:
@@ -73,6 +85,20 @@ class GroupSizes:
     @property
     def units_per_group(self) -> np.ndarray:
         return np.diff(self.unit_offsets)
+
+    def shares_of(self, pieces: np.ndarray) -> np.ndarray:
+        """`(pieces,)`: how much of a step each fills; the pairs of a list may be one together.
+
+        Rounded, so that seven sevenths are 1.
+        """
+        before = np.concatenate([[0.0], np.cumsum(self.unit_shares)])
+        first = self.unit_offsets[pieces[:, 0]]
+        return np.round(before[first + pieces[:, 2]] - before[first + pieces[:, 1]], SHARE_DIGITS)
+
+    def num_steps(self, units_per_step: int) -> int:
+        """Of an epoch, whatever the shuffle. None is empty, also where a unit fills more than a step."""
+        shares = round(float(self.unit_shares.sum()), SHARE_DIGITS)
+        return min(math.ceil(shares / units_per_step), len(_cut_large_groups(self, units_per_step)))
 
     @property
     def num_units(self) -> int:
@@ -104,6 +130,11 @@ class GroupSizes:
         return self.members[self.member_offsets[first + start] : self.member_offsets[first + end]]
 
 
+def unit_weights(group: dict) -> Sequence[float]:
+    """How much each unit of a group row counts; without weights they count alike."""
+    return group.get("weights") or [1.0] * len(group["units"])
+
+
 def _offsets(lengths: Sequence[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
@@ -131,6 +162,13 @@ class EpochPlan:
         pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]]
         return int((pieces[:, 2] - pieces[:, 1]).sum())
 
+    def step_weight(self, step: int) -> float:
+        """What the weighted sum of this step's losses is divided by: the weights of its units, over all processes."""
+        pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]]
+        first = self.sizes.unit_offsets[pieces[:, 0]]
+        weights, ends = self.sizes.unit_weights, (first + pieces[:, 1], first + pieces[:, 2])
+        return math.fsum(weight for start, end in zip(*ends, strict=True) for weight in weights[start:end].tolist())
+
     def micro_batches(self, step: int, num_processes: int) -> list[list[MicroBatch]]:
         """`[process][number]`: the same number of micro-batches for every process."""
         pieces = self.pieces[self.step_starts[step] : self.step_starts[step + 1]].tolist()
@@ -151,19 +189,19 @@ def plan_epoch(
 ) -> EpochPlan:
     """Shuffle the groups and cut them into steps.
 
-    An epoch has `ceil(units / units_per_step)` steps, whatever the shuffle: the Trainer counts those of the first
+    An epoch has `GroupSizes.num_steps` steps, whatever the shuffle: the Trainer counts those of the first
     epoch, and finds its place by them on a resume. A step ends where the units so far come closest to its share,
     so that steps have the same number of units on average, half a group more or less. A group of more than
     `units_per_step` units is cut into several pieces.
     """
-    pieces = _cut_large_groups(sizes.units_per_group, units_per_step)
+    pieces = _cut_large_groups(sizes, units_per_step)
     pieces = pieces[np.random.default_rng([seed, epoch]).permutation(len(pieces))]
-    units = pieces[:, 2] - pieces[:, 1]
-    num_steps = -(-sizes.num_units // units_per_step)
+    shares = sizes.shares_of(pieces)
+    num_steps = sizes.num_steps(units_per_step)
     numbers = np.arange(num_steps + 1)
-    # twice the units before the middle of each piece; step k has the middles from k to k + 1 shares
-    middles = 2 * np.cumsum(units) - units
-    step_starts = np.searchsorted(middles * num_steps, 2 * sizes.num_units * numbers)
+    # twice the units before the middle of each piece; step k has the middles from k to k + 1 parts of the epoch
+    middles = 2 * np.cumsum(shares) - shares
+    step_starts = np.searchsorted(middles * num_steps, 2 * shares.sum() * numbers)
     # no step is empty, not even between two groups as large as a step
     step_starts = np.maximum.accumulate(step_starts - numbers) + numbers
     step_starts = np.minimum(step_starts, len(pieces) - num_steps + numbers)
@@ -177,12 +215,14 @@ def plan_evaluation(sizes: GroupSizes, *, max_tokens: int, batching: str, num_pr
     return spread(_cut_pieces(groups, sizes, batching, max_tokens), num_processes, max_tokens)
 
 
-def _cut_large_groups(units_per_group: np.ndarray, units_per_step: int) -> np.ndarray:
-    """`(pieces, 3)`: group, first unit, end unit; no piece has more than `units_per_step` units or none."""
-    pieces = -(-units_per_group // units_per_step)
-    group = np.repeat(np.arange(len(units_per_group)), pieces)
+def _cut_large_groups(sizes: GroupSizes, units_per_step: int) -> np.ndarray:
+    """`(pieces, 3)`: group, first unit, end unit; a group that fills more than a step is cut, and no piece is empty."""
+    units = sizes.units_per_group
+    whole = np.stack([np.arange(len(units)), np.zeros_like(units), units], axis=1)
+    pieces = np.minimum(np.ceil(sizes.shares_of(whole) / units_per_step).astype(np.int64), units)
+    group = np.repeat(np.arange(len(units)), pieces)
     number = np.arange(len(group)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    size, count = units_per_group[group], pieces[group]
+    size, count = units[group], pieces[group]
     # pieces of one group differ by at most one unit
     return np.stack([group, number * size // count, (number + 1) * size // count], axis=1)
 

@@ -3,7 +3,8 @@
     rows = load_preference_dataset("data/train.jsonl.gz", num_proc=8)
     train_rows, eval_rows = split_by_prompt(rows, eval_size=1000, seed=0)
 
-Accepted rows (`margin`, `chosen_score`, `rejected_score` and `source` may be added to each):
+Accepted rows (`source` and the numbers of `labels.py` may be added to each; for lists of answers see
+`answer_lists.py`):
 
 | form               | prompt              | chosen, rejected                                             |
 |--------------------|---------------------|--------------------------------------------------------------|
@@ -14,23 +15,25 @@ Accepted rows (`margin`, `chosen_score`, `rejected_score` and `source` may be ad
 Where the rows come from (files, folders, the Hub) and the cache on disk: see `sources.py` and `cached_rows.py`.
 """
 
-import math
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 
+from reward_modeling.data.answer_lists import is_answer_list, read_answer_list
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import draw_prompts, prompt_key
-from reward_modeling.data.messages import texts_in, to_json
-from reward_modeling.data.pairs import PROMPT_PASSED_OVER, Pair, json_type, read_pair
+from reward_modeling.data.labels import NUMBERS, check_labels, read_numbers
+from reward_modeling.data.messages import Message, says_nothing, texts_in, to_json
+from reward_modeling.data.pairs import PROMPT_PASSED_OVER, Pair, read_pair
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DropReason
-from reward_modeling.data.row_forms import FORMS, RowDropped, to_standard_columns
+from reward_modeling.data.row_forms import FORMS, LIST_COLUMNS, Row, RowDropped, to_standard_columns
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, Columns, HubOptions
 from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.text_beginnings import text_unit, write_joined
@@ -39,10 +42,9 @@ from reward_modeling.data.unread_columns import is_suspect, unread_columns
 CACHE_VERSION = 5  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
-NUMBERS = ("margin", "chosen_score", "rejected_score")
 READ_OF_CONVERSATIONS = frozenset(("prompt", "system", "tools", "chat_template_kwargs"))  # by a chat template alone
 READ = frozenset(("chosen", "rejected", *NUMBERS, "source")) | READ_OF_CONVERSATIONS
-FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32
+READ_OF_LISTS = frozenset(("completions", "weight", "source")) | READ_OF_CONVERSATIONS
 
 STANDARD_FEATURES = Features(
     {
@@ -51,6 +53,8 @@ STANDARD_FEATURES = Features(
         "chosen": Value("string"),
         "rejected": Value("string"),
         "is_text": Value("bool"),
+        "answers": List(Value("string")),  # of a list of more than two; chosen and rejected are its ends
+        "ranks": List(Value("int32")),  # of each of them, 1 for the best
         **{name: Value("float64") for name in NUMBERS},
         "source": Value("string"),
         "template_options": Value("string"),  # JSON of what goes to the template beside the messages; "" for nothing
@@ -96,7 +100,7 @@ def load_preference_dataset(
 
 def preference_columns(options: ReadOptions = NO_OPTIONS) -> Columns:
     """The columns of preference rows, with those that the options name."""
-    others = tuple(tuple(sorted(form.columns)) for form in FORMS)
+    others = (*(tuple(sorted(form.columns)) for form in FORMS), *LIST_COLUMNS)
     return replace(PREFERENCE_COLUMNS, others=others, named=options.columns)
 
 
@@ -111,8 +115,19 @@ def standardise_row(row: object, where: str, options: ReadOptions = NO_OPTIONS) 
 def dropped_row(where: str, reason: DropReason, excerpt: str) -> dict[str, object]:
     """The standard row of one that cannot be used."""
     nothing = dict.fromkeys(("prompt", "chosen", "rejected"), "") | {"is_text": False}
-    nothing |= dict.fromkeys((*NUMBERS, "source")) | dict.fromkeys(("template_options", "form", "unread"), "")
+    nothing |= {"answers": [], "ranks": []} | dict.fromkeys((*NUMBERS, "source"))
+    nothing |= dict.fromkeys(("template_options", "form", "unread"), "")
     return {"where": where, **nothing, "prompt_key": 0, "reason": reason.value, "excerpt": excerpt}
+
+
+class _Said(NamedTuple):
+    """What a row says, whichever way it is written."""
+
+    pair: Pair
+    answers: list[list[Message] | str]  # of a list of more than two; else none
+    ranks: list[int]
+    numbers: dict[str, float | None]
+    read: frozenset[str]  # the columns that were read
 
 
 def _checked(row: object, options: ReadOptions) -> dict[str, object]:
@@ -121,55 +136,61 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
         raise RowDropped(DropReason.WRONG_TYPE)
     forms: set[str] = set()
     row = to_standard_columns(options.renamed(row), forms)
-    numbers = {name: _number(name, row.get(name)) for name in NUMBERS}
-    pair = read_pair(row, forms)
-    is_text = pair.prompt is None
+    said = _said_by_list(row, forms) if is_answer_list(row) else _said_by_pair(row, options, forms)
+    pair, is_text = said.pair, said.pair.prompt is None
     has_options = not is_text and ("tools" in row or "chat_template_kwargs" in row)
     template_options = read_template_options(row) if has_options else ""
-    if any(number is not None and not abs(number) <= FLOAT32_MAX for number in numbers.values()):
-        raise RowDropped(DropReason.NAN_MARGIN)
     source = row.get("source")
     source = source if source is None or isinstance(source, str) else to_json(source)
     if is_text:
-        texts, unit = (
-            {"prompt": "", "chosen": pair.chosen, "rejected": pair.rejected},
-            text_unit(pair.chosen, pair.rejected),
-        )
+        texts, answers = {"prompt": "", "chosen": pair.chosen, "rejected": pair.rejected}, said.answers
+        unit = text_unit(pair.chosen, pair.rejected)
     else:
         texts = {name: to_json(messages) for name, messages in zip(pair._fields, pair, strict=True)}
+        answers = list(map(to_json, said.answers))
         # Templates trim messages: prompts that differ in that alone must not stand on both sides of a split.
         unit = to_json([{**message, "content": message["content"].strip()} for message in pair.prompt])
-    read = READ - READ_OF_CONVERSATIONS if is_text else READ
+    read = said.read - READ_OF_CONVERSATIONS if is_text else said.read
     if PROMPT_PASSED_OVER in forms:
         forms.remove(PROMPT_PASSED_OVER)
-        read = READ - {"prompt"}
-    unread, excerpt = ("", "") if row.keys() <= read else _unread(row, pair, read, options)
+        read -= {"prompt"}
+    unread, excerpt = ("", "") if row.keys() <= read else _unread(row, said, read, options)
     try:
-        for text in (texts["chosen"], texts["rejected"], source, unread, excerpt):
+        for text in (texts["chosen"], texts["rejected"], *answers, source, unread, excerpt):
             if text:
                 text.encode()
         key = prompt_key((unit + template_options).encode())
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
         raise RowDropped(DropReason.WRONG_TYPE, "half a character (\\ud800 to \\udfff)") from None
     form = "; ".join(sorted(forms)) if forms else ""
-    return {
-        **texts,
-        "is_text": is_text,
-        **numbers,
-        "source": source,
-        "template_options": template_options,
-        "form": form,
-        "unread": unread,
-        "prompt_key": key,
-        "reason": "",
-        "excerpt": excerpt,
-    }
+    values = {"source": source, "template_options": template_options, "form": form, "unread": unread}
+    values |= {"prompt_key": key, "reason": "", "excerpt": excerpt}
+    return {**texts, "is_text": is_text, "answers": answers, "ranks": said.ranks, **said.numbers, **values}
 
 
-def _unread(row: dict, pair: Pair, read: frozenset[str], options: ReadOptions) -> tuple[str, str]:
+def _said_by_pair(row: Row, options: ReadOptions, forms: set[str]) -> _Said:
+    votes = row.get("preferred") if options.reads("preferred") else None
+    numbers, pair = read_numbers(row), read_pair(row, forms)
+    numbers, is_turned = check_labels(numbers, forms, votes, options.preferred_values)
+    if is_turned:
+        pair = pair._replace(chosen=pair.rejected, rejected=pair.chosen)
+    return _Said(pair, [], [], numbers, READ if votes is None else READ | {"preferred"})
+
+
+def _said_by_list(row: Row, forms: set[str]) -> _Said:
+    """Of two answers a pair."""
+    found = read_answer_list(row, forms)
+    numbers, _ = check_labels(read_numbers({"weight": row.get("weight")}), forms)
+    read = READ_OF_LISTS | {"scores" if says_nothing(row.get("ranks")) else "ranks"}
+    several = (found.answers, found.ranks) if len(found.answers) > 2 else ([], [])
+    return _Said(found.pair, *several, numbers, read)
+
+
+def _unread(row: Row, said: _Said, read: frozenset[str], options: ReadOptions) -> tuple[str, str]:
     """The columns that nobody reads, and what stands in those that look like a part of the conversation."""
     # What plain texts say of a question has to stand in both of them.
-    sides = ((pair.chosen,), (pair.rejected,)) if pair.prompt is None else (pair,)
+    pair = said.pair
+    sides = ((pair.chosen,), (pair.rejected,)) if pair.prompt is None else ((*pair, *said.answers),)
     found = [unread_columns(row, read | set(options.ignored), texts_in(list(side))) for side in sides]
     names = list(dict.fromkeys(name for names in found for name in names))
     suspects = {name: row[name] for name in names if is_suspect(name, row[name])}
@@ -177,28 +198,15 @@ def _unread(row: dict, pair: Pair, read: frozenset[str], options: ReadOptions) -
     return tuple(to_json(found) if found else "" for found in (names, shown))
 
 
-def _number(name: str, value: object) -> float | None:
-    """A column's number; a table of text (CSV) has it as text."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is {json_type(value)}")
-    try:
-        return float(value)
-    except OverflowError:  # JSON knows integers beyond float64
-        return math.inf
-    except ValueError:
-        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is a text") from None
-
-
 def _excerpt(row: object, field: str) -> str:
     """At most `EXCERPT_LENGTH` characters that show what is wrong with a row: the field, both ends of the others."""
     if not isinstance(row, dict):
         return _shortened(to_json(row), EXCERPT_LENGTH)
-    shown = {name: row[name] for name in NUMBERS if row.get(name)}
+    shown = {name: row[name] for name in (*NUMBERS, "preferred", "ranks", "scores") if row.get(name) is not None}
     extra = _shortened(to_json(shown), 60) if shown else ""
     room = (EXCERPT_LENGTH - len(field) - len(extra) - len(" | chosen:  | rejected:  | ")) // 2
-    sides = (f"{side}: {_shortened(to_json(row.get(side)), room)}" for side in ("chosen", "rejected"))
+    names = ("prompt", "completions") if is_answer_list(row) else ("chosen", "rejected")
+    sides = (f"{side}: {_shortened(to_json(row.get(side)), room)}" for side in names)
     # The field first: tables show the first characters only.
     return " | ".join(part for part in (field, *sides, extra) if part)
 

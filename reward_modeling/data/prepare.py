@@ -85,7 +85,11 @@ def prepare_pairs(
         parts = list(split_by_prompt(parts[0], eval_size, seed))
     if max_train_samples is not None:
         parts[0] = _sample(parts[0], max_train_samples, seed, report, reader.unit)
-    tokenized = [tokenize_and_group(part, tokenizer, reader, options, num_proc) for part in parts]
+    readers = [reader, *[reader.of_evaluation] * (len(parts) - 1)]
+    tokenized = [
+        tokenize_and_group(part, tokenizer, its_reader, options, num_proc)
+        for part, its_reader in zip(parts, readers, strict=True)
+    ]
     for part, its_report in zip(tokenized, sets.reports if eval_reports else [report, report], strict=True):
         report_groups(its_report, part, reader.unit)
     train_groups, *others = map(PromptGroups, tokenized)

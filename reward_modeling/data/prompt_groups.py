@@ -20,7 +20,7 @@ from reward_modeling.data.preferences import read_column
 from reward_modeling.data.rendered_rows import GroupRow, RowRenderer
 from reward_modeling.data.report import CUT_UNITS, NOTED_ROWS, TOKENS_CUT, DataReport
 
-CACHE_VERSION = 4  # to be raised when what is written below changes
+CACHE_VERSION = 5  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
 ROWS_PER_WORKER = 2000  # a worker process costs about as much as tokenising this many rows
 
@@ -33,6 +33,8 @@ GROUP_FEATURES = Features(
         "read_positions": List(List(Value("int32"))),  # per completion, counted from the beginning of the prefix
         "units": List(List(Value("int32"))),  # per unit the numbers of its completions
         "targets": List(List(Value("float32"))),
+        "weights": List(Value("float64")),  # of each unit in the loss
+        "shares": List(Value("float64")),  # of each unit in a step
         "sources": List(Value("string")),
         "where": List(Value("string")),
         "truncated_units": Value("int32"),

@@ -20,17 +20,29 @@ TARGETS = (
     "margin",
     "chosen_score",
     "rejected_score",
+    "chosen_probability",
+    "preferred",
+    "strength",
+    "weight",
+    "completions",
+    "ranks",
+    "scores",
     "source",
 )
 LISTED = ", ".join(TARGETS)
+OF_SEVERAL = ("preferred", "completions", "ranks", "scores")  # whose columns are the places of a list
 OWN = " (the file's own)"  # a column in whose place another one is read
 
 COLUMNS_HELP = (
     "Columns to read under other names than theirs: prompt=question,chosen=response_j. Texts of several are joined by "
-    f"a line break: prompt=instruction+input. What may be read: {LISTED}."
+    f"a line break: prompt=instruction+input; of {', '.join(OF_SEVERAL)} they are a list. What may be read: {LISTED}."
 )
 REVISION_HELP = "Branch, tag or commit of the Hub's data set."
 IGNORE_HELP = "Columns that are left aside on purpose, with commas between, where a run would stop and name them."
+PREFERRED_HELP = (
+    "What stands in columns read as `preferred` for the first answer, for the second and for neither, with commas "
+    "between. Unset: 1,2,0."
+)
 PLAIN_TEXT_HELP = "Score plain texts (rows without a prompt) as they stand, though the tokenizer has a chat template."
 
 
@@ -43,6 +55,8 @@ class ReadOptions:
     ignored: tuple[str, ...] = ()
     revision: str | None = None
     """Branch, tag or commit of a data set of the Hub."""
+    preferred_values: tuple[str, ...] = ()
+    """What in a column `preferred` stands for the first answer, for the second and for neither; () for 1, 2 and 0."""
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -67,7 +81,14 @@ class ReadOptions:
                 found[name] = value
         for name in {*self.named} & targets:  # columns that change places are no columns left over
             found.pop(name + OWN, None)
-        return found | {target: _joined([row.get(name) for name in names]) for target, names in self.columns}
+        for target, names in self.columns:
+            values = [row.get(name) for name in names]
+            found[target] = values if target in OF_SEVERAL and len(values) > 1 else _joined(values)
+        return found
+
+    def reads(self, target: str) -> bool:
+        """Whether some column is to be read as this."""
+        return any(target == name for name, _ in self.columns)
 
 
 def _joined(values: list[object]) -> object:
@@ -78,19 +99,23 @@ def _joined(values: list[object]) -> object:
     return said[0] if len(said) == 1 else (values[0] if len(values) == 1 else said or None)
 
 
-def read_options(columns: str | None, ignore_columns: str | None, revision: str | None = None) -> ReadOptions:
-    """The options that three flags ask for.
+def read_options(
+    columns: str | None, ignore_columns: str | None, revision: str | None = None, preferred_values: str | None = None
+) -> ReadOptions:
+    """The options that the flags ask for.
 
     Raises:
         UserError: with everything that is wrong with them.
     """
-    if problems := read_options_problems(columns, ignore_columns):
+    if problems := read_options_problems(columns, ignore_columns, preferred_values):
         raise UserError("\n".join(problems))
-    return ReadOptions(tuple(_entries(columns)), _names(ignore_columns), revision)
+    return ReadOptions(tuple(_entries(columns)), _names(ignore_columns), revision, _names(preferred_values))
 
 
-def read_options_problems(columns: str | None, ignore_columns: str | None) -> list[str]:
-    """Everything that is wrong with the two flags."""
+def read_options_problems(
+    columns: str | None, ignore_columns: str | None, preferred_values: str | None = None
+) -> list[str]:
+    """Everything that is wrong with the flags."""
     problems, entries = [], _entries(columns)
     for target, names in entries:
         if target not in TARGETS or not names:
@@ -107,6 +132,17 @@ def read_options_problems(columns: str | None, ignore_columns: str | None) -> li
         for name in _names(ignore_columns)
         if name in named
     ]
+    values = _names(preferred_values)
+    if values and (len(values) != 3 or len(set(values)) != 3):
+        problems.append(
+            "--preferred_values: expected three different values, for the first answer, the second and neither, as in "
+            f"A,B,tie, found {preferred_values}"
+        )
+    if values and "preferred" not in targets:
+        problems.append(
+            "--preferred_values: expected a column that is read as preferred, as in --columns preferred=label, found "
+            "none"
+        )
     return problems
 
 

@@ -45,7 +45,7 @@ def _openai(row: Row) -> Row:
     return rest | {"prompt": given.get("messages"), "tools": given.get("tools")} | answers
 
 
-def _nemo_rl(row: Row) -> Row:
+def _nemo_rl(row: Row) -> Row | None:
     """{"context": [...], "completions": [{"rank": 0, "completion": [...]}, {"rank": 1, "completion": [...]}]}"""
     completions = row["completions"]
     completions = parse_json(completions) if isinstance(completions, str) else completions
@@ -53,16 +53,15 @@ def _nemo_rl(row: Row) -> Row:
         raise RowDropped(DropReason.WRONG_TYPE, "completions are no list of objects")
     if len(completions) < 2:
         raise RowDropped(DropReason.TOO_FEW_ANSWERS, f"completions: {len(completions)}")
+    ranks, answers = ([one.get(name) for one in completions] for name in ("rank", "completion"))
+    rest = _without(row, "context", "completions") | {"prompt": row["context"]}
     if len(completions) > 2:
-        raise RowDropped(DropReason.MORE_THAN_TWO, f"completions: {len(completions)}")
-    ranks = [one.get("rank") for one in completions]
+        return rest | {"completions": answers, "ranks": ranks}
     if not all(isinstance(rank, int | float) and not isinstance(rank, bool) and rank == rank for rank in ranks):
         raise RowDropped(DropReason.NO_SCORE, f"ranks: {ranks}")
-    if ranks[0] == ranks[1]:
-        raise RowDropped(DropReason.EQUAL_SCORES, f"ranks: {ranks}")
-    better, worse = sorted(completions, key=lambda one: one["rank"])
-    rest = _without(row, "context", "completions")
-    return rest | {"prompt": row["context"], "chosen": better.get("completion"), "rejected": worse.get("completion")}
+    better, worse = answers if ranks[0] <= ranks[1] else answers[::-1]
+    tie = {"chosen_probability": 0.5} if ranks[0] == ranks[1] else {}
+    return rest | {"chosen": better, "rejected": worse} | tie
 
 
 def _llama_factory(row: Row) -> Row | None:
@@ -79,6 +78,8 @@ FORMS = (
 )
 
 
+# A list of answers, with what says which are better: see `answer_lists`.
+LIST_COLUMNS = (("completions", "ranks"), ("completions", "scores"))
 _OWN_COLUMNS = frozenset.union(*(form.columns for form in FORMS)) - {"chosen", "rejected"}
 
 

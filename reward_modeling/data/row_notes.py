@@ -8,10 +8,12 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.labels import TIE
 from reward_modeling.data.read_options import OWN, TARGETS
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.unread_columns import looks_like_label
@@ -19,6 +21,7 @@ from reward_modeling.data.unread_columns import looks_like_label
 KeptColumn = Callable[[str], pa.ChunkedArray]
 FORM_SEPARATOR = "; "
 SHOWN_COLUMNS = 20
+SUBTRACTED, NOT_USED = ", which the loss subtracts", ", which the loss passes over"
 
 
 def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
@@ -42,6 +45,42 @@ def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
     report.notes |= {f"rows with a column {name}, not read": n for name, n in unread.most_common(SHOWN_COLUMNS)}
     if len(unread) > SHOWN_COLUMNS:
         report.notes["other columns that are not read"] = len(unread) - SHOWN_COLUMNS
+
+
+def note_labels(report: DataReport, column: KeptColumn, *, margins: bool, strengths: bool) -> None:
+    """Count the labels that are more than a preference, and say which of them the loss passes over.
+
+    Args:
+        margins, strengths: whether the loss takes those of the rows.
+    """
+    probability, weights = column("chosen_probability"), column("weight")
+    in_words = {
+        "rows with a chosen_probability between 0.5 and 1": pc.and_(
+            pc.greater(probability, TIE), pc.less(probability, 1.0)
+        ),
+        "rows that are ties": pc.equal(probability, TIE),
+        "rows with a weight": pc.is_valid(weights),
+        "rows with a strength" + NOT_USED * (not strengths): pc.is_valid(column("strength")),
+        "rows with a margin" + (SUBTRACTED if margins else NOT_USED): pc.is_valid(column("margin")),
+    }
+    counts = {words: pc.sum(which).as_py() or 0 for words, which in in_words.items()}
+    counts["answers in lists of more than two"] = pc.sum(pc.list_value_length(column("answers"))).as_py() or 0
+    report.notes |= {words: count for words, count in counts.items() if count}
+
+
+def has_ties(column: KeptColumn, in_lists: bool) -> bool:
+    """Whether any pair is a tie, or with `in_lists` any two answers of a list are."""
+    if pc.any(pc.equal(column("chosen_probability"), TIE)).as_py():
+        return True
+    if not in_lists:
+        return False
+    lists = column("ranks").combine_chunks()
+    lists = lists.filter(pc.greater(pc.list_value_length(lists), 0))
+    if not len(lists):
+        return False
+    lengths = pc.list_value_length(lists).to_numpy()
+    worst = np.maximum.reduceat(pc.list_flatten(lists).to_numpy(), np.cumsum([0, *lengths[:-1]]))
+    return bool((worst < lengths).any())  # of answers that differ in rank, the worst has the number of answers
 
 
 def unread_counts(column: KeptColumn) -> Counter[str]:

@@ -44,13 +44,25 @@ def pair_plots(title: str, pairs: Mapping) -> list[Plot]:
 def pair_tables(pairs: Mapping) -> list[tuple[str, Rows]]:
     """Every number behind `pair_plots`, in tables with their titles."""
     rows = {"all pairs": pairs["accuracy"], **pairs["by_length"], "always the longer answer": pairs["longer_wins"]}
+    rows |= {"all pairs, by weight": pairs["weighted_accuracy"]} if "weighted_accuracy" in pairs else {}
     calibration: Rows = [("confidence", "its mean", "percent right", "95% interval", "pairs", "ties")]
     margins = pairs["margins"]
     return [
         ("Pairs", accuracy_rows(rows)),
         ("Calibration", [*calibration, *map(_calibration_row, pairs["calibration"])]),
         ("Margins", histogram_rows(margins["edges"], {"pairs": margins["counts"]})),
+        *([("Ties", _tie_rows(pairs["ties"], pairs["accuracy"]["rows"]))] if "ties" in pairs else []),
     ]
+
+
+def _tie_rows(ties: Mapping, others: int) -> Rows:
+    """Of ties and of other pairs the mean distance of the rewards, and the probability that a model of ties gives."""
+    rows: Rows = [("", "pairs", "mean distance of the rewards", "predicted ties, percent")]
+    for name, pairs in (("ties", ties["pairs"]), ("others", others)):
+        distance, predicted = ties[name]["mean_distance"], ties[name].get("predicted_ties")
+        values = ("-" if distance is None else number(distance), "-" if predicted is None else percent(predicted))
+        rows.append((name, count(pairs), *values))
+    return rows
 
 
 def _calibration_row(row: Mapping) -> Sequence[str]:

@@ -136,16 +136,48 @@ def accuracy_rows(rows: Mapping[str, Mapping], heading: str = "") -> Rows:
 
 
 def pair_lines(pairs: Mapping) -> list[str]:
-    """Accuracy over all pairs, the longer answer as a judge, accuracy by length, calibration and margins."""
+    """Accuracy over all pairs, the longer answer as a judge, accuracy by length, calibration, margins, and ties."""
     accuracy, longer, margins = pairs["accuracy"], pairs["longer_wins"], pairs["margins"]
-    tied = "tie" if accuracy["ties"] == 1 else "ties"
-    ties = f", {count(accuracy['ties'])} {tied} counted as wrong" if accuracy["ties"] else ", no ties"
+    if "ties" in pairs and not accuracy["rows"]:
+        return ["all rows are ties, and none is right or wrong", *notes_on_pairs(pairs)]
+    over, equal = "all rows", "tie" if accuracy["ties"] == 1 else "ties"
+    ties = f", {count(accuracy['ties'])} {equal} counted as wrong" if accuracy["ties"] else ", no ties"
+    if "ties" in pairs:  # of the data, which notes_on_pairs counts
+        over = f"the {count(accuracy['rows'])} rows that are no ties"
+        ties = f", {count(accuracy['ties'])} with equal rewards counted as wrong" if accuracy["ties"] else ""
     coins = f", {count(longer['ties'])} equally long count as half right" if longer["ties"] else ""
     groups = (f"{name} {share(row)} ({count(row['rows'])})" for name, row in pairs["by_length"].items())
     return [
-        f"all rows, unweighted: {share(accuracy)} right ({interval(accuracy)}){ties}",
+        f"{over}, unweighted: {share(accuracy)} right ({interval(accuracy)}){ties}",
         f"always the longer answer: {share(longer)} right ({interval(longer)}){coins}",
         f"by length: {', '.join(groups)}",
         f"calibration error: {points(pairs['calibration_error'])}; margin: mean {number(margins['mean'])}, "
         f"median {number(margins['median'])}, standard deviation {number(margins['standard_deviation'])}",
+        *notes_on_pairs(pairs),
     ]
+
+
+def notes_on_pairs(pairs: Mapping) -> list[str]:
+    """Accuracy by weights, ties, and what the intervals take together, where there is anything of it."""
+    lines = []
+    if weighted := pairs.get("weighted_accuracy"):
+        lines.append(f"by the weights of the rows: {share(weighted)} right ({interval(weighted)})")
+    if "ties" in pairs:
+        lines.append(_tie_line(pairs["ties"]))
+    if "prompts" in pairs:
+        lines.append(f"the intervals take the rows of each of {count(pairs['prompts'])} prompts together")
+    return lines
+
+
+def _tie_line(ties: Mapping) -> str:
+    """How far apart the rewards of ties are and of other pairs, and how likely a model of ties calls both ties."""
+    sides = {"ties": ties["ties"], "other pairs": ties["others"]}
+    apart = (
+        f"{number(of['mean_distance'])} of {name}" for name, of in sides.items() if of["mean_distance"] is not None
+    )
+    line = f"ties: {count(ties['pairs'])}; mean distance of the rewards {', '.join(apart)}"
+    predicted = {name: of["predicted_ties"] for name, of in sides.items() if of.get("predicted_ties") is not None}
+    if predicted:
+        shares = ", ".join(f"{percent(value)}% on {name}" for name, value in predicted.items())
+        line += f"; probability of a tie by the model {shares}"
+    return line

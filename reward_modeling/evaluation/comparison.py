@@ -184,7 +184,7 @@ def paired_differences(
         summary.json, and is left out where there is no value.
     """
     entries: dict[str, dict[str, dict]] = {"figures": {}, "subsets": {}}
-    both = scored_by_both(first, other)
+    both = [rows for rows in scored_by_both(first, other) if not rows[0].is_labelled_tie]
     if not both:
         return entries
     values = [benchmark.values(rows) for rows in zip(*both, strict=True)]
@@ -198,7 +198,7 @@ def paired_differences(
 
     rows = {
         "figures": benchmark.figure_rows(row.subset for row, _ in both),
-        "subsets": {name: len(values) for name, values in before.items()},
+        "subsets": {name: benchmark.value_rows(values) for name, values in before.items()},
     }
     for (kind, name), found in estimate_difference(everything, before, after).items():
         if number(found.value) is not None:

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ logger = logging.getLogger("eval_bench_mark")
 SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
 ALL_SCORES = "scores.all.jsonl"  # until it takes the place of SCORES
 COLUMNS = ("benchmark", "id", "subset", "chosen_reward", "rejected_reward")  # of a line of scores.jsonl
+# What a line has beside them of pairs of one's own, where it is not this.
+LABELS = {"chosen_probability": 1.0, "weight": 1.0, "prompt": None}
 
 
 def folder_name(name_or_path: str) -> str:
@@ -121,7 +124,7 @@ def write_results(
 
 def append_scores(path: Path, name: str, rows: Rows) -> None:
     """A line for each row, in its order."""
-    benchmark = BENCHMARKS[name]
+    benchmark, prompts = BENCHMARKS[name], _shared_prompts(rows)
     with path.open("a", encoding="utf-8") as out:
         for row in rows:
             is_hidden = bool(row.refused) or row.is_verdict
@@ -130,7 +133,28 @@ def append_scores(path: Path, name: str, rows: Rows) -> None:
                 sides = [side[0] for side in sides]
             line = dict(zip(COLUMNS, (name, row.id, row.subset, *sides), strict=True))
             line["correct"] = benchmark.row_result(row) if row.is_scored else None
+            labels = zip(LABELS.items(), (row.probability, row.weight, prompts.get(row.prompt)), strict=True)
+            line |= {label: value for (label, usual), value in labels if value != usual}
             out.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _shared_prompts(rows: Rows) -> dict[int, int]:
+    """Numbers from 0 for the prompts that several rows have."""
+    counts = Counter(row.prompt for row in rows if row.prompt is not None)
+    return {prompt: number for number, prompt in enumerate(key for key, times in counts.items() if times > 1)}
+
+
+def labels_of(line: Mapping) -> dict[str, float | int | None]:
+    """What a line of scores.jsonl says of a pair beside its rewards, as `ScoredRow` has it.
+
+    Raises:
+        ValueError: a probability, a weight or a prompt is none.
+    """
+    probability, weight, prompt = (line.get(label, usual) for label, usual in LABELS.items())
+    is_number = all(isinstance(of, int | float) and not isinstance(of, bool) for of in (probability, weight))
+    if not (is_number and 0 <= probability <= 1 and weight > 0 and (prompt is None or type(prompt) is int)):
+        raise ValueError("other labels")
+    return {"probability": probability, "weight": weight, "prompt": prompt}
 
 
 def read_scores(path: Path) -> dict[str, list[ScoredRow]]:
@@ -145,7 +169,7 @@ def read_scores(path: Path) -> dict[str, list[ScoredRow]]:
             try:
                 values = json.loads(line)
                 benchmark, row_id, subset = (values[name] for name in COLUMNS[:3])
-                row = ScoredRow(row_id, subset, *rewards_of(values))
+                row = ScoredRow(row_id, subset, *rewards_of(values), **labels_of(values))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{path}:{place}: expected an object with {', '.join(COLUMNS)}, found {line[:80]!r}. Evaluate the "

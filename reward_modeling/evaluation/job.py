@@ -30,13 +30,16 @@ from reward_modeling.data.conversations import parts_of
 from reward_modeling.data.preferences import kept_column, read_column
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
 from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.evaluation.benchmarks.subsets import keep_subsets
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.models.chat_template import fingerprint_of_template
+from reward_modeling.models.reward_normalization import tie_values_of
 from reward_modeling.models.tokenizer import refuse_plain_texts
+from reward_modeling.objectives.tie_predictions import tie_predictions
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
 
@@ -125,7 +128,8 @@ def score_benchmarks(
     scorer: RewardScorer, data: list[BenchmarkRows], state: PartialState, unfinished: Path, legacy_xstest_weights: bool
 ) -> Scored:
     """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures."""
-    scored = Scored()
+    scored, ties = Scored(), tie_values_of(scorer.model.config)
+    predict_ties = None if ties is None else tie_predictions(**ties)
     for benchmark in data:
         started = time.perf_counter()
         rows, counts = score_benchmark(scorer, benchmark, state)
@@ -134,7 +138,8 @@ def score_benchmarks(
         with writing_explained(unfinished):  # at once: what comes after may fail
             append_scores(unfinished / SCORES, benchmark.benchmark, rows)
         try:
-            part = summarise(benchmark, rows, legacy_xstest_weights=legacy_xstest_weights)
+            options = {"legacy_xstest_weights": legacy_xstest_weights, "predict_ties": predict_ties}
+            part = summarise(benchmark, rows, **options)
         except UserError as error:
             scored.mistakes.append(str(error))
             continue
@@ -156,6 +161,7 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
         "dtype": scorer.dtype_name,
         "max_length": scorer.reader.max_length,
         "batching": scorer.batches.batching,
+        **(tie_values_of(scorer.model.config) or {}),
     }
 
 
@@ -185,7 +191,8 @@ def score_benchmark(
     """The rewards of all answers, the same on every process, and what all processes together did.
 
     Rows of one prompt are read one after the other, wherever they stand in the file, so that their prompt is computed
-    once; the rewards come back in the file's order. Process 0 shows a progress bar.
+    once; the rewards come back in the file's order. Of a ranked list what comes back are its pairs. Process 0 shows a
+    progress bar.
 
     Raises:
         UserError: no row can be scored, or the tokenizer has no chat template.
@@ -228,6 +235,8 @@ def score_benchmark(
     ids = [number if own is None else own for number, own in enumerate(map(json.loads, rows["id"]))]
     columns = (ids, rows["subset"][:], parts[::2], parts[1::2], rows["where"][:])
     scored = [ScoredRow(*row, refused.get(n, "")) for n, row in enumerate(zip(*columns, strict=True))]
+    if pairs_of := BENCHMARKS[data.benchmark].pairs_of:
+        scored = list(chain.from_iterable(map(pairs_of, scored, rows)))
     return scored, _all_counts(scorer.counts)
 
 

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.intervals import Estimate, estimate, number, share_right, wilson_interval
+from reward_modeling.common.intervals import Accuracy, Estimate, estimate, number, share_of_rows, wilson_interval
 from reward_modeling.common.launch import installed_versions
-from reward_modeling.common.pair_statistics import pair_statistics
+from reward_modeling.common.pair_statistics import PairLabels, PredictTies, pair_statistics
 from reward_modeling.evaluation.benchmarks.base import (
     LARGEST_SHARE_UNREADABLE,
     Benchmark,
     BenchmarkRows,
     Rows,
+    ScoredRow,
+    prompts_of,
     subsets_of,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
@@ -31,8 +33,17 @@ LEGACY_NOTE = ", xstest weights of before September 2024"
 NO_VALUE = {"value": None, "low": None, "high": None}
 
 
-def summarise(data: BenchmarkRows, rows: Rows, *, legacy_xstest_weights: bool = False) -> dict:
+def summarise(
+    data: BenchmarkRows,
+    rows: Rows,
+    *,
+    legacy_xstest_weights: bool = False,
+    predict_ties: PredictTies | None = None,
+) -> dict:
     """A benchmark's part of summary.json.
+
+    Args:
+        predict_ties: of a model that gives ties a probability of their own.
 
     Raises:
         UserError: a reward is not finite.
@@ -55,14 +66,25 @@ def summarise(data: BenchmarkRows, rows: Rows, *, legacy_xstest_weights: bool = 
     for subset in incomplete & part["subsets"].keys():
         part["subsets"][subset] |= NO_VALUE
     if benchmark.is_pairs and data.rows is not None:
-        texts = zip(data.rows.select_columns([*SIDES]), rows, strict=True)
-        lengths = [[answer_length(of[side][0]) for side in SIDES] for of, row in texts if row.is_scored]
-        columns = ([row.rewards for row in scored], lengths)
-        part["pairs"] = pair_statistics(*(array for of in columns for array in np.array(of).reshape(-1, 2).T))
+        known = all(row.lengths is not None for row in scored)
+        columns = ([row.rewards for row in scored], [row.lengths for row in scored] if known else _lengths(data, rows))
+        arrays = (array for of in columns for array in np.array(of).reshape(-1, 2).T)
+        part["pairs"] = pair_statistics(*arrays, _labels(scored), predict_ties if benchmark.pairs_of else None)
     part |= benchmark.extras(scored)
     if data.report is not None:
         part["data_report"] = data.report.table()
     return part
+
+
+def _lengths(data: BenchmarkRows, rows: Rows) -> list[list[int]]:
+    """Characters of both answers of each row that was scored."""
+    texts = zip(data.rows.select_columns([*SIDES]), rows, strict=True)
+    return [[answer_length(of[side][0]) for side in SIDES] for of, row in texts if row.is_scored]
+
+
+def _labels(rows: Rows) -> PairLabels:
+    probabilities, weights = (np.array([getattr(row, of) for row in rows]) for of in ("probability", "weight"))
+    return PairLabels(probabilities, weights, np.array(prompts_of(rows)))
 
 
 def _title(data: BenchmarkRows, benchmark: Benchmark) -> str:
@@ -130,12 +152,12 @@ def _refusal_warnings(benchmark: Benchmark, rows: Rows, incomplete: set[str]) ->
 
 
 def _complete_values(benchmark: Benchmark, scored: Rows, incomplete: set[str]) -> dict[str, NDArray]:
-    complete = [row for row in scored if row.subset not in incomplete]
+    complete = [row for row in scored if row.subset not in incomplete and not row.is_labelled_tie]
     return benchmark.values(complete) if complete else {}
 
 
 def _figures(benchmark: Benchmark, scored: Rows, values: Mapping[str, NDArray]) -> dict:
-    rows = benchmark.figure_rows(subsets_of(scored))
+    rows = benchmark.figure_rows(row.subset for row in scored if not row.is_labelled_tie)
     found = estimate(benchmark.formula_of(values), values)
     return {name: _entry(figure, rows[name]) for name, figure in found.items()}
 
@@ -146,14 +168,23 @@ def _subset_entries(
     """The score of each subset: a share of its rows, or one of the figures, or a mean of credits."""
     rows = Counter(subsets_of(scored))
     if benchmark.is_right_or_wrong:
-        right, ties = (Counter(row.subset for row in scored if getattr(row, of)) for of in ("is_right", "is_tie"))
-        return {name: share_right(right[name], total, ties[name]) for name, total in rows.items()}
+        by_name: dict[str, list[ScoredRow]] = {name: [] for name in rows}
+        for row in scored:
+            by_name[row.subset].append(row)
+        return {name: _share_right(of_subset) for name, of_subset in by_name.items()}
     if benchmark.subset_scores is None:
         return {}
     others = {name: of_subset for name, of_subset in values.items() if name not in figures}
     means = estimate(benchmark.subset_scores, others) if others else {}
     entries = {name: figures[name] for name in benchmark.subset_rows}
     return entries | {name: _entry(mean, rows[name]) for name, mean in means.items()}
+
+
+def _share_right(rows: Rows) -> Accuracy:
+    """Of the rows that are no ties."""
+    compared = [row for row in rows if not row.is_labelled_tie]
+    right, ties = ([getattr(row, of) for row in compared] for of in ("is_right", "is_tie"))
+    return share_of_rows(right, ties, prompts_of(compared))
 
 
 def _entry(figure: Estimate, rows: int) -> dict:

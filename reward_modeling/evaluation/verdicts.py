@@ -32,6 +32,7 @@ from reward_modeling.evaluation.files import (
     append_scores,
     check_nothing_is_there,
     check_outputs,
+    labels_of,
     new_unfinished,
     rewards_of,
     verdict_sides,
@@ -254,6 +255,7 @@ def _read_lines(file: VerdictFile, stream: TextIO) -> None:
             subset, sides, model = row[SUBSET], rewards_of(row), row.get(MODEL) or default_model
             if not isinstance(subset, str) or any(side.ndim != 1 for side in sides):
                 raise ValueError("other types")
+            labels = labels_of(row)
             is_null, verdict = all(row[side] is None for side in REWARDS), row.get("correct")
             if not isinstance(model, str) or (is_null and not isinstance(verdict, bool | None)):
                 raise ValueError("other types")
@@ -273,7 +275,8 @@ def _read_lines(file: VerdictFile, stream: TextIO) -> None:
                 file.add(line, f"expected every id once, found {row['id']!r} again, which stands in line {first}")
                 continue
         rows, refused = file.rows_of(model, name), "" if is_known else NOT_RUN
-        rows.append(ScoredRow(row.get("id", len(rows)), subset, *sides, f"{path}:{line}", refused, is_verdict))
+        place = f"{path}:{line}"
+        rows.append(ScoredRow(row.get("id", len(rows)), subset, *sides, place, refused, is_verdict, **labels))
     file.check(f"objects with {SUBSET}, {' and '.join(REWARDS)}")
 
 

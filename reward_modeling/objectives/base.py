@@ -2,7 +2,7 @@
 
     rows -> reader -> Example           completions of one prompt, units over them, targets of each unit
     groups -> planning, collator        knows units (one to n completions) and the positions that are read
-    logits, targets -> loss             one value per unit; a step's loss is the mean over its units
+    logits, targets -> loss             one value per unit; a step's loss is the weighted mean over its units
     logits -> reward                    the scalar that a scorer returns
 
 Everything else (planning, engines, checkpoints, verification, reports) is the same for all kinds.
@@ -51,6 +51,32 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         """`(units,)` from `(reads, labels)` in float32. Pure."""
+
+    # What is learned beside the weights of the network, such as a threshold: one number.
+
+    def gradient(
+        self, logits: torch.Tensor, targets: dict[str, torch.Tensor], weights: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Of the weighted sum of `loss` with respect to that number, a scalar; None where nothing is learned so.
+
+        Args:
+            logits: detached.
+        """
+        return None
+
+    def step(self, gradient: float) -> None:  # noqa: B027 (most learn nothing beside the weights)
+        """Change the number by the gradient of the mean loss of an optimizer step, the same on every process."""
+
+    def state(self) -> dict[str, float]:
+        """What a resumed run needs to go on."""
+        return {}
+
+    def load_state(self, state: Mapping[str, float]) -> None:  # noqa: B027
+        """Take the place of `state` from a checkpoint."""
+
+    def saved_values(self) -> dict[str, Any]:
+        """What stands in the config.json of a saved model, as JSON has it."""
+        return {}
 
     @abstractmethod
     def sums(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -1,20 +1,13 @@
-"""From prompts with scored answers to preference pairs.
+"""From prompts with scored answers to preference pairs, or to lists of ranked answers.
 
     pairs = build_pairs(arguments, SOURCE, to_answers)     # arguments.pairs says how
     pairs = pairs_from_answers(read_answers(arguments, SOURCE, to_answers), "distinct_scores", seed=0)
 
-| how              | pairs of a prompt                                                                             |
-|------------------|-----------------------------------------------------------------------------------------------|
-| best_vs_random   | one: the best answer against one drawn from those with a lower score                          |
-| distinct_scores  | one answer drawn for each score, every pair of those: n scores give n(n-1)/2 pairs            |
-| all_pairs        | every pair of answers with different scores                                                   |
+How a prompt's answers make pairs stands in `answer_choice.py`; "lists" makes none: a prompt is one row with all its
+answers, from the best on, and their ranks. A list of two answers is a pair without scores.
 
 Before that, an answer without a score (null, NaN, infinite) goes, and so does one without words. A text that was given
 several times is one answer with the mean of its scores: otherwise it could be better and worse than a third at once.
-
-Scores are equal when they are within `TOLERANCE` of each other, or joined by a chain of such scores: so equality is
-transitive, and does not depend on where a grid happens to lie. (Means of a few small whole numbers are never near
-each other without being equal.)
 
 What is drawn is the smallest hash of seed, prompt and answer: the same in any order of the rows and on any number of
 workers. Prompts stand in the order in which they first appear, the pairs of a prompt from the best chosen answer on.
@@ -22,9 +15,8 @@ workers. Prompts stand in the order in which they first appear, the pairs of a p
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence, Set
 from copy import deepcopy
-from itertools import combinations
 from typing import NamedTuple
 
 import datasets
@@ -37,8 +29,10 @@ from reward_modeling.common.launch import worker_count
 from reward_modeling.data import preferences
 from reward_modeling.data.cached_rows import cache_error, cache_root, map_processes
 from reward_modeling.data.keys import mix_keys, text_key
-from reward_modeling.data.preferences import FLOAT32_MAX, dropped_row, kept_rows, read_column, standardise_row
+from reward_modeling.data.labels import FLOAT32_MAX
+from reward_modeling.data.preferences import dropped_row, kept_rows, read_column, standardise_row
 from reward_modeling.data.report import DropReason, report_rows
+from reward_modeling.preference_sets.answer_choice import PAIR_CHOICES, choose_pairs, score_levels
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.source import (
     EXCERPT_LENGTH,
@@ -53,8 +47,9 @@ from reward_modeling.preference_sets.source import (
 )
 
 CACHE_VERSION = 2  # to be raised when other pairs are made than before
-PAIR_CHOICES = ("best_vs_random", "distinct_scores", "all_pairs")
-TOLERANCE = 1e-6
+LISTS = "lists"
+ANSWER_CHOICES = (*PAIR_CHOICES, LISTS)
+CHOICES_HELP = f"{', '.join(PAIR_CHOICES)}; or lists: a row for each prompt, with all its answers and their ranks."
 PROMPTS_PER_BATCH = 256
 ROWS_PER_WORKER = 2000  # a worker process costs about as much as the pairs of this many rows
 
@@ -77,11 +72,18 @@ class _Answer(NamedTuple):
 
 
 def build_pairs(arguments: SourceArguments, source: PreferenceSource, to_answers: Callable[..., dict]) -> SourcePairs:
-    """The pairs of a set of scored answers, as the flags `pairs` and `write_margin` of its script say."""
+    """The pairs or lists of a set of scored answers, as the flags `pairs` and `write_margin` of its script say."""
     answers = read_answers(arguments, source, to_answers)
     return pairs_from_answers(
         answers, arguments.pairs, arguments.seed, num_proc=arguments.num_proc, write_margin=arguments.write_margin
     )
+
+
+def list_problems(arguments: SourceArguments) -> list[str]:
+    """What is wrong with the flags of a script where lists are made."""
+    if arguments.pairs != LISTS or not arguments.write_margin:
+        return []
+    return ["--write_margin: expected with pairs, as a list has ranks alone, found --pairs lists"]
 
 
 def pairs_from_answers(
@@ -93,15 +95,15 @@ def pairs_from_answers(
     of: no score, an empty reply, too few different scores for its prompt, what `standardise_row` says, not drawn.
 
     Args:
-        how: one of `PAIR_CHOICES`.
+        how: one of `ANSWER_CHOICES`.
         num_proc: worker processes, at most one for `ROWS_PER_WORKER` rows; None: one per core, at most 16.
         write_margin: give each pair a `margin`, the difference of its scores (rm.py subtracts it in the loss).
 
     Raises:
         UserError: the cache cannot be written.
     """
-    if how not in PAIR_CHOICES:
-        raise ValueError(f"how: expected one of {', '.join(PAIR_CHOICES)}, found {how!r}")
+    if how not in ANSWER_CHOICES:
+        raise ValueError(f"how: expected one of {', '.join(ANSWER_CHOICES)}, found {how!r}")
     made = _made_rows(answers.rows, how, seed, num_proc, write_margin)
     report = deepcopy(answers.report)
     for reason, dropped in report_rows(report.name, made).dropped.items():
@@ -170,16 +172,14 @@ def _made_of_prompt(group: list[dict], how: str, seed: int, write_margin: bool) 
     answers, reasons = _distinct_answers(group, tally)
     levels = score_levels([answer.score for answer in answers])
     tally["undecided"] = int(len(set(levels)) < 2)
-    keys = np.array([text_key(group[0]["prompt"], answer.text.strip()) for answer in answers], dtype=np.int64)
     made, used = [], set()
     failure = DropReason.TOO_FEW_ANSWERS if tally["undecided"] else DropReason.NOT_SAMPLED
-    for better, worse in choose_pairs(levels, mix_keys(keys, seed).tolist(), how):
-        pair = _pair(group, answers[better], answers[worse], write_margin)
-        if pair["reason"]:
-            failure = DropReason(pair["reason"])
+    for compared, row in _rows_of_answers(group, answers, levels, how, seed, write_margin):
+        if row["reason"]:
+            failure = DropReason(row["reason"])
         else:
-            made.append(pair)
-            used.update(answers[better].places, answers[worse].places)
+            made.append(row)
+            used.update(place for answer in compared for place in answer.places)
     for place, row in enumerate(group):
         if place not in used:
             scores = ", ".join(map(str, row["scores"])) or "none"
@@ -188,6 +188,20 @@ def _made_of_prompt(group: list[dict], how: str, seed: int, write_margin: bool) 
             made.append({**dropped, "group_key": 0, "pair_key": 0})
     made[0] |= tally
     return [{**dict.fromkeys(TALLIES, 0), **row} for row in made]
+
+
+def _rows_of_answers(
+    group: list[dict], answers: list[_Answer], levels: list[int], how: str, seed: int, write_margin: bool
+) -> Iterator[tuple[Sequence[_Answer], dict[str, object]]]:
+    """The rows that a prompt's answers make, each with the answers that are in it."""
+    if how == LISTS:
+        if len(set(levels)) > 1:
+            yield answers, _list(group, answers, levels)
+        return
+    keys = np.array([text_key(group[0]["prompt"], answer.text.strip()) for answer in answers], dtype=np.int64)
+    for better, worse in choose_pairs(levels, mix_keys(keys, seed).tolist(), how):
+        compared = (answers[better], answers[worse])
+        yield compared, _pair(group, *compared, write_margin)
 
 
 def _distinct_answers(group: list[dict], tally: dict[str, int]) -> tuple[list[_Answer], dict[int, DropReason]]:
@@ -220,9 +234,6 @@ def _distinct_answers(group: list[dict], tally: dict[str, int]) -> tuple[list[_A
 
 
 def _pair(group: list[dict], chosen: _Answer, rejected: _Answer, write_margin: bool) -> dict[str, object]:
-    # A text may stand in rows of several sources: the smallest name does not depend on their order.
-    names = [group[place]["source"] for place in chosen.places if group[place]["source"] is not None]
-    places = sorted({chosen.places[0], rejected.places[0]})
     pair = {
         "prompt": json.loads(group[0]["prompt"]),
         "chosen": chosen.text,
@@ -230,46 +241,26 @@ def _pair(group: list[dict], chosen: _Answer, rejected: _Answer, write_margin: b
         "margin": chosen.score - rejected.score if write_margin else None,
         "chosen_score": chosen.score,
         "rejected_score": rejected.score,
-        "source": min(names, default=None),
+        "source": _source_of(group, chosen.places),
     }
-    standard = standardise_row(pair, ", ".join(group[place]["where"] for place in places))
+    return _standard(group, pair, {chosen.places[0], rejected.places[0]})
+
+
+def _list(group: list[dict], answers: list[_Answer], levels: list[int]) -> dict[str, object]:
+    row = {
+        "prompt": json.loads(group[0]["prompt"]),
+        "completions": [answer.text for answer in answers],
+        "ranks": [1 - level for level in levels],
+        "source": _source_of(group, answers[0].places),
+    }
+    return _standard(group, row, {answer.places[0] for answer in answers})
+
+
+def _source_of(group: list[dict], places: Sequence[int]) -> str | None:
+    """That of a text that may stand in rows of several: the smallest name does not depend on their order."""
+    return min((group[place]["source"] for place in places if group[place]["source"] is not None), default=None)
+
+
+def _standard(group: list[dict], row: dict, places: Set[int]) -> dict[str, object]:
+    standard = standardise_row(row, ", ".join(group[place]["where"] for place in sorted(places)))
     return add_pair_keys(standard, group[0]["group_key"])
-
-
-# --- choosing -------------------------------------------------------------------------------------------------
-
-
-def score_levels(scores: list[float]) -> list[int]:
-    """A number for each of some scores that are sorted downwards: the same for equal ones, less for lower ones.
-
-    >>> score_levels([5.0, 4.333333333, 4.333333334 - 1e-9, 1.0])
-    [0, -1, -1, -2]
-    """
-    steps = [0, *(np.diff(scores) < -TOLERANCE)]
-    return (-np.cumsum(steps))[: len(scores)].tolist()
-
-
-def choose_pairs(levels: list[int], numbers: list[int], how: str) -> list[tuple[int, int]]:
-    """Which answers make pairs, (chosen, rejected), by their places.
-
-    Args:
-        levels: of answers sorted from the best on, as `score_levels` gives them.
-        numbers: a pseudo-random one for each; the smallest is drawn.
-
-    >>> choose_pairs([0, -1, -1, -2], [7, 9, 3, 5], "distinct_scores")
-    [(0, 2), (0, 3), (2, 3)]
-    """
-
-    def drawn(places: list[int]) -> int:
-        return min(places, key=lambda place: (numbers[place], place))
-
-    places = range(len(levels))
-    if how == "all_pairs":
-        return [(better, worse) for better, worse in combinations(places, 2) if levels[better] > levels[worse]]
-    by_level: dict[int, list[int]] = {}
-    for place in places:
-        by_level.setdefault(levels[place], []).append(place)
-    if how == "distinct_scores":
-        return list(combinations([drawn(same) for same in by_level.values()], 2))
-    lower = [place for place in places if levels[place] < levels[0]]
-    return [(drawn(by_level[levels[0]]), drawn(lower))] if lower else []

@@ -11,7 +11,7 @@ from typing import Annotated
 from reward_modeling.common.arguments import ScriptArgumentParser
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.common.flags import PATH, SEED, at_least, flag, flag_names, flag_problems, one_of
-from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, read_options_problems
+from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, PREFERRED_HELP, read_options_problems
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "data_prep"
 NO_SOURCES = ("build_mixture", "lint")  # scripts that read no set of their own
@@ -94,9 +94,10 @@ class FileArguments(SourceArguments):
 
     columns: str | None = flag(None, COLUMNS_HELP)
     ignore_columns: str | None = flag(None, IGNORE_HELP)
+    preferred_values: str | None = flag(None, PREFERRED_HELP)
 
     def problems(self) -> list[str]:
-        return read_options_problems(self.columns, self.ignore_columns)
+        return read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
 
 
 def source_arguments(script: str | None, options: Mapping[str, object]) -> SourceArguments:

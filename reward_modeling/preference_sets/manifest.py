@@ -5,6 +5,7 @@ A manifest holds neither a date nor a path of output: the same sources and argum
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.file_names import MANIFEST
 from reward_modeling.common.launch import installed_versions
+from reward_modeling.data.labels import LABELS
+from reward_modeling.data.preferences import read_column
 from reward_modeling.data.report import DataReport, DropReason, first_row
 from reward_modeling.display.text import Rows, align
-from reward_modeling.preference_sets.pair_table import SCORES
+from reward_modeling.preference_sets.label_counts import in_words, label_counts
+from reward_modeling.preference_sets.pair_table import NUMBERS
 from reward_modeling.preference_sets.source import SourcePairs, number_column
 
 PACKAGES = ("datasets", "numpy", "pyarrow")  # those that could make other bytes of the same rows
@@ -43,6 +47,7 @@ def source_entry(pairs: SourcePairs, published: Mapping[str, int]) -> dict[str, 
             "notes": dict(pairs.report.notes),
         },
         **counts,
+        "labels": label_counts(partial(read_column, pairs.rows)),
         "published": {
             mixture: {"pairs": number, "difference": counts["pairs"] - number} for mixture, number in published.items()
         },
@@ -58,11 +63,14 @@ def dropped_entry(report: DataReport) -> dict[str, dict[str, object]]:
 
 
 def fingerprint(pairs: SourcePairs) -> str:
-    """sha256 of the pairs' keys and scores, sorted: the same for the same pairs in any file and in any order."""
-    columns = [number_column(pairs.rows, name) for name in ("pair_key", *SCORES)]
-    order = np.lexsort(columns[::-1])
+    """sha256 of the rows' keys, scores and labels, sorted: the same for the same rows in any file and in any order."""
+    columns = {name: number_column(pairs.rows, name) for name in ("pair_key", *NUMBERS)}
+    # A set without a label has the fingerprint that it had before there were any.
+    columns = {name: values for name, values in columns.items() if name not in LABELS or not np.isnan(values).all()}
+    order = np.lexsort([*columns.values()][::-1])
     digest = sha256()
-    for values in columns:
+    for name, values in columns.items():
+        digest.update(name.encode() if name in LABELS else b"")
         little = np.ascontiguousarray(values[order], dtype=values.dtype.newbyteorder("<"))
         # Every missing score is the same NaN.
         digest.update((np.where(np.isnan(little), np.nan, little) if little.dtype.kind == "f" else little).tobytes())
@@ -70,7 +78,10 @@ def fingerprint(pairs: SourcePairs) -> str:
 
 
 def pair_counts(prompt_keys: NDArray[np.int64]) -> dict[str, object]:
-    """How many pairs and prompts there are, and for each number of pairs how many prompts have so many."""
+    """How many pairs and prompts there are, and for each number of pairs how many prompts have so many.
+
+    A list of ranked answers counts as a pair: it is one record.
+    """
     prompts, counts = np.unique(prompt_keys, return_counts=True)
     sizes, numbers = (values.tolist() for values in np.unique(counts, return_counts=True))
     per_prompt = {str(size): number for size, number in zip(sizes, numbers, strict=True)}
@@ -102,6 +113,8 @@ def manifest_table(manifest: Mapping[str, object]) -> str:
             if dropped:
                 lines += [f"{name}: {unit} dropped because", *align(_reason_rows(dropped), words=(0, 2))]
         notes = [f"{note} {count:,}" for note, count in source["read"]["notes"].items() if note not in source]
+        if labels := source.get("mixed", source)["labels"]:
+            lines.append(f"{name}: {in_words(labels)}")
         if notes:
             lines.append(f"{name}: {', '.join(notes)}")
     for split, written in manifest["written"].items():

@@ -4,22 +4,27 @@
     chosen.order                                # numbers of the pairs that stay, shuffled
     chosen.dropped[DropReason.CONTRADICTION]    # which pairs go for this reason
 
-All of it is numbers in numpy arrays, one element for each pair. A random choice is a hash of the seed and of what the
-pair says: it is the same in any order of the rows.
+All of it is numbers in numpy arrays, one element for each row: a pair, or a list of ranked answers. A random choice is
+a hash of the seed and of what the row says: it is the same in any order of the rows.
+
+A row repeats others where everything that it says of two answers each is said before, and contradicts others where
+everything that it prefers is preferred the other way round elsewhere (see `comparisons`). For two pairs that is what
+one expects. A pair that a list has too goes, and so does a pair that a list contradicts: the list, which says more,
+stays whole. Two rankings of the same answers that differ in some of them both stay, as people who rank do differ.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from reward_modeling.data.keys import mix_keys
 from reward_modeling.data.preferences import EXCERPT_LENGTH
 from reward_modeling.data.report import DataReport, DropReason
-from reward_modeling.preference_sets.pair_table import SCORES, PairTable, pair_digests
+from reward_modeling.preference_sets.comparisons import EQUAL, FIRST, SECOND, Comparisons, read_comparisons
+from reward_modeling.preference_sets.pair_table import NUMBERS, PairTable
 
 # Seeds are below 2**32: each use of one has numbers of its own. A sample that was drawn by the numbers that also say
 # where a pair goes would stand at the beginning of the mixture.
@@ -48,18 +53,16 @@ def choose_pairs(
         shares: for each part its weight, from 0 to 1, and its limit in pairs, or None.
         in_benchmark: `(pairs,)`.
     """
-    digests, is_first = pair_digests(table)
-    # 64 bits that say what a pair is: what is drawn depends on them and the seed alone
-    keys = (digests[:, 0] ^ (digests[:, 1] << np.uint64(1)) ^ is_first.astype(np.uint64)).view(np.int64)
-    groups = group_numbers(digests)
-    repeated = duplicates(table, groups, is_first, among=np.ones(len(table), dtype=bool), within_parts=True)
+    said = read_comparisons(table)
+    keys = said.row_keys
+    repeated = duplicates(table, said, among=np.ones(len(table), dtype=bool), within_parts=True)
     in_benchmark = in_benchmark & ~repeated
     kept = ~repeated & ~in_benchmark
     left_out = not_sampled(table.parts, keys, kept, shares, seed)
     kept &= ~left_out
-    elsewhere = duplicates(table, groups, is_first, among=kept)
+    elsewhere = duplicates(table, said, among=kept)
     kept &= ~elsewhere
-    opposed = contradictions(groups, is_first, among=kept)
+    opposed = contradictions(said, among=kept)
     dropped = {
         DropReason.DUPLICATE_PAIR: repeated | elsewhere,
         DropReason.CONTRADICTION: opposed,
@@ -67,49 +70,43 @@ def choose_pairs(
         DropReason.NOT_SAMPLED: left_out,
     }
     numbers = np.flatnonzero(kept & ~opposed)
-    order = numbers[np.lexsort((*digests[numbers].T, mix_keys(keys, seed)[numbers]))]
+    order = numbers[np.lexsort((*said.digests[numbers].T, mix_keys(keys, seed)[numbers]))]
     return Chosen(order, dropped)
 
 
-def group_numbers(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """A number for each digest of 128 bits, `(pairs,)`: equal for equal ones."""
-    values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(digests), [None, pa.py_buffer(digests)])
-    return values.dictionary_encode().indices.to_numpy().astype(np.int64)
-
-
 def duplicates(
-    table: PairTable,
-    groups: NDArray[np.int64],
-    is_first: NDArray[np.bool_],
-    among: NDArray[np.bool_],
-    *,
-    within_parts: bool = False,
+    table: PairTable, said: Comparisons, among: NDArray[np.bool_], *, within_parts: bool = False
 ) -> NDArray[np.bool_]:
-    """Pairs whose prompt, chosen and rejected stand before, `(pairs,)`; of those in `among`.
+    """Rows that say nothing of their answers that is not said before, `(rows,)`; of those in `among`.
 
-    Of equal pairs that of the first part is kept; within a part the one with the smallest source, then scores, so that
-    what is kept does not depend on the order of the rows.
+    Lists come before pairs. Of equal rows that of the first part is kept; within a part the one with the smallest
+    source, then scores and labels, so that what is kept does not depend on the order of the rows.
     """
-    same = 2 * groups + is_first
+    same = 3 * said.group + said.says
     if within_parts:
-        same = same * (table.parts.max(initial=0) + 1) + table.parts
-    numbers = np.flatnonzero(among & (np.bincount(groups)[groups] > 1))
+        same = same * (table.parts.max(initial=0) + 1) + table.parts[said.row]
+    sizes = np.bincount(said.row, minlength=len(table))
     # null sorts last, as NaN does
     sources = pc.rank(table.column("source"), tiebreaker="dense").to_numpy()
-    columns = [table.numbers(name) for name in SCORES[::-1]] + [sources, table.parts, same]
-    order = numbers[np.lexsort([values[numbers] for values in columns])]
-    repeated = np.zeros(len(table), dtype=bool)
-    repeated[order[1:][same[order[1:]] == same[order[:-1]]]] = True
-    return repeated
+    columns = [said.written, *(table.numbers(name) for name in NUMBERS[::-1]), sources, table.parts, -sizes]
+    numbers = np.flatnonzero(among[said.row] & (np.bincount(said.group)[said.group] > 1))
+    rows, same = said.row[numbers], same[numbers]
+    order = np.lexsort([*(values[rows] for values in columns), same])
+    later = order[1:][same[order[1:]] == same[order[:-1]]]
+    return (sizes > 0) & (np.bincount(rows[later], minlength=len(table)) == sizes)
 
 
-def contradictions(
-    groups: NDArray[np.int64], is_first: NDArray[np.bool_], among: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Pairs A over B of a prompt that also has B over A, both sides of them, `(pairs,)`; of those in `among`."""
-    count = groups.max(initial=0) + 1
-    one, other = (np.bincount(groups[among & (is_first == side)], minlength=count) for side in (False, True))
-    return among & (np.minimum(one, other) > 0)[groups]
+def contradictions(said: Comparisons, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Rows whose every preference, A over B, is the other way round in another row, `(rows,)`; of those in `among`.
+
+    A tie is no preference, and contradicts none.
+    """
+    count = said.group.max(initial=0) + 1
+    is_strict = among[said.row] & (said.says != EQUAL)
+    one, other = (np.bincount(said.group[is_strict & (said.says == side)], minlength=count) for side in (FIRST, SECOND))
+    is_opposed = is_strict & (np.minimum(one, other) > 0)[said.group]
+    strict, opposed = (np.bincount(said.row[which], minlength=len(among)) for which in (is_strict, is_opposed))
+    return (strict > 0) & (strict == opposed)
 
 
 def not_sampled(

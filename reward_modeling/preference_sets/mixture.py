@@ -11,6 +11,9 @@
       - path: my_pairs.jsonl           # anything that rm.py takes
         weight: 0.1                    # a share of its pairs
 
+The `weight` and `limit` of a source count rows, a list of ranked answers as one. They have nothing to do with a column
+`weight` in its rows, which goes into the mixture as it is.
+
 A mixture is named by its file, or by its name where data_prep/mixtures/ has it. Each source has a name of its own: its
 `name`, else that of its script or file. A path is seen from where the script runs, and must be there (or be a Hub id).
 """

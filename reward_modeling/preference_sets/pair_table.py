@@ -1,4 +1,6 @@
-"""Pairs of several sources as one table: numbers of each row in memory, texts on disk until they are asked for.
+"""Rows of several sources as one table: numbers of each row in memory, texts on disk until they are asked for.
+
+A row is a pair, or a list of ranked answers: one record, whatever the number of pairs that it stands for.
 
     table = PairTable([("shp", shp.rows), ("hh_rlhf", hh_rlhf.rows)])
     table.numbers("prompt_key")      # (pairs,), the pairs of shp first
@@ -8,7 +10,6 @@
 """
 
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,11 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from reward_modeling.data.labels import LABELS
+
 TEXTS = ("prompt", "chosen", "rejected")
-SCORES = ("chosen_score", "rejected_score", "margin")
-COLUMNS = (*TEXTS, "template_options", "source", *SCORES, "is_text", "where", "prompt_key")
+NUMBERS = ("chosen_score", "rejected_score", "margin", *LABELS)
+COLUMNS = (*TEXTS, "answers", "ranks", "template_options", "source", *NUMBERS, "is_text", "where", "prompt_key")
 
 
 class PairTable:
@@ -59,11 +62,12 @@ class PairTable:
         return pa.chunked_array([batch.column(name) for batch in self._batches], kind).take(pa.array(self._places))
 
     def bytes_of_rows(self) -> NDArray[np.int64]:
-        """How long each pair's texts are, `(pairs,)`, with the prompt in both of its conversations."""
+        """How long each row's texts are, `(rows,)`; of a pair with the prompt in both of its conversations."""
         lengths = np.zeros(self._starts[-1], dtype=np.int64)
         for start, batch in zip(self._starts, self._batches, strict=False):
             for name in ("prompt", *TEXTS):
                 lengths[start : start + len(batch)] += pc.binary_length(batch.column(name)).to_numpy()
+            lengths[start : start + len(batch)] += _bytes_of_lists(batch.column("answers"))
         return lengths[self._places]
 
     def take(self, numbers: NDArray[np.integer]) -> pa.RecordBatch:
@@ -86,21 +90,8 @@ class PairTable:
                 yield numbers_here, self._batches[number].take(pa.array(places_here - self._starts[number]))
 
 
-def pair_digests(table: PairTable) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """What stands for a prompt with two answers, `(pairs, 2)`, and which of the two is chosen, `(pairs,)`.
-
-    128 bits of a prompt, what goes to its template included, with its two answers in the order of their bytes: equal
-    for A over B and for B over A. Among a million pairs two different ones agree by chance with a probability of 1e-27.
-    """
-    digests = np.empty((len(table), 2), dtype=np.uint64)
-    is_first = np.empty(len(table), dtype=np.bool_)
-    for numbers, batch in table.in_disk_order():
-        columns = [pc.cast(batch.column(name), pa.binary()).to_pylist() for name in TEXTS]
-        options = pc.cast(batch.column("template_options"), pa.binary()).to_pylist()
-        found = [
-            blake2b(b"\0".join((prompt + given, *sorted((chosen, rejected)))), digest_size=16).digest()
-            for given, prompt, chosen, rejected in zip(options, *columns, strict=True)
-        ]
-        digests[numbers] = np.frombuffer(b"".join(found), dtype="<u8").reshape(-1, 2)
-        is_first[numbers] = [chosen < rejected for chosen, rejected in zip(*columns[1:], strict=True)]
-    return digests, is_first
+def _bytes_of_lists(lists: pa.ListArray) -> NDArray[np.int64]:
+    """How long the texts of each list are together, `(lists,)`."""
+    ends = np.cumsum([0, *pc.list_value_length(lists).to_numpy()])
+    totals = np.cumsum([0, *pc.binary_length(lists.flatten()).to_numpy()])
+    return np.diff(totals[ends])

@@ -53,6 +53,14 @@ def dicts_of(row: Mapping, column: str, expected: str) -> list[dict]:
     return values
 
 
+def preference_of(row: Mapping, column: str, strongest: int) -> int:
+    """Which of two answers is preferred and how much: below 0 the first, above 0 the second, 0 neither."""
+    preference = number_of(row, column)
+    if preference not in range(-strongest, strongest + 1):
+        raise wrong_type(row, column, f"a whole number from -{strongest} to {strongest}")
+    return int(preference)
+
+
 def name_source(name: str, subset: object) -> str:
     """The source of a pair: the set, and the part of it where the row names one."""
     return f"{name}/{subset}" if isinstance(subset, str) and subset else name

@@ -28,6 +28,7 @@ from reward_modeling.common.launch import worker_count
 from reward_modeling.data import preferences
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.keys import mix_keys, text_key
+from reward_modeling.data.labels import TIE
 from reward_modeling.data.preferences import (
     EXCERPT_LENGTH,
     NO_OPTIONS,
@@ -46,7 +47,7 @@ from reward_modeling.data.sources import Columns, HubOptions, find_source
 from reward_modeling.data.text_beginnings import write_joined
 from reward_modeling.preference_sets.arguments import FileArguments, SourceArguments
 
-CACHE_VERSION = 1  # raise it when rows are read otherwise than before
+CACHE_VERSION = 2  # raise it when rows are read otherwise than before
 SPLITS = ("train", "test", "validation", "val", "dev", "eval")  # files of a folder are named after: train.jsonl.gz
 SAVED = ("dataset_dict.json", "state.json")  # what a folder of save_to_disk has
 
@@ -126,7 +127,7 @@ def read_file(arguments: FileArguments, source: PreferenceSource) -> SourcePairs
     Raises:
         UserError: nothing readable there, or a part of the conversation would not be read.
     """
-    options = read_options(arguments.columns, arguments.ignore_columns)
+    options = read_options(arguments.columns, arguments.ignore_columns, preferred_values=arguments.preferred_values)
     source = replace(source, columns=preference_columns(options))
     to_fields = partial(_pair_fields, options=options)
     rows, report = _read(arguments, source, to_fields, PAIR_FEATURES, _keep_row, required=(), finish=write_joined)
@@ -255,7 +256,12 @@ def _pair_fields(pair: dict, where: str, options: ReadOptions = NO_OPTIONS) -> d
 
 def add_pair_keys(standard: dict[str, object], group_key: int) -> dict[str, object]:
     """A standard row with the keys of `PAIR_FEATURES`."""
-    pair_key = text_key(standard["prompt"] + standard["template_options"], standard["chosen"], standard["rejected"])
+    texts = standard["chosen"], standard["rejected"]
+    if standard["answers"]:  # whatever their order
+        texts = sorted(f"{rank} {text}" for rank, text in zip(standard["ranks"], standard["answers"], strict=True))
+    elif standard["chosen_probability"] == TIE:  # whichever is called chosen
+        texts = sorted(texts)
+    pair_key = text_key(standard["prompt"] + standard["template_options"], *texts)
     return {**standard, "group_key": group_key, "pair_key": pair_key}
 
 

@@ -3,14 +3,13 @@
     run_source(ScriptArguments, build)                      # one source, as the scripts of data_prep do
 
     with new_output("data/mixture2", overwrite=False) as folder:
-        written = write_pairs(table, order, folder, "train", "parquet", value_columns(table, order))
+        written = write_pairs(table, order, folder, "train", "parquet", written_columns(table, order))
         write_manifest(manifest, {"train": written}, "parquet", folder)
 
 Rows go batch by batch from the memory-mapped cache to disk, as JSON lines that Arrow joins and, for parquet, parses: no
 row becomes a Python object. The sha256 of these lines is that of the content, whatever the format.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +18,6 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.json as pj
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -30,18 +26,16 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.atomic import check_writable, whole_folder
 from reward_modeling.common.errors import UserError, one_line, run_script
 from reward_modeling.common.file_names import MANIFEST
-from reward_modeling.data.template_options import OPTION_COLUMNS, split_options
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.manifest import manifest_table, source_entry, write_manifest
-from reward_modeling.preference_sets.pair_table import SCORES, TEXTS, PairTable
+from reward_modeling.preference_sets.pair_table import PairTable
+from reward_modeling.preference_sets.row_lines import json_lines, parquet_schema, parse_lines, written_columns
 from reward_modeling.preference_sets.source import SourcePairs
 
 TRAIN, TEST = "train", "test"  # the test set has a folder of its own, where a reader of the training set does not look
 ROWS_PER_SHARD = 100_000
 ROWS_PER_BATCH = 5_000
 BYTES_PER_BATCH = 32 << 20  # of texts: a batch takes some five times as much while it is written
-TEXT_COLUMNS = ("source", *OPTION_COLUMNS)
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourcePairs]) -> None:
@@ -68,25 +62,13 @@ def write_source(pairs: SourcePairs, arguments: SourceArguments) -> None:
     entry = source_entry(pairs, pairs.source.published)
     with new_output(arguments.output_path, arguments.overwrite) as folder:
         order = np.arange(len(table))
-        written = write_pairs(table, order, folder, TRAIN, arguments.format, value_columns(table, order))
+        written = write_pairs(table, order, folder, TRAIN, arguments.format, written_columns(table, order))
         manifest = {"name": pairs.source.name, "arguments": arguments.options(), "sources": [entry]}
         manifest = write_manifest(manifest, {TRAIN: written}, arguments.format, folder)
     print(f"{manifest_table(manifest)}\nwritten to {Path(arguments.output_path)}", flush=True)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------
-
-
-def value_columns(table: PairTable, numbers: NDArray[np.integer]) -> list[str]:
-    """The columns beside chosen and rejected in which some of these pairs have a value."""
-    chosen = pa.array(numbers)
-    columns = {name: table.column(name).take(chosen) for name in ("source", *SCORES)}
-    options = {
-        name
-        for text in pc.unique(table.column("template_options").take(chosen)).to_pylist()
-        for name in split_options(text)
-    }
-    return [name for name, values in columns.items() if values.null_count < len(values)] + sorted(options)
 
 
 def write_pairs(
@@ -107,7 +89,7 @@ def write_pairs(
         UserError: rows that parquet cannot hold.
     """
     folder.mkdir(exist_ok=True)
-    schema = _parquet_schema(table, columns) if file_format == "parquet" else None
+    schema = parquet_schema(table, columns) if file_format == "parquet" else None
     sizes, content, files = table.bytes_of_rows(), sha256(), {}
     shards = np.array_split(order, max(1, -(-len(order) // ROWS_PER_SHARD)))
     with tqdm(total=len(order), desc=f"writing {split}", unit=" pairs") as bar:
@@ -122,7 +104,7 @@ def write_pairs(
                     if schema is None:
                         file.write(lines)
                     else:
-                        file.write_table(_parse_lines(lines, rows, schema))
+                        file.write_table(parse_lines(lines, rows, schema))
                     bar.update(len(numbers))
             with path.open("rb") as file:
                 files[path.name] = file_digest(file, "sha256").hexdigest()
@@ -140,86 +122,7 @@ def _cuts(sizes: NDArray[np.int64]) -> list[int]:
     return ends[:-1]  # the last batch ends where the rows do
 
 
-def json_lines(rows: pa.RecordBatch, columns: Sequence[str]) -> pa.Buffer:
-    """The rows as JSON, one line each: `chosen` and `rejected`, then these columns; null where there is no value."""
-    pieces = ['{"chosen": ', _conversations(rows, "chosen"), ', "rejected": ', _conversations(rows, "rejected")]
-    for name in columns:
-        values = _options(rows, name) if name in OPTION_COLUMNS else rows.column(name)
-        text = _quoted(values) if name in TEXT_COLUMNS else _decimals(values)
-        pieces += [f', "{name}": ', pc.fill_null(text, "null")]
-    pieces = [piece.encode() if isinstance(piece, str) else pc.cast(piece, pa.binary()) for piece in (*pieces, "}\n")]
-    lines = pc.binary_join_element_wise(*pieces, b"", null_handling="emit_null")
-    return lines.buffers()[2][: len(lines) and np.frombuffer(lines.buffers()[1], np.int32, len(lines) + 1)[-1]]
-
-
-def _conversations(rows: pa.RecordBatch, side: str) -> pa.Array:
-    """Prompt and answer, two JSON arrays, as one; a plain text as a JSON string."""
-    prompt, answer = (pc.cast(rows.column(name), pa.binary()) for name in ("prompt", side))
-    between = pc.if_else(pc.equal(prompt, b"[]"), b"", b", ")
-    joined = pc.binary_join_element_wise(
-        pc.binary_slice(prompt, 0, -1), between, pc.binary_slice(answer, 1, 2**31 - 1), b"", null_handling="emit_null"
-    )
-    is_text = rows.column("is_text")
-    if not pc.any(is_text).as_py():
-        return joined
-    texts = pa.array([json.dumps(text, ensure_ascii=False) for text in rows.column(side).to_pylist()], pa.string())
-    return pc.if_else(is_text, pc.cast(texts, pa.binary()), joined)
-
-
-def _options(rows: pa.RecordBatch, name: str) -> pa.Array:
-    """`tools` or `chat_template_kwargs` of the rows as JSON; few different ones."""
-    options = rows.column("template_options").dictionary_encode()
-    found = [split_options(text).get(name) for text in options.dictionary.to_pylist()]
-    return pa.array(found, pa.string()).take(options.indices)
-
-
-def _quoted(values: pa.Array) -> pa.Array:
-    """Texts as JSON strings; few different ones, as names of sources are."""
-    names = values.dictionary_encode()
-    quoted = [json.dumps(name, ensure_ascii=False) for name in names.dictionary.to_pylist()]
-    return pa.array(quoted, pa.string()).take(names.indices)
-
-
-def _decimals(values: pa.Array) -> pa.Array:
-    """Numbers as JSON that nobody takes for integers, with all their digits."""
-    return pc.replace_substring_regex(pc.cast(values, pa.string()), r"^(-?\d+)$", r"\1.0")
-
-
-def _parquet_schema(table: PairTable, columns: Sequence[str]) -> pa.Schema:
-    is_text = pc.unique(table.column("is_text")).to_pylist()
-    if len(is_text) > 1:
-        raise UserError(
-            "expected either conversations or plain texts, as a parquet column holds one type, found both. Pass "
-            "--format jsonl, or write them to folders of their own."
-        )
-    side = pa.string() if is_text == [True] else MESSAGES
-    types = {
-        "chosen": side,
-        "rejected": side,
-        **dict.fromkeys(TEXT_COLUMNS, pa.string()),
-        **dict.fromkeys(SCORES, pa.float64()),
-    }
-    return pa.schema([(name, types[name]) for name in ("chosen", "rejected", *columns)])
-
-
-def _parse_lines(lines: pa.Buffer, rows: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
-    """The columns of some rows, of their JSON lines."""
-    # One block: no line is longer, and so nothing depends on the number of threads.
-    reading = pj.ReadOptions(block_size=len(lines) + 1)
-    parsing = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
-    try:
-        return pj.read_json(pa.BufferReader(lines), reading, parsing)
-    except pa.ArrowInvalid as error:
-        found = f"[{one_line(error)}]"
-        for row in rows.select([*TEXTS, "is_text", "where"]).to_pylist():
-            messages = [] if row["is_text"] else [message for name in TEXTS for message in json.loads(row[name])]
-            if keys := sorted({key for message in messages for key in message} - {"role", "content"}):
-                found = f"{', '.join(keys)} at {row['where']}"
-                break
-        raise UserError(
-            f"expected messages of role and content, as the columns of parquet are, found {found}. Pass --format jsonl."
-        ) from error
-
+# --- folders --------------------------------------------------------------------------------------------------
 
 LINT_REPORT = ("lint.json", "lint.html")  # may stand beside the data
 

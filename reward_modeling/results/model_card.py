@@ -18,7 +18,7 @@ from transformers.utils import CONFIG_NAME
 from reward_modeling.common.file_names import LAST_CHECKPOINT, MERGED_CHECKPOINT
 from reward_modeling.data.report import dropped_rows
 from reward_modeling.display.page import mark_as_code, render
-from reward_modeling.display.text import Rows, accuracy_rows
+from reward_modeling.display.text import Rows, accuracy_rows, notes_on_pairs
 from reward_modeling.models.tokenizer import end_text, is_for_encoder, leading_bos, token_ids
 from reward_modeling.results.run import Results, source_rows
 
@@ -77,6 +77,7 @@ def model_card(results: Results, *, name: str, adapter: bool, tokenizer: PreTrai
         warnings=results.warnings,
         accuracies=None if results.evaluation is None else _accuracies(results.evaluation),
         plots=PLOTS,
+        notes_on_pairs=notes_on_pairs,
         conversations=results.conversations,
         data_report=results.data_report,
         dropped_rows=dropped_rows,
@@ -163,9 +164,9 @@ def _write_plots(folder: Path, evaluation: Mapping) -> None:
     groups = {"": {"overall": evaluation["accuracy"]}, "by length": evaluation["by_length"]}
     if len(evaluation["by_source"]) > 1:
         groups["by source"] = dict(list(evaluation["by_source"].items())[:MOST_BARS])
-    longer = 100 * evaluation["longer_wins"]["value"]
+    longer = evaluation["longer_wins"]["value"]
     drawn = (
-        draw_png(draw_bars, groups, chance=50, baseline=longer),
+        draw_png(draw_bars, groups, chance=50, baseline=None if longer is None else 100 * longer),
         draw_png(draw_margins, evaluation["margins"], evaluation["accuracy"]),
         draw_png(draw_calibration, evaluation["calibration"]),
     )

@@ -29,6 +29,7 @@ FIGURES = {  # of the log: their titles and captions
     "loss": ("Loss", "Mean over pairs. The training loss includes centering and a router's loss."),
     "accuracy": ("Accuracy, percent", "Pairs whose chosen answer has the higher reward."),
     "margin": ("Margin", "Mean of reward(chosen) - reward(rejected)."),
+    "tie_threshold": ("Threshold of ties", "Of the model of ties, as it was learned."),
     "learning_rate": ("Learning rate", "As the schedule gave it."),
     "grad_norm": ("Gradient norm", "Of all gradients, before clipping."),
     "tokens_per_second": ("Tokens per second", "Computed over all processes; a shared prompt counts once."),

@@ -21,6 +21,14 @@ The files are for people and for `report.html`, beside checkpoints and transform
       "rewards": {"edges": [41], "chosen": [40], "rejected": [40]}
     }
 
+Accuracies, lengths and margins are over the pairs that are no ties; a ranked list is its pairs. Only where they say
+something are there: "prompts", if these are fewer than the pairs, which the intervals then take together;
+"weighted_accuracy", by the weights of the pairs (those of a list share its weight); and
+
+      "ties": {"pairs": 18, "ties": {"mean_distance": 0.4, "predicted_ties": 0.31}, "others": {...}}
+
+where there are ties, or the model gives them a probability ("predicted_ties", the mean of it).
+
 Of evaluation sets with names (--eval_set_path name=path,...) these are the figures of the first, "set" is its name, and
 "sets" has the same of each of them: {"easy": {...}, "hard": {...}}. The lines of eval_scores.jsonl then begin with
 "set".
@@ -29,7 +37,8 @@ Of evaluation sets with names (--eval_set_path name=path,...) these are the figu
 to `to` tokens more than the rejected one, both included; the bins, at most 8, hold every pair.
 
 `eval_scores.jsonl`: a line for each held-out pair, in the data's order: "where", "source", "chosen_reward",
-"rejected_reward", "margin" (their difference), "chosen_tokens", "rejected_tokens".
+"rejected_reward", "margin" (their difference), "chosen_tokens", "rejected_tokens"; and, where not all are 1,
+"chosen_probability".
 
 `preflight.txt`: the table of the preflight, as it was printed.
 
@@ -37,8 +46,10 @@ to `to` tokens more than the rejected one, both included; the bins, at most 8, h
 "devices", "dtype", "batching", "pairs", "prompts", "pairs_per_step", "steps", "step_of_weights" and
 "epoch_of_weights" (of the saved ones; epochs may be null), "started" (UTC), "seconds" (of the process that ended the
 run), "versions", "arguments" (those that decide what is learned), "manifest" (what the folder of --train_set_path says
-of itself, or null), "nothing_trained" (why no weight has moved since the last start, or null). It is written before
-the first step, and again at the end: until then "steps", "step_of_weights", "epoch_of_weights" and "seconds" are null.
+of itself, or null), "nothing_trained" (why no weight has moved since the last start, or null), "kinds" (in words, where
+not all units are pairs of which one answer is preferred) and, of a model of ties, "tie_model" and "tie_threshold". It
+is written before the first step, and again at the end: until then there is no threshold, and "steps",
+"step_of_weights", "epoch_of_weights" and "seconds" are null.
 """
 
 import json
@@ -138,6 +149,7 @@ def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], s
         first = next(iter(figures))
         evaluation = figures[first] | ({"set": first, "sets": figures} if first else {})
     end = {"steps": state.global_step, "step_of_weights": step, "epoch_of_weights": epoch}
+    end |= trainer.objective.saved_values()
     end["nothing_trained"] = trainer.largest_update.nothing
     end["seconds"] = round((datetime.now(UTC) - started).total_seconds(), 1)
     return Results(
@@ -161,6 +173,7 @@ def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[s
     # Of a folder that data_prep/ has written; several sets have several.
     train_sets = set_paths(args.train_set_path)
     manifest = Path(train_sets[0]) / MANIFEST
+    kinds = trainer.objective.reader.describe_kinds(data.train)
     has_manifest = len(train_sets) == 1 and manifest.is_file()
     return {
         "model_name": args.model_name,
@@ -175,6 +188,7 @@ def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[s
         "batching": trainer.collator.batching,
         unit: len(data.train),
         "prompts": int((data.train.sizes.units_per_group > 0).sum()),
+        **({"kinds": kinds} if kinds else {}),
         f"{unit}_per_step": args.pairs_per_step,
         **dict.fromkeys(("steps", "step_of_weights", "epoch_of_weights", "nothing_trained")),
         "started": started.isoformat(timespec="seconds"),

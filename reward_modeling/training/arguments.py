@@ -80,7 +80,7 @@ class RunArguments(RunFlags, TrainingArguments):
     @property
     def read_options(self) -> ReadOptions:
         """Which columns of the rows are read as what."""
-        return read_options(self.columns, self.ignore_columns, self.dataset_revision)
+        return read_options(self.columns, self.ignore_columns, self.dataset_revision, self.preferred_values)
 
     @property
     def dry_run(self) -> bool:

@@ -3,6 +3,7 @@
 `training.arguments` makes of them, and of transformers' own, the arguments of a run.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,7 +22,13 @@ from reward_modeling.common.flags import (
     unsupported,
 )
 from reward_modeling.common.words import ALL_LINEAR, BATCHINGS
-from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, PLAIN_TEXT_HELP, REVISION_HELP
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PLAIN_TEXT_HELP,
+    PREFERRED_HELP,
+    REVISION_HELP,
+)
 from reward_modeling.estimate.memory import GPUS
 
 FIXED, FREE, DATA = OnResume
@@ -35,6 +42,10 @@ NO_TOKEN_COUNT = Check(
 @dataclass
 class RunFlags:
     """The flags of a training script but those of its objective, with their rules: see common/flags.py."""
+
+    def objective_problems(self) -> Iterator[str]:
+        """What is wrong with the flags of the objective beside each other."""
+        yield from ()
 
     # Model
     model_name: Annotated[str, PATH] = flag(
@@ -69,6 +80,7 @@ class RunFlags:
     )
     columns: Annotated[str | None, DATA] = flag(None, COLUMNS_HELP)
     ignore_columns: Annotated[str | None, DATA] = flag(None, IGNORE_HELP)
+    preferred_values: Annotated[str | None, DATA] = flag(None, PREFERRED_HELP)
     plain_text: Annotated[bool, DATA] = flag(False, PLAIN_TEXT_HELP)
     eval_size: Annotated[int, NOT_NEGATIVE, DATA] = flag(
         500, "Rows held out where eval_set_path is unset; at most a tenth. 0 for none."
@@ -92,7 +104,7 @@ class RunFlags:
         True, "Reload last_checkpoint in plain transformers and compare its rewards with those in memory."
     )
     preflight_only: bool = flag(False, "Check data and tokenizer, show what the model will see, and stop.")
-    show: Annotated[int, at_least(0)] = flag(1, "How many pairs the preflight shows whole.")
+    show: Annotated[int, at_least(0)] = flag(1, "How many rows the preflight shows whole: pairs and ranked lists.")
     estimate: bool = flag(
         False, "Show tokens, steps, memory by engine and hours on --gpus GPUs of the kind --gpu, and stop."
     )

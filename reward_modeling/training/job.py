@@ -94,12 +94,15 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         conversations=data.conversations,
         reports=data.reports,
         shown=args.show,
+        batching=setup.batching,
+        max_tokens=args.max_tokens,
     )
     if is_main:
         print(table, end="\n" if table else "", flush=True)
     if problems:
         raise UserError("The preflight found what training cannot work with:\n- " + "\n- ".join(problems))
-    verdict = describe_verdict(data, objective.reader.unit, args.pairs_per_step)
+    kinds = objective.reader.describe_kinds(data.train)
+    verdict = describe_verdict(data, objective.reader.unit, args.pairs_per_step, kinds)
     if args.estimate and is_main:
         meta_model = build_meta_model(args, setup)
         print(estimate_run(args, given, meta_model, data.train, setup.collator, objective.reader.unit))
@@ -170,8 +173,9 @@ def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
     """`last_checkpoint`: an ordinary checkpoint with its tokenizer, a model card, and the arguments as given."""
     args = trainer.args
     folder = Path(args.output_path) / LAST_CHECKPOINT
+    saved = (results.statistics or {}) | trainer.objective.saved_values()
     if not args.use_peft:
-        set_statistics(trainer.model.config, results.statistics)
+        set_statistics(trainer.model.config, saved)
     with trainer.complete_or_absent(folder) as writing:
         trainer.save_state()
         trainer.save_whole_model(writing)
@@ -179,7 +183,7 @@ def save_final_model(trainer: RewardTrainer, results: Results) -> Path:
             given = json.dumps(results.given, indent=2, default=str)
             Path(writing, ARGUMENTS).write_text(given, encoding="utf-8")
             if args.use_peft:
-                write_adapter_statistics(Path(writing), results.statistics)
+                write_adapter_statistics(Path(writing), saved or None)
             write_model_card(Path(writing), results, name=trainer.name_of(folder), adapter=args.use_peft)
     return folder
 

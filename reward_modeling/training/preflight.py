@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.loader import PromptGroups
+from reward_modeling.data.planning import SHARED_PREFIX
 from reward_modeling.data.rendering import TemplateRefuses, render
 from reward_modeling.data.report import DataReport
 from reward_modeling.models.tokenizer import answer_ending, leading_bos, special_ids, token_ids
@@ -26,13 +27,16 @@ def run_preflight(
     conversations: bool,
     reports: Sequence[DataReport] = (),
     shown: int = 1,
+    batching: str = SHARED_PREFIX,
+    max_tokens: int | None = None,
 ) -> tuple[str, list[str]]:
-    """Show real units, check a sample of the groups token by token, and look at the counts of the data.
+    """Show real rows, check a sample of the groups token by token, and look at the counts of the data.
 
     Args:
         conversations: whether the rows are message lists, for which the template ends every answer; plain texts
             end in EOS.
-        shown: how many units are shown.
+        shown: how many rows are shown.
+        batching, max_tokens: of the micro-batches that the units have to fit into; None: of any size.
 
     Returns:
         What is shown, and the problems found, each once and with what to do about it.
@@ -42,6 +46,8 @@ def run_preflight(
         problems.append(
             f"pad token: expected one that is not EOS, found {tokenizer.pad_token!r}. Set tokenizer.pad_token."
         )
+    if max_tokens is not None:
+        problems += large_unit_problems(groups, reader, batching, max_tokens)
     numbers = np.flatnonzero(groups.sizes.units_per_group)
     sample = numbers[np.linspace(0, len(numbers) - 1, min(GROUPS_CHECKED, len(numbers))).astype(int)]
     ending = expected_ending(tokenizer, conversations)
@@ -54,6 +60,30 @@ def run_preflight(
         where = f"in {len(same):,} of the {len(sample):,} prompts that were looked at; the first: {same[0].where}"
         problems.append(f"{same[0].words} ({where}).{same[0].advice}")
     return show_units(groups, numbers, tokenizer, reader, shown), problems
+
+
+def large_unit_problems(groups: PromptGroups, reader: RowReader, batching: str, max_tokens: int) -> Iterator[str]:
+    """Units of more than two completions may not fit into a micro-batch, and none is ever cut."""
+    sizes = groups.sizes
+    members, group_of = np.diff(sizes.member_offsets), sizes.group_of_unit
+    longest = np.maximum.reduceat(sizes.completion_tokens, sizes.member_offsets[:-1]) if len(members) else members
+    may_be_large = (members > 2) & (members * (sizes.prefix_lengths[group_of] + longest) > max_tokens)
+    tokens = {}
+    for unit in np.flatnonzero(may_be_large).tolist():
+        group = int(group_of[unit])
+        place = unit - int(sizes.unit_offsets[group])
+        tokens[unit] = sizes.chunk(batching, group, place, place + 1).tokens
+    too_large = {unit: count for unit, count in tokens.items() if count > max_tokens}
+    if not too_large:
+        return
+    largest = max(too_large, key=too_large.__getitem__)
+    least, flag = too_large[largest], "--max_tokens_per_micro_batch"
+    instead = f", or {reader.smaller_units}" if reader.smaller_units else ""
+    yield (
+        f"{flag}: expected at least {least:,}, the tokens of the {members[largest]} answers of "
+        f"{groups.of_units('where')[largest]}, which go into one pass together, found {max_tokens:,} (too few for "
+        f"{len(too_large):,} of {int((members > 2).sum()):,} lists of answers). Pass {flag} {least}{instead}."
+    )
 
 
 def preamble_problem(tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:

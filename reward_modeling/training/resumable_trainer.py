@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -24,7 +24,13 @@ from reward_modeling.checkpoints.peer_failures import another_has_failed, is_fir
 from reward_modeling.checkpoints.run_record import RUN_RECORD
 from reward_modeling.common.atomic import archive, commit, remove_folder, sync_to_disk, unfinished
 from reward_modeling.common.errors import SECONDS_TO_SPEAK
-from reward_modeling.common.file_names import CHECKPOINT, LAST_CHECKPOINT, MERGED_CHECKPOINT, TRAINER_STATE
+from reward_modeling.common.file_names import (
+    CHECKPOINT,
+    LAST_CHECKPOINT,
+    MERGED_CHECKPOINT,
+    OBJECTIVE_STATE,
+    TRAINER_STATE,
+)
 from reward_modeling.common.interruption import leave
 from reward_modeling.common.launch import launched_with
 from reward_modeling.models.adapters import has_adapter, save_adapter
@@ -102,6 +108,7 @@ class ResumableTrainer(HubTrainer):
         )
         self.state.compute_steps(self.args, max_steps)  # the flags of now, and not those of the checkpoint
         self.resumed_from = resume_from_checkpoint
+        self._read_objective_state(resume_from_checkpoint)
         self._find_best_checkpoint()
         self.evaluation_was_missed = self._was_evaluation_missed(max_steps, steps_per_epoch)
         if self.early_stopping is not None:
@@ -114,6 +121,22 @@ class ResumableTrainer(HubTrainer):
         why = "and it had stopped early, " if stopped_early else ""
         logger.info("Resume: step %d of %d, %sso no step is left to train.", self.state.global_step, max_steps, why)
         return num_train_epochs, 0
+
+    def _read_objective_state(self, checkpoint: str | None) -> None:
+        file = Path(checkpoint or "", OBJECTIVE_STATE)
+        if checkpoint and file.is_file():
+            self.load_objective_state(json.loads(file.read_text(encoding="utf-8")))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._read_objective_state(self.state.best_model_checkpoint)
+
+    def objective_state(self) -> dict[str, float]:
+        """What is learned beside the weights, for a checkpoint."""
+        return {}
+
+    def load_objective_state(self, state: Mapping[str, float]) -> None:
+        """Take the place of `objective_state`."""
 
     def _archive_final_model(self) -> None:
         """Keep the final model of the run as it was before under another name; its figures are in its model card."""
@@ -223,6 +246,8 @@ class ResumableTrainer(HubTrainer):
                 exported = {type(one).__name__: one.state() for one in exported if isinstance(one, ExportableState)}
                 self.state.stateful_callbacks = exported
                 self.state.save_to_json(f"{writing}/{TRAINER_STATE}")
+                if learned := self.objective_state():
+                    Path(writing, OBJECTIVE_STATE).write_text(json.dumps(learned), encoding="utf-8")
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
         if self.args.process_index == 0:

@@ -1,7 +1,6 @@
 """From flags to a trainer: configuration, tokenizer, batching, data, model."""
 
 import logging
-import math
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -224,7 +223,7 @@ def build_trainer(args: RunArguments, setup: Setup, data: "PreparedPairs") -> Re
 def show_plan(trainer: RewardTrainer) -> None:
     """How many steps there will be, and when the first of them is saved."""
     args, num_units = trainer.args, len(trainer.train_dataset)
-    num_steps = math.ceil(num_units / args.pairs_per_step)
+    num_steps = trainer.train_dataset.sizes.num_steps(args.pairs_per_step)
     logger.info(
         f"Training: {num_units:,} {trainer.objective.reader.unit}, {args.pairs_per_step} a step, {num_steps:,} steps "
         f"an epoch; {trainer.collator.batching} batches of at most {args.max_tokens:,} tokens."

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.loader import PromptGroups
+from reward_modeling.data.planning import unit_weights
 from reward_modeling.models.tokenizer import is_for_encoder
 
 MOST_CHARACTERS, MOST_LINES = 1200, 24  # of a prompt or an answer; the middle of longer ones is folded
@@ -15,7 +16,7 @@ MOST_CHARACTERS, MOST_LINES = 1200, 24  # of a prompt or an answer; the middle o
 def show_units(
     groups: PromptGroups, numbers: Sequence[int], tokenizer: PreTrainedTokenizerBase, reader: RowReader, shown: int
 ) -> str:
-    """The first unit of `shown` groups among `numbers`, spread evenly over them."""
+    """The first row of `shown` groups among `numbers`, spread evenly over them."""
     places = np.unique(np.linspace(0, len(numbers) - 1, min(shown, len(numbers))).astype(int)) if shown else []
     units = [show_unit(groups.groups[int(numbers[place])], tokenizer, reader) for place in places]
     return "\n\n".join(units)
@@ -27,14 +28,17 @@ def show_unit(group: dict, tokenizer: PreTrainedTokenizerBase, reader: RowReader
     def text(ids: list[int]) -> str:
         return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
-    prefix, members = group["prefix_ids"], group["units"][0]
+    prefix, where = group["prefix_ids"], group["where"]
+    of_row = [number for number, place in enumerate(where) if place == where[0]]
+    columns = (group["units"], group["targets"], unit_weights(group))
+    row = reader.shown_row(*([column[number] for number in of_row] for column in columns))
     lines = [
-        f"One {reader.unit.removesuffix('s')} as the model sees it ({group['where'][0]}):",
+        f"One {row.kind} as the model sees it ({where[0]}):",
+        *([f"  {row.label}"] if row.label else []),
         f"  shared by the answers, {len(prefix)} tokens",
         *_quote(text(prefix)),
     ]
-    names = reader.completion_names or [f"answer {number}" for number, _ in enumerate(members, start=1)]
-    for name, number in zip(names, members, strict=True):
+    for number, name in row.names.items():
         completion = group["completion_ids"][number]
         ids = prefix + completion
         reads = (f"at token {each}, {text([ids[each]])!r}" for each in group["read_positions"][number])

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,8 @@ from reward_modeling.common.devices import to_device
 from reward_modeling.common.screen import shows_bars
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups, evaluation_loader, training_loader
+from reward_modeling.models.adapters import has_adapter
+from reward_modeling.models.reward_normalization import write_adapter_statistics
 from reward_modeling.objectives.base import HeldOut, Objective
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.callbacks import FiniteLossCallback, ReportCallback, RewardProgressCallback
@@ -94,7 +97,8 @@ class RewardTrainer(ResumableTrainer):
     """transformers' Trainer on planned steps.
 
     One batch of its data loader is a whole optimizer step of this process; `training_step` runs the step's
-    micro-batches. The loss is the mean over the units (pairs, say) of the whole step, on any number of processes.
+    micro-batches. The loss is the weighted mean over the units (pairs, say) of the whole step, on any number of
+    processes.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class RewardTrainer(ResumableTrainer):
         self.sums = RunningSums(objective, args.device)
         self.largest_update = LargestUpdate()
         self.last_log_time: float | None = None
+        self.gradient_beside: torch.Tensor | None = None  # of what the objective learns beside the weights
         self.remove_callback(ProgressCallback)
         for callback in (RewardProgressCallback(objective, self.eval_sets), FiniteLossCallback(), ReportCallback()):
             self.add_callback(callback)
@@ -185,11 +190,14 @@ class RewardTrainer(ResumableTrainer):
             self.last_log_time = time.perf_counter()
         micro_batches = inputs["micro_batches"]
         # Engines average gradients over the processes, and the Trainer the logged loss: both give the step's mean.
-        scale = self.args.world_size / inputs["step_units"]
+        scale = self.args.world_size / inputs["step_weight"]
         step_loss = torch.zeros((), device=self.args.device)
+        self.gradient_beside = None
         for number, micro_batch in enumerate(micro_batches, start=1):
             step_loss += self.forward_backward(model, micro_batch, scale, last=number == len(micro_batches))
             self.sums.count_tokens(micro_batch)
+        if self.gradient_beside is not None:
+            self.objective.step(self.accelerator.reduce(self.gradient_beside * scale, reduction="mean").item())
         return step_loss
 
     def forward_backward(self, model, micro_batch: dict, scale: float, *, last: bool) -> torch.Tensor:
@@ -206,8 +214,8 @@ class RewardTrainer(ResumableTrainer):
         return super()._prepare_input(to_device(data, self.args.device) if torch.is_tensor(data) else data)
 
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
-        """The *sum* of the loss over the micro-batch's units; with `return_outputs` also logits and targets."""
-        names = ("model_inputs", "targets", "members", "unit_of_member")
+        """The weighted *sum* of the loss over a micro-batch's units; with `return_outputs` also logits and targets."""
+        names = ("model_inputs", "targets", "weights", "members", "unit_of_member")
         inputs = self._prepare_inputs({name: inputs[name] for name in names})
         # not `model.training`: an engine of DeepSpeed that is told to evaluate says that it trains
         load_balancing = self.model.training and bool(self.args.router_aux_loss_coef)
@@ -219,9 +227,12 @@ class RewardTrainer(ResumableTrainer):
             loss = loss + self.args.router_aux_loss_coef * mean_of_units(losses, inputs["unit_of_member"], len(loss))
         # Every output takes part, with weight zero: a micro-batch that only fills up a process has no units, and its
         # parameters still need gradients for the engines to reduce.
-        total = loss.sum() + 0.0 * logits.sum()
+        total = (loss * inputs["weights"]).sum() + 0.0 * logits.sum()
         if self.model.training:
             self.sums.count_units(logits.detach(), inputs["targets"])
+            gradient = self.objective.gradient(logits.detach(), inputs["targets"], inputs["weights"])
+            if gradient is not None:
+                self.gradient_beside = gradient if self.gradient_beside is None else self.gradient_beside + gradient
         return (total, (logits, inputs["targets"])) if return_outputs else total
 
     def floating_point_ops(self, inputs: dict) -> float:
@@ -293,6 +304,24 @@ class RewardTrainer(ResumableTrainer):
                 bar.update()
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         return gather_object(rows) if self.args.world_size > 1 else rows
+
+    # What the objective learns beside the weights
+
+    def objective_state(self) -> dict[str, float]:
+        return self.objective.state()
+
+    def load_objective_state(self, state: Mapping[str, float]) -> None:
+        self.objective.load_state(state)
+
+    def save_whole_model(self, folder: str) -> None:
+        """With what the objective has learned: in config.json, of an adapter in a file of its own."""
+        learned = self.objective.saved_values()
+        if not has_adapter(self.model):
+            for name, value in learned.items():
+                setattr(self.model.config, name, value)
+        super().save_whole_model(folder)
+        if has_adapter(self.model) and self.args.should_save:
+            write_adapter_statistics(Path(folder), learned or None)
 
     @property
     def step_of_weights(self) -> int:

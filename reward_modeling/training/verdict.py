@@ -94,14 +94,19 @@ def _control_warnings(report: DataReport) -> Iterator[str]:
     yield words
 
 
-def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int) -> str:
-    """What will be trained, and the warnings; the last lines of the preflight."""
-    units, steps = len(data.train), math.ceil(len(data.train) / pairs_per_step)
+def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int, kinds: str = "") -> str:
+    """What will be trained, and the warnings; the last lines of the preflight.
+
+    Args:
+        kinds: of which kinds the units are, in words (`RowReader.describe_kinds`).
+    """
+    units, steps = len(data.train), data.train.sizes.num_steps(pairs_per_step)
     prompts = int((data.train.sizes.units_per_group > 0).sum())
     lines = [
         f"Verdict: {_plural(units, unit)} of {_plural(prompts, 'prompts')} can be trained on, in "
         f"{_plural(steps, 'steps')} an epoch ({pairs_per_step:,} {unit} each)."
     ]
+    lines += [f"  {kinds}"] if kinds else []
     held_out = len(data.evaluation) if data.evaluation is not None else 0
     sets = ", ".join(f"{_plural(len(groups), unit)} of {name}" for name, groups in data.evaluations.items())
     warnings = data_warnings(data.reports)

@@ -56,7 +56,7 @@ def groups_of_lengths(lengths: list[tuple[int, list[int]]]) -> PromptGroups:
                 "prefix_ids": ids[0],
                 "completion_ids": ids[1:],
                 "units": [list(pair) for pair in itertools.pairwise(numbers)],
-                "targets": [[0.0]] * (len(numbers) - 1),
+                "targets": [[1.0, 1.0, 0.0]] * (len(numbers) - 1),
                 "prefix_length": prefix,
                 "completion_lengths": completions,
             }

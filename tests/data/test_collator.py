@@ -15,14 +15,14 @@ EXAMPLE = {
     "prefix_ids": [1, 2, 3],
     "completion_ids": [[4, 5], [6]],
     "units": [[0, 1]],
-    "targets": [[0.5]],
+    "targets": [[1.0, 1.0, 0.5]],
 }
 # Completions 0 and 2 alone are in the second pair; the third needs 1 and 3.
 WIDE = {
     "prefix_ids": [10, 11],
     "completion_ids": [[20], [21, 22], [23, 24, 25], [26, 27, 28, 29]],
     "units": [[0, 1], [2, 0], [1, 3]],
-    "targets": [[1.0], [2.0], [3.0]],
+    "targets": [[1.0, 1.0, 1.0], [1.0, 1.0, 2.0], [0.5, 1.0, 3.0]],
 }
 
 
@@ -216,7 +216,7 @@ def drawn_groups(draw) -> list[dict]:
                 "prefix_ids": draw(st.lists(tokens, max_size=6)),
                 "completion_ids": [draw(st.lists(tokens, min_size=1, max_size=6)) for _ in range(count)],
                 "units": [list(pair) for pair in pairs],
-                "targets": [[float(number)] for number in range(len(pairs))],
+                "targets": [[1.0, 1.0, float(number)] for number in range(len(pairs))],
             }
         )
     return groups

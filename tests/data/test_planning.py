@@ -3,6 +3,7 @@
 import itertools
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ def group_sizes(groups: list[tuple[int, list[int], list[tuple[int, int]]]]) -> G
         members=np.array([number for _, _, units in groups for unit in units for number in unit], dtype=np.int64),
         member_offsets=np.cumsum([0] + [len(unit) for _, _, units in groups for unit in units]),
         unit_offsets=np.cumsum([0] + [len(pairs) for _, _, pairs in groups]),
+        unit_weights=np.ones(sum(len(pairs) for _, _, pairs in groups)),
+        unit_shares=np.ones(sum(len(pairs) for _, _, pairs in groups)),
     )
 
 
@@ -186,7 +189,7 @@ def real_tokens(sizes: GroupSizes, micro_batch: list[Chunk], batching: str) -> i
             "prefix_ids": [1] * int(sizes.prefix_lengths[chunk.group]),
             "completion_ids": [[1] * length for length in sizes.completion_lengths[start:end].tolist()],
             "units": pairs,
-            "targets": [[0.0]] * len(pairs),
+            "targets": [[1.0, 1.0, 0.0]] * len(pairs),
         }
     return MicroBatchCollator(batching, 0)(micro_batch, groups)["num_tokens"]
 
@@ -343,7 +346,8 @@ def drawn_pairs(count: int) -> GroupSizes:
     prompts = np.clip(rng.lognormal(np.log(60), 0.8, count), 3, 256).astype(int)
     answers = np.clip(rng.lognormal(np.log(120), 0.8, 2 * count), 3, 256).astype(int)
     offsets = np.arange(count + 1)
-    return GroupSizes(prompts, answers, 2 * offsets, np.tile([0, 1], count), 2 * offsets, offsets)
+    members = np.tile([0, 1], count)
+    return GroupSizes(prompts, answers, 2 * offsets, members, 2 * offsets, offsets, np.ones(count), np.ones(count))
 
 
 @pytest.mark.parametrize("max_tokens", [1024, 8192])
@@ -369,6 +373,28 @@ def test_a_process_with_fewer_rows_computes_as_many_blocks():
     assert [block_shapes(batch) for batch in one] == [[(1, 40), (1, 1), (1, 40)]]
     assert [block_shapes(batch) for batch in other] == [[(1, 39), (1, 20), (2, 3)]]
     assert real_tokens(sizes, one[0], PADDED) == computed_tokens(one[0]) == 81
+
+
+def test_a_list_counts_as_one_pair_in_a_step():
+    """20 lists of 4 answers, six pairs each: in steps of 5 lists, and not of 5 pairs; none is cut, unless it counts."""
+    lists = group_sizes([(3, [2, 2, 2, 2], list(itertools.combinations(range(4), 2)))] * 20)
+    as_one = replace(lists, unit_shares=np.full(120, 1 / 6))
+    of_lists = plan(as_one, units_per_step=5, max_tokens=10_000)
+    assert as_one.num_steps(5) == len(of_lists) == 4
+    assert [of_lists.step_units(step) for step in range(4)] == [30] * 4
+    of_pairs = plan(lists, units_per_step=5, max_tokens=10_000)
+    assert len(of_pairs) == lists.num_steps(5) == 24 and len(of_pairs.pieces) == 40
+    one_unit = replace(group_sizes([(3, [2, 2, 2], [(0, 1, 2)])] * 4), unit_shares=np.full(4, 3.0))
+    assert len(plan(one_unit, units_per_step=2, max_tokens=10_000)) == 4  # a unit is never cut
+
+
+def test_weights_are_what_a_step_is_divided_by():
+    sizes = replace(group_sizes([(1, [1, 1], [(0, 1)])] * 6), unit_weights=np.array([0.5, 2.0, 1.0, 0.1, 0.2, 0.3]))
+    epoch_plan = plan(sizes, units_per_step=2, max_tokens=100)
+    for step in range(3):
+        groups = epoch_plan.pieces[epoch_plan.step_starts[step] : epoch_plan.step_starts[step + 1], 0]
+        assert epoch_plan.step_weight(step) == pytest.approx(sizes.unit_weights[groups].sum(), rel=1e-15)
+    assert sum(map(epoch_plan.step_weight, range(3))) == pytest.approx(4.1)
 
 
 # --- size ---------------------------------------------------------------------------------------------------
@@ -401,6 +427,8 @@ def test_a_million_pairs_are_planned_in_seconds(batching, limit):
         members=np.tile([0, 1, 0, 2, 1, 2, 2, 3], groups),
         member_offsets=np.arange(4 * groups + 1) * 2,
         unit_offsets=np.arange(groups + 1) * 4,
+        unit_weights=np.ones(groups * 4),
+        unit_shares=np.ones(groups * 4),
     )
     started = time.process_time()
     epoch_plan = plan(sizes, units_per_step=32, max_tokens=16_384, batching=batching)
@@ -419,7 +447,8 @@ def test_sizes_of_rows_in_memory_are_those_of_a_data_set():
         {"prefix_ids": [], "completion_ids": [[7], [8], [9, 9]], "units": [[0, 1], [2]]},
     ]
     lengths = [
-        {"prefix_length": len(row["prefix_ids"]), "completion_lengths": [len(ids) for ids in row["completion_ids"]]}
+        {name: [1.0] * len(row["units"]) for name in ("weights", "shares")}
+        | {"prefix_length": len(row["prefix_ids"]), "completion_lengths": [len(ids) for ids in row["completion_ids"]]}
         for row in rows
     ]
     groups = Dataset.from_list([row | more for row, more in zip(rows, lengths, strict=True)])

@@ -103,9 +103,14 @@ def test_every_form_of_a_conversation_gives_the_same_row(row):
         "chosen": json_of(GOOD),
         "rejected": json_of(BAD),
         "is_text": False,
+        "answers": [],
+        "ranks": [],
         "margin": None,
         "chosen_score": None,
         "rejected_score": None,
+        "chosen_probability": None,
+        "strength": None,
+        "weight": None,
         "source": None,
         "template_options": "",
         "form": "",
@@ -144,6 +149,7 @@ def test_other_keys_of_messages_are_kept_in_one_order():
     assert row["prompt"] == '[{"role": "user", "content": "x", "id": 3, "name": "Ada"}]'
 
 
+LIST = {"prompt": "q", "completions": ["a", "b", "c"]}
 WRONG = {
     "no_chosen_or_rejected": [
         {"rejected": [BAD]},
@@ -197,11 +203,28 @@ WRONG = {
         {"chosen": "a", "rejected": "a"},
         {**ROW, "rejected": [QUESTION, {**GOOD, "name": None}], "margin": math.nan},
     ],
+    "lengths_differ": [
+        {**LIST, "ranks": [1, 2]},
+        {**LIST, "scores": "[1, 2, 3, 4]"},
+    ],
     "nan_margin": [
         {**ROW, "margin": math.nan},
         {**ROW, "rejected_score": -math.inf},
         {"chosen": "a", "rejected": "b", "chosen_score": math.nan},
         {**ROW, "margin": 10**400},
+        {**ROW, "chosen_probability": math.nan},
+        {**LIST, "scores": [1, 2, math.inf]},
+    ],
+    "label_out_of_range": [
+        {**ROW, "chosen_probability": 1.2},
+        {**ROW, "chosen_probability": -0.1},
+        {**ROW, "strength": -1},
+        {**ROW, "weight": -0.5},
+        {**LIST, "ranks": [1, 2, 3], "weight": -1},
+    ],
+    "zero_weight": [
+        {**ROW, "weight": 0},
+        {**LIST, "ranks": [1, 2, 3], "weight": 0.0},
     ],
 }
 

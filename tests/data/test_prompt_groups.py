@@ -270,6 +270,34 @@ def test_no_usable_row_gives_no_group(tokenizers):
     assert (len(groups), len(PromptGroups(groups)), report.kept) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("lists", ["pairs", "plackett_luce"])
+def test_two_orders_of_one_list_are_two_rows(tokenizers, lists):
+    """Two people who do not agree; and the same order once."""
+    answers, report = ["wait", "begin", "set a timer"], DataReport("train", 3)
+    orders = ([1, 2, 3], [3, 2, 1], [1, 2, 3])
+    rows = standard(*({"prompt": "bake", "completions": answers, "ranks": ranks} for ranks in orders))
+    groups = tokenize_and_group(rows, tokenizers["gemma"], PairReader(lists=lists), LONG)
+    (group,) = groups.to_list()
+    if lists == "pairs":
+        one, other = group["units"][:3], group["units"][3:]
+        assert sorted(map(tuple, one)) == sorted((worse, better) for better, worse in other)
+        assert group["weights"] == [1 / 3] * 6
+    else:
+        assert group["units"] == [[0, 1, 2]] * 2 and group["targets"] == [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]
+    report_groups(report, groups, "pairs")
+    assert {reason: drop.count for reason, drop in report.dropped.items()} == {"duplicate_pair": 1}
+
+
+@pytest.mark.parametrize("lists", ["pairs", "plackett_luce"])
+def test_a_list_with_answers_of_the_same_tokens_is_dropped(tokenizers, lists):
+    """One of them would be better than the other, whatever is learned."""
+    answers = [[{"role": "assistant", "content": text}] for text in ("wait", "wait ", "begin")]
+    rows = standard({"prompt": "bake", "completions": answers, "ranks": [1, 2, 3]})
+    assert set(rows["reason"]) == {""}
+    (group,) = tokenize_and_group(rows, tokenizers["gemma"], PairReader(lists=lists), LONG).to_list()
+    assert group["units"] == [] and group["dropped_reason"] == ["identical_tokens"]
+
+
 def test_margins(tokenizers):
     rows = [
         row("How?", "a", "b", margin=0.5, chosen_score=3, rejected_score=1.0),
@@ -278,7 +306,7 @@ def test_margins(tokenizers):
     ]
     for margin, expected in {"auto": [0.5, 0, 0], "scores": [2, -1.5, 0], "none": [0, 0, 0]}.items():
         (group,) = tokenize_and_group(standard(*rows), tokenizers["gemma"], PairReader(margin), LONG).to_list()
-        assert group["targets"] == [[value] for value in expected]
+        assert group["targets"] == [[1.0, 1.0, value] for value in expected]
 
 
 # --- cache and processes ------------------------------------------------------------------------------------

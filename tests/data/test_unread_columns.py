@@ -47,7 +47,7 @@ def test_unread_columns_are_counted_over_all_rows(parquet, tmp_path):
 
 
 SUSPECTS = """question input instruction query context history conversation conversations messages trajectory
-system_prompt systemPrompt tools_json functions weight sample_weight label preference winner better_response_id Question
+system_prompt systemPrompt tools_json functions sample_weight label preference winner better_response_id Question
 dialogue"""
 HARMLESS = "prompt_id question_type id lang score_chosen category num_turns context_length source_url model"
 

@@ -97,7 +97,7 @@ def test_the_tokens_are_those_that_the_run_computes(batching, estimate, flags, t
     assert shown(table, "rows of all pairs") == sum(batch["row_tokens"] for batch in micro_batches)
     assert shown(table, "optimizer steps") == len(steps) > 1
     assert shown(table, "forward passes") == len(micro_batches) > len(steps)
-    assert shown(table, "pairs") == sum(step["step_units"] for step in steps)
+    assert shown(table, "pairs") == sum(step["step_weight"] for step in steps)  # each pair weighs 1
     first = run.history[0]["heaviest_micro_batch_tokens"]
     assert f"the heaviest has {first:,} tokens" in table
 

@@ -24,7 +24,7 @@ from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.preference_test_sets import OVERALL_WITH_PRIOR, PRIOR_SETS, TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_WEIGHTS, section_scores
 from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS
-from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES
+from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES, UNFILLED
 from reward_modeling.evaluation.comparison import compare, paired_differences
 from reward_modeling.evaluation.comparison_report import comparison_page, comparison_tables
 from reward_modeling.evaluation.evaluations import read_evaluations
@@ -56,8 +56,8 @@ def data_of(benchmark: str, changed: str = "") -> BenchmarkRows:
     for place, (row_id, subset, right, wrong) in enumerate(benchmark_rows(benchmark)):
         sides = (("chosen", right), ("rejected", wrong))
         answers = {side: [json.dumps(f"{side} {number}{changed}") for number in range(n)] for side, n in sides}
-        row = {"where": f"file:{place + 1}", "id": json.dumps(row_id), "subset": subset, "prompt": '"?"', **answers}
-        row |= {"prompt_key": place, "reason": "", "excerpt": "", "template_options": ""}
+        row = {**UNFILLED, "where": f"file:{place + 1}", "id": json.dumps(row_id), "subset": subset, "prompt": '"?"'}
+        row |= {**answers, "prompt_key": place}
         for name, values in columns.items():
             values.append(row[name])
     table = pa.table(columns, schema=EVALUATION_FEATURES.arrow_schema)

@@ -25,7 +25,7 @@ from reward_modeling.evaluation import job
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
-from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES
+from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES, UNFILLED
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.scoring import scorer as scorer_module
 from reward_modeling.tiny.preferences import learnable_preferences
@@ -559,8 +559,8 @@ def test_a_score_of_ties_beyond_the_unit_interval_has_an_interval(better, value)
     """Where all right answers share one reward the fifth part is 0.01 or -0.01, and no bootstrap sample differs."""
     columns = {name: [] for name in EVALUATION_FEATURES}
     for row_id, right in (("ref:1", 1), ("tied:1", 2), ("ref:2", 1), ("tied:2", 2)):
-        row = {"where": row_id, "id": json.dumps(row_id), "subset": "Ties", "prompt": '"?"', "prompt_key": 0}
-        row |= {"chosen": ['"yes"'] * right, "rejected": ['"no"'], "reason": "", "excerpt": "", "template_options": ""}
+        row = {**UNFILLED, "where": row_id, "id": json.dumps(row_id), "subset": "Ties", "prompt": '"?"'}
+        row |= {"chosen": ['"yes"'] * right, "rejected": ['"no"']}
         for name, values in columns.items():
             values.append(row[name])
     data = BenchmarkRows("rewardbench2", ("ties.jsonl",), Dataset.from_dict(columns, features=EVALUATION_FEATURES))

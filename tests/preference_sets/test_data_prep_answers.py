@@ -20,7 +20,8 @@ from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets import answer_pairs
-from reward_modeling.preference_sets.answer_pairs import PAIR_CHOICES, choose_pairs, pairs_from_answers, score_levels
+from reward_modeling.preference_sets.answer_choice import PAIR_CHOICES, choose_pairs, score_levels
+from reward_modeling.preference_sets.answer_pairs import ANSWER_CHOICES, pairs_from_answers
 from reward_modeling.preference_sets.source import (
     ANSWER_FEATURES,
     PAIR_FEATURES,
@@ -153,7 +154,7 @@ def hashed(prompt, text, seed):
     return mix_keys(np.array([key]), seed)[0]
 
 
-@pytest.mark.parametrize("how", PAIR_CHOICES)
+@pytest.mark.parametrize("how", ANSWER_CHOICES)
 def test_neither_the_order_of_rows_nor_workers_change_the_pairs(how, monkeypatch):
     rows = random_rows(7, prompts=60)
     expected = pairs_from_answers(answers_of(rows), how, 3)
@@ -245,7 +246,7 @@ def test_each_row_is_kept_or_has_the_first_reason_that_holds():
     }
 
 
-@pytest.mark.parametrize("how", PAIR_CHOICES)
+@pytest.mark.parametrize("how", ANSWER_CHOICES)
 def test_a_row_without_answers_was_not_drawn_from(how):
     rows = [("a", ["good", "bad"], [3.0, 1.0]), ("a", [], [])]
     pairs = pairs_from_answers(answers_of(rows), how, 0)

@@ -746,10 +746,10 @@ def test_a_row_of_json_without_a_column(script, tmp_path):
         (shp, {"max_pairs_per_prompt": -1}, "--max_pairs_per_prompt: expected 0 or more, found -1"),
         (capybara, {"min_chosen_rating": 6}, "--min_chosen_rating: expected 0 to 5, found 6"),
         (orca, {"min_chosen_score": float("inf")}, "--min_chosen_score: expected 0 or more, found inf"),
-        (pku_saferlhf, {"preference": "safe"}, "--preference: expected one of safer, better, found 'safe'"),
+        (pku_saferlhf, {"preference": "safe"}, "--preference: expected one of safer, better, both, found 'safe'"),
         (pku_saferlhf, {"sample": 0}, "--sample: expected at least 1, found 0"),
         (unified_feedback, {"config_name": "nectar"}, "--config_name: expected one of all, Nectar, "),
-        (helpsteer3, {"min_strength": 0}, "--min_strength: expected 1 to 3, found 0"),
+        (helpsteer3, {"min_strength": -1}, "--min_strength: expected 0 to 3, found -1"),
     ],
 )
 def test_wrong_values_are_named_together(script, options, message):

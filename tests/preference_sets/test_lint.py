@@ -611,7 +611,7 @@ def test_keys_of_the_summary_stay(summary):
     assert summary["format"] == 2
     assert list(keys) == [
         "format", "path", "seed", "rows", "kinds", "prompts", "turns", "lengths", "duplicates", "same_reply",
-        "contradictions", "cycles", "scores", "replies", "rules", "sources", "overlap", "samples", "findings",
+        "contradictions", "cycles", "scores", "labels", "replies", "rules", "sources", "overlap", "samples", "findings",
     ]  # fmt: skip
     assert set(keys["rows"]) == {"name", "rows_read", "dropped", "notes", "kept", "share_dropped"}
     assert keys["prompts"]["pairs_per_prompt"] == QUANTILES
@@ -628,6 +628,10 @@ def test_keys_of_the_summary_stay(summary):
     assert keys["cycles"] == PART | dict.fromkeys(("knots", "replies", "largest"))
     rule = {"greater_preferred": FIGURE, "accuracy": FIGURE, "takes": None}
     assert set(keys["rules"]) == {*RULES, "prompts it answers"} and all(one == rule for one in keys["rules"].values())
+    labels = ("lists", "lists_with_ties", "ties", "soft", "strength", "weight")
+    numbers = ("answers", "chosen_probability", "strength", "weight")
+    row = dict.fromkeys(("rows", "first"))
+    assert keys["labels"] == dict.fromkeys(labels, row) | {"numbers": dict.fromkeys(numbers, QUANTILES)}
     side = dict.fromkeys(("unfinished", "cut", "refusal", "markdown", "marks"), FIGURE) | {
         "first_cut": None,
         "first_marks": None,
@@ -636,7 +640,8 @@ def test_keys_of_the_summary_stay(summary):
     assert set(keys["sources"]) == {"distinct", "listed", "pairs_of_others"}
     assert set(summary["findings"][0]) == {"check", "level", "value", "limit", "figure", "message", "first"}
     assert set(summary["samples"][0]) == {
-        "where", "source", "chosen_score", "rejected_score", "margin", "prompt", "chosen", "rejected",
+        "where", "source", "chosen_score", "rejected_score", "margin", "chosen_probability", "strength", "weight",
+        "answers", "prompt", "chosen", "rejected",
     }  # fmt: skip
 
 

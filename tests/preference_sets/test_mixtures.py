@@ -22,11 +22,13 @@ from reward_modeling.data.keys import draw_prompts
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.preference_sets import writing
 from reward_modeling.preference_sets.benchmark_prompts import plain_text, read_named_prompts, words_of
+from reward_modeling.preference_sets.comparisons import read_comparisons
 from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts
-from reward_modeling.preference_sets.mixing import contradictions, duplicates, group_numbers, not_sampled
+from reward_modeling.preference_sets.mixing import contradictions, duplicates, not_sampled
 from reward_modeling.preference_sets.mixture import known_mixtures, read_mixture
-from reward_modeling.preference_sets.pair_table import PairTable, pair_digests
-from reward_modeling.preference_sets.writing import json_lines, new_output, value_columns, write_pairs
+from reward_modeling.preference_sets.pair_table import PairTable
+from reward_modeling.preference_sets.row_lines import json_lines, written_columns
+from reward_modeling.preference_sets.writing import new_output, write_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +135,8 @@ def test_all_mistakes_of_a_mixture_are_named(tmp_path):
         "source 3 (shp): argument --min_score_ratio/--min-score-ratio: invalid float value: 'abc'. "
         "All flags: python data_prep/shp.py --help",
         "source 4 (shp): option output_path: expected where build_mixture.py takes it, as --output_path, found here",
-        "source 5 (helpsteer): --pairs: expected one of best_vs_random, distinct_scores, all_pairs, found 'best'",
+        "source 5 (helpsteer): --pairs: expected one of best_vs_random, distinct_scores, all_pairs, lists, found "
+        "'best'",
         "source 6 (shp): expected either script or path, found script and path",
         "source 7 (shp): unknown key 'wieght'; did you mean weight?",
         "source 7 (shp): weight: expected a share from 0 to 1, found 2; limit takes a number of pairs",
@@ -275,11 +278,10 @@ def test_what_is_dropped_against_the_slow_way(tmp_path):
     parts = [[pair(f"p{draw.randrange(6)}", *draw.sample("ABCD", 2)) for _ in range(60)] for _ in range(3)]
     rows = [said(row) for part in parts for row in part]
     table = table_of(tmp_path, *parts)
-    digests, is_first = pair_digests(table)
-    groups = group_numbers(digests)
-    repeated = duplicates(table, groups, is_first, among=np.ones(len(rows), dtype=bool))
-    within = duplicates(table, groups, is_first, among=np.arange(len(rows)) >= 30, within_parts=True)
-    opposed = contradictions(groups, is_first, among=~repeated)
+    comparisons = read_comparisons(table)
+    repeated = duplicates(table, comparisons, among=np.ones(len(rows), dtype=bool))
+    within = duplicates(table, comparisons, among=np.arange(len(rows)) >= 30, within_parts=True)
+    opposed = contradictions(comparisons, among=~repeated)
     for place, (prompt, chosen, rejected) in enumerate(rows):
         before = (prompt, chosen, rejected) in rows[:place]
         assert repeated[place] == before
@@ -601,15 +603,15 @@ def test_lines_are_what_json_says_and_parquet_holds_the_same(tmp_path):
     rows += [no_prompt | {"source": "s", "chosen_score": 0.5, "margin": 0.5}]
     table = table_of(tmp_path, rows)
     order = np.random.default_rng(0).permutation(len(rows))
-    columns = value_columns(table, order)
-    assert columns == ["source", "chosen_score", "margin"]
+    columns = written_columns(table, order)
+    assert columns == ["chosen", "rejected", "source", "chosen_score", "margin"]
     lines = json_lines(table.take(order), columns).to_pybytes().decode().split("\n")
     assert lines.pop() == ""
     for line, place in zip(lines, order, strict=True):
-        row = {name: rows[place].get(name) for name in ("chosen", "rejected", *columns)}
+        row = {name: rows[place].get(name) for name in columns}
         assert json.loads(line) == row
         assert list(json.loads(line)) == list(row)
-        as_floats = row | {name: None if row[name] is None else float(row[name]) for name in columns[1:]}
+        as_floats = row | {name: None if row[name] is None else float(row[name]) for name in columns[3:]}
         if row["chosen_score"] not in (1e-300, 123456789012345680.0):  # Python writes these another way
             assert line == json.dumps(as_floats, ensure_ascii=False)
     write_pairs(table, order, tmp_path / "out", "train", "parquet", columns)

@@ -5,12 +5,15 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from reward_modeling.common.intervals import share_of_rows
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import load_preference_dataset
 from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
@@ -51,7 +54,7 @@ def rows(groups) -> list[tuple]:
     keys = [(group, pair) for group, count in enumerate(groups.sizes.units_per_group) for pair in range(count)]
     rewards = random.normal((0.5, 0.0), 1.0, size=(len(keys), 2)).tolist()
     rewards[3][1] = rewards[3][0]
-    return [(key, *pair, 0.0) for key, pair in zip(keys, rewards, strict=True)]
+    return [(key, *pair, 1.0, 1.0, 0.0) for key, pair in zip(keys, rewards, strict=True)]
 
 
 def evaluation_metrics(rows: list[tuple], groups: PromptGroups, label_smoothing: float = 0.0) -> dict[str, float]:
@@ -71,7 +74,8 @@ def pairs_of(chosen, rejected, chosen_tokens=None, rejected_tokens=None, sources
     ]
     where = [f"rows.jsonl:{number + 1}" for number in range(count)]
     rewards = [np.array(values, dtype=float) for values in (chosen, rejected)]
-    return EvaluatedPairs(where, sources or ["one"] * count, *rewards, np.zeros(count), *lengths)
+    labels = (np.ones(count), np.ones(count), np.zeros(count), np.ones(count))  # probability, strength, margin, weight
+    return EvaluatedPairs(where, sources or ["one"] * count, *rewards, *labels, *lengths, np.arange(count))
 
 
 # --- aligned with the data --------------------------------------------------------------------------------------
@@ -82,7 +86,7 @@ def test_every_line_is_of_its_own_row(groups, rows, source_rows):
     pairs = EvaluatedPairs.from_rows(shuffled(rows, 1), groups)
     lines = list(pairs.score_lines())
     assert len(lines) == len(rows) == len(source_rows)
-    for line, ((group, pair), chosen, rejected, _) in zip(lines, rows, strict=True):
+    for line, ((group, pair), chosen, rejected, *_) in zip(lines, rows, strict=True):
         written = groups.groups[group]
         row = source_rows[int(line["where"].rpartition(":")[2]) - 1]
         assert line["where"] == written["where"][pair]
@@ -99,7 +103,7 @@ def test_any_order_and_any_number_of_processes_give_the_same(groups, rows):
     for seed in range(3):
         parts = shuffled(rows, seed)
         assert evaluation_metrics(parts[1::2] + parts[0::2], groups, 0.1) == expected
-    moved = [(key, rejected, chosen, margin) for key, chosen, rejected, margin in rows[:1]] + rows[1:]
+    moved = [(key, rejected, chosen, *labels) for key, chosen, rejected, *labels in rows[:1]] + rows[1:]
     assert evaluation_metrics(moved, groups, 0.1) != expected
 
 
@@ -113,8 +117,8 @@ def test_each_pair_once(groups, rows, change):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_reward_that_is_no_number_is_named(groups, rows, value, caplog):
-    key, chosen, _, margin = rows[5]
-    broken = [*rows[:5], (key, chosen, value, margin), *rows[6:]]
+    key, chosen, _, *labels = rows[5]
+    broken = [*rows[:5], (key, chosen, value, *labels), *rows[6:]]
     metrics = evaluation_metrics(broken, groups)
     expected = evaluation_metrics(rows, groups).keys() - {
         "accuracy_question",
@@ -132,14 +136,14 @@ def test_a_reward_that_is_no_number_is_named(groups, rows, value, caplog):
 
 def test_figures_by_hand(groups, rows):
     figures = held_out_figures(EvaluatedPairs.from_rows(rows, groups))
-    right = sum(chosen > rejected for _, chosen, rejected, _ in rows)
-    rewards = [reward for _, *pair, _ in rows for reward in pair]
+    right = sum(chosen > rejected for _, chosen, rejected, *_ in rows)
+    rewards = [reward for _, *pair, _, _, _ in rows for reward in pair]
     assert figures["accuracy"]["right"] == right and figures["accuracy"]["ties"] == 1
     assert figures["accuracy"]["value"] == right / len(rows)
     assert figures["accuracy"]["low"] < right / len(rows) < figures["accuracy"]["high"]
     assert figures["reward_mean"] == pytest.approx(statistics.fmean(rewards))
     assert figures["reward_std"] == pytest.approx(statistics.pstdev(rewards))
-    assert figures["margins"]["mean"] == pytest.approx(statistics.fmean(c - r for _, c, r, _ in rows))
+    assert figures["margins"]["mean"] == pytest.approx(statistics.fmean(c - r for _, c, r, *_ in rows))
     sides = figures["by_length"].values()
     assert sum(side["rows"] for side in sides) == figures["pairs"] == len(rows)
     histogram = figures["rewards"]
@@ -150,7 +154,7 @@ def test_figures_by_hand(groups, rows):
 
 def test_metrics_are_the_figures(groups, rows):
     metrics, figures = evaluation_metrics(rows, groups), held_out_figures(EvaluatedPairs.from_rows(rows, groups))
-    by_hand = [math.log1p(math.exp(rejected - chosen)) for _, chosen, rejected, _ in rows]
+    by_hand = [math.log1p(math.exp(rejected - chosen)) for _, chosen, rejected, *_ in rows]
     assert metrics["loss"] == pytest.approx(statistics.fmean(by_hand))
     assert (metrics["accuracy_low"], metrics["accuracy_high"]) == (
         figures["accuracy"]["low"],
@@ -160,7 +164,7 @@ def test_metrics_are_the_figures(groups, rows):
     named = {name.removeprefix("accuracy_"): value for name, value in metrics.items() if name.startswith("accuracy_")}
     assert named.keys() == {"low", "high", "no_source", "question", "follow_up"}
     assert named["question"] == figures["by_source"]["question"]["value"]
-    margins = [(key, chosen, rejected, 0.5) for key, chosen, rejected, _ in rows]
+    margins = [(key, chosen, rejected, 1.0, 1.0, 0.5) for key, chosen, rejected, *_ in rows]
     assert evaluation_metrics(margins, groups)["loss"] > metrics["loss"]
 
 
@@ -208,16 +212,82 @@ def test_one_pair_and_equal_rewards():
 def test_an_empty_source_column_is_no_source():
     record = {name: [[]] for name in GROUP_FEATURES} | {"prefix_ids": [[1, 2]], "prefix_length": [2]}
     record |= {"completion_ids": [[[3], [4, 5]]], "completion_lengths": [[1, 2]], "truncated_units": [0]}
+    record |= {"weights": [[1.0]], "shares": [[1.0]]}
     record |= {
         "units": [[[0, 1]]],
-        "targets": [[[0.0]]],
+        "targets": [[[1.0, 1.0, 0.0]]],
         "sources": [[""]],
         "where": [["a:1"]],
     }
     groups = PromptGroups(Dataset.from_dict(record, features=GROUP_FEATURES))
-    pairs = EvaluatedPairs.from_rows([((0, 0), 1.0, 0.0, 0.0)], groups)
+    pairs = EvaluatedPairs.from_rows([((0, 0), 1.0, 0.0, 1.0, 1.0, 0.0)], groups)
     assert pairs.sources == ["no source"]
-    assert "accuracy_no_source" not in evaluation_metrics([((0, 0), 1.0, 0.0, 0.0)], groups)
+    assert "accuracy_no_source" not in evaluation_metrics([((0, 0), 1.0, 0.0, 1.0, 1.0, 0.0)], groups)
+
+
+# --- labels -----------------------------------------------------------------------------------------------------
+
+
+def labelled(pairs: EvaluatedPairs, **columns) -> EvaluatedPairs:
+    return replace(pairs, **{name: np.array(values) for name, values in columns.items()})
+
+
+def test_ties_are_counted_apart():
+    pairs = labelled(pairs_of([2.0, 0.0, 1.0], [1.0, 1.0, 0.5]), probabilities=[1.0, 0.7, 0.5])
+    objective = BradleyTerry(BradleyTerryFlags(ties="davidson", tie_threshold=1.5))
+    metrics = objective.metrics(pairs)
+    predicted = [1.5 / (2 * math.cosh(distance / 2) + 1.5) for distance in (1.0, 1.0, 0.5)]
+    assert (metrics["pairs"], metrics["ties"], metrics["accuracy"]) == (3, 1, 0.5)
+    assert metrics["predicted_ties"] == pytest.approx(predicted[2])
+    assert metrics["predicted_ties_of_others"] == pytest.approx(statistics.fmean(predicted[:2]))
+    lines = evaluation_lines({f"eval_{name}": value for name, value in metrics.items()})
+    assert lines[0].startswith("evaluation of 3 pairs, 1 of them ties: loss ") and " 50.0% right (" in lines[0]
+    shares = [f"{100 * metrics[name]:.1f}%" for name in ("predicted_ties", "predicted_ties_of_others")]
+    assert lines[1] == f"probability of a tie by the model: {shares[0]} on ties, {shares[1]} on other pairs"
+    table = held_out_table({"step": 7, "epoch": 1.0, "data": "x", **objective.evaluation(pairs)})
+    assert "the 2 rows that are no ties" in table and "ties: 1; mean distance of the rewards 0.5 of ties" in table
+    without = BradleyTerry(BradleyTerryFlags()).metrics(pairs)
+    assert without["ties"] == 1 and "predicted_ties" not in without
+
+
+def test_ties_alone_have_no_accuracy_and_break_nothing():
+    pairs = labelled(pairs_of([2.0, 0.0], [1.0, 1.0]), probabilities=[0.5, 0.5])
+    objective = BradleyTerry(BradleyTerryFlags())
+    metrics = objective.metrics(pairs)
+    assert math.isnan(metrics["accuracy"]) and math.isnan(metrics["margin"]) and metrics["loss"] > 0
+    (line,) = evaluation_lines({f"eval_{name}": value for name, value in metrics.items()})
+    assert line.startswith("evaluation of 2 pairs, all of them ties: loss ") and "nan" not in line
+    figures = objective.evaluation(pairs)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert "all rows are ties" in held_out_table({"step": 7, "epoch": 1.0, "data": "x", **figures})
+
+
+def test_training_on_ties_alone_logs_what_there_is():
+    """A step without a pair to compare has no accuracy and no margin, rather than figures that are no numbers."""
+    objective = BradleyTerry(BradleyTerryFlags())
+    logits = torch.tensor([[1.0], [0.0]])
+    units, targets = [(0, 1)], [(0.5, 1.0, 0.0)]
+    figures = objective.figures(objective.sums(logits, objective.collate(units, targets)).tolist())
+    assert figures == {"reward_mean": 0.5, "reward_std": 0.5}
+    preferred = objective.sums(logits, objective.collate(units, [(0.6, 1.0, 0.0)])).tolist()
+    assert objective.figures(preferred).keys() == {"accuracy", "margin", "reward_mean", "reward_std"}
+
+
+def test_pairs_of_one_prompt_are_taken_together(groups, rows):
+    """Every interval is that of its prompts, which are the groups; without them it is narrower."""
+    pairs = EvaluatedPairs.from_rows(shuffled(rows, 2), groups)
+    assert pairs.prompts.tolist() == [group for (group, _), *_ in rows]
+    figures, alone = held_out_figures(pairs), held_out_figures(labelled(pairs, prompts=range(len(pairs))))
+    assert figures["prompts"] == len(groups.sizes) and "prompts" not in alone
+    right = np.array([chosen > rejected for _, chosen, rejected, *_ in rows])
+    assert figures["accuracy"] == share_of_rows(right, pairs.chosen == pairs.rejected, pairs.prompts)
+    assert figures["accuracy"]["value"] == alone["accuracy"]["value"]
+    copied = labelled(pairs, chosen=pairs.chosen * 0 + right[pairs.prompts], rejected=[0.5] * len(pairs))
+    widths = [
+        held_out_figures(labelled(copied, prompts=of))["accuracy"] for of in (pairs.prompts, np.arange(len(pairs)))
+    ]
+    together, apart = (one["high"] - one["low"] for one in widths)
+    assert together > 1.2 * apart
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------

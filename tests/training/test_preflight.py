@@ -1,12 +1,16 @@
 """The preflight passes what can work, and refuses what cannot with a message that says what to do."""
 
+from functools import partial
+
 import pytest
 from datasets import Dataset
 from tiny_families import TOKENIZER_STYLES, train_tokenizer
 
+from reward_modeling.common.errors import UserError
 from reward_modeling.data.loader import PromptGroups
-from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
+from reward_modeling.data.preferences import STANDARD_FEATURES, kept_column, standardise_row
 from reward_modeling.data.prompt_groups import GROUP_FEATURES, TokenizeOptions, tokenize_and_group
+from reward_modeling.data.report import DataReport
 from reward_modeling.models.tokenizer import (
     answer_ending,
     end_answers,
@@ -50,7 +54,7 @@ def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 
         "completion_lengths": list(map(len, completions)),
         "read_positions": [[len(prefix) + len(completion) - 1] for completion in completions],
         "units": [[0, 1]],
-        "targets": [[0.0]],
+        "targets": [[1.0, 1.0, 0.0]],
         "sources": [None],
         "truncated_units": 0,
     }
@@ -245,3 +249,123 @@ def test_a_template_that_writes_more_than_a_row_may_have_is_named(gemma):
         "(--chat_template FILE.jinja)."
     )
     assert preamble_problem(wordy, 4096) == ""
+
+
+# --- labels and ranked lists --------------------------------------------------------------------------------------
+
+ANSWERS = ["a calm hand", "a blue chair", "the bus was on time", "we had soup"]
+A_LIST = {"prompt": "How?", "completions": ANSWERS, "ranks": [3, 1, 2, 1]}
+
+
+def read_as(reader: PairReader, tokenizer, source: list[dict]) -> PromptGroups:
+    return PromptGroups(tokenize_and_group(standard(source), tokenizer, reader, TokenizeOptions(512)))
+
+
+def heads(groups: PromptGroups, tokenizer, reader: PairReader) -> list[str]:
+    """The lines of a table that are no texts."""
+    table = run_preflight(groups, tokenizer, reader, conversations=True)[0]
+    return [line.partition("; the reward")[0] for line in table.splitlines() if not line.startswith("    |")]
+
+
+@pytest.mark.parametrize(
+    ("lists", "ties", "label"),
+    [
+        ("pairs", "half", "4 ranked answers: 5 pairs, which count together as much as 2 of the usual pairs"),
+        ("pairs", "davidson", "4 ranked answers: 6 pairs, which count together as much as 2 of the usual pairs"),
+        ("plackett_luce", "half", "4 ranked answers: one ranking, which counts as much as 2 of the usual pairs"),
+    ],
+)
+def test_a_list_is_shown_whole_with_its_ranks(gemma, lists, ties, label):
+    """Also where its units are pairs, and where other pairs of its prompt are units of the group."""
+    reader = PairReader(lists=lists, ties=ties)
+    pair = {"prompt": "How?", "chosen": ANSWERS[0], "rejected": "a chair"}
+    groups = read_as(reader, gemma, [{**A_LIST, "weight": 2.0}, pair])
+    kind, said, _, *answers = heads(groups, gemma, reader)
+    assert (kind, said) == ("One list as the model sees it (train.jsonl:1):", f"  {label}")
+    assert [line.rpartition(", ")[0].strip() for line in answers] == [
+        *("answer 2, rank 1", "answer 4, rank 1", "answer 3, rank 2", "answer 1, rank 3")
+    ]
+    table = run_preflight(groups, gemma, reader, conversations=True)[0]
+    places = [table.index(f"{ANSWERS[number]}<end_of_turn>") for number in (1, 3, 2, 0)]
+    assert places == sorted(places) and "a chair<" not in table
+
+
+def test_ranks_are_right_where_several_answers_are_one_completion():
+    """Texts of the same tokens: the pairs of completion 2, which is three answers, stand there three times."""
+    units = [[0, 2], [1, 2], [0, 3], [1, 3]] + [[0, 2], [1, 2]] * 2 + [[2, 3]] * 3
+    shown = PairReader().shown_row(units, [[1.0, 1.0, 0.0]] * len(units), [0.1] * len(units))
+    assert {number: name.rpartition(" ")[2] for number, name in shown.names.items()} == {0: "1", 1: "1", 2: "2", 3: "3"}
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ({"chosen_probability": 0.7}, "chosen is the better one with probability 0.7"),
+        ({"chosen_probability": 0.5, "weight": 0.25}, "a tie, weight 0.25"),
+        ({"strength": 3, "margin": 1.5}, "strength 3, margin 1.5"),
+        ({}, None),
+        ({"chosen_probability": 1.0, "strength": 1, "weight": 1}, None),
+    ],
+)
+def test_what_a_pair_says_beside_its_answers_is_shown(gemma, label, words):
+    pair = {"prompt": "How?", "chosen": ANSWERS[0], "rejected": ANSWERS[1], **label}
+    found = heads(tokenised(gemma, [pair]), gemma, PairReader())
+    assert found[1] == (f"  {words}" if words else found[1]) and len(found) == (5 if words else 4)
+
+
+def test_a_list_that_does_not_fit_into_a_micro_batch_is_refused_with_what_it_needs(gemma):
+    reader = PairReader(lists="plackett_luce")
+    groups = read_as(reader, gemma, [{**A_LIST, "prompt": "Why?", "completions": [a[:5] for a in ANSWERS]}, A_LIST])
+    tokens = [groups.sizes.chunk("shared_prefix", group, 0, 1).tokens for group in range(2)]
+    least = max(tokens)
+
+    def found(limit: int, batching: str = "shared_prefix", of: PairReader = reader, groups=groups) -> list[str]:
+        options = {"conversations": True, "batching": batching, "max_tokens": limit}
+        return run_preflight(groups, gemma, of, **options)[1]
+
+    assert found(least) == []
+    (words,) = found(least - 1)
+    assert words.startswith(f"--max_tokens_per_micro_batch: expected at least {least}, the tokens of the 4 answers of ")
+    assert "train.jsonl:2" in words and f"found {least - 1}" in words and "1 of 2 lists" in words
+    assert words.endswith(
+        f"Pass --max_tokens_per_micro_batch {least}, or --list_loss pairs, which trains on the pairs of a list one by "
+        "one."
+    )
+    assert "2 of 2 lists" in found(min(tokens) - 1)[0]
+    assert found(least, "padded") and found(least, "packed")  # which take more tokens
+    pairs = PairReader()
+    assert found(least - 1, of=pairs, groups=read_as(pairs, gemma, [A_LIST])) == []
+
+
+def test_the_kinds_of_units_are_counted(gemma):
+    rows = [
+        A_LIST,
+        {"prompt": "How?", "chosen": ANSWERS[0], "rejected": "a chair"},
+        {"prompt": "Why?", "chosen": ANSWERS[0], "rejected": ANSWERS[1], "chosen_probability": 0.5},
+        {**A_LIST, "prompt": "When?", "ranks": [1, 2, 3, 4]},
+    ]
+
+    def kinds(reader: PairReader, of: list[dict] = rows) -> str:
+        return reader.describe_kinds(read_as(reader, gemma, of))
+
+    assert kinds(PairReader()) == "Of these pairs 11 are of 2 lists of ranked answers and 1 are ties."
+    assert (
+        kinds(PairReader(lists="plackett_luce")) == "Of these pairs 2 are whole lists of ranked answers and 1 are ties."
+    )
+    assert kinds(PairReader(ties="davidson")) == "Of these pairs 12 are of 2 lists of ranked answers and 2 are ties."
+    assert kinds(PairReader(), rows[1:2]) == ""
+
+
+def test_a_threshold_is_learned_only_where_there_are_ties():
+    def check(source: list[dict], **options) -> None:
+        rows = standard(source)
+        reader = PairReader(ties="davidson", **options)
+        reader.check_rows([partial(kept_column, rows)], [DataReport("train", len(rows))])
+
+    pair = {"prompt": "How?", "chosen": ANSWERS[0], "rejected": ANSWERS[1]}
+    strict = {**A_LIST, "ranks": [1, 2, 3, 4]}
+    check([pair, strict])  # a threshold is given
+    check([pair, A_LIST], learns_ties=True)
+    check([{**pair, "chosen_probability": 0.5}], learns_ties=True)
+    with pytest.raises(UserError, match="--ties davidson: expected ties among the rows"):
+        check([pair, strict, {**pair, "chosen_probability": 0.6}], learns_ties=True)

@@ -353,7 +353,7 @@ def test_unknown_flags_suggest_the_near_one(refused):
         ("lr_scheduler_type", "foo", ["foo", "cosine"]),
         ("eval_strategy", "foo", ["foo", "epoch"]),
         ("report_to", "foo", ["--report_to", "'foo'", "wandb"]),
-        ("loss_margin", "foo", ["--loss_margin", "auto, scores, none", "'foo'"]),
+        ("loss_margin", "foo", ["--loss_margin", "auto, scores, strength, none", "'foo'"]),
         ("model_dtype", "float8", ["--model_dtype", "float32, bfloat16", "'float8'"]),
         ("eval_size", "-1", ["--eval_size", "0 or more", "-1"]),
         ("per_device_eval_batch_size", "0", ["--per_device_eval_batch_size", "at least 1", "0"]),

@@ -81,7 +81,7 @@ def answers_of(run: Run, rows: list[dict]) -> tuple[list[list[dict]], list[float
     """The held-out conversations, and the rewards that the last evaluation of the run gave them."""
     groups = run.trainer.eval_dataset.groups
     conversations, rewards = [], []
-    for (group, pair), chosen, rejected, _ in run.evaluations[-1]:
+    for (group, pair), chosen, rejected, *_ in run.evaluations[-1]:
         row = rows[int(groups[group]["where"][pair].rpartition(":")[2]) - 1]
         conversations += [row["chosen"], row["rejected"]]
         rewards += [chosen, rejected]

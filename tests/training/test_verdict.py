@@ -57,7 +57,9 @@ def test_control_tokens_of_both_sides_are_told_apart_from_those_of_one():
 
 
 def test_the_verdict_says_what_will_be_trained_and_each_warning_once():
-    groups = SimpleNamespace(sizes=SimpleNamespace(units_per_group=np.array([2, 0, 3])))
+    groups = SimpleNamespace(
+        sizes=SimpleNamespace(units_per_group=np.array([2, 0, 3]), num_steps=lambda per_step: -(-5 // per_step))
+    )
     train = type("Groups", (), {"__len__": lambda self: 5, "sizes": groups.sizes})()
     counted = report(10, **{f"pairs {CUT_UNITS}": 4, TOKENS_CUT: 1234})
     data = SimpleNamespace(train=train, evaluation=[1, 2], evaluations={}, reports=[counted])
@@ -67,6 +69,8 @@ def test_the_verdict_says_what_will_be_trained_and_each_warning_once():
         "  Warnings:",
         "  - train: 4 of 10 rows (40.0%) have prompts that are cut to --max_length; they lose 1,234 tokens in all",
     ]
+    kinds = "Of these pairs 2 are ties."
+    assert describe_verdict(data, "pairs", 4, kinds).splitlines()[1] == f"  {kinds}"
     data = SimpleNamespace(train=train, evaluation=None, evaluations={}, reports=[report(10)])
     assert describe_verdict(data, "pairs", 8).splitlines()[0].endswith("in 1 step an epoch (8 pairs each).")
     assert "no pairs are held out" in describe_verdict(data, "pairs", 8)

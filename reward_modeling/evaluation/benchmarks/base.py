@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.errors import nearest_name
 from reward_modeling.common.intervals import by_subset
+from reward_modeling.common.words import TIE
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.sources import Columns
@@ -45,6 +46,15 @@ class ScoredRow:
     is_verdict: bool = False
     """Whether 1 and 0 stand for the side that won and the one that lost, since the rewards are not known."""
 
+    # Of pairs of one's own.
+    probability: float = 1.0
+    """That chosen is the better one; of a tie one half."""
+    weight: float = 1.0
+    prompt: int | None = None
+    """The same for rows of one prompt; None where it is not known."""
+    lengths: tuple[int, int] | None = None
+    """Characters of the two answers, where the row has them."""
+
     @property
     def rewards(self) -> NDArray:
         return np.concatenate([self.chosen, self.rejected])
@@ -60,7 +70,13 @@ class ScoredRow:
 
     @property
     def is_tie(self) -> bool:
+        """Whether the rewards tie."""
         return bool(self.chosen.min() == self.rejected.max())
+
+    @property
+    def is_labelled_tie(self) -> bool:
+        """Whether nobody is preferred: then neither side is right."""
+        return self.probability == TIE
 
 
 Rows = Sequence[ScoredRow]
@@ -69,6 +85,13 @@ Rows = Sequence[ScoredRow]
 
 def subsets_of(rows: Rows) -> list[str]:
     return [row.subset for row in rows]
+
+
+def prompts_of(rows: Rows) -> list[int]:
+    """The number of each row's prompt; a row of which it is not known has one of its own."""
+    numbers: dict[tuple, int] = {}
+    keys = (("row", place) if row.prompt is None else ("prompt", row.prompt) for place, row in enumerate(rows))
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 @dataclass(frozen=True)
@@ -162,6 +185,9 @@ class Benchmark:
     """Checks or groups the rows when all of them are read."""
     read: Callable[[str | None, int | None, ReadOptions], BenchmarkRows] | None = None
     """Takes the place of all this."""
+    pairs_of: Callable[[ScoredRow, Mapping], list[ScoredRow]] | None = None
+    """From a row that was scored, and its record of `EVALUATION_FEATURES`, to what is evaluated of it, where that is
+    not the row itself."""
     answers: tuple[int | None, int | None] = (1, 1)
     """Right and wrong answers of a row; None is any number of them."""
     other_answers: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
@@ -177,7 +203,9 @@ class Benchmark:
     formula: Formula
     """From the means of `values`, and the number of values behind each, to figures."""
     values: Callable[[Rows], dict[str, NDArray]] = pair_verdicts
-    """What the formula takes the means of, `(rows, ...)` by name; every row has been scored."""
+    """What the formula takes the means of, `(rows, ...)` by name; every row has been scored, and none is a tie."""
+    value_rows: Callable[[NDArray], int] = len
+    """How many rows are behind the values of one name."""
     subset_scores: Callable[[Means], Means] | None = lambda means: means
     """The scores of subsets that are means of `values`; None: the figures have them all."""
     is_right_or_wrong: bool = True

@@ -34,6 +34,7 @@ from reward_modeling.evaluation.benchmarks.rows import (
 
 SHOWN_ROWS = 3  # unreadable rows that a message shows
 FINGERPRINT_COLUMNS = ["id", "subset", "prompt", "chosen", "rejected"]
+LABEL_COLUMNS = ["ranks", "chosen_probability", "weight"]
 
 
 def read_benchmark(
@@ -128,11 +129,15 @@ def reading_order(rows: Dataset) -> np.ndarray:
 
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
-    columns = rows.select_columns([*FINGERPRINT_COLUMNS, "template_options"])
+    records = rows.select_columns([*FINGERPRINT_COLUMNS, "template_options", *LABEL_COLUMNS])
     # only where there are some: the digests of published rows are in earlier summaries
-    options = ((row["template_options"],) if row["template_options"] else () for row in columns)
-    texts = (tuple(row[name] for name in FINGERPRINT_COLUMNS) for row in columns)
-    return _digest(text + option for text, option in zip(texts, options, strict=True))
+    return _digest(tuple(record[name] for name in FINGERPRINT_COLUMNS) + _labels(record) for record in records)
+
+
+def _labels(record: dict) -> tuple:
+    """What a row says beside its texts; () where it only says what is preferred."""
+    options, labels = record["template_options"], tuple(record[name] for name in LABEL_COLUMNS)
+    return ((options,) if options else ()) + (labels if any(labels) else ())
 
 
 def fingerprint_without_texts(rows: Rows) -> str:

@@ -13,7 +13,7 @@ from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import ROLES, Message, UnreadableMessages, read_messages, to_json
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 
-CACHE_VERSION = 3  # raise it when rows are read otherwise than before
+CACHE_VERSION = 4  # raise it when rows are read otherwise than before
 EXCERPT_LENGTH = 160
 MISSING_COLUMN = "expected every column, found a row that lacks one"
 
@@ -26,12 +26,18 @@ EVALUATION_FEATURES = Features(
         "template_options": Value("string"),  # JSON of what goes to the template beside the messages; "" for nothing
         "chosen": List(Value("string")),  # each the JSON of the messages after the prompt, or of a plain text
         "rejected": List(Value("string")),
+        "ranks": List(Value("int32")),  # of a ranked list, whose answers all stand in `chosen`: 1 for the best
+        "chosen_probability": Value("float64"),  # and weight: null where a row does not say it
+        "weight": Value("float64"),
         "prompt_key": Value("int64"),
         "reason": Value("string"),  # why a row cannot be read, else ""
         "excerpt": Value("string"),
     }
 )
-UNFILLED = {**dict.fromkeys(EVALUATION_FEATURES, ""), "chosen": [], "rejected": [], "prompt_key": 0}
+UNFILLED = {
+    **dict.fromkeys(EVALUATION_FEATURES, ""),
+    **{"chosen": [], "rejected": [], "ranks": [], "chosen_probability": None, "weight": None, "prompt_key": 0},
+}
 
 Fields = dict[str, object]  # subset, prompt, chosen and rejected, before they become JSON
 

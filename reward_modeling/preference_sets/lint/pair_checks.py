@@ -92,7 +92,7 @@ def single_rule(chosen: ArrayLike, rejected: ArrayLike) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class PreferenceGraph:
-    """Who is preferred to whom: replies are nodes (a reply under two prompts is two), pairs are edges.
+    """Who is preferred to whom: replies are nodes (a reply under two prompts is two), pairs are edges; ties are none.
 
     The arrays are `(pairs,)`, in the order of the pairs.
     """
@@ -116,19 +116,28 @@ class PreferenceGraph:
     worse: NDArray[np.int64]
 
 
-def preference_graph(prompts: NDArray[np.int64], chosen: NDArray[np.int64], rejected: NDArray[np.int64]):
+def preference_graph(
+    prompts: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    rejected: NDArray[np.int64],
+    is_tie: NDArray[np.bool_] | None = None,
+    lists: NDArray[np.int64] | None = None,
+) -> PreferenceGraph:
     """The graph of all pairs, in time n log n: see `PreferenceGraph`.
 
     Args:
         prompts, chosen, rejected: `(pairs,)` keys of the texts.
+        is_tie: `(pairs,)`; of a tie it does not matter which reply is called chosen.
+        lists: `(pairs,)` keys of lists that the pairs are the ends of, 0 of a pair; None: there are no lists. Two of
+            them are repeated only as whole lists.
     """
     pairs = len(prompts)
+    is_tie = np.zeros(pairs, dtype=bool) if is_tie is None else is_tie
     nodes, reply_counts = _nodes(np.concatenate([prompts, prompts]), np.concatenate([chosen, rejected]))
     better, worse = nodes[:pairs], nodes[pairs:]
     count = np.int64(len(reply_counts))
-    edges, first, inverse = np.unique(better * count + worse, return_index=True, return_inverse=True)
-    repeated = np.ones(pairs, dtype=bool)
-    repeated[first] = False
+    repeated = _repeated(better, worse, is_tie, np.zeros(pairs, dtype=np.int64) if lists is None else lists)
+    edges, inverse = np.unique((better * count + worse)[~is_tie], return_inverse=True)
     heads, tails = edges // max(count, 1), edges % max(count, 1)
     proper = heads != tails
     both_ways = np.isin(tails * count + heads, edges) & proper
@@ -138,14 +147,31 @@ def preference_graph(prompts: NDArray[np.int64], chosen: NDArray[np.int64], reje
     return PreferenceGraph(
         repeated=repeated,
         same_reply=(better == worse),
-        contradicted=both_ways[inverse],
-        in_cycle=(inside & is_circular[labels[heads]])[inverse],
+        contradicted=_of_all(both_ways[inverse], ~is_tie),
+        in_cycle=_of_all((inside & is_circular[labels[heads]])[inverse], ~is_tie),
         contradictions=int(both_ways.sum()) // 2,
         components=components,
         replies_of_prompt=reply_counts,
         better=better,
         worse=worse,
     )
+
+
+def _repeated(better: NDArray, worse: NDArray, is_tie: NDArray[np.bool_], lists: NDArray) -> NDArray[np.bool_]:
+    """Pairs that stand there before, `(pairs,)`."""
+    ends = np.where(is_tie, np.sort([better, worse], axis=0), [better, worse])
+    columns = (lists, is_tie, *ends)
+    order = np.lexsort(columns)  # stable: of equal pairs the first stays first
+    repeated = np.zeros(len(better), dtype=bool)
+    repeated[order[1:]] = np.all([values[order[1:]] == values[order[:-1]] for values in columns], axis=0)
+    return repeated
+
+
+def _of_all(values: NDArray[np.bool_], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The values of these pairs among all, `(pairs,)`; False of the others."""
+    found = np.zeros(len(which), dtype=bool)
+    found[which] = values
+    return found
 
 
 def _nodes(prompts: NDArray[np.int64], replies: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,7 +19,7 @@ from reward_modeling.display.plot_style import ACCENT, BAR, MUTED, WIDTH, Plot, 
 from reward_modeling.display.plots import draw_bars, draw_steps
 from reward_modeling.display.text import Rows, count
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS
-from reward_modeling.preference_sets.lint.tables import headline, tables
+from reward_modeling.preference_sets.lint.tables import headline, side_titles, tables
 
 LINT_JSON, LINT_HTML = "lint.json", "lint.html"
 SHOWN_CHARACTERS = 6000  # of one text of a pair to read; longer ones lose their middle
@@ -67,6 +67,7 @@ def lint_page(summary: Mapping) -> str:
         titled_rows=[*tables(summary, len(summary["sources"]["listed"]))],
         limit_rows=_limit_rows(),
         cut_middle=cut_middle,
+        side_titles=side_titles,
     )
 
 

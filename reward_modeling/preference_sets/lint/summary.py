@@ -3,6 +3,9 @@
     summary = lint("data/mixture2", seed=0, num_proc=2)
     summary["findings"]        # what is wrong, worst first: see findings.py
 
+A list of ranked answers is one row. Where pairs are meant, it counts as its first best answer against its first worst
+one. In ties no reply is preferred: they are left out of what is said of preferences.
+
 Texts are read three times, some at a time: to be measured (see text_measures.py), to be tokenised if asked, and for the
 few pairs to read. All else is arithmetic on columns of numbers. Nothing depends on the order of the rows but which of
 them is named as the first.
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.intervals import share_right
 from reward_modeling.data.cached_rows import cache_root
+from reward_modeling.data.labels import LABELS
 from reward_modeling.data.preferences import NO_OPTIONS, kept_column, load_preference_dataset, read_column
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import report_rows
@@ -26,6 +30,7 @@ from reward_modeling.data.set_paths import check_revision
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import benchmark_overlap, index_prompts
 from reward_modeling.preference_sets.lint.findings import findings
+from reward_modeling.preference_sets.lint.label_figures import label_figures
 from reward_modeling.preference_sets.lint.lengths import lengths_of, token_lengths, tokenizer_for_lint
 from reward_modeling.preference_sets.lint.pair_checks import (
     PreferenceGraph,
@@ -96,7 +101,9 @@ def lint(
     note_rows(report, partial(kept_column, rows), path)
     with tempfile.TemporaryDirectory(prefix="tmp-lint-", dir=cache_root()) as scratch:
         table = Measured(rows, measure_rows(rows, Path(scratch), num_proc))
-        graph = preference_graph(table["prompt_key"], table["chosen_key"], table["rejected_key"])
+        graph = preference_graph(
+            *(table[f"{name}_key"] for name in ("prompt", "chosen", "rejected")), table.is_tie, table["list_key"]
+        )
         turns = table["turns"][table["turns"] > 0]
         lengths = [table["prompt_characters"][table["has_prompt"]], *(table[f"{side}_characters"] for side in SIDES)]
         drawn = np.sort(table.sample(token_rows or len(table), seed))
@@ -112,6 +119,7 @@ def lint(
             "lengths": {"characters": lengths_of(*lengths), "tokens": tokens},
             **_consistency(table, graph),
             "scores": _scores(table),
+            "labels": label_figures(table),
             "replies": _replies(table),
             "rules": _rules(table, graph),
             "sources": _sources(table),
@@ -173,9 +181,11 @@ def _consistency(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
 
 
 def _scores(table: Measured) -> dict[str, object]:
+    """What scores and margins say beside which reply is preferred; in a tie none is."""
     difference, margin = table["chosen_score"] - table["rejected_score"], table["margin"]
     scored, with_margin = ~np.isnan(difference), ~np.isnan(margin)
-    equal, wrong = np.abs(difference) <= SCORE_TOLERANCE, difference < -SCORE_TOLERANCE
+    equal = (np.abs(difference) <= SCORE_TOLERANCE) & ~table.is_tie
+    wrong = (difference < -SCORE_TOLERANCE) & ~table.is_tie
     return {
         "pairs": int(scored.sum()),
         "equal": int(equal.sum()),
@@ -205,10 +215,11 @@ def _replies(table: Measured) -> dict[str, object]:
 
 
 def _rules(table: Measured, graph: PreferenceGraph) -> dict[str, object]:
-    """A rule for each number, the one that comes furthest first."""
+    """A rule for each number, the one that comes furthest first; a tie says nothing about them."""
     columns = {name: (table.added("chosen", parts), table.added("rejected", parts)) for name, parts in RULES.items()}
     columns[STANDS_ELSEWHERE] = (graph.replies_of_prompt[graph.better], graph.replies_of_prompt[graph.worse])
-    rules = {name: single_rule(chosen, rejected) for name, (chosen, rejected) in columns.items()}
+    is_pair = ~table.is_tie
+    rules = {name: single_rule(chosen[is_pair], rejected[is_pair]) for name, (chosen, rejected) in columns.items()}
     return dict(sorted(rules.items(), key=lambda item: -(item[1]["accuracy"]["value"] or 0)))
 
 
@@ -222,24 +233,26 @@ def _sources(table: Measured) -> dict[str, object]:
     listed = []
     for code in order[:SHOWN_SOURCES]:
         mine = codes == code
+        preferred = mine & ~table.is_tie
         listed.append(
             {
                 "source": names[code],
                 "pairs": int(counts[code]),
                 "share": float(counts[code] / len(table)),
                 "mean_characters": float((chosen[mine].mean() + rejected[mine].mean()) / 2),
-                "longer_preferred": single_rule(chosen[mine], rejected[mine])["greater_preferred"],
+                "longer_preferred": single_rule(chosen[preferred], rejected[preferred])["greater_preferred"],
             }
         )
     return {"distinct": len(order), "listed": listed, "pairs_of_others": int(counts[order[SHOWN_SOURCES:]].sum())}
 
 
 def _samples(table: Measured, graph: PreferenceGraph, seed: int) -> list[dict[str, object]]:
-    """Different pairs to read, in random order."""
+    """Different pairs to read, in random order; of a list the best and the worst of its `answers`."""
     samples = []
     for number in table.sample(SAMPLES, seed, ~graph.repeated):
         row = table.rows[int(number)]
         _, prompt, chosen, rejected = texts_of_row(row)
-        scores = {name: row[name] for name in ("source", "chosen_score", "rejected_score", "margin")}
+        scores = {name: row[name] for name in ("source", "chosen_score", "rejected_score", "margin", *LABELS)}
+        scores["answers"] = len(row["answers"]) or 2
         samples.append({"where": row["where"], **scores, "prompt": prompt, "chosen": chosen, "rejected": rejected})
     return samples

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
+from reward_modeling.data.labels import TIE
 from reward_modeling.data.report import REASON_WORDS
 from reward_modeling.display.page import render
 from reward_modeling.display.text import WIDTH, Rows, align, count, make_printable, shorten, wrap
@@ -26,8 +27,10 @@ def summary_text(summary: Mapping, shown_samples: int = 2) -> str:
 
 def headline(summary: Mapping) -> str:
     """What there is, in one line."""
-    rows, prompts = summary["rows"], summary["prompts"]
-    return f"{count(rows['rows_read'])} rows read, {count(rows['kept'])} kept, {count(prompts['distinct'])} prompts"
+    rows, prompts, lists = summary["rows"], summary["prompts"], summary["labels"]["lists"]["rows"]
+    of_lists = f" ({count(lists)} of them lists of ranked answers)" if lists else ""
+    prompts = count(prompts["distinct"])
+    return f"{count(rows['rows_read'])} rows read, {count(rows['kept'])} kept{of_lists}, {prompts} prompts"
 
 
 def tables(summary: Mapping, most_sources: int) -> list[tuple[str, Rows]]:
@@ -44,6 +47,15 @@ def tables(summary: Mapping, most_sources: int) -> list[tuple[str, Rows]]:
         title, *lines = block.split("\n")
         titled.append((title, [[_content(cell) for cell in line.split("|")] for line in lines]))
     return titled
+
+
+def side_titles(sample: Mapping) -> dict[str, str]:
+    """What the two replies of a pair to read are called."""
+    if sample["answers"] > 2:
+        return {"chosen": f"best of {sample['answers']}", "rejected": f"worst of {sample['answers']}"}
+    if sample["chosen_probability"] == TIE:
+        return {"chosen": "one of a tie", "rejected": "the other of a tie"}
+    return {"chosen": "chosen", "rejected": "rejected"}
 
 
 def _cell(name: str) -> str:
@@ -82,7 +94,7 @@ def _samples(summary: Mapping, limit: int) -> Iterator[str]:
     half = WIDTH // 2 - 2
     for place, sample in enumerate(summary["samples"][:limit], 1):
         asked = " ".join(message["content"] for message in sample["prompt"])
-        sides = (["chosen", *_lines(sample["chosen"], half - 2)], ["rejected", *_lines(sample["rejected"], half - 2)])
+        sides = [[title, *_lines(sample[side], half - 2)] for side, title in side_titles(sample).items()]
         lines = [f"Pair {place} of {len(summary['samples'])} drawn at random, {_content(_place(sample['where']))}"]
         lines += [f"  {line}" for line in _lines(asked, WIDTH - 2)]
         lines += [f"  {chosen:<{half}}  {rejected}".rstrip() for chosen, rejected in zip_longest(*sides, fillvalue="")]

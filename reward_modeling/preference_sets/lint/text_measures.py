@@ -3,6 +3,8 @@
     columns = measure_rows(rows, scratch, num_proc=2)    # one row of MEASURES for each row, dropped ones all zero
     measure("Sure.\\n\\n- one\\n- two")["items"]          # 2
 
+Of a list of ranked answers the reply that is called chosen is its first best one, and rejected its first worst one.
+
 All of it is counting and a few heuristics, which are said here and nowhere else. White space around a reply does not
 count: chat templates trim it.
 
@@ -21,13 +23,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, Features, Value, concatenate_datasets
 from numpy.typing import NDArray
 
 from reward_modeling.data.cached_rows import map_processes
 from reward_modeling.data.keys import mix_keys, text_key
+from reward_modeling.data.labels import TIE
 from reward_modeling.data.pairs import TRANSCRIPTS
-from reward_modeling.data.preferences import kept_rows, read_column
+from reward_modeling.data.preferences import kept_column, kept_rows, read_column
 
 SIDES = ("chosen", "rejected")
 SHORT_REPLY = 40  # characters: below it a reply without a full stop ("Paris") is taken to be whole
@@ -39,7 +43,7 @@ ROWS_PER_WORKER = 5000  # a worker process costs about as much as measuring this
 CONVERSATION, PLAIN_TEXT, TRANSCRIPT = range(3)
 """What a row is; the last: a conversation that was written as a transcript."""
 
-_READ = ["prompt", *SIDES, "is_text", "form", "prompt_key", "reason"]
+_READ = ["prompt", *SIDES, "answers", "ranks", "is_text", "form", "prompt_key", "reason"]
 _HEADING = re.compile(r"#{1,6}\s+\S")
 _NUMBERED = re.compile(r"\d{1,3}[.)]\s+\S")
 _BULLET = re.compile(r"[-*+•]\s+\S")
@@ -152,6 +156,7 @@ MEASURES = Features(
         "prompt_key": Value("int64"),  # 0 where there is no prompt
         "chosen_key": Value("int64"),
         "rejected_key": Value("int64"),
+        "list_key": Value("int64"),  # of a list's answers and ranks in any order; 0 of a pair
         "prompt_characters": Value("int32"),
         "turns": Value("int32"),  # the user's
         **{f"{side}_{name}": Value("int32") for side in SIDES for name in TEXT_MEASURES},
@@ -224,6 +229,7 @@ def _measure_row(row: dict, seen: dict[str, tuple[int, dict[str, int]]]) -> tupl
         _prompt_key(row, kind, prompt),
         chosen_key,
         rejected_key,
+        text_key(*sorted(map("{} {}".format, row["ranks"], row["answers"]))) if row["ranks"] else 0,
         sum(len(message["content"]) for message in prompt),
         roles.count("user"),
         *chosen.values(),
@@ -248,6 +254,12 @@ class Measured:
         self.rows, self._measures = rows, measures
         self.kept = kept_rows(rows)
         """`(pairs,)` row numbers."""
+
+        probability = read_column(rows, "chosen_probability").to_numpy()[self.kept]
+        self.is_tie: NDArray[np.bool_] = probability == TIE
+        """`(pairs,)`: neither reply is better."""
+        self.list_lengths: NDArray[np.int64] = pc.list_value_length(kept_column(rows, "ranks")).to_numpy()
+        """`(pairs,)`: how many answers the list of a row has; 0 of a pair."""
 
     def __len__(self) -> int:
         return len(self.kept)
