@@ -34,7 +34,9 @@ def warm_up_mkl() -> None:
         getattr(torch, name)(torch.full((1,), 0.5))
 
 
-def load_model(folder: str, tokenizer: PreTrainedTokenizerBase, load_in_4bit: bool, options: dict) -> tuple:
+def load_model(
+    folder: str, tokenizer: PreTrainedTokenizerBase, load_in_4bit: bool, num_labels: int, options: dict
+) -> tuple:
     """A checkpoint, or the adapter in a folder on the model that it names; and the names of missing weights."""
     if not Path(folder, "adapter_config.json").is_file():
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -55,7 +57,7 @@ def load_model(folder: str, tokenizer: PreTrainedTokenizerBase, load_in_4bit: bo
         )
         options = options | {"quantization_config": four_bits, "device_map": {"": "cuda"}}
     model = AutoModelForSequenceClassification.from_pretrained(
-        config.base_model_name_or_path, revision=config.revision, num_labels=1, dtype=torch.float32, **options
+        config.base_model_name_or_path, revision=config.revision, num_labels=num_labels, dtype=torch.float32, **options
     )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
@@ -72,10 +74,11 @@ def reference_rewards(
     rounded_by: str | None = None,
     dtype: str = "float32",
     load_in_4bit: bool = False,
+    num_labels: int = 1,
     progress: str | None = None,
     **options,
 ) -> dict:
-    """Rewards of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
+    """Rewards (all outputs, one row's after the other's) of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
 
     They are computed in float32. With `rounded_by`, the padded rows are scored once more in `dtype`, which shows how
     far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model. The file
@@ -87,14 +90,14 @@ def reference_rewards(
     """
     warm_up_mkl()
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    model, missing = load_model(folder, tokenizer, load_in_4bit, options)
+    model, missing = load_model(folder, tokenizer, load_in_4bit, num_labels, options)
     device = "cuda" if load_in_4bit else choose_device(model)
     model.to(device).eval()
 
     @torch.no_grad()
     def score(batch: list[list[int]]) -> list[float]:
         inputs = tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(device)
-        rewards = model(**inputs).logits[:, 0].float().tolist()
+        rewards = model(**inputs).logits.float().flatten().tolist()
         if progress is not None:
             with Path(progress).open("ab") as file:
                 file.write(b"." * len(batch))

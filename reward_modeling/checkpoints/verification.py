@@ -159,6 +159,7 @@ def verify_saved_model(
     result = Verification(precision=_name(dtype), num_rows=len(rows), num_tokens=sum(map(len, rows)), rewards=rewards)
     started = time.perf_counter()
     request = {"rows": rows, "trust_remote_code": trust_remote_code, "load_in_4bit": load_in_4bit}
+    request["num_labels"] = len(rewards) // max(1, len(rows))
     if dtype != torch.float32:
         request |= {"dtype": _name(dtype), "rounded_by": "autocast" if autocast else "weights"}
     answer = _rewards_of_another_process(folder, request, timeout, result)

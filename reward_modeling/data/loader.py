@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -27,6 +28,10 @@ class PromptGroups:
     def of_units(self, column: str) -> list[str]:
         """What stands in "where" or "sources" for each unit, in the order of the groups."""
         return self.groups.data.column(column).combine_chunks().flatten().to_pylist()
+
+    def targets(self) -> np.ndarray:
+        """`(units, targets)`, of units that all have as many."""
+        return self.groups.data.column("targets").combine_chunks().flatten().flatten().to_numpy().reshape(len(self), -1)
 
     def read(self, micro_batch: MicroBatch) -> dict[int, dict]:
         """The groups of a micro-batch, by number."""

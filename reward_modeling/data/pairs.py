@@ -49,7 +49,7 @@ def read_pair(row: Row, forms: set[str]) -> Pair:
         return _plain_texts(chosen, rejected)
     pair = pair or _conversations(prompt, chosen, rejected, forms)
     system = row.get("system")
-    return pair if system is None or is_blank(system) else pair._replace(prompt=_with_system(pair.prompt, system))
+    return pair if system is None or is_blank(system) else pair._replace(prompt=with_system(pair.prompt, system))
 
 
 def _parsed(value: object, forms: set[str]) -> object:
@@ -89,10 +89,10 @@ def _transcripts(prompt: object, chosen: str, rejected: str, forms: set[str]) ->
 
 
 def _conversations(prompt: object, chosen: Value, rejected: Value, forms: set[str]) -> Pair:
-    asked = [] if prompt is None else _messages(prompt, "user", forms)
+    asked = [] if prompt is None else read_side(prompt, "user", forms)
     if isinstance(chosen, str) and asked:
         chosen, rejected = _without_prompt(asked[-1]["content"], chosen, rejected, forms)
-    chosen, rejected = _messages(chosen, "assistant", forms), _messages(rejected, "assistant", forms)
+    chosen, rejected = read_side(chosen, "assistant", forms), read_side(rejected, "assistant", forms)
     if not chosen or not rejected or is_blank_message(chosen[-1]) or is_blank_message(rejected[-1]):
         raise RowDropped(DropReason.EMPTY_REPLY)
     chosen_prompt = rejected_prompt = asked
@@ -141,7 +141,7 @@ def _without_prompt(prompt: str, chosen: str, rejected: str, forms: set[str]) ->
     return rest[0].lstrip(), rest[1].lstrip()
 
 
-def _with_system(prompt: list[Message], system: object) -> list[Message]:
+def with_system(prompt: list[Message], system: object) -> list[Message]:
     """The prompt with the text of the column `system` as its first message."""
     if not isinstance(system, str):
         raise RowDropped(DropReason.WRONG_TYPE, f"system is {json_type(system)}")
@@ -152,7 +152,7 @@ def _with_system(prompt: list[Message], system: object) -> list[Message]:
     return prompt
 
 
-def _messages(value: object, role: str, forms: set[str]) -> list[Message]:
+def read_side(value: object, role: str, forms: set[str]) -> list[Message]:
     try:
         return read_messages(value, role, forms)
     except UnreadableMessages as error:

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -29,7 +30,9 @@ from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 logger = logging.getLogger(__name__)
 
 
-def load_config(model_name: str, *, num_labels: int = 1, **hub_options) -> PreTrainedConfig:
+def load_config(
+    model_name: str, *, num_labels: int = 1, label_names: Sequence[str] = (), **hub_options
+) -> PreTrainedConfig:
     """The configuration of a Hub id or a folder, with the labels that the head shall have.
 
     Raises:
@@ -52,6 +55,9 @@ def load_config(model_name: str, *, num_labels: int = 1, **hub_options) -> PreTr
             f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
         )
     config.num_labels = num_labels
+    if label_names:
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: number for number, name in enumerate(label_names)}
     set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
     return config
 

@@ -27,7 +27,8 @@ class Objective(ABC):
     # A dataclass of the kind's own flags. Its `best_metrics` are what --metric_for_best_model may name, and whether
     # more is better.
     flags: ClassVar[type]
-    num_labels: ClassVar[int] = 1  # of the head
+    num_labels: int = 1  # of the head
+    label_names: tuple[str, ...] = ()  # of these, where they have any
     progress_figures: ClassVar[tuple[str, ...]] = ()  # those of `figures` that stand beside the progress bar
 
     def __init__(self, flags: Any):
@@ -37,6 +38,9 @@ class Objective(ABC):
     @abstractmethod
     def reader(self) -> RowReader:
         """How rows are read."""
+
+    def fit(self, groups: "PromptGroups") -> None:  # noqa: B027 (most need nothing)
+        """Take from the training set what the loss needs to know of it as a whole, such as a range of labels."""
 
     @staticmethod
     @abstractmethod

@@ -86,6 +86,8 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
     with report_once_per_node(), args.main_process_first(desc="reading and tokenising"):
         data = load_data(args, setup, write_report=not args.dry_run and checkpoint is None)
 
+    objective.fit(data.train)
+
     # Preflight and estimate
     table, problems = run_preflight(
         data.train,
@@ -137,7 +139,7 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         if is_main:
             results.write(output)
             show_results(trainer, results)
-        sample = trainer.sample_rewards() if args.verify_saved_model else None
+        sample = trainer.sample_outputs() if args.verify_saved_model else None
         PartialState().destroy_process_group()  # all are at the same place, and none needs another one any more
         if sample is not None and is_main:
             verify_final_model(trainer, folders, *sample)

@@ -71,7 +71,9 @@ def set_up_logging(args: RunArguments) -> None:
 def load_setup(args: RunArguments, objective: Objective) -> Setup:
     """Raises `UserError`: there is no such model, or it cannot do what the flags ask of it."""
     hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
-    config = load_config(args.model_name, num_labels=objective.num_labels, **hub_options)
+    config = load_config(
+        args.model_name, num_labels=objective.num_labels, label_names=objective.label_names, **hub_options
+    )
     config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
     context = context_length(config)
     if context is not None and args.max_length > context:

@@ -249,15 +249,15 @@ class RewardTrainer(ResumableTrainer):
 
     # Evaluation
 
-    def sample_rewards(self) -> tuple[list[list[int]], list[float]]:
-        """A few rows of the evaluation set (of the training set if there is none) with their rewards in memory."""
+    def sample_outputs(self) -> tuple[list[list[int]], list[float]]:
+        """A few rows of the evaluation set (of the training set if there is none) with all their outputs in memory."""
         groups = self.eval_dataset or self.train_dataset
         micro_batch = choose_rows(groups, self.collator.batching)
         model_inputs = self.collator(micro_batch, groups.read(micro_batch))["model_inputs"]
         self.model_wrapped.eval()
         with torch.no_grad():
             logits = self.model_wrapped(**self._prepare_inputs(model_inputs)).logits.float()
-        return token_rows(model_inputs), self.objective.reward(logits).tolist()
+        return token_rows(model_inputs), logits.flatten().tolist()
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
         """Every unit exactly once, on any number of processes.
