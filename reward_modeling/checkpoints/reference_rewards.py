@@ -78,7 +78,7 @@ def reference_rewards(
     progress: str | None = None,
     **options,
 ) -> dict:
-    """Rewards (all outputs, one row's after the other's) of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
+    """Outputs, all of one row and then of the next, of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
 
     They are computed in float32. With `rounded_by`, the padded rows are scored once more in `dtype`, which shows how
     far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model. The file
