@@ -117,12 +117,11 @@ def _attribute_figures(held_out: EvaluatedRatings, place: int, known: NDArray[np
     outputs, ratings = held_out.outputs[known, place], held_out.ratings[known, place]
     prompts, tokens = held_out.prompts[known], held_out.tokens[known]
     squared = (outputs - ratings) ** 2
+    of_mean = (ratings - (ratings.mean() if len(ratings) else 0.0)) ** 2  # of a judge who always says the mean
     return {
         "rows": int(known.sum()),
         "squared_error": mean_over_prompts(squared, prompts),
-        "mean_label_squared_error": mean_over_prompts((ratings.mean() - ratings) ** 2, prompts)
-        if known.any()
-        else None,
+        "mean_label_squared_error": mean_over_prompts(of_mean, prompts),
         "pearson": correlation(outputs, ratings, prompts),
         "spearman": correlation(ranks_of(outputs), ranks_of(ratings), prompts),
         "length_spearman": correlation(ranks_of(tokens), ranks_of(ratings), prompts),
@@ -222,13 +221,12 @@ def rating_table(evaluation: Mapping) -> str:
     rows = [("attribute", "rated", "squared error", "of the mean", "Spearman", "95% interval", "length", "pairs right")]
     for name, of in evaluation["attributes"].items():
         spearman, pairs = of["spearman"], of["pair_accuracy"]
-        mean = of["mean_label_squared_error"]
         rows.append(
             (
                 name,
                 count(of["rows"]),
                 _shown(of["squared_error"]["value"]),
-                _shown(mean["value"] if mean else None),
+                _shown(of["mean_label_squared_error"]["value"]),
                 _shown(spearman["value"]),
                 f"{_shown(spearman['low'])} to {_shown(spearman['high'])}",
                 _shown(of["length_spearman"]["value"]),
