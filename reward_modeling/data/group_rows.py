@@ -205,7 +205,8 @@ def _usable_rows(group: list[GroupRow], reader: RowReader, drop: Callable) -> li
         refusals = [completion.refusal for completion in row.completions if completion.rendered is None]
         losses = [completion.losses for completion in row.completions]
         ids = tuple(completion.ids for completion in row.completions)
-        said = (ids, tuple(map(tuple, row.example.units)), tuple(map(tuple, row.example.targets)))
+        example = row.example
+        said = (ids, *(tuple(map(tuple, of)) for of in (example.units, example.targets)), tuple(example.weights))
         if (reason := reader.drop_reason(row.columns)) is not None:
             drop(row, reason)
         elif refusals:

@@ -39,7 +39,7 @@ from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.text_beginnings import text_unit, write_joined
 from reward_modeling.data.unread_columns import is_suspect, unread_columns
 
-CACHE_VERSION = 5  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 6  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
 READ_OF_CONVERSATIONS = frozenset(("prompt", "system", "tools", "chat_template_kwargs"))  # by a chat template alone
@@ -171,6 +171,8 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
 def _said_by_pair(row: Row, options: ReadOptions, forms: set[str]) -> _Said:
     votes = row.get("preferred") if options.reads("preferred") else None
     numbers, pair = read_numbers(row), read_pair(row, forms)
+    if options.reads("preferred") and says_nothing(votes) and numbers["chosen_probability"] is None:
+        raise RowDropped(DropReason.NO_SCORE, "preferred holds no vote")  # the order of the answers is no label
     numbers, is_turned = check_labels(numbers, forms, votes, options.preferred_values)
     if is_turned:
         pair = pair._replace(chosen=pair.rejected, rejected=pair.chosen)
