@@ -87,7 +87,8 @@ def _read_message(message: object, number: int, forms: set[str]) -> Message:
         raise UnreadableMessages("message", message, number)
     others = {key: value for key, value in message.items() if not says_nothing(value)}
     role_key, content_key = (
-        name if name in message or other not in message else other
+        # null where Arrow gives messages of the one form the keys of the other
+        name if message.get(name) is not None or message.get(other) is None else other
         for name, other in (("role", "from"), ("content", "value"))
     )
     if (role_key, content_key) != ("role", "content"):
