@@ -110,7 +110,9 @@ def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int, kinds:
     held_out = len(data.evaluation) if data.evaluation is not None else 0
     sets = ", ".join(f"{_plural(len(groups), unit)} of {name}" for name, groups in data.evaluations.items())
     warnings = data_warnings(data.reports)
-    warnings += [f"{of.name}: no row of this set is kept; see its table above" for of in data.set_reports if not of.kept]
+    warnings += [
+        f"{of.name}: no row of this set is kept; see its table above" for of in data.set_reports if not of.kept
+    ]
     if held_out:
         lines.append(f"  Held out for evaluation: {sets or _plural(held_out, unit)}.")
     else:
