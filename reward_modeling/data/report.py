@@ -26,6 +26,7 @@ NO_USER_TURN = "rows without a turn of the user"
 TOKENS_CUT = "tokens that these lost"
 NOTED_ROWS = {
     "control": "rows with control tokens of the tokenizer in {}",  # chosen, rejected
+    "foreign": "rows with marks of other chat templates in {}",
     "unknown": "rows with unknown tokens",
     "thoughts": "rows whose earlier thoughts the template leaves out, as it is meant to",
     "tools": "rows whose tools the template leaves out",
