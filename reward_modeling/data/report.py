@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REASON_WORDS: dict[str, str] = {reason: reason.words for reason in DropReason}
 # What is counted of rows that are kept, in the words of the table.
 CUT_UNITS = "whose prompt was cut to max_length"
+NO_USER_TURN = "rows without a turn of the user"
 TOKENS_CUT = "tokens that these lost"
 NOTED_ROWS = {
     "control": "rows with control tokens of the tokenizer in {}",  # chosen, rejected

@@ -4,7 +4,15 @@ import math
 from collections.abc import Iterator, Sequence
 
 from reward_modeling.data.prepare import OVERLAP, PreparedPairs
-from reward_modeling.data.report import CUT_UNITS, LOUD_SHARE_DROPPED, NOTED_ROWS, TOKENS_CUT, DataReport, DropReason
+from reward_modeling.data.report import (
+    CUT_UNITS,
+    LOUD_SHARE_DROPPED,
+    NO_USER_TURN,
+    NOTED_ROWS,
+    TOKENS_CUT,
+    DataReport,
+    DropReason,
+)
 
 LOST = (DropReason.ANSWER_LOSES_TEXT, DropReason.MESSAGE_VANISHES)
 LOST_SHARE = 0.01  # of the rows: more rows of which the template leaves something out are refused
@@ -66,6 +74,8 @@ def _warnings(report: DataReport) -> Iterator[str]:
             f"{_of(cut, kept)} have prompts that are cut to --max_length; they lose {notes.get(TOKENS_CUT, 0):,} "
             "tokens in all"
         )
+    if alone := notes.get(NO_USER_TURN, 0):
+        yield f"{_of(alone, report.rows_read)} have no turn of the user: the answers alone are trained on"
     yield from _control_warnings(report)
     if report.tokens and report.unknown_tokens / report.tokens > UNKNOWN_SHARE_WARNED:
         yield f"{report.unknown_tokens / report.tokens:.1%} of the tokens are unknown to the tokenizer"

@@ -7,7 +7,7 @@ import pytest
 from tiny_families import TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.data.control_tokens import control_tokens
-from reward_modeling.data.report import CUT_UNITS, NOTED_ROWS, TOKENS_CUT, DataReport, DropReason
+from reward_modeling.data.report import CUT_UNITS, NO_USER_TURN, NOTED_ROWS, TOKENS_CUT, DataReport, DropReason
 from reward_modeling.tiny.tokenizers import token_ids
 from reward_modeling.training.verdict import LOST_SHARE, UNKNOWN_SHARE, data_problems, data_warnings, describe_verdict
 
@@ -42,6 +42,12 @@ def test_unknown_tokens_are_refused_above_a_share():
         assert len(data_problems([counted])) == refused
     counted.unknown_tokens = 10
     assert data_problems([counted]) == data_warnings([counted]) == []
+
+
+def test_answers_to_nothing_are_warned_of():
+    assert data_warnings([report(**{NO_USER_TURN: 600})]) == [
+        "train: 600 of 1,000 rows (60.0%) have no turn of the user: the answers alone are trained on"
+    ]
 
 
 def test_control_tokens_of_both_sides_are_told_apart_from_those_of_one():
