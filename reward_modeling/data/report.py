@@ -25,6 +25,7 @@ CUT_UNITS = "whose prompt was cut to max_length"
 TOKENS_CUT = "tokens that these lost"
 NOTED_ROWS = {
     "control": "rows with control tokens of the tokenizer in {}",  # chosen, rejected
+    "foreign": "rows with marks of other chat templates in {}",
     "unknown": "rows with unknown tokens",
     "thoughts": "rows whose earlier thoughts the template leaves out, as it is meant to",
     "tools": "rows whose tools the template leaves out",
