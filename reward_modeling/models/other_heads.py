@@ -94,7 +94,7 @@ def copied_head(model_name: str, config: PreTrainedConfig, **hub_options) -> dic
     if _bias_of(found.name) in found.unknown:
         if bias in found.own:
             weights[bias] = read_weight(files, _bias_of(found.name)).reshape(1)
-        elif found.separate is None:
+        else:
             _log_bias_left_out(found)
     return weights
 
@@ -131,9 +131,7 @@ def _head_of_another_name(
         raise _unclear(model_name, f"the weights {', '.join(own)}", f"{name} {unknown[name]} alone")
     if own[weight] != (1, hidden):
         raise _unclear(model_name, f"a head of shape {own[weight]}", f"{name} {unknown[name]}")
-    found = FoundHead(name, unknown, separate, weight, own, type(model).__name__)
-    _refuse_bias_without_place(model_name, found)
-    return found
+    return FoundHead(name, unknown, separate, weight, own, type(model).__name__)
 
 
 def _head_in_separate_file(model_name: str, file: Path, hidden: int) -> tuple[str, Shapes]:
@@ -146,18 +144,6 @@ def _head_in_separate_file(model_name: str, file: Path, hidden: int) -> tuple[st
         listed = ", ".join(f"{each} {shape}" for each, shape in sorted(shapes.items())) or "nothing"
         raise _unclear(model_name, f"one head of shape (1, {hidden}) in {SEPARATE}", listed)
     return name, shapes
-
-
-def _refuse_bias_without_place(model_name: str, found: FoundHead) -> None:
-    name = _bias_of(found.name)
-    if found.separate is None or name not in found.unknown or _bias_of(found.weight) in found.own:
-        return
-    if (bias := read_weight([found.separate], name)).any():
-        raise UserError(
-            f"--model_name {model_name}: expected a head without a bias in {SEPARATE}, found {name} = "
-            f"{bias.flatten().tolist()}, which has no place in a {found.model_class}. No comparison of answers needs "
-            "this number: save the file without it, and every reward lacks it."
-        )
 
 
 def _pickled_head(model_name: str) -> UserError:
