@@ -35,6 +35,7 @@ ONE_MESSAGE = "one message object"
 JSON_TEXT = "messages in JSON strings"
 
 TOOL_CALLS = ("tool_calls", "function_call")  # beside one of these a message needs no content
+THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 # A text that begins like messages.
 _LIKE_MESSAGES = re.compile(r"""\s*(?:\[\s*)?\{\s*["'](?:role|from|content|value)["']\s*:""")
 _NAMES_SPEAKER = re.compile(r"""["'](?:role|from)["']\s*:""")

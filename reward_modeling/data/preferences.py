@@ -39,7 +39,7 @@ from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.text_beginnings import text_unit, write_joined
 from reward_modeling.data.unread_columns import is_suspect, unread_columns
 
-CACHE_VERSION = 7  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 8  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
 READ_OF_CONVERSATIONS = frozenset(("prompt", "system", "tools", "chat_template_kwargs"))  # by a chat template alone
