@@ -96,6 +96,8 @@ def _read_message(message: object, number: int, forms: set[str]) -> Message:
         forms.add(FROM_AND_VALUE)
     role, content = others.pop(role_key, None), message.get(content_key)
     others.pop(content_key, None)
+    if "tool_calls" not in others and _is_call(others.get("function_call")):
+        others["tool_calls"] = [{"type": "function", "function": others.pop("function_call")}]
     if not isinstance(role, str):
         raise UnreadableMessages("role", role, number)
     if not isinstance(content, str):
@@ -145,6 +147,11 @@ def _part_text(part: object, content: object, number: int) -> str:
     if others := sorted(key for key, value in part.items() if key not in ("type", "text") and not says_nothing(value)):
         raise UnreadableMessages("text", others[0], number)
     raise UnreadableMessages("content", content, number)
+
+
+def _is_call(value: object) -> bool:
+    """Whether a value names a function, as OpenAI's files did before they had lists of calls."""
+    return isinstance(value, dict) and isinstance(value.get("name"), str)
 
 
 def _with_arguments(calls: object) -> object:

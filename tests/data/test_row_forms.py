@@ -214,6 +214,22 @@ def test_a_call_of_a_tool_needs_no_content():
         read_messages([{"role": "assistant", "content": None, "tool_calls": []}], "user")
 
 
+@pytest.mark.parametrize("content", [None, "", "I look it up."])
+def test_a_function_call_is_a_call_of_a_tool(content):
+    message = {"role": "assistant", "content": content}
+    function = {"name": "sea", "arguments": '{"depth": 3}'}
+    (read,) = read_messages([{**message, "function_call": function, "tool_calls": None}], "user")
+    assert read == {"role": "assistant", "content": content or "", "tool_calls": [CALL]}
+    row = {"prompt": QUESTION, "chosen": [{**message, "function_call": function}], "rejected": [REJECTED]}
+    assert (standard(row)["reason"], standard(row)["unread"]) == ("", "")
+
+
+def test_a_function_call_that_names_no_function_is_listed():
+    chosen = {**CHOSEN, "function_call": "auto"}
+    row = standard({"prompt": QUESTION, "chosen": [chosen], "rejected": [REJECTED]})
+    assert (row["reason"], row["unread"]) == ("", '["function_call (of messages)"]')
+
+
 @pytest.mark.parametrize("role", [*KNOWN_ROLES, *ROLES, "Human ", "GPT", "Model"])
 def test_known_roles(role):
     ((message),) = read_messages([{"role": role, "content": "x", "name": "a"}], "user")
