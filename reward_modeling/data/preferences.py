@@ -40,7 +40,7 @@ from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.text_beginnings import common_beginning, text_unit, write_joined
 from reward_modeling.data.unread_columns import is_suspect, may_be_question, unread_columns, unread_message_keys
 
-CACHE_VERSION = 9  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 10  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
 READ_OF_CONVERSATIONS = frozenset(("prompt", "system", "tools", "chat_template_kwargs"))  # by a chat template alone
