@@ -79,14 +79,15 @@ def to_pair(row: dict, min_strength: int, write_margin: bool, soft_labels: bool)
     if not isinstance(row["context"], list) or not row["context"]:
         raise wrong_type(row, "context", "messages")
     chosen, rejected = (1, 2) if preference <= 0 else (2, 1)
-    probability = None if strength else TIE
+    probability = share_for(row, chosen) if soft_labels else None if strength else TIE
+    outvoted = soft_labels and strength and probability < TIE  # the strength is of the other answer
     domain = row.get("domain")
     return {
         "prompt": row["context"],
         "chosen": text_of(row, f"response{chosen}"),
         "rejected": text_of(row, f"response{rejected}"),
-        "chosen_probability": share_for(row, chosen) if soft_labels else probability,
-        "strength": strength,
+        "chosen_probability": probability,
+        "strength": None if outvoted else strength,
         "chosen_score": strength,
         "rejected_score": 0.0,
         "margin": strength if write_margin else None,

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import environment  # noqa: F401 (before all that reads the variables)
@@ -15,6 +16,10 @@ LONGEST = ("test_engines", "test_resume", "test_adapters", "test_families", "tes
 
 register_shared_prefix_attention()
 warm_up_mkl()
+# Of a program in the background a shell has Ctrl-C ignored, and nohup the end of its terminal; what tests start would
+# inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_sessionstart(session):

@@ -167,11 +167,17 @@ def checkpoint_to_resume(output_path: str, resume: str | None, process: int = 0,
     output = Path(output_path)
     if resume.lower() == "true":
         complete = complete_checkpoints(output)
+        was_there = bool(numbered_checkpoints(output))
         for torn in sorted(set(numbered_checkpoints(output)) - set(complete)):
             logger.warning("Resume: %s lacks files that its %s lists, and is passed over.", torn, CONTENTS)
         while complete and (damaged := damaged_files(complete[-1], process, num_processes)):
             logger.warning(
                 "Resume: %s is damaged, and is passed over: %s is not what was written.", complete.pop(), damaged[0]
+            )
+        if not complete and was_there:
+            raise UserError(
+                f"--resume_from_checkpoint true: expected a whole checkpoint in {output}, found none that is (see "
+                "above). Take another folder, or replace that run with --overwrite_output_dir."
             )
         if not complete:
             logger.warning("Resume: no complete checkpoint in %s, so training starts afresh.", output)

@@ -99,10 +99,11 @@ def _goodness(row: Row, length: int) -> list[float | None]:
 
 
 def _list(value: object, name: str) -> list:
-    value = parse_json(value) if isinstance(value, str) else value
-    if not isinstance(value, list):
-        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is {json_type(value)}")
-    return value
+    parsed = parse_json(value) if isinstance(value, str) else value
+    parsed = list(parsed) if isinstance(parsed, tuple) else parsed
+    if not isinstance(parsed, list):
+        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is {json_type(value if parsed is None else parsed)}")
+    return parsed
 
 
 def _is_blank_answer(answer: object) -> bool:

@@ -161,9 +161,10 @@ class GroupBuilder:
             notes.add(row, "cut", lost)
         names = self.reader.completion_names
         for number, completion in enumerate(row.completions):
-            if completion.control_token:
+            kind = "control" if completion.control_token else "foreign"
+            if found := completion.control_token or completion.foreign_mark:
                 side = names[number] if len(row.completions) == len(names) else "answers"
-                notes.add(row, f"control {side}", 1, repr(completion.control_token))
+                notes.add(row, f"{kind} {side}", 1, repr(found))
         if self.unknown is not None and (unknown := sum(each.ids.count(self.unknown) for each in row.completions)):
             notes.add(row, "unknown", unknown)
         if any(completion.losses.thoughts for completion in row.completions):
@@ -205,7 +206,8 @@ def _usable_rows(group: list[GroupRow], reader: RowReader, drop: Callable) -> li
         refusals = [completion.refusal for completion in row.completions if completion.rendered is None]
         losses = [completion.losses for completion in row.completions]
         ids = tuple(completion.ids for completion in row.completions)
-        said = (ids, tuple(map(tuple, row.example.units)), tuple(map(tuple, row.example.targets)))
+        example = row.example
+        said = (ids, *(tuple(map(tuple, of)) for of in (example.units, example.targets)), tuple(example.weights))
         if (reason := reader.drop_reason(row.columns)) is not None:
             drop(row, reason)
         elif refusals:

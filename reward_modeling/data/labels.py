@@ -13,6 +13,7 @@ Where `--columns preferred=...` names columns, these are votes for the first ans
 """
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -27,7 +28,12 @@ SCORES = ("chosen_score", "rejected_score")
 LABELS = ("chosen_probability", "strength", "weight")
 NUMBERS = ("margin", *SCORES, *LABELS)
 TURNED = "pairs whose chosen_probability is below 0.5, turned round"
-VOTES = "pairs with votes in `preferred`"
+VOTES = {  # in favour, by the sign of the share less one half
+    1: "pairs whose votes prefer the first answer",
+    -1: "pairs whose votes prefer the second answer, turned round",
+    0: "pairs whose votes prefer neither answer",
+}
+NEARLY = 1e-6  # of one half: a tie, as the loss, which is computed in float32, sees it
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # the loss is computed in float32
 
 # What stands for the first answer, for the second, and for neither of them, where --preferred_values does not say.
@@ -51,13 +57,15 @@ def check_labels(
         RowDropped: a number is none, not finite or out of its range, or the weight is 0.
     """
     numbers = dict(numbers)
-    if any(number is not None and not abs(number) <= FLOAT32_MAX for number in numbers.values()):
-        raise RowDropped(DropReason.NAN_MARGIN)
+    for name, number in numbers.items():
+        if number is not None and not abs(number) <= FLOAT32_MAX:
+            raise RowDropped(DropReason.NAN_MARGIN, f"{name} {number}")
     if not says_nothing(votes):
         if numbers["chosen_probability"] is not None:
             raise RowDropped(DropReason.LABEL_OUT_OF_RANGE, "both chosen_probability and preferred")
-        forms.add(VOTES)
-        numbers["chosen_probability"] = share_of_votes(votes, preferred_values)
+        share = share_of_votes(votes, preferred_values)
+        forms.add(VOTES[(share > TIE) - (share < TIE)])
+        numbers["chosen_probability"] = share
     probability, strength, weight = (numbers[name] for name in LABELS)
     if probability is not None and not 0 <= probability <= 1:
         raise RowDropped(DropReason.LABEL_OUT_OF_RANGE, f"chosen_probability {probability:g}: expected 0 to 1")
@@ -66,6 +74,8 @@ def check_labels(
             raise RowDropped(DropReason.LABEL_OUT_OF_RANGE, f"{name} {numbers[name]:g}: expected at least 0")
     if weight == 0:
         raise RowDropped(DropReason.ZERO_WEIGHT)
+    if probability is not None and abs(probability - TIE) < NEARLY:
+        numbers["chosen_probability"] = probability = TIE
     if probability is None and strength == 0:
         numbers["chosen_probability"] = TIE
     if probability is None or probability >= TIE:
@@ -110,7 +120,7 @@ def share_of_votes(votes: object, values: tuple[str, ...] = ()) -> float:
     >>> share_of_votes([1, 1, 0])
     0.8333333333333334
     """
-    first, second, neither = values or (FIRST, SECOND, NEITHER)
+    first, second, neither = map(_vote, values or (FIRST, SECOND, NEITHER))
     if isinstance(votes, str) and votes.lstrip().startswith("["):
         votes = parse_json(votes)
     worth = {first: 1.0, second: 0.0, neither: TIE}
@@ -127,4 +137,5 @@ def _vote(vote: object) -> str:
     """A vote as its text; a whole number is written without a point."""
     if isinstance(vote, float) and vote.is_integer():
         vote = int(vote)
-    return str(vote).strip()
+    text = str(vote).strip()
+    return text[:-2] if re.fullmatch(r"-?[0-9]+\.0", text) else text  # as tables with empty cells write whole numbers

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from reward_modeling.data.messages import THOUGHT_KEYS
 from reward_modeling.data.rendering import MOVED_ROLES
 
 # What closes a thought, and what stands after it is what was said. Templates leave out thoughts of earlier turns.
 THOUGHT_ENDS = ("</think>", "</thinking>", "</thought>", "[/THINK]", "</reasoning>")
 THOUGHT_MARKS = (*THOUGHT_ENDS, "<think>", "<thinking>", "<thought>", "[THINK]", "<reasoning>")
-THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 EXCERPT = 60  # characters of what is lost that a report shows
 
 

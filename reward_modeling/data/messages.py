@@ -35,6 +35,7 @@ ONE_MESSAGE = "one message object"
 JSON_TEXT = "messages in JSON strings"
 
 TOOL_CALLS = ("tool_calls", "function_call")  # beside one of these a message needs no content
+THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 # A text that begins like messages.
 _LIKE_MESSAGES = re.compile(r"""\s*(?:\[\s*)?\{\s*["'](?:role|from|content|value)["']\s*:""")
 _NAMES_SPEAKER = re.compile(r"""["'](?:role|from)["']\s*:""")
@@ -87,13 +88,16 @@ def _read_message(message: object, number: int, forms: set[str]) -> Message:
         raise UnreadableMessages("message", message, number)
     others = {key: value for key, value in message.items() if not says_nothing(value)}
     role_key, content_key = (
-        name if name in message or other not in message else other
+        # null where Arrow gives messages of the one form the keys of the other
+        name if message.get(name) is not None or message.get(other) is None else other
         for name, other in (("role", "from"), ("content", "value"))
     )
     if (role_key, content_key) != ("role", "content"):
         forms.add(FROM_AND_VALUE)
     role, content = others.pop(role_key, None), message.get(content_key)
     others.pop(content_key, None)
+    if "tool_calls" not in others and _is_call(others.get("function_call")):
+        others["tool_calls"] = [{"type": "function", "function": others.pop("function_call")}]
     if not isinstance(role, str):
         raise UnreadableMessages("role", role, number)
     if not isinstance(content, str):
@@ -143,6 +147,11 @@ def _part_text(part: object, content: object, number: int) -> str:
     if others := sorted(key for key, value in part.items() if key not in ("type", "text") and not says_nothing(value)):
         raise UnreadableMessages("text", others[0], number)
     raise UnreadableMessages("content", content, number)
+
+
+def _is_call(value: object) -> bool:
+    """Whether a value names a function, as OpenAI's files did before they had lists of calls."""
+    return isinstance(value, dict) and isinstance(value.get("name"), str)
 
 
 def _with_arguments(calls: object) -> object:

@@ -7,15 +7,25 @@ Here stands what is taken apart: transcripts, prompts that stand in the answers 
 
 from typing import NamedTuple
 
-from reward_modeling.data.held_prompts import holds_prompt, is_rendering, shared_turns
+from reward_modeling.data.held_prompts import (
+    are_transcripts,
+    first_difference,
+    holds_prompt,
+    is_rendering,
+    looks_rendered,
+    shared_turns,
+)
 from reward_modeling.data.messages import Message, UnreadableMessages, messages_in_text, read_messages
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import Row, RowDropped, is_blank, is_blank_message, transcript_turns
-from reward_modeling.data.transcripts import merge_turns, parse_transcript, turns_of
+from reward_modeling.data.transcripts import invites_answer, merge_turns, parse_transcript, turns_of
 
 TRANSCRIPTS = "transcripts of Human and Assistant"
 PROMPT_PASSED_OVER = "conversations beside a prompt of another text"  # which is then a column that nobody reads
 PROMPT_AGAIN = "answers that begin with the prompt, which is kept once"
+PROMPT_IN_ONE = "one answer alone begins with the prompt"
+RENDERED_PROMPTS = "prompts that look like a rendered conversation, read as one turn of the user"
+RENDERED_TEXTS = "plain texts that look like a rendered conversation, read as they stand"
 FEWEST_WORDS = 3  # of a prompt on one line with the answer: both answers to "I" may begin with it by themselves
 
 Value = str | list | dict
@@ -46,8 +56,10 @@ def read_pair(row: Row, forms: set[str]) -> Pair:
         prompt = None
     pair = _transcripts(prompt, chosen, rejected, forms) if isinstance(chosen, str) else None
     if pair is None and isinstance(chosen, str) and prompt is None:
-        return _plain_texts(chosen, rejected)
+        return _plain_texts(chosen, rejected, forms)
     pair = pair or _conversations(prompt, chosen, rejected, forms)
+    if pair.prompt and pair.prompt[0]["role"] == "user" and looks_rendered(pair.prompt[0]["content"]):
+        forms.add(RENDERED_PROMPTS)
     system = row.get("system")
     return pair if system is None or is_blank(system) else pair._replace(prompt=with_system(pair.prompt, system))
 
@@ -59,26 +71,28 @@ def _parsed(value: object, forms: set[str]) -> object:
         raise RowDropped(DropReason.WRONG_TYPE, "a text begins like messages, and is no JSON") from error
 
 
-def _plain_texts(chosen: str, rejected: str) -> Pair:
+def _plain_texts(chosen: str, rejected: str, forms: set[str]) -> Pair:
     if not chosen.strip() or not rejected.strip():
         raise RowDropped(DropReason.EMPTY_REPLY)
     if chosen == rejected:
         raise RowDropped(DropReason.IDENTICAL_TEXT)
+    if looks_rendered(chosen) and looks_rendered(rejected):
+        forms.add(RENDERED_TEXTS)
     return Pair(None, chosen, rejected)
 
 
 def _transcripts(prompt: object, chosen: str, rejected: str, forms: set[str]) -> Pair | None:
     """The pair of texts that are dialogues, as a whole or continuing a prompt that is one; None where none is."""
-    if turns_of(chosen) is not None and turns_of(rejected) is not None:
+    if are_transcripts(prompt, chosen, rejected):
         forms.add(TRANSCRIPTS)
         sides = [transcript_turns(chosen, "chosen"), transcript_turns(rejected, "rejected")]
         return _conversations(prompt, *sides, forms)
     if prompt is None and (turns_of(chosen) or turns_of(rejected)):
         side, text = ("chosen", chosen) if turns_of(chosen) is None else ("rejected", rejected)
         raise RowDropped(DropReason.NOT_A_TRANSCRIPT, f"{side}: {text[:150]!r}")
-    before = parse_transcript(prompt) if isinstance(prompt, str) else None
-    if before is None:
+    if not isinstance(prompt, str) or not invites_answer(prompt):
         return None
+    before = parse_transcript(prompt)
     forms.add(TRANSCRIPTS)
     if not chosen.strip() or not rejected.strip():
         raise RowDropped(DropReason.EMPTY_REPLY)
@@ -90,8 +104,6 @@ def _transcripts(prompt: object, chosen: str, rejected: str, forms: set[str]) ->
 
 def _conversations(prompt: object, chosen: Value, rejected: Value, forms: set[str]) -> Pair:
     asked = [] if prompt is None else read_side(prompt, "user", forms)
-    if isinstance(chosen, str) and asked:
-        chosen, rejected = _without_prompt(asked[-1]["content"], chosen, rejected, forms)
     chosen, rejected = read_side(chosen, "assistant", forms), read_side(rejected, "assistant", forms)
     if not chosen or not rejected or is_blank_message(chosen[-1]) or is_blank_message(rejected[-1]):
         raise RowDropped(DropReason.EMPTY_REPLY)
@@ -105,10 +117,12 @@ def _conversations(prompt: object, chosen: Value, rejected: Value, forms: set[st
     elif prompt is None:
         chosen_prompt, rejected_prompt = chosen[:-1], rejected[:-1]
         chosen, rejected = chosen[-1:], rejected[-1:]
-    if chosen_prompt != rejected_prompt:
-        raise RowDropped(DropReason.PROMPTS_DIFFER)
+    if chosen_prompt != rejected_prompt and (difference := first_difference(chosen_prompt, rejected_prompt)):
+        raise RowDropped(DropReason.PROMPTS_DIFFER, difference)
     if chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
         raise RowDropped(DropReason.LAST_NOT_ASSISTANT)
+    if chosen_prompt and chosen_prompt[-1]["role"] == "user" and len(chosen) == len(rejected) == 1:
+        chosen, rejected = _without_prompt(chosen_prompt[-1]["content"], chosen[0], rejected[0], forms)
     if chosen == rejected:
         raise RowDropped(DropReason.IDENTICAL_TEXT)
     return Pair(chosen_prompt, chosen, rejected)
@@ -127,18 +141,33 @@ def _before_conversations(
     return asked[: len(asked) - shared_turns(asked, (chosen, rejected))]
 
 
-def _without_prompt(prompt: str, chosen: str, rejected: str, forms: set[str]) -> tuple[str, str]:
+def _without_prompt(
+    prompt: str, chosen: Message, rejected: Message, forms: set[str]
+) -> tuple[list[Message], list[Message]]:
     """Two answers without the prompt where both begin with it, as those of a program that gives back its input do."""
-    prompt = prompt.strip()
-    rest = [text.lstrip().removeprefix(prompt) for text in (chosen, rejected) if text.lstrip().startswith(prompt)]
-    if not prompt or len(rest) < 2:
-        return chosen, rejected
-    on_lines_of_their_own = all(text[:1] == "\n" for text in rest)
-    ends_there = all(not (text[:1].isalnum() and prompt[-1].isalnum()) for text in rest)
-    if not on_lines_of_their_own and (not ends_there or len(prompt.split()) < FEWEST_WORDS):
-        return chosen, rejected
-    forms.add(PROMPT_AGAIN)
-    return rest[0].lstrip(), rest[1].lstrip()
+    answers = [chosen, rejected]
+    rest = [_after_prompt(prompt.strip(), answer["content"]) for answer in answers]
+    if None not in rest:
+        forms.add(PROMPT_AGAIN)
+        answers = [{**answer, "content": text} for answer, text in zip(answers, rest, strict=True)]
+        if any(map(is_blank_message, answers)):
+            raise RowDropped(DropReason.EMPTY_REPLY)
+    elif rest != [None, None] and len(prompt.split()) >= FEWEST_WORDS:
+        forms.add(PROMPT_IN_ONE)
+    return answers[:1], answers[1:]
+
+
+def _after_prompt(prompt: str, answer: str) -> str | None:
+    """What follows the prompt in an answer that begins with it; None where it does not, or may by chance."""
+    answer = answer.lstrip()
+    if not prompt or not answer.startswith(prompt):
+        return None
+    rest = answer[len(prompt) :]
+    ends_there = not (rest[:1].isalnum() and prompt[-1].isalnum())
+    on_line_of_its_own = rest[:1] == "\n"
+    if not on_line_of_its_own and (not ends_there or len(prompt.split()) < FEWEST_WORDS):
+        return None
+    return rest.lstrip()
 
 
 def with_system(prompt: list[Message], system: object) -> list[Message]:

@@ -17,6 +17,7 @@ Where the rows come from (files, folders, the Hub) and the cache on disk: see `s
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -36,10 +37,10 @@ from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import FORMS, LIST_COLUMNS, Row, RowDropped, to_standard_columns
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, Columns, HubOptions
 from reward_modeling.data.template_options import read_template_options
-from reward_modeling.data.text_beginnings import text_unit, write_joined
-from reward_modeling.data.unread_columns import is_suspect, unread_columns
+from reward_modeling.data.text_beginnings import common_beginning, text_unit, write_joined
+from reward_modeling.data.unread_columns import is_suspect, may_be_question, unread_columns, unread_message_keys
 
-CACHE_VERSION = 5  # raise it when standardise_row gives other rows than before
+CACHE_VERSION = 10  # raise it when standardise_row gives other rows than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
 READ_OF_CONVERSATIONS = frozenset(("prompt", "system", "tools", "chat_template_kwargs"))  # by a chat template alone
@@ -59,10 +60,10 @@ STANDARD_FEATURES = Features(
         "source": Value("string"),
         "template_options": Value("string"),  # JSON of what goes to the template beside the messages; "" for nothing
         "form": Value("string"),  # how the row was written; "" for the usual way
-        "unread": Value("string"),  # JSON list of columns that say something and are not read; "" for none
+        "unread": Value("string"),  # JSON list of columns, and keys of messages, that say something and are not read
         "prompt_key": Value("int64"),
         "reason": Value("string"),
-        "excerpt": Value("string"),  # of a dropped row; else JSON of unread columns that look like the conversation
+        "excerpt": Value("string"),  # of a dropped row; else JSON of unread columns that may be of the conversation
     }
 )
 
@@ -154,7 +155,8 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
     if PROMPT_PASSED_OVER in forms:
         forms.remove(PROMPT_PASSED_OVER)
         read -= {"prompt"}
-    unread, excerpt = ("", "") if row.keys() <= read else _unread(row, said, read, options)
+    keys = [] if is_text else unread_message_keys(chain(*pair, *said.answers))
+    unread, excerpt = ("", "") if row.keys() <= read and not keys else _unread(row, said, read, options, keys)
     try:
         for text in (texts["chosen"], texts["rejected"], *answers, source, unread, excerpt):
             if text:
@@ -171,6 +173,8 @@ def _checked(row: object, options: ReadOptions) -> dict[str, object]:
 def _said_by_pair(row: Row, options: ReadOptions, forms: set[str]) -> _Said:
     votes = row.get("preferred") if options.reads("preferred") else None
     numbers, pair = read_numbers(row), read_pair(row, forms)
+    if options.reads("preferred") and says_nothing(votes) and numbers["chosen_probability"] is None:
+        raise RowDropped(DropReason.NO_SCORE, "preferred holds no vote")  # the order of the answers is no label
     numbers, is_turned = check_labels(numbers, forms, votes, options.preferred_values)
     if is_turned:
         pair = pair._replace(chosen=pair.rejected, rejected=pair.chosen)
@@ -186,16 +190,28 @@ def _said_by_list(row: Row, forms: set[str]) -> _Said:
     return _Said(found.pair, *several, numbers, read)
 
 
-def _unread(row: Row, said: _Said, read: frozenset[str], options: ReadOptions) -> tuple[str, str]:
-    """The columns that nobody reads, and what stands in those that look like a part of the conversation."""
+def _unread(
+    row: Row, said: _Said, read: frozenset[str], options: ReadOptions, message_keys: list[str]
+) -> tuple[str, str]:
+    """What nobody reads, and what stands in the columns that may be a part of the conversation."""
     # What plain texts say of a question has to stand in both of them.
     pair = said.pair
     sides = ((pair.chosen,), (pair.rejected,)) if pair.prompt is None else ((*pair, *said.answers),)
     found = [unread_columns(row, read | set(options.ignored), texts_in(list(side))) for side in sides]
     names = list(dict.fromkeys(name for names in found for name in names))
     suspects = {name: row[name] for name in names if is_suspect(name, row[name])}
+    others = {name: row[name] for name in names if name not in suspects and may_be_question(name, row[name])}
+    if others and not _has_question(pair):
+        suspects |= others
     shown = {name: _shortened(to_json(value), SUSPECT_LENGTH) for name, value in suspects.items()}
-    return tuple(to_json(found) if found else "" for found in (names, shown))
+    return tuple(to_json(found) if found else "" for found in (names + message_keys, shown))
+
+
+def _has_question(pair: Pair) -> bool:
+    """Whether something stands before the answers that they may be answers to."""
+    if pair.prompt is None:
+        return bool(common_beginning(pair.chosen, pair.rejected))
+    return any(message["role"] == "user" for message in pair.prompt)
 
 
 def _excerpt(row: object, field: str) -> str:

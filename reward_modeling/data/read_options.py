@@ -31,6 +31,7 @@ TARGETS = (
 )
 LISTED = ", ".join(TARGETS)
 OF_SEVERAL = ("preferred", "completions", "ranks", "scores")  # whose columns are the places of a list
+OF_NUMBERS = ("ranks", "scores")  # which a table of text (CSV) has as texts, each in a column of its own
 OWN = " (the file's own)"  # a column in whose place another one is read
 
 COLUMNS_HELP = (
@@ -83,12 +84,22 @@ class ReadOptions:
             found.pop(name + OWN, None)
         for target, names in self.columns:
             values = [row.get(name) for name in names]
+            if target in OF_NUMBERS and len(values) > 1:
+                values = [_number(value) for value in values]
             found[target] = values if target in OF_SEVERAL and len(values) > 1 else _joined(values)
         return found
 
     def reads(self, target: str) -> bool:
         """Whether some column is to be read as this."""
         return any(target == name for name, _ in self.columns)
+
+
+def _number(value: object) -> object:
+    """The number that a text is, and what is no such text as it is."""
+    try:
+        return float(value) if isinstance(value, str) and value.strip() else value
+    except ValueError:
+        return value
 
 
 def _joined(values: list[object]) -> object:

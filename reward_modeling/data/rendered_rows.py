@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.data.control_tokens import control_tokens
+from reward_modeling.data.control_tokens import control_tokens, foreign_mark
 from reward_modeling.data.examples import Example, RowReader
 from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
 from reward_modeling.data.rendering import TemplateRefuses, read_options, render, render_prompt
@@ -29,6 +29,7 @@ class Completion:
     refusal: str = ""
     losses: Losses = NOTHING_LOST
     control_token: str = ""  # one that stands in what was said
+    foreign_mark: str = ""  # or else one of another template's
     messages: Sequence[dict] = ()  # () of a plain text
     ids: Ids = ()
 
@@ -87,7 +88,8 @@ class RowRenderer:
     def _render_text(self, text: str) -> Completion:
         ended = end_text(text, self.tokenizer)
         said = text.removesuffix(self.tokenizer.eos_token or "").removeprefix(self.tokenizer.bos_token or "")
-        return Completion(ended, control_token=self.control.find(said))
+        control = self.control.find(said)
+        return Completion(ended, control_token=control, foreign_mark="" if control else foreign_mark(said))
 
     def _render_answer(self, prompt: list[dict], options: dict, completion: str) -> Completion:
         answer = json.loads(completion)
@@ -96,9 +98,10 @@ class RowRenderer:
         except TemplateRefuses as refusal:
             return Completion(None, refusal=str(refusal))
         losses = find_losses(prompt + answer, text, len(answer))
-        said = (message.get("content") for message in answer)
-        found = (self.control.find(content) for content in said if isinstance(content, str))
-        return Completion(text, "", losses, next(filter(None, found), ""), answer)
+        said = [content for message in answer if isinstance(content := message.get("content"), str)]
+        control = next(filter(None, map(self.control.find, said)), "")
+        foreign = "" if control else next(filter(None, map(foreign_mark, said)), "")
+        return Completion(text, "", losses, control, foreign, answer)
 
     def tokenize(self, groups: list[list[GroupRow]]) -> None:
         """Fill in the ids, of each completion once."""

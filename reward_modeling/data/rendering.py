@@ -74,10 +74,11 @@ def opened_turn(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
     before_answer = text.partition("question one")[2].partition("answer one")[0].rstrip()
     after_answer = text.partition("answer one")[2].partition("question two")[0]
-    tail = text.rpartition("answer two")[2]
+    # EOS at the very end ends the conversation: `tokenizer.end_answers` may have put it behind what opens a turn.
+    tail = text.rpartition("answer two")[2].removesuffix(tokenizer.eos_token or "")
     shared = next((n for n, (a, b) in enumerate(zip(tail, after_answer, strict=False)) if a != b), None)
     rest = tail[min(len(tail), len(after_answer)) if shared is None else shared :].strip()
-    opens = rest and rest != (tokenizer.eos_token or "") and before_answer.endswith(rest)
+    opens = rest and before_answer.endswith(rest)
     return tail if opens else ""
 
 

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 REASON_WORDS: dict[str, str] = {reason: reason.words for reason in DropReason}
 # What is counted of rows that are kept, in the words of the table.
 CUT_UNITS = "whose prompt was cut to max_length"
+NO_USER_TURN = "rows without a turn of the user"
 TOKENS_CUT = "tokens that these lost"
 NOTED_ROWS = {
     "control": "rows with control tokens of the tokenizer in {}",  # chosen, rejected
+    "foreign": "rows with marks of other chat templates in {}",
     "unknown": "rows with unknown tokens",
     "thoughts": "rows whose earlier thoughts the template leaves out, as it is meant to",
     "tools": "rows whose tools the template leaves out",

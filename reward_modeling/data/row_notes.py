@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.labels import TIE
+from reward_modeling.data.messages import to_json
 from reward_modeling.data.read_options import OWN, TARGETS
-from reward_modeling.data.report import DataReport
-from reward_modeling.data.unread_columns import looks_like_label
+from reward_modeling.data.report import NO_USER_TURN, DataReport
+from reward_modeling.data.unread_columns import OF_MESSAGES, looks_like_conversation, looks_like_label
 
 KeptColumn = Callable[[str], pa.ChunkedArray]
 FORM_SEPARATOR = "; "
 SHOWN_COLUMNS = 20
+USER_TURN = '"role": "user"'  # as JSON of a prompt has it, and no text inside of that, where quotes are escaped
 SUBTRACTED, NOT_USED = ", which the loss subtracts", ", which the loss passes over"
 
 
@@ -38,13 +40,21 @@ def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
     for entry in pc.value_counts(column("form")).to_pylist():
         forms.update(dict.fromkeys(filter(None, entry["values"].split(FORM_SEPARATOR)), entry["counts"]))
     report.notes |= {f"rows read from {name}": count for name, count in forms.most_common()}
-    unread = unread_counts(column)
-    if suspects := suspicious_columns(column):
-        has_prompt = not pc.any(column("is_text")).as_py()
-        raise UserError(f"{flag}: " + _unread_message(suspects, unread, len(column("unread")), has_prompt))
-    report.notes |= {f"rows with a column {name}, not read": n for name, n in unread.most_common(SHOWN_COLUMNS)}
+    unread, rows = unread_counts(column), len(column("unread"))
+    is_text, has_user = column("is_text"), pc.match_substring(column("prompt"), USER_TURN)
+    if suspects := suspicious_columns(column, unread):
+        has_prompt = not pc.any(is_text).as_py() and pc.any(has_user).as_py()
+        raise UserError(f"{flag}: " + _unread_message(suspects, unread, rows, has_prompt))
+    report.notes |= {f"rows with a {_in_words(name)}, not read": n for name, n in unread.most_common(SHOWN_COLUMNS)}
     if len(unread) > SHOWN_COLUMNS:
         report.notes["other columns that are not read"] = len(unread) - SHOWN_COLUMNS
+    without_user = pc.sum(pc.invert(pc.or_(is_text, has_user))).as_py() or 0
+    if 2 * without_user > rows:  # a few answer nobody on purpose
+        report.notes[NO_USER_TURN] = without_user
+
+
+def _in_words(name: str) -> str:
+    return f"message key {name.removesuffix(OF_MESSAGES)}" if name.endswith(OF_MESSAGES) else f"column {name}"
 
 
 def note_labels(report: DataReport, column: KeptColumn, *, margins: bool, strengths: bool) -> None:
@@ -84,7 +94,7 @@ def has_ties(column: KeptColumn, in_lists: bool) -> bool:
 
 
 def unread_counts(column: KeptColumn) -> Counter[str]:
-    """The columns that say something and that nobody reads, each with the number of its rows."""
+    """The columns and keys of messages that say something and that nobody reads, each with the number of its rows."""
     counts: Counter[str] = Counter()
     for entry in pc.value_counts(column("unread")).to_pylist():
         for name in json.loads(entry["values"] or "[]"):
@@ -92,15 +102,19 @@ def unread_counts(column: KeptColumn) -> Counter[str]:
     return counts
 
 
-def suspicious_columns(column: KeptColumn) -> dict[str, tuple[str, str]]:
-    """The unread columns that look like a part of the conversation: where the first stands, and what it says."""
+def suspicious_columns(column: KeptColumn, unread: Counter[str]) -> dict[str, tuple[str, str]]:
+    """The unread columns that look like a part of the conversation: where the first stands, and what it says.
+
+    By their names; or because most rows have no prompt, and this text.
+    """
     excerpts, places = column("excerpt"), column("where")
     found: dict[str, tuple[str, str]] = {}
-    shown = pc.not_equal(excerpts, "")
-    for place, excerpt in zip(places.filter(shown), excerpts.filter(shown), strict=True):
-        for name, value in json.loads(excerpt.as_py()).items():
-            if name not in found:
-                found[name] = (place.as_py(), value)
+    for name in unread:
+        shown = pc.match_substring(excerpts, f"{to_json(name)}: ")
+        is_named = looks_like_conversation(name) or looks_like_label(name)
+        if (count := pc.sum(shown).as_py() or 0) and (is_named or 2 * count > len(excerpts)):
+            first = pc.index(shown, True).as_py()
+            found[name] = (places[first].as_py(), json.loads(excerpts[first].as_py())[name])
     return found
 
 

@@ -19,14 +19,13 @@ import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from reward_modeling.checkpoints.run_record import fingerprint_of_weights
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
 from reward_modeling.common.screen import set_up_screen, shows_bars
-from reward_modeling.data.conversations import parts_of
+from reward_modeling.data.losses import NOTHING_LOST
 from reward_modeling.data.preferences import kept_column, read_column
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
@@ -34,6 +33,7 @@ from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
 from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.evaluation.benchmarks.subsets import keep_subsets
+from reward_modeling.evaluation.checks import check_rows
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.models.chat_template import fingerprint_of_template
@@ -41,7 +41,7 @@ from reward_modeling.models.reward_normalization import tie_values_of
 from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.objectives.tie_predictions import tie_predictions
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
+from reward_modeling.scoring.conversations import ScoringCounts
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -168,23 +168,6 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
 # --- the rewards of one benchmark ------------------------------------------------------------------------------
 
 
-def refused_rows(rows: Dataset, reader: ConversationReader) -> dict[int, str]:
-    """Rows that cannot be read, and those that the chat template refuses, with the reason."""
-    refused: dict[int, str] = {}
-    for number, row in enumerate(rows):
-        if row["reason"]:
-            refused[number] = f"{row['reason']}: {row['excerpt']}"
-            continue
-        for conversation in chain(*conversations(row)):
-            if isinstance(conversation, str):
-                continue
-            reader.check_template()
-            if words := reader.refusal(conversation):
-                roles = ", ".join(message["role"] for message in parts_of(conversation)[0])
-                refused.setdefault(number, f"the chat template refuses it: {words} (roles: {roles})")
-    return refused
-
-
 def score_benchmark(
     scorer: RewardScorer, data: BenchmarkRows, state: PartialState
 ) -> tuple[list[ScoredRow], ScoringCounts]:
@@ -198,7 +181,7 @@ def score_benchmark(
         UserError: no row can be scored, or the tokenizer has no chat template.
     """
     rows = data.rows
-    refused = refused_rows(rows, scorer.reader)
+    refused, losses = check_rows(rows, scorer.reader)
     if len(rows) and len(refused) == len(rows):
         number, words = next(iter(refused.items()))
         raise UserError(
@@ -234,7 +217,10 @@ def score_benchmark(
     parts = np.split(rewards, np.sort(np.concatenate([offsets[1:], offsets[:-1] + num_chosen]))[:-1])
     ids = [number if own is None else own for number, own in enumerate(map(json.loads, rows["id"]))]
     columns = (ids, rows["subset"][:], parts[::2], parts[1::2], rows["where"][:])
-    scored = [ScoredRow(*row, refused.get(n, "")) for n, row in enumerate(zip(*columns, strict=True))]
+    scored = [
+        ScoredRow(*row, refused.get(number, ""), losses=losses.get(number, NOTHING_LOST))
+        for number, row in enumerate(zip(*columns, strict=True))
+    ]
     if pairs_of := BENCHMARKS[data.benchmark].pairs_of:
         scored = list(chain.from_iterable(map(pairs_of, scored, rows)))
     return scored, _all_counts(scorer.counts)

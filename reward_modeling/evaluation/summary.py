@@ -14,6 +14,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import Accuracy, Estimate, estimate, number, share_of_rows, wilson_interval
 from reward_modeling.common.launch import installed_versions
 from reward_modeling.common.pair_statistics import PairLabels, PredictTies, pair_statistics
+from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.evaluation.benchmarks.base import (
     LARGEST_SHARE_UNREADABLE,
     Benchmark,
@@ -58,7 +59,11 @@ def summarise(
         "sources": list(data.sources),
         "rows": len(rows),
         "fingerprint": fingerprint_without_texts(rows) if data.rows is None else fingerprint(data.rows),
-        "warnings": [*_refusal_warnings(benchmark, rows, incomplete), *benchmark.check(benchmark, scored)],
+        "warnings": [
+            *_refusal_warnings(benchmark, rows, incomplete),
+            *_loss_warnings(benchmark, rows),
+            *benchmark.check(benchmark, scored),
+        ],
         # Of one's own pairs the only figure is the share of all of them, which `pairs` has.
         "figures": figures if benchmark.is_published or data.rows is None else {},
         "subsets": _subset_entries(benchmark, scored, values, figures),
@@ -146,6 +151,21 @@ def _refusal_warnings(benchmark: Benchmark, rows: Rows, incomplete: set[str]) ->
         result = ", which leaves it, and what is made of it, without a score" if name in incomplete else ""
         words = f"{missing:,} of {total[name]:,} rows of {name!r} were not scored{result}"
         yield f"{benchmark.title}: {words}; the first, {first.where}: {first.refused}"
+
+
+def _loss_warnings(benchmark: Benchmark, rows: Rows) -> Iterator[str]:
+    """Rows of which the model sees a part; the pairs of a ranked list are one row."""
+    total = len({row.where for row in rows})
+    answers = {row.where: row.losses.answer for row in rows if row.losses.answer}
+    messages = {row.where: row.losses.message for row in rows if row.losses.message}
+    for reason, lost in ((DropReason.ANSWER_LOSES_TEXT, answers), (DropReason.MESSAGE_VANISHES, messages)):
+        if lost:
+            where, words = next(iter(lost.items()))
+            yield (
+                f"{benchmark.title}: {reason.words} in {len(lost):,} of {total:,} rows ({len(lost) / total:.1%}), "
+                f"which are scored without it; the first, {where}: {words}. If the model was trained with another "
+                "chat template, pass it as --chat_template"
+            )
 
 
 # --- figures --------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,9 +23,10 @@ from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.fsdp import allocate_new_weights
 from reward_modeling.models.new_parts import new_weights
-from reward_modeling.models.other_heads import broken_weights, renamed_head
+from reward_modeling.models.other_heads import copied_head, renamed_head
 from reward_modeling.models.reward_model import reward_model_class, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
+from reward_modeling.models.stored_weights import broken_weights
 from reward_modeling.models.support import why_no_rewards
 from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 
@@ -139,6 +142,10 @@ def load_reward_model(
         )
     missing = sorted(info["missing_keys"])
     allocate_new_weights(model, missing)
+    if missing and not adapter_follows and not own_head:
+        copied = copied_head(model_name, config, revision=options.get("revision"))
+        _set_weights(model, copied)
+        missing = [name for name in missing if name not in copied]
     may_be_new = new_weights(model) if missing else set()
     base_missing = [key for key in missing if key not in may_be_new]
     if base_missing:
@@ -162,6 +169,19 @@ def load_reward_model(
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return with_blocks(model)
+
+
+def _set_weights(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> None:
+    """Under ZeRO-3, which has cut the weights already, process 0's values reach all processes."""
+    weights = {name: model.get_parameter(name) for name in values}
+    gathered: Any = nullcontext()
+    if any(hasattr(weight, "ds_id") for weight in weights.values()):
+        import deepspeed  # slow to import, and not needed without ZeRO-3
+
+        gathered = deepspeed.zero.GatheredParameters(list(weights.values()), modifier_rank=0)
+    with gathered, torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(values[name])
 
 
 def _forget_renaming(model: PreTrainedModel, mapping: dict[str, str]) -> None:

@@ -1,126 +1,179 @@
-"""A head with one output that a checkpoint holds under another name: v_head.summary, value_head, rm_head, reward_head.
+"""A head with one output that a checkpoint holds under another name: v_head.summary, value_head, rm_head, lm_head.
 
-Names and shapes are read off the files' headers; no weight is. What is not clear is refused: a new head drawn at random
-in the place of one that was trained would lose it without a word.
+LLaMA-Factory writes it to a file of its own. Names and shapes are read off the files' headers; a weight is read only
+where it cannot be renamed. What is not clear is refused: a new head drawn at random in the place of one that was
+trained would lose it without a word.
 """
 
-import json
 import logging
-import pickle
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig, utils
+from transformers import PreTrainedConfig
 
-from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.common.errors import UserError
 from reward_modeling.models.new_parts import names_of_language_models, new_weights, on_meta_device
+from reward_modeling.models.stored_weights import (
+    BROKEN_FILES,
+    Shapes,
+    broken_weights,
+    file_here,
+    files_here,
+    read_weight,
+    shapes_in,
+    stored_shapes,
+)
 
 logger = logging.getLogger(__name__)
 
-Shapes = dict[str, tuple[int, ...]]
-
-SAFE, SAFE_INDEX = utils.SAFE_WEIGHTS_NAME, utils.SAFE_WEIGHTS_INDEX_NAME
-TORCH, TORCH_INDEX = utils.WEIGHTS_NAME, utils.WEIGHTS_INDEX_NAME
-# Torn safetensors files; torn JSON or an index without names; torn files of torch.
-BROKEN_FILES = (SafetensorError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError)
 # What has one row in a language model too: gates of experts, the only kind of segment.
 IN_A_LAYER = re.compile(r"embed|(^|\.)(layers?|h|blocks?)\.\d+\.")
 # Beside any matrix with one row: how reward models call a head, whatever its shape.
 LIKE_A_HEAD = re.compile(
-    r"(^|[._])((v|values?|rm|rewards?|regression|score|scalar)_?head|score|rewards?|v_proj_out)([._]|$)"
+    r"(^|[._])((v|values?|rm|rewards?|regression|score|scalar)_?(head|layer)|score|rewards?|v_proj_out)([._]|$)"
 )
+NORM = re.compile(r"norm|(^|[._])ln")  # its weight is a vector, as that of some heads
+OF_TOKENS = ("lm_head.weight", "lm_head.bias")  # with one row it gives a reward: no model has a vocabulary of one token
+# LLaMA-Factory's, beside the model.
+SEPARATE, SEPARATE_TORCH = "value_head.safetensors", "value_head.bin"
 
 
-def stored_shapes(model_name: str, *, revision: str | None = None, **_options) -> Shapes:
-    """Name and shape of every weight of a checkpoint, from its files' headers; empty where none is on this disk.
+@dataclass(frozen=True)
+class FoundHead:
+    """A head of another name: its weight there, its file if that is not one of the model's, its place in the model."""
 
-    Raises:
-        UserError: a file is broken.
-    """
-    for single, index in ((SAFE, SAFE_INDEX), (TORCH, TORCH_INDEX)):
-        files = [_file_here(model_name, single, revision)]
-        try:
-            if (listed := _file_here(model_name, index, revision)) is not None:
-                names = sorted(set(json.loads(listed.read_text(encoding="utf-8"))["weight_map"].values()))
-                files = [_file_here(model_name, name, revision) for name in names]
-            if all(files):
-                return {name: shape for file in files for name, shape in _shapes_in(file).items()}
-        except BROKEN_FILES as error:
-            raise broken_weights(model_name, error) from error
-    return {}
+    name: str
+    unknown: Shapes
+    separate: Path | None
+    weight: str
+    own: Shapes
+    model_class: str
 
-
-def broken_weights(model_name: str, error: Exception) -> UserError:
-    """A file of weights, or their index, that cannot be read."""
-    return UserError(
-        f"--model_name {model_name}: expected whole safetensors files, found a broken one ({first_line(error)}). "
-        "Download or save the model again."
-    )
-
-
-def _file_here(model_name: str, name: str, revision: str | None) -> Path | None:
-    """Of a folder, or of what was downloaded before: nothing is fetched for this."""
-    if Path(model_name).is_dir():
-        file = Path(model_name, name)
-        return file if file.is_file() else None
-    options = {"local_files_only": True, "_raise_exceptions_for_missing_entries": False}
-    options["_raise_exceptions_for_connection_errors"] = options["_raise_exceptions_for_gated_repo"] = False
-    file = utils.cached_file(model_name, name, revision=revision, **options)
-    return None if file is None else Path(file)
-
-
-def _shapes_in(file: Path) -> Shapes:
-    if file.suffix == ".safetensors":
-        with safe_open(file, framework="pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    # shapes alone, on a device without memory; `weights_only` runs nothing that the file names
-    weights = torch.load(file, map_location="meta", weights_only=True, mmap=True)
-    return {name: tuple(weight.shape) for name, weight in weights.items() if torch.is_tensor(weight)}
+    @property
+    def is_copied(self) -> bool:
+        """Whether renaming is not enough for `from_pretrained` to read it."""
+        return self.separate is not None or len(self.unknown[self.name]) == 1
 
 
 def renamed_head(model_name: str, config: PreTrainedConfig, **hub_options) -> dict[str, str]:
-    """The `key_mapping` with which a checkpoint's head of another name is taken; {} where there is none.
+    """The `key_mapping` with which a checkpoint's head of another name is taken; {} where none is, or it is copied.
 
     Raises:
-        UserError: there are several, or one of another shape, or of several layers.
+        UserError: there are several, or one of another shape, or of several layers, or in a pickle file.
     """
-    shapes = stored_shapes(model_name, **hub_options)
-    if not any(_may_be_a_head(name, shape) for name, shape in shapes.items()):
+    found = _head_of_another_name(model_name, config, **hub_options)
+    if found is None or found.is_copied:
         return {}
-    model = on_meta_device(config)
-    own = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if name in new_weights(model)}
-    if any(name in shapes for name in own):
-        return {}
-    known = {*model.state_dict(), *names_of_language_models(config)}
-    # a checkpoint of the bare model has the same names without its prefix
-    known |= {name.removeprefix(f"{model.base_model_prefix}.") for name in known}
-    unknown = {name: shape for name, shape in shapes.items() if name not in known}
-    (weight, shape), *others = sorted(own.items(), key=lambda item: item[0].endswith(".bias"))
-    bias = weight.removesuffix("weight") + "bias"
-    found = find_head(model_name, unknown, config.get_text_config().hidden_size)
-    if found is None:
-        return {}
-    if {name for name, _ in others} - {bias}:
-        raise _unclear(model_name, f"the weights {', '.join(own)}", f"{found} {unknown[found]} alone")
-    logger.warning("Score head: %s %s of the checkpoint is taken as %s.", found, shape, weight)
-    mapping = {_exactly(found): weight}
-    if (found_bias := found.removesuffix("weight") + "bias") in unknown:
-        mapping[_exactly(found_bias)] = bias
-        if bias not in own:
-            logger.warning(
-                "Score head: %s has no place in a %s: every reward lacks this one number, which no comparison of "
-                "answers needs.",
-                *(found_bias, type(model).__name__),
-            )
-            del mapping[_exactly(found_bias)]
+    _log_taken(found)
+    mapping, bias = {_exactly(found.name): found.weight}, _bias_of(found.weight)
+    if _bias_of(found.name) in found.unknown:
+        if bias in found.own:
+            mapping[_exactly(_bias_of(found.name))] = bias
+        else:
+            _log_bias_left_out(found)
     return mapping
 
 
+def copied_head(model_name: str, config: PreTrainedConfig, **hub_options) -> dict[str, torch.Tensor]:
+    """A head that no renaming brings: a vector, or one in a file beside the model, which is fetched from the Hub.
+
+    Returns:
+        The values `(1, hidden)` of the model's head, by its name there, and of its bias `(1,)`; {} where there is none.
+
+    Raises:
+        UserError: as `renamed_head`.
+    """
+    found = _head_of_another_name(model_name, config, fetch=True, **hub_options)
+    if found is None or not found.is_copied:
+        return {}
+    files = [found.separate] if found.separate else files_here(model_name, hub_options.get("revision"))
+    _log_taken(found)
+    weights, bias = {found.weight: read_weight(files, found.name).reshape(1, -1)}, _bias_of(found.weight)
+    if _bias_of(found.name) in found.unknown:
+        if bias in found.own:
+            weights[bias] = read_weight(files, _bias_of(found.name)).reshape(1)
+        else:
+            _log_bias_left_out(found)
+    return weights
+
+
+def _head_of_another_name(
+    model_name: str, config: PreTrainedConfig, *, revision: str | None = None, fetch: bool = False
+) -> FoundHead | None:
+    shapes = stored_shapes(model_name, revision=revision)
+    separate = file_here(model_name, SEPARATE, revision, fetch=fetch)
+    pickled = None if separate else file_here(model_name, SEPARATE_TORCH, revision, fetch=fetch)
+    if not separate and not pickled and not any(_may_be_a_head(name, shape) for name, shape in shapes.items()):
+        return None
+    model = on_meta_device(config)
+    own = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if name in new_weights(model)}
+    if any(name in shapes for name in own):
+        return None
+    if pickled:
+        raise _pickled_head(model_name)
+    known = {*model.state_dict(), *names_of_language_models(config)}
+    # a checkpoint of the bare model has the same names without its prefix
+    known |= {name.removeprefix(f"{model.base_model_prefix}.") for name in known}
+    known -= {name for name in OF_TOKENS if shapes.get(name, ())[:1] == (1,)}
+    unknown = {name: shape for name, shape in shapes.items() if name not in known}
+    hidden = config.get_text_config().hidden_size
+    name = find_head(model_name, unknown, hidden)
+    if separate:
+        if name is not None:
+            raise _unclear(model_name, "one head", f"{name} {unknown[name]} in the model and {SEPARATE} beside it")
+        name, unknown = _head_in_separate_file(model_name, separate, hidden)
+    if name is None:
+        return None
+    weight, *others = sorted(own, key=lambda each: each.endswith(".bias"))
+    if {*others} - {_bias_of(weight)}:
+        raise _unclear(model_name, f"the weights {', '.join(own)}", f"{name} {unknown[name]} alone")
+    if own[weight] != (1, hidden):
+        raise _unclear(model_name, f"a head of shape {own[weight]}", f"{name} {unknown[name]}")
+    return FoundHead(name, unknown, separate, weight, own, type(model).__name__)
+
+
+def _head_in_separate_file(model_name: str, file: Path, hidden: int) -> tuple[str, Shapes]:
+    try:
+        shapes = shapes_in(file)
+        name = find_head(model_name, shapes, hidden)
+    except BROKEN_FILES as error:
+        raise broken_weights(model_name, error) from error
+    if name is None:
+        listed = ", ".join(f"{each} {shape}" for each, shape in sorted(shapes.items())) or "nothing"
+        raise _unclear(model_name, f"one head of shape (1, {hidden}) in {SEPARATE}", listed)
+    return name, shapes
+
+
+def _pickled_head(model_name: str) -> UserError:
+    return UserError(
+        f"--model_name {model_name}: expected the head in {SEPARATE}, found {SEPARATE_TORCH}, a pickle file, which is "
+        "not read here. Convert it to safetensors, in Python: "
+        f'safetensors.torch.save_file(torch.load("{SEPARATE_TORCH}", weights_only=True), "{SEPARATE}").'
+    )
+
+
+def _log_taken(found: FoundHead) -> None:
+    place = f"of {SEPARATE}" if found.separate else "of the checkpoint"
+    shape = found.unknown[found.name]
+    logger.warning("Score head: %s %s %s is taken as %s.", found.name, shape, place, found.weight)
+
+
+def _log_bias_left_out(found: FoundHead) -> None:
+    logger.warning(
+        "Score head: %s has no place in a %s: every reward lacks this one number, which no comparison of "
+        "answers needs.",
+        *(_bias_of(found.name), found.model_class),
+    )
+
+
 def _may_be_a_head(name: str, shape: tuple[int, ...]) -> bool:
-    one_row = len(shape) == 2 and shape[0] == 1
-    return not IN_A_LAYER.search(name) and (one_row or (len(shape) == 2 and bool(LIKE_A_HEAD.search(name))))
+    if IN_A_LAYER.search(name):
+        return False
+    if len(shape) == 1:
+        return name.endswith("weight") and bool(LIKE_A_HEAD.search(name)) and not NORM.search(name)
+    return len(shape) == 2 and (shape[0] == 1 or bool(LIKE_A_HEAD.search(name)))
 
 
 def find_head(model_name: str, unknown: Shapes, hidden: int) -> str | None:
@@ -130,18 +183,25 @@ def find_head(model_name: str, unknown: Shapes, hidden: int) -> str | None:
         UserError: there are several, or one of another shape, or of several layers.
     """
     heads = {name: shape for name, shape in unknown.items() if _may_be_a_head(name, shape)}
-    rows = [name for name, shape in heads.items() if shape == (1, hidden)]
+    rows = [name for name, shape in heads.items() if shape in ((1, hidden), (hidden,))]
     heads = {name: shape for name, shape in heads.items() if name in rows or LIKE_A_HEAD.search(name)}
     if not heads:
         return None
     listed = ", ".join(f"{name} {shape}" for name, shape in sorted(heads.items()))
+    outputs = [f"; {name} has {shape[0]} outputs" for name, shape in heads.items() if shape[1:] == (hidden,)]
+    if not rows and outputs and all(shape[0] > 1 for shape in heads.values()):
+        raise _unclear(model_name, "a head with one output", listed + "".join(outputs))
     if len(heads) > 1 or not rows:
         raise _unclear(model_name, f"one head of shape (1, {hidden})", listed)
     (head,) = heads
     beside = [name for name in unknown if name != head and _root_of(name) == _root_of(head)]
-    if odd := [name for name in beside if name != head.removesuffix("weight") + "bias"]:
+    if odd := [name for name in beside if name != _bias_of(head)]:
         raise _unclear(model_name, "a head of one layer", f"{listed} with {odd[0]} {unknown[odd[0]]} beside it")
     return head
+
+
+def _bias_of(weight: str) -> str:
+    return weight.removesuffix("weight") + "bias"
 
 
 def _exactly(name: str) -> str:

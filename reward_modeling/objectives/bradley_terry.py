@@ -89,6 +89,8 @@ class BradleyTerryFlags:
         elif self.tie_threshold is not None and not model.least <= self.tie_threshold <= model.most:
             ends = f"{model.least:g} to {model.most:g}"
             yield f"--tie_threshold: expected {ends} for {self.ties}, found {self.tie_threshold:g}"
+        if self.tie_learning_rate != BradleyTerryFlags.tie_learning_rate and (model is None or self.tie_threshold):
+            yield "--tie_learning_rate: expected a threshold that is learned (--ties davidson, rao_kupper), found none"
         if self.loss != "margin" and self.loss_margin not in ("auto", "none"):
             yield f"--loss_margin {self.loss_margin}: expected --loss margin beside it, found --loss {self.loss}"
 

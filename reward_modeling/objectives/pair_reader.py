@@ -62,8 +62,9 @@ class PairReader(RowReader):
         if row["answers"]:
             return self._read_list(row["answers"], row["ranks"], _or_one(row["weight"]))
         probability = _or_one(row["chosen_probability"])
-        # A tie has no strength: times one of 0 it would be no tie, and a threshold would learn of none.
-        strength = 1.0 if probability == TIE else _or_one(row["strength"])
+        # A tie has no strength: times one of 0 it would be no tie, and a threshold would learn of none. Nor may a soft
+        # label with a strength of 0 (HelpSteer3's, of annotators who are two to one) lose all its loss in silence.
+        strength = 1.0 if probability == TIE else row["strength"] or 1.0
         targets = (probability, strength, self._margin(row))
         return Example((row["chosen"], row["rejected"]), ((0, 1),), (targets,), (_or_one(row["weight"]),))
 
@@ -123,6 +124,8 @@ class PairReader(RowReader):
     def _margin(self, row: dict[str, Any]) -> float:
         if self.margin == "scores" and row["chosen_score"] is not None and row["rejected_score"] is not None:
             return row["chosen_score"] - row["rejected_score"]
+        if self.margin == "strength" and row["chosen_probability"] == TIE:
+            return 0.0
         if self.margin in ("auto", "strength"):
             return row["margin" if self.margin == "auto" else "strength"] or 0.0
         return 0.0

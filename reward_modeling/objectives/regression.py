@@ -172,8 +172,8 @@ class Regression(Objective):
             given = self.ranges.setdefault(name, (low, high))
             if not given[0] < given[1]:
                 raise UserError(
-                    f"--attributes {name}: expected ratings that differ, found {low:g} everywhere. Leave it out, or say "
-                    f"what its range is: --label_ranges {name}=0:4"
+                    f"--attributes {name}: expected ratings that differ, found {low:g} everywhere. Leave it out, or "
+                    f"say what its range is: --label_ranges {name}=0:4"
                 )
             if low < given[0] or high > given[1]:
                 raise UserError(

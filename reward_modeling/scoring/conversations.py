@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Conversation, Templated, parts_of
+from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
 from reward_modeling.data.rendering import TemplateRefuses, render, render_prompt
 from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.models.tokenizer import end_text, token_ids
@@ -98,13 +99,18 @@ class ConversationReader:
                 "the model."
             )
 
-    def refusal(self, conversation: Sequence[dict] | Templated) -> str:
-        """What the chat template says against a conversation; empty if nothing."""
+    def check(self, conversation: Sequence[dict] | Templated, answers: int = 1) -> tuple[str, Losses]:
+        """What the chat template says against a conversation, empty if nothing, and what it leaves out of it.
+
+        Args:
+            answers: how many of the last messages are the answer.
+        """
+        messages, options = parts_of(conversation)
         try:
-            render(*parts_of(conversation), self.tokenizer)
+            text = render(messages, options, self.tokenizer)
         except TemplateRefuses as error:
-            return str(error)
-        return ""
+            return str(error), NOTHING_LOST
+        return "", find_losses(messages, text, answers)
 
     def tokenize(self, window: list[tuple[int, Conversation]], counts: ScoringCounts) -> list[list[int]]:
         """Token ids of conversations, at most `max_length` each; `window` has (number in the input, conversation)."""

@@ -4,7 +4,15 @@ import math
 from collections.abc import Iterator, Sequence
 
 from reward_modeling.data.prepare import OVERLAP, PreparedPairs
-from reward_modeling.data.report import CUT_UNITS, LOUD_SHARE_DROPPED, NOTED_ROWS, TOKENS_CUT, DataReport, DropReason
+from reward_modeling.data.report import (
+    CUT_UNITS,
+    LOUD_SHARE_DROPPED,
+    NO_USER_TURN,
+    NOTED_ROWS,
+    TOKENS_CUT,
+    DataReport,
+    DropReason,
+)
 
 LOST = (DropReason.ANSWER_LOSES_TEXT, DropReason.MESSAGE_VANISHES)
 LOST_SHARE = 0.01  # of the rows: more rows of which the template leaves something out are refused
@@ -66,6 +74,8 @@ def _warnings(report: DataReport) -> Iterator[str]:
             f"{_of(cut, kept)} have prompts that are cut to --max_length; they lose {notes.get(TOKENS_CUT, 0):,} "
             "tokens in all"
         )
+    if alone := notes.get(NO_USER_TURN, 0):
+        yield f"{_of(alone, report.rows_read)} have no turn of the user: the answers alone are trained on"
     yield from _control_warnings(report)
     if report.tokens and report.unknown_tokens / report.tokens > UNKNOWN_SHARE_WARNED:
         yield f"{report.unknown_tokens / report.tokens:.1%} of the tokens are unknown to the tokenizer"
@@ -77,21 +87,21 @@ def _warnings(report: DataReport) -> Iterator[str]:
 
 def _control_warnings(report: DataReport) -> Iterator[str]:
     """Of an even share on both sides a model learns nothing; of another one it learns to look for the marks."""
-    before, after = NOTED_ROWS["control"].split("{}")
-    sides = {
-        note.removeprefix(before).removesuffix(after): count
-        for note, count in report.notes.items()
-        if note.startswith(before)
-    }
-    if not sides:
-        return
-    chosen, rejected = sides.get("chosen", 0), sides.get("rejected", 0)
-    counts = ", ".join(f"{count:,} {side}" for side, count in {"chosen": 0, "rejected": 0, **sides}.items() if side)
-    words = f"control tokens of the tokenizer stand in the answers of {counts} (of {_plural(report.kept, 'rows')} each)"
-    # marks on one side only are drawn from both by chance as coins fall
-    if abs(chosen - rejected) > APART * math.sqrt(chosen + rejected):
-        words += ": the sides differ, and the model will learn these marks. Take them out of the texts"
-    yield words
+    for kind, words in (("control", "control tokens of the tokenizer"), ("foreign", "marks of other chat templates")):
+        before, after = NOTED_ROWS[kind].split("{}")
+        sides = {
+            note.removeprefix(before).removesuffix(after): count
+            for note, count in report.notes.items()
+            if note.startswith(before)
+        }
+        chosen, rejected = sides.get("chosen", 0), sides.get("rejected", 0)
+        # marks on one side only are drawn from both by chance as coins fall
+        differ = abs(chosen - rejected) > APART * math.sqrt(chosen + rejected)
+        if not sides or (kind == "foreign" and not differ):  # such marks may be what a text is about
+            continue
+        counts = ", ".join(f"{count:,} {side}" for side, count in {"chosen": 0, "rejected": 0, **sides}.items() if side)
+        end = ": the sides differ, and the model will learn these marks. Take them out of the texts" if differ else ""
+        yield f"{words} stand in the answers of {counts} (of {_plural(report.kept, 'rows')} each){end}"
 
 
 def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int, kinds: str = "") -> str:
@@ -110,6 +120,9 @@ def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int, kinds:
     held_out = len(data.evaluation) if data.evaluation is not None else 0
     sets = ", ".join(f"{_plural(len(groups), unit)} of {name}" for name, groups in data.evaluations.items())
     warnings = data_warnings(data.reports)
+    warnings += [
+        f"{of.name}: no row of this set is kept; see its table above" for of in data.set_reports if not of.kept
+    ]
     if held_out:
         lines.append(f"  Held out for evaluation: {sets or _plural(held_out, unit)}.")
     else:

@@ -136,7 +136,7 @@ def test_a_checkpoint_that_has_lost_it_is_passed_over(whole, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"tie_threshold": 0.5},
+        {"tie_threshold": 0.5, "tie_learning_rate": 0.01},  # the second is for one that is learned
         {"tie_learning_rate": 0.2},
         {"ties": "rao_kupper"},
         {"list_weight": "pair"},
@@ -221,7 +221,7 @@ def test_a_killed_adapter_ends_bit_equal(with_adapter, adapter, tmp_path):
 
 def test_a_run_without_ties_leaves_none_behind(base, whole, tmp_path):
     """It starts from a model with a threshold; neither its checkpoints nor its model have it."""
-    flags = base | {"model_name": whole.model, "ties": "half", "max_steps": 2}
+    flags = base | {"model_name": whole.model, "ties": "half", "tie_learning_rate": 0.01, "max_steps": 2}
     run = train(flags, tmp_path / "output")
     for folder, name in itertools.product([run.model, run.output / "checkpoint-1"], ["tie_model", "tie_threshold"]):
         assert name not in json.loads((folder / "config.json").read_text())

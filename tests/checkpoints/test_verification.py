@@ -57,6 +57,8 @@ def groups_of_lengths(lengths: list[tuple[int, list[int]]]) -> PromptGroups:
                 "completion_ids": ids[1:],
                 "units": [list(pair) for pair in itertools.pairwise(numbers)],
                 "targets": [[1.0, 1.0, 0.0]] * (len(numbers) - 1),
+                "weights": [1.0] * (len(numbers) - 1),
+                "shares": [1.0] * (len(numbers) - 1),
                 "prefix_length": prefix,
                 "completion_lengths": completions,
             }

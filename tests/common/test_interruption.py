@@ -63,7 +63,11 @@ def read_line(process: subprocess.Popen) -> str:
 
 
 def end_of(process: subprocess.Popen) -> tuple[int, str, str]:
-    stdout, stderr = process.communicate(timeout=60)
+    try:
+        stdout, stderr = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()  # it would compute for an hour beside the tests that follow
+        raise
     return process.returncode, stdout, stderr
 
 

@@ -33,6 +33,7 @@ def texts(standard: dict) -> list[str]:
         {"prompt": "Name a colour.", "completions": ["Red.", "Blue.", "Green."], "scores": [0.5, 7, 0.5]},
         {"prompt": [USER], "completions": [said("Red."), said("Blue."), said("Green.")], "ranks": [9, 1.5, 9]},
         {"prompt": [USER], "completions": json.dumps(["Red.", "Blue.", "Green."]), "scores": "[1, 2, 1]"},
+        {"prompt": [USER], "completions": json.dumps(["Red.", "Blue.", "Green."]), "ranks": "2, 1, 2"},
         {"completions": [[USER, *said("Red.")], [USER, *said("Blue.")], [USER, *said("Green.")]], "ranks": [3, 2, 3]},
     ],
 )
@@ -74,7 +75,7 @@ def test_what_is_left_out_is_named():
         ({}, "no_score", "neither ranks nor scores"),
         ({"completions": ["a"], "ranks": [1]}, "too_few_answers", ""),
         ({"completions": ["a", "a", "a"], "ranks": [1, 2, 3]}, "identical_text", ""),
-        ({"completions": "a, b", "ranks": [1, 2]}, "wrong_type", "completions is missing"),
+        ({"completions": "a, b", "ranks": [1, 2]}, "wrong_type", "completions is a text"),
         ({"completions": ["a", "b", 7], "ranks": [1, 2, 3]}, "wrong_type", ""),
         ({"completions": [[USER, *said("a")], [*said("b")]], "ranks": [1, 2], "prompt": None}, "prompts_differ", ""),
     ],
@@ -88,6 +89,14 @@ def test_columns_become_places_of_a_list():
     row = {"question": "q", "a1": "x", "a2": "y", "a3": "z", "s1": 1, "s2": 3, "s3": 2}
     found = read(row, "prompt=question,completions=a1+a2+a3,scores=s1+s2+s3", None)
     assert texts(found) == ["x", "y", "z"] and found["ranks"] == [3, 1, 2] and found["unread"] == ""
+
+
+def test_columns_of_a_table_of_text_are_numbers():
+    row = {"prompt": "q", "a1": "x", "a2": "y", "a3": "z", "s1": "1", "s2": "3.5", "s3": ""}
+    found = read(row, "completions=a1+a2+a3,scores=s1+s2+s3", None)
+    assert found["reason"] == "" and json.loads(found["chosen"]) == said("y") and NOT_RATED in found["form"]
+    wrong = read({**row, "s3": "good"}, "completions=a1+a2+a3,scores=s1+s2+s3", None)
+    assert wrong["reason"] == "wrong_type" and "scores has a text" in wrong["excerpt"]
 
 
 def test_scores_beside_ranks_are_not_read():

@@ -78,6 +78,26 @@ def test_votes_are_shares(votes, share):
     assert share_of_votes(votes) == pytest.approx(share)
 
 
+def test_whole_numbers_with_a_point_are_votes():
+    """As tables with empty cells have them."""
+    assert share_of_votes(["1.0", "2.0", 1.0]) == pytest.approx(2 / 3)
+    assert share_of_votes(["0.0"], ("0.0", "1.0", "2.0")) == 1.0
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], float("nan")])
+def test_a_row_without_a_vote_has_no_label(nothing):
+    """The order of the two answers says nothing."""
+    columns = "chosen=a,rejected=b,preferred=label"
+    row = {"prompt": "q", "a": "x", "b": "y", "label": nothing}
+    assert standardise_row(row, "x:1", read_options(columns, None))["reason"] == "no_score"
+    known = standardise_row({**row, "chosen_probability": 0.7}, "x:1", read_options(columns, None))
+    assert known["reason"] == "" and known["chosen_probability"] == 0.7
+
+
+def test_nearly_a_tie_is_one():
+    assert labels_of({"chosen_probability": 0.5 + 1e-9})[0] == labels_of({"chosen_probability": 0.5 - 1e-9})[0] == 0.5
+
+
 def test_a_vote_that_is_not_known_is_named():
     with pytest.raises(RowDropped, match="label_out_of_range") as dropped:
         share_of_votes([1, 3])
@@ -88,7 +108,7 @@ def test_three_annotators_of_one_pair():
     row = {"instruction": "Say", "input": "hi", "response1": "Hi.", "response2": "No."}
     votes = {f"annotator{number}": vote for number, vote in enumerate((2, 2, 0), start=1)}
     found = standardise_row({**row, **votes}, "x:1", read_options(PANDA, None))
-    assert found["chosen_probability"] == pytest.approx(5 / 6) and found["form"] == VOTES
+    assert found["chosen_probability"] == pytest.approx(5 / 6) and found["form"] == VOTES[-1]
     assert (answer(found, "chosen"), answer(found, "rejected")) == ("No.", "Hi.")
     assert found["unread"] == ""
 

@@ -17,7 +17,7 @@ from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
 from reward_modeling.data.prompt_groups import GROUP_FEATURES, report_groups, tokenize_and_group
 from reward_modeling.data.rendered_rows import RowRenderer
-from reward_modeling.data.report import DataReport, report_rows
+from reward_modeling.data.report import NOTED_ROWS, DataReport, report_rows
 from reward_modeling.data.truncation import MARK
 from reward_modeling.models.tokenizer import is_for_encoder, set_up_for_encoder
 from reward_modeling.objectives.bradley_terry import PairReader
@@ -268,6 +268,22 @@ def test_no_usable_row_gives_no_group(tokenizers):
     report = report_rows("eval", rows)
     report_groups(report, groups, "pairs")
     assert (len(groups), len(PromptGroups(groups)), report.kept) == (0, 0, 0)
+
+
+def test_marks_of_other_templates_are_counted_apart(tokenizers):
+    """<|im_end|> is no token of a Gemma tokenizer; <end_of_turn> is."""
+    rows = [row("q one", "a", "b<|im_end|>"), row("q two", "c [/INST]", "d"), row("q three", "e", "f<end_of_turn>")]
+    rows += [row("q four", "x < y | z > w", "[1] and <b>")]
+    source = standard(*rows)
+    report = report_rows("train", source)
+    report_groups(report, tokenize_and_group(source, tokenizers["gemma"], PairReader(), LONG), "pairs")
+    found = {words: count for words, count in report.notes.items() if "marks" in words or "control" in words}
+    assert found == {
+        NOTED_ROWS["control"].format("rejected"): 1,
+        NOTED_ROWS["foreign"].format("chosen"): 1,
+        NOTED_ROWS["foreign"].format("rejected"): 1,
+    }
+    assert report.first_of_note[NOTED_ROWS["foreign"].format("rejected")] == "rows:1 '<|im_end|>'"
 
 
 @pytest.mark.parametrize("lists", ["pairs", "plackett_luce"])

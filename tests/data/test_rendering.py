@@ -191,6 +191,9 @@ def test_a_template_that_always_opens_another_turn_is_refused_by_name():
     words = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
     assert opened_turn(with_template(words)) == ""
     assert opened_turn(with_template(words + "assistant: ")) == "\nassistant: "
+    # as setting up the tokenizer leaves it: EOS behind the turn that is opened
+    assert opened_turn(with_template(words + "assistant: {{ eos_token }}")) == "\nassistant: "
+    assert opened_turn(with_template(words + "{{ eos_token }}")) == ""
 
 
 # --- keys of prompts ------------------------------------------------------------------------------------------

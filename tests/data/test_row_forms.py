@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset
 
 from reward_modeling.data.messages import KNOWN_ROLES, ROLES, UnreadableMessages, messages_in_text, read_messages
+from reward_modeling.data.pairs import PROMPT_IN_ONE, RENDERED_PROMPTS, RENDERED_TEXTS
 from reward_modeling.data.preferences import load_preference_dataset, standardise_row
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.template_options import split_options
@@ -82,8 +83,34 @@ SAME_PAIR = {
         "chosen": transcript(("Human", QUESTION), ("Assistant", GOOD)),
         "rejected": transcript(("Human", QUESTION), ("Assistant", BAD)),
     },
+    "transcripts, CRLF": {
+        side: f"Human: {QUESTION}\r\n\r\nAssistant: {text}" for side, text in (("chosen", GOOD), ("rejected", BAD))
+    },
+    "transcripts, spaces": {
+        side: f"\n\n Human: {QUESTION}\n\n Assistant: {text}" for side, text in (("chosen", GOOD), ("rejected", BAD))
+    },
+    "transcripts, lines": {
+        side: f"Human: {QUESTION}\nAssistant: {text}" for side, text in (("chosen", GOOD), ("rejected", BAD))
+    },
+    "transcripts, User": {
+        "prompt": QUESTION,
+        **{side: f"User: {QUESTION}\n\nAssistant: {text}" for side, text in (("chosen", GOOD), ("rejected", BAD))},
+    },
+    "transcript of User as prompt": {
+        "prompt": f"User: {QUESTION}\r\nAssistant:",
+        "chosen": GOOD,
+        "rejected": f" {BAD}",
+    },
     "prompt again": {"prompt": QUESTION, "chosen": f"{QUESTION}\n{GOOD}", "rejected": f"{QUESTION} {BAD}"},
     "prompt again, glued": {"prompt": [USER], "chosen": f"{QUESTION}{GOOD}", "rejected": f" {QUESTION}{BAD}"},
+    "prompt again in messages": {
+        side: [USER, {**answer, "content": f"{QUESTION}\n{answer['content']}"}]
+        for side, answer in (("chosen", CHOSEN), ("rejected", REJECTED))
+    },
+    "other ids": {
+        "chosen": [USER, CHOSEN],
+        "rejected": [{**USER, "id": "v0", "created": 3, "content": f" {QUESTION}"}, REJECTED],
+    },
     "keys that say nothing": {
         side: [{**one, "tool_calls": [], "name": "", "id": None, "extra": {}} for one in ROW[side]] for side in ROW
     },
@@ -102,7 +129,7 @@ def test_every_form_gives_the_same_pair(form):
     assert texts(found) == texts(expected)
     assert found["prompt_key"] == expected["prompt_key"]
     assert found["unread"] == ""
-    assert (found["form"] == "") == (form in ("keys that say nothing", "system says nothing"))
+    assert (found["form"] == "") == (form in ("keys that say nothing", "system says nothing", "other ids"))
     other = json.loads(json.dumps(SAME_PAIR[form]).replace("carry", "wash off"))
     assert texts(standard(other)) != texts(expected)
 
@@ -187,6 +214,22 @@ def test_a_call_of_a_tool_needs_no_content():
         read_messages([{"role": "assistant", "content": None, "tool_calls": []}], "user")
 
 
+@pytest.mark.parametrize("content", [None, "", "I look it up."])
+def test_a_function_call_is_a_call_of_a_tool(content):
+    message = {"role": "assistant", "content": content}
+    function = {"name": "sea", "arguments": '{"depth": 3}'}
+    (read,) = read_messages([{**message, "function_call": function, "tool_calls": None}], "user")
+    assert read == {"role": "assistant", "content": content or "", "tool_calls": [CALL]}
+    row = {"prompt": QUESTION, "chosen": [{**message, "function_call": function}], "rejected": [REJECTED]}
+    assert (standard(row)["reason"], standard(row)["unread"]) == ("", "")
+
+
+def test_a_function_call_that_names_no_function_is_listed():
+    chosen = {**CHOSEN, "function_call": "auto"}
+    row = standard({"prompt": QUESTION, "chosen": [chosen], "rejected": [REJECTED]})
+    assert (row["reason"], row["unread"]) == ("", '["function_call (of messages)"]')
+
+
 @pytest.mark.parametrize("role", [*KNOWN_ROLES, *ROLES, "Human ", "GPT", "Model"])
 def test_known_roles(role):
     ((message),) = read_messages([{"role": role, "content": "x", "name": "a"}], "user")
@@ -204,13 +247,95 @@ def test_a_blank_prompt_is_none(prompt):
 
 @pytest.mark.parametrize(
     ("prompt", "chosen", "rejected"),
-    [("I", "I think so", "I do not"), ("Hello", "Hello there", "Hello you"), ("Is a car", "Is a cart?", "Is a car!")],
+    [("I", "I think so", "I do not"), ("Hello", "Hello there", "Hello you"), ("Is a car", "Is a cart?", "Is a cars!")],
 )
 def test_an_answer_may_begin_with_the_words_of_the_prompt(prompt, chosen, rejected):
     row = standard({"prompt": prompt, "chosen": chosen, "rejected": rejected})
     assert (json.loads(row["chosen"])[0]["content"], row["form"]) == (chosen, "")
-    one_side = standard({"prompt": QUESTION, "chosen": f"{QUESTION} {GOOD}", "rejected": BAD})
-    assert json.loads(one_side["chosen"])[0]["content"] == f"{QUESTION} {GOOD}"
+
+
+@pytest.mark.parametrize("as_messages", [False, True])
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "form"),
+    [
+        (f"{QUESTION} {GOOD}", BAD, PROMPT_IN_ONE),
+        (GOOD, f" {QUESTION}\n{BAD}", PROMPT_IN_ONE),
+        (GOOD, f"{BAD} {QUESTION}", ""),
+        (GOOD, QUESTION[:-3], ""),
+    ],
+)
+def test_an_answer_that_alone_begins_with_the_prompt_is_kept_and_counted(as_messages, chosen, rejected, form):
+    row = {"prompt": QUESTION, "chosen": chosen, "rejected": rejected}
+    if as_messages:
+        row = {side: [USER, {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+    found = standard(row)
+    assert [json.loads(found[side])[0]["content"] for side in ("chosen", "rejected")] == [chosen, rejected]
+    assert (found["form"], found["reason"]) == (form, "")
+
+
+def test_answers_without_the_prompt_keep_their_keys_and_may_say_nothing():
+    again = {
+        side: [USER, {**CHOSEN, "content": f"{QUESTION} {side}", "name": "Ada"}] for side in ("chosen", "rejected")
+    }
+    row = standard(again)
+    assert json.loads(row["rejected"]) == [{**CHOSEN, "content": "rejected", "name": "Ada"}]
+    again["rejected"] = [USER, {**CHOSEN, "content": QUESTION}]
+    assert standard(again)["reason"] == "empty_reply"
+    result = {"role": "tool", "content": QUESTION}  # an answer may repeat what a tool says
+    row = standard({side: [USER, CHOSEN, result, {**CHOSEN, "content": f"{QUESTION} {side}"}] for side in again})
+    assert (json.loads(row["chosen"])[0]["content"], row["form"]) == (f"{QUESTION} chosen", "")
+
+
+@pytest.mark.parametrize("key", ["id", "created_at", "tool_calls", "tool_call_id", "name", "reasoning_content"])
+def test_keys_that_no_template_renders_make_no_other_prompt(key):
+    turns = [USER, {**CHOSEN, key: [CALL] if key == "tool_calls" else "u0"}, USER]
+    others = [USER, {**CHOSEN, key: [CALL, CALL] if key == "tool_calls" else "v0"}, USER]
+    row = standard({"chosen": [*turns, CHOSEN], "rejected": [*others, REJECTED]})
+    if key in ("id", "created_at"):
+        assert (json.loads(row["prompt"]), row["reason"]) == (turns, "")
+    else:
+        assert row["reason"] == "prompts_differ" and row["excerpt"].startswith(f"message 2, {key}: ")
+
+
+def test_dropped_rows_say_in_which_message_their_prompts_differ():
+    long = {"role": "user", "content": "The same words. " * 40}
+    other = {**long, "content": f"{long['content']}Moon?"}
+    row = standard({"chosen": [USER, CHOSEN, long, CHOSEN], "rejected": [USER, CHOSEN, other, REJECTED]})
+    assert row["reason"] == "prompts_differ" and len(row["excerpt"]) <= 200
+    assert row["excerpt"].startswith("message 3, content: ") and "Moon?' in rejected" in row["excerpt"]
+    row = standard({"chosen": [USER, CHOSEN, USER, CHOSEN], "rejected": [USER, REJECTED]})
+    assert row["excerpt"].startswith(f"message 2: chosen alone has one (assistant: '{GOOD}')")
+    row = standard({"chosen": [USER, CHOSEN], "rejected": [{**USER, "role": "system"}, REJECTED]})
+    assert row["excerpt"].startswith("message 1, role: 'user' in chosen, 'system' in rejected")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["User: a\nAssistant: b", "User: c\nAssistant: d"],  # what somebody asked for
+        ["The form:\nUser: a\nAssistant: b", "The form:\nUser: a\nAssistant: c"],
+        ["User: a\nUser: b", "User: the one who asks"],
+    ],
+)
+def test_answers_that_show_a_dialogue_stay_answers(answers):
+    row = standard({"prompt": "Show me a dialogue.", "chosen": answers[0], "rejected": answers[1]})
+    assert [json.loads(row[side])[0]["content"] for side in ("chosen", "rejected")] == answers
+    assert (row["reason"], row["form"], row["unread"]) == ("", "", "")
+    asked = "User: a\nAssistant: b\nUser: Is this polite?"
+    row = standard({"prompt": asked, "chosen": GOOD, "rejected": BAD})
+    assert json.loads(row["prompt"]) == [{"role": "user", "content": asked}] and row["form"] == RENDERED_PROMPTS
+
+
+@pytest.mark.parametrize(
+    "mark",
+    ["### Human: q", "[INST] q", "<s>[INST] q", "<|im_start|>user\nq", "<start_of_turn>user", "USER: q ASSISTANT:"],
+)
+def test_prompts_that_look_rendered_are_counted(mark):
+    row = standard({"prompt": f" {mark}", "chosen": "a", "rejected": "b"})
+    assert (json.loads(row["prompt"])[0]["content"], row["form"]) == (f" {mark}", RENDERED_PROMPTS)
+    row = standard({"chosen": f"{mark} a", "rejected": f"{mark} b"})
+    assert (row["is_text"], row["chosen"], row["form"]) == (True, f"{mark} a", RENDERED_TEXTS)
+    assert standard({"prompt": f"What is {mark}?", "chosen": "a", "rejected": "b"})["form"] == ""
 
 
 def test_turns_that_prompt_and_conversations_share_stand_once():

@@ -10,7 +10,7 @@ from datasets import Dataset
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.preferences import kept_column, load_preference_dataset, standardise_row
 from reward_modeling.data.read_options import read_options
-from reward_modeling.data.report import report_rows
+from reward_modeling.data.report import NO_USER_TURN, report_rows
 from reward_modeling.data.row_notes import note_rows
 from reward_modeling.data.unread_columns import is_suspect
 
@@ -48,8 +48,9 @@ def test_unread_columns_are_counted_over_all_rows(parquet, tmp_path):
 
 SUSPECTS = """question input instruction query context history conversation conversations messages trajectory
 system_prompt systemPrompt tools_json functions sample_weight label preference winner better_response_id Question
-dialogue"""
-HARMLESS = "prompt_id question_type id lang score_chosen category num_turns context_length source_url model"
+dialogue task_prompt source_document model_input domain_question"""
+HARMLESS = """prompt_id question_type id lang score_chosen category num_turns context_length source_url model
+prompt_source input_ids prompt_id_2"""
 
 
 @pytest.mark.parametrize("name", SUSPECTS.split())
@@ -161,3 +162,97 @@ def test_a_prompt_of_another_text_beside_conversations_is_not_passed_over(prompt
         assert words in str(refused.value)
     ignored = standardise_row(row, "", read_options(None, "prompt"))
     assert (ignored["unread"], json.loads(ignored["prompt"])) == ("", CONVERSATIONS["chosen"][:1])
+
+
+# --- rows without a prompt --------------------------------------------------------------------------------------------
+
+UNKNOWN = "ask utterance text src premise human chat conv"
+ANSWERS = {side: [{"role": "assistant", "content": PAIR[side]}] for side in PAIR}
+WITH_SYSTEM = {side: [{"role": "system", "content": "Be kind."}, *ANSWERS[side]] for side in PAIR}
+
+
+@pytest.mark.parametrize("name", UNKNOWN.split())
+@pytest.mark.parametrize("answers", [PAIR, ANSWERS, WITH_SYSTEM])
+def test_a_text_beside_answers_to_nothing_stops_the_run(answers, name, tmp_path):
+    rows = [{**answers, name: f"How far is moon {n}?"} if n > 0 else answers for n in range(3)]
+    with pytest.raises(UserError) as refused:
+        noted(tmp_path, rows)
+    for words in (
+        f'{name} in 2 of 3 rows: "How far is moon 1?" ({tmp_path}/x.jsonl:2)',
+        f"To read them: --columns prompt={name} ",
+        f"--ignore_columns {name}",
+    ):
+        assert words in str(refused.value)
+    assert f"rows with a column {name}, not read" not in noted(tmp_path, rows, ignore=name)
+
+
+@pytest.mark.parametrize("answers", [PAIR, ANSWERS])
+def test_the_text_is_read_as_the_prompt_where_that_is_asked(answers, tmp_path):
+    assert noted(tmp_path, [{**answers, "ask": "How far is the moon?"}], columns="prompt=ask") == {}
+
+
+def test_a_conversation_under_an_unknown_name_stops_the_run(tmp_path):
+    conversation = [{"role": "user", "content": "How far is it?"}]
+    with pytest.raises(UserError, match="prompt=conv "):
+        noted(tmp_path, [{**ANSWERS, "conv": conversation}])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{**PAIR, "prompt": "q", "ask": "How far is it?"}],
+        [{**ANSWERS, "prompt": "q", "ask": "How far is it?"}],
+        [{side: f"How far is the moon? It is {side}" for side in PAIR} | {"ask": "How far is the sun?"}],
+        [{**PAIR, "ask": "How far?"}],
+        [{**PAIR, "ask": "How far is it?"}, PAIR],
+        [{**PAIR, "ask_source": "a long public list"}],
+        [{**PAIR, "ask": {"a": "How far is it?"}}],
+    ],
+    ids=["prompt", "prompt of lists", "common beginning", "two words", "half of the rows", "known of it", "an object"],
+)
+def test_another_text_is_only_counted(rows, tmp_path):
+    assert noted(tmp_path, rows) == {f"rows with a column {list(rows[0])[-1]}, not read": 1}
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_conversations_without_a_turn_of_the_user_are_counted_where_they_are_most(parquet, tmp_path):
+    quoting = [{"role": "system", "content": 'Say {"role": "user"}.'}]
+    alone = {side: [*quoting, *ANSWERS[side]] for side in PAIR}
+    asked = {side: [{"role": "user", "content": "How far?"}, *ANSWERS[side]] for side in PAIR}
+    assert noted(tmp_path, [alone, alone, asked], parquet=parquet) == {NO_USER_TURN: 2}
+    assert noted(tmp_path, [alone, asked], parquet=parquet) == {}
+    assert noted(tmp_path, [PAIR, PAIR], parquet=parquet) == {}
+
+
+# --- keys of messages -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+@pytest.mark.parametrize("value", ["Because it is far.", ["a.png"], {"a": 1}, 0.5])
+def test_keys_of_messages_that_nobody_reads_are_counted(value, parquet, tmp_path):
+    first, second = ({"role": "user", "content": text} for text in ("How far?", "How high?"))
+    rows = [
+        {"prompt": [{**first, "rationale": value}], **ANSWERS},
+        {"prompt": [first, *ANSWERS["chosen"], {**second, "rationale": value}], **ANSWERS},
+        {"prompt": [first], **ANSWERS},
+    ]
+    assert noted(tmp_path, rows, parquet=parquet) == {"rows with a message key rationale, not read": 2}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"name": "Ann", "id": "7", "message_id": "8", "timestamp": "noon", "tool_call_id": "9", "model": "a b c"},
+        {"reasoning_content": "Hm.", "thinking": "Hm.", "reasoning": "Hm."},
+        {"images": [], "audio": None, "documents": [{"a": None}], "text": "How far?"},
+    ],
+    ids=["known", "thoughts", "nothing"],
+)
+def test_other_keys_of_messages_are_not_counted(more, tmp_path):
+    assert noted(tmp_path, [{"prompt": [{"role": "user", "content": "How far?", **more}], **ANSWERS}]) == {}
+
+
+def test_keys_of_answers_in_lists_are_counted(tmp_path):
+    answers = [[{"role": "assistant", "content": text, "rationale": text * 2}] for text in "xyz"]
+    rows = [{"prompt": "q", "completions": answers, "ranks": [1, 2, 3]}]
+    assert noted(tmp_path, rows)["rows with a message key rationale, not read"] == 1

@@ -129,6 +129,13 @@ def message_of(benchmark, path):
         ("\n\nHuman:\n\nAssistant: c", [assistant("c")]),
         ("\n\nHuman: a\n\nAssistant: b\n\nHuman: c", [user("a"), assistant("b"), user("c")]),
         ("\n\nHuman: a\n\nAssistant: b\n\nHuman: ", [user("a"), assistant("b")]),
+        # line breaks of Windows, a space before the speaker, single line breaks, and User
+        ("Human: a\r\nb\r\n\r\nAssistant: c\r\n", [user("a\r\nb"), assistant("c")]),
+        ("\n\n Human: a\n\n Assistant: b\n\n  Human: c", [user("a"), assistant("b\n\n  Human: c")]),
+        ("Human: a\n\nb\nAssistant: c\r\nHuman: d", [user("a\n\nb"), assistant("c"), user("d")]),
+        ("User: a\n\nAssistant: b\n\nHuman: c\nUser: d", [user("a"), assistant("b\n\nHuman: c\nUser: d")]),
+        ("User: a\n Assistant: b\n User: c", [user("a"), assistant("b"), user("c")]),
+        ("Human: a\nUser: b\nAssistant: c", [user("a\nUser: b"), assistant("c")]),
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
@@ -147,8 +154,12 @@ def test_an_empty_last_answer_is_an_invitation_or_an_answer():
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "Hi", "\n\nHuman: Hi", "Human: Hi\nAssistant: Hello", "\n\nAssistant: Hi\n\nHuman: Ho"),
+        *("", "Hi", "\n\nHuman: Hi", "\n\nAssistant: Hi\n\nHuman: Ho"),
         *("Intro:\n\nHuman: Hi\n\nAssistant: Hello", "Humans: Hi\n\nAssistant: Hello", "Human: Hi Assistant: Hello"),
+        *("Say\nUser: Hi\nAssistant: Ho", "User: Hi", "User: Hi\n\nHuman: Ho", "user: Hi\nAssistant: Ho"),
+        # where the turns do not alternate
+        *("Human: a\nAssistant: b\nAssistant: c", "Human: a\nHuman: b\nAssistant: c"),
+        "User: a\n\nUser: b\n\nAssistant: c",
     ],
 )
 def test_what_is_no_transcript(text):
@@ -270,6 +281,7 @@ def test_problems_of_rewardmath_without_one_right_solution_are_named(tmp_path):
 HUMAN = "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant:"
 TURNS = [user("q"), assistant("a"), user("r")]
 X, Y = [assistant("x")], [assistant("y")]
+SHOWN = ("User: q\nAssistant: x", "User: q\nAssistant: y")
 
 
 @pytest.mark.parametrize(
@@ -323,6 +335,12 @@ X, Y = [assistant("x")], [assistant("y")]
         ),
         # a completion that merely quotes a transcript
         ("q", f"{HUMAN} x", "y", ([user("q")], [assistant(f"{HUMAN} x")], [assistant("y")])),
+        # dialogues that somebody asked for, or that are the conversation
+        *((prompt, *SHOWN, ([user("q")], X, Y)) for prompt in (None, "", "q", [user("q")])),
+        ("A dialogue!", *SHOWN, ([user("A dialogue!")], *([assistant(text)] for text in SHOWN))),
+        # a dialogue to be answered, and one that is asked about
+        ("User: q\nAssistant:", "x", "y", ([user("q")], X, Y)),
+        ("User: q\nAssistant: a", "x", "y", ([user("User: q\nAssistant: a")], X, Y)),
     ],
 )
 def test_rows_of_the_preference_test_sets(prompt, chosen, rejected, expected):

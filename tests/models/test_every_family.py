@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import torch
-from runs import train, write_rows
+from engines import SHARDED_WEIGHTS, run_engine
+from runs import Run, train, write_rows
 from safetensors.torch import load_file, save_file
 from tiny_classifiers import families, tiny_classifier_config
 from tiny_families import TOKENIZER_STYLES, train_tokenizer
@@ -25,7 +26,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.models.adapters import add_adapter, save_adapter
 from reward_modeling.models.loading import load_config, load_reward_model
 from reward_modeling.models.new_parts import new_modules, new_modules_of
-from reward_modeling.models.other_heads import stored_shapes
+from reward_modeling.models.stored_weights import stored_shapes
 from reward_modeling.models.support import (
     NO_REWARDS,
     context_length,
@@ -297,6 +298,113 @@ def test_a_head_that_is_not_clear_stops_the_run_before_the_data_is_read(head, me
     head = {name: weight.clone() for name, weight in head.items()}
     with pytest.raises(UserError, match=message):
         train(flags(with_head(llama, tmp_path, head), tmp_path), tmp_path / "output")
+
+
+def with_separate_head(folder, tmp_path, head: dict[str, torch.Tensor]):
+    """As LLaMA-Factory writes it."""
+    copy = with_head(folder, tmp_path, {})
+    save_file({name: weight.clone() for name, weight in head.items()}, copy / "value_head.safetensors")
+    return copy
+
+
+def assert_head_was_taken(folder, tmp_path) -> None:
+    run = train(flags(folder, tmp_path, data=True, learning_rate=0), tmp_path / "output")
+    saved = load_file(run.model / "model.safetensors")
+    assert torch.equal(saved["score.weight"], HEAD) and not any("v_head" in name for name in saved)
+    _, info = AutoModelForSequenceClassification.from_pretrained(run.model, output_loading_info=True)
+    assert not any(info.values())
+
+
+@pytest.mark.parametrize("bias", [{}, {"v_head.summary.bias": torch.tensor([0.5])}], ids=["no_bias", "bias"])
+def test_a_head_in_a_file_beside_the_model_is_taken(bias, llama, tmp_path, caplog):
+    folder = with_separate_head(llama, tmp_path, {"v_head.summary.weight": HEAD, **bias})
+    assert_head_was_taken(folder, tmp_path)
+    assert "v_head.summary.weight (1, 32) of value_head.safetensors is taken as score.weight." in caplog.text
+    assert "Score head: new" not in caplog.text
+    assert ("v_head.summary.bias has no place" in caplog.text) == bool(bias)
+
+
+@pytest.mark.parametrize("as_bin", [False, True], ids=["safetensors", "bin"])
+def test_a_head_that_is_a_vector_is_taken(as_bin, llama, tmp_path, caplog):
+    folder = with_head(llama, tmp_path, {"v_head.weight": HEAD[0].clone()}, as_bin=as_bin)
+    assert_head_was_taken(folder, tmp_path)
+    assert "v_head.weight (32,) of the checkpoint is taken as score.weight." in caplog.text
+    assert "Score head: new" not in caplog.text
+
+
+@pytest.mark.parametrize("separate", [False, True], ids=["vector", "file"])
+def test_a_head_that_is_copied_brings_its_bias(separate, build, tmp_path):
+    """To a family whose head has one."""
+    weights = {"v_head.weight": HEAD if separate else HEAD[0].clone(), "v_head.bias": torch.tensor([0.5])}
+    folder = str((with_separate_head if separate else with_head)(build("modernbert"), tmp_path, weights))
+    model = load_reward_model(folder, load_config(folder), load_tokenizer(folder))
+    assert torch.equal(model.classifier.weight, HEAD) and model.classifier.bias.item() == 0.5
+
+
+@pytest.mark.parametrize("engine", SHARDED_WEIGHTS)
+def test_a_head_is_copied_to_every_process(engine, llama, tmp_path):
+    folder = with_separate_head(llama, tmp_path, {"v_head.summary.weight": HEAD})
+    given = flags(folder, tmp_path, data=True, learning_rate=0)
+    run_engine(engine, given, tmp_path / "output")
+    assert torch.equal(load_file(tmp_path / "output/last_checkpoint/model.safetensors")["score.weight"], HEAD)
+    assert Run(tmp_path / "output").losses() == pytest.approx(train(given, tmp_path / "alone").losses(), abs=1e-5)
+
+
+def test_an_output_layer_of_one_row_is_taken(llama, tmp_path, caplog):
+    folder = with_head(llama, tmp_path, {"lm_head.weight": HEAD.clone()})
+    assert_head_was_taken(folder, tmp_path)
+    assert "lm_head.weight (1, 32) of the checkpoint is taken as score.weight." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ({"v_head.summary.weight": torch.ones(3, 32)}, "v_head.summary.weight has 3 outputs"),
+        ({"v_head.summary.weight": torch.ones(1, 16)}, r"found v_head.summary.weight \(1, 16\)"),
+        ({"other": torch.ones(3)}, r"one head of shape \(1, 32\) in value_head.safetensors, found other"),
+    ],
+)
+def test_a_head_beside_the_model_that_is_not_clear_stops_the_run(head, message, llama, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(flags(with_separate_head(llama, tmp_path, head), tmp_path), tmp_path / "output")
+
+
+def test_a_head_both_in_the_model_and_beside_it_stops_the_run(llama, tmp_path):
+    folder = with_head(llama, tmp_path, {"v_head.weight": HEAD.clone()})
+    save_file({"v_head.weight": HEAD.clone()}, folder / "value_head.safetensors")
+    with pytest.raises(UserError, match=r"expected one head, found v_head\.weight"):
+        train(flags(folder, tmp_path), tmp_path / "output")
+
+
+def test_a_pickled_head_beside_the_model_is_not_read(llama, tmp_path):
+    folder = with_head(llama, tmp_path, {})
+    (folder / "value_head.bin").write_bytes(b"whatever it is")
+    with pytest.raises(UserError, match="Convert it to safetensors"):
+        train(flags(folder, tmp_path), tmp_path / "output")
+
+
+def test_a_file_beside_a_model_that_has_its_head_is_left_alone(llama, tmp_path, caplog):
+    folder = with_head(llama, tmp_path, {"score.weight": HEAD.clone()})
+    save_file({"v_head.weight": -HEAD}, folder / "value_head.safetensors")
+    assert_head_was_taken(folder, tmp_path)
+    assert "is taken as" not in caplog.text
+
+
+def test_a_head_of_several_outputs_stops_the_run_and_says_how_many(llama, tmp_path):
+    """As ArmoRM's, whose reward is what a gate makes of nineteen."""
+    head = {
+        "regression_layer.weight": torch.ones(19, 32),
+        "gating.layers.0.weight": torch.ones(64, 32),
+        "reward_transform_matrix": torch.eye(19),
+    }
+    with pytest.raises(UserError, match=r"a head with one output, found .*regression_layer.weight has 19 outputs"):
+        train(flags(with_head(llama, tmp_path, head), tmp_path), tmp_path / "output")
+
+
+def test_the_weight_of_a_norm_is_no_head(llama, tmp_path, caplog):
+    folder = str(with_head(llama, tmp_path, {"reward_norm.weight": torch.ones(32)}))
+    load_reward_model(folder, load_config(folder), load_tokenizer(folder))
+    assert "Score head: new" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"])

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reward_modeling.data.preferences import standardise_row
 from reward_modeling.objectives.bradley_terry import bradley_terry_loss
 from reward_modeling.objectives.list_losses import plackett_luce_loss
+from reward_modeling.objectives.pair_reader import PairReader
 from reward_modeling.objectives.ties import TIE_MODELS, TieThreshold, davidson_loss, rao_kupper_loss
 
 LN3 = math.log(3)
@@ -245,3 +247,22 @@ def test_a_constant_changes_nothing_and_better_is_cheaper():
     assert plackett_luce_loss(rewards + 5, ranks).item() == pytest.approx(loss.item(), abs=1e-12)
     assert plackett_luce_loss(rewards, torch.tensor([[2, 3, 1]])).item() > loss.item()
     assert plackett_luce_loss(rewards[:0], ranks[:0]).shape == (0,)
+
+
+# --- what a row gives the loss ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({}, (1.0, 1.0, 0.0)),
+        ({"strength": 3}, (1.0, 3.0, 3.0)),
+        ({"strength": 0}, (0.5, 1.0, 0.0)),  # a tie has no strength, and no distance
+        ({"strength": 0, "chosen_probability": 2 / 3}, (2 / 3, 1.0, 0.0)),  # two to one: not nothing
+        ({"strength": 3, "chosen_probability": 0.5}, (0.5, 1.0, 0.0)),
+    ],
+)
+def test_strengths_as_scale_and_as_margin(labels, expected):
+    row = standardise_row({"prompt": "q", "chosen": "a", "rejected": "b", **labels}, "x:1")
+    (targets,) = PairReader(margin="strength").read_row(row).targets
+    assert targets == pytest.approx(expected)

@@ -7,7 +7,7 @@ import pytest
 from tiny_families import TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.data.control_tokens import control_tokens
-from reward_modeling.data.report import CUT_UNITS, NOTED_ROWS, TOKENS_CUT, DataReport, DropReason
+from reward_modeling.data.report import CUT_UNITS, NO_USER_TURN, NOTED_ROWS, TOKENS_CUT, DataReport, DropReason
 from reward_modeling.tiny.tokenizers import token_ids
 from reward_modeling.training.verdict import LOST_SHARE, UNKNOWN_SHARE, data_problems, data_warnings, describe_verdict
 
@@ -44,6 +44,12 @@ def test_unknown_tokens_are_refused_above_a_share():
     assert data_problems([counted]) == data_warnings([counted]) == []
 
 
+def test_answers_to_nothing_are_warned_of():
+    assert data_warnings([report(**{NO_USER_TURN: 600})]) == [
+        "train: 600 of 1,000 rows (60.0%) have no turn of the user: the answers alone are trained on"
+    ]
+
+
 def test_control_tokens_of_both_sides_are_told_apart_from_those_of_one():
     def warned(chosen: int, rejected: int) -> str:
         note = NOTED_ROWS["control"]
@@ -56,13 +62,25 @@ def test_control_tokens_of_both_sides_are_told_apart_from_those_of_one():
     assert warned(0, 0) == ""
 
 
+def test_marks_of_other_templates_are_warned_of_where_the_sides_differ():
+    """A text may be about them."""
+
+    def warned(chosen: int, rejected: int) -> str:
+        note = NOTED_ROWS["foreign"]
+        counts = {note.format("chosen"): chosen, note.format("rejected"): rejected}
+        return "".join(data_warnings([report(**{words: count for words, count in counts.items() if count})]))
+
+    assert "marks of other chat templates stand in the answers of 0 chosen, 60 rejected" in warned(0, 60)
+    assert warned(60, 66) == warned(0, 0) == ""
+
+
 def test_the_verdict_says_what_will_be_trained_and_each_warning_once():
     groups = SimpleNamespace(
         sizes=SimpleNamespace(units_per_group=np.array([2, 0, 3]), num_steps=lambda per_step: -(-5 // per_step))
     )
     train = type("Groups", (), {"__len__": lambda self: 5, "sizes": groups.sizes})()
     counted = report(10, **{f"pairs {CUT_UNITS}": 4, TOKENS_CUT: 1234})
-    data = SimpleNamespace(train=train, evaluation=[1, 2], evaluations={}, reports=[counted])
+    data = SimpleNamespace(train=train, evaluation=[1, 2], evaluations={}, reports=[counted], set_reports=[])
     assert describe_verdict(data, "pairs", 4).splitlines() == [
         "Verdict: 5 pairs of 2 prompts can be trained on, in 2 steps an epoch (4 pairs each).",
         "  Held out for evaluation: 2 pairs.",
@@ -71,11 +89,14 @@ def test_the_verdict_says_what_will_be_trained_and_each_warning_once():
     ]
     kinds = "Of these pairs 2 are ties."
     assert describe_verdict(data, "pairs", 4, kinds).splitlines()[1] == f"  {kinds}"
-    data = SimpleNamespace(train=train, evaluation=None, evaluations={}, reports=[report(10)])
+    data = SimpleNamespace(train=train, evaluation=None, evaluations={}, reports=[report(10)], set_reports=[])
     assert describe_verdict(data, "pairs", 8).splitlines()[0].endswith("in 1 step an epoch (8 pairs each).")
     assert "no pairs are held out" in describe_verdict(data, "pairs", 8)
-    data = SimpleNamespace(train=train, evaluation=[1], evaluations={}, reports=[report(10)])
+    data = SimpleNamespace(train=train, evaluation=[1], evaluations={}, reports=[report(10)], set_reports=[])
     assert describe_verdict(data, "pairs", 8).splitlines()[-1] == "  No warnings."
+    data.set_reports = [report(10), DataReport("train 2, other.jsonl", 0)]
+    assert "  - train 2, other.jsonl: no row of this set is kept" in describe_verdict(data, "pairs", 8)
+    data.set_reports = []
     data.evaluations = {"easy": [1], "hard": [1, 2]}
     assert "  Held out for evaluation: 1 pair of easy, 2 pairs of hard." in describe_verdict(data, "pairs", 8)
 

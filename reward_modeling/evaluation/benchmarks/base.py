@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from reward_modeling.common.errors import nearest_name
 from reward_modeling.common.intervals import by_subset
 from reward_modeling.common.words import TIE
+from reward_modeling.data.losses import NOTHING_LOST, Losses
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import DataReport
 from reward_modeling.data.sources import Columns
@@ -45,6 +46,8 @@ class ScoredRow:
     """Why it was not scored, if it was not."""
     is_verdict: bool = False
     """Whether 1 and 0 stand for the side that won and the one that lost, since the rewards are not known."""
+    losses: Losses = NOTHING_LOST
+    """What the chat template leaves out of it; its rewards are then of something else than what it says."""
 
     # Of pairs of one's own.
     probability: float = 1.0

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.paths import named_paths
-from reward_modeling.data.held_prompts import holds_prompt
+from reward_modeling.data.held_prompts import are_transcripts, holds_prompt
 from reward_modeling.data.messages import Message
+from reward_modeling.data.row_forms import is_blank
 from reward_modeling.data.sources import ALL_SUFFIXES, SUFFIXES, is_data_file, saved_splits
-from reward_modeling.data.transcripts import merge_turns, parse_transcript
+from reward_modeling.data.transcripts import invites_answer, merge_turns, parse_transcript
 from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
 from reward_modeling.evaluation.benchmarks.rewardbench import BENCHMARK as REWARDBENCH
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, section_scores
@@ -139,11 +140,9 @@ def _whole_sides(row: dict) -> list[list[Message]]:
     """The whole conversations of chosen and rejected, however the row spells them."""
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
     is_text = isinstance(chosen, str) and isinstance(rejected, str)
-    if is_text:
-        sides = [parse_transcript(text, keep_empty_answer=True) for text in (chosen, rejected)]
-        if None not in sides:
-            return sides
-    is_transcript = isinstance(prompt, str) and parse_transcript(prompt) is not None
+    if is_text and are_transcripts(None if is_blank(prompt) else prompt, chosen, rejected):
+        return [parse_transcript(text, keep_empty_answer=True) for text in (chosen, rejected)]
+    is_transcript = isinstance(prompt, str) and invites_answer(prompt)
     before = parse_transcript(prompt) if is_transcript else prompt_of(prompt)
     if not is_text:
         sides = [messages_of(row[name], name, "assistant") for name in ("chosen", "rejected")]

@@ -28,6 +28,7 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 from numpy.typing import NDArray
 
 from reward_modeling.data.cached_rows import map_processes
+from reward_modeling.data.control_tokens import MARK
 from reward_modeling.data.keys import mix_keys, text_key
 from reward_modeling.data.labels import TIE
 from reward_modeling.data.pairs import TRANSCRIPTS
@@ -62,11 +63,6 @@ _REFUSAL = re.compile(
     r"|[Aa]s an? (?:AI|ai|artificial intelligence|language model)\b[^.\n]{0,60}\b[Ii] "
     r"(?:can't|cannot|can not|do not|don't|am not|am unable))"
 )
-_MARK = re.compile(
-    "<[|\uff5c][^<>|\uff5c\\s]{1,40}[|\uff5c]>"
-    r"|</?s>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
-    r"|<(?:start|end)_of_(?:turn|text|utterance)>|<(?:bos|eos|pad|unk|eot|eod)>|\[(?:CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]"
-)
 _IN_EVERY_REFUSAL = ("n't", "not", "unable", "decline")  # looked for first: it costs a tenth
 _CUT_SIGNS = frozenset(",([{-\u2013\u2014&")
 _NEVER_LAST = (
@@ -95,7 +91,7 @@ def measure(text: str) -> dict[str, int]:
         "refusal": int(is_refusal(text)),
         "unfinished": int(unfinished),
         "cut": int(cut),
-        "marks": len(_MARK.findall(text)) if "<" in text or "[" in text else 0,
+        "marks": len(MARK.findall(text)) if "<" in text or "[" in text else 0,
     }
 
 
