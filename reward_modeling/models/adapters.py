@@ -99,11 +99,15 @@ def _check_shared(adapted: "PeftModel") -> None:
         UserError: two adapted layers have one weight, as those of Zamba's shared blocks. Each gets matrices
             of its own, and merging would add both to the one weight.
     """
+    from peft.tuners.lora.layer import ParamWrapper
+
     names: dict[int, str] = {}
     for name, module in adapted.named_modules():
         if not hasattr(module, "lora_A"):
             continue
-        first = names.setdefault(id(module.base_layer.weight), name)
+        # the experts of a mixture are one parameter, which its wrapper names
+        is_parameter = isinstance(module, ParamWrapper)
+        first = names.setdefault(id(module.get_param() if is_parameter else module.base_layer.weight), name)
         if first != name:
             first, name = (one.removeprefix(WRAPPED) for one in (first, name))
             raise UserError(
