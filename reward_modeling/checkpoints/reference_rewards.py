@@ -78,7 +78,9 @@ def reference_rewards(
     progress: str | None = None,
     **options,
 ) -> dict:
-    """Outputs, all of one row and then of the next, of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
+    """Outputs of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
+
+    All outputs of a row stand together, then those of the next row.
 
     They are computed in float32. With `rounded_by`, the padded rows are scored once more in `dtype`, which shows how
     far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model. The file
