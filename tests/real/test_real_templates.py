@@ -1,5 +1,6 @@
 """Every template of TRL through the preflight: a row is kept whole, or dropped and counted, or the run is refused."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -51,7 +52,15 @@ def model_with(template: str, model_of, folder: Path) -> Path:
     for file in model_of(PUBLISHED[family]).glob("*.json"):
         shutil.copy(file, folder)
     shutil.copy(files_of("trl") / f"{template}.jinja", folder / "chat_template.jinja")
+    if family == OTHERS:
+        give_bos(folder / "tokenizer_config.json")
     return folder
+
+
+def give_bos(path: Path) -> None:
+    """Qwen3 has no BOS, and some templates of other families cannot be rendered without one."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"bos_token": config["eos_token"]}), encoding="utf-8")
 
 
 def pieces(messages: list[dict]) -> list[str]:
