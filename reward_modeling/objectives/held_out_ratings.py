@@ -15,6 +15,7 @@ from reward_modeling.common.intervals import RESAMPLES, number, share_of_rows
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.display.text import align, count, interval, percent
 from reward_modeling.display.text import number as shown
+from reward_modeling.objectives.rating_bins import output_bins
 
 SEED = 0
 
@@ -126,6 +127,7 @@ def _attribute_figures(held_out: EvaluatedRatings, place: int, known: NDArray[np
         "spearman": correlation(ranks_of(outputs), ranks_of(ratings), prompts),
         "length_spearman": correlation(ranks_of(tokens), ranks_of(ratings), prompts),
         **_pair_figures(outputs, ratings, tokens, prompts),
+        "by_output": output_bins(outputs, ratings, prompts),
     }
 
 
@@ -202,6 +204,14 @@ def correlation(one: NDArray, other: NDArray, prompts: NDArray) -> dict[str, flo
 
 
 # --- as text ------------------------------------------------------------------------------------------------------
+
+
+def rating_shares(evaluation: Mapping) -> dict[str, Mapping]:
+    """The shares of pairs of each attribute, under names for a tracker's table."""
+    shares = {}
+    for name, of in evaluation["attributes"].items():
+        shares |= {name: of["pair_accuracy"], f"{name}, always the longer answer": of["longer_wins"]}
+    return {name: share for name, share in shares.items() if share["rows"]}
 
 
 def rating_lines(logs: Mapping[str, float]) -> list[str]:

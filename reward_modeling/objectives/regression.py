@@ -17,7 +17,13 @@ from reward_modeling.common.flags import LOGGED, OnResume, flag
 from reward_modeling.data.examples import Example, KeptColumn, RowReader
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.objectives.base import Objective
-from reward_modeling.objectives.held_out_ratings import EvaluatedRatings, rating_figures, rating_lines, rating_table
+from reward_modeling.objectives.held_out_ratings import (
+    EvaluatedRatings,
+    rating_figures,
+    rating_lines,
+    rating_shares,
+    rating_table,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -104,6 +110,7 @@ class RatingReader(RowReader):
     """A row is an answer with its ratings: a unit of one completion, whose targets are the ratings, NaN if unknown."""
 
     unit: ClassVar[str] = "answers"
+    read_off: ClassVar[str] = "the output of each attribute"
     attributes: tuple[str, ...] = ()
 
     def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
@@ -143,6 +150,7 @@ class Regression(Objective):
     """The mean squared error of the ratings that an answer has."""
 
     flags = RegressionFlags
+    kind = "ratings"
 
     def __init__(self, flags: RegressionFlags):
         super().__init__(flags)
@@ -240,6 +248,7 @@ class Regression(Objective):
 
     evaluation_lines = staticmethod(rating_lines)
     evaluation_table = staticmethod(rating_table)
+    evaluation_shares = staticmethod(rating_shares)
 
     def reward(self, logits: torch.Tensor) -> torch.Tensor:
         return logits @ logits.new_tensor(list(self.weights.values()))
