@@ -47,17 +47,21 @@ class QuantileRegression(Regression):
         """`quantile_levels` too: each attribute of `label_ranges`, in order, is the mean of as many outputs."""
         return super().saved_values() | {"quantile_levels": list(LEVELS)}
 
+    def _by_attribute(self, logits: torch.Tensor) -> torch.Tensor:
+        """`(reads, attributes, levels)`."""
+        return logits.unflatten(1, (len(self.attributes), len(LEVELS)))
+
     def attributes_of(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.unflatten(1, (-1, len(LEVELS))).mean(dim=2)
+        return self._by_attribute(logits).mean(dim=2)
 
     def answer_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return masked_pinball(outputs.unflatten(1, (-1, len(LEVELS))), labels)
+        return masked_pinball(self._by_attribute(outputs), labels)
 
     # --- figures ---
 
     def evaluated(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> list[tuple[float, ...]]:
         """Beside the loss and the attributes the outer quantiles in order, and whether some have crossed."""
-        quantiles = logits[targets["answers"]].unflatten(1, (-1, len(LEVELS)))
+        quantiles = self._by_attribute(logits[targets["answers"]])
         crossed = (quantiles.diff(dim=2) < 0).any(dim=2)
         columns = torch.cat([quantiles.amin(dim=2), quantiles.amax(dim=2), crossed.float()], dim=1).tolist()
         return [(*row, *others) for row, others in zip(super().evaluated(logits, targets), columns, strict=True)]

@@ -90,7 +90,8 @@ class Regression(Objective):
                 f"--attributes {name}: expected ratings that differ, found {low:g} everywhere. Leave it out, or say "
                 f"what its range is: --label_ranges {name}=0:4"
             )
-        width = float(np.float32(given[1]) - np.float32(given[0]))  # as the loss computes it
+        with np.errstate(over="ignore"):
+            width = float(np.float32(given[1]) - np.float32(given[0]))  # as the loss computes it
         if not 0 < width < math.inf:
             raise UserError(
                 f"--attributes {name}: expected a range that float32 can tell apart, found {given[0]!r} to "
@@ -135,7 +136,9 @@ class Regression(Objective):
         """`answers` `(answers,)` long, the rows of the logits; `ratings` `(answers, attributes)`, NaN if unknown."""
         return {
             "answers": torch.tensor([unit[0] for unit in units], dtype=torch.long),
-            "ratings": torch.tensor(targets, dtype=torch.float32).reshape(len(units), -1),
+            "ratings": torch.tensor(targets, dtype=torch.float32).reshape(
+                len(units), len(targets[0]) if targets else 0
+            ),
         }
 
     def scaled(self, ratings: torch.Tensor) -> torch.Tensor:
