@@ -305,3 +305,29 @@ def test_names_of_ratings_are_not_handed_on(folder, tmp_path):
     config = load_config(str(path))
     assert config.id2label == {0: "LABEL_0"}
     assert not {"label_ranges", "reward_weights"} & config.to_dict().keys()
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Quantiles
+# ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_attribute_of_quantiles_is_their_mean_and_has_an_interval(tmp_path):
+    levels = [0.25, 0.5, 0.75]
+    tokenizer = family_tokenizer("gemma")
+    config = family_config("gemma", tokenizer)
+    names = [f"{name}@{level:.2f}" for name in NAMES for level in levels]
+    config.num_labels = len(names)
+    config.id2label, config.label2id = dict(enumerate(names)), {name: n for n, name in enumerate(names)}
+    config.update(SAVED | {"quantile_levels": levels})
+    path = save_reward_model(tmp_path / "model", tokenizer, config)
+    quantiles = plain_outputs(path).reshape(-1, len(NAMES), len(levels))
+    scored = RewardScorer.from_pretrained(path).score_named(conversations())
+    assert difference(scored, expected(quantiles.mean(dim=2))) < TOLERANCE
+    for number, name in enumerate(NAMES):
+        low, high = RANGES[name]
+        ends = [[one.intervals[name][end] for one in scored] for end in (0, 1)]
+        least, greatest = (low + (high - low) * of[:, number] for of in (quantiles.amin(dim=2), quantiles.amax(dim=2)))
+        assert largest_difference(ends[0], least.tolist()) < TOLERANCE * (high - low)
+        assert largest_difference(ends[1], greatest.tolist()) < TOLERANCE * (high - low)
+    assert any((quantiles.diff(dim=2) < 0).flatten())  # some have crossed, and are put in order
