@@ -38,8 +38,15 @@ class Objective(ABC):
     def reader(self) -> RowReader:
         """How rows are read."""
 
-    def fit(self, groups: "PromptGroups") -> None:  # noqa: B027 (most need nothing)
-        """Take from the training set what the loss needs to know of it as a whole, such as a range of labels."""
+    def fit(self, groups: "PromptGroups", evaluations: Sequence["PromptGroups"] = ()) -> None:  # noqa: B027 (most need nothing)
+        """Take from the training set what the loss needs to know of it as a whole, such as a range of labels.
+
+        Args:
+            evaluations: the evaluation sets, of which the first decides which model is best.
+
+        Raises:
+            UserError: the sets do not have what the flags ask for.
+        """
 
     @staticmethod
     @abstractmethod
