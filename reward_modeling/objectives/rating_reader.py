@@ -22,6 +22,7 @@ class RatingReader(RowReader):
     """A row is an answer with its ratings: a unit of one completion, whose targets are the ratings, NaN if unknown."""
 
     unit: ClassVar[str] = "answers"
+    read_off: ClassVar[str] = "the output of each attribute"
     attributes: tuple[str, ...] = ()
 
     def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
