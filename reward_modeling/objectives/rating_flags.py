@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from reward_modeling.common.flags import LOGGED, OnResume, at_least, flag, one_of, unsupported
+from reward_modeling.common.words import QUANTILE_MARK
 from reward_modeling.data.read_options import RATED_COLUMNS_HELP, RATED_TARGETS
 
-QUANTILE_MARK = "@"  # between an attribute and a level in the name of an output
 RANGES_FORM, WEIGHTS_FORM = "helpfulness=0:4,score=1:10", "helpfulness=0.65,verbosity=-0.4"
 
 
