@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from reward_modeling.common.flags import LOGGED, NEEDS_ADAPTER, PATH, OnResume, changed_flags, flag, flags_with
+from reward_modeling.common.flags import LOGGED, PATH, OnResume, changed_flags, flag
 from reward_modeling.common.launch import launched_with
 
 # What is said of steps, of a gradient, or of weights that are trained.
@@ -38,8 +38,7 @@ class FrozenBackboneFlags:
             if self.feature_cache is not None:
                 yield "--feature_cache: expected --freeze_backbone true beside it, found false"
             return
-        names = [*OF_TRAINING, *flags_with(type(self), NEEDS_ADAPTER)]
-        if given := [f"--{name}" for name in changed_flags(self, names)]:
+        if given := [f"--{name}" for name in changed_flags(self, [*OF_TRAINING])]:
             yield (
                 f"{', '.join(given)}: expected none of these beside --freeze_backbone, which takes no steps and trains "
                 "no weights but the head's. Leave them out."

@@ -19,7 +19,8 @@ from reward_modeling.checkpoints.output_folder import prepare_output_folder
 from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.display.text import align, count, number
-from reward_modeling.frozen_backbone.feature_pass import FeaturePass, cached_features, check_model
+from reward_modeling.frozen_backbone.feature_cache import cached_features
+from reward_modeling.frozen_backbone.feature_pass import FeaturePass, check_model
 from reward_modeling.frozen_backbone.features import Features
 from reward_modeling.frozen_backbone.flags import OF_TRAINING
 from reward_modeling.frozen_backbone.readers import RatingFeatureReader
