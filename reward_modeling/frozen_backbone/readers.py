@@ -13,7 +13,7 @@ from reward_modeling.objectives.regression import RatingReader
 class ReadsPrompts(RowReader):
     """To be mixed into a reader: it decides alone which tokens are read."""
 
-    read_names: ClassVar[tuple[str, ...]] = ("the prompt's state", "the answer's")
+    read_off: ClassVar[str] = "the state of prompt and answer"
 
     def read_positions(self, ids: Sequence[int], prompt_length: Callable[[], int]) -> list[int]:
         return [gate_position(ids[: prompt_length()]), len(ids) - 1]

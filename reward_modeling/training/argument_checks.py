@@ -22,7 +22,7 @@ def argument_problems(args: Any) -> list[str]:
     """Every problem of a `RunArguments`, each with what was expected and what was found."""
     return [
         *flag_problems(args),
-        *read_options_problems(args.columns, args.ignore_columns, args.preferred_values),
+        *read_options_problems(args.columns, args.ignore_columns, args.preferred_values, args.read_targets),
         *args.objective_problems(),
         *_step_problems(args),
         *tracker_problems(args.report_to),

@@ -28,6 +28,7 @@ from reward_modeling.data.read_options import (
     PLAIN_TEXT_HELP,
     PREFERRED_HELP,
     REVISION_HELP,
+    TARGETS,
 )
 from reward_modeling.estimate.memory import GPUS
 
@@ -46,6 +47,11 @@ class RunFlags:
     def objective_problems(self) -> Iterator[str]:
         """What is wrong with the flags of the objective beside each other."""
         yield from ()
+
+    @property
+    def read_targets(self) -> tuple[str, ...]:
+        """What --columns may read: of preferences, where the flags of the objective do not say otherwise."""
+        return TARGETS
 
     # Model
     model_name: Annotated[str, PATH] = flag(
