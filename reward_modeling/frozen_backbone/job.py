@@ -79,10 +79,10 @@ def fit(args: RunArguments, objective: RegressionOnFeatures, given: dict) -> Non
         print(ridge_table(ridge, objective.attributes), flush=True)
 
     # Held-out answers
-    held_out = {} if data.evaluation is None else (data.evaluations or {"": data.evaluation})
+    sets = {} if data.evaluation is None else (data.evaluations or {"": data.evaluation})
     rows = {
-        name: evaluated_rows(features_of(trainer, groups, how), groups, ridge.weights)
-        for name, groups in held_out.items()
+        name: evaluated_rows(features_of(trainer, groups, how), groups, objective, ridge.weights)
+        for name, groups in sets.items()
     }
     if rows:
         trainer.last_evaluation = trainer.state.global_step, rows
@@ -127,13 +127,14 @@ def set_head(model: torch.nn.Module, weights: NDArray) -> None:
         model.score.weight.copy_(torch.tensor(weights))
 
 
-def evaluated_rows(features: Features, groups: PromptGroups, weights: NDArray) -> list[tuple]:
-    """What `Regression.held_out` takes: of each answer its group, its number there, the outputs, the ratings."""
-    outputs = predict(features.blocks(), weights)
+def evaluated_rows(features: Features, groups: PromptGroups, objective: Regression, weights: NDArray) -> list[tuple]:
+    """What `Regression.held_out` takes: of each answer its group and its number there, and what is kept of it."""
+    logits = torch.tensor(predict(features.blocks(), weights))
+    targets = {"answers": torch.arange(len(features)), "ratings": torch.tensor(features.ratings)}
     group = groups.sizes.group_of_unit
-    places = np.arange(len(group)) - groups.sizes.unit_offsets[group]
-    columns = (group.tolist(), places.tolist(), outputs.tolist(), features.ratings.tolist())
-    return [((of, place), *output, *ratings) for of, place, output, ratings in zip(*columns, strict=True)]
+    numbers = np.arange(len(group)) - groups.sizes.unit_offsets[group]
+    keys = zip(group.tolist(), numbers.tolist(), strict=True)
+    return [(key, *values) for key, values in zip(keys, objective.evaluated(logits, targets), strict=True)]
 
 
 # --- what is said of it -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import ClassVar
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.gate_position import gate_position
 from reward_modeling.objectives.pair_reader import PairReader
-from reward_modeling.objectives.regression import RatingReader
+from reward_modeling.objectives.rating_reader import RatingReader
 
 
 class ReadsPrompts(RowReader):
