@@ -1,11 +1,13 @@
 """Where a gate reads a prompt: at the prompt's end, which all answers to it share.
 
-    prompt = prompt_tokens(messages[:-1], options, tokenizer)
-    position = gate_position(prompt, tokenizer)
+    tail = gate_tail(tokenizer)                                # once
+    prompt_ids = prompt_tokens(messages[:-1], options, tokenizer)
+    position = gate_position(prompt_ids, tail)
 
 The prompt's end is where two renderings of the prompt with different answers begin to differ, so that it is found for
 any chat template. Two templates have a published place, which is the first token of what they write between a question
-and its answer.
+and its answer. Of other templates it is the last token that is not white space alone: a line break may become one token
+with those that an answer begins with.
 """
 
 from collections.abc import Sequence
@@ -13,18 +15,18 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.data.rendering import PROBE_ANSWER, render
+from reward_modeling.data.rendering import PROBE_ANSWER, TemplateRefuses, render
 from reward_modeling.models.tokenizer import common_prefix_length, token_ids
 
 # Compared as texts: their tokens are 128009 128006 78191 128007 271 in Llama-3's vocabulary and 107 108 106 2516 108 in
 # Gemma-2's, but in another vocabulary with the same marks they are others.
 PATTERNS = (
-    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    "<end_of_turn>\n<start_of_turn>model\n",
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
+    "<end_of_turn>\n<start_of_turn>model",
 )
-ENDINGS = tuple(pattern.rstrip() for pattern in PATTERNS)
-LONGEST = 32  # tokens that a pattern may take
 PROBES = (PROBE_ANSWER, "a")  # a word with a space before it is one token, a sign with one is two
+QUESTION = [{"role": "user", "content": "question"}]
+Tail = tuple[int, ...]
 
 
 def prompt_tokens(prompt: Sequence[dict], options: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -41,36 +43,61 @@ def prompt_tokens(prompt: Sequence[dict], options: dict[str, Any], tokenizer: Pr
     return rows[0][: common_prefix_length(rows)]
 
 
-def gate_position(prompt_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """The place in a prompt's tokens that the gate reads; 0 where there is nothing before the answer.
+def gate_tail(tokenizer: PreTrainedTokenizerBase) -> Tail:
+    """What prompts end in, from the token that the gate reads on; () without a chat template."""
+    if not tokenizer.chat_template:
+        return ()
+    try:
+        ids = prompt_tokens(QUESTION, {}, tokenizer)
+    except TemplateRefuses:
+        return ()
+    start = _published_start(ids, tokenizer)
+    if start is None:
+        places = range(len(ids) - 1, -1, -1)
+        start = next((place for place in places if _text(ids[place : place + 1], tokenizer).strip()), len(ids))
+    return tuple(ids[start:])
 
-    It is the first token of a published pattern that the prompt ends in, else the last token that is not white space
-    alone: a line break may become one token with those that an answer begins with.
+
+def has_published_place(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tail is one of the published patterns, which a reader can find in a text without its messages."""
+    return _text(gate_tail(tokenizer), tokenizer).rstrip() in PATTERNS
+
+
+def gate_position(prompt_ids: Sequence[int], tail: Tail) -> int:
+    """The place in a prompt's tokens that the gate reads: where its tail begins, whole or without its last tokens.
+
+    It is the last token of a prompt that ends in something else, and 0 where there is nothing before the answer.
+
+    >>> gate_position([128000, 9906, 128009, 128006, 78191, 128007, 271], (128009, 128006, 78191, 128007, 271))
+    2
+    >>> gate_position([128000, 9906, 128009, 128006, 78191, 128007], (128009, 128006, 78191, 128007, 271))
+    2
+    >>> gate_position([5, 6, 7], ())
+    2
     """
-    found = last_pattern(prompt_ids, tokenizer)
-    if found is not None and _text(prompt_ids[found:], tokenizer).rstrip() in ENDINGS:
-        return found
-    places = range(len(prompt_ids) - 1, -1, -1)
-    return next((place for place in places if _text(prompt_ids[place : place + 1], tokenizer).strip()), 0)
+    ids = tuple(prompt_ids)
+    for length in range(len(tail), 0, -1):
+        if ids[-length:] == tail[:length]:
+            return len(ids) - length
+    return max(0, len(ids) - 1)
 
 
-def last_pattern(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Where the last published pattern of a text begins, which is the place that published models read; None if none.
-
-    In a conversation whose answer holds no pattern it is `gate_position` of its prompt.
-    """
-    places = []
-    for pattern in ENDINGS:  # the line breaks behind them may have become one token with the answer's
-        mark = tokenizer.get_added_vocab().get(pattern[: pattern.index(">") + 1])
-        starts = [] if mark is None else [place for place, token in enumerate(ids) if token == mark]
-        begins = (start for start in reversed(starts) if _begins(ids[start : start + LONGEST], pattern, tokenizer))
-        places.append(next(begins, None))
-    return max((place for place in places if place is not None), default=None)
+def last_tail(ids: Sequence[int], tail: Tail) -> int | None:
+    """Where a whole text has the tail for the last time, which is how published models look for it; None if nowhere."""
+    ids = tuple(ids)
+    starts = range(len(ids) - len(tail), -1, -1) if tail else ()
+    return next((start for start in starts if ids[start : start + len(tail)] == tail), None)
 
 
-def _begins(ids: Sequence[int], pattern: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    return _text(ids, tokenizer).startswith(pattern)
+def _published_start(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int | None:
+    known = tokenizer.get_added_vocab()
+    for pattern in PATTERNS:
+        mark = known.get(pattern[: pattern.index(">") + 1])
+        starts = [place for place, token in enumerate(ids) if token == mark]
+        if starts and _text(ids[starts[-1] :], tokenizer).rstrip() == pattern:
+            return starts[-1]
+    return None
 
 
 def _text(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
