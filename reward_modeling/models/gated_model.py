@@ -114,8 +114,8 @@ class GatedOutput(ModelOutput):
 class GatedReads(RewardOutput):
     """Of each token that is read its hidden state `(reads, hidden)`.
 
-    `logits` `(reads, 2 x objectives)` are the objectives and the gate's output as if it were an answer's last token, and
-    as if it were a prompt's end: which of both it is, or both, is known to whoever chose the tokens.
+    `logits` `(reads, 2 x objectives)` are what the objectives make of it as an answer's last token, then what the gate
+    makes of it as a prompt's end. Which of both a token is, is known to whoever chose it.
     """
 
     hidden: torch.Tensor | None = None

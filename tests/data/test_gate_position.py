@@ -54,7 +54,7 @@ def test_a_pattern_within_an_answer_moves_nothing():
     assert ids[: position + 1] == rows_of(tokenizer, ["the"])[0][: position + 1]
 
 
-@pytest.mark.parametrize("style", ["chatml", "llama3", "mistral"])
+@pytest.mark.parametrize("style", ["chatml", "llama3", "qwen3"])
 def test_a_prompt_that_lost_its_last_line_break_to_an_answer(style):
     """The tokens of the header that all answers share may be fewer: the same token is read."""
     tokenizer = tokenizer_of(style)
