@@ -110,17 +110,6 @@ class GatedOutput(ModelOutput):
     logits: torch.Tensor | None = None
 
 
-@dataclass
-class GatedReads(RewardOutput):
-    """Of each token that is read its hidden state `(reads, hidden)`.
-
-    `logits` `(reads, 2 x objectives)` are what the objectives make of it as an answer's last token, then what the gate
-    makes of it as a prompt's end. Which of both a token is, is known to whoever chose it.
-    """
-
-    hidden: torch.Tensor | None = None
-
-
 class GatedModelMixin(RewardModelMixin):
     """Makes of a `*ForSequenceClassification` class one with the heads above in the place of `score`."""
 
@@ -132,13 +121,15 @@ class GatedModelMixin(RewardModelMixin):
         self.reward_transform_matrix = nn.Parameter(torch.eye(settings.num_objectives), requires_grad=False)
         self.gating = Gate(hidden_size, settings)
 
-    def read_out(self, hidden: torch.Tensor) -> GatedReads:
-        logits = torch.cat([self.regression_layer(hidden), self.gating(hidden.float())], dim=1)
-        return GatedReads(logits=logits, hidden=hidden)
+    def read_out(self, hidden: torch.Tensor) -> RewardOutput:
+        """The hidden states of what is read, as they are: what a token is read for is known to `forward`."""
+        return RewardOutput(logits=hidden)
 
-    def gated_scores(self, rewards: torch.Tensor, gating: torch.Tensor) -> torch.Tensor:
-        """`(rows,)` float32 from `(rows, objectives)` twice."""
-        return (gating.float() * (rewards.float() @ self.reward_transform_matrix.float())).sum(dim=1)
+    def scores(self, answers: torch.Tensor, prompts: torch.Tensor) -> "GatedOutput":
+        """From the hidden states of the answers' last tokens and of their prompts' ends, `(answers, hidden)` twice."""
+        rewards, gating = self.regression_layer(answers), self.gating(prompts.float())
+        score = (gating * (rewards @ self.reward_transform_matrix.float())).sum(dim=1)
+        return GatedOutput(rewards, answers, prompts, gating, score, score)
 
     def forward(
         self,
@@ -146,33 +137,35 @@ class GatedModelMixin(RewardModelMixin):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         read_positions: torch.Tensor | None = None,
+        answer_reads: torch.Tensor | None = None,
+        gate_reads: torch.Tensor | None = None,
         gate_positions: torch.Tensor | None = None,
         **kwargs,
-    ) -> GatedReads | GatedOutput:
-        """With `read_positions` as `RewardModelMixin.forward`; without them what the published class returns.
+    ) -> "GatedOutput":
+        """With `read_positions` the scores of the completions of a pass, else of the rows, as the published class.
 
         Args:
-            input_ids: `(batch, tokens)`, padded on the right where conversations are of several lengths.
-            gate_positions: `(batch,)`, where each prompt ends (see data/gate_position.py). Unset: it is looked for by
-                the tokens that the config names, or that were published for the model type.
+            input_ids: `(batch, tokens)`; without `read_positions` padded on the right, if at all.
+            read_positions: see `RewardModelMixin.forward`.
+            answer_reads, gate_reads: `(completions,)`, which of these are a completion's last token and its prompt's
+                end.
+            gate_positions: `(batch,)`, without `read_positions`: where each prompt ends (data/gate_position.py). Unset:
+                it is looked for by the tokens that the config names, or that were published for the model type.
 
         Raises:
-            ValueError: a conversation has no such tokens, or none are known.
+            ValueError: a row has no such tokens, or none are known.
         """
+        if read_positions is None:
+            batch, width = input_ids.shape
+            last = _last_tokens(input_ids, attention_mask, self.config.get_text_config().pad_token_id)
+            if gate_positions is None:
+                gate_positions = last_pattern_places(input_ids, _pattern_of(self.config))
+            rows = width * torch.arange(batch, device=input_ids.device)
+            read_positions = torch.cat([rows + last, rows + gate_positions.to(input_ids.device)])
+            answer_reads, gate_reads = torch.arange(2 * batch, device=input_ids.device).split(batch)
         inputs = {"attention_mask": attention_mask, "position_ids": position_ids, **kwargs}
-        if read_positions is not None or input_ids is None:
-            return super().forward(input_ids, read_positions=read_positions, **inputs)
-        batch, width = input_ids.shape
-        last = _last_tokens(input_ids, attention_mask, self.config.get_text_config().pad_token_id)
-        if gate_positions is None:
-            gate_positions = last_pattern_places(input_ids, _pattern_of(self.config))
-        rows = width * torch.arange(batch, device=input_ids.device)
-        reads = super().forward(input_ids, read_positions=torch.cat([rows + last, rows + gate_positions]), **inputs)
-        answers, prompts = reads.logits.split(batch)
-        rewards, gating = answers.chunk(2, dim=1)[0], prompts.chunk(2, dim=1)[1]
-        hidden_state, prompt_embedding = reads.hidden.split(batch)
-        score = self.gated_scores(rewards, gating)
-        return GatedOutput(rewards, hidden_state, prompt_embedding, gating, score, score)
+        hidden = super().forward(input_ids, read_positions=read_positions, **inputs).logits
+        return self.scores(hidden[answer_reads], hidden[gate_reads])
 
 
 def _last_tokens(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, pad: int | None) -> torch.Tensor:
