@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.data.rendering import PROBE_ANSWER, TemplateRefuses, render
 from reward_modeling.models.tokenizer import common_prefix_length, token_ids
 
-# Compared as texts: their tokens are 128009 128006 78191 128007 271 in Llama-3's vocabulary and 107 108 106 2516 108 in
-# Gemma-2's, but in another vocabulary with the same marks they are others.
+# Compared as texts, since another vocabulary with the same marks has other tokens; those of Llama-3's and Gemma-2's stand
+# below.
 PATTERNS = (
     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
     "<end_of_turn>\n<start_of_turn>model",
@@ -27,6 +27,7 @@ PATTERNS = (
 PROBES = (PROBE_ANSWER, "a")  # a word with a space before it is one token, a sign with one is two
 QUESTION = [{"role": "user", "content": "question"}]
 Tail = tuple[int, ...]
+PUBLISHED_TAILS: tuple[Tail, ...] = ((128009, 128006, 78191, 128007, 271), (107, 108, 106, 2516, 108))
 
 
 def prompt_tokens(prompt: Sequence[dict], options: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -63,23 +64,43 @@ def has_published_place(tokenizer: PreTrainedTokenizerBase) -> bool:
     return _text(gate_tail(tokenizer), tokenizer).rstrip() in PATTERNS
 
 
-def gate_position(prompt_ids: Sequence[int], tail: Tail) -> int:
+def gate_position(prompt_ids: Sequence[int], tail: Tail | None = None) -> int:
     """The place in a prompt's tokens that the gate reads: where its tail begins, whole or without its last tokens.
 
     It is the last token of a prompt that ends in something else, and 0 where there is nothing before the answer.
 
-    >>> gate_position([128000, 9906, 128009, 128006, 78191, 128007, 271], (128009, 128006, 78191, 128007, 271))
+    Args:
+        prompt_ids: what all answers to the prompt begin with, the header of the answer included.
+        tail: `gate_tail` of the tokenizer. None: that of Llama-3's or of Gemma-2's vocabulary.
+
+    >>> gate_position([128000, 9906, 128009, 128006, 78191, 128007, 271])
     2
-    >>> gate_position([128000, 9906, 128009, 128006, 78191, 128007], (128009, 128006, 78191, 128007, 271))
+    >>> gate_position([128000, 9906, 128009, 128006, 78191, 128007])
     2
     >>> gate_position([5, 6, 7], ())
     2
     """
     ids = tuple(prompt_ids)
-    for length in range(len(tail), 0, -1):
-        if ids[-length:] == tail[:length]:
-            return len(ids) - length
+    for of_prompt in PUBLISHED_TAILS if tail is None else (tail,):
+        for length in range(len(of_prompt), 0, -1):
+            if ids[-length:] == of_prompt[:length]:
+                return len(ids) - length
     return max(0, len(ids) - 1)
+
+
+def prompt_end(ids: Sequence[int], position: int, tail: Tail | None = None) -> int:
+    """How many tokens the prompt of a conversation has, of which the gate's position is known.
+
+    >>> prompt_end([128000, 9906, 128009, 128006, 78191, 128007, 271, 13347], 2)
+    7
+    >>> prompt_end([5, 6, 7, 8], 2)
+    3
+    """
+    for of_prompt in PUBLISHED_TAILS if tail is None else (tail,):
+        for length in range(len(of_prompt), 0, -1):
+            if tuple(ids[position : position + length]) == of_prompt[:length]:
+                return position + length
+    return position + 1
 
 
 def last_tail(ids: Sequence[int], tail: Tail) -> int | None:
