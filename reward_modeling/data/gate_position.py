@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.data.rendering import PROBE_ANSWER, TemplateRefuses, render
 from reward_modeling.models.tokenizer import common_prefix_length, token_ids
 
-# Compared as texts, since another vocabulary with the same marks has other tokens; those of Llama-3's and Gemma-2's stand
+# Compared as texts: another vocabulary with the same marks has other tokens. Those of Llama-3's and Gemma-2's stand
 # below.
 PATTERNS = (
     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
