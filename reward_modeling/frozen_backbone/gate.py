@@ -148,7 +148,7 @@ class _GateTrainer:
         return fitted
 
     def _state(self) -> tuple[dict[str, torch.Tensor], float]:
-        return copy.deepcopy(self.gate.state_dict()), float(self.log_scale)
+        return copy.deepcopy(self.gate.state_dict()), float(self.log_scale.detach())
 
     def _step(self, batch: NDArray[np.int64]) -> float:
         self.gate.train()
