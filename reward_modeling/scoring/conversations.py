@@ -8,12 +8,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Conversation, Templated, parts_of
+from reward_modeling.data.gate_position import (
+    Tail,
+    gate_position,
+    gate_tail,
+    has_published_place,
+    last_tail,
+    prompt_tokens,
+)
 from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
 from reward_modeling.data.rendering import TemplateRefuses, render, render_prompt
 from reward_modeling.data.truncation import PromptCutter, TextCutter
@@ -114,6 +123,25 @@ class ConversationReader:
 
     def tokenize(self, window: list[tuple[int, Conversation]], counts: ScoringCounts) -> list[list[int]]:
         """Token ids of conversations, at most `max_length` each; `window` has (number in the input, conversation)."""
+        return self._cut_and_count(window, self._whole(window), counts)
+
+    def tokenize_with_gates(
+        self, window: list[tuple[int, Conversation]], counts: ScoringCounts
+    ) -> tuple[list[list[int]], list[int]]:
+        """As `tokenize`, and of each conversation where a gate reads its prompt: see `data.gate_position`.
+
+        Of a conversation that is cut it is the same token; the first one where that is cut away.
+
+        Raises:
+            UserError: of a plain text it is not known where the prompt ends.
+        """
+        whole = self._whole(window)
+        places = self._gate_positions(window, whole)
+        cut = self._cut_and_count(window, whole, counts)
+        lost = [len(before) - len(after) for before, after in zip(whole, cut, strict=True)]
+        return cut, [max(0, place - less) for place, less in zip(places, lost, strict=True)]
+
+    def _whole(self, window: list[tuple[int, Conversation]]) -> list[list[int]]:
         rows = token_ids([self.render(*numbered) for numbered in window], self.tokenizer)
         for (index, _), ids in zip(window, rows, strict=True):
             if not ids:
@@ -121,11 +149,46 @@ class ConversationReader:
                     f"conversation {index}: expected at least one token, found none: the chat template renders it as "
                     "an empty text."
                 )
+        return rows
+
+    def _cut_and_count(
+        self, window: list[tuple[int, Conversation]], rows: list[list[int]], counts: ScoringCounts
+    ) -> list[list[int]]:
         cut = self._cut([conversation for _, conversation in window], rows)
         for before, after in zip(rows, cut, strict=True):
             counts.cut += len(after) < len(before)
             counts.cut_tokens += max(0, len(before) - len(after))
         return cut
+
+    @cached_property
+    def _tail(self) -> Tail:
+        return gate_tail(self.tokenizer)
+
+    def _gate_positions(self, window: list[tuple[int, Conversation]], rows: list[list[int]]) -> list[int]:
+        """Where a gate reads the prompts of conversations that are not cut."""
+        prompts: dict[str, list[int]] = {}
+        places = []
+        for (index, conversation), ids in zip(window, rows, strict=True):
+            if isinstance(conversation, str):
+                places.append(self._gate_position_of_text(index, ids))
+                continue
+            key = prompt_key(conversation)
+            if key not in prompts:
+                messages, options = parts_of(conversation)
+                prompts[key] = prompt_tokens(messages[:-1], options, self.tokenizer)
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompts[key], ids, strict=False)))
+            places.append(gate_position(ids[:shared], self._tail))
+        return places
+
+    def _gate_position_of_text(self, index: int, ids: list[int]) -> int:
+        place = last_tail(ids, self._tail) if has_published_place(self.tokenizer) else None
+        if place is None:
+            raise UserError(
+                f"conversation {index}: expected messages, since the model's gate reads where the prompt ends, found a "
+                "plain text without the tokens between a question and its answer. Pass [{'role': ..., 'content': "
+                "...}, ...]."
+            )
+        return place
 
     @cached_property
     def _text_cutter(self) -> TextCutter:
