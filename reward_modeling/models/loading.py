@@ -59,9 +59,10 @@ def load_config(
             f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
         )
     config.num_labels = num_labels
-    if label_names:
-        config.id2label = dict(enumerate(label_names))
-        config.label2id = {name: number for number, name in enumerate(label_names)}
+    if label_names or hasattr(config, "label_ranges"):  # the name of a rating is not that of another score
+        names = label_names or [f"LABEL_{number}" for number in range(num_labels)]
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
     set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
     return config
 

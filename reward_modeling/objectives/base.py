@@ -3,7 +3,6 @@
     rows -> reader -> Example           completions of one prompt, units over them, targets of each unit
     groups -> planning, collator        knows units (one to n completions) and the positions that are read
     logits, targets -> loss             one value per unit; a step's loss is the weighted mean over its units
-    logits -> reward                    the scalar that a scorer returns
 
 Everything else (planning, engines, checkpoints, verification, reports) is the same for all kinds.
 """
@@ -130,11 +129,6 @@ class Objective(ABC):
     def evaluation_shares(self, evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         """The shares of evaluation.json, each with the ends of its interval, under names for a tracker."""
         return {}
-
-    @staticmethod
-    @abstractmethod
-    def reward(logits: torch.Tensor) -> torch.Tensor:
-        """`(reads,)` from `(reads, labels)`: the scalar that a scorer returns."""
 
 
 class HeldOut(Protocol):

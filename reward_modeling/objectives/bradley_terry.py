@@ -267,10 +267,6 @@ class BradleyTerry(Objective):
         losses = self._pair_loss(columns["chosen"], columns["rejected"], columns, threshold)
         return ((losses * columns["weights"]).sum() / columns["weights"].sum()).item()
 
-    @staticmethod
-    def reward(logits: torch.Tensor) -> torch.Tensor:
-        return logits[:, 0]
-
 
 def pair_rewards(logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Rewards of the chosen and of the rejected answers, `(pairs,)` each."""
