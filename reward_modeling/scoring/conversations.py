@@ -8,25 +8,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Conversation, Templated, parts_of
-from reward_modeling.data.gate_position import (
-    Tail,
-    gate_position,
-    gate_tail,
-    has_published_place,
-    last_tail,
-    prompt_tokens,
-)
 from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
 from reward_modeling.data.rendering import TemplateRefuses, render, render_prompt
 from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.models.tokenizer import end_text, token_ids
+from reward_modeling.scoring.prompt_ends import PromptEnds
 
 TEXT_KEY = 256  # characters by which plain texts, which name no prompt, are taken to share one
 
@@ -136,7 +128,8 @@ class ConversationReader:
             UserError: of a plain text it is not known where the prompt ends.
         """
         whole = self._whole(window)
-        places = self._gate_positions(window, whole)
+        keys = [prompt_key(conversation) for _, conversation in window]
+        places = self._prompt_ends.positions(window, keys, whole)
         cut = self._cut_and_count(window, whole, counts)
         lost = [len(before) - len(after) for before, after in zip(whole, cut, strict=True)]
         return cut, [max(0, place - less) for place, less in zip(places, lost, strict=True)]
@@ -161,34 +154,8 @@ class ConversationReader:
         return cut
 
     @cached_property
-    def _tail(self) -> Tail:
-        return gate_tail(self.tokenizer)
-
-    def _gate_positions(self, window: list[tuple[int, Conversation]], rows: list[list[int]]) -> list[int]:
-        """Where a gate reads the prompts of conversations that are not cut."""
-        prompts: dict[str, list[int]] = {}
-        places = []
-        for (index, conversation), ids in zip(window, rows, strict=True):
-            if isinstance(conversation, str):
-                places.append(self._gate_position_of_text(index, ids))
-                continue
-            key = prompt_key(conversation)
-            if key not in prompts:
-                messages, options = parts_of(conversation)
-                prompts[key] = prompt_tokens(messages[:-1], options, self.tokenizer)
-            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompts[key], ids, strict=False)))
-            places.append(gate_position(ids[:shared], self._tail))
-        return places
-
-    def _gate_position_of_text(self, index: int, ids: list[int]) -> int:
-        place = last_tail(ids, self._tail) if has_published_place(self.tokenizer) else None
-        if place is None:
-            raise UserError(
-                f"conversation {index}: expected messages, since the model's gate reads where the prompt ends, found a "
-                "plain text without the tokens between a question and its answer. Pass [{'role': ..., 'content': "
-                "...}, ...]."
-            )
-        return place
+    def _prompt_ends(self) -> PromptEnds:
+        return PromptEnds(self.tokenizer)
 
     @cached_property
     def _text_cutter(self) -> TextCutter:
