@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 from reward_modeling.common.early_answers import answer_early
 from reward_modeling.common.errors import run_script
+from reward_modeling.frozen_backbone.flags import FrozenBackboneFlags
 from reward_modeling.objectives.regression import Regression, RegressionFlags
 from reward_modeling.training.flags import RunFlags
 
 
 @dataclass
-class ScriptArguments(RegressionFlags, RunFlags):
+class ScriptArguments(FrozenBackboneFlags, RegressionFlags, RunFlags):
     """The defaults to edit.
 
     What a flag means stands with its base class, and in `python rm_regression.py --help`: those of the loss in
-    objectives/regression.py, the others in training/flags.py.
+    objectives/regression.py, those of --freeze_backbone in frozen_backbone/flags.py, the others in training/flags.py.
     """
 
     model_name: str = "google/gemma-2b-it"
@@ -35,9 +36,10 @@ class ScriptArguments(RegressionFlags, RunFlags):
 def main() -> None:
     answer_early(ScriptArguments)
     # Only now, since they take seconds: transformers and what trains.
+    from reward_modeling.frozen_backbone.job import fit_or_train
     from reward_modeling.training.job import run_job
 
-    run_job(ScriptArguments, Regression)
+    run_job(ScriptArguments, Regression, fit_or_train)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,19 @@
-"""One pass of a model that is not trained over prompts and answers, whose hidden states are kept on disk.
+"""One pass of a model that is not trained over prompts and answers, whose hidden states are written to disk.
 
-    features = cached_features(groups, model, FeaturePass("shared_prefix", 0, 4096), cache, attributes)
-
-`groups` are read by one of `readers.py`: of each conversation the gate's position and the last token. Each prompt is
-computed once for all its answers, and read in the same pass. The groups are cut into parts, each planned by itself and
-written whole: so several processes write the same bytes as one, a pass that was interrupted goes on after its last
-part, and memory does not grow with the data.
+`feature_cache.cached_features` calls it. `groups` are read by one of `readers.py`: of each conversation the gate's
+position and the last token. Each prompt is computed once for all its answers, and read in the same pass. The groups are
+cut into parts, each planned by itself and written whole: so several processes write the same bytes as one, a pass that
+was interrupted goes on after its last part, and memory does not grow with the data.
 """
 
 import hashlib
 import itertools
-import json
 import logging
-import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm.auto import tqdm
 
-from reward_modeling.common.atomic import commit, unfinished, whole_file
+from reward_modeling.common.atomic import whole_file
 from reward_modeling.common.devices import to_device
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.screen import shows_bars
@@ -34,8 +29,6 @@ from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.gate_position import prompt_end
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import GroupSizes, MicroBatch, plan_evaluation
-from reward_modeling.frozen_backbone.feature_key import feature_key
-from reward_modeling.frozen_backbone.features import ROWS, SMALL, Features
 from reward_modeling.models.reward_model import RewardModelMixin
 
 logger = logging.getLogger(__name__)
@@ -59,41 +52,6 @@ class FeaturePass:
     process: int = 0
     num_processes: int = 1
     wait: Callable[[], None] = lambda: None
-
-
-def cached_features(
-    groups: PromptGroups, model: nn.Module, how: FeaturePass, cache: Path, attributes: Sequence[str] = ()
-) -> Features:
-    """The features of all answers and prompts, from `cache` where they were computed before. All processes call this.
-
-    Args:
-        attributes: of rated rows; () of preference rows.
-
-    Raises:
-        UserError: the model cannot be read at two tokens, or a feature is not a finite number.
-    """
-    check_model(model)
-    key = feature_key(model, groups, how.autocast or model.dtype)
-    folder = cache / f"features-{key}"
-    try:
-        features = Features.open(folder)
-        logger.info("Features: read from %s, where they were kept (%s answers).", folder, f"{len(features):,}")
-        return features
-    except FileNotFoundError:
-        pass
-    parts = cache / f"parts-of-{folder.name}"
-    parts.mkdir(parents=True, exist_ok=True)
-    layout = Layout.of(groups, rated=bool(attributes))
-    started = time.perf_counter()
-    compute_parts(groups, layout, model, how, parts)
-    how.wait()
-    if how.process == 0:
-        _write_folder(groups, layout, parts, folder)
-        seconds = time.perf_counter() - started
-        size = f"{len(layout.prompt_of):,} answers of {len(layout.used):,} prompts"
-        logger.info("Features: %s, computed in %.0f s, kept in %s.", size, seconds, folder)
-    how.wait()
-    return Features.open(folder)
 
 
 def check_model(model: nn.Module) -> None:
@@ -163,8 +121,8 @@ class Layout:
 
 def compute_parts(groups: PromptGroups, layout: Layout, model: nn.Module, how: FeaturePass, folder: Path) -> None:
     """Compute this process's parts of the features that are not there yet, each in a file of its own."""
-    runs = layout.cut(groups.sizes, PASSES_PER_PART * how.max_tokens)
-    mine = [run for run in runs[how.process :: how.num_processes] if not _part(folder, *run).is_file()]
+    runs = runs_of(groups, layout, how)
+    mine = [run for run in runs[how.process :: how.num_processes] if not part_file(folder, *run).is_file()]
     if left := len(runs[how.process :: how.num_processes]) - len(mine):
         logger.info("Features: %d of %d parts are there already, of a pass that was interrupted.", left, len(runs))
     collator = MicroBatchCollator(how.batching, how.pad_token_id, _collate)
@@ -178,11 +136,16 @@ def compute_parts(groups: PromptGroups, layout: Layout, model: nn.Module, how: F
             rows = _rows(groups, layout.used[first:last])
             answers, prompts = _compute(rows, model, collator, how.max_tokens)
             _check_finite(answers, prompts, rows)
-            with whole_file(_part(folder, first, last)) as path, path.open("wb") as file:
+            with whole_file(part_file(folder, first, last)) as path, path.open("wb") as file:
                 np.savez(file, answers=answers, prompts=prompts, prompt_keys=keys_of(rows), tokens=tokens_of(rows))
 
 
-def _part(folder: Path, first: int, last: int) -> Path:
+def runs_of(groups: PromptGroups, layout: Layout, how: FeaturePass) -> list[tuple[int, int]]:
+    """Which prompts make a part: the same on any number of processes."""
+    return layout.cut(groups.sizes, PASSES_PER_PART * how.max_tokens)
+
+
+def part_file(folder: Path, first: int, last: int) -> Path:
     return folder / f"{first:010d}-{last:010d}.npz"
 
 
@@ -284,64 +247,3 @@ def _check_finite(answers: NDArray, prompts: NDArray, rows: list[dict]) -> None:
             f"features of {rows[0]['where'][0]} or of one of the rows after it: expected finite numbers, found others. "
             "Compute in float32 or in bfloat16: leave --fp16 out."
         )
-
-
-# --- keeping --------------------------------------------------------------------------------------------------
-
-
-def _write_folder(groups: PromptGroups, layout: Layout, parts: Path, folder: Path) -> None:
-    """All parts as one folder, and the parts away."""
-    writing = unfinished(folder)
-    shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed
-    writing.mkdir(parents=True)
-    files = sorted(parts.glob("*.npz"))
-    keys, tokens = (np.concatenate([_load(file, name) for file in files]) for name in ("prompt_keys", "tokens"))
-    _join(files, "prompts", writing / "prompts.npy", len(layout.used))
-    _join(files, "answers", writing / "answers.npy", len(layout.completion_of), layout)
-    targets = groups.targets().astype(np.float32)
-    rated = not len(layout.pairs)
-    small = {
-        "prompt_of": layout.prompt_of,
-        "completion_tokens": tokens[layout.completion_of],
-        "prompt_keys": keys,
-        "ratings": targets if rated else np.zeros((len(layout.prompt_of), 0), dtype=np.float32),
-        "pairs": layout.pairs,
-        "targets": np.zeros((0, 3), dtype=np.float32) if rated else targets,
-        "weights": np.zeros(0) if rated else groups.sizes.unit_weights.astype(np.float64),
-    }
-    for name in SMALL:
-        np.save(writing / f"{name}.npy", small[name])
-    with (writing / ROWS).open("w", encoding="utf-8") as file:
-        for where, source in zip(groups.of_units("where"), groups.of_units("sources"), strict=True):
-            file.write(json.dumps({"where": where, "source": source}, ensure_ascii=False) + "\n")
-    commit(folder)
-    shutil.rmtree(parts, ignore_errors=True)
-
-
-def _load(file: Path, name: str) -> NDArray:
-    with np.load(file) as arrays:
-        return arrays[name]
-
-
-def _join(files: list[Path], name: str, path: Path, rows: int, layout: Layout | None = None) -> None:
-    """One array of the arrays of all files, a file at a time in memory.
-
-    Args:
-        layout: of answers, of which two rows may name the same one.
-    """
-    with path.open("wb") as file:
-        written = 0
-        for part in files:
-            values = _load(part, name)
-            if not written:
-                _write_header(file, (rows, values.shape[1]))
-            if layout is not None:
-                values = values[layout.answers_of(*map(int, part.stem.split("-")))]
-            values.tofile(file)
-            written += len(values)
-    if written != rows:
-        raise RuntimeError(f"expected {rows} {name}, found {written}")
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})

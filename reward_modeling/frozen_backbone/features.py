@@ -4,7 +4,7 @@
     for rows, block in features.blocks():     # a slice, and (answers, hidden) float32 in memory
         ...
 
-`feature_pass.py` computes them. A folder holds an .npy file for each array below, `rows.jsonl` with the `where` and
+`feature_cache.py` makes them. A folder holds an .npy file for each array below, `rows.jsonl` with the `where` and
 `source` of each row, and `contents.json` when all of it is there.
 """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.gate_position import Tail, gate_position
@@ -12,6 +13,7 @@ from reward_modeling.objectives.regression import RatingReader
 class ReadsPrompts(RowReader):
     """To be mixed into a reader: it decides alone which tokens are read."""
 
+    read_names: ClassVar[tuple[str, ...]] = ("the prompt's state", "the answer's")
     tail: Tail | None  # see `gate_position`
 
     def read_positions(self, ids: Sequence[int], prompt_length: Callable[[], int]) -> list[int]:
