@@ -131,6 +131,8 @@ def prepare(args: GatingFlags, flag: str, path: str | list[str], model: Objectiv
         )
     except UserError as error:
         raise UserError(str(error).replace("--train_set_path", flag)) from error
+    for report in data.reports:  # the gate's own parts are held out, later
+        report.notes.pop(f"{reader.unit} held out for evaluation", None)
     if not len(data.train):
         show_reports(data.reports)
         raise UserError(f"{flag} {path}: no pair is left to train on; the table above says why.")

@@ -9,6 +9,7 @@ data_report.json     every row that was read, kept, or dropped for a counted rea
 
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from reward_modeling.checkpoints.folders import clean_up
-from reward_modeling.common.atomic import commit, unfinished
+from reward_modeling.common.atomic import commit, unfinished, write_whole
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.file_names import ARGUMENTS, EVALUATION, LAST_CHECKPOINT, RUN, VERIFICATION
+from reward_modeling.common.file_names import ARGUMENTS, EVAL_SCORES, EVALUATION, LAST_CHECKPOINT, RUN, VERIFICATION
 from reward_modeling.common.launch import installed_versions
 from reward_modeling.data.prepare import PreparedPairs
 from reward_modeling.frozen_backbone.debiasing import Debiased
@@ -82,6 +83,7 @@ def save(
     scores = partial(scores_of, features, outputs, matrix, trained.fitted)
     measured = np.unique(features.pairs[trained.parts.measure])
     held_out = scores(measured)
+    lines = score_lines(features, trained.parts.measure, dict(zip(measured.tolist(), held_out.tolist(), strict=True)))
     statistics = {"reward_mean": float(held_out.mean()), "reward_std": float(held_out.std())}
     settings = settings_of(args, len(model.names))
     writing = unfinished(folder)
@@ -97,6 +99,7 @@ def save(
     write_json(writing / VERIFICATION, verified)
     commit(folder)
     write_json(output / EVALUATION, trained.figures | statistics)
+    write_whole(output / EVAL_SCORES, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
     write_json(output / RUN, run | {"seconds": round((datetime.now(UTC) - started).total_seconds(), 1)})
     logger.info(
         "Verification: %d scores of the saved model are those of the trained one (largest difference %.2g).",
@@ -105,6 +108,21 @@ def save(
     logger.info("Done: the model with its gate is in %s", folder)
     for message in warnings:
         logger.warning("WARNING: %s.", message)
+
+
+def score_lines(features: Features, pairs: NDArray, scores: Mapping[int, float]) -> Iterator[dict[str, Any]]:
+    """The lines of eval_scores.jsonl, as rm.py writes them."""
+    for pair in pairs.tolist():
+        chosen, rejected = features.pairs[pair].tolist()
+        yield {
+            "where": features.where[pair],
+            "source": features.sources[pair],
+            "chosen_reward": scores[chosen],
+            "rejected_reward": scores[rejected],
+            "margin": scores[chosen] - scores[rejected],
+            "chosen_tokens": int(features.completion_tokens[chosen]),
+            "rejected_tokens": int(features.completion_tokens[rejected]),
+        }
 
 
 def verify_written(writing: Path, sample: Sample, dtype: torch.dtype, device: torch.device) -> dict[str, float]:

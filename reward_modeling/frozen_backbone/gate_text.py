@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reward_modeling.common.file_names import LAST_CHECKPOINT
 from reward_modeling.display.page import render
 from reward_modeling.display.text import Rows, align, count, interval, number, percent, share
 from reward_modeling.results.model_card import base_name
@@ -76,13 +77,18 @@ def source_rows(figures: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def _base(name: str) -> str:
+    """The run that the model of ratings is of, where its folder is called as those of all runs are."""
+    return Path(name).resolve().parent.name if Path(name).name == LAST_CHECKPOINT else base_name(name)
+
+
 def gate_card(folder: Path, run: Mapping[str, Any], figures: Mapping[str, Any], warnings: Sequence[str]) -> str:
     """The text of README.md."""
     return render(
         "frozen_backbone/templates/gate_card.md",
         title=folder.resolve().parent.name,
         name=str(folder),
-        base=base_name(run["model_name"]),
+        base=_base(run["model_name"]),
         run=run,
         figures=figures,
         warnings=warnings,
