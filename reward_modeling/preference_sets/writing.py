@@ -28,8 +28,8 @@ from reward_modeling.common.errors import UserError, one_line, run_script
 from reward_modeling.common.file_names import MANIFEST
 from reward_modeling.preference_sets.arguments import SourceArguments
 from reward_modeling.preference_sets.manifest import manifest_table, source_entry, write_manifest
-from reward_modeling.preference_sets.pair_table import PairTable
-from reward_modeling.preference_sets.row_lines import json_lines, parquet_schema, parse_lines, written_columns
+from reward_modeling.preference_sets.pair_table import PairTable, RowTable
+from reward_modeling.preference_sets.row_lines import LineForm, pair_lines, parse_lines, written_columns
 from reward_modeling.preference_sets.source import SourcePairs
 
 TRAIN, TEST = "train", "test"  # the test set has a folder of its own, where a reader of the training set does not look
@@ -79,7 +79,14 @@ def write_pairs(
     file_format: str,
     columns: Sequence[str],
 ) -> dict[str, object]:
-    """Write pairs of a table, in this order, as shards of about `ROWS_PER_SHARD` rows with `columns`.
+    """`write_rows` of pairs, with `columns`."""
+    return write_rows(table, order, folder, split, file_format, pair_lines(table, columns))
+
+
+def write_rows(
+    table: RowTable, order: NDArray[np.integer], folder: Path, split: str, file_format: str, form: LineForm
+) -> dict[str, object]:
+    """Write rows of a table, in this order, as shards of about `ROWS_PER_SHARD` rows.
 
     Returns:
         What the manifest says of them: their number, the sha256 of the rows as JSON lines, in their order, which is the
@@ -89,17 +96,17 @@ def write_pairs(
         UserError: rows that parquet cannot hold.
     """
     folder.mkdir(exist_ok=True)
-    schema = parquet_schema(table, columns) if file_format == "parquet" else None
+    schema = form.schema() if file_format == "parquet" else None
     sizes, content, files = table.bytes_of_rows(), sha256(), {}
     shards = np.array_split(order, max(1, -(-len(order) // ROWS_PER_SHARD)))
-    with tqdm(total=len(order), desc=f"writing {split}", unit=" pairs") as bar:
+    with tqdm(total=len(order), desc=f"writing {split}", unit=f" {form.unit}") as bar:
         for number, shard in enumerate(shards):
             path = folder / f"{split}-{number:05d}-of-{len(shards):05d}.{file_format}"
             shard_file = path.open("wb") if schema is None else pq.ParquetWriter(path, schema, compression="zstd")
             with shard_file as file:
                 for numbers in np.split(shard, _cuts(sizes[shard])):
                     rows = table.take(numbers)
-                    lines = json_lines(rows, columns)
+                    lines = form.to_lines(rows)
                     content.update(lines)
                     if schema is None:
                         file.write(lines)
@@ -108,7 +115,7 @@ def write_pairs(
                     bar.update(len(numbers))
             with path.open("rb") as file:
                 files[path.name] = file_digest(file, "sha256").hexdigest()
-    return {"pairs": len(order), "content_sha256": content.hexdigest(), "files": files}
+    return {form.unit: len(order), "content_sha256": content.hexdigest(), "files": files}
 
 
 def _cuts(sizes: NDArray[np.int64]) -> list[int]:
