@@ -11,6 +11,9 @@
       - path: my_pairs.jsonl           # anything that rm.py takes
         weight: 0.1                    # a share of its pairs
 
+Sources of ratings make a mixture of their own, of which rows are answers: those of the scripts that have a flag `rows`,
+with options: {rows: ratings}, and files with options: {attributes: ...}, or with the manifest.json of such a folder.
+
 The `weight` and `limit` of a source count rows, a list of ranked answers as one. They have nothing to do with a column
 `weight` in its rows, which goes into the mixture as it is.
 
@@ -28,7 +31,18 @@ from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.common.paths import expand_home, named_paths
 from reward_modeling.common.yaml_files import read_yaml
 from reward_modeling.data.sources import PREFERENCE_COLUMNS, hub_name
-from reward_modeling.preference_sets.arguments import SCRIPTS, raise_all, script_module, source_arguments, unknown_names
+from reward_modeling.preference_sets.arguments import (
+    RATINGS,
+    SCRIPTS,
+    FileArguments,
+    SourceArguments,
+    raise_all,
+    script_module,
+    source_arguments,
+    unknown_names,
+)
+from reward_modeling.preference_sets.rated_manifest import written_scales
+from reward_modeling.preference_sets.ratings import Scale, SourceRatings, read_rated_file
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_file
 
 MIXTURES = SCRIPTS / "mixtures"
@@ -211,8 +225,49 @@ def _is_whole(value: object) -> bool:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
-def read_source(source: MixtureSource, seed: int, path: str | None, num_proc: int | None) -> SourcePairs:
-    """The pairs of a source.
+def row_kind(mixture: Mixture, paths: Mapping[str, str]) -> str:
+    """Whether the sources of a mixture have pairs or ratings.
+
+    Args:
+        paths: local copies, by the names of sources.
+
+    Raises:
+        UserError: some have these and some those.
+    """
+    named: dict[str, list[str]] = {}
+    for source in mixture.sources:
+        arguments = _arguments_of(source, mixture.seed, paths.get(source.label))
+        is_rated = source.script is None and file_scales(arguments) is not None
+        named.setdefault(RATINGS if is_rated else arguments.row_kind, []).append(source.label)
+    if len(named) > 1:
+        found = " and ".join(f"{kind} of {', '.join(labels)}" for kind, labels in named.items())
+        raise UserError(
+            f"{mixture.name}: expected either pairs, which rm.py reads, or ratings, which rm_regression.py reads, "
+            f"found {found}. Make two mixtures, or write ratings where a script can: options: {{rows: ratings}}"
+        )
+    return next(iter(named))
+
+
+def file_scales(arguments: FileArguments) -> dict[str, Scale] | None:
+    """The attributes of a file of ratings with their scales, as its options or its manifest say; None: of pairs."""
+    written = written_scales(arguments.dataset_path)
+    if arguments.attributes is None:
+        return written
+    names = (name.strip() for name in arguments.attributes.split(","))
+    return {name: (written or {}).get(name) for name in names if name}
+
+
+def _arguments_of(source: MixtureSource, seed: int, path: str | None) -> SourceArguments:
+    options = {"seed": seed, **source.options}
+    if path or source.path:
+        options["dataset_path"] = path or source.path
+    return source_arguments(source.script, options)
+
+
+def read_source(
+    source: MixtureSource, seed: int, path: str | None, num_proc: int | None
+) -> SourcePairs | SourceRatings:
+    """The pairs or ratings of a source.
 
     Args:
         seed: of its random choices, unless its options have one.
@@ -221,15 +276,14 @@ def read_source(source: MixtureSource, seed: int, path: str | None, num_proc: in
     Raises:
         UserError: nothing readable there.
     """
-    options = {"seed": seed, **source.options}
-    if path or source.path:
-        options["dataset_path"] = path or source.path
-    arguments = source_arguments(source.script, options)
+    arguments = _arguments_of(source, seed, path)
     arguments.num_proc = num_proc
     try:
         if source.script is not None:
             return script_module(source.script).build(arguments)
-        return read_file(arguments, PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known"))
+        of_file = PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known")
+        scales = file_scales(arguments)
+        return read_file(arguments, of_file) if scales is None else read_rated_file(arguments, of_file, scales)
     except UserError as error:
         hint = f"A local copy is passed as --source_paths {source.label}=PATH."
         raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error

@@ -27,10 +27,11 @@ from reward_modeling.common.atomic import check_writable, whole_folder
 from reward_modeling.common.errors import UserError, one_line, run_script
 from reward_modeling.common.file_names import MANIFEST
 from reward_modeling.preference_sets.arguments import SourceArguments
-from reward_modeling.preference_sets.manifest import manifest_table, source_entry, write_manifest
+from reward_modeling.preference_sets.manifest import write_manifest
 from reward_modeling.preference_sets.pair_table import PairTable, RowTable
-from reward_modeling.preference_sets.row_lines import LineForm, pair_lines, parse_lines, written_columns
-from reward_modeling.preference_sets.source import SourcePairs
+from reward_modeling.preference_sets.row_kinds import kind_of
+from reward_modeling.preference_sets.row_lines import LineForm, pair_lines, parse_lines
+from reward_modeling.preference_sets.source import SourceRows
 
 TRAIN, TEST = "train", "test"  # the test set has a folder of its own, where a reader of the training set does not look
 ROWS_PER_SHARD = 100_000
@@ -38,7 +39,7 @@ ROWS_PER_BATCH = 5_000
 BYTES_PER_BATCH = 32 << 20  # of texts: a batch takes some five times as much while it is written
 
 
-def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourcePairs]) -> None:
+def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourceRows]) -> None:
     """The job of a script of data_prep: from flags to files. An output in the way is refused before all the reading."""
 
     def run() -> None:
@@ -50,22 +51,23 @@ def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceAr
     run_script(run)
 
 
-def write_source(pairs: SourcePairs, arguments: SourceArguments) -> None:
-    """Write the pairs of one source to `arguments.output_path`, and print their counts.
+def write_source(found: SourceRows, arguments: SourceArguments) -> None:
+    """Write the rows of one source to `arguments.output_path`, and print their counts.
 
     Raises:
-        UserError: there are no pairs, something is in the way, or the disk is full.
+        UserError: there are no rows, something is in the way, or the disk is full.
     """
-    table = PairTable([(pairs.source.name, pairs.rows)])
+    name, kind = found.source.name, kind_of(found)
+    table = kind.table([(name, found)])
     if not len(table):
-        raise UserError(f"{pairs.source.name}: expected pairs, found none that can be used.\n{pairs.report.table()}")
-    entry = source_entry(pairs, pairs.source.published)
+        raise UserError(f"{name}: expected {kind.unit}, found none that can be used.\n{found.report.table()}")
+    entry, order = kind.entry(found, found.source.published), np.arange(len(table))
+    manifest = {"name": name, "arguments": arguments.options(), **kind.summary([found], table, order)}
     with new_output(arguments.output_path, arguments.overwrite) as folder:
-        order = np.arange(len(table))
-        written = write_pairs(table, order, folder, TRAIN, arguments.format, written_columns(table, order))
-        manifest = {"name": pairs.source.name, "arguments": arguments.options(), "sources": [entry]}
-        manifest = write_manifest(manifest, {TRAIN: written}, arguments.format, folder)
-    print(f"{manifest_table(manifest)}\nwritten to {Path(arguments.output_path)}", flush=True)
+        written = write_rows(table, order, folder, TRAIN, arguments.format, kind.lines(table, order))
+        manifest |= {"sources": [entry]}
+        manifest = write_manifest(manifest, {TRAIN: written}, arguments.format, folder, kind.unit)
+    print(f"{kind.screen(manifest)}\nwritten to {Path(arguments.output_path)}", flush=True)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------
