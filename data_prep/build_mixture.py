@@ -13,7 +13,12 @@ of what was sampled, pairs that an earlier source has too go, then pairs that co
 shuffled, and a test set split off by prompt. So no pair goes for one that a weight or a limit leaves out; and a source
 may end up with fewer pairs than its limit or weight asks for. A list of ranked answers counts as one pair and is
 written as one record (what it repeats or contradicts: reward_modeling/preference_sets/mixing.py). Labels are written as
-they are. Nothing of this depends on the order of a source's rows, nor on the number of workers."""
+they are. Nothing of this depends on the order of a source's rows, nor on the number of workers.
+
+Sets of ratings make mixtures of their own, which rm_regression.py reads. Their rows have the attributes of all sources,
+null where a source has not one; weights and limits count answers, whole prompts only; and an answer that several
+sources have becomes one row with the ratings of all where they agree (reward_modeling/preference_sets/rated_mixing.py).
+"""
 
 import sys
 import time

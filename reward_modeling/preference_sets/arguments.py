@@ -89,8 +89,8 @@ class RatedSourceArguments(SourceArguments):
             found = f"found --attribute_prefix {self.attribute_prefix}"
             return [f"--attribute_prefix: expected with --rows ratings, {found}"] * bool(self.attribute_prefix)
         given = [f"--{name} {getattr(self, name)}" for name in changed_flags(self, list(of_pairs))]
-        names = " and ".join(f"--{name}" for name in of_pairs)
-        return [f"--rows ratings: expected without {names}, which are for pairs, found {' '.join(given)}"] * bool(given)
+        names = ", ".join(f"--{name}" for name in of_pairs)
+        return [f"--rows ratings: expected none of {names}, which are for pairs, found {' '.join(given)}"] * bool(given)
 
 
 def check_flags(arguments: object) -> None:
@@ -123,6 +123,13 @@ def script_module(name: str) -> ModuleType:
     if name not in known:
         raise UserError(f"script: expected one of {', '.join(known)}, found {name!r}{did_you_mean(name, known)}")
     return importlib.import_module(f"data_prep.{name}")
+
+
+def rows_problem(script: str) -> str:
+    """What to say where a script is asked for `rows` that has no such flag."""
+    rated = [name for name in known_scripts() if issubclass(script_module(name).ScriptArguments, RatedSourceArguments)]
+    alone = script_module(script).ScriptArguments().row_kind
+    return f"rows: expected with a set that has pairs and ratings ({', '.join(rated)}), found {script}: {alone} alone"
 
 
 @dataclass
@@ -171,6 +178,9 @@ def source_arguments(script: str | None, options: Mapping[str, object]) -> Sourc
     known = [name for name in flag_names(kind) if name not in OUTPUT_FLAGS]
     decided = [name for name in options if name in OUTPUT_FLAGS]
     problems = [f"option {name}: expected where build_mixture.py takes it, as --{name}, found here" for name in decided]
+    if script is not None and "rows" in options and "rows" not in known:
+        problems.append(f"option {rows_problem(script)}")
+        known.append("rows")
     raise_all([*problems, *unknown_names([name for name in options if name not in decided], known, "option")])
     parser = ScriptArgumentParser(kind, allow_abbrev=False, prog=f"data_prep/{script}.py")
     tokens = [

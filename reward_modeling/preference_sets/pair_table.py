@@ -37,9 +37,11 @@ class RowTable:
             parts: a name, which stands for the source of a row that names none, and rows.
         """
         self._batches: list[pa.RecordBatch] = []
+        self._schema = pa.schema([])  # of rows that have no batch too
         places, numbers, start = [], [], 0
         for number, (name, rows) in enumerate(parts):
             of_part = rows.data.select(list(self.columns)).to_batches()
+            self._schema = rows.data.schema
             for batch in of_part:  # with a source in every row
                 filled = pc.fill_null(batch.column("source"), name)
                 self._batches.append(batch.set_column(self.columns.index("source"), "source", filled))
@@ -62,7 +64,7 @@ class RowTable:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column that is no text of the rows: it is read as a whole."""
-        kind = self._batches[0].schema.field(name).type if self._batches else pa.null()
+        kind = self._schema.field(name).type if len(self._schema) else pa.null()
         return pa.chunked_array([batch.column(name) for batch in self._batches], kind).take(pa.array(self._places))
 
     def bytes_of_rows(self) -> NDArray[np.int64]:

@@ -26,7 +26,8 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.atomic import check_writable, whole_folder
 from reward_modeling.common.errors import UserError, one_line, run_script
 from reward_modeling.common.file_names import MANIFEST
-from reward_modeling.preference_sets.arguments import SourceArguments
+from reward_modeling.common.flags import flag_names
+from reward_modeling.preference_sets.arguments import SourceArguments, rows_problem
 from reward_modeling.preference_sets.manifest import write_manifest
 from reward_modeling.preference_sets.pair_table import PairTable, RowTable
 from reward_modeling.preference_sets.row_kinds import kind_of
@@ -42,7 +43,11 @@ BYTES_PER_BATCH = 32 << 20  # of texts: a batch takes some five times as much wh
 def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourceRows]) -> None:
     """The job of a script of data_prep: from flags to files. An output in the way is refused before all the reading."""
 
+    script = Path(sys.argv[0]).stem
+
     def run() -> None:
+        if "rows" not in flag_names(arguments_class) and any(token.split("=")[0] == "--rows" for token in sys.argv):
+            raise UserError(f"--{rows_problem(script)}")
         arguments, _ = parse_script_arguments(arguments_class)
         check_output(arguments.output_path, arguments.overwrite)
         write_source(build(arguments), arguments)
