@@ -46,7 +46,8 @@ from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts, overlap_entries
 from reward_modeling.preference_sets.manifest import dropped_entry, write_manifest
 from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, count_dropped
-from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source, row_kind
+from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture
+from reward_modeling.preference_sets.mixture_reading import read_source, row_kind
 from reward_modeling.preference_sets.pair_table import RowTable
 from reward_modeling.preference_sets.row_kinds import KINDS, RowKind
 from reward_modeling.preference_sets.source import SourceRows

@@ -35,8 +35,9 @@ from reward_modeling.data.row_forms import RowDropped
 from reward_modeling.data.row_notes import note_rows
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets.arguments import FileArguments, SourceArguments
+from reward_modeling.preference_sets.repeated_answers import join_repeats
 from reward_modeling.preference_sets.row_values import optional_number, wrong_type
-from reward_modeling.preference_sets.source import PreferenceSource, SourceRows, number_column, read_source_rows
+from reward_modeling.preference_sets.source import PreferenceSource, SourceRows, read_source_rows
 
 CACHE_VERSION = 1  # to be raised when other rows come out than before
 Scale = tuple[float, float] | None
@@ -239,33 +240,3 @@ def _flat_batch(batch: dict[str, list]) -> dict[str, list]:
         for answer in answers
     ]
     return {name: [row[name] for row in flat] for name in ANSWER_FEATURES}
-
-
-# --- the same answer several times ----------------------------------------------------------------------------
-
-
-def join_repeats(rows: Dataset, values: NDArray[np.float64]) -> tuple[Dataset, NDArray[np.float64], int]:
-    """Each answer once, where it first stands, with the mean of its ratings; and how many rows repeated another.
-
-    Of several ways to write it the one of the smallest source and key is kept: so what comes out does not depend on
-    the order of the rows.
-    """
-    keys = number_column(rows, "answer_key")
-    if len(np.unique(keys)) == len(keys):
-        return rows, values, 0
-    sources = pc.rank(read_column(rows, "source"), tiebreaker="dense").to_numpy()
-    order = np.lexsort((number_column(rows, "text_key"), sources, keys))
-    _, starts = np.unique(keys[order], return_index=True)
-    kept, means = order[starts], np.stack([_mean_of_equal(keys, column) for column in values.T], axis=1)
-    by_first = np.argsort(np.minimum.reduceat(order, starts))
-    return rows.select(kept[by_first]), means[by_first], len(keys) - len(kept)
-
-
-def _mean_of_equal(keys: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of the known values of each key, keys going up, `(keys,)`; NaN where there is none."""
-    order = np.lexsort((values, keys))  # values too: a sum of floats depends on their order
-    _, starts = np.unique(keys[order], return_index=True)
-    is_known = ~np.isnan(values[order])
-    known = np.add.reduceat(is_known.astype(np.int64), starts)
-    sums = np.add.reduceat(np.where(is_known, values[order], 0.0), starts)
-    return np.where(known > 0, sums / np.maximum(known, 1), np.nan)

@@ -32,7 +32,8 @@ from reward_modeling.data.rated_rows import load_rated_rows
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.preference_sets.rated_lines import rated_lines
 from reward_modeling.preference_sets.rated_table import RatedTable
-from reward_modeling.preference_sets.ratings import ANSWER_FEATURES, join_repeats
+from reward_modeling.preference_sets.ratings import ANSWER_FEATURES
+from reward_modeling.preference_sets.repeated_answers import join_repeats
 from reward_modeling.preference_sets.writing import run_source
 
 pytestmark = pytest.mark.usefixtures("own_cache")
