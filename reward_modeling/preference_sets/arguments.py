@@ -147,7 +147,7 @@ class FileArguments(SourceArguments):
     attribute_prefix: str = flag("", PREFIX_HELP)
 
     def problems(self) -> list[str]:
-        names = [name.strip() for name in (self.attributes or "").split(",") if name.strip()]
+        names = attribute_names(self.attributes)
         return [
             *read_options_problems(self.columns, self.ignore_columns, self.preferred_values),
             *(
@@ -156,6 +156,11 @@ class FileArguments(SourceArguments):
             ),
             *name_problems(names, "attributes"),
         ]
+
+
+def attribute_names(attributes: str | None) -> list[str]:
+    """The names in a flag that has commas between them."""
+    return [name.strip() for name in (attributes or "").split(",") if name.strip()]
 
 
 def name_problems(names: Sequence[str], option: str) -> list[str]:

@@ -165,22 +165,22 @@ def overlap_entries(
     ]
 
 
-def benchmark_overlap(rows: Dataset, index: PromptIndex, num_proc: int) -> list[dict[str, object]]:
-    """For each benchmark how many prompts and pairs of kept standard rows are in it, for the linter."""
+def benchmark_overlap(rows: Dataset, index: PromptIndex, num_proc: int, unit: str = "pairs") -> list[dict[str, object]]:
+    """For each benchmark how many prompts and rows of kept standard rows are in it, for the linter."""
     keys, overlap = number_column(rows, "prompt_key"), find_overlap(rows, index, num_proc)
     entries = []
     for number, benchmark in enumerate(index.prompts):
         hits = overlap.rows_in(number)
         hit = np.logical_or(*hits.values())
-        total = count_rows(keys, hit)
+        total = count_rows(keys, hit, unit)
         entries.append(
             {
                 "benchmark": benchmark.name,
                 "sources": list(benchmark.sources),
                 "prompts": len(benchmark.texts),
                 "prompts_found": total["prompts"],
-                "pairs": total["pairs"],
-                **{kind: count_rows(keys, mask) for kind, mask in hits.items()},
+                unit: total[unit],
+                **{kind: count_rows(keys, mask, unit) for kind, mask in hits.items()},
                 "first": rows[int(np.argmax(hit))]["where"] if hit.any() else None,
                 "examples": overlap_examples(benchmark, hits, rows, keys),
             }

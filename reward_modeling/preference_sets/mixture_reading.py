@@ -12,6 +12,7 @@ from reward_modeling.preference_sets.arguments import (
     RATINGS,
     FileArguments,
     SourceArguments,
+    attribute_names,
     script_module,
     source_arguments,
 )
@@ -49,8 +50,7 @@ def file_scales(arguments: FileArguments) -> dict[str, Scale] | None:
     written = written_scales(arguments.dataset_path)
     if arguments.attributes is None:
         return written
-    names = (name.strip() for name in arguments.attributes.split(","))
-    return {name: (written or {}).get(name) for name in names if name}
+    return {name: (written or {}).get(name) for name in attribute_names(arguments.attributes)}
 
 
 def _arguments_of(source: MixtureSource, seed: int, path: str | None) -> SourceArguments:
@@ -82,4 +82,6 @@ def read_source(
         return read_file(arguments, of_file) if scales is None else read_rated_file(arguments, of_file, scales)
     except UserError as error:
         hint = f"A local copy is passed as --source_paths {source.label}=PATH."
+        if source.script is None and "expected columns chosen and rejected" in str(error):
+            hint += " Of rows of ratings name the columns: options: {attributes: NAME}"
         raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error

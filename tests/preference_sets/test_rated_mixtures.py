@@ -251,6 +251,8 @@ def test_a_file_that_has_no_such_rows(tmp_path):
     ):
         build(tmp_path, [f"{{path: {path}, options: {{attributes: kindness}}}}"])
     path = write_rows(tmp_path / "own.jsonl", OWN)
+    with pytest.raises(UserError, match=r"Of rows of ratings name the columns: options: \{attributes: NAME\}"):
+        build(tmp_path, [f"path: {path}"])
     with pytest.raises(UserError, match=r"own: expected answers, found none|expected answers, found none that is left"):
         build(tmp_path, [f"{{path: {path}, options: {{attributes: honesty}}}}"])
     (tmp_path / "folder").mkdir()
