@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.display.text import align, count, interval, percent, share
 from reward_modeling.display.text import number as shown
+from reward_modeling.objectives.rating_bins import output_bins
 from reward_modeling.objectives.rating_statistics import (
     SUMS,
     answer_sums,
@@ -135,6 +136,7 @@ def rating_figures(held_out: EvaluatedRatings) -> dict:
         outside = int(((ratings < low) | (ratings > high)).sum())
         attributes[name] = {"rows": len(ratings), "outside_of_range": outside} | figures
         attributes[name] |= pair_shares(outputs, ratings, *rest)
+        attributes[name]["by_output"] = output_bins(outputs, ratings, rest[1])
     values = {name: {mean: of[mean]["value"] for mean in MEANS} for name, of in attributes.items()}
     return {
         "answers": len(held_out),
@@ -196,6 +198,15 @@ def _mean(values: Iterator[float | None] | list[float | None]) -> float | None:
 
 
 # --- as text ----------------------------------------------------------------------------------------------------------
+
+
+def rating_shares(evaluation: Mapping) -> dict[str, Mapping]:
+    """The shares of pairs of each attribute that has pairs, under names for a tracker's table."""
+    shares = {}
+    for name, of in evaluation["attributes"].items():
+        if of["pair_accuracy"]["rows"]:
+            shares |= {name: of["pair_accuracy"], f"{name}, always the longer answer": of["longer_wins"]}
+    return shares
 
 
 def rating_lines(logs: Mapping[str, float]) -> list[str]:

@@ -42,7 +42,12 @@ class RegressionFlags:
         None, "Train on at most so many answers, whole prompts only, drawn by the seed. Unset: on all."
     )
     columns: Annotated[str | None, OnResume.DATA] = flag(None, RATED_COLUMNS_HELP)
-    preferred_values: Annotated[str | None, unsupported(None, "It is for pairs, which rm.py trains on")] = None
+    preferred_values: Annotated[str | None, unsupported(None, "It is for pairs, which rm.py trains on")] = flag(
+        None, "Not used: it is for pairs."
+    )
+    plain_text: Annotated[bool, unsupported(False, "An answer stands after its prompt")] = flag(
+        False, "Not used: it is for pairs."
+    )
     per_device_train_batch_size: Annotated[int, at_least(1)] = flag(1, "Answers per device; see the next flag.")
     gradient_accumulation_steps: Annotated[int, at_least(1)] = flag(
         32,

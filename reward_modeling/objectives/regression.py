@@ -21,6 +21,7 @@ from reward_modeling.objectives.held_out_ratings import (
     rating_figures,
     rating_lines,
     rating_metrics,
+    rating_shares,
     rating_table,
 )
 from reward_modeling.objectives.rating_flags import (
@@ -42,6 +43,7 @@ class Regression(Objective):
     """The mean squared error of the ratings that an answer has."""
 
     flags = RegressionFlags
+    kind = "ratings"
 
     def __init__(self, flags: RegressionFlags):
         super().__init__(flags)
@@ -194,9 +196,7 @@ class Regression(Objective):
 
     evaluation_lines = staticmethod(rating_lines)
     evaluation_table = staticmethod(rating_table)
-
-    def reward(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.attributes_of(logits) @ logits.new_tensor(list(self.weights.values()))
+    evaluation_shares = staticmethod(rating_shares)
 
 
 def _known(ratings: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
