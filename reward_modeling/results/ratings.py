@@ -88,7 +88,7 @@ class RatingResults(ResultsKind):
 
     def loss_words(self, run: Mapping) -> str:
         """What was minimised."""
-        return "the mean squared error"
+        return "ridge regression of the head alone" if "ridge" in run else "the mean squared error"
 
     def attribute_rows(self, evaluation: Mapping) -> Rows:
         """Errors and correlations, a line for each attribute."""
