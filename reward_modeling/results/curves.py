@@ -19,7 +19,7 @@ from reward_modeling.display.text import short_number, shorten
 
 MOST_POINTS = 150  # of a curve: more than a phone has room for
 FEW_POINTS = 40  # that are marked one by one
-NAMES_PER_LINE, NAME_CHARACTERS = 3, 15  # above a plot of many curves
+NAMES_PER_LINE, NAME_CHARACTERS = 2, 20  # above a plot of many curves
 MOST_CURVES = len(MODELS)
 LOGARITHMIC_FROM = 100  # times as large as the smallest value is the largest
 
@@ -110,10 +110,11 @@ def draw_curves(curves: Mapping[str, Curve], *, scale: float = 1, may_be_logarit
 
 def _name_many(axes: Axes, colors: Mapping[str, str]) -> None:
     """The names of several curves in lines above the axes, in their colours."""
+    last = (len(colors) - 1) // NAMES_PER_LINE
     for number, (name, color) in enumerate(colors.items()):
         line, place = divmod(number, NAMES_PER_LINE)
         where = (place / NAMES_PER_LINE, 1.04)
-        options = {"xycoords": "axes fraction", "xytext": (0, 10 * line), "textcoords": "offset points"}
+        options = {"xycoords": "axes fraction", "xytext": (0, 10 * (last - line)), "textcoords": "offset points"}
         axes.annotate(shorten(name, NAME_CHARACTERS), where, color=color, weight="bold", **options)
 
 

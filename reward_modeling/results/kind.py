@@ -69,6 +69,7 @@ class ResultsKind:
     page_template: ClassVar[str] = "results/templates/training.html"
     tags: ClassVar[tuple[str, ...]] = ()  # of the card, for the Hub
     outputs: ClassVar[str] = "outputs"  # what the saved model was compared by
+    has_named_outputs: ClassVar[bool] = False  # which RewardScorer gives beside the reward
     card_plots: ClassVar[dict[str, str]] = {}  # {name of the file: what it shows}
 
     def __init__(self, unit: str):

@@ -3,54 +3,43 @@
 from collections.abc import Iterator, Mapping
 
 from reward_modeling.display.plot_style import Plot, draw_png, make_plot
-from reward_modeling.display.plots import draw_bars
-from reward_modeling.display.rating_plots import draw_correlations, draw_predictions
-from reward_modeling.display.text import count
+from reward_modeling.display.rating_plots import draw_correlations, draw_pair_shares, draw_predictions
 
-MOST_PREDICTIONS = 24  # attributes that have a plot of their own
-TALL = 12  # attributes, from which a plot of bars takes the height of two
+MOST_PREDICTIONS = 24  # attributes of which ratings are drawn over outputs
+TALL = 12  # attributes, beyond which a plot of bars takes the height of two
 
 
 def held_out_plots(evaluation: Mapping) -> Iterator[Plot]:
     """Correlations, pairs of answers to one prompt, and of each attribute ratings over outputs."""
     attributes = evaluation["attributes"]
     tall = len(attributes) > TALL
-    caption = "Of the outputs with the ratings, and of the length of the answer (in tokens) with the ratings."
-    yield make_plot("Correlation with the ratings", caption, draw_correlations, *_correlations(attributes), tall=tall)
-    pairs = {name: of["pair_accuracy"]["rows"] for name, of in attributes.items()}
-    if any(pairs.values()):
-        counts = "; ".join(f"{name} {count(rows)}" for name, rows in pairs.items())
-        caption = f"Of two answers to one prompt the one with the higher rating has the higher output. Pairs: {counts}."
-        yield make_plot(
-            "Pairs of a prompt", caption, draw_bars, _pair_bars(attributes), chance=50, tall=2 * len(attributes) > TALL
-        )
-    shown = [name for name, of in attributes.items() if of["by_output"]][:MOST_PREDICTIONS]
-    for name in shown:
-        caption = "Mean rating of the answers in each bin of the outputs, over their mean output. Dashed: as predicted."
-        label = f"Ratings over outputs: {name}"
-        yield make_plot(name, caption, draw_predictions, {name: attributes[name]["by_output"]}, label=label)
+    caption = "Of the outputs with the ratings, and of the number of the answer's characters with the ratings."
+    correlations = _beside_length(attributes, "spearman", "length_spearman")
+    yield make_plot("Correlation with the ratings", caption, draw_correlations, *correlations, tall=tall)
+    if any(of["pair_accuracy"]["rows"] for of in attributes.values()):
+        caption = "How often the answer with the higher rating gets the higher output; how often it is the longer one."
+        shares = _beside_length(attributes, "pair_accuracy", "longer_wins")
+        yield make_plot("Pairs of answers to one prompt", caption, draw_pair_shares, *shares, tall=tall)
+    caption = "Mean rating of the answers in each bin of the outputs, over their mean output. Dashed: as predicted."
+    for name, bins in _drawn_bins(attributes).items():
+        yield make_plot(f"Ratings of {name}", caption, draw_predictions, {name: bins})
 
 
 def draw_card_plots(evaluation: Mapping) -> list[bytes]:
     """In the order of `RatingResults.card_plots`."""
     attributes = evaluation["attributes"]
-    bins = {name: of["by_output"] for name, of in attributes.items() if of["by_output"]}
+    bins = _drawn_bins(attributes)
     return [
-        draw_png(draw_correlations, *_correlations(attributes)),
-        draw_png(draw_bars, _pair_bars(attributes), chance=50),
-        draw_png(draw_predictions, dict(list(bins.items())[:MOST_PREDICTIONS]), columns=2 if len(bins) > 1 else 1),
+        draw_png(draw_correlations, *_beside_length(attributes, "spearman", "length_spearman")),
+        draw_png(draw_pair_shares, *_beside_length(attributes, "pair_accuracy", "longer_wins")),
+        draw_png(draw_predictions, bins, columns=min(2, len(bins))),
     ]
 
 
-def _correlations(attributes: Mapping) -> tuple[dict, dict]:
-    of_model, of_length = (
-        {name: of[key] for name, of in attributes.items()} for key in ("spearman", "length_spearman")
-    )
-    return of_model, of_length
+def _beside_length(attributes: Mapping, of_model: str, of_length: str) -> list[dict[str, Mapping]]:
+    return [{name: of[figure] for name, of in attributes.items()} for figure in (of_model, of_length)]
 
 
-def _pair_bars(attributes: Mapping) -> dict[str, dict]:
-    return {
-        "the model": {name: of["pair_accuracy"] for name, of in attributes.items()},
-        "always the longer answer": {name: of["longer_wins"] for name, of in attributes.items()},
-    }
+def _drawn_bins(attributes: Mapping) -> dict[str, list]:
+    bins = {name: of["by_output"] for name, of in attributes.items() if of["by_output"]}
+    return dict(list(bins.items())[:MOST_PREDICTIONS])

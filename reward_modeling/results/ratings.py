@@ -8,7 +8,7 @@ evaluation.json of such a run has, beside what run.py describes for every kind:
       "spearman": 0.71, "pair_accuracy": 0.79,
       "attributes": {
         "helpfulness": {
-          "rows": 480, "squared_error": {"value": 0.52, "low": 0.47, "high": 0.58},
+          "rows": 480, "outside_of_range": 0, "squared_error": {"value": 0.52, "low": 0.47, "high": 0.58},
           "mean_label_squared_error": {...}, "pearson": {...}, "spearman": {...}, "length_spearman": {...},
           "pair_accuracy": {"value": 0.81, "low": 0.76, "high": 0.85, "rows": 210, "right": 170, "ties": 0},
           "longer_wins": {...},
@@ -17,16 +17,24 @@ evaluation.json of such a run has, beside what run.py describes for every kind:
       }
     }
 
-"rows" are the answers that are rated. Errors and "by_output" are on the scale of the ratings, "loss" on that of the
-training, 0 to 1. "mean_label_squared_error" is that of a judge who always says the mean of the held-out ratings;
+"rows" are the answers that are rated, "outside_of_range" those beyond the range of the training set. Errors and
+"by_output" are on the scale of the ratings, "loss" on that of the training, 0 to 1. "mean_label_squared_error" is that of a judge who always says the mean of the held-out ratings;
 "length_spearman" and "longer_wins" are those of a judge who takes the longer answer for the better one. Pairs are two
 answers to one prompt with different ratings. "spearman" and "pair_accuracy" at the top are means over the attributes
 that have them. "by_output" has the mean rating of the answers in each bin of the outputs, with its interval. All
 intervals take the answers to a prompt together. Figures that cannot be computed are null.
 
+Of a model of quantiles each attribute also has
+
+    "interval": {"nominal": 0.9, "coverage": {...}, "width": {...}, "crossed": 0.02}
+
+the share of the ratings between its outer quantiles and how far these are apart, beside the share that was meant; in
+"crossed" of the answers some of the quantiles came out in another order.
+
 A line of eval_scores.jsonl has "where", "reward", and of each attribute "outputs" and "ratings" (null: not rated).
 
-run.json also has what the model's config.json has: "label_ranges" and "reward_weights".
+run.json also has what the model's config.json has: "label_ranges", "reward_weights" and, of quantiles,
+"quantile_levels".
 """
 
 import math
@@ -44,7 +52,8 @@ if TYPE_CHECKING:
 FEW_RATED = 50  # answers: with fewer the intervals are wide, and themselves not certain
 SAME = 1e-12  # a squared error of ratings that are all the same, but for rounding
 CURVES_PER_PLOT = 6
-ERROR, SPEARMAN = "error_", "eval_spearman_"  # what figures of single attributes are logged as
+# What figures of single attributes are logged as.
+ERROR, HELD_OUT_ERROR, SPEARMAN = "error_", "eval_error_", "eval_spearman_"
 
 
 class RatingResults(ResultsKind):
@@ -53,6 +62,7 @@ class RatingResults(ResultsKind):
     card_template = "results/templates/model_card_ratings.md"
     page_template = "results/templates/training_ratings.html"
     tags = ("ratings", "multi-objective")
+    has_named_outputs = True
     card_plots: ClassVar[dict[str, str]] = {
         "held_out_correlations.png": "Spearman's correlation of each attribute, with 95% intervals",
         "held_out_pairs.png": "Pairs of answers to one prompt that are ordered right, with 95% intervals",
@@ -80,6 +90,8 @@ class RatingResults(ResultsKind):
                 "Spearman's correlation with the ratings is not clearly above that of the answer's length alone: "
                 + _listed(bad, _correlation_against_length)
             )
+        if bad := {name: of["interval"] for name, of in attributes.items() if _is_too_narrow(of)}:
+            yield "The intervals of the quantiles hold fewer ratings than was meant: " + _listed(bad, _held)
 
     # --- the model card and the page ---
 
@@ -88,7 +100,9 @@ class RatingResults(ResultsKind):
 
     def loss_words(self, run: Mapping) -> str:
         """What was minimised."""
-        return "ridge regression of the head alone" if "ridge" in run else "the mean squared error"
+        if "ridge" in run:
+            return "ridge regression of the head alone"
+        return "the pinball loss of quantiles" if "quantile_levels" in run else "the mean squared error"
 
     def attribute_rows(self, evaluation: Mapping) -> Rows:
         """Errors and correlations, a line for each attribute."""
@@ -113,6 +127,23 @@ class RatingResults(ResultsKind):
             value, other = (_percent(row["value"]) for row in (pairs, longer))
             rows.append((name, count(pairs["rows"]), value, interval(pairs) or "-", count(pairs["ties"]), other))
         return rows
+
+    def interval_rows(self, evaluation: Mapping) -> Rows:
+        """Of a model of quantiles what lies between the outer ones, a line for each attribute; else nothing."""
+        of_quantiles = {name: of["interval"] for name, of in evaluation["attributes"].items() if "interval" in of}
+        if not of_quantiles:
+            return []
+        rows: Rows = [("attribute", "percent inside", "95% interval", "meant", "mean width", "percent crossed")]
+        for name, of in of_quantiles.items():
+            inside = _percent(of["coverage"]["value"]), interval(of["coverage"]) or "-", percent(of["nominal"])
+            rows.append((name, *inside, _value(of["width"]), _percent(of["crossed"])))
+        return rows
+
+    def outside_words(self, evaluation: Mapping) -> str:
+        """How many ratings are beyond the range that was trained on; "" where none are."""
+        attributes = evaluation["attributes"].items()
+        outside = (f"{name} {count(of['outside_of_range'])}" for name, of in attributes if of["outside_of_range"])
+        return ", ".join(outside)
 
     def set_rows(self, evaluation: Mapping) -> Rows:
         """A row for each evaluation set: means over the attributes, then Spearman's correlation of each of them."""
@@ -139,7 +170,8 @@ class RatingResults(ResultsKind):
     # --- the page ---
 
     def figures(self, history: Sequence[Mapping]) -> dict[str, LoggedFigure]:
-        loss = "Mean squared error on a scale of 0 to 1: over an answer's ratings, then over answers."
+        loss = "Mean over an answer's ratings, then over answers, on a scale of 0 to 1."
+        error = "The root of the mean squared error, as a share of the range"
         pairs = "Of two answers to a prompt the one with the higher rating has the higher output; mean over attributes."
         held_out = {name: {HELD_OUT: f"eval_{name}"} for name in ("spearman", "pair_accuracy")}
         return {
@@ -148,9 +180,8 @@ class RatingResults(ResultsKind):
                 "Spearman", "Correlation of the outputs with the ratings; mean over attributes.", held_out["spearman"]
             ),
             "pair_accuracy": LoggedFigure("Pairs right, percent", pairs, held_out["pair_accuracy"], is_share=True),
-            **_by_attribute(
-                history, ERROR, "Error", "In training: the root of the mean squared error, on a scale of 0 to 1."
-            ),
+            **_by_attribute(history, ERROR, "Error in training", f"{error}."),
+            **_by_attribute(history, HELD_OUT_ERROR, "Error, held out", f"{error}."),
             **_by_attribute(history, SPEARMAN, "Spearman by attribute", "Correlation with the ratings, held out."),
             **COMMON_FIGURES,
         }
@@ -176,6 +207,7 @@ class RatingResults(ResultsKind):
         means = [(name.replace("_", " "), _number(evaluation[name])) for name in names]
         return [
             ("Loss, means over the attributes, and rewards", [("", ""), *means]),
+            *([("Intervals", rows)] if (rows := self.interval_rows(evaluation)) else []),
             *((f"{name}: ratings by output", _bin_rows(of)) for name, of in evaluation["attributes"].items()),
         ]
 
@@ -194,6 +226,15 @@ def _is_below_the_mean(of: Mapping) -> bool:
 def _is_led_by_length(of: Mapping) -> bool:
     spearman, length = of["spearman"], of["length_spearman"]["value"]
     return None not in (spearman["value"], length) and spearman["low"] <= abs(length)
+
+
+def _is_too_narrow(of: Mapping) -> bool:
+    inside = of["interval"]["coverage"]["high"] if "interval" in of else None
+    return inside is not None and inside < of["interval"]["nominal"]
+
+
+def _held(of: Mapping) -> str:
+    return f"{percent(of['coverage']['value'])}% ({interval(of['coverage'])}) instead of {percent(of['nominal'])}%"
 
 
 def _error_against_mean(of: Mapping) -> str:
@@ -241,11 +282,11 @@ def _bin_rows(of: Mapping) -> Rows:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else number(value)
+    return "-" if value is None or math.isnan(value) else number(value)
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else percent(value)
+    return "-" if value is None or math.isnan(value) else percent(value)
 
 
 def _value(row: Mapping) -> str:

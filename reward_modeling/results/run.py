@@ -218,12 +218,16 @@ def write_json(path: Path, content: Mapping) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def source_rows(manifest: Mapping) -> Rows:
-    """A table of the sources, as the data's own manifest.json counts them."""
-    rows: Rows = [("source", "pairs", "prompts", "licence", "from")]
+def source_rows(manifest: Mapping, unit: str) -> Rows:
+    """A table of the sources, as the data's own manifest.json counts them.
+
+    Args:
+        unit: what it counts, such as "pairs"; it need not be what a run makes of the rows.
+    """
+    rows: Rows = [("source", unit, "prompts", "licence", "from")]
     for source in manifest["sources"]:
         words = source["licence"] or "not stated", source["dataset_path"] or ""
-        rows.append((source["name"], count(source["pairs"]), count(source["prompts"]), *words))
+        rows.append((source["name"], count(source.get(unit)), count(source["prompts"]), *words))
     return rows
 
 

@@ -170,13 +170,9 @@ def test_other_weights_of_the_reward_may_be_taken(base, whole, tmp_path, caplog)
 @pytest.mark.parametrize("metric", ["spearman", "pair_accuracy"])
 def test_the_best_model_by_a_figure_of_ratings(metric, base, tmp_path):
     """The one that was best in it stands at the end, and the run stops when there is no better one."""
-    flags = base | {
-        "metric_for_best_model": metric,
-        "early_stopping_patience": 2,
-        "eval_every_steps": 1,
-        "max_steps": 30,
-    }
+    flags = base | {"metric_for_best_model": metric, "early_stopping_patience": 2, "eval_every_steps": 1}
     del flags["eval_strategy"]
+    flags |= {"eval_set_path": write_rows(tmp_path / "eval.jsonl", rated_rows(20, seed=9)), "max_steps": 30}
     stopped = run(flags | {"save_total_limit": 2, "learning_rate": 1e-2}, tmp_path / "output")
     evaluated = {entry["step"]: entry[f"eval_{metric}"] for entry in stopped.history if f"eval_{metric}" in entry}
     best = stopped.state["best_global_step"]
