@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluations import evaluate, flags
 from gated_runs import GatedRun, gate_flags, make_ratings_model
 from processes import fork
 from published_gate import PublishedModel
@@ -99,6 +100,17 @@ def test_the_figures_are_those_of_the_lines(run):
     assert config["reward_mean"] == figures["reward_mean"]
     verification = json.loads((run.folder / "verification.json").read_text())
     assert 0 < verification["largest_difference"] < verification["tolerance"] and verification["answers"] == 16
+
+
+def test_eval_bench_mark_reads_it(run, tmp_path):
+    rows = rows_of(run)
+    own = write_rows(tmp_path / "own.jsonl", [{side: row[side] for side in ("chosen", "rejected")} for row in rows])
+    folder = evaluate(flags(run.folder, {"pairs": own}, tmp_path))
+    summary = json.loads((folder / "summary.json").read_text())
+    accuracy = summary["benchmarks"]["pairs"]["pairs"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(run.read("evaluation.json")["accuracy"]["value"])
+    scores = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+    assert len(scores) == len(rows)
 
 
 def test_the_card_says_what_the_gate_adds(run):
