@@ -2,13 +2,19 @@
 
     accelerate launch rm_regression.py --model_name google/gemma-2b-it --train_set_path data/helpsteer2 \
         --attributes helpfulness,correctness,coherence,complexity,verbosity --output_path ./models/gemma2b_ratings
+
+    python rm_regression.py --fold ./models/gemma2b_ratings/last_checkpoint --weights helpfulness=1 \
+        --output_path ./models/gemma2b_folded      # a plain reward model of it; nothing is trained
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from reward_modeling.common.early_answers import answer_early
 from reward_modeling.common.errors import run_script
+from reward_modeling.common.flags import PATH, flag
 from reward_modeling.objectives.rating_flags import RegressionFlags
 from reward_modeling.training.flags import RunFlags
 
@@ -77,9 +83,26 @@ class ScriptArguments(RegressionFlags, RunFlags):
     report_to: None | str | list[str] = "wandb"  # noqa: RUF036 (as in training/flags.py)
     deepspeed: str | None = None  # a DeepSpeed JSON file, such as deepspeed_3.json
 
+    # In the place of training
+    fold: Annotated[str | None, PATH] = flag(
+        None,
+        "The folder of a model of ratings, of which to make a plain reward model with one label, the sum by --weights "
+        "of its outputs. Beside it --weights, --output_path, --verify_saved_model and --trust_remote_code alone.",
+    )
+
+    def objective_problems(self) -> Iterator[str]:
+        yield from super().objective_problems()
+        if self.fold is not None:
+            yield "--fold: expected on the command line, found it among the flags of a run. Nothing is trained with it"
+
 
 def main() -> None:
     answer_early(ScriptArguments)
+    if any(token.partition("=")[0] == "--fold" for token in sys.argv[1:]):
+        from reward_modeling.checkpoints.fold import run_fold
+
+        run_fold()
+        return
     # Only now, since they take seconds: torch, transformers and what trains.
     from reward_modeling.objectives.quantiles import regression_of
     from reward_modeling.training.job import run_job

@@ -19,9 +19,9 @@ import torch
 from transformers import PreTrainedConfig
 
 from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.common.words import QUANTILE_MARK
 
 RANGES, WEIGHTS, LEVELS = "label_ranges", "reward_weights", "quantile_levels"
-QUANTILE_MARK = "@"  # between an attribute and a level in the name of an output
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from reward_modeling.common.intervals import share_of_rows
+from reward_modeling.common.words import QUANTILE_MARK
 from reward_modeling.display.text import count, interval, percent, share
 from reward_modeling.objectives.held_out_ratings import EvaluatedRatings, rating_table
-from reward_modeling.objectives.rating_flags import QUANTILE_MARK, RegressionFlags
+from reward_modeling.objectives.rating_flags import RegressionFlags
 from reward_modeling.objectives.rating_statistics import drawn_sums, sums_by_prompt, with_interval
 from reward_modeling.objectives.regression import Regression
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from reward_modeling.common.flags import LOGGED, OnResume, at_least, flag, one_of, unsupported
+from reward_modeling.common.words import QUANTILE_MARK
 from reward_modeling.data.read_options import RATED_COLUMNS_HELP, RATED_TARGETS
 
-QUANTILE_MARK = "@"  # between an attribute and a level in the name of an output
 RANGES_FORM, WEIGHTS_FORM = "helpfulness=0:4,score=1:10", "helpfulness=0.65,verbosity=-0.4"
 
 
@@ -42,7 +42,12 @@ class RegressionFlags:
         None, "Train on at most so many answers, whole prompts only, drawn by the seed. Unset: on all."
     )
     columns: Annotated[str | None, OnResume.DATA] = flag(None, RATED_COLUMNS_HELP)
-    preferred_values: Annotated[str | None, unsupported(None, "It is for pairs, which rm.py trains on")] = None
+    preferred_values: Annotated[str | None, unsupported(None, "It is for pairs, which rm.py trains on")] = flag(
+        None, "Not used: it is for pairs."
+    )
+    plain_text: Annotated[bool, unsupported(False, "An answer stands after its prompt")] = flag(
+        False, "Not used: it is for pairs."
+    )
     per_device_train_batch_size: Annotated[int, at_least(1)] = flag(1, "Answers per device; see the next flag.")
     gradient_accumulation_steps: Annotated[int, at_least(1)] = flag(
         32,

@@ -63,8 +63,8 @@ class RatingReader(RowReader):
             report.notes |= {f"ratings of {name}": count for name, count in rated.items()}
             missing = [name for name, count in rated.items() if not count]
             if missing and report is reports[0]:
-                close = did_you_mean(missing[0], unread_counts(column))
+                close = did_you_mean(missing[0], unread_counts(column)) or "."
                 raise UserError(
-                    f"--attributes: expected ratings of each in {flag_name}, found none of {', '.join(missing)}{close}"
-                    f". Leave them out, or name the columns that the rows have.\n{report.table()}"
+                    f"--attributes: expected ratings of each in {flag_name}, found none of {', '.join(missing)}{close} "
+                    f"Leave them out, or name the columns that the rows have.\n{report.table()}"
                 )

@@ -198,9 +198,6 @@ class Regression(Objective):
     evaluation_table = staticmethod(rating_table)
     evaluation_shares = staticmethod(rating_shares)
 
-    def reward(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.attributes_of(logits) @ logits.new_tensor(list(self.weights.values()))
-
 
 def _known(ratings: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Each column, and where it is known."""

@@ -47,7 +47,7 @@ def _step_problems(args: Any) -> Iterator[str]:
     least = 2 * args.max_length
     if args.max_tokens_per_micro_batch is not None and args.max_tokens_per_micro_batch < least:
         yield (
-            f"--max_tokens_per_micro_batch: expected at least {least} (2 x max_length, one pair), found "
+            f"--max_tokens_per_micro_batch: expected at least {least} (2 x max_length), found "
             f"{args.max_tokens_per_micro_batch}"
         )
     for kind in ("save", "eval"):  # transformers' flags of a strategy that is not the default here

@@ -94,8 +94,8 @@ class RunFlags:
     max_length: Annotated[int, at_least(1), DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
     overlong: Annotated[str, one_of("truncate", "drop"), DATA, LOGGED] = flag(
         "truncate",
-        "truncate cuts the oldest turns of longer pairs, then the beginning of the last question, and no answer; drop "
-        "drops these pairs.",
+        "truncate cuts the oldest turns of longer conversations, then the beginning of the last question, and no "
+        "answer; drop drops these rows.",
     )
     num_proc: Annotated[int | None, at_least(1)] = flag(
         None, "Worker processes that read and tokenise. Unset: one per core, at most 16."

@@ -87,7 +87,7 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
         data = load_data(args, setup, write_report=not args.dry_run and checkpoint is None)
 
     with report_once_per_node():
-        objective.fit(data.train, list(data.evaluations.values()) or [each for each in [data.evaluation] if each])
+        objective.fit(data.train, data.evaluation_sets)
 
     # Preflight and estimate
     table, problems = run_preflight(

@@ -200,7 +200,9 @@ def test_an_attribute_of_quantiles_is_their_mean():
     assert objective.label_names[18:20] == ("helpfulness@0.95", "helpsteer-verbosity@0.05")
     logits = torch.arange(57.0)[None]
     assert objective.attributes_of(logits).tolist() == [[9.0, 28.0, 47.0]]
-    assert objective.reward(logits).tolist() == [2 * 9.0 - 47.0]
+    batch = objective.collate([[0]], [[NAN, NAN, 1.0]])
+    ((_, *attributes, _, _, _, _, _, _, _, _, _),) = objective.evaluated(logits, batch)
+    assert attributes == [9.0, 28.0, 47.0]
     saved = objective.saved_values()
     assert saved["quantile_levels"] == [round(0.05 * number, 2) for number in range(1, 20)]
     assert list(saved["label_ranges"]) == list(saved["reward_weights"]) == list(NAMES)
@@ -343,9 +345,8 @@ def test_wrong_flags_are_named(flags, said):
 
 
 def test_the_reward_is_the_weighted_sum_or_the_mean():
-    logits = torch.tensor([[1.0, 3.0]])
-    assert two().reward(logits).tolist() == [2.0]
-    assert two(weights="b=-0.5").reward(logits).tolist() == [-1.5]
+    assert two().weights == {"a": 0.5, "b": 0.5}
+    assert two(weights="b=-0.5").weights == {"a": 0.0, "b": -0.5}
 
 
 def test_names_with_odd_characters():
