@@ -80,6 +80,8 @@ class RatingResults(ResultsKind):
 
     def loss_words(self, run: Mapping) -> str:
         """What was minimised."""
+        if "ridge" in run:
+            return "ridge regression of the head alone"
         return "the pinball loss of quantiles" if "quantile_levels" in run else "the mean squared error"
 
     def attribute_rows(self, evaluation: Mapping) -> Rows:
