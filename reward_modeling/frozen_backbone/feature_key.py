@@ -51,6 +51,6 @@ def _flat_buffers(column: pa.ChunkedArray) -> Iterator[bytes]:
         return
     for chunk in column.chunks:
         if pa.types.is_string(column.type):
-            yield json.dumps(chunk.to_pylist()).encode()
+            yield "".join(f"{json.dumps(text)}\n" for text in chunk.to_pylist()).encode()
         else:
             yield np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False)).tobytes()

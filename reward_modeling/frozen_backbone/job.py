@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from reward_modeling.checkpoints.output_folder import prepare_output_folder
 from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.loader import PromptGroups
-from reward_modeling.display.text import align, count, number
+from reward_modeling.display.text import align
 from reward_modeling.frozen_backbone.feature_cache import cached_features
 from reward_modeling.frozen_backbone.feature_pass import FeaturePass, check_model
 from reward_modeling.frozen_backbone.features import Features
 from reward_modeling.frozen_backbone.flags import OF_TRAINING
 from reward_modeling.frozen_backbone.readers import RatingFeatureReader
 from reward_modeling.frozen_backbone.ridge import RidgeFit, check_libraries, fit_ridge, predict
+from reward_modeling.models.adapters import count_weights
 from reward_modeling.objectives.regression import Regression
-from reward_modeling.results.run import Results, gather_results
+from reward_modeling.results.run import Results, gather_results, ridge_rows
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.job import finish_run, prepare_run, start_output_folder, train
 from reward_modeling.training.memory_probe import out_of_memory_explained
@@ -76,18 +77,18 @@ def fit(args: RunArguments, objective: RegressionOnFeatures, given: dict) -> Non
     ridge = fit_on_first_process(args, objective, features)
     set_head(trainer.model, ridge.weights)
     if how.process == 0:
-        print(ridge_table(ridge, objective.attributes), flush=True)
+        show_ridge(ridge, objective.attributes)
 
     # Held-out answers
-    held_out = {} if data.evaluation is None else (data.evaluations or {"": data.evaluation})
+    sets = {} if data.evaluation is None else (data.evaluations or {"": data.evaluation})
     rows = {
-        name: evaluated_rows(features_of(trainer, groups, how), groups, ridge.weights)
-        for name, groups in held_out.items()
+        name: evaluated_rows(features_of(trainer, groups, how), groups, objective, ridge.weights)
+        for name, groups in sets.items()
     }
     if rows:
         trainer.last_evaluation = trainer.state.global_step, rows
     results = gather_results(trainer, data, given, started)
-    finish_run(trainer, without_training(results, ridge_figures(ridge, objective.attributes)))
+    finish_run(trainer, without_training(results, trainer.model.score, ridge_figures(ridge, objective.attributes)))
 
 
 def feature_pass(trainer: RewardTrainer) -> FeaturePass:
@@ -127,13 +128,14 @@ def set_head(model: torch.nn.Module, weights: NDArray) -> None:
         model.score.weight.copy_(torch.tensor(weights))
 
 
-def evaluated_rows(features: Features, groups: PromptGroups, weights: NDArray) -> list[tuple]:
-    """What `Regression.held_out` takes: of each answer its group, its number there, the outputs, the ratings."""
-    outputs = predict(features.blocks(), weights)
+def evaluated_rows(features: Features, groups: PromptGroups, objective: Regression, weights: NDArray) -> list[tuple]:
+    """What `Regression.held_out` takes: of each answer its group and its number there, and what is kept of it."""
+    logits = torch.tensor(predict(features.blocks(), weights))
+    targets = {"answers": torch.arange(len(features)), "ratings": torch.tensor(features.ratings)}
     group = groups.sizes.group_of_unit
-    places = np.arange(len(group)) - groups.sizes.unit_offsets[group]
-    columns = (group.tolist(), places.tolist(), outputs.tolist(), features.ratings.tolist())
-    return [((of, place), *output, *ratings) for of, place, output, ratings in zip(*columns, strict=True)]
+    numbers = np.arange(len(group)) - groups.sizes.unit_offsets[group]
+    keys = zip(group.tolist(), numbers.tolist(), strict=True)
+    return [(key, *values) for key, values in zip(keys, objective.evaluated(logits, targets), strict=True)]
 
 
 # --- what is said of it -------------------------------------------------------------------------------------------
@@ -152,18 +154,24 @@ def ridge_figures(ridge: RidgeFit, attributes: Sequence[str]) -> dict[str, dict[
     }
 
 
-def ridge_table(ridge: RidgeFit, attributes: Sequence[str]) -> str:
-    """The same for a screen."""
-    rows = [("attribute", "rated", "alpha", "squared error", "of the mean", "")]
-    for (name, of), at_the_end in zip(ridge_figures(ridge, attributes).items(), ridge.at_the_end, strict=True):
-        errors = number(of["squared_error"]), number(of["mean_label_squared_error"])
-        note = "the last one tried" if at_the_end else ""
-        rows.append((name, count(of["answers"]), f"{of['alpha']:g}", *errors, note))
-    head = "Ridge regression on features; alpha by a fifth of the prompts, labels from 0 to 1:"
-    return "\n".join([head, *align(rows)])
+def show_ridge(ridge: RidgeFit, attributes: Sequence[str]) -> None:
+    """The same on the screen."""
+    lines = align(ridge_rows(ridge_figures(ridge, attributes)))
+    print(
+        "Ridge regression on features; alpha by a fifth of the prompts, labels from 0 to 1:",
+        *lines,
+        sep="\n",
+        flush=True,
+    )
+    if at_the_end := [name for name, last in zip(attributes, ridge.at_the_end, strict=True) if last]:
+        logger.warning(
+            "Ridge: the best alpha is the least or the greatest that was tried, of %s.", ", ".join(at_the_end)
+        )
 
 
-def without_training(results: Results, figures: dict) -> Results:
-    """The results without flags that had no part in them, and with what had."""
+def without_training(results: Results, head: torch.nn.Module, figures: dict) -> Results:
+    """The results without what is said of steps, and with what the head was fitted by."""
     arguments = {name: value for name, value in results.run["arguments"].items() if name not in OF_TRAINING}
-    return replace(results, run=results.run | {"arguments": arguments, "ridge": figures})
+    trained = count_weights(head.parameters())
+    changes = {"arguments": arguments, "trained_parameters": trained, "epoch_of_weights": None, "ridge": figures}
+    return replace(results, run=results.run | changes)

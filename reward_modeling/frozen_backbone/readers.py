@@ -7,13 +7,13 @@ from typing import ClassVar
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.gate_position import Tail, gate_position
 from reward_modeling.objectives.pair_reader import PairReader
-from reward_modeling.objectives.regression import RatingReader
+from reward_modeling.objectives.rating_reader import RatingReader
 
 
 class ReadsPrompts(RowReader):
     """To be mixed into a reader: it decides alone which tokens are read."""
 
-    read_names: ClassVar[tuple[str, ...]] = ("the prompt's state", "the answer's")
+    read_off: ClassVar[str] = "the state of prompt and answer"
     tail: Tail | None  # see `gate_position`
 
     def read_positions(self, ids: Sequence[int], prompt_length: Callable[[], int]) -> list[int]:

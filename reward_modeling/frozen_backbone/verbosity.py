@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.text import align, number
-from reward_modeling.objectives.held_out_ratings import ranks_of
+from reward_modeling.objectives.rating_statistics import ranks_of
 
 BOUND = 0.03  # ArmoRM's
 # Up to 1 in even steps, then larger: an output that varies less than the others takes more of it.

@@ -12,9 +12,11 @@ from typing import Any
 
 from transformers import PreTrainedConfig, utils
 
+from reward_modeling.models.rating_outputs import LEVELS, RANGES, WEIGHTS
+
 NAMES = ("reward_mean", "reward_std")
 TIE_NAMES = ("tie_model", "tie_threshold")  # of a model that gives ties a probability, see objectives/ties.py
-RATING_NAMES = ("label_ranges", "reward_weights")  # of a model of ratings, see objectives/regression.py
+RATING_NAMES = (RANGES, WEIGHTS, LEVELS)  # of a model of ratings
 ADAPTER_FILE = "reward_statistics.json"
 
 

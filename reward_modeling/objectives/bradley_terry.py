@@ -99,6 +99,7 @@ class BradleyTerry(Objective):
     """P(chosen over rejected) = sigmoid(reward of chosen - reward of rejected)."""
 
     flags = BradleyTerryFlags
+    kind = "pairs"
     progress_figures = ("accuracy", "margin")
 
     def __init__(self, flags: BradleyTerryFlags):

@@ -17,6 +17,7 @@ from reward_modeling.models.loading import (
     read_config,
 )
 from reward_modeling.models.new_parts import HEAD, WRAPPED, is_within, new_modules_of
+from reward_modeling.models.rating_outputs import names_of_saved_values
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import read_adapter_statistics, set_statistics
 from reward_modeling.models.support import PAD_THEMSELVES, why_not_packed
@@ -93,11 +94,8 @@ def _not_in_adapter(config: PreTrainedConfig, weights: dict[str, torch.Tensor]) 
 
 
 def _head_of_adapter(weights: dict[str, torch.Tensor], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """How many labels the model under an adapter needs, and their names: peft writes down neither.
-
-    Ours names the attributes of ratings beside its weights, in the order of the outputs.
-    """
-    if names := list(saved.get("label_ranges", ())):
+    """How many labels the model under an adapter needs, and their names: peft writes down neither."""
+    if names := names_of_saved_values(saved):
         return {"num_labels": len(names), "label_names": names}
     head = weights.get(f"{WRAPPED}{HEAD}.weight")
     return {"num_labels": 1 if head is None else len(head)}

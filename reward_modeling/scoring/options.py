@@ -6,10 +6,10 @@ from transformers import PreTrainedConfig
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.rating_outputs import WEIGHTS
 from reward_modeling.models.reward_normalization import statistics_of
 from reward_modeling.models.support import why_not_packed
 from reward_modeling.scoring.readouts.base import Readout
-from reward_modeling.scoring.readouts.ratings import SAVED_WEIGHTS
 
 
 def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
@@ -38,7 +38,7 @@ def statistics_to_normalize_by(path: str, config: PreTrainedConfig, readout: Rea
             f"normalize: expected reward_mean and reward_std, which rm.py saves with a model that had held-out rows, "
             f"found {statistics or 'neither'} in {path}. Leave it out, and normalize by rewards of your own."
         )
-    if readout.reward_weights is not None and readout.reward_weights != config.to_dict().get(SAVED_WEIGHTS):
+    if readout.reward_weights is not None and readout.reward_weights != config.to_dict().get(WEIGHTS):
         raise UserError(
             f"normalize: expected the weights that {path} was saved with, whose rewards its reward_mean and reward_std "
             "are of, found others. Leave one of the two out."

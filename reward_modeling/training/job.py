@@ -137,7 +137,8 @@ def prepare_run(
     with report_once_per_node(), args.main_process_first(desc="reading and tokenising"):
         data = load_data(args, setup, write_report=write_report)
 
-    objective.fit(data.train)
+    with report_once_per_node():
+        objective.fit(data.train, list(data.evaluations.values()) or [each for each in [data.evaluation] if each])
 
     # Preflight and estimate
     table, problems = run_preflight(

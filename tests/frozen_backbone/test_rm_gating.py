@@ -18,6 +18,7 @@ from gated_runs import GatedRun, gate_flags, make_ratings_model
 from processes import fork
 from published_gate import PublishedModel
 from runs import ROOT, as_argv, write_rows
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
@@ -226,13 +227,30 @@ def changed(model: Path, tmp_path: Path, **changes: object) -> Path:
     return copy
 
 
+def test_the_mean_of_quantiles_is_an_objective(ratings_model, pairs_file, tmp_path):
+    """Of a model of quantiles the mean of an attribute's outputs, which is what it says of it."""
+    levels = [0.25, 0.75]
+    names = [f"{name}@{level:.2f}" for name in ATTRIBUTES for level in levels]
+    labels = {str(place): name for place, name in enumerate(names)}
+    changes = {"id2label": labels, "label2id": {name: place for place, name in enumerate(names)}}
+    model = changed(ratings_model, tmp_path, quantile_levels=levels, **changes)
+    weights = load_file(model / "model.safetensors")
+    apart = torch.randn(3, 1, weights["score.weight"].shape[1], generator=torch.Generator().manual_seed(0)) / 50
+    head = weights["score.weight"][:, None]
+    weights["score.weight"] = torch.cat([head - apart, head + apart], dim=1).flatten(0, 1)
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    run = GatedRun(gate_flags(model, pairs_file, tmp_path / "gated", steps=5))
+    found = RewardScorer.from_pretrained(run.folder).score_named([PAIRS[0]["chosen"]])[0]
+    plain = RewardScorer.from_pretrained(ratings_model).score_named([PAIRS[0]["chosen"]])[0]
+    assert found.attributes == pytest.approx(plain.attributes, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "label_ranges": None}, "one with one label"),
         ({"id2label": {f"{n}": f"LABEL_{n}" for n in range(3)}, "label_ranges": None}, "3 outputs without names"),
-        ({"id2label": {"0": "a", "1": "a", "2": "b"}, "label_ranges": None}, "one name for two of them"),
-        ({"label_ranges": {"kindness": [0, 3]}}, "3 outputs for the attributes kindness"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}, "reward_weights": None}, "outputs with names of their own"),
         ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
         ({"architectures": ["LlamaForRewardModelWithGating"]}, "a gate already"),
     ],
@@ -281,7 +299,8 @@ def test_verbosity_that_is_not_among_the_objectives(ratings_model, pairs_file, t
     names = {"0": "kindness", "1": "usefulness", "2": "tone"}
     labels = {name: int(place) for place, name in names.items()}
     ranges = {name: [0, 3] for name in names.values()}
-    model = changed(ratings_model, tmp_path, id2label=names, label2id=labels, label_ranges=ranges)
+    saved = {"label_ranges": ranges, "reward_weights": dict.fromkeys(labels, 1.0)}
+    model = changed(ratings_model, tmp_path, id2label=names, label2id=labels, **saved)
     with pytest.raises(UserError, match="expected one objective with verbosity in its name, found none"):
         GatedRun(gate_flags(model, pairs_file, tmp_path / "out", debias="length"))
 

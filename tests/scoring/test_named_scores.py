@@ -6,6 +6,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from rating_models import NAMES, RANGES, SAVED, WEIGHTS, save_classifier, with_ratings
 from test_scoring import (
     FAMILIES,
     TOLERANCE,
@@ -15,7 +16,6 @@ from test_scoring import (
     family_config,
     family_tokenizer,
     largest_difference,
-    save_reward_model,
     template_ids,
 )
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -28,20 +28,10 @@ from reward_modeling.scoring import scorer as scorer_module
 from reward_modeling.scoring.merge_adapter import merge_adapter
 from reward_modeling.tiny.models import build_tiny_checkpoint
 
-# Not in the order of the alphabet, in which transformers writes what is nested in config.json.
-NAMES = ["helpfulness", "correctness", "verbosity"]
-RANGES = {"helpfulness": [0.0, 4.0], "correctness": [1.0, 10.0], "verbosity": [0.0, 1.0]}
-WEIGHTS = {"helpfulness": 0.65, "correctness": 0.8, "verbosity": -0.4}
-SAVED = {"label_ranges": RANGES, "reward_weights": WEIGHTS}
 
-
-def ratings_config(family: str, tokenizer):
-    config = family_config(family, tokenizer)
-    config.num_labels = len(NAMES)
-    config.id2label, config.label2id = dict(enumerate(NAMES)), {name: n for n, name in enumerate(NAMES)}
-    config.problem_type = "regression"
-    config.update(SAVED)
-    return config
+def gemma_of_ratings(path: Path) -> Path:
+    tokenizer = family_tokenizer("gemma")
+    return save_classifier(path, tokenizer, with_ratings(family_config("gemma", tokenizer)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +43,7 @@ def folder(tmp_path_factory):
         if family not in made:
             tokenizer = family_tokenizer(family)
             path = tmp_path_factory.mktemp("ratings") / family
-            made[family] = save_reward_model(path, tokenizer, ratings_config(family, tokenizer))
+            made[family] = save_classifier(path, tokenizer, with_ratings(family_config(family, tokenizer)))
         return made[family]
 
     return get
@@ -124,7 +114,7 @@ def test_weights_that_are_passed_take_the_place_of_the_saved_ones(folder, family
 
 
 def test_outputs_without_ranges_are_given_as_they_are(folder, tmp_path):
-    path = save_reward_model(tmp_path / "model", (t := family_tokenizer("gemma")), ratings_config("gemma", t))
+    path = gemma_of_ratings(tmp_path / "model")
     config = json.loads((path / "config.json").read_text())
     for name in SAVED:
         del config[name]
@@ -138,7 +128,7 @@ def test_outputs_without_ranges_are_given_as_they_are(folder, tmp_path):
 
 def test_one_label_has_no_names_and_one_rating_has_its_name(folder, tmp_path):
     tokenizer = family_tokenizer("gemma")
-    plain = save_reward_model(tmp_path / "plain", tokenizer, family_config("gemma", tokenizer))
+    plain = save_classifier(tmp_path / "plain", tokenizer, family_config("gemma", tokenizer))
     rewards = RewardScorer.from_pretrained(plain).score(conversations())
     scored = RewardScorer.from_pretrained(plain).score_named(conversations())
     assert scored == [ScoredConversation(reward) for reward in rewards]
@@ -191,7 +181,7 @@ def test_a_stream_of_names_reads_a_window_at_a_time(folder, monkeypatch):
 
 
 def test_normalizing_moves_the_reward_alone(folder, tmp_path):
-    path = save_reward_model(tmp_path / "model", (t := family_tokenizer("gemma")), ratings_config("gemma", t))
+    path = gemma_of_ratings(tmp_path / "model")
     edit_config(path, reward_mean=0.25, reward_std=0.5)
     raw = RewardScorer.from_pretrained(path).score_named(conversations())
     scorer = RewardScorer.from_pretrained(path, normalize=True)
@@ -227,20 +217,20 @@ def test_weights_that_are_wrong_are_refused(folder, weights, message):
 
 def test_weights_for_one_label_are_refused(tmp_path):
     tokenizer = family_tokenizer("gemma")
-    path = save_reward_model(tmp_path / "plain", tokenizer, family_config("gemma", tokenizer))
+    path = save_classifier(tmp_path / "plain", tokenizer, family_config("gemma", tokenizer))
     with pytest.raises(UserError, match="weights: expected a model with named outputs"):
         RewardScorer.from_pretrained(path, weights={"helpfulness": 1.0})
 
 
 def test_outputs_of_one_name_are_refused(folder, tmp_path):
-    path = save_reward_model(tmp_path / "model", (t := family_tokenizer("gemma")), ratings_config("gemma", t))
+    path = gemma_of_ratings(tmp_path / "model")
     edit_config(path, id2label={"0": "a", "1": "b", "2": "a"}, reward_weights={"a": 1.0})
     with pytest.raises(UserError, match="names of their own, found a, b, a in id2label"):
         RewardScorer.from_pretrained(path)
 
 
 def test_a_model_is_refused_before_its_weights_are_read(folder, tmp_path):
-    path = save_reward_model(tmp_path / "model", (t := family_tokenizer("gemma")), ratings_config("gemma", t))
+    path = gemma_of_ratings(tmp_path / "model")
     (path / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="did you mean helpfulness"):
         RewardScorer.from_pretrained(path, weights={"helpfull": 1.0})
@@ -299,9 +289,32 @@ def test_an_adapter_of_somebody_else_needs_weights(tmp_path):
 def test_names_of_ratings_are_not_handed_on(folder, tmp_path):
     """A Bradley-Terry model that goes on from one rating has one unnamed score."""
     tokenizer = family_tokenizer("gemma")
-    path = save_reward_model(tmp_path / "model", tokenizer, family_config("gemma", tokenizer))
+    path = save_classifier(tmp_path / "model", tokenizer, family_config("gemma", tokenizer))
     saved = {"label_ranges": {"helpfulness": [0, 4]}, "reward_weights": {"helpfulness": 1.0}}
     edit_config(path, id2label={"0": "helpfulness"}, label2id={"helpfulness": 0}, **saved)
     config = load_config(str(path))
     assert config.id2label == {0: "LABEL_0"}
     assert not {"label_ranges", "reward_weights"} & config.to_dict().keys()
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Quantiles
+# ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_attribute_of_quantiles_is_their_mean_and_has_an_interval(tmp_path):
+    levels = [0.25, 0.5, 0.75]
+    tokenizer = family_tokenizer("gemma")
+    names = [f"{name}@{level:.2f}" for name in NAMES for level in levels]
+    config = with_ratings(family_config("gemma", tokenizer), names, quantile_levels=levels)
+    path = save_classifier(tmp_path / "model", tokenizer, config)
+    quantiles = plain_outputs(path).reshape(-1, len(NAMES), len(levels))
+    scored = RewardScorer.from_pretrained(path).score_named(conversations())
+    assert difference(scored, expected(quantiles.mean(dim=2))) < TOLERANCE
+    for number, name in enumerate(NAMES):
+        low, high = RANGES[name]
+        ends = [[one.intervals[name][end] for one in scored] for end in (0, 1)]
+        least, greatest = (low + (high - low) * of[:, number] for of in (quantiles.amin(dim=2), quantiles.amax(dim=2)))
+        assert largest_difference(ends[0], least.tolist()) < TOLERANCE * (high - low)
+        assert largest_difference(ends[1], greatest.tolist()) < TOLERANCE * (high - low)
+    assert any((quantiles.diff(dim=2) < 0).flatten())  # some have crossed, and are put in order

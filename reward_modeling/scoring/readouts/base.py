@@ -20,12 +20,14 @@ class ScoredConversation:
 
     `attributes` is None of a model of one unnamed score, and else has a value for each of its named outputs, on the
     scale of the ratings it was trained on. `gate_weights` is None of a model without a gate, and else has the weight of
-    each attribute in this conversation.
+    each attribute in this conversation. `intervals` has the outer quantiles of each attribute, where a model gives
+    quantiles.
     """
 
     reward: float
     attributes: dict[str, float] | None = None
     gate_weights: dict[str, float] | None = None
+    intervals: dict[str, tuple[float, float]] | None = None
 
 
 class Readout(ABC):

@@ -6,15 +6,17 @@ from transformers import PreTrainedConfig
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.gated_model import is_gated
+from reward_modeling.models.rating_outputs import RatingOutputs, has_ratings
 from reward_modeling.scoring.readouts.base import Readout
 from reward_modeling.scoring.readouts.gated import Gated
 from reward_modeling.scoring.readouts.one_label import OneLabel
-from reward_modeling.scoring.readouts.ratings import SAVED_WEIGHTS, Ratings
+from reward_modeling.scoring.readouts.ratings import Quantiles, Ratings
 
 
 def readout_of(path: str, config: PreTrainedConfig, weights: Mapping[str, float] | None = None) -> Readout:
     """
     Args:
+        path: what a message calls the model.
         weights: of the named outputs in the reward. None: those that were saved with the model.
 
     Raises:
@@ -27,8 +29,9 @@ def readout_of(path: str, config: PreTrainedConfig, weights: Mapping[str, float]
                 "objectives anew for each prompt. Leave them out."
             )
         return Gated(path, config)
-    if config.num_labels > 1 or hasattr(config, SAVED_WEIGHTS):
-        return Ratings.of_config(path, config, weights)
+    if has_ratings(config):
+        outputs = RatingOutputs.of_config(path, config, weights)
+        return Ratings(outputs) if outputs.levels == 1 else Quantiles(outputs)
     if weights is not None:
         raise UserError(
             f"weights: expected a model with named outputs, such as those of rm_regression.py, found in {path} one "
