@@ -25,6 +25,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.frozen_backbone import gated_saving
 from reward_modeling.frozen_backbone.gate_flags import GatingFlags
+from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import token_ids
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.ratings import ATTRIBUTES, rated_world
@@ -287,6 +288,24 @@ def test_an_output_that_is_there(ratings_model, pairs_file, run):
     with pytest.raises(UserError, match=r"--output_path .*expected a new or an empty folder, found"):
         GatedRun(gate_flags(ratings_model, pairs_file, run.output, **flags))
     assert (run.folder / "model.safetensors").read_bytes() == before
+
+
+def test_an_earlier_run_goes_when_the_new_one_is_there(ratings_model, pairs_file, run, tmp_path, own_cache):
+    output = Path(shutil.copytree(run.output, tmp_path / "earlier"))
+    (output / "notes.txt").write_text("somebody's own")
+    same = write_rows(tmp_path / "same.jsonl", [row | {"rejected": row["chosen"]} for row in PAIRS[:5]])
+    flags = {"feature_cache": str(run.output.parent / "features"), "overwrite_output_dir": True, "steps": 3}
+    with pytest.raises(UserError, match="no row is left"):
+        GatedRun(gate_flags(ratings_model, same, output, **flags))
+    assert (output / "last_checkpoint" / "model.safetensors").exists()  # it fails, and nothing is lost
+    found = GatedRun(gate_flags(ratings_model, pairs_file, output, **flags))
+    assert found.read("run.json")["steps"] == 3
+    assert (output / "notes.txt").exists()
+
+
+def test_no_script_trains_on_a_gated_model(run):
+    with pytest.raises(UserError, match="found a mixture of objectives with a gate"):
+        load_config(str(run.folder))
 
 
 def test_verbosity_that_is_not_among_the_objectives(ratings_model, pairs_file, tmp_path):
