@@ -12,8 +12,9 @@ rewards begins where Bradley-Terry has it for equal weights (folded into `logit_
 """
 
 import copy
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +26,10 @@ from reward_modeling.frozen_backbone.fixed_weights import fit_fixed_weights
 from reward_modeling.frozen_backbone.gate_pairs import GatePairs, Parts, read_rows
 from reward_modeling.models.gated_model import Gate, GateSettings
 
+logger = logging.getLogger(__name__)
+
 LEAST_DEVIATION = 1e-3  # of the mean deviation: a hidden unit that hardly differs between prompts is left small
+LOGGED = 8  # evaluations to a line in the log
 FASTER = 10  # the scale is one number, and its logarithm has farther to go than a weight
 
 
@@ -140,6 +144,9 @@ class _GateTrainer:
                 best, fitted.best_step = self._state(), step
             fitted.history.append(entry)
             losses = []
+            if len(fitted.history) % LOGGED == 0:
+                words = "Gate: step %s of %s, loss %.4f, on held-out pairs %.4f."
+                logger.info(words, f"{step:,}", f"{training.steps:,}", entry["loss"], entry["held_out_loss"])
         weights, scale = best
         self.gate.load_state_dict(weights)
         with torch.no_grad():
@@ -189,7 +196,7 @@ def pair_losses(margins: torch.Tensor, probability: torch.Tensor) -> torch.Tenso
     return -(probability * nn.functional.logsigmoid(margins) + (1 - probability) * nn.functional.logsigmoid(-margins))
 
 
-def _batches(pairs: NDArray[np.int64], size: int, seed: int):
+def _batches(pairs: NDArray[np.int64], size: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Pairs in an order drawn anew for each pass over them; the last batch of a pass goes on into the next one."""
     generator = np.random.default_rng(seed)
     left = np.zeros(0, dtype=np.int64)

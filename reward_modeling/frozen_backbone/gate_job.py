@@ -5,7 +5,8 @@ Several processes share the pass over the answers, and the first of them does th
 
 import logging
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from reward_modeling.checkpoints.folders import clean_up
-from reward_modeling.checkpoints.output_folder import check_nothing_is_lost, only_run_in, remove_earlier_run
+from reward_modeling.checkpoints.output_folder import check_nothing_is_lost, only_run_in
 from reward_modeling.common.atomic import check_writable
 from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.common.errors import UserError, report_once_per_node
@@ -63,7 +64,9 @@ def run_gating(args: GatingFlags, given: dict[str, object]) -> None:
     with ends_at_once(), only_run_in(args.output_path, state.process_index):
         with report_once_per_node():
             if state.is_main_process:
-                make_ready(args, output)
+                clean_up(output)  # of a process that was killed
+                if not args.overwrite_output_dir:
+                    check_nothing_is_lost(args.output_path)
             model = load_objectives(args, choose_dtype(args.dtype, state.device), state.device)
             place = verbosity_place(args, model.names)
         how = feature_pass(args, model, state)
@@ -75,18 +78,6 @@ def run_gating(args: GatingFlags, given: dict[str, object]) -> None:
             return
         trained = train_gate(args, model, features, of_reference, place)
         save(args, given, started, model, data, features, trained, state.device)
-
-
-def make_ready(args: GatingFlags, output: Path) -> None:
-    """
-    Raises:
-        UserError: another run's files are there, and nobody has said that they may go.
-    """
-    clean_up(output)  # of a process that was killed
-    if args.overwrite_output_dir:
-        remove_earlier_run(args.output_path)
-    else:
-        check_nothing_is_lost(args.output_path)
 
 
 # --- data and features ----------------------------------------------------------------------------------------
@@ -197,19 +188,8 @@ def train_gate(
     return Trained(pairs, parts, fitted, debiased, figures)
 
 
-def bar(steps: int) -> AbstractContextManager:
+@contextmanager
+def bar(steps: int) -> Iterator[Callable[[int], object]]:
     """A bar on a terminal; what it gives is called with a number of steps."""
-    if not shows_bars():
-        return nullcontext(lambda _steps: None)
-    return _Bar(steps)
-
-
-class _Bar:
-    def __init__(self, steps: int):
-        self.bar = tqdm(total=steps, desc="gate", leave=False, dynamic_ncols=True)
-
-    def __enter__(self):
-        return self.bar.update
-
-    def __exit__(self, *_error: object) -> None:
-        self.bar.close()
+    with tqdm(total=steps, desc="gate", leave=False, dynamic_ncols=True, disable=not shows_bars()) as shown:
+        yield shown.update

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from reward_modeling.checkpoints.folders import clean_up
+from reward_modeling.checkpoints.output_folder import remove_earlier_run
 from reward_modeling.common.atomic import commit, unfinished, write_whole
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import ARGUMENTS, EVAL_SCORES, EVALUATION, LAST_CHECKPOINT, RUN, VERIFICATION
@@ -86,6 +87,8 @@ def save(
     lines = score_lines(features, trained.parts.measure, dict(zip(measured.tolist(), held_out.tolist(), strict=True)))
     statistics = {"reward_mean": float(held_out.mean()), "reward_std": float(held_out.std())}
     settings = settings_of(args, len(model.names))
+    if args.overwrite_output_dir:  # not before all that may fail has been done
+        remove_earlier_run(args.output_path)
     writing = unfinished(folder)
     merged = merge(model, matrix, trained.fitted.gate, settings, statistics)
     merged.save_pretrained(writing)

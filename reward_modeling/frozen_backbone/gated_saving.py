@@ -22,11 +22,11 @@ from reward_modeling.data.loader import PromptGroups
 from reward_modeling.models.gated_model import (
     NAMES,
     PATTERN,
-    RANGES,
     Gate,
     GateSettings,
     gated_model_class,
 )
+from reward_modeling.models.rating_outputs import RANGES
 from reward_modeling.models.reward_normalization import set_statistics
 
 # Of a score beside the greatest one: the same model, whose rows are computed one by one here and packed there.
@@ -41,11 +41,13 @@ class ObjectiveModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     names: tuple[str, ...]
     ranges: dict[str, list[float]]
+    levels: int = 1  # outputs of each objective, whose mean is what the model says of it
 
     @property
     def head(self) -> NDArray[np.float32]:
         """`(objectives, hidden)`."""
-        return self.model.score.weight.detach().float().cpu().numpy()
+        weights = self.model.score.weight.detach().float().cpu().numpy()
+        return weights.reshape(len(self.names), self.levels, -1).mean(axis=1)
 
 
 def merge(
@@ -59,9 +61,6 @@ def merge(
     """
     config = copy.deepcopy(objectives.model.config)
     set_statistics(config, statistics)
-    for key in (RANGES, "reward_weights"):  # of the outputs of another head
-        if hasattr(config, key):
-            delattr(config, key)
     config.num_labels = 1
     config.id2label, config.label2id = {0: "LABEL_0"}, {"LABEL_0": 0}
     own = {NAMES: list(objectives.names)} | ({RANGES: objectives.ranges} if objectives.ranges else {})

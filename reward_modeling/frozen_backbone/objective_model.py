@@ -10,7 +10,8 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.frozen_backbone.gate_flags import GatingFlags
 from reward_modeling.frozen_backbone.gated_saving import ObjectiveModel
 from reward_modeling.models.attention import register_shared_prefix_attention
-from reward_modeling.models.gated_model import RANGES, gated_model_class, is_gated
+from reward_modeling.models.gated_model import gated_model_class, is_gated
+from reward_modeling.models.rating_outputs import RANGES, WEIGHTS, RatingOutputs, output_names
 from reward_modeling.models.support import context_length
 from reward_modeling.scoring.checkpoint import load_checkpoint
 
@@ -34,9 +35,15 @@ def load_objectives(args: GatingFlags, dtype: torch.dtype, device: torch.device)
     context = context_length(model.config)
     if args.max_length is not None and context is not None and args.max_length > context:
         raise UserError(f"--max_length: expected at most {context:,}, the model's context, found {args.max_length:,}.")
-    names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
-    ranges = model.config.to_dict().get(RANGES) or {}
-    return ObjectiveModel(model.to(device).eval(), tokenizer, names, {name: list(ranges[name]) for name in ranges})
+    outputs = outputs_of(args.model_name, model.config)
+    ranges = {name: list(of) for name, of in outputs.ranges.items()} if hasattr(model.config, RANGES) else {}
+    return ObjectiveModel(model.to(device).eval(), tokenizer, outputs.attributes, ranges, outputs.levels)
+
+
+def outputs_of(name: str, config: PreTrainedConfig) -> RatingOutputs:
+    """What the outputs are. Which weights they have in a reward does not matter: the gate takes their place."""
+    weights = None if hasattr(config, WEIGHTS) else dict.fromkeys(output_names(config), 1.0)
+    return RatingOutputs.of_config(name, config, weights)
 
 
 def check_objectives(name: str, config: PreTrainedConfig) -> None:
@@ -53,20 +60,13 @@ def check_objectives(name: str, config: PreTrainedConfig) -> None:
             f"{name}: {wanted} one with one label. A gate weighs several objectives: train them with rm_regression.py "
             "--attributes a,b,..."
         )
-    names = [config.id2label[number] for number in range(config.num_labels)]
-    if all(NO_NAME.fullmatch(each) for each in names):
+    if all(NO_NAME.fullmatch(each) for each in output_names(config)):
         raise UserError(
-            f"{name}: {wanted} {len(names)} outputs without names ({names[0]} ...). Name them in id2label of its "
+            f"{name}: {wanted} {config.num_labels} outputs without names (LABEL_0 ...). Name them in id2label of its "
             "config.json, in the order of the outputs."
         )
-    if len(set(names)) < len(names):
-        raise UserError(f"{name}: {wanted} one name for two of them ({', '.join(names)}). Rename one in id2label.")
-    ranges = config.to_dict().get(RANGES)
-    if ranges is not None and list(ranges) != names:
-        raise UserError(
-            f"{name}: {wanted} {len(names)} outputs for the attributes {', '.join(ranges)}. A model of quantiles has "
-            "several for each: train one without --loss quantile."
-        )
+    if len(outputs_of(name, config).attributes) < 2:
+        raise UserError(f"{name}: {wanted} one attribute. A gate weighs several: train more with rm_regression.py.")
     if gated_model_class(type(config)) is None:
         raise UserError(
             f"{name}: expected a decoder with one linear head at the last token, found {config.model_type}. A prompt "

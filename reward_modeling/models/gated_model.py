@@ -24,7 +24,7 @@ from reward_modeling.models.reward_model import RewardModelMixin, RewardOutput, 
 PLAIN, GATED = "ForSequenceClassification", "ForRewardModelWithGating"  # ends of the names of classes
 MATRIX = "reward_transform_matrix"
 HEADS = ("regression_layer", MATRIX, "gating")  # always in float32
-NAMES, PATTERN, RANGES = "objective_names", "gating_token_pattern", "label_ranges"  # keys that the layout does not have
+NAMES, PATTERN = "objective_names", "gating_token_pattern"  # keys that the layout does not have
 # The objectives of RLHFlow/ArmoRM-Llama3-8B-v0.1, whose config.json does not name them, in the order of its model card.
 PUBLISHED_NAMES = (
     *(f"helpsteer-{name}" for name in ("helpfulness", "correctness", "coherence", "complexity", "verbosity")),

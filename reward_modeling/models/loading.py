@@ -53,6 +53,12 @@ def load_config(
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
     config = read_config(model_name, **hub_options)
     check_family(model_name, config)
+    if is_gated(config):
+        raise UserError(
+            f"--model_name {model_name}: expected a causal language model or a reward model, found a mixture of "
+            f"objectives with a gate ({config.architectures[0]}), which no script trains on. Start from the model that "
+            "it was made from."
+        )
     if has_score_head(config) and config.num_labels != num_labels:
         scores = "one score" if num_labels == 1 else f"{num_labels} scores"
         raise UserError(

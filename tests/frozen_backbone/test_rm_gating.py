@@ -18,12 +18,14 @@ from gated_runs import GatedRun, gate_flags, make_ratings_model
 from processes import fork
 from published_gate import PublishedModel
 from runs import ROOT, as_argv, write_rows
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.frozen_backbone import gated_saving
 from reward_modeling.frozen_backbone.gate_flags import GatingFlags
+from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import token_ids
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.ratings import ATTRIBUTES, rated_world
@@ -226,13 +228,30 @@ def changed(model: Path, tmp_path: Path, **changes: object) -> Path:
     return copy
 
 
+def test_the_mean_of_quantiles_is_an_objective(ratings_model, pairs_file, tmp_path):
+    """Of a model of quantiles the mean of an attribute's outputs, which is what it says of it."""
+    levels = [0.25, 0.75]
+    names = [f"{name}@{level:.2f}" for name in ATTRIBUTES for level in levels]
+    labels = {str(place): name for place, name in enumerate(names)}
+    changes = {"id2label": labels, "label2id": {name: place for place, name in enumerate(names)}}
+    model = changed(ratings_model, tmp_path, quantile_levels=levels, **changes)
+    weights = load_file(model / "model.safetensors")
+    apart = torch.randn(3, 1, weights["score.weight"].shape[1], generator=torch.Generator().manual_seed(0)) / 50
+    head = weights["score.weight"][:, None]
+    weights["score.weight"] = torch.cat([head - apart, head + apart], dim=1).flatten(0, 1)
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    run = GatedRun(gate_flags(model, pairs_file, tmp_path / "gated", steps=5))
+    found = RewardScorer.from_pretrained(run.folder).score_named([PAIRS[0]["chosen"]])[0]
+    plain = RewardScorer.from_pretrained(ratings_model).score_named([PAIRS[0]["chosen"]])[0]
+    assert found.attributes == pytest.approx(plain.attributes, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "label_ranges": None}, "one with one label"),
         ({"id2label": {f"{n}": f"LABEL_{n}" for n in range(3)}, "label_ranges": None}, "3 outputs without names"),
-        ({"id2label": {"0": "a", "1": "a", "2": "b"}, "label_ranges": None}, "one name for two of them"),
-        ({"label_ranges": {"kindness": [0, 3]}}, "3 outputs for the attributes kindness"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}, "reward_weights": None}, "outputs with names of their own"),
         ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
         ({"architectures": ["LlamaForRewardModelWithGating"]}, "a gate already"),
     ],
@@ -271,6 +290,24 @@ def test_an_output_that_is_there(ratings_model, pairs_file, run):
     assert (run.folder / "model.safetensors").read_bytes() == before
 
 
+def test_an_earlier_run_goes_when_the_new_one_is_there(ratings_model, pairs_file, run, tmp_path, own_cache):
+    output = Path(shutil.copytree(run.output, tmp_path / "earlier"))
+    (output / "notes.txt").write_text("somebody's own")
+    same = write_rows(tmp_path / "same.jsonl", [row | {"rejected": row["chosen"]} for row in PAIRS[:5]])
+    flags = {"feature_cache": str(run.output.parent / "features"), "overwrite_output_dir": True, "steps": 3}
+    with pytest.raises(UserError, match="no row is left"):
+        GatedRun(gate_flags(ratings_model, same, output, **flags))
+    assert (output / "last_checkpoint" / "model.safetensors").exists()  # it fails, and nothing is lost
+    found = GatedRun(gate_flags(ratings_model, pairs_file, output, **flags))
+    assert found.read("run.json")["steps"] == 3
+    assert (output / "notes.txt").exists()
+
+
+def test_no_script_trains_on_a_gated_model(run):
+    with pytest.raises(UserError, match="found a mixture of objectives with a gate"):
+        load_config(str(run.folder))
+
+
 def test_verbosity_that_is_not_among_the_objectives(ratings_model, pairs_file, tmp_path):
     for changes, words in (
         ({"verbosity_objective": "length"}, "expected one of kindness, usefulness, verbosity, found length"),
@@ -281,7 +318,8 @@ def test_verbosity_that_is_not_among_the_objectives(ratings_model, pairs_file, t
     names = {"0": "kindness", "1": "usefulness", "2": "tone"}
     labels = {name: int(place) for place, name in names.items()}
     ranges = {name: [0, 3] for name in names.values()}
-    model = changed(ratings_model, tmp_path, id2label=names, label2id=labels, label_ranges=ranges)
+    saved = {"label_ranges": ranges, "reward_weights": dict.fromkeys(labels, 1.0)}
+    model = changed(ratings_model, tmp_path, id2label=names, label2id=labels, **saved)
     with pytest.raises(UserError, match="expected one objective with verbosity in its name, found none"):
         GatedRun(gate_flags(model, pairs_file, tmp_path / "out", debias="length"))
 

@@ -13,7 +13,8 @@ from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.models.gated_model import RANGES, gated_model_class, objective_names
+from reward_modeling.models.gated_model import gated_model_class, objective_names
+from reward_modeling.models.rating_outputs import RANGES
 from reward_modeling.scoring.readouts.base import REWARD, Readout, ScoredConversation
 
 
