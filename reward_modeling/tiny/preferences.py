@@ -9,7 +9,7 @@ from typing import Any
 # A good answer has three habits: it is kind, it gives a step to take, and it offers more help. Of two answers to a
 # question, the one with more of these habits is preferred.
 _HABITS = (("kind", "rude"), ("step", "vague"), ("offer", "dismissal"))
-_TEXTS: dict[str, list[str]] = json.loads(
+TEXTS: dict[str, list[str]] = json.loads(
     Path(__file__).with_name("templates").joinpath("preferences.json").read_text(encoding="utf-8")
 )
 
@@ -23,7 +23,7 @@ def learnable_preferences(num_prompts: int, seed: int) -> list[dict[str, Any]]:
     nothing. The rows depend on the two arguments alone.
     """
     rng = random.Random(seed)
-    prompts = list(itertools.product(_TEXTS["openings"], _TEXTS["tasks"], _TEXTS["occasions"]))
+    prompts = list(itertools.product(TEXTS["openings"], TEXTS["tasks"], TEXTS["occasions"]))
     if num_prompts > len(prompts):
         raise ValueError(f"num_prompts: expected at most {len(prompts)}, found {num_prompts}")
     rows = []
@@ -32,8 +32,8 @@ def learnable_preferences(num_prompts: int, seed: int) -> list[dict[str, Any]]:
         source = "question"
         if rng.random() < 0.25:
             source = "follow_up"
-            first = " ".join(rng.choice(_TEXTS[name]) for name in ("openings", "tasks")) + "?"
-            reply = " ".join(rng.sample(_TEXTS["neutral"], 2))
+            first = " ".join(rng.choice(TEXTS[name]) for name in ("openings", "tasks")) + "?"
+            reply = " ".join(rng.sample(TEXTS["neutral"], 2))
             prompt = [{"role": "user", "content": first}, {"role": "assistant", "content": reply}, *prompt]
         levels = sorted(rng.sample(range(4), rng.randint(2, 4)), reverse=True)
         answers = [[{"role": "assistant", "content": _answer(task, level, rng)}] for level in levels]
@@ -47,10 +47,10 @@ def learnable_preferences(num_prompts: int, seed: int) -> list[dict[str, Any]]:
 def _answer(task: str, level: int, rng: random.Random) -> str:
     """An answer about `task` with `level` of the three good habits, filled up to a length of its own."""
     good = rng.sample((True,) * level + (False,) * (3 - level), 3)
-    sentences = [rng.choice(_TEXTS["about"]).format(task=task)]
-    sentences += [rng.choice(_TEXTS[habit[not is_good]]) for habit, is_good in zip(_HABITS, good, strict=True)]
+    sentences = [rng.choice(TEXTS["about"]).format(task=task)]
+    sentences += [rng.choice(TEXTS[habit[not is_good]]) for habit, is_good in zip(_HABITS, good, strict=True)]
     length = rng.randint(170, 290)
-    fillers = iter(rng.sample(_TEXTS["neutral"], len(_TEXTS["neutral"])))
+    fillers = iter(rng.sample(TEXTS["neutral"], len(TEXTS["neutral"])))
     while len(" ".join(sentences)) < length:
         sentences.append(next(fillers))
     return " ".join(rng.sample(sentences, len(sentences)))
