@@ -29,6 +29,7 @@ from reward_modeling.data.read_options import (
     read_options_problems,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
+from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
 
 RECORD = "bench_mark_eval.txt"  # where record_dir is a folder
 COMPARISON_FOLDER = "bench_mark_comparison"
@@ -44,7 +45,7 @@ class ScriptArguments(BenchmarkPaths):
     # Model
     reward_name_or_path: Annotated[str, PATH] = field(
         default="./models/gemma2b_rm/last_checkpoint",
-        metadata={"help": "Hub id or folder of a reward model with one label, or of a LoRA adapter of one."},
+        metadata={"help": "Hub id or folder of a reward model, or of a LoRA adapter of one."},
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the model's repository holds."})
@@ -55,6 +56,8 @@ class ScriptArguments(BenchmarkPaths):
     chat_template: Annotated[str | None, PATH] = flag(
         None, "A jinja file: the chat template to take as it is, in the place of the model's own."
     )
+
+    weights: str | None = field(default=None, metadata={"help": WEIGHTS_HELP})
 
     # Output
     record_dir: Annotated[str, PATH] = field(
@@ -165,6 +168,10 @@ class ScriptArguments(BenchmarkPaths):
 
     def _problems(self) -> list[str]:
         problems = read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
+        try:
+            read_weights(self.weights)
+        except UserError as error:
+            problems.append(str(error))
         of_pairs = ("columns", "preferred_values", "ignore_columns", "plain_text", "dataset_revision")
         if "pairs" not in self.benchmarks and (given := [f"--{name}" for name in of_pairs if getattr(self, name)]):
             problems.append(f"{', '.join(given)}: expected pairs among --benchmarks, found none")
@@ -259,6 +266,7 @@ def evaluate_model(args: ScriptArguments) -> None:
             max_tokens_per_batch=args.max_tokens_per_batch,
             batching=args.batching,
             chat_template=args.chat_template,
+            weights=read_weights(args.weights),
         )
         model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
         if earlier is not None:

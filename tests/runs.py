@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -61,11 +61,18 @@ def without_pages(patch: pytest.MonkeyPatch) -> None:
     """Leave out both reports and the model card's plots, which take longer than the training of a tiny model."""
     patch.setattr(report, "write_training_report", lambda output: (output / REPORT).write_text("left out by a test"))
     patch.setattr(files, "write_report", lambda summary, path: path.write_text("left out by a test"))
-    patch.setattr(model_card, "_write_plots", lambda folder, evaluation: None)
+    patch.setattr(model_card, "_write_plots", lambda folder, kind, evaluation: None)
 
 
-def train(flags: dict[str, object], output: Path, *, pages: bool = False, **changes: object) -> Run:
-    """rm.py in this process; without report and plots, unless a test asks for these `pages`."""
+def train(
+    flags: dict[str, object],
+    output: Path,
+    *,
+    pages: bool = False,
+    main: Callable[[], None] = rm.main,
+    **changes: object,
+) -> Run:
+    """rm.py (or another script's `main`) in this process; without report and plots, unless a test asks for `pages`."""
     trainers, evaluations = [], []
     save_final_model, held_out = job.save_final_model, BradleyTerry.held_out
 
@@ -85,7 +92,7 @@ def train(flags: dict[str, object], output: Path, *, pages: bool = False, **chan
         patch.setattr(job, "save_final_model", save)
         patch.setattr(BradleyTerry, "held_out", keep_rows)
         patch.setattr(sys, "argv", ["rm.py", *as_argv(flags | {"output_path": output} | changes)])
-        rm.main()
+        main()
     return Run(output, trainers[0], evaluations)
 
 

@@ -162,7 +162,7 @@ def verify_saved_model(
     request["num_labels"] = len(rewards) // max(1, len(rows))
     if dtype != torch.float32:
         request |= {"dtype": _name(dtype), "rounded_by": "autocast" if autocast else "weights"}
-    answer = _rewards_of_another_process(folder, request, timeout, result)
+    answer = rewards_of_another_process(folder, request, timeout, result)
     if answer is not None:
         result.problems += _too_narrow(folder, weights_dtype)
         _compare(result, answer)
@@ -181,8 +181,12 @@ def verify_saved_model(
     return result
 
 
-def _rewards_of_another_process(folder: Path, request: dict, timeout: float, result: Verification) -> dict | None:
-    """The answer of `reference_rewards.py`, or None with the reason among the problems."""
+def rewards_of_another_process(folder: Path, request: dict, timeout: float, result: Verification) -> dict | None:
+    """The answer of `reference_rewards.py`, or None with the reason among the problems.
+
+    Args:
+        request: its keyword arguments.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         answer_file = Path(scratch) / "rewards.json"
         # -P keeps the script's folder off the path, where modules of ours could take the place of others of that name.

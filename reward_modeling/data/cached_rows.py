@@ -131,8 +131,14 @@ def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
     return UserError(
         f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {every}; columns found"
         f"{header}: {', '.join(found) or 'none'}. "
-        f"{_closest(found, columns, label)}Rename or convert them; accepted rows: {columns.row_formats}."
+        f"{_closest(found, columns, label)}{_hint(found, columns)}Rename or convert them; accepted rows: "
+        f"{columns.row_formats}."
     )
+
+
+def _hint(found: list[str], columns: Columns) -> str:
+    """What to do with rows of another kind; "" where they are of none that is known."""
+    return next((words for names, words in columns.hints if set(names) <= set(found)), "")
 
 
 def _closest(found: list[str], columns: Columns, label: str) -> str:

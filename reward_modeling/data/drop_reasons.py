@@ -25,6 +25,9 @@ class DropReason(StrEnum):
     NAN_MARGIN = "nan_margin", "margin or score is NaN or infinite"
     LABEL_OUT_OF_RANGE = "label_out_of_range", "a probability, strength or weight is out of range"
     ZERO_WEIGHT = "zero_weight", "its weight is 0"
+    # Of answers with ratings.
+    NO_RESPONSE = "no_response", "messages or the response is missing"
+    NOT_RATED = "not_rated", "none of the attributes is rated"
     # Found by later stages, which need the chat template, the tokens or the whole set.
     TIE = "tie", "a tie, which --ties drop leaves out"
     TEMPLATE_REFUSES = "template_refuses", "the chat template refuses it"

@@ -45,6 +45,7 @@ class RowReader(ABC):
 
     unit: ClassVar[str]  # what the loss is a mean over, in the plural
     completion_names: ClassVar[tuple[str, ...]] = ()  # of a unit, in their order; empty: they are numbered
+    read_off: ClassVar[str] = "the reward"  # what the head makes of the tokens that are read
     smaller_units: ClassVar[str] = ""  # what makes units smaller that do not fit into a micro-batch
 
     @abstractmethod

@@ -59,6 +59,7 @@ class GroupBuilder:
         sequences = list(cut.sequences.values())
         prefix_length = common_prefix_length(sequences)
         number_of = {ids: number for number, ids in enumerate(cut.sequences)}
+        characters = {each.ids: each.characters for row in cut.rows for each in row.completions}
         for row in cut.rows:
             self._note(row, cut, notes)
         units = [
@@ -72,6 +73,7 @@ class GroupBuilder:
             "completion_ids": [ids[prefix_length:] for ids in sequences],
             "prefix_length": prefix_length,
             "completion_lengths": [len(ids) - prefix_length for ids in sequences],
+            "characters": [characters[ids] for ids in cut.sequences],
             "read_positions": self._read_positions(group[0], cut),
             "units": [numbers for _, numbers in units],
             "targets": [targets for row in cut.rows for targets in row.example.targets],

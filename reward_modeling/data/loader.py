@@ -33,6 +33,13 @@ class PromptGroups:
         """`(units, targets)`, of units that all have as many."""
         return self.groups.data.column("targets").combine_chunks().flatten().flatten().to_numpy().reshape(len(self), -1)
 
+    def completion_characters(self) -> np.ndarray:
+        """`(members,)`: how long the completions of all units are, without their prompt."""
+        characters = self.groups.data.column("characters").combine_chunks().flatten().to_numpy()
+        sizes = self.sizes
+        group_of_member = np.repeat(sizes.group_of_unit, np.diff(sizes.member_offsets))
+        return characters[sizes.members + sizes.completion_offsets[group_of_member]]
+
     def read(self, micro_batch: MicroBatch) -> dict[int, dict]:
         """The groups of a micro-batch, by number."""
         numbers = sorted({chunk.group for chunk in micro_batch})

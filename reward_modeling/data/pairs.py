@@ -49,7 +49,7 @@ def read_pair(row: Row, forms: set[str]) -> Pair:
     if chosen is None or rejected is None:
         raise RowDropped(DropReason.NO_CHOSEN_OR_REJECTED)
     if isinstance(chosen, str) or isinstance(rejected, str) or isinstance(prompt, str):
-        chosen, rejected, prompt = (_parsed(value, forms) for value in (chosen, rejected, prompt))
+        chosen, rejected, prompt = (read_text(value, forms) for value in (chosen, rejected, prompt))
     if type(chosen) is not type(rejected) and not {type(chosen), type(rejected)} <= {list, dict}:
         raise RowDropped(DropReason.WRONG_TYPE, f"chosen is {json_type(chosen)}, rejected {json_type(rejected)}")
     if prompt is not None and is_blank(prompt):
@@ -64,7 +64,8 @@ def read_pair(row: Row, forms: set[str]) -> Pair:
     return pair if system is None or is_blank(system) else pair._replace(prompt=with_system(pair.prompt, system))
 
 
-def _parsed(value: object, forms: set[str]) -> object:
+def read_text(value: object, forms: set[str]) -> object:
+    """The messages that a text holds as JSON; any other value as it is."""
     try:
         return messages_in_text(value, forms)
     except UnreadableMessages as error:

@@ -173,7 +173,7 @@ def _sample(rows: Dataset, most: int, seed: int, report: DataReport, unit: str) 
     if len(kept_rows(sample)):
         return sample
     raise UserError(
-        f"--max_train_samples {most}: expected at least as many as one prompt has, found no prompt with so few pairs."
+        f"--max_train_samples {most}: expected at least as many as one prompt has, found no prompt with so few {unit}."
     )
 
 

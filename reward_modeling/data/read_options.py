@@ -29,6 +29,17 @@ TARGETS = (
     "scores",
     "source",
 )
+# Of answers with ratings, beside the attributes.
+RATED_TARGETS = (
+    "messages",
+    "prompt",
+    "response",
+    "ratings",
+    "system",
+    "tools",
+    "chat_template_kwargs",
+    "source",
+)
 LISTED = ", ".join(TARGETS)
 OF_SEVERAL = ("preferred", "completions", "ranks", "scores")  # whose columns are the places of a list
 OF_NUMBERS = ("ranks", "scores")  # which a table of text (CSV) has as texts, each in a column of its own
@@ -37,6 +48,11 @@ OWN = " (the file's own)"  # a column in whose place another one is read
 COLUMNS_HELP = (
     "Columns to read under other names than theirs: prompt=question,chosen=response_j. Texts of several are joined by "
     f"a line break: prompt=instruction+input; of {', '.join(OF_SEVERAL)} they are a list. What may be read: {LISTED}."
+)
+RATED_COLUMNS_HELP = (
+    "Columns to read under other names than theirs: prompt=question,response=answer,helpfulness=score. Texts of "
+    f"several are joined by a line break: prompt=instruction+input. What may be read: {', '.join(RATED_TARGETS)}, and "
+    "the attributes."
 )
 REVISION_HELP = "Branch, tag or commit of the Hub's data set."
 IGNORE_HELP = "Columns that are left aside on purpose, with commas between, where a run would stop and name them."
@@ -111,32 +127,42 @@ def _joined(values: list[object]) -> object:
 
 
 def read_options(
-    columns: str | None, ignore_columns: str | None, revision: str | None = None, preferred_values: str | None = None
+    columns: str | None,
+    ignore_columns: str | None,
+    revision: str | None = None,
+    preferred_values: str | None = None,
+    targets: tuple[str, ...] = TARGETS,
 ) -> ReadOptions:
     """The options that the flags ask for.
+
+    Args:
+        targets: what may be read.
 
     Raises:
         UserError: with everything that is wrong with them.
     """
-    if problems := read_options_problems(columns, ignore_columns, preferred_values):
+    if problems := read_options_problems(columns, ignore_columns, preferred_values, targets):
         raise UserError("\n".join(problems))
     return ReadOptions(tuple(_entries(columns)), _names(ignore_columns), revision, _names(preferred_values))
 
 
 def read_options_problems(
-    columns: str | None, ignore_columns: str | None, preferred_values: str | None = None
+    columns: str | None,
+    ignore_columns: str | None,
+    preferred_values: str | None = None,
+    targets: tuple[str, ...] = TARGETS,
 ) -> list[str]:
     """Everything that is wrong with the flags."""
     problems, entries = [], _entries(columns)
     for target, names in entries:
-        if target not in TARGETS or not names:
-            close = did_you_mean(target, TARGETS)
+        if target not in targets or not names:
+            close = did_you_mean(target, targets)
             problems.append(
                 f"--columns: expected what is read and its column, as in prompt=question, found "
-                f"{target}={'+'.join(names)}{close or f'; what is read: {LISTED}'}"
+                f"{target}={'+'.join(names)}{close or '; what is read: ' + ', '.join(targets)}"
             )
-    targets, named = [target for target, _ in entries], [name for _, names in entries for name in names]
-    problems += [f"--columns: expected {name} to be read once, found it twice" for name in _repeated(targets)]
+    given, named = [target for target, _ in entries], [name for _, names in entries for name in names]
+    problems += [f"--columns: expected {name} to be read once, found it twice" for name in _repeated(given)]
     problems += [f"--columns: expected each column once, found {name} twice" for name in _repeated(named)]
     problems += [
         f"--columns and --ignore_columns: expected a column in one of them, found {name} in both"
@@ -149,7 +175,7 @@ def read_options_problems(
             "--preferred_values: expected three different values, for the first answer, the second and neither, as in "
             f"A,B,tie, found {preferred_values}"
         )
-    if values and "preferred" not in targets:
+    if values and "preferred" not in given:
         problems.append(
             "--preferred_values: expected a column that is read as preferred, as in --columns preferred=label, found "
             "none"

@@ -33,6 +33,11 @@ class Completion:
     messages: Sequence[dict] = ()  # () of a plain text
     ids: Ids = ()
 
+    @property
+    def characters(self) -> int:
+        """How long the answer is: its prompt and the marks of the template do not count; of a plain text all do."""
+        return sum(len(message["content"]) for message in self.messages) or len(self.rendered or "")
+
 
 class GroupRow(NamedTuple):
     """A row with its completions; rows of a group share equal ones."""

@@ -6,7 +6,7 @@ conversation, or like the label, there is no going on without a word of the user
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +26,13 @@ USER_TURN = '"role": "user"'  # as JSON of a prompt has it, and no text inside o
 SUBTRACTED, NOT_USED = ", which the loss subtracts", ", which the loss passes over"
 
 
-def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
+def note_rows(report: DataReport, column: KeptColumn, flag: str, targets: Sequence[str] = TARGETS) -> None:
     """Count in the report how the rows that are kept were written, and what of them was not read.
 
     Args:
         column: from the name of a column of the standard to its values in the rows that are kept.
         flag: that says where the rows are, for the message.
+        targets: what --columns may read.
 
     Raises:
         UserError: a column that nobody reads looks like a part of the conversation, or like the label.
@@ -44,7 +45,7 @@ def note_rows(report: DataReport, column: KeptColumn, flag: str) -> None:
     is_text, has_user = column("is_text"), pc.match_substring(column("prompt"), USER_TURN)
     if suspects := suspicious_columns(column, unread):
         has_prompt = not pc.any(is_text).as_py() and pc.any(has_user).as_py()
-        raise UserError(f"{flag}: " + _unread_message(suspects, unread, rows, has_prompt))
+        raise UserError(f"{flag}: " + _unread_message(suspects, unread, rows, has_prompt, targets))
     report.notes |= {f"rows with a {_in_words(name)}, not read": n for name, n in unread.most_common(SHOWN_COLUMNS)}
     if len(unread) > SHOWN_COLUMNS:
         report.notes["other columns that are not read"] = len(unread) - SHOWN_COLUMNS
@@ -118,19 +119,23 @@ def suspicious_columns(column: KeptColumn, unread: Counter[str]) -> dict[str, tu
     return found
 
 
-def _unread_message(suspects: dict[str, tuple[str, str]], counts: Counter[str], rows: int, has_prompt: bool) -> str:
+def _unread_message(
+    suspects: dict[str, tuple[str, str]], counts: Counter[str], rows: int, has_prompt: bool, targets: Sequence[str]
+) -> str:
     lines = [
         f"  {name} in {counts[name]:,} of {rows:,} rows: {value} ({where})" for name, (where, value) in suspects.items()
     ]
     ignored = ",".join(name.removesuffix(OWN) for name in suspects)
     return (
         "expected every column of the conversation and of the label to be read, found columns that look like one and "
-        "that nobody reads:\n" + "\n".join(lines) + f"\n{_advice(list(suspects), has_prompt)}To go on without: "
+        "that nobody reads:\n"
+        + "\n".join(lines)
+        + f"\n{_advice(list(suspects), has_prompt, targets)}To go on without: "
         f"--ignore_columns {ignored}"
     )
 
 
-def _advice(names: list[str], has_prompt: bool) -> str:
+def _advice(names: list[str], has_prompt: bool, targets: Sequence[str]) -> str:
     """How to read the columns."""
     parts = [name for name in names if not looks_like_label(name) and not name.endswith(OWN)]
     if not parts:
@@ -140,13 +145,13 @@ def _advice(names: list[str], has_prompt: bool) -> str:
         asked = ["instruction", "input"]
     others = [f"{_target(name)}={name}" for name in parts if _target(name) not in ("prompt", name)]
     if "prompt" in asked:  # a text beside whole conversations, which say something else
-        return "chosen and rejected are whole conversations without it: put it into their messages. "
+        return "The conversations are whole without it: put it into their messages. "
     if has_prompt and asked:
         return f"To read {' and '.join(asked)}, put it into the messages of prompt. "
     flag = ",".join([f"prompt={'+'.join(asked[:2])}"] * bool(asked) + others[:1])
     if not flag:
         return f"{' and '.join(parts)} can be read where the rows have a prompt: --columns prompt=NAME. "
-    return f"To read them: --columns {flag} (what can be read: {', '.join(TARGETS)}). "
+    return f"To read them: --columns {flag} (what can be read: {', '.join(targets)}). "
 
 
 def _target(name: str) -> str:

@@ -51,6 +51,8 @@ class Columns:
     """Columns of which all do as well as those that are required."""
     named: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """What a user says to read, with the columns that it is made of: see `read_options`."""
+    hints: tuple[tuple[tuple[str, ...], str], ...] = ()
+    """Of rows of another kind the columns, and what to do with them."""
 
     def are_in(self, names: Collection[str]) -> bool:
         """Whether a table with columns of these names has what must be there."""
@@ -58,7 +60,8 @@ class Columns:
         return any(found.issuperset(columns) for columns in (self.required, *self.others))
 
 
-PREFERENCE_COLUMNS = Columns()
+_RATED = "Answers with ratings, one in a row, are what rm_regression.py trains on. "
+PREFERENCE_COLUMNS = Columns(hints=((("response",), _RATED), (("messages",), _RATED)))
 
 
 @dataclass(frozen=True)

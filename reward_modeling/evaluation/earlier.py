@@ -93,6 +93,8 @@ def check_same_scoring(earlier: Earlier, model: Mapping, arguments: Mapping) -> 
     changes = [f"{name} {before.get(name)}, not {model[name]}" for name in SETTINGS if before.get(name) != model[name]]
     if before.get("weights") != model["weights"]:
         changes.append(f"other weights ({before.get('weights')}, not {model['weights']})")
+    if before.get("reward_weights") != model.get("reward_weights"):
+        changes.append(f"reward_weights {before.get('reward_weights')}, not {model.get('reward_weights')}")
     legacy = earlier.summary["arguments"]["legacy_xstest_weights"]
     if legacy != arguments["legacy_xstest_weights"]:
         changes.append(f"--legacy_xstest_weights {str(legacy).lower()}")

@@ -19,6 +19,7 @@ from reward_modeling.common.intervals import number
 from reward_modeling.evaluation.benchmarks.base import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.report import summary_tables, warning_lines, write_report
+from reward_modeling.objectives.weights_flag import describe_weights
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -219,6 +220,8 @@ def record_lines(summary: Mapping, new: Sequence[str]) -> list[str]:
     lines = [("model", summary["model"]["name_or_path"]), ("date", summary["date"])]
     if summary["arguments"]["legacy_xstest_weights"]:
         lines.append(("weights", "xstest of before September 2024"))
+    if "reward_weights" in summary["model"]:
+        lines.append(("reward", describe_weights(summary["model"]["reward_weights"])))
     if subsets := summary["arguments"].get("subsets"):
         lines.append(("only subsets", ", ".join(subsets)))
     together, others = [], []

@@ -40,6 +40,7 @@ from reward_modeling.models.chat_template import fingerprint_of_template
 from reward_modeling.models.reward_normalization import tie_values_of
 from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.objectives.tie_predictions import tie_predictions
+from reward_modeling.objectives.weights_flag import describe_weights
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.conversations import ScoringCounts
 
@@ -112,6 +113,8 @@ def load_scorer(name_or_path: str, state: PartialState, **options: object) -> Re
         f"most {scorer.batches.max_tokens:,} tokens on {state.num_processes} x {state.device.type}."
     )
     logger.info("Model: %s", words)
+    if scorer.readout.reward_weights is not None:
+        logger.info("Reward: the weighted sum of %s.", describe_weights(scorer.readout.reward_weights))
     return scorer
 
 
@@ -162,6 +165,7 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
         "max_length": scorer.reader.max_length,
         "batching": scorer.batches.batching,
         **(tie_values_of(scorer.model.config) or {}),
+        **({} if scorer.readout.reward_weights is None else {"reward_weights": scorer.readout.reward_weights}),
     }
 
 

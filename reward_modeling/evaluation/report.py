@@ -33,6 +33,7 @@ from reward_modeling.display.text import (
     wrap,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.objectives.weights_flag import describe_weights
 
 UNCOUNTED = "in no score"  # heading of the subsets that no figure is made of
 STYLES = ("concise", "detailed plain", "detailed markdown")  # of RM-Bench's answers
@@ -144,6 +145,8 @@ def describe_model(model: Mapping) -> tuple[str, str]:
     if model["class"] is None:
         return name, "scored elsewhere"
     settings = f"max_length {count(model['max_length'])}, batching {model['batching']}"
+    if "reward_weights" in model:
+        settings += f", reward of {describe_weights(model['reward_weights'])}"
     return name, f"{model['class']}, {model['dtype']}, {settings}"
 
 

@@ -24,6 +24,7 @@ from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.fsdp import allocate_new_weights
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
+from reward_modeling.models.rating_outputs import RANGES
 from reward_modeling.models.reward_model import reward_model_class, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
 from reward_modeling.models.stored_weights import broken_weights
@@ -58,9 +59,10 @@ def load_config(
             f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
         )
     config.num_labels = num_labels
-    if label_names:
-        config.id2label = dict(enumerate(label_names))
-        config.label2id = {name: number for number, name in enumerate(label_names)}
+    if label_names or hasattr(config, RANGES):  # the name of a rating is not that of another score
+        names = label_names or [f"LABEL_{number}" for number in range(num_labels)]
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
     set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
     return config
 

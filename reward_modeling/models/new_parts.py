@@ -63,6 +63,14 @@ def new_modules_of(config: PreTrainedConfig) -> list[str]:
     return [HEAD] if reward_model_class(type(config)) is not None else new_modules(on_meta_device(config))
 
 
+def output_layers(config: PreTrainedConfig) -> list[str]:
+    """The weights, and the biases, that have a row for each label."""
+    more = copy.deepcopy(config)
+    more.num_labels = config.num_labels + 1
+    here, there = (on_meta_device(each).state_dict() for each in (config, more))
+    return [name for name, weight in here.items() if weight.shape != there[name].shape]
+
+
 def on_meta_device(config: PreTrainedConfig) -> PreTrainedModel:
     """The reward model with shapes alone, no random numbers taken that anybody else would miss."""
     model_class = reward_model_class(type(config)) or MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]

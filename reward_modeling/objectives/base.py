@@ -3,7 +3,6 @@
     rows -> reader -> Example           completions of one prompt, units over them, targets of each unit
     groups -> planning, collator        knows units (one to n completions) and the positions that are read
     logits, targets -> loss             one value per unit; a step's loss is the weighted mean over its units
-    logits -> reward                    the scalar that a scorer returns
 
 Everything else (planning, engines, checkpoints, verification, reports) is the same for all kinds.
 """
@@ -27,6 +26,7 @@ class Objective(ABC):
     # A dataclass of the kind's own flags. Its `best_metrics` are what --metric_for_best_model may name, and whether
     # more is better.
     flags: ClassVar[type]
+    kind: ClassVar[str] = ""  # what results/catalog.py knows it by; "": its figures are shown as they are
     num_labels: int = 1  # of the head
     label_names: tuple[str, ...] = ()  # of these, where they have any
     progress_figures: ClassVar[tuple[str, ...]] = ()  # those of `figures` that stand beside the progress bar
@@ -39,8 +39,15 @@ class Objective(ABC):
     def reader(self) -> RowReader:
         """How rows are read."""
 
-    def fit(self, groups: "PromptGroups") -> None:  # noqa: B027 (most need nothing)
-        """Take from the training set what the loss needs to know of it as a whole, such as a range of labels."""
+    def fit(self, groups: "PromptGroups", evaluations: Sequence["PromptGroups"] = ()) -> None:  # noqa: B027 (most need nothing)
+        """Take from the training set what the loss needs to know of it as a whole, such as a range of labels.
+
+        Args:
+            evaluations: the evaluation sets, of which the first decides which model is best.
+
+        Raises:
+            UserError: the sets do not have what the flags ask for.
+        """
 
     @staticmethod
     @abstractmethod
@@ -128,13 +135,8 @@ class Objective(ABC):
         return "\n".join([f"Held-out {self.reader.unit}", *figures])
 
     def evaluation_shares(self, evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-        """The shares of evaluation.json, each with the ends of its interval, under names for a tracker."""
+        """The shares of pairs in evaluation.json, each with the ends of its interval, under names for a tracker."""
         return {}
-
-    @staticmethod
-    @abstractmethod
-    def reward(logits: torch.Tensor) -> torch.Tensor:
-        """`(reads,)` from `(reads, labels)`: the scalar that a scorer returns."""
 
 
 class HeldOut(Protocol):

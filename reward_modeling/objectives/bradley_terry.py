@@ -99,6 +99,7 @@ class BradleyTerry(Objective):
     """P(chosen over rejected) = sigmoid(reward of chosen - reward of rejected)."""
 
     flags = BradleyTerryFlags
+    kind = "pairs"
     progress_figures = ("accuracy", "margin")
 
     def __init__(self, flags: BradleyTerryFlags):
@@ -266,10 +267,6 @@ class BradleyTerry(Objective):
         threshold = self.threshold and self.threshold.on(columns["chosen"])
         losses = self._pair_loss(columns["chosen"], columns["rejected"], columns, threshold)
         return ((losses * columns["weights"]).sum() / columns["weights"].sum()).item()
-
-    @staticmethod
-    def reward(logits: torch.Tensor) -> torch.Tensor:
-        return logits[:, 0]
 
 
 def pair_rewards(logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

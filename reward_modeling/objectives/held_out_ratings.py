@@ -1,22 +1,34 @@
 """Held-out answers under a model of ratings: from its outputs to what is logged, evaluation.json, and both as text.
 
-Intervals draw prompts: answers to one prompt are not independent.
+The statistics: rating_statistics.py.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reward_modeling.common.intervals import RESAMPLES, number, share_of_rows
 from reward_modeling.data.loader import PromptGroups
-from reward_modeling.display.text import align, count, interval, percent
+from reward_modeling.display.text import align, count, interval, percent, share
 from reward_modeling.display.text import number as shown
+from reward_modeling.objectives.rating_bins import output_bins
+from reward_modeling.objectives.rating_statistics import (
+    SUMS,
+    answer_sums,
+    drawn_sums,
+    formulas,
+    pair_shares,
+    rated_pairs,
+    sums_by_prompt,
+    with_interval,
+)
 
-SEED = 0
+logger = logging.getLogger(__name__)
+
+MEANS = ("spearman", "pair_accuracy")  # over the attributes that have them, for a log and to choose the best model
 
 
 @dataclass(frozen=True)
@@ -29,13 +41,20 @@ class EvaluatedRatings:
     """`(answers, attributes)`, on the scale of the ratings."""
     ratings: NDArray
     """`(answers, attributes)`, NaN where not known."""
-    spans: NDArray
-    """`(attributes,)`: the width of each range."""
+    ranges: NDArray
+    """`(attributes, 2)`: the least and the greatest rating that the model was trained on."""
+    losses: NDArray
+    """`(answers,)`, as in training."""
     rewards: NDArray
     """`(answers,)`: the scalar."""
     prompts: NDArray
     """`(answers,)`: the number of each answer's prompt."""
-    tokens: NDArray
+    answers: NDArray
+    """`(answers,)`: the number of each among those of its prompt; an answer that was rated twice stands there twice."""
+    lengths: NDArray
+    """`(answers,)`, in characters."""
+    others: NDArray
+    """`(answers, others)`: what the objective has kept beside these."""
 
     @classmethod
     def from_rows(
@@ -49,19 +68,29 @@ class EvaluatedRatings:
         """Whatever the order of the rows, and so on any number of processes, the same answers.
 
         Args:
-            rows: ((group, answer of the group), *outputs between 0 and 1, *ratings).
+            rows: ((group, answer of the group), loss, *outputs between 0 and 1, *others).
         """
-        groups_of, units = np.array([key for key, *_ in rows], dtype=np.int64).reshape(-1, 2).T
-        numbers = groups.sizes.unit_offsets[groups_of] + units
+        keys = np.array([key for key, *_ in rows], dtype=np.int64).reshape(-1, 2)
+        numbers = groups.sizes.unit_offsets[keys[:, 0]] + keys[:, 1]
         order = np.argsort(numbers, kind="stable")
         if not np.array_equal(numbers[order], np.arange(len(groups))):
             raise RuntimeError(f"expected each of {len(groups)} answers once, found {len(rows)}")
         table = np.array([values for _, *values in rows], dtype=np.float64)[order]
+        scaled, others = table[:, 1 : 1 + len(attributes)], table[:, 1 + len(attributes) :]
         low, high = np.array(ranges).T
-        scaled, ratings = np.split(table, 2, axis=1)
-        rewards, outputs = scaled @ np.array(weights), low + scaled * (high - low)
-        where, tokens = groups.of_units("where"), groups.sizes.completion_tokens
-        return cls(where, attributes, outputs, ratings, high - low, rewards, groups_of[order], tokens)
+        return cls(
+            groups.of_units("where"),
+            attributes,
+            outputs=low + scaled * (high - low),
+            ratings=groups.targets().astype(np.float64),
+            ranges=np.array(ranges),
+            losses=table[:, 0],
+            rewards=scaled @ np.array(weights),
+            prompts=groups.sizes.group_of_unit,
+            answers=groups.sizes.members,
+            lengths=groups.completion_characters(),
+            others=others,
+        )
 
     def __len__(self) -> int:
         return len(self.where)
@@ -91,150 +120,131 @@ class EvaluatedRatings:
             }
 
 
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
 def rating_figures(held_out: EvaluatedRatings) -> dict:
-    """The figures of evaluation.json but where it comes from. For finite outputs."""
-    errors = (held_out.outputs - held_out.ratings) / held_out.spans
-    known = ~np.isnan(errors)
-    loss = float((np.where(known, errors, 0.0) ** 2).sum(axis=1) @ (1 / known.sum(axis=1)) / len(errors))
-    attributes = {
-        name: _attribute_figures(held_out, place, known[:, place]) for place, name in enumerate(held_out.attributes)
-    }
-    figures = {
+    """The figures of evaluation.json but where it comes from, with 95% intervals. For finite outputs."""
+    sums = _sums_of_attributes(held_out)
+    draws = drawn_sums(np.hstack(sums)).reshape(-1, len(sums), SUMS).swapaxes(0, 1)
+    attributes = {}
+    for place, name in enumerate(held_out.attributes):
+        points, drawn = formulas(sums[place].sum(axis=0)), formulas(draws[place])
+        figures = {figure: with_interval(float(points[figure]), drawn[figure]) for figure in points}
+        outputs, ratings, *rest = _rated(held_out, place)
+        low, high = held_out.ranges[place]
+        outside = int(((ratings < low) | (ratings > high)).sum())
+        attributes[name] = {"rows": len(ratings), "outside_of_range": outside} | figures
+        attributes[name] |= pair_shares(outputs, ratings, *rest)
+        attributes[name]["by_output"] = output_bins(outputs, ratings, rest[1])
+    values = {name: {mean: of[mean]["value"] for mean in MEANS} for name, of in attributes.items()}
+    return {
         "answers": len(held_out),
         "prompts": len(np.unique(held_out.prompts)),
-        "loss": loss,
+        "loss": float(held_out.losses.mean()),
         "reward_mean": float(held_out.rewards.mean()),
         "reward_std": float(held_out.rewards.std()),
+        **{name: _mean(of[name] for of in values.values()) for name in MEANS},
         "attributes": attributes,
     }
-    for name in ("spearman", "pair_accuracy"):  # means over the attributes, for a log
-        values = [of[name]["value"] for of in attributes.values() if of[name]["value"] is not None]
-        figures[name] = float(np.mean(values)) if values else None
-    return figures
 
 
-def _attribute_figures(held_out: EvaluatedRatings, place: int, known: NDArray[np.bool_]) -> dict:
-    outputs, ratings = held_out.outputs[known, place], held_out.ratings[known, place]
-    prompts, tokens = held_out.prompts[known], held_out.tokens[known]
-    squared = (outputs - ratings) ** 2
-    of_mean = (ratings - (ratings.mean() if len(ratings) else 0.0)) ** 2  # of a judge who always says the mean
-    return {
-        "rows": int(known.sum()),
-        "squared_error": mean_over_prompts(squared, prompts),
-        "mean_label_squared_error": mean_over_prompts(of_mean, prompts),
-        "pearson": correlation(outputs, ratings, prompts),
-        "spearman": correlation(ranks_of(outputs), ranks_of(ratings), prompts),
-        "length_spearman": correlation(ranks_of(tokens), ranks_of(ratings), prompts),
-        **_pair_figures(outputs, ratings, tokens, prompts),
-    }
+def rating_metrics(held_out: EvaluatedRatings) -> dict[str, float]:
+    """What is logged of an evaluation, without intervals; NaN where it cannot be computed.
 
-
-def _pair_figures(outputs: NDArray, ratings: NDArray, tokens: NDArray, prompts: NDArray) -> dict:
-    """Over the pairs of answers to one prompt with different ratings: how often the better one is above the other."""
-    pairs = [
-        (one, other) if ratings[one] > ratings[other] else (other, one)
-        for places in _by_prompt(prompts)
-        for one, other in combinations(places, 2)
-        if ratings[one] != ratings[other]
-    ]
-    better, worse = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    longer = np.where(tokens[better] == tokens[worse], 0.5, tokens[better] > tokens[worse])
-    right, equal = outputs[better] > outputs[worse], outputs[better] == outputs[worse]
-    return {
-        "pair_accuracy": share_of_rows(right, equal, prompts[better]),
-        "longer_wins": share_of_rows(longer, longer == 0.5, prompts[better]),
-    }
-
-
-def _by_prompt(prompts: NDArray) -> list[NDArray]:
-    order = np.argsort(prompts, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(prompts[order])) + 1) if len(prompts) else []
-
-
-def ranks_of(values: NDArray) -> NDArray:
-    """Ranks from 0, equal values with the mean of theirs.
-
-    >>> ranks_of(np.array([3.0, 1.0, 3.0]))
-    array([1.5, 0. , 1.5])
+    Of each attribute `error_`, the root of the mean squared error as a share of its range, and `spearman_`.
     """
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts + 1) / 2)[inverse]
+    if held_out.not_finite is not None:
+        logger.warning("!!! Evaluation: %s !!!", held_out.not_finite)
+        return dict.fromkeys(("loss", *MEANS), math.nan) | {"answers": len(held_out)}
+    each, found = {}, {name: [] for name in MEANS}
+    for place, (name, sums) in enumerate(zip(held_out.attributes, _sums_of_attributes(held_out), strict=True)):
+        points = formulas(sums.sum(axis=0))
+        width = held_out.ranges[place, 1] - held_out.ranges[place, 0]
+        each |= {f"error_{name}": math.sqrt(points["squared_error"]) / width, f"spearman_{name}": points["spearman"]}
+        outputs, ratings, _, prompts, answers = _rated(held_out, place)
+        better, worse = rated_pairs(ratings, prompts, answers)
+        right = (outputs[better] > outputs[worse]).mean() if len(better) else None
+        found["spearman"].append(float(points["spearman"]))
+        found["pair_accuracy"].append(right)
+    means = {name: _mean(values) for name, values in found.items()}
+    metrics = {"loss": float(held_out.losses.mean())}
+    metrics |= {name: math.nan if value is None else value for name, value in means.items()}
+    return metrics | {name: float(value) for name, value in each.items() if value == value} | {"answers": len(held_out)}
 
 
-def _drawn(sums: NDArray) -> NDArray:
-    """`(resamples, columns)`: sums over prompts that are drawn with replacement.
-
-    Args:
-        sums: `(prompts, columns)`.
-    """
-    draws = np.random.default_rng(SEED).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    return draws @ sums
+def _rated(held_out: EvaluatedRatings, place: int) -> tuple[NDArray, ...]:
+    """Outputs, ratings, lengths, prompts and answers, `(rated,)` each, of the answers with a rating of an attribute."""
+    known = ~np.isnan(held_out.ratings[:, place])
+    columns = (held_out.outputs[:, place], held_out.ratings[:, place])
+    return tuple(of[known] for of in (*columns, held_out.lengths, held_out.prompts, held_out.answers))
 
 
-def _with_interval(value: float, draws: NDArray) -> dict[str, float | None]:
-    low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (math.nan, math.nan)
-    return {"value": number(value), "low": number(min(low, value)), "high": number(max(high, value))}
+def _sums_of_attributes(held_out: EvaluatedRatings) -> list[NDArray]:
+    """Of each attribute `(prompts, SUMS)`; prompts without answers that have it are zeros."""
+    distinct, numbers = np.unique(held_out.prompts, return_inverse=True)
+    sums = []
+    for place in range(len(held_out.attributes)):
+        known = ~np.isnan(held_out.ratings[:, place])
+        outputs, ratings, lengths, _, _ = _rated(held_out, place)
+        sums.append(sums_by_prompt(answer_sums(outputs, ratings, lengths), numbers[known], len(distinct)))
+    return sums
 
 
-def _sums_by_prompt(prompts: NDArray, *columns: NDArray) -> NDArray:
-    _, of = np.unique(prompts, return_inverse=True)
-    return np.stack([np.bincount(of, column) for column in columns], axis=1)
+def _mean(values: Iterator[float | None] | list[float | None]) -> float | None:
+    """Over those that there are."""
+    values = [value for value in values if value is not None and not math.isnan(value)]
+    return float(np.mean(values)) if values else None
 
 
-def mean_over_prompts(values: NDArray, prompts: NDArray) -> dict[str, float | None]:
-    """The mean, with the 95% interval of draws of prompts."""
-    if not len(values):
-        return {"value": None, "low": None, "high": None}
-    counts, sums = _drawn(_sums_by_prompt(prompts, np.ones(len(values)), values)).T
-    return _with_interval(float(values.mean()), sums / counts)
+# --- as text ----------------------------------------------------------------------------------------------------------
 
 
-def correlation(one: NDArray, other: NDArray, prompts: NDArray) -> dict[str, float | None]:
-    """Pearson's, with the 95% interval of draws of prompts; of ranks it is Spearman's (ranks are not drawn anew)."""
-    if len(one) < 2 or one.std() == 0 or other.std() == 0:
-        return {"value": None, "low": None, "high": None}
-    x, y = (one - one.mean()) / one.std(), (other - other.mean()) / other.std()
-    n, sx, sy, sxx, syy, sxy = _drawn(_sums_by_prompt(prompts, np.ones(len(x)), x, y, x * x, y * y, x * y)).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        draws = (n * sxy - sx * sy) / np.sqrt((n * sxx - sx**2) * (n * syy - sy**2))
-    return _with_interval(float((x * y).mean()), draws)
-
-
-# --- as text ------------------------------------------------------------------------------------------------------
+def rating_shares(evaluation: Mapping) -> dict[str, Mapping]:
+    """The shares of pairs of each attribute that has pairs, under names for a tracker's table."""
+    shares = {}
+    for name, of in evaluation["attributes"].items():
+        if of["pair_accuracy"]["rows"]:
+            shares |= {name: of["pair_accuracy"], f"{name}, always the longer answer": of["longer_wins"]}
+    return shares
 
 
 def rating_lines(logs: Mapping[str, float]) -> list[str]:
     """An evaluation in the log of a run."""
     logs = {name.removeprefix("eval_"): value for name, value in logs.items()}
     parts = [f"loss {shown(logs['loss'])}"]
-    if "spearman" in logs:
+    if not math.isnan(logs["spearman"]):
         parts.append(f"Spearman {shown(logs['spearman'])}")
-    if "pair_accuracy" in logs:
+    if not math.isnan(logs["pair_accuracy"]):
         parts.append(f"{percent(logs['pair_accuracy'])}% of the pairs of a prompt right")
     return [f"evaluation of {count(logs['answers'])} answers: {', '.join(parts)}"]
 
 
 def rating_table(evaluation: Mapping) -> str:
     """evaluation.json for a screen."""
-    head = f"Held-out answers, after step {evaluation['step']} ({evaluation['data']}): {count(evaluation['answers'])}"
-    rows = [("attribute", "rated", "squared error", "of the mean", "Spearman", "95% interval", "length", "pairs right")]
+    answers, prompts = count(evaluation["answers"]), count(evaluation["prompts"])
+    lines = [
+        f"Held-out answers, after step {evaluation['step']} ({evaluation['data']})",
+        f"  {answers} answers of {prompts} prompts; loss {shown(evaluation['loss'])}; rewards: mean "
+        f"{shown(evaluation['reward_mean'])}, standard deviation {shown(evaluation['reward_std'])}",
+        "  beside the model: who always says the mean rating, and who takes the longer answer for the better one",
+        "",
+    ]
+    head = ("attribute", "rated", "squared error", "of the mean", "Spearman", "95% interval", "of the length")
+    rows = [(*head, "pairs right", "95% interval", "the longer")]
     for name, of in evaluation["attributes"].items():
         spearman, pairs = of["spearman"], of["pair_accuracy"]
+        errors = (_shown(of[figure]) for figure in ("squared_error", "mean_label_squared_error"))
+        ends = "-" if spearman["low"] is None else f"{_shown(spearman, 'low')} to {_shown(spearman, 'high')}"
+        of_pairs = [share(pairs), interval(pairs), share(of["longer_wins"])]
         rows.append(
-            (
-                name,
-                count(of["rows"]),
-                _shown(of["squared_error"]["value"]),
-                _shown(of["mean_label_squared_error"]["value"]),
-                _shown(spearman["value"]),
-                f"{_shown(spearman['low'])} to {_shown(spearman['high'])}",
-                _shown(of["length_spearman"]["value"]),
-                "-" if pairs["value"] is None else f"{percent(pairs['value'])}% ({interval(pairs)})",
-            )
+            (name, count(of["rows"]), *errors, _shown(spearman), ends, _shown(of["length_spearman"]), *of_pairs)
         )
-    return "\n".join([head, *align(rows)])
+    outside = {name: of["outside_of_range"] for name, of in evaluation["attributes"].items() if of["outside_of_range"]}
+    lines += align(rows)
+    lines += [f"  ratings of {name} outside of the training set's range: {count(n)}" for name, n in outside.items()]
+    return "\n".join(lines)
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else shown(value)
+def _shown(figure: Mapping[str, float | None], end: str = "value") -> str:
+    return "-" if figure[end] is None else shown(figure[end])

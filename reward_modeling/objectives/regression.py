@@ -1,198 +1,146 @@
 """Regression: one output for each attribute of an answer, trained on ratings.
 
 Ratings are scaled to 0..1, each attribute by its range, which is given or that of the training set, and which the saved
-model's config.json has. An answer has any of the ratings; the loss is over those it has.
+model's config.json has. An answer has any of the ratings; the loss is over those it has. The flags: rating_flags.py;
+what it reads of a row: rating_reader.py; quantiles instead of a mean: quantiles.py.
 """
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.flags import LOGGED, OnResume, flag
-from reward_modeling.data.examples import Example, KeptColumn, RowReader
-from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.objectives.base import Objective
-from reward_modeling.objectives.held_out_ratings import EvaluatedRatings, rating_figures, rating_lines, rating_table
+from reward_modeling.objectives.held_out_ratings import (
+    EvaluatedRatings,
+    rated_pairs,
+    rating_figures,
+    rating_lines,
+    rating_metrics,
+    rating_shares,
+    rating_table,
+)
+from reward_modeling.objectives.rating_flags import (
+    RegressionFlags,
+    attribute_names,
+    named_values,
+    read_range,
+    read_weight,
+)
+from reward_modeling.objectives.rating_reader import RatingReader
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from reward_modeling.data.loader import PromptGroups
-    from reward_modeling.data.report import DataReport
 
-ANSWERS = 0  # the first of the sums; then of each attribute the ratings, squared errors
-
-
-@dataclass
-class RegressionFlags:
-    """The flags of the loss."""
-
-    best_metrics: ClassVar[dict[str, bool]] = {"loss": False, "spearman": True, "pair_accuracy": True}
-
-    attributes: Annotated[str | None, OnResume.DATA, LOGGED] = flag(
-        None, "The columns of the ratings, with commas between: helpfulness,correctness. One output for each."
-    )
-    label_ranges: Annotated[str | None, OnResume.FIXED, LOGGED] = flag(
-        None, "The least and the greatest rating: helpfulness=0:4,score=1:10. Unset: those of the training set."
-    )
-    weights: Annotated[str | None, OnResume.FREE, LOGGED] = flag(
-        None, "What the scalar reward is made of: helpfulness=0.65,verbosity=-0.4. Unset: the mean of all attributes."
-    )
-
-    def objective_problems(self) -> Iterator[str]:
-        names = attribute_names(self.attributes)
-        if not names:
-            yield "--attributes: expected the columns of the ratings, as in helpfulness,correctness, found none"
-        if len(set(names)) < len(names):
-            yield f"--attributes: expected each attribute once, found {self.attributes}"
-        for name, of_flag, read in (("label_ranges", self.label_ranges, _range), ("weights", self.weights, _number)):
-            try:
-                found = named_values(of_flag, read)
-            except ValueError:
-                yield f"--{name}: expected names and values, as its help has them, found {of_flag}"
-                continue
-            if unknown := found.keys() - set(names):
-                yield f"--{name}: expected some of {', '.join(names)}, found {', '.join(sorted(unknown))}"
-        if "label_ranges" in vars(self) and self.label_ranges:
-            yield from self._empty_ranges()
-
-    def _empty_ranges(self) -> Iterator[str]:
-        try:
-            ranges = named_values(self.label_ranges, _range)
-        except ValueError:
-            return
-        for name, (low, high) in ranges.items():
-            if not low < high:
-                yield f"--label_ranges {name}: expected a smaller number before a greater one, found {low:g}:{high:g}"
-
-
-def attribute_names(attributes: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (attributes or "").split(",") if name.strip())
-
-
-def named_values(text: str | None, read: Any) -> dict[str, Any]:
-    """name=value,name=value.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    entries = [entry.split("=") for entry in (text or "").split(",") if entry.strip()]
-    if any(len(entry) != 2 for entry in entries):
-        raise ValueError(text)
-    return {name.strip(): read(value) for name, value in entries}
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
-def _range(text: str) -> tuple[float, float]:
-    low, high = text.split(":")
-    return _number(low), _number(high)
-
-
-@dataclass(frozen=True)
-class RatingReader(RowReader):
-    """A row is an answer with its ratings: a unit of one completion, whose targets are the ratings, NaN if unknown."""
-
-    unit: ClassVar[str] = "answers"
-    attributes: tuple[str, ...] = ()
-
-    def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
-        from reward_modeling.data.rated_rows import load_rated_rows  # needs `datasets`
-
-        return load_rated_rows(path, self.attributes, options, num_proc=num_proc)
-
-    def read_row(self, row: dict[str, Any]) -> Example:
-        ratings = tuple(math.nan if rating is None else rating for rating in row["ratings"])
-        return Example((row["response"],), ((0,),), (ratings,))
-
-    def excerpt(self, row: dict[str, Any]) -> str:
-        return row["response"][:180]
-
-    def check_rows(self, columns: Sequence[KeptColumn], reports: Sequence["DataReport"]) -> None:
-        """Count how the rows were written and how many ratings each attribute has.
-
-        Raises:
-            UserError: an unread column looks like a part of the conversation, or no answer has one of the attributes.
-        """
-        from reward_modeling.data.row_notes import note_rows  # needs `pyarrow`
-
-        flags = ("--train_set_path", *["--eval_set_path"] * (len(reports) - 1))
-        for flag_name, column, report in zip(flags, columns, reports, strict=True):
-            note_rows(report, column, flag_name)
-            ratings = np.array(column("ratings").to_pylist(), dtype=np.float64).reshape(-1, len(self.attributes))
-            rated = dict(zip(self.attributes, np.isfinite(ratings).sum(axis=0).tolist(), strict=True))
-            report.notes |= {f"ratings of {name}": count for name, count in rated.items()}
-            if missing := [name for name, count in rated.items() if not count and report is reports[0]]:
-                raise UserError(
-                    f"--attributes: expected ratings of each in {flag_name}, found none of {', '.join(missing)}. Leave "
-                    f"them out, or name the columns that the rows have.\n{report.table()}"
-                )
+logger = logging.getLogger(__name__)
 
 
 class Regression(Objective):
     """The mean squared error of the ratings that an answer has."""
 
     flags = RegressionFlags
+    kind = "ratings"
 
     def __init__(self, flags: RegressionFlags):
         super().__init__(flags)
         self.attributes = attribute_names(flags.attributes)
         self.num_labels = len(self.attributes)
-        self.ranges = named_values(flags.label_ranges, _range)
-        weights = named_values(flags.weights, _number) or dict.fromkeys(self.attributes, 1 / max(1, self.num_labels))
+        self.label_names = self.attributes
+        self.ranges = named_values(flags.label_ranges, read_range)
+        weights = named_values(flags.weights, read_weight) or dict.fromkeys(self.attributes, 1 / len(self.attributes))
         self.weights = {name: weights.get(name, 0.0) for name in self.attributes}
 
     @property
     def reader(self) -> RatingReader:
         return RatingReader(self.attributes)
 
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self.attributes
+    # --- the ranges of the ratings ---
 
-    def fit(self, groups: "PromptGroups") -> None:
+    def fit(self, groups: "PromptGroups", evaluations: Sequence["PromptGroups"] = ()) -> None:
         """Take the ranges that are not given from the ratings of the training set.
 
         Raises:
-            UserError: all ratings of an attribute are the same, or one is outside of the range that is given.
+            UserError: an attribute has no ratings, or all the same, or one outside of the range that is given; or the
+                first evaluation set has nothing to compute the --metric_for_best_model of.
         """
-        ratings = groups.targets()
+        for name, ratings in zip(self.attributes, groups.targets().T, strict=True):
+            self._fit_one(name, ratings[~np.isnan(ratings)])
+        for number, evaluation in enumerate(evaluations):
+            self._say_what_is_outside(evaluation.targets())
+            if number == 0:
+                self._check_metric(evaluation)
+
+    def _fit_one(self, name: str, ratings: np.ndarray) -> None:
+        if not len(ratings):
+            raise UserError(
+                f"--attributes {name}: expected ratings among the answers to train on, found none: all of them are "
+                "held out, left out by --max_train_samples, or dropped."
+            )
+        low, high = float(ratings.min()), float(ratings.max())
+        given = self.ranges.setdefault(name, (low, high))
+        if low < given[0] or high > given[1]:
+            raise UserError(
+                f"--label_ranges {name}: expected all ratings from {given[0]:g} to {given[1]:g}, found {low:g} to "
+                f"{high:g} in the training set."
+            )
+        if not given[0] < given[1]:
+            raise UserError(
+                f"--attributes {name}: expected ratings that differ, found {low:g} everywhere. Leave it out, or say "
+                f"what its range is: --label_ranges {name}=0:4"
+            )
+        with np.errstate(over="ignore"):
+            width = float(np.float32(given[1]) - np.float32(given[0]))  # as the loss computes it
+        if not 0 < width < math.inf:
+            raise UserError(
+                f"--attributes {name}: expected a range that float32 can tell apart, found {given[0]!r} to "
+                f"{given[1]!r}."
+            )
+
+    def _say_what_is_outside(self, ratings: np.ndarray) -> None:
+        """Ratings of an evaluation set beyond the ranges count as they are: the model cannot be asked to know them."""
         for name, column in zip(self.attributes, ratings.T, strict=True):
-            low, high = float(np.nanmin(column)), float(np.nanmax(column))
-            given = self.ranges.setdefault(name, (low, high))
-            if not given[0] < given[1]:
-                raise UserError(
-                    f"--attributes {name}: expected ratings that differ, found {low:g} everywhere. Leave it out, or "
-                    f"say what its range is: --label_ranges {name}=0:4"
-                )
-            if low < given[0] or high > given[1]:
-                raise UserError(
-                    f"--label_ranges {name}: expected all ratings from {given[0]:g} to {given[1]:g}, found {low:g} to "
-                    f"{high:g} in the training set."
+            low, high = self.ranges[name]
+            if outside := int(((column < low) | (column > high)).sum()):
+                logger.warning(
+                    "Evaluation: %s of %s ratings of %s are outside of %g to %g, the range of the training set.",
+                    *(f"{outside:,}", f"{int((~np.isnan(column)).sum()):,}", name, low, high),
                 )
 
+    def _check_metric(self, groups: "PromptGroups") -> None:
+        metric = (self.options.metric_for_best_model or "").removeprefix("eval_")
+        ratings, prompts = groups.targets(), groups.sizes.group_of_unit
+        columns = [(column[known], prompts[known], groups.sizes.members[known]) for column, known in _known(ratings)]
+        if metric == "pair_accuracy" and not any(len(rated_pairs(*column)[0]) for column in columns):
+            needed = "prompts with several answers of different ratings"
+        elif metric == "spearman" and not any(len(np.unique(column)) > 1 for column, _, _ in columns):
+            needed = "ratings that differ"
+        else:
+            return
+        raise UserError(
+            f"--metric_for_best_model {metric}: expected {needed} in the evaluation set, found none. Take loss."
+        )
+
     def saved_values(self) -> dict[str, Any]:
+        """`label_ranges` and `reward_weights`, both in the order of the attributes; the weights are of 0..1 outputs."""
         return {
             "label_ranges": {name: list(self.ranges[name]) for name in self.attributes},
             "reward_weights": self.weights,
         }
+
+    # --- the loss ---
 
     @staticmethod
     def collate(units: Sequence[Sequence[int]], targets: Sequence[Sequence[float]]) -> dict[str, torch.Tensor]:
         """`answers` `(answers,)` long, the rows of the logits; `ratings` `(answers, attributes)`, NaN if unknown."""
         return {
             "answers": torch.tensor([unit[0] for unit in units], dtype=torch.long),
-            "ratings": torch.tensor(targets, dtype=torch.float32).reshape(len(units), -1),
+            "ratings": torch.tensor(targets, dtype=torch.float32).reshape(
+                len(units), len(targets[0]) if targets else 0
+            ),
         }
 
     def scaled(self, ratings: torch.Tensor) -> torch.Tensor:
@@ -200,49 +148,60 @@ class Regression(Objective):
         low, high = ratings.new_tensor([self.ranges[name] for name in self.attributes]).T
         return (ratings - low) / (high - low)
 
+    def attributes_of(self, logits: torch.Tensor) -> torch.Tensor:
+        """`(reads, attributes)` from `(reads, labels)`: what the outputs say of each attribute, linear in them."""
+        return logits
+
     def loss(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         if not len(targets["answers"]):
             return logits.new_zeros(0)
-        return masked_squared_error(logits[targets["answers"]], self.scaled(targets["ratings"]))
+        return self.answer_loss(logits[targets["answers"]], self.scaled(targets["ratings"]))
+
+    def answer_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """`(answers,)` from `(answers, labels)` and `(answers, attributes)`, NaN where not known."""
+        return masked_squared_error(outputs, labels)
+
+    # --- figures ---
 
     def sums(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The answers; then of each attribute the ratings; then of each the squared errors on the scale 0..1."""
         if not len(targets["answers"]):
-            return logits.new_zeros(1 + 2 * self.num_labels)
-        errors = logits[targets["answers"]] - self.scaled(targets["ratings"])
-        known = ~torch.isnan(errors)
-        squared = torch.where(known, errors, 0.0).square()
-        return torch.cat([errors.new_tensor([len(errors)]), known.sum(dim=0).to(errors.dtype), squared.sum(dim=0)])
+            return logits.new_zeros(1 + 2 * len(self.attributes))
+        labels = self.scaled(targets["ratings"])
+        known = ~torch.isnan(labels)
+        errors = torch.where(known, self.attributes_of(logits[targets["answers"]]) - labels, 0.0)
+        return torch.cat([errors.new_tensor([len(errors)]), known.sum(dim=0).float(), errors.square().sum(dim=0)])
 
     def figures(self, sums: Sequence[float]) -> dict[str, float]:
-        known, squared = sums[1 : 1 + self.num_labels], sums[1 + self.num_labels :]
-        each = zip(self.attributes, known, squared, strict=True)
+        """The root of the mean squared error of each attribute that was rated, as a share of its range."""
+        rated, squared = sums[1 : 1 + len(self.attributes)], sums[1 + len(self.attributes) :]
+        each = zip(self.attributes, rated, squared, strict=True)
         return {f"error_{name}": math.sqrt(of / count) for name, count, of in each if count}
 
     def evaluated(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> list[tuple[float, ...]]:
-        """Of an answer the outputs, then the ratings as they stand in the rows."""
-        return [tuple(row) for row in torch.cat([logits[targets["answers"]], targets["ratings"]], dim=1).tolist()]
+        """Of an answer its loss, and what the outputs say of each attribute, 0..1."""
+        outputs = logits[targets["answers"]]
+        columns = [self.loss(logits, targets)[:, None], self.attributes_of(outputs)]
+        return [tuple(row) for row in torch.cat(columns, dim=1).tolist()]
 
     def held_out(self, rows: Sequence[tuple], groups: "PromptGroups") -> EvaluatedRatings:
         ranges = [self.ranges[name] for name in self.attributes]
         return EvaluatedRatings.from_rows(rows, groups, self.attributes, ranges, list(self.weights.values()))
 
     def metrics(self, held_out: EvaluatedRatings) -> dict[str, float]:
-        names = ("loss", "spearman", "pair_accuracy")
-        if held_out.not_finite is not None:
-            return dict.fromkeys(names, math.nan) | {"answers": len(held_out)}
-        figures = rating_figures(held_out)
-        means = {name: figures[name] for name in names if figures[name] is not None}
-        each = {f"spearman_{name}": of["spearman"]["value"] for name, of in figures["attributes"].items()}
-        return means | {name: value for name, value in each.items() if value is not None} | {"answers": len(held_out)}
+        return rating_metrics(held_out)
 
     def evaluation(self, held_out: EvaluatedRatings) -> dict[str, Any]:
         return rating_figures(held_out)
 
     evaluation_lines = staticmethod(rating_lines)
     evaluation_table = staticmethod(rating_table)
+    evaluation_shares = staticmethod(rating_shares)
 
-    def reward(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits @ logits.new_tensor(list(self.weights.values()))
+
+def _known(ratings: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each column, and where it is known."""
+    return [(column, ~np.isnan(column)) for column in ratings.T]
 
 
 def masked_squared_error(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

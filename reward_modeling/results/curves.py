@@ -13,12 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from reward_modeling.display.plot_style import ACCENT, BAR, WIDTH, new_axes, new_figure
+from reward_modeling.display.plot_style import ACCENT, BAR, MODELS, WIDTH, new_axes, new_figure
 from reward_modeling.display.plots import name_series
-from reward_modeling.display.text import short_number
+from reward_modeling.display.text import short_number, shorten
 
 MOST_POINTS = 150  # of a curve: more than a phone has room for
 FEW_POINTS = 40  # that are marked one by one
+NAMES_PER_LINE, NAME_CHARACTERS = 2, 20  # above a plot of many curves
+MOST_CURVES = len(MODELS)
 LOGARITHMIC_FROM = 100  # times as large as the smallest value is the largest
 
 
@@ -72,17 +74,24 @@ def log_curve(history: Sequence[Mapping], name: str, *, most: int = MOST_POINTS)
 def draw_curves(curves: Mapping[str, Curve], *, scale: float = 1, may_be_logarithmic: bool = False) -> Figure:
     """One or two curves over the steps, the first in blue, the second in orange, each with its name above.
 
+    More of them, up to `MOST_CURVES`, have the colours that models have where they are compared.
+
     Args:
         curves: those of one figure, by name; a curve without points is named all the same.
         scale: what values are multiplied by.
         may_be_logarithmic: whether the axis is, where the values are positive and far apart.
     """
-    figure = new_figure(height=146)
-    axes = new_axes(figure, 38, 14, WIDTH - 46, 104)
-    colors = dict(zip(curves, (BAR, ACCENT), strict=False))
+    lines_of_names = 1 if len(curves) <= 2 else math.ceil(len(curves) / NAMES_PER_LINE)
+    above = 14 + 10 * (lines_of_names - 1)
+    figure = new_figure(height=132 + above)
+    axes = new_axes(figure, 38, above, WIDTH - 46, 104)
+    colors = dict(zip(curves, (BAR, ACCENT) if len(curves) <= 2 else MODELS, strict=False))
     for name, curve in curves.items():
         _draw_curve(axes, curve, scale, colors[name])
-    name_series(axes, colors)
+    if len(curves) <= 2:
+        name_series(axes, colors)
+    else:
+        _name_many(axes, colors)
     values = [value for curve in curves.values() for value in (*curve.lows, *curve.highs)]
     if may_be_logarithmic and values and min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
         axes.set_yscale("log")
@@ -97,6 +106,16 @@ def draw_curves(curves: Mapping[str, Curve], *, scale: float = 1, may_be_logarit
     axes.set_xlabel("step")
     axes.grid(axis="y")
     return figure
+
+
+def _name_many(axes: Axes, colors: Mapping[str, str]) -> None:
+    """The names of several curves in lines above the axes, in their colours."""
+    last = (len(colors) - 1) // NAMES_PER_LINE
+    for number, (name, color) in enumerate(colors.items()):
+        line, place = divmod(number, NAMES_PER_LINE)
+        where = (place / NAMES_PER_LINE, 1.04)
+        options = {"xycoords": "axes fraction", "xytext": (0, 10 * (last - line)), "textcoords": "offset points"}
+        axes.annotate(shorten(name, NAME_CHARACTERS), where, color=color, weight="bold", **options)
 
 
 def _draw_curve(axes: Axes, curve: Curve, scale: float, color: str) -> None:

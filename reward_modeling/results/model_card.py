@@ -2,13 +2,12 @@
 
 write_model_card(folder, results, name="models/gemma2b_rm/last_checkpoint", adapter=False)
 
-templates/model_card.md has its words; a test runs the Python in it. The Hub reads the block of YAML at its top. Tokens
-are not in it: `results.given` has none.
+templates/model_card.md has its words and, of each kind of model, a template that extends it; a test runs the Python in
+it. The Hub reads the block of YAML at its top. Tokens are not in it: `results.given` has none.
 """
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
@@ -18,16 +17,12 @@ from transformers.utils import CONFIG_NAME
 from reward_modeling.common.file_names import LAST_CHECKPOINT, MERGED_CHECKPOINT
 from reward_modeling.data.report import dropped_rows
 from reward_modeling.display.page import mark_as_code, render
-from reward_modeling.display.text import Rows, accuracy_rows, notes_on_pairs
 from reward_modeling.models.tokenizer import end_text, is_for_encoder, leading_bos, token_ids
+from reward_modeling.results.catalog import kind_of
+from reward_modeling.results.kind import ResultsKind
 from reward_modeling.results.run import Results, source_rows
 
 CARD = "README.md"
-PLOTS = {
-    "held_out_accuracy.png": "Accuracy with 95% intervals",
-    "held_out_margins.png": "Histogram of the margins",
-    "held_out_calibration.png": "Confidence against the share right",
-}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PLAIN_TEXT = "A whole text, with its prompt and its answer, as in the training data."
 # Others that show how a tokenizer writes beginnings: a space, a lower case, a line break.
@@ -37,7 +32,6 @@ PLAIN_TEXTS = (
     "Zwei Sätze. 1 + 1 = 2!",
     "\n\nHuman: Hi\n\nAssistant: Ho",
 )
-MOST_BARS = 12  # sources in a plot
 
 
 def write_model_card(folder: Path, results: Results, *, name: str, adapter: bool) -> None:
@@ -48,7 +42,7 @@ def write_model_card(folder: Path, results: Results, *, name: str, adapter: bool
         adapter: whether the folder holds an adapter, and not a whole model.
     """
     if results.evaluation is not None:
-        _write_plots(folder, results.evaluation)
+        _write_plots(folder, kind_of(results.run), results.evaluation)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     card = model_card(results, name=name, adapter=adapter, tokenizer=tokenizer)
     (folder / CARD).write_text(card, encoding="utf-8")
@@ -61,8 +55,12 @@ def model_card(results: Results, *, name: str, adapter: bool, tokenizer: PreTrai
     given = {key: value for key, value in results.given.items() if key != "output_path"}
     given |= {key: base_name(given[key]) for key in ("model_name",) if key in given}
     arguments = sorted((results.run["arguments"] | given).items())
+    kind, num_labels = kind_of(results.run), results.num_labels
     return render(
-        "results/templates/model_card.md",
+        kind.card_template,
+        kind=kind,
+        num_labels=num_labels,
+        labels="one label" if num_labels == 1 else f"{num_labels} labels",
         data=card_data(results, adapter=adapter),
         title=path.resolve().parent.name if is_of_a_run else name,
         name=name,
@@ -75,9 +73,6 @@ def model_card(results: Results, *, name: str, adapter: bool, tokenizer: PreTrai
         encoder_marks=(tokenizer.cls_token, tokenizer.sep_token) if is_for_encoder(tokenizer) else None,
         evaluation=results.evaluation,
         warnings=results.warnings,
-        accuracies=None if results.evaluation is None else _accuracies(results.evaluation),
-        plots=PLOTS,
-        notes_on_pairs=notes_on_pairs,
         conversations=results.conversations,
         data_report=results.data_report,
         dropped_rows=dropped_rows,
@@ -97,7 +92,7 @@ def card_data(results: Results, *, adapter: bool) -> ModelCardData:
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-classification",
-        tags=["reward-model", "rlhf", "preference-data", *(["lora"] if adapter else [])],
+        tags=["reward-model", "rlhf", *kind_of(results.run).tags, *(["lora"] if adapter else [])],
         base_model=base,
         base_model_relation=None if base is None else "adapter" if adapter else "finetune",
         datasets=list(dict.fromkeys(filter(None, map(hub_id, names)))) or None,
@@ -148,27 +143,6 @@ def hub_id(name: str) -> str | None:
     return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
-def _accuracies(evaluation: Mapping) -> Rows:
-    rows = {"all": evaluation["accuracy"], **evaluation["by_length"]}
-    if len(evaluation["by_source"]) > 1:
-        rows |= {f"source: {name}": row for name, row in evaluation["by_source"].items()}
-    rows |= {f"evaluation set: {name}": of["accuracy"] for name, of in evaluation.get("sets", {}).items()}
-    return accuracy_rows(rows, "pairs")
-
-
-def _write_plots(folder: Path, evaluation: Mapping) -> None:
-    # Half a second of matplotlib, which no other process and no benchmark needs.
-    from reward_modeling.display.plot_style import draw_png
-    from reward_modeling.display.plots import draw_bars, draw_calibration, draw_margins
-
-    groups = {"": {"overall": evaluation["accuracy"]}, "by length": evaluation["by_length"]}
-    if len(evaluation["by_source"]) > 1:
-        groups["by source"] = dict(list(evaluation["by_source"].items())[:MOST_BARS])
-    longer = evaluation["longer_wins"]["value"]
-    drawn = (
-        draw_png(draw_bars, groups, chance=50, baseline=None if longer is None else 100 * longer),
-        draw_png(draw_margins, evaluation["margins"], evaluation["accuracy"]),
-        draw_png(draw_calibration, evaluation["calibration"]),
-    )
-    for name, content in zip(PLOTS, drawn, strict=True):
+def _write_plots(folder: Path, kind: ResultsKind, evaluation: dict) -> None:
+    for name, content in zip(kind.card_plots, kind.draw_card_plots(evaluation), strict=True):
         (folder / name).write_bytes(content)

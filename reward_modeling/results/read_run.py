@@ -49,20 +49,20 @@ class RunFiles:
 def read_run(output: Path) -> RunFiles:
     """
     Raises:
-        UserError: the folder is not one that rm.py has trained in, or a file of it is torn.
+        UserError: the folder is not the output folder of a run, or a file of it is torn.
     """
     trainer_state = output / file_names.TRAINER_STATE
     if not trainer_state.is_file():
         found = "no such folder" if not output.exists() else f"no {trainer_state.name} in it"
         raise UserError(
-            f"{output}: expected the output folder of a run of rm.py, found {found}. Name the --output_path of a run "
+            f"{output}: expected the output folder of a training run, found {found}. Name the --output_path of a run "
             "that has come to its first evaluation or checkpoint."
         )
     state = _read_object(trainer_state)
     if missing := [name for name in ("log_history", "global_step", "max_steps", "epoch") if name not in state]:
         raise UserError(
             f"{trainer_state}: expected the state of transformers' Trainer, found no {', '.join(missing)} in "
-            "it. Name the --output_path of a run of rm.py."
+            "it. Name the --output_path of a training run."
         )
     preflight = output / file_names.PREFLIGHT
     return RunFiles(

@@ -6,7 +6,9 @@ results.write(output)      # run.json, evaluation.json, eval_scores.jsonl
 
 The files are for people and for `report.html`, beside checkpoints and transformers' log:
 
-`evaluation.json`: the held-out figures of the model that is in last_checkpoint. A figure that is missing is null.
+`evaluation.json`: the held-out figures of the model that is in last_checkpoint. A figure that is missing is null. Of
+every kind of model it has "step", "epoch", "data", and "loss"; "reward_mean" and "reward_std" where there is a reward.
+Those of ratings are described in results/ratings.py. Of pairs:
 
     {
       "step": 120, "epoch": 1.0, "data": "held out of pairs.jsonl",
@@ -36,13 +38,14 @@ Of evaluation sets with names (--eval_set_path name=path,...) these are the figu
 `{...}` has the keys of "accuracy". A bin of "by_length_difference" holds the pairs whose chosen answer has from `from`
 to `to` tokens more than the rejected one, both included; the bins, at most 8, hold every pair.
 
-`eval_scores.jsonl`: a line for each held-out pair, in the data's order: "where", "source", "chosen_reward",
+`eval_scores.jsonl`: a line for each held-out unit, in the data's order, of a pair: "where", "source", "chosen_reward",
 "rejected_reward", "margin" (their difference), "chosen_tokens", "rejected_tokens"; and, where not all are 1,
 "chosen_probability".
 
 `preflight.txt`: the table of the preflight, as it was printed.
 
-`run.json`: "model_name", "model_type", "class", "num_parameters", "trained_parameters", "engine", "processes",
+`run.json`: "kind" (of the model: what results/catalog.py knows it by), "unit" (what the loss is a mean over: "pairs",
+"answers"), "model_name", "model_type", "class", "num_parameters", "trained_parameters", "engine", "processes",
 "devices", "dtype", "batching", "pairs", "prompts", "pairs_per_step", "steps", "step_of_weights" and
 "epoch_of_weights" (of the saved ones; epochs may be null), "started" (UTC), "seconds" (of the process that ended the
 run), "versions", "arguments" (those that decide what is learned), "manifest" (what the folder of --train_set_path says
@@ -98,6 +101,7 @@ class Results:
     given: dict[str, Any]
     conversations: bool
     train_sets: list[str]
+    num_labels: int
 
     @property
     def warnings(self) -> list[str]:
@@ -106,8 +110,10 @@ class Results:
 
     @property
     def statistics(self) -> dict[str, float] | None:
-        """Mean and standard deviation of the held-out rewards."""
-        return None if self.evaluation is None else {name: self.evaluation[name] for name in NAMES}
+        """Mean and standard deviation of the held-out rewards; None where there are none."""
+        if self.evaluation is None or not self.evaluation.keys() >= set(NAMES):
+            return None
+        return {name: self.evaluation[name] for name in NAMES}
 
     def write(self, output: Path) -> None:
         remove_results(output)
@@ -160,6 +166,7 @@ def gather_results(trainer: Any, data: "PreparedPairs", given: dict[str, Any], s
         given=given,
         conversations=data.conversations,
         train_sets=train_sets,
+        num_labels=trainer.objective.num_labels,
     )
 
 
@@ -176,6 +183,8 @@ def run_so_far(trainer: Any, data: "PreparedPairs", started: datetime) -> dict[s
     kinds = trainer.objective.reader.describe_kinds(data.train)
     has_manifest = len(train_sets) == 1 and manifest.is_file()
     return {
+        "kind": trainer.objective.kind,
+        "unit": unit,
         "model_name": args.model_name,
         "model_type": plain.config.model_type,
         "class": type(plain).__name__,
@@ -209,10 +218,14 @@ def write_json(path: Path, content: Mapping) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def source_rows(manifest: Mapping) -> Rows:
-    """A table of the sources, as the data's own manifest.json counts them."""
-    rows: Rows = [("source", "pairs", "prompts", "licence", "from")]
+def source_rows(manifest: Mapping, unit: str) -> Rows:
+    """A table of the sources, as the data's own manifest.json counts them.
+
+    Args:
+        unit: what it counts, such as "pairs"; it need not be what a run makes of the rows.
+    """
+    rows: Rows = [("source", unit, "prompts", "licence", "from")]
     for source in manifest["sources"]:
         words = source["licence"] or "not stated", source["dataset_path"] or ""
-        rows.append((source["name"], count(source["pairs"]), count(source["prompts"]), *words))
+        rows.append((source["name"], count(source.get(unit)), count(source["prompts"]), *words))
     return rows

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping
 
 from reward_modeling.data.report import LOUD_SHARE_DROPPED
-from reward_modeling.display.text import count, interval, percent, share
+from reward_modeling.display.text import count, percent
+from reward_modeling.results.catalog import kind_of
 
 CUT = "cut to max_length"  # the end of a note of data/prompt_groups.py
 
 
 def result_warnings(run: Mapping | None, evaluation: Mapping | None, data_report: Mapping | None) -> list[str]:
     """Of the content of run.json, evaluation.json and data_report.json; what is not there is warned of nothing."""
-    return [*_run_warnings(run or {}), *_data_warnings(data_report or {}), *_held_out_warnings(evaluation)]
+    of_kind = [] if evaluation is None else kind_of(run, evaluation).warnings(evaluation)
+    return [*_run_warnings(run or {}), *_data_warnings(data_report or {}), *of_kind]
 
 
 def _run_warnings(run: Mapping) -> Iterator[str]:
@@ -26,14 +28,3 @@ def _data_warnings(data_report: Mapping) -> Iterator[str]:
             if note.endswith(CUT) and number > LOUD_SHARE_DROPPED * report["kept"]:
                 unit = note.partition(" ")[0]
                 yield f"{report['name']}: the prompt of {count(number)} of {count(report['kept'])} {unit} was {CUT}"
-
-
-def _held_out_warnings(evaluation: Mapping | None) -> Iterator[str]:
-    if evaluation is None or evaluation["longer_wins"]["value"] is None:
-        return
-    accuracy, longer = evaluation["accuracy"], evaluation["longer_wins"]
-    words = f"The held-out accuracy, {share(accuracy)} ({interval(accuracy)}), is not clearly above"
-    if accuracy["low"] <= 0.5:
-        yield f"{words} guessing, 50%"
-    if accuracy["low"] <= longer["value"]:
-        yield f"{words} that of always taking the longer answer, {share(longer)}"

@@ -1,5 +1,8 @@
 """Reward models as they were saved, for scoring: weights, head and tokenizer untouched."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, utils
 
@@ -12,32 +15,35 @@ from reward_modeling.models.loading import (
     no_score_head,
     read_config,
 )
-from reward_modeling.models.new_parts import WRAPPED, is_within, new_modules_of
+from reward_modeling.models.new_parts import HEAD, WRAPPED, is_within, new_modules_of
+from reward_modeling.models.rating_outputs import names_of_saved_values
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import read_adapter_statistics, set_statistics
 from reward_modeling.models.support import PAD_THEMSELVES, why_not_packed
 from reward_modeling.models.tokenizer import HUB_ERRORS, is_for_encoder, not_found, read_tokenizer, set_up_for_encoder
 
 
-def load_checkpoint(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_checkpoint(
+    path: str, dtype: torch.dtype, *, check: Callable[[PreTrainedConfig], object] | None = None, **options
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
+    Args:
+        check: raises a UserError where the model is not one to be loaded, by its configuration.
+
     Raises:
-        UserError: there is no model with one label and a score head that was trained, or it cannot be read.
+        UserError: there is no model with a score head that was trained, or it cannot be read.
     """
+    check = check or (lambda _config: None)
     try:
         is_adapter = utils.find_adapter_config_file(path, revision=options["revision"]) is not None
     except HUB_ERRORS as error:
         raise not_found(path, "a model", error) from error
     if is_adapter:
-        return _load_adapter(path, dtype, **options)
+        return _load_adapter(path, dtype, check, **options)
     config = read_config(path, **options)
     if not has_score_head(config):
         raise no_score_head(path, f"architectures {config.architectures} in its config.json")
-    if config.num_labels != 1:
-        raise UserError(
-            f"{path}: expected a reward model with one label, found a classifier with {config.num_labels}. Which of "
-            "its logits would be the reward is not known: pass a model with num_labels 1."
-        )
+    check(config)
     tokenizer = _load_tokenizer(path, **options)
     model = _load_weights(path, config, tokenizer, dtype=dtype, own_head=True, **options)
     _read_the_last_token(model)
@@ -86,7 +92,17 @@ def _not_in_adapter(config: PreTrainedConfig, weights: dict[str, torch.Tensor]) 
     ]
 
 
-def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _head_of_adapter(weights: dict[str, torch.Tensor], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """How many labels the model under an adapter needs, and their names: peft writes down neither."""
+    if names := names_of_saved_values(saved):
+        return {"num_labels": len(names), "label_names": names}
+    head = weights.get(f"{WRAPPED}{HEAD}.weight")
+    return {"num_labels": 1 if head is None else len(head)}
+
+
+def _load_adapter(
+    path: str, dtype: torch.dtype, check: Callable[[PreTrainedConfig], object], **options
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model with the adapter merged into it, and the adapter's head."""
     try:
         from peft import PeftConfig, PeftModel
@@ -99,14 +115,16 @@ def _load_adapter(path: str, dtype: torch.dtype, **options) -> tuple[PreTrainedM
     tokenizer = (
         _load_tokenizer(path, **options) if _has_tokenizer(path, **options) else _load_tokenizer(base, **base_options)
     )
-    config = load_config(base, **base_options)
+    saved = read_adapter_statistics(path, options["revision"]) or {}
+    config = load_config(base, **_head_of_adapter(weights, saved), **base_options)
+    set_statistics(config, saved)
+    check(config)
     if not has_score_head(config) and (lost := _not_in_adapter(config, weights)):
         raise no_score_head(path, f"an adapter without {lost[0]} of the language model {base}")
     # Merged in float32, and rounded once: in bfloat16 most of what an adapter adds to a weight would be lost.
     model = _load_weights(base, config, tokenizer, dtype=torch.float32, adapter_follows=True, **base_options)
     merged = PeftModel.from_pretrained(model, path, revision=options["revision"]).merge_and_unload()
     merged.config.architectures = [type(merged).__name__]
-    set_statistics(merged.config, read_adapter_statistics(path, options["revision"]))
     if not isinstance(merged, RewardModelMixin):
         _read_the_last_token(merged)
         return merged.to(dtype), tokenizer

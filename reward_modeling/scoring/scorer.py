@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,17 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.common.devices import to_device, warm_up_mkl
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.conversations import Conversation
-from reward_modeling.data.planning import PACKED, PADDED, MicroBatch
-from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
+from reward_modeling.data.planning import MicroBatch
+from reward_modeling.models.attention import register_shared_prefix_attention
 from reward_modeling.models.chat_template import set_chat_template
 from reward_modeling.models.reward_model import RewardModelMixin
-from reward_modeling.models.reward_normalization import statistics_of
-from reward_modeling.models.support import context_length, why_not_packed
-from reward_modeling.objectives.catalog import objective_of
+from reward_modeling.models.support import context_length
 from reward_modeling.scoring.checkpoint import load_checkpoint
 from reward_modeling.scoring.conversations import (
     ConversationReader,
@@ -33,7 +32,16 @@ from reward_modeling.scoring.conversations import (
     prompt_key,
     with_options,
 )
+from reward_modeling.scoring.options import (
+    checked_length,
+    choose_batching,
+    choose_dtype,
+    statistics_to_normalize_by,
+)
 from reward_modeling.scoring.plan import Batches, WindowPlan, plan_window
+from reward_modeling.scoring.readouts.base import REWARD, Readout, ScoredConversation
+from reward_modeling.scoring.readouts.catalog import readout_of
+from reward_modeling.scoring.readouts.one_label import OneLabel
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +78,9 @@ class RewardScorer:
     True
     True
 
+    A model of several named outputs gives their weighted sum as the reward; `score_named` and `stream_named` also give
+    each output under its name, on the scale of the ratings that it was trained on.
+
     `counts` tells what the latest call did: `ScoringCounts`.
     """
 
@@ -80,8 +91,13 @@ class RewardScorer:
         batches: Batches,
         max_length: int | None,
         statistics: Mapping[str, float] | None = None,
+        *,
+        readout: Readout | None = None,
     ):
-        """See `from_pretrained`. `max_length` None cuts nothing, `statistics` None normalizes nothing."""
+        """See `from_pretrained`. `max_length` None cuts nothing, `statistics` None normalizes nothing.
+
+        `readout` None is that of one label.
+        """
         warm_up_mkl()
         self.model = model
         self.tokenizer = tokenizer
@@ -89,7 +105,7 @@ class RewardScorer:
         self.reader = ConversationReader(tokenizer, max_length)
         # Any token will do: where a row ends is known, and not read off its padding.
         self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0)
-        self.to_reward = objective_of(model.config).reward
+        self.readout = readout or OneLabel()
         self.counts = ScoringCounts()
         self.statistics = statistics
 
@@ -107,8 +123,9 @@ class RewardScorer:
         batching: str = "auto",
         normalize: bool = False,
         chat_template: str | Path | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> "RewardScorer":
-        """The scorer of a `*ForSequenceClassification` with one label, or of a LoRA adapter that has its head.
+        """The scorer of a `*ForSequenceClassification`, or of a LoRA adapter that has its head.
 
         Args:
             path: Hub id or folder.
@@ -124,10 +141,13 @@ class RewardScorer:
             normalize: give (reward - reward_mean) / reward_std, by the held-out rewards of the training that the
                 checkpoint carries. Unset: raw logits.
             chat_template: the file of a chat template to take as it is, in the place of the checkpoint's own.
+            weights: of a model with named outputs, what the reward is made of: {"helpfulness": 0.65, "verbosity":
+                -0.4}; an output that is not named counts nothing. Unset: the weights that were saved with the model.
 
         Raises:
-            UserError: nothing is found there; it has no score head, several labels or no chat template; `max_length`
-                is beyond the model's context; it carries no figures to normalize by.
+            UserError: nothing is found there; it has no score head, or several labels and no weights for them, or not
+                those that are given; `max_length` is beyond the model's context; it carries no figures to normalize
+                by.
         """
         path = str(Path(path).expanduser() if str(path).startswith("~") else path)
         if not path:
@@ -135,10 +155,13 @@ class RewardScorer:
         if max_tokens_per_batch is not None and max_tokens_per_batch < 1:
             raise UserError(f"max_tokens_per_batch: expected at least 1, found {max_tokens_per_batch}.")
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = _choose_dtype(dtype, device)
+        dtype = choose_dtype(dtype, device)
         register_shared_prefix_attention()
         try:
-            model, tokenizer = load_checkpoint(path, dtype, revision=revision, trust_remote_code=trust_remote_code)
+            options = {"revision": revision, "trust_remote_code": trust_remote_code}
+            # of the config alone, before weights are read, which may take minutes
+            check = partial(readout_of, path, weights=weights)
+            model, tokenizer = load_checkpoint(path, dtype, check=check, **options)
         except BROKEN_FILES as error:
             raise UserError(
                 f"{path}: expected whole model files, found one that cannot be read ({type(error).__name__}: "
@@ -148,12 +171,13 @@ class RewardScorer:
             raise UserError(str(error).removeprefix("--model_name ")) from error
         if chat_template is not None:
             set_chat_template(tokenizer, chat_template)
-        batching = _choose_batching(path, batching, model.config)
-        max_length = _checked_length(path, max_length, context_length(model.config))
+        batching = choose_batching(path, batching, model.config)
+        max_length = checked_length(path, max_length, context_length(model.config))
         max_tokens = max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
         batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
-        statistics = _statistics_to_normalize_by(path, model.config) if normalize else None
-        return cls(model.to(device).eval(), tokenizer, batches, max_length, statistics)
+        readout = readout_of(path, model.config, weights)
+        statistics = statistics_to_normalize_by(path, model.config, readout) if normalize else None
+        return cls(model.to(device).eval(), tokenizer, batches, max_length, statistics, readout=readout)
 
     @property
     def dtype_name(self) -> str:
@@ -178,6 +202,20 @@ class RewardScorer:
             UserError: a conversation is empty, is no list of messages, or is refused by the chat template; there are
                 other numbers of options than of conversations.
         """
+        return [row[REWARD] for row in self._score(conversations, template_options, progress)]
+
+    def score_named(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        template_options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        progress: bool = False,
+    ) -> list[ScoredConversation]:
+        """As `score`, with all that the model says of a conversation: of named outputs each one under its name."""
+        return [self.readout.describe(row) for row in self._score(conversations, template_options, progress)]
+
+    def _score(self, conversations: Sequence[Conversation], template_options: Any, progress: bool) -> list[list[float]]:
+        """The columns of each conversation."""
         if isinstance(conversations, str):
             raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
         conversations = with_options(conversations, template_options)
@@ -188,8 +226,8 @@ class RewardScorer:
         # Equal prompts side by side: they fall into one window then, however far apart they stand.
         ordered = ((index, conversations[index]) for index in chain.from_iterable(same_prompt.values()))
         with tqdm(total=len(conversations), desc="Scoring", unit=" conversations", disable=not progress) as bar:
-            rewards = dict(self._windows(ordered, 0, 1, bar.update))
-        return [rewards[index] for index in range(len(conversations))]
+            rows = dict(self._windows(ordered, 0, 1, bar.update))
+        return [rows[index] for index in range(len(conversations))]
 
     def stream(
         self,
@@ -215,13 +253,35 @@ class RewardScorer:
         Raises:
             UserError: a conversation is empty, is no list of messages, or is refused by the chat template.
         """
+        rows = self._stream(conversations, process_index, num_processes, progress)
+        return ((index, row[REWARD]) for index, row in rows)
+
+    def stream_named(
+        self,
+        conversations: Iterable[Conversation],
+        *,
+        process_index: int = 0,
+        num_processes: int = 1,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[tuple[int, ScoredConversation]]:
+        """As `stream`, with all that the model says of a conversation: of named outputs each one under its name."""
+        rows = self._stream(conversations, process_index, num_processes, progress)
+        return ((index, self.readout.describe(row)) for index, row in rows)
+
+    def _stream(
+        self,
+        conversations: Iterable[Conversation],
+        process_index: int,
+        num_processes: int,
+        progress: Callable[[int], object] | None,
+    ) -> Iterator[tuple[int, list[float]]]:
         if not 0 <= process_index < num_processes:
             raise ValueError(f"process_index: expected 0 to {num_processes - 1}, found {process_index}")
         return self._windows(enumerate(conversations), process_index, num_processes, progress or (lambda _: None))
 
     def _windows(
         self, numbered: Iterable[tuple[int, Conversation]], process: int, num_processes: int, progress: Callable
-    ) -> Iterator[tuple[int, float]]:
+    ) -> Iterator[tuple[int, list[float]]]:
         self.counts = ScoringCounts()
         passes = 0
         for window in _windows_of(numbered):
@@ -229,25 +289,25 @@ class RewardScorer:
             # Dealt out over the whole stream: no process gets the heaviest pass of every window.
             mine = plan.micro_batches[(process - passes) % num_processes :: num_processes]
             passes += len(plan.micro_batches)
-            yield from sorted(self._rewards(plan, mine, progress))
+            yield from sorted(self._rows(plan, mine, progress))
         self._report(process)
 
-    def _rewards(
+    def _rows(
         self, plan: WindowPlan, micro_batches: list[MicroBatch], progress: Callable
-    ) -> Iterator[tuple[int, float]]:
+    ) -> Iterator[tuple[int, list[float]]]:
         passes = ((micro_batch, self._forward(plan, micro_batch)) for micro_batch in micro_batches)
         # A GPU has the next pass to compute before this one's rewards are waited for.
-        for (micro_batch, rewards), _ in pairwise(chain(passes, [None])):
+        for (micro_batch, columns), _ in pairwise(chain(passes, [None])):
             done = 0
-            for reward, indices in zip(rewards.tolist(), plan.scored_by(micro_batch), strict=True):
-                yield from ((index, reward) for index in indices)
+            for row, indices in zip(columns.tolist(), plan.scored_by(micro_batch), strict=True):
+                yield from ((index, row) for index in indices)
                 done += len(indices)
-                self.counts.not_finite += 0 if math.isfinite(reward) else len(indices)
+                self.counts.not_finite += 0 if math.isfinite(row[REWARD]) else len(indices)
             progress(done)
 
     @torch.inference_mode()
     def _forward(self, plan: WindowPlan, micro_batch: MicroBatch) -> torch.Tensor:
-        """`(completions,)` rewards of one pass in float32."""
+        """`(completions, columns)` of one pass in float32, as the readout has them."""
         groups = {chunk.group: plan.groups[chunk.group] for chunk in micro_batch}
         inputs = self.collator(micro_batch, groups)["model_inputs"]
         self.counts.passes += 1
@@ -257,15 +317,16 @@ class RewardScorer:
         device = self.model.device
         inputs = {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in inputs.items()}
         try:
-            rewards = self.to_reward(self.model(**inputs).logits).float()
-            if self.statistics is None:
-                return rewards
-            return (rewards - self.statistics["reward_mean"]) / self.statistics["reward_std"]
+            columns = self.readout.columns(self.model(**inputs))
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"Memory ran out in a forward pass of {inputs['input_ids'].numel():,} tokens: {first_line(error)}\n"
                 f"Pass max_tokens_per_batch below {self.batches.max_tokens:,}, then max_length below what it is."
             ) from error
+        if self.statistics is not None:
+            rewards = columns[:, REWARD]
+            columns[:, REWARD] = (rewards - self.statistics["reward_mean"]) / self.statistics["reward_std"]
+        return columns
 
     def _report(self, process: int) -> None:
         if self.counts.cut and process == 0:
@@ -291,43 +352,3 @@ def _windows_of(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[t
         last_key = key
     if window:
         yield window
-
-
-def _choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    name = str(dtype).removeprefix("torch.")
-    name = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(name, name)
-    if name not in ("float32", "bfloat16", "float16"):
-        raise UserError(f"dtype: expected float32, bfloat16 or float16, found {dtype!r}.")
-    return getattr(torch, name)
-
-
-def _checked_length(path: str, max_length: int | None, context: int | None) -> int | None:
-    if max_length is not None and not 2 <= max_length <= (context or max_length):
-        raise UserError(
-            f"max_length: expected 2 to {context or 'any number'}, the tokens that {path} can take, found "
-            f"{max_length}. Leave it out to take the model's own."
-        )
-    return context if max_length is None else max_length
-
-
-def _statistics_to_normalize_by(path: str, config: PreTrainedConfig) -> dict[str, float]:
-    statistics = statistics_of(config)
-    if statistics is None or not statistics["reward_std"] > 0:
-        raise UserError(
-            f"normalize: expected reward_mean and reward_std, which rm.py saves with a model that had held-out rows, "
-            f"found {statistics or 'neither'} in {path}. Leave it out, and normalize by rewards of your own."
-        )
-    return statistics
-
-
-def _choose_batching(path: str, batching: str, config: PreTrainedConfig) -> str:
-    reason = why_not_packed(config)
-    if batching not in ("auto", SHARED_PREFIX, PACKED, PADDED):
-        raise UserError(f"batching: expected auto, {SHARED_PREFIX}, {PACKED} or {PADDED}, found {batching!r}.")
-    if batching == "auto":
-        return SHARED_PREFIX if reason is None else PADDED
-    if batching != PADDED and reason is not None:
-        raise UserError(f"batching {batching!r}: {path} cannot take packed rows ({reason}). Pass 'padded' or 'auto'.")
-    return batching

@@ -22,7 +22,7 @@ def argument_problems(args: Any) -> list[str]:
     """Every problem of a `RunArguments`, each with what was expected and what was found."""
     return [
         *flag_problems(args),
-        *read_options_problems(args.columns, args.ignore_columns, args.preferred_values),
+        *read_options_problems(args.columns, args.ignore_columns, args.preferred_values, args.read_targets),
         *args.objective_problems(),
         *_step_problems(args),
         *tracker_problems(args.report_to),
@@ -47,7 +47,7 @@ def _step_problems(args: Any) -> Iterator[str]:
     least = 2 * args.max_length
     if args.max_tokens_per_micro_batch is not None and args.max_tokens_per_micro_batch < least:
         yield (
-            f"--max_tokens_per_micro_batch: expected at least {least} (2 x max_length, one pair), found "
+            f"--max_tokens_per_micro_batch: expected at least {least} (2 x max_length), found "
             f"{args.max_tokens_per_micro_batch}"
         )
     for kind in ("save", "eval"):  # transformers' flags of a strategy that is not the default here

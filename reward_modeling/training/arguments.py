@@ -80,7 +80,8 @@ class RunArguments(RunFlags, TrainingArguments):
     @property
     def read_options(self) -> ReadOptions:
         """Which columns of the rows are read as what."""
-        return read_options(self.columns, self.ignore_columns, self.dataset_revision, self.preferred_values)
+        flags = (self.columns, self.ignore_columns, self.dataset_revision, self.preferred_values)
+        return read_options(*flags, self.read_targets)
 
     @property
     def dry_run(self) -> bool:

@@ -28,6 +28,7 @@ from reward_modeling.data.read_options import (
     PLAIN_TEXT_HELP,
     PREFERRED_HELP,
     REVISION_HELP,
+    TARGETS,
 )
 from reward_modeling.estimate.memory import GPUS
 
@@ -46,6 +47,11 @@ class RunFlags:
     def objective_problems(self) -> Iterator[str]:
         """What is wrong with the flags of the objective beside each other."""
         yield from ()
+
+    @property
+    def read_targets(self) -> tuple[str, ...]:
+        """What --columns may read: of preferences, where the flags of the objective do not say otherwise."""
+        return TARGETS
 
     # Model
     model_name: Annotated[str, PATH] = flag(
@@ -88,8 +94,8 @@ class RunFlags:
     max_length: Annotated[int, at_least(1), DATA, LOGGED] = flag(4096, "Longest conversation, in tokens.")
     overlong: Annotated[str, one_of("truncate", "drop"), DATA, LOGGED] = flag(
         "truncate",
-        "truncate cuts the oldest turns of longer pairs, then the beginning of the last question, and no answer; drop "
-        "drops these pairs.",
+        "truncate cuts the oldest turns of longer conversations, then the beginning of the last question, and no "
+        "answer; drop drops these rows.",
     )
     num_proc: Annotated[int | None, at_least(1)] = flag(
         None, "Worker processes that read and tokenise. Unset: one per core, at most 16."

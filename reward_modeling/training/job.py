@@ -86,7 +86,8 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
     with report_once_per_node(), args.main_process_first(desc="reading and tokenising"):
         data = load_data(args, setup, write_report=not args.dry_run and checkpoint is None)
 
-    objective.fit(data.train)
+    with report_once_per_node():
+        objective.fit(data.train, list(data.evaluations.values()) or [each for each in [data.evaluation] if each])
 
     # Preflight and estimate
     table, problems = run_preflight(

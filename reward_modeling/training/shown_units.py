@@ -42,9 +42,9 @@ def show_unit(group: dict, tokenizer: PreTrainedTokenizerBase, reader: RowReader
         completion = group["completion_ids"][number]
         ids = prefix + completion
         reads = (f"at token {each}, {text([ids[each]])!r}" for each in group["read_positions"][number])
-        where = f"the reward is read {' and '.join(reads)}"
+        where = f"{reader.read_off} is read {' and '.join(reads)}"
         if is_for_encoder(tokenizer):
-            where = f"an encoder reads the reward off the whole text, pooled at its {tokenizer.cls_token!r}"
+            where = f"an encoder reads {reader.read_off} off the whole text, pooled at its {tokenizer.cls_token!r}"
         lines += [f"  {name}, {len(completion)} tokens; {where}", *_quote(text(completion))]
     return "\n".join(lines)
 

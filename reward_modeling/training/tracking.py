@@ -127,11 +127,11 @@ def log_results(results: Results, objective: Objective) -> None:
     wandb.run.config.update({"run": run, "manifest": results.run["manifest"]}, allow_val_change=True)
     if results.evaluation is None:
         return
-    unit, shares = objective.reader.unit, objective.evaluation_shares(results.evaluation)
+    shares = objective.evaluation_shares(results.evaluation)
     for name, evaluation in results.evaluation.get("sets", {}).items():
         shares |= {f"{name}, {share}": row for share, row in objective.evaluation_shares(evaluation).items()}
     rows = [[name, *(share[key] for key in ("value", "low", "high", "rows"))] for name, share in shares.items()]
-    table = wandb.Table(columns=[f"{unit} of", "accuracy", "low", "high", unit], data=rows)
+    table = wandb.Table(columns=["pairs of", "accuracy", "low", "high", "pairs"], data=rows)
     wandb.run.log({"final/held_out": table})
     figures = {name: value for name, value in results.evaluation.items() if isinstance(value, int | float)}
     figures |= {f"accuracy, {name}": share["value"] for name, share in shares.items()}

@@ -97,10 +97,6 @@ class Ranked(Objective):
     def evaluation(self, held_out):
         return self.metrics(held_out)
 
-    @staticmethod
-    def reward(logits):
-        return logits.mean(dim=1)
-
 
 OBJECTIVE = Ranked(RankedFlags())
 

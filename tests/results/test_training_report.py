@@ -377,7 +377,7 @@ def test_the_command_makes_the_page_again(copied, page):
     assert (copied / "report.html").read_text(encoding="utf-8") == page
     refused = command(copied / "last_checkpoint")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    assert "expected the output folder of a run of rm.py, found no trainer_state.json" in refused.stderr
+    assert "expected the output folder of a training run, found no trainer_state.json" in refused.stderr
 
 
 @pytest.mark.parametrize(

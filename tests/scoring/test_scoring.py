@@ -25,6 +25,7 @@ from reward_modeling.models.tokenizer import leading_bos
 from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring import checkpoint as checkpoint_module
+from reward_modeling.scoring import options as options_module
 from reward_modeling.scoring import scorer as scorer_module
 from reward_modeling.scoring.conversations import TEXT_KEY, ScoringCounts
 from reward_modeling.tiny.models import build_tiny_checkpoint
@@ -167,7 +168,7 @@ def test_every_batching_gives_the_same(folder, reference, family, batching):
 
 def test_soft_cap_is_kept_by_a_model_that_cannot_be_packed(folder, reference, monkeypatch):
     """And a negative control: without it the rewards are others."""
-    for module in (scorer_module, checkpoint_module):
+    for module in (options_module, checkpoint_module):
         monkeypatch.setattr(module, "why_not_packed", lambda config: "a test says so")
     scorer = RewardScorer.from_pretrained(folder("gemma2"))
     assert scorer.batches.batching == PADDED
@@ -517,9 +518,9 @@ def test_lost_head_is_refused(folder, tmp_path):
         RewardScorer.from_pretrained(path)
 
 
-def test_several_labels_are_refused(folder, tmp_path):
+def test_several_labels_without_weights_are_refused(folder, tmp_path):
     path = edit_config(copy_of(folder("gemma"), tmp_path), id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
-    with pytest.raises(UserError, match="one label, found a classifier with 2"):
+    with pytest.raises(UserError, match=r"found 2 labels \(a, b\) and no reward_weights .* weights=\{\"a\": 1.0\}"):
         RewardScorer.from_pretrained(path)
 
 

@@ -1,0 +1,44 @@
+"""What is read off a forward pass: the reward, and what else a kind of model says of a conversation.
+
+A kind is one file with one `Readout`, and one line in the catalog.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from transformers.utils import ModelOutput
+
+REWARD = 0  # the column
+
+
+@dataclass(frozen=True)
+class ScoredConversation:
+    """What a model says of a conversation.
+
+    `attributes` is None of a model of one unnamed score, and else has a value for each of its named outputs, on the
+    scale of the ratings it was trained on. `gate_weights` is None of a model without a gate, and else has the weight of
+    each attribute in this conversation. `intervals` has the outer quantiles of each attribute, where a model gives
+    quantiles.
+    """
+
+    reward: float
+    attributes: dict[str, float] | None = None
+    gate_weights: dict[str, float] | None = None
+    intervals: dict[str, tuple[float, float]] | None = None
+
+
+class Readout(ABC):
+    """From the output of a forward pass to a row of numbers for each completion, and to what these say."""
+
+    reward_weights: ClassVar[dict[str, float] | None] = None  # of the attributes in the reward, where they are fixed
+
+    @abstractmethod
+    def columns(self, output: ModelOutput) -> torch.Tensor:
+        """`(completions, columns)` in float32; the column `REWARD` is the reward."""
+
+    @abstractmethod
+    def describe(self, row: Sequence[float]) -> ScoredConversation:
+        """Say what the columns of one completion are."""
