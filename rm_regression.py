@@ -15,17 +15,18 @@ from typing import Annotated
 from reward_modeling.common.early_answers import answer_early
 from reward_modeling.common.errors import run_script
 from reward_modeling.common.flags import PATH, flag
+from reward_modeling.frozen_backbone.flags import FrozenBackboneFlags
 from reward_modeling.objectives.rating_flags import RegressionFlags
 from reward_modeling.training.flags import RunFlags
 
 
 @dataclass
-class ScriptArguments(RegressionFlags, RunFlags):
+class ScriptArguments(FrozenBackboneFlags, RegressionFlags, RunFlags):
     """The defaults to edit.
 
     What a flag means stands with its base class, and in `python rm_regression.py --help`: those of the loss in
-    objectives/rating_flags.py, the others in training/flags.py. Every flag of transformers' TrainingArguments
-    works under its own name (`--help_all`).
+    objectives/rating_flags.py, those of --freeze_backbone in frozen_backbone/flags.py, the others in training/flags.py.
+    Every flag of transformers' TrainingArguments works under its own name (`--help_all`).
     """
 
     # Model
@@ -45,6 +46,9 @@ class ScriptArguments(RegressionFlags, RunFlags):
     # Output
     output_path: str = "./models/gemma2b_ratings"
     weights: str | None = None  # of the scalar reward: helpfulness=0.65,verbosity=-0.4; unset: the mean
+
+    # The head alone, by ridge regression on features that are computed once
+    freeze_backbone: bool = False
 
     # Adapters
     use_peft: bool = False
@@ -104,10 +108,11 @@ def main() -> None:
         run_fold()
         return
     # Only now, since they take seconds: torch, transformers and what trains.
+    from reward_modeling.frozen_backbone.job import fit_or_train
     from reward_modeling.objectives.quantiles import regression_of
     from reward_modeling.training.job import run_job
 
-    run_job(ScriptArguments, regression_of)
+    run_job(ScriptArguments, regression_of, fit_or_train)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class DropReason(StrEnum):
     SAME_ROLE_TWICE = "same_role_twice", "two turns in a row of one speaker"
     BEYOND_PROMPT_LIMIT = "beyond_prompt_limit", "more pairs of a prompt than wanted"
     NOT_SAMPLED = "not_sampled", "not in the random sample"
+    JOINED = "joined", "an earlier source has the answer, and takes its ratings"
     CONTRADICTION = "contradiction", "the opposite pair is there too"
     IN_BENCHMARK = "in_benchmark", "the prompt is in a benchmark"
     NOT_A_TRANSCRIPT = "not_a_transcript", "it is no transcript of Human and Assistant"

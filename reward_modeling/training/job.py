@@ -3,9 +3,10 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -40,6 +41,7 @@ from reward_modeling.training.interruption import exit_interrupted, words_before
 from reward_modeling.training.memory_probe import out_of_memory_explained
 from reward_modeling.training.preflight import run_preflight
 from reward_modeling.training.setup import (
+    Setup,
     build_meta_model,
     build_trainer,
     load_data,
@@ -57,34 +59,83 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run_job(flags_class: type[RunFlags], objective_class: type[Objective]) -> None:
-    """What a training script does: read the flags, hold the output folder, train."""
+def run_job(
+    flags_class: type[RunFlags],
+    objective_class: type[Objective],
+    run: Callable[[RunArguments, Objective, dict], None] | None = None,
+) -> None:
+    """What a training script does: read the flags, hold the output folder, train.
+
+    Args:
+        run: what is done in the place of `train`, and takes what it takes.
+    """
+    run = run or train
     with report_once_per_node():
         args, given = parse_script_arguments(arguments_of(flags_class))
     sys.argv = without_tokens(sys.argv)
     set_up_logging(args)
     if args.dry_run:
-        train(args, objective_class(args), given)
+        run(args, objective_class(args), given)
         return
     check_writable("--output_path", Path(args.output_path))
     with ends_at_once(words_before_the_first_step), only_run_in(args.output_path, args.process_index):
-        train(args, objective_class(args), given)
+        run(args, objective_class(args), given)
     exit_helper_process(args)
 
 
 def train(args: RunArguments, objective: Objective, given: dict) -> None:
     """The run, from data to the verified model. `given` are the flags that were passed, as they were passed."""
     started = datetime.now(UTC)
-    output, is_main = Path(args.output_path), args.process_index == 0
+    checkpoint = None if args.dry_run else prepare_output_folder(args)
+    prepared = prepare_run(args, objective, given, write_report=not args.dry_run and checkpoint is None)
+    if args.dry_run:
+        return
+
+    # Model
+    with out_of_memory_explained("loading the model", args.max_tokens):
+        trainer = build_trainer(args, prepared.setup, prepared.data)
+    show_plan(trainer)
+    trainer.run_record = run_record(trainer, prepared.setup.config)
+    if checkpoint is not None:
+        check_same_run(checkpoint, trainer.run_record, type(args))
+        args.eval_on_start = False  # the run that wrote the checkpoint did it
+
+    # Training
+    start_output_folder(trainer, prepared, checkpoint, started)
+    with trainer.interruption.listening():
+        with out_of_memory_explained("training", args.max_tokens):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.interruption.agreed is not None:
+            exit_interrupted(trainer)
+        trainer.interruption.training_is_over = True
+        finish_run(trainer, gather_results(trainer, prepared.data, given, started))
+
+
+class PreparedRun(NamedTuple):
+    """What is there before the model is."""
+
+    setup: Setup
+    data: "PreparedPairs"
+    preflight: str  # its table and its verdict
+
+
+def prepare_run(
+    args: RunArguments, objective: Objective, given: dict, *, write_report: bool, takes_steps: bool = True
+) -> PreparedRun:
+    """Read the data, check and show it; the estimate too, where it is asked for.
+
+    Raises:
+        UserError: the preflight found what training cannot work with.
+    """
+    is_main = args.process_index == 0
     warm_up_mkl()
     set_seed(args.seed)
-    checkpoint = None if args.dry_run else prepare_output_folder(args)
     with report_once_per_node():
         setup = load_setup(args, objective)
 
     # Data
     with report_once_per_node(), args.main_process_first(desc="reading and tokenising"):
-        data = load_data(args, setup, write_report=not args.dry_run and checkpoint is None)
+        data = load_data(args, setup, write_report=write_report)
 
     with report_once_per_node():
         objective.fit(data.train, data.evaluation_sets)
@@ -105,56 +156,17 @@ def train(args: RunArguments, objective: Objective, given: dict) -> None:
     if problems:
         raise UserError("The preflight found what training cannot work with:\n- " + "\n- ".join(problems))
     kinds = objective.reader.describe_kinds(data.train)
-    verdict = describe_verdict(data, objective.reader.unit, args.pairs_per_step, kinds)
+    verdict = describe_verdict(data, objective.reader.unit, args.pairs_per_step if takes_steps else None, kinds)
     if args.estimate and is_main:
         meta_model = build_meta_model(args, setup)
         print(estimate_run(args, given, meta_model, data.train, setup.collator, objective.reader.unit))
     if is_main:
         print(f"\n{verdict}", flush=True)
-    if args.dry_run:
-        return
-
-    # Model
-    with out_of_memory_explained("loading the model", args.max_tokens):
-        trainer = build_trainer(args, setup, data)
-    show_plan(trainer)
-    trainer.run_record = run_record(trainer, setup.config)
-    if checkpoint is not None:
-        check_same_run(checkpoint, trainer.run_record, type(args))
-        args.eval_on_start = False  # the run that wrote the checkpoint did it
-
-    # Training
-    start_output_folder(trainer, data, f"{table}\n\n{verdict}", checkpoint, started)
-    with trainer.interruption.listening():
-        with out_of_memory_explained("training", args.max_tokens):
-            trainer.train(resume_from_checkpoint=checkpoint)
-        if trainer.interruption.agreed is not None:
-            exit_interrupted(trainer)
-        trainer.interruption.training_is_over = True
-
-        # Saving and verification
-        results = gather_results(trainer, data, given, started)
-        folders = [save_final_model(trainer, results)]
-        if args.merge_adapter:
-            folders.append(merge_final_adapter(trainer, folders[0], results))
-        if is_main:
-            results.write(output)
-            show_results(trainer, results)
-        sample = trainer.sample_outputs() if args.verify_saved_model else None
-        PartialState().destroy_process_group()  # all are at the same place, and none needs another one any more
-        if sample is not None and is_main:
-            verify_final_model(trainer, folders, *sample)
-        if is_main and try_to_write_report(output):
-            logger.info("Report: %s", output / REPORT)
-        if args.push_to_hub:
-            trainer.push_folder(folders[-1])
-        logger.info(last_line(folders, results))
-        for message in results.warnings:  # the last lines on the screen
-            logger.warning("WARNING: %s.", message)
+    return PreparedRun(setup, data, f"{table}\n\n{verdict}")
 
 
 def start_output_folder(
-    trainer: RewardTrainer, data: "PreparedPairs", preflight_table: str, checkpoint: str | None, started: datetime
+    trainer: RewardTrainer, prepared: PreparedRun, checkpoint: str | None, started: datetime
 ) -> None:
     """Make room in the output folder, and write what is known of the run before its first step."""
     args, output = trainer.args, Path(trainer.args.output_path)
@@ -162,14 +174,37 @@ def start_output_folder(
     trainer.accelerator.wait_for_everyone()
     if args.process_index == 0:
         make_room(args, checkpoint)
-        (output / PREFLIGHT).write_text(preflight_table + "\n", encoding="utf-8")
-        write_json(output / RUN, run_so_far(trainer, data, started))
+        (output / PREFLIGHT).write_text(prepared.preflight + "\n", encoding="utf-8")
+        write_json(output / RUN, run_so_far(trainer, prepared.data, started))
         if "wandb" in args.report_to:
             open_wandb(args.run_name, args.output_path)
     trainer.accelerator.wait_for_everyone()
 
 
 # --- after the last step, under every engine: all processes have to call these, unless one says otherwise ---------
+
+
+def finish_run(trainer: RewardTrainer, results: Results) -> None:
+    """Save the model and what is known of it, and verify what was saved."""
+    args, output = trainer.args, Path(trainer.args.output_path)
+    is_main = args.process_index == 0
+    folders = [save_final_model(trainer, results)]
+    if args.merge_adapter:
+        folders.append(merge_final_adapter(trainer, folders[0], results))
+    if is_main:
+        results.write(output)
+        show_results(trainer, results)
+    sample = trainer.sample_outputs() if args.verify_saved_model else None
+    PartialState().destroy_process_group()  # all are at the same place, and none needs another one any more
+    if sample is not None and is_main:
+        verify_final_model(trainer, folders, *sample)
+    if is_main and try_to_write_report(output):
+        logger.info("Report: %s", output / REPORT)
+    if args.push_to_hub:
+        trainer.push_folder(folders[-1])
+    logger.info(last_line(folders, results))
+    for message in results.warnings:  # the last lines on the screen
+        logger.warning("WARNING: %s.", message)
 
 
 def save_final_model(trainer: RewardTrainer, results: Results) -> Path:

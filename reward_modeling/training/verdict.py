@@ -104,17 +104,19 @@ def _control_warnings(report: DataReport) -> Iterator[str]:
         yield f"{words} stand in the answers of {counts} (of {_plural(report.kept, 'rows')} each){end}"
 
 
-def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int, kinds: str = "") -> str:
+def describe_verdict(data: PreparedPairs, unit: str, pairs_per_step: int | None, kinds: str = "") -> str:
     """What will be trained, and the warnings; the last lines of the preflight.
 
     Args:
+        pairs_per_step: None where no steps are taken.
         kinds: of which kinds the units are, in words (`RowReader.describe_kinds`).
     """
-    units, steps = len(data.train), data.train.sizes.num_steps(pairs_per_step)
-    prompts = int((data.train.sizes.units_per_group > 0).sum())
+    sizes, steps = data.train.sizes, ""
+    if pairs_per_step is not None:
+        steps = f", in {_plural(sizes.num_steps(pairs_per_step), 'steps')} an epoch ({pairs_per_step:,} {unit} each)"
+    prompts = int((sizes.units_per_group > 0).sum())
     lines = [
-        f"Verdict: {_plural(units, unit)} of {_plural(prompts, 'prompts')} can be trained on, in "
-        f"{_plural(steps, 'steps')} an epoch ({pairs_per_step:,} {unit} each)."
+        f"Verdict: {_plural(len(data.train), unit)} of {_plural(prompts, 'prompts')} can be trained on{steps}.",
     ]
     lines += [f"  {kinds}"] if kinds else []
     held_out = len(data.evaluation) if data.evaluation is not None else 0
