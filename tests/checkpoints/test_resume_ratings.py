@@ -261,3 +261,12 @@ def test_an_encoder_with_several_outputs(base, rows, tmp_path):
     assert verification["passed"] and len(verification["rewards"]) == 57 * len(finished.trainer.eval_dataset)
     config = json.loads((finished.model / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"] and config["id2label"]["56"] == "verbosity@0.95"
+
+
+def test_a_model_of_ratings_is_trained_further_with_its_own_attributes(base, whole, tmp_path):
+    """In their order; in another one, each row of the head would go on as that of another attribute."""
+    flags = base | {"model_name": whole.model, "max_steps": 1, "attributes": "usefulness,kindness,verbosity"}
+    with pytest.raises(UserError, match=r"output 1 is usefulness, as --attributes says, found kindness"):
+        run(flags, tmp_path / "other")
+    further = run(flags | {"attributes": ",".join(ATTRIBUTES), "learning_rate": 0}, tmp_path / "same")
+    assert same_weights(further.model, whole.model)
