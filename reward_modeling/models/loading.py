@@ -77,9 +77,9 @@ def _check_names(model_name: str, found: Sequence[str], expected: Sequence[str])
     place = next((n for n, names in enumerate(zip(found, expected, strict=True)) if names[0] != names[1]), None)
     if place is not None:
         raise UserError(
-            f"--model_name {model_name}: expected a model whose output {place + 1} is {expected[place]}, as --attributes "
-            f"says, found {found[place]}. Pass the attributes in the order in which the model has them, or start from "
-            "the language model it was made from."
+            f"--model_name {model_name}: expected a model whose output {place + 1} is {expected[place]}, as "
+            f"--attributes says, found {found[place]}. Pass the attributes in the order in which the model has them, "
+            "or start from the language model it was made from."
         )
 
 
