@@ -54,9 +54,12 @@ def load_config(
     check_family(model_name, config)
     if has_score_head(config) and config.num_labels != num_labels:
         scores = "one score" if num_labels == 1 else f"{num_labels} scores"
+        instead = "Start from the language model it was made from."
+        if num_labels == 1 and hasattr(config, RANGES):
+            instead = f"Fold it first: python rm_regression.py --fold {model_name} --output_path NEW_FOLDER."
         raise UserError(
             f"--model_name {model_name}: expected a causal language model or a reward model with {scores}, found "
-            f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
+            f"a classifier with {config.num_labels} labels. {instead}"
         )
     config.num_labels = num_labels
     if label_names or hasattr(config, RANGES):  # the name of a rating is not that of another score
