@@ -61,9 +61,12 @@ def load_config(
         )
     if has_score_head(config) and config.num_labels != num_labels:
         scores = "one score" if num_labels == 1 else f"{num_labels} scores"
+        instead = "Start from the language model it was made from."
+        if num_labels == 1 and hasattr(config, RANGES):
+            instead = f"Fold it first: python rm_regression.py --fold {model_name} --output_path NEW_FOLDER."
         raise UserError(
             f"--model_name {model_name}: expected a causal language model or a reward model with {scores}, found "
-            f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
+            f"a classifier with {config.num_labels} labels. {instead}"
         )
     if label_names and has_score_head(config) and hasattr(config, RANGES):
         _check_names(model_name, output_names(config), label_names)

@@ -21,7 +21,7 @@ from reward_modeling.checkpoints import fold as fold_module
 from reward_modeling.checkpoints.fold import fold_model
 from reward_modeling.checkpoints.folded_outputs import compare_outputs
 from reward_modeling.common.errors import UserError
-from reward_modeling.models.loading import read_config
+from reward_modeling.models.loading import load_config, read_config
 from reward_modeling.models.new_parts import output_layers
 from reward_modeling.models.rating_outputs import RatingOutputs
 from reward_modeling.models.reward_normalization import write_adapter_statistics
@@ -337,6 +337,14 @@ def run_script(*argv: object) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["rm_regression.py", *map(str, argv)])
         rm_regression.main()
+
+
+def test_a_model_of_ratings_is_folded_before_rm_goes_on_from_it(tmp_path):
+    source = ratings_model(tmp_path / "source")
+    with pytest.raises(
+        UserError, match=r"found a classifier with 3 labels. Fold it .* rm_regression.py --fold .*source"
+    ):
+        load_config(str(source))
 
 
 def test_the_command(tmp_path, capsys):
