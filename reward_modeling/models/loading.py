@@ -22,6 +22,7 @@ from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.fsdp import allocate_new_weights
+from reward_modeling.models.gated_model import gated_model_class, is_gated
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
 from reward_modeling.models.rating_outputs import RANGES
@@ -62,6 +63,12 @@ def load_config(
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
     config = read_config(model_name, **hub_options)
     check_family(model_name, config)
+    if is_gated(config):
+        raise UserError(
+            f"--model_name {model_name}: expected a causal language model or a reward model, found a mixture of "
+            f"objectives with a gate ({config.architectures[0]}), which no script trains on. Start from the model that "
+            "it was made from."
+        )
     if has_score_head(config) and config.num_labels != num_labels and not any_head:
         scores = "one score" if num_labels == 1 else f"{num_labels} scores"
         raise UserError(
@@ -218,11 +225,17 @@ def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     commit(folder)
 
 
+def _model_class(config: PreTrainedConfig, float32_head: bool) -> type:
+    if is_gated(config):
+        return gated_model_class(type(config))
+    return reward_model_class(type(config), float32_head=float32_head) or AutoModelForSequenceClassification
+
+
 def _read_weights(
     model_name: str, config: PreTrainedConfig, float32_head: bool, **options
 ) -> tuple[PreTrainedModel, dict]:
     """`from_pretrained` with its failures in our words; the second value says what was missing."""
-    model_class = reward_model_class(type(config), float32_head=float32_head) or AutoModelForSequenceClassification
+    model_class = _model_class(config, float32_head)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what is missing is told in a line of ours instead of a table
     try:
