@@ -13,7 +13,12 @@ of what was sampled, pairs that an earlier source has too go, then pairs that co
 shuffled, and a test set split off by prompt. So no pair goes for one that a weight or a limit leaves out; and a source
 may end up with fewer pairs than its limit or weight asks for. A list of ranked answers counts as one pair and is
 written as one record (what it repeats or contradicts: reward_modeling/preference_sets/mixing.py). Labels are written as
-they are. Nothing of this depends on the order of a source's rows, nor on the number of workers."""
+they are. Nothing of this depends on the order of a source's rows, nor on the number of workers.
+
+Sets of ratings make mixtures of their own, which rm_regression.py reads. Their rows have the attributes of all sources,
+null where a source has not one; weights and limits count answers, whole prompts only; and an answer that several
+sources have becomes one row with the ratings of all where they agree (reward_modeling/preference_sets/rated_mixing.py).
+"""
 
 import sys
 import time
@@ -36,28 +41,22 @@ from reward_modeling.common.flags import PATH, at_least, flag, one_of
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.keys import draw_prompts
 from reward_modeling.data.report import DropReason
-from reward_modeling.preference_sets.arguments import FORMATS, OUTPUT_FLAGS, SEED, check_flags
+from reward_modeling.preference_sets.arguments import FORMATS, OUTPUT_FLAGS, PAIRS, SEED, check_flags
 from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import find_overlap, index_prompts, overlap_entries
-from reward_modeling.preference_sets.label_counts import label_counts
-from reward_modeling.preference_sets.manifest import (
-    dropped_entry,
-    manifest_table,
-    pair_counts,
-    source_entry,
-    write_manifest,
-)
-from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, choose_pairs, count_dropped
-from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture, read_source
-from reward_modeling.preference_sets.pair_table import PairTable
-from reward_modeling.preference_sets.row_lines import written_columns
-from reward_modeling.preference_sets.source import SourcePairs
+from reward_modeling.preference_sets.manifest import dropped_entry, write_manifest
+from reward_modeling.preference_sets.mixing import SPLIT_SEED, Chosen, count_dropped
+from reward_modeling.preference_sets.mixture import Mixture, check_source_names, read_mixture
+from reward_modeling.preference_sets.mixture_reading import read_source, row_kind
+from reward_modeling.preference_sets.pair_table import RowTable
+from reward_modeling.preference_sets.row_kinds import KINDS, RowKind
+from reward_modeling.preference_sets.source import SourceRows
 from reward_modeling.preference_sets.writing import (
     TEST,
     TRAIN,
     check_output,
     new_output,
-    write_pairs,
+    write_rows,
 )
 
 
@@ -100,6 +99,7 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
     """Read, choose, write; returns the manifest."""
     mixture = read_mixture(arguments.mixture)
     paths = check_source_names(mixture, arguments.source_paths)
+    kind = KINDS[row_kind(mixture, paths)]
     seed = mixture.seed if arguments.seed is None else arguments.seed
     num_proc = worker_count(arguments.num_proc)
     check_output(arguments.output_path, arguments.overwrite)  # before all the reading
@@ -112,30 +112,32 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
         with stage(f"reading {source.label} ({number} of {len(mixture.sources)})"):
             sources.append(read_source(source, seed, paths.get(source.label), num_proc))
         pa.default_memory_pool().release_unused()  # what a parquet file took while it was read
-    with stage("choosing pairs"):
-        rows = concatenate_datasets([pairs.rows for pairs in sources])
-        table = PairTable([(source.label, pairs.rows) for source, pairs in zip(mixture.sources, sources, strict=True)])
+    with stage(f"choosing {kind.unit}"):
+        rows = concatenate_datasets([found.rows for found in sources])
+        table = kind.table([(source.label, found) for source, found in zip(mixture.sources, sources, strict=True)])
         overlap = find_overlap(rows, benchmarks, num_proc) if benchmarks else None
         in_benchmark = overlap.found if overlap else np.zeros(len(table), dtype=bool)
-        chosen = choose_pairs(table, [(source.weight, source.limit) for source in mixture.sources], in_benchmark, seed)
-        not_repeated = ~chosen.dropped[DropReason.DUPLICATE_PAIR]
-        entries = source_entries(table, mixture, sources, chosen)
-        splits = split_off_test(table, chosen.order, arguments.test_size, seed)
+        shares = [(source.weight, source.limit) for source in mixture.sources]
+        chosen, table = kind.choose(table, shares, in_benchmark, seed)
+        repeated = chosen.dropped.get(DropReason.DUPLICATE_PAIR, np.zeros(len(table), dtype=bool))
+        entries = source_entries(kind, table, mixture, sources, chosen)
+        splits = split_off_test(table, chosen.order, arguments.test_size, seed, kind.unit)
         manifest = {
             "name": mixture.name,
             "description": mixture.description,
             "seed": seed,
             "arguments": {name: value for name, value in asdict(arguments).items() if name not in OUTPUT_FLAGS},
+            **kind.summary(sources, table, chosen.order),
             "sources": entries,
-            "decontamination": overlap_entries(benchmarks, overlap, rows, not_repeated) if overlap else [],
+            "decontamination": overlap_entries(benchmarks, overlap, rows, ~repeated, kind.unit) if overlap else [],
         }
-    columns = written_columns(table, chosen.order)
+    form = kind.lines(table, chosen.order)
     with stage("writing"), new_output(arguments.output_path, arguments.overwrite) as folder:
         written = {}
         for split, numbers in splits.items():
             place = folder / TEST if split == TEST else folder
-            written[split] = write_pairs(table, numbers, place, split, arguments.format, columns)
-        return write_manifest(manifest, written, arguments.format, folder)
+            written[split] = write_rows(table, numbers, place, split, arguments.format, form)
+        return write_manifest(manifest, written, arguments.format, folder, kind.unit)
 
 
 @contextmanager
@@ -148,37 +150,34 @@ def stage(name: str) -> Iterator[None]:
 
 
 def source_entries(
-    table: PairTable, mixture: Mixture, sources: list[SourcePairs], chosen: Chosen
+    kind: RowKind, table: RowTable, mixture: Mixture, sources: list[SourceRows], chosen: Chosen
 ) -> list[dict[str, object]]:
     """What the manifest says of each source: as it was read, and what of it is in the mixture.
 
     Raises:
-        UserError: no pair is in the mixture.
+        UserError: no row is in the mixture.
     """
     reports = count_dropped(table, [source.label for source in mixture.sources], chosen.dropped)
     if not len(chosen.order):
         tables = "\n".join(report.table() for report in reports)
-        raise UserError(f"expected pairs, found none that is left.\n{tables}")
+        raise UserError(f"expected {kind.unit}, found none that is left.\n{tables}")
     parts, entries = table.parts[chosen.order], []
-    for part, (source, pairs, report) in enumerate(zip(mixture.sources, sources, reports, strict=True)):
-        count = pairs.source.published.get(source.mixture)
-        entry = source_entry(pairs, {} if count is None else {source.mixture: count}) | {"name": source.label}
-        shares = {"weight": source.weight, "limit": source.limit}
-        mixed = {**shares, "dropped": dropped_entry(report), **mixed_counts(table, chosen.order[parts == part])}
+    for part, (source, found, report) in enumerate(zip(mixture.sources, sources, reports, strict=True)):
+        count = found.source.published.get(source.mixture)
+        entry = kind.entry(found, {} if count is None else {source.mixture: count}) | {"name": source.label}
+        numbers = chosen.order[parts == part]
+        mixed = {"weight": source.weight, "limit": source.limit, "dropped": dropped_entry(report)}
+        mixed |= kind.counts(table, numbers)
+        if chosen.noted:
+            mixed["noted"] = {words: int(noted[numbers].sum()) for words, noted in chosen.noted.items()}
         entries.append(entry | {"mixed": mixed})
     return entries
 
 
-def mixed_counts(table: PairTable, numbers: NDArray[np.int64]) -> dict[str, object]:
-    """What a manifest counts of these rows."""
-    labels = label_counts(lambda name: table.column(name).take(pa.array(numbers)))
-    return {**pair_counts(table.numbers("prompt_key")[numbers]), "labels": labels}
-
-
 def split_off_test(
-    table: PairTable, order: NDArray[np.int64], test_size: float, seed: int
+    table: RowTable, order: NDArray[np.int64], test_size: float, seed: int, unit: str
 ) -> dict[str, NDArray[np.int64]]:
-    """Split -> the numbers of its pairs.
+    """Split -> the numbers of its rows.
 
     Raises:
         UserError: a split would be empty.
@@ -189,7 +188,7 @@ def split_off_test(
     is_test = draw_prompts(table.numbers("prompt_key")[order], count, seed + SPLIT_SEED)
     if is_test.all() or not is_test.any():
         raise UserError(
-            f"--test_size {test_size:g}: expected pairs on both sides, found {int(is_test.sum()):,} of {len(order):,} "
+            f"--test_size {test_size:g}: expected {unit} on both sides, found {int(is_test.sum()):,} of {len(order):,} "
             f"for testing, whole prompts only. {'Lower' if is_test.all() else 'Raise'} it."
         )
     return {TRAIN: order[~is_test], TEST: order[is_test]}
@@ -198,7 +197,8 @@ def split_off_test(
 def main() -> None:
     arguments, _ = parse_script_arguments(ScriptArguments)
     manifest = build(arguments)
-    print(f"{manifest_table(manifest)}\nwritten to {arguments.output_path}", flush=True)
+    kind = KINDS[manifest.get("rows", PAIRS)]  # that of pairs does not say so
+    print(f"{kind.screen(manifest)}\nwritten to {arguments.output_path}", flush=True)
 
 
 if __name__ == "__main__":

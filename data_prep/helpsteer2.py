@@ -1,10 +1,11 @@
-"""Pairs of HelpSteer2: two answers of a prompt, each rated by people on five attributes, 0 to 4, and compared.
+"""Pairs or ratings of HelpSteer2: two answers of a prompt, which people rated on five attributes, 0 to 4, and compared.
 
 The choices are those of helpsteer.py. Here a prompt may be a conversation: one text, in which the user speaks first and
 each later turn begins with a line "<extra_id_1>Assistant" or "<extra_id_1>User". It becomes messages, without the turns
 that have no words. Two turns in a row of one speaker drop the row; the answer is the assistant's turn after the prompt.
 
     python data_prep/helpsteer2.py --score helpfulness --output_path data/helpsteer2
+    python data_prep/helpsteer2.py --rows ratings --output_path data/helpsteer2_ratings
     python data_prep/helpsteer2.py --preference --output_path data/helpsteer2_preference
 
 `--preference` reads the set's other part, HelpSteer2-Preference: which of the two answers people prefer, and how much
@@ -24,11 +25,12 @@ if not __package__:  # run as a script
     import _path  # noqa: F401
 
 from data_prep import helpsteer
-from reward_modeling.common.flags import flag
+from reward_modeling.common.flags import changed_flags, flag
 from reward_modeling.data.labels import TIE
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns, HubOptions
+from reward_modeling.preference_sets.ratings import SourceRatings
 from reward_modeling.preference_sets.row_values import preference_of, text_of
 from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_pairs
 from reward_modeling.preference_sets.writing import run_source
@@ -55,13 +57,11 @@ class ScriptArguments(helpsteer.ScriptArguments):
     preference: bool = flag(False, "Read which answer is preferred and how much, in place of the ratings.")
 
     def problems(self) -> list[str]:
-        given = [f"--{name} {getattr(self, name)}" for name in ("pairs", "score") if not self._is_default(name)]
+        given = [f"--{name} {getattr(self, name)}" for name in changed_flags(self, ["rows", "pairs", "score"])]
         if not self.preference or not given:
             return super().problems()
-        return [f"--preference: expected without --pairs and --score, which are for ratings, found {' '.join(given)}"]
-
-    def _is_default(self, name: str) -> bool:
-        return getattr(self, name) == getattr(type(self), name)
+        others = "--rows, --pairs and --score"
+        return [f"--preference: expected without {others}, which are for ratings, found {' '.join(given)}"]
 
 
 def prompt_messages(prompt: str) -> list[dict]:
@@ -113,12 +113,11 @@ def build_preferences(arguments: ScriptArguments) -> SourcePairs:
     return replace(pairs, options={**arguments.options(), "split": arguments.split})
 
 
-def build(arguments: ScriptArguments) -> SourcePairs:
-    """Read the set and make its pairs."""
+def build(arguments: ScriptArguments) -> SourcePairs | SourceRatings:
+    """Read the set and make its pairs, or take its ratings."""
     if arguments.preference:
         return build_preferences(arguments)
-    convert = partial(helpsteer.to_answers, name=SOURCE.name, read_prompt=prompt_messages)
-    return helpsteer.build(arguments, SOURCE, convert)
+    return helpsteer.build(arguments, SOURCE, prompt_messages)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ preference counts half:
 
 How much each of them prefers it does not enter the share: that is in `strength`. Annotations that the set's makers left
 out as outliers are not counted, so that the shares lie nearer to 1 than those of all who were asked.
+
+The set rates no answer by itself: there is no `--rows ratings` here, as helpsteer.py and helpsteer2.py have it.
 """
 
 from dataclasses import dataclass, replace

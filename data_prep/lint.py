@@ -6,7 +6,11 @@ benchmark, sources, and ten random pairs to read. The table goes to the screen; 
 network) to --output_path. What is found is serious, a warning or a note: the limits stand in
 reward_modeling/preference_sets/lint/findings.py. With --strict the exit status is 1 where something serious is found.
 
+Rows of ratings have a table of their own, and no page: of each attribute how many answers are rated on it, from what to
+what, and what it has to do with length (reward_modeling/preference_sets/lint/ratings.py).
+
     python data_prep/lint.py data/mixture2 --strict
+    python data_prep/lint.py data/helpsteer_ratings
     python data_prep/lint.py pairs.jsonl.gz --tokenizer google/gemma-2b-it --benchmarks rewardbench=filtered.parquet
 """
 
@@ -22,7 +26,7 @@ if not __package__:  # run as a script
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.common.flags import PATH, at_least, flag
+from reward_modeling.common.flags import PATH, at_least, changed_flags, flag
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.read_options import (
     COLUMNS_HELP,
@@ -33,8 +37,10 @@ from reward_modeling.data.read_options import (
     read_options_problems,
 )
 from reward_modeling.data.sources import ALL_SUFFIXES
-from reward_modeling.preference_sets.arguments import check_flags
+from reward_modeling.preference_sets.arguments import attribute_names, check_flags, name_problems
+from reward_modeling.preference_sets.rated_manifest import written_scales
 
+NO_PAIRS = "expected columns chosen and rejected"
 SWITCHES = ("--strict", "--overwrite")  # need no value
 SWITCH_WORDS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 
@@ -55,6 +61,10 @@ class ScriptArguments:
     benchmarks: Annotated[str | None, PATH] = flag(
         None, "Whose prompts should not be in the set: rewardbench, rewardbench2=local_copy.parquet, a file."
     )
+    attributes: str | None = flag(
+        None,
+        "Of rows of ratings: their columns, with commas between. Unset: those that the folder's manifest.json names.",
+    )
     columns: str | None = flag(None, COLUMNS_HELP)
     ignore_columns: str | None = flag(None, IGNORE_HELP)
     preferred_values: str | None = flag(None, PREFERRED_HELP)
@@ -71,6 +81,10 @@ class ScriptArguments:
         missing = [] if self.path else ["expected the path of preference rows: python data_prep/lint.py PATH"]
         if self.chat_template is not None and self.tokenizer is None:
             missing.append("--chat_template: expected --tokenizer too, whose template it replaces, found none")
+        names = attribute_names(self.attributes)
+        missing += name_problems(names, "--attributes")
+        if self.attributes is not None and not names:
+            missing.append("--attributes: expected the columns of ratings, found none")
         return missing + read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
 
     @property
@@ -98,8 +112,39 @@ def with_path_flag(argv: Sequence[str]) -> list[str]:
     return list(argv)
 
 
+def check_ratings(arguments: ScriptArguments, attributes: Sequence[str]) -> None:
+    """What is done for rows of ratings.
+
+    Raises:
+        UserError: flags for pairs, and what reading and writing refuse.
+    """
+    from reward_modeling.preference_sets.lint.ratings import lint_ratings, rated_summary_text
+    from reward_modeling.preference_sets.lint.report import LINT_JSON, check_output, write_json
+
+    if given := changed_flags(arguments, ["tokenizer", "chat_template", "token_rows", "preferred_values"]):
+        names = ", ".join(f"--{name}" for name in given)
+        raise UserError(f"{names}: expected with pairs, found rows of ratings ({', '.join(attributes[:5])})")
+    folder = arguments.output_folder
+    check_output(folder, arguments.overwrite)
+    summary = lint_ratings(
+        arguments.path,
+        attributes,
+        options=read_options(arguments.columns, arguments.ignore_columns, arguments.dataset_revision),
+        benchmarks=arguments.benchmarks,
+        num_proc=worker_count(arguments.num_proc),
+    )
+    write_json(summary, folder)
+    print(rated_summary_text(summary))
+    print(f"\nAll of it: {folder / LINT_JSON}", flush=True)
+    if arguments.strict and any(finding["level"] == "serious" for finding in summary["findings"]):
+        sys.exit(1)
+
+
 def main() -> None:
     arguments, _ = parse_script_arguments(ScriptArguments, with_path_flag(sys.argv[1:]))
+    if attributes := attribute_names(arguments.attributes) or [*(written_scales(arguments.path) or ())]:
+        check_ratings(arguments, attributes)
+        return
     # Only now, since they take seconds: torch, and what draws the page.
     from reward_modeling.preference_sets.lint.report import LINT_HTML, LINT_JSON, check_output, write_output
     from reward_modeling.preference_sets.lint.summary import lint
@@ -120,6 +165,10 @@ def main() -> None:
             ),
             chat_template=arguments.chat_template,
         )
+    except UserError as error:
+        if str(error).startswith(NO_PAIRS):
+            raise UserError(f"{error} Of rows of ratings name the columns: --attributes NAME,NAME.") from error
+        raise
     except OSError as error:
         raise UserError(
             f"cannot measure {arguments.path} ({type(error).__name__}: {error}). Make room where data sets are cached "

@@ -25,7 +25,7 @@ SECONDS = 3600
 
 @dataclass(frozen=True)
 class Check:
-    """Of `texts` texts, padded together and alone."""
+    """Of `texts` texts, alone and, where there is a pad token, padded together."""
 
     texts: int
     largest_difference: float
@@ -59,12 +59,12 @@ def compare_outputs(source: Path, folded: Path, outputs: RatingOutputs, *, trust
 
 
 def _outputs(folder: Path, rows: list[list[int]], labels: int, trust_remote_code: bool) -> torch.Tensor:
-    """`(2, rows, labels)`: padded together, and each row alone."""
+    """`(2, rows, labels)`: padded together, and each row alone; `(1, rows, labels)` where there is no pad token."""
     request = {"rows": rows, "num_labels": labels, "trust_remote_code": trust_remote_code}
     result = Verification()
     answer = rewards_of_another_process(folder, request, SECONDS, result)
     if answer is None or answer["missing_weights"]:
         why = result.problems or [f"it has no {answer['missing_weights'][0]}"]
         raise UserError(f"--fold: expected that plain transformers loads {folder}, found that {'; '.join(why)}.")
-    values = torch.tensor([answer["padded"], answer["alone"]], dtype=torch.float64)
-    return values.reshape(2, len(rows), labels)
+    values = [answer[how] for how in ("padded", "alone") if answer[how] is not None]
+    return torch.tensor(values, dtype=torch.float64).reshape(-1, len(rows), labels)

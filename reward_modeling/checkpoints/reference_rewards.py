@@ -87,8 +87,9 @@ def reference_rewards(
     `progress` grows by a byte for each row that is scored.
 
     Returns:
-        `padded`, `alone` and, with `rounded_by`, `rounded`: one reward per row; `missing_weights`: names that the
-        checkpoint has nothing for; `device` and `model_class`.
+        `padded`, `alone` and, with `rounded_by`, `rounded`: one reward per row. `padded` is None where the tokenizer
+        has no pad token, which every model of this project has. `missing_weights`: names that the checkpoint has
+        nothing for; `device` and `model_class`.
     """
     warm_up_mkl()
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
@@ -98,7 +99,10 @@ def reference_rewards(
 
     @torch.no_grad()
     def score(batch: list[list[int]]) -> list[float]:
-        inputs = tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(device)
+        if tokenizer.pad_token is None:
+            inputs = {"input_ids": torch.tensor(batch, device=device)}
+        else:
+            inputs = tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(device)
         rewards = model(**inputs).logits.float().flatten().tolist()
         if progress is not None:
             with Path(progress).open("ab") as file:
@@ -106,7 +110,7 @@ def reference_rewards(
         return rewards
 
     answer = {
-        "padded": score(rows),
+        "padded": None if tokenizer.pad_token is None else score(rows),
         "alone": [reward for row in rows for reward in score([row])],
         "missing_weights": missing,
         "device": device,

@@ -22,7 +22,7 @@ class DropReason(StrEnum):
     LAST_NOT_ASSISTANT = "last_not_assistant", "the last message is not the assistant's"
     IDENTICAL_TEXT = "identical_text", "chosen and rejected are the same text"
     LENGTHS_DIFFER = "lengths_differ", "completions and their ranks or scores are not as many"
-    NAN_MARGIN = "nan_margin", "margin or score is NaN or infinite"
+    NAN_MARGIN = "nan_margin", "margin, score or rating is NaN or infinite"
     LABEL_OUT_OF_RANGE = "label_out_of_range", "a probability, strength or weight is out of range"
     ZERO_WEIGHT = "zero_weight", "its weight is 0"
     # Of answers with ratings.
@@ -34,7 +34,7 @@ class DropReason(StrEnum):
     ANSWER_LOSES_TEXT = "answer_loses_text", "the chat template leaves out a part of an answer"
     MESSAGE_VANISHES = "message_vanishes", "the chat template leaves out a message"
     IDENTICAL_TOKENS = "identical_tokens", "chosen and rejected are the same tokens"
-    DUPLICATE_PAIR = "duplicate_pair", "the same pair stands there before"
+    DUPLICATE_PAIR = "duplicate_pair", "the same pair or rated answer stands there before"
     COMPLETION_TOO_LONG = "completion_too_long", "a completion is too long, even without its prompt"
     OVERLONG = "overlong", "prompt and completion are too long"
     # Choices of a recipe (data_prep), in the order in which they are made.
@@ -47,6 +47,7 @@ class DropReason(StrEnum):
     SAME_ROLE_TWICE = "same_role_twice", "two turns in a row of one speaker"
     BEYOND_PROMPT_LIMIT = "beyond_prompt_limit", "more pairs of a prompt than wanted"
     NOT_SAMPLED = "not_sampled", "not in the random sample"
+    JOINED = "joined", "an earlier source has the answer, and takes its ratings"
     CONTRADICTION = "contradiction", "the opposite pair is there too"
     IN_BENCHMARK = "in_benchmark", "the prompt is in a benchmark"
     NOT_A_TRANSCRIPT = "not_a_transcript", "it is no transcript of Human and Assistant"

@@ -47,6 +47,11 @@ class PreparedPairs:
     set_reports: list[DataReport] = field(default_factory=list)
 
     @property
+    def evaluation_sets(self) -> list[PromptGroups]:
+        """Every one, with a name or without; the first decides which model is best."""
+        return list(self.evaluations.values()) or ([] if self.evaluation is None else [self.evaluation])
+
+    @property
     def all_reports(self) -> list[DataReport]:
         return [*self.reports, *self.set_reports]
 

@@ -98,17 +98,25 @@ class Features:
         """Of each rated answer, or of each pair, the set that it is from."""
         return self._rows["sources"]
 
-    def blocks(self, which: str = "answers", block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, NDArray]]:
-        """All rows of "answers" or "prompts" in order: where a block stands, and the block as an array in memory.
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """All answers in order, a block in memory at a time: see `blocks_of_file`."""
+        return blocks_of_file(self.folder / "answers.npy")
 
-        Read from the file, and not by its mapping, whose pages would count as memory of the process.
-        """
-        array = getattr(self, which)
-        rows, size = array.shape
-        step = max(1, block_bytes // (size * array.itemsize))
-        with (self.folder / f"{which}.npy").open("rb") as file:
-            file.seek(array.offset)
-            for first in range(0, rows, step):
-                count = min(step, rows - first)
-                block = np.fromfile(file, dtype=array.dtype, count=count * size).reshape(count, size)
-                yield slice(first, first + count), block
+    def prompt_blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """As `blocks`, of the prompts."""
+        return blocks_of_file(self.folder / "prompts.npy")
+
+
+def blocks_of_file(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, NDArray]]:
+    """The rows of an .npy file in order: where a block stands, and the block as an array in memory.
+
+    Read from the file, and not by a mapping, whose pages would count as memory of the process.
+    """
+    array = np.load(path, mmap_mode="r")
+    (rows, size), dtype = array.shape, array.dtype
+    step = max(1, block_bytes // (size * dtype.itemsize))
+    with path.open("rb") as file:
+        file.seek(array.offset)
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            yield slice(first, first + count), np.fromfile(file, dtype, count * size).reshape(count, size)

@@ -2,7 +2,7 @@
 
 import glob
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -10,11 +10,14 @@ from typing import Annotated
 
 from reward_modeling.common.arguments import ScriptArgumentParser
 from reward_modeling.common.errors import UserError, did_you_mean
-from reward_modeling.common.flags import PATH, SEED, at_least, flag, flag_names, flag_problems, one_of
+from reward_modeling.common.flags import PATH, SEED, at_least, changed_flags, flag, flag_names, flag_problems, one_of
+from reward_modeling.data.rated_rows import READ
 from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, PREFERRED_HELP, read_options_problems
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "data_prep"
 NO_SOURCES = ("build_mixture", "lint")  # scripts that read no set of their own
+PAIRS, RATINGS = "pairs", "ratings"  # kinds of rows
+PREFIX_HELP = "Of ratings: what goes before the names of the attributes, as ultrafeedback- in ultrafeedback-honesty."
 FORMATS = ("parquet", "jsonl")
 OUTPUT_FLAGS = ("output_path", "format", "num_proc", "overwrite")  # all others decide which pairs there are
 
@@ -43,6 +46,11 @@ class SourceArguments:
         """What is wrong beside the values that a flag does not take."""
         return []
 
+    @property
+    def row_kind(self) -> str:
+        """Whether pairs are written, or rows of ratings."""
+        return PAIRS
+
     def options(self) -> dict[str, object]:
         """What decides which pairs there are, for the manifest: not where they go, nor how many workers there are.
 
@@ -54,6 +62,35 @@ class SourceArguments:
         if local.is_file() or (glob.has_magic(path) and not local.exists()):
             return options | {"split": None, "revision": None}
         return options | {"revision": None} if local.exists() or before_split.exists() else options
+
+
+@dataclass
+class RatedSourceArguments(SourceArguments):
+    """The flags of a script whose set rates its answers: it writes pairs or ratings."""
+
+    rows: Annotated[str, one_of(PAIRS, RATINGS)] = flag(
+        PAIRS,
+        "pairs, which rm.py reads; or ratings, which rm_regression.py reads: a row for each answer with a column for "
+        "each attribute.",
+    )
+    attribute_prefix: str = flag("", PREFIX_HELP)
+
+    @property
+    def row_kind(self) -> str:
+        return self.rows
+
+    def rating_problems(self, *of_pairs: str) -> list[str]:
+        """What is wrong with the flags where ratings are written, or are not.
+
+        Args:
+            of_pairs: flags that say which pairs are made.
+        """
+        if self.rows == PAIRS:
+            found = f"found --attribute_prefix {self.attribute_prefix}"
+            return [f"--attribute_prefix: expected with --rows ratings, {found}"] * bool(self.attribute_prefix)
+        given = [f"--{name} {getattr(self, name)}" for name in changed_flags(self, list(of_pairs))]
+        names = ", ".join(f"--{name}" for name in of_pairs)
+        return [f"--rows ratings: expected none of {names}, which are for pairs, found {' '.join(given)}"] * bool(given)
 
 
 def check_flags(arguments: object) -> None:
@@ -88,16 +125,52 @@ def script_module(name: str) -> ModuleType:
     return importlib.import_module(f"data_prep.{name}")
 
 
+def rows_problem(script: str) -> str:
+    """What to say where a script is asked for `rows` that has no such flag."""
+    rated = [name for name in known_scripts() if issubclass(script_module(name).ScriptArguments, RatedSourceArguments)]
+    alone = script_module(script).ScriptArguments().row_kind
+    return f"rows: expected with a set that has pairs and ratings ({', '.join(rated)}), found {script}: {alone} alone"
+
+
 @dataclass
 class FileArguments(SourceArguments):
-    """The options of a file of preference rows in a mixture."""
+    """The options of a file of preference rows or of rows of ratings in a mixture."""
 
     columns: str | None = flag(None, COLUMNS_HELP)
     ignore_columns: str | None = flag(None, IGNORE_HELP)
     preferred_values: str | None = flag(None, PREFERRED_HELP)
+    attributes: str | None = flag(
+        None,
+        "The columns of ratings, with commas between, where its rows are ratings. Unset: those that a manifest.json of "
+        "data_prep names, else its rows are pairs.",
+    )
+    attribute_prefix: str = flag("", PREFIX_HELP)
 
     def problems(self) -> list[str]:
-        return read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
+        names = attribute_names(self.attributes)
+        return [
+            *read_options_problems(self.columns, self.ignore_columns, self.preferred_values),
+            *(
+                ["attributes: expected the columns of ratings, found none"]
+                * (self.attributes is not None and not names)
+            ),
+            *name_problems(names, "attributes"),
+        ]
+
+
+def attribute_names(attributes: str | None) -> list[str]:
+    """The names in a flag that has commas between them."""
+    return [name.strip() for name in (attributes or "").split(",") if name.strip()]
+
+
+def name_problems(names: Sequence[str], option: str) -> list[str]:
+    """What is wrong with the names of attributes, each of which is a column."""
+    taken = sorted(set(names) & READ)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    problems = [
+        f"{option}: expected columns of ratings, found {name}, which is read as something else" for name in taken
+    ]
+    return problems + [f"{option}: expected each attribute once, found {name} twice" for name in repeated]
 
 
 def source_arguments(script: str | None, options: Mapping[str, object]) -> SourceArguments:
@@ -110,6 +183,9 @@ def source_arguments(script: str | None, options: Mapping[str, object]) -> Sourc
     known = [name for name in flag_names(kind) if name not in OUTPUT_FLAGS]
     decided = [name for name in options if name in OUTPUT_FLAGS]
     problems = [f"option {name}: expected where build_mixture.py takes it, as --{name}, found here" for name in decided]
+    if script is not None and "rows" in options and "rows" not in known:
+        problems.append(f"option {rows_problem(script)}")
+        known.append("rows")
     raise_all([*problems, *unknown_names([name for name in options if name not in decided], known, "option")])
     parser = ScriptArgumentParser(kind, allow_abbrev=False, prog=f"data_prep/{script}.py")
     tokens = [

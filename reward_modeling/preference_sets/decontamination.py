@@ -148,7 +148,7 @@ def _look_up(batch: dict[str, list], exact: tuple, runs: tuple) -> dict[str, NDA
 
 
 def overlap_entries(
-    index: PromptIndex, overlap: Overlap, rows: Dataset, among: NDArray[np.bool_]
+    index: PromptIndex, overlap: Overlap, rows: Dataset, among: NDArray[np.bool_], unit: str = "pairs"
 ) -> list[dict[str, object]]:
     """For each benchmark what was found of it in the rows `among`, for a manifest; a prompt may be in several."""
     keys = number_column(rows, "prompt_key")
@@ -158,29 +158,29 @@ def overlap_entries(
             "sources": list(benchmark.sources),
             "fingerprint": sha256("\n".join(sorted(benchmark.texts)).encode()).hexdigest(),
             "prompts": len(benchmark.texts),
-            **{kind: count_pairs(keys, hit & among) for kind, hit in overlap.rows_in(number).items()},
+            **{kind: count_rows(keys, hit & among, unit) for kind, hit in overlap.rows_in(number).items()},
             "examples": overlap_examples(benchmark, overlap.rows_in(number), rows, keys),
         }
         for number, benchmark in enumerate(index.prompts)
     ]
 
 
-def benchmark_overlap(rows: Dataset, index: PromptIndex, num_proc: int) -> list[dict[str, object]]:
-    """For each benchmark how many prompts and pairs of kept standard rows are in it, for the linter."""
+def benchmark_overlap(rows: Dataset, index: PromptIndex, num_proc: int, unit: str = "pairs") -> list[dict[str, object]]:
+    """For each benchmark how many prompts and rows of kept standard rows are in it, for the linter."""
     keys, overlap = number_column(rows, "prompt_key"), find_overlap(rows, index, num_proc)
     entries = []
     for number, benchmark in enumerate(index.prompts):
         hits = overlap.rows_in(number)
         hit = np.logical_or(*hits.values())
-        total = count_pairs(keys, hit)
+        total = count_rows(keys, hit, unit)
         entries.append(
             {
                 "benchmark": benchmark.name,
                 "sources": list(benchmark.sources),
                 "prompts": len(benchmark.texts),
                 "prompts_found": total["prompts"],
-                "pairs": total["pairs"],
-                **{kind: count_pairs(keys, mask) for kind, mask in hits.items()},
+                unit: total[unit],
+                **{kind: count_rows(keys, mask, unit) for kind, mask in hits.items()},
                 "first": rows[int(np.argmax(hit))]["where"] if hit.any() else None,
                 "examples": overlap_examples(benchmark, hits, rows, keys),
             }
@@ -188,8 +188,8 @@ def benchmark_overlap(rows: Dataset, index: PromptIndex, num_proc: int) -> list[
     return entries
 
 
-def count_pairs(prompt_keys: NDArray[np.int64], hit: NDArray[np.bool_]) -> dict[str, int]:
-    return {"prompts": len(np.unique(prompt_keys[hit])), "pairs": int(hit.sum())}
+def count_rows(prompt_keys: NDArray[np.int64], hit: NDArray[np.bool_], unit: str = "pairs") -> dict[str, int]:
+    return {"prompts": len(np.unique(prompt_keys[hit])), unit: int(hit.sum())}
 
 
 def overlap_examples(

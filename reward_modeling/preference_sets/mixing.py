@@ -14,7 +14,7 @@ stays whole. Two rankings of the same answers that differ in some of them both s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow.compute as pc
@@ -24,7 +24,7 @@ from reward_modeling.data.keys import mix_keys
 from reward_modeling.data.preferences import EXCERPT_LENGTH
 from reward_modeling.data.report import DataReport, DropReason
 from reward_modeling.preference_sets.comparisons import EQUAL, FIRST, SECOND, Comparisons, read_comparisons
-from reward_modeling.preference_sets.pair_table import NUMBERS, PairTable
+from reward_modeling.preference_sets.pair_table import NUMBERS, PairTable, RowTable
 
 # Seeds are below 2**32: each use of one has numbers of its own. A sample that was drawn by the numbers that also say
 # where a pair goes would stand at the beginning of the mixture.
@@ -33,12 +33,14 @@ SAMPLE_SEED, SPLIT_SEED = 2**32, 2**33
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which pairs of the sources are in the mixture."""
+    """Which rows of the sources are in the mixture."""
 
     order: NDArray[np.int64]
     """Their numbers, shuffled."""
     dropped: Mapping[DropReason, NDArray[np.bool_]]
     """The others, `(pairs,)` for each reason."""
+    noted: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """What is worth a number of those that stay, `(pairs,)` each."""
 
 
 def choose_pairs(
@@ -131,7 +133,7 @@ def not_sampled(
 
 
 def count_dropped(
-    table: PairTable, names: Sequence[str], dropped: Mapping[DropReason, NDArray[np.bool_]]
+    table: RowTable, names: Sequence[str], dropped: Mapping[DropReason, NDArray[np.bool_]]
 ) -> list[DataReport]:
     """For each part what was dropped of its pairs, with the first such pair."""
     reports = []
@@ -142,6 +144,8 @@ def count_dropped(
             numbers = np.flatnonzero(left_out & is_here)
             if len(numbers):
                 first = table.take(numbers[:1]).to_pylist()[0]
-                report.add(reason, len(numbers), first["where"], (first["prompt"] or first["chosen"])[:EXCERPT_LENGTH])
+                report.add(
+                    reason, len(numbers), first["where"], (first["prompt"] or first.get("chosen", ""))[:EXCERPT_LENGTH]
+                )
         reports.append(report)
     return reports

@@ -11,6 +11,9 @@
       - path: my_pairs.jsonl           # anything that rm.py takes
         weight: 0.1                    # a share of its pairs
 
+Sources of ratings make a mixture of their own, of which rows are answers: those of the scripts that have a flag `rows`,
+with options: {rows: ratings}, and files with options: {attributes: ...}, or with the manifest.json of such a folder.
+
 The `weight` and `limit` of a source count rows, a list of ranked answers as one. They have nothing to do with a column
 `weight` in its rows, which goes into the mixture as it is.
 
@@ -27,9 +30,8 @@ from pathlib import Path
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.common.paths import expand_home, named_paths
 from reward_modeling.common.yaml_files import read_yaml
-from reward_modeling.data.sources import PREFERENCE_COLUMNS, hub_name
-from reward_modeling.preference_sets.arguments import SCRIPTS, raise_all, script_module, source_arguments, unknown_names
-from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_file
+from reward_modeling.data.sources import hub_name
+from reward_modeling.preference_sets.arguments import SCRIPTS, raise_all, source_arguments, unknown_names
 
 MIXTURES = SCRIPTS / "mixtures"
 
@@ -206,30 +208,3 @@ def check_source_names(mixture: Mixture, source_paths: str | None) -> dict[str, 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-# --- reading --------------------------------------------------------------------------------------------------
-
-
-def read_source(source: MixtureSource, seed: int, path: str | None, num_proc: int | None) -> SourcePairs:
-    """The pairs of a source.
-
-    Args:
-        seed: of its random choices, unless its options have one.
-        path: a local copy to read instead.
-
-    Raises:
-        UserError: nothing readable there.
-    """
-    options = {"seed": seed, **source.options}
-    if path or source.path:
-        options["dataset_path"] = path or source.path
-    arguments = source_arguments(source.script, options)
-    arguments.num_proc = num_proc
-    try:
-        if source.script is not None:
-            return script_module(source.script).build(arguments)
-        return read_file(arguments, PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known"))
-    except UserError as error:
-        hint = f"A local copy is passed as --source_paths {source.label}=PATH."
-        raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error

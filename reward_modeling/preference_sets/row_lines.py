@@ -7,11 +7,14 @@ A pair has `chosen` and `rejected`, whole conversations; a list of ranked answer
 `completions` and `ranks`. What else some row has a value for, numbers and labels, stands behind them, null where a row
 has none. Reading a written file gives the rows that were written.
 
-Arrow joins the texts: no row becomes a Python object.
+Arrow joins the texts: no row becomes a Python object. How another kind of rows is written stands in a file of its own
+(`rated_lines.py`), which gives a `LineForm` as `pair_lines` does here.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +24,29 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError, one_line
 from reward_modeling.data.template_options import OPTION_COLUMNS, split_options
-from reward_modeling.preference_sets.pair_table import NUMBERS, TEXTS, PairTable
+from reward_modeling.preference_sets.pair_table import NUMBERS, PairTable
 
 PAIR, LIST = ("chosen", "rejected"), ("prompt", "completions", "ranks")
 TEXT_COLUMNS = ("source", *OPTION_COLUMNS)
+KEYS = {"role", "content"}  # of a message in parquet
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+@dataclass(frozen=True)
+class LineForm:
+    """How the rows of one kind are written."""
+
+    unit: str
+    """What a row is called, in the plural."""
+    to_lines: Callable[[pa.RecordBatch], pa.Buffer]
+    """JSON lines of rows that a table gives."""
+    schema: Callable[[], pa.Schema]
+    """Of a parquet file of them; raises `UserError` where it cannot hold them."""
+
+
+def pair_lines(table: PairTable, columns: Sequence[str]) -> LineForm:
+    """Pairs and lists with these columns."""
+    return LineForm("pairs", partial(json_lines, columns=columns), partial(parquet_schema, table, columns))
 
 
 def written_columns(table: PairTable, numbers: NDArray[np.integer]) -> list[str]:
@@ -55,18 +76,22 @@ def json_lines(rows: pa.RecordBatch, columns: Sequence[str]) -> pa.Buffer:
     for name in columns:
         begin = f'"{name}": '.encode()
         if name in texts:
-            pieces.append(pc.fill_null(_joined(begin, texts[name], b", "), b""))
+            pieces.append(pc.fill_null(joined(begin, texts[name], b", "), b""))
         else:
-            values = _options(rows, name) if name in OPTION_COLUMNS else rows.column(name)
-            value = _quoted(values) if name in TEXT_COLUMNS else _decimals(values)
-            pieces.append(_joined(begin, pc.fill_null(value, "null"), b", "))
-    # Every piece ends in a comma, of which the last one goes.
-    whole = _joined(*pieces) if pieces else pa.array([b""] * len(rows))
-    lines = _joined(b"{", pc.binary_slice(whole, 0, -2), b"}\n")
+            values = option_texts(rows, name) if name in OPTION_COLUMNS else rows.column(name)
+            value = quoted(values) if name in TEXT_COLUMNS else decimals(values)
+            pieces.append(joined(begin, pc.fill_null(value, "null"), b", "))
+    return objects(pieces, len(rows))
+
+
+def objects(pieces: Sequence[pa.Array], rows: int) -> pa.Buffer:
+    """A JSON object on each line, of pieces that end in a comma and a space, of which the last one goes."""
+    whole = joined(*pieces) if pieces else pa.array([b""] * rows)
+    lines = joined(b"{", pc.binary_slice(whole, 0, -2), b"}\n")
     return lines.buffers()[2][: len(lines) and np.frombuffer(lines.buffers()[1], np.int32, len(lines) + 1)[-1]]
 
 
-def _joined(*pieces: pa.Array | bytes) -> pa.Array:
+def joined(*pieces: pa.Array | bytes) -> pa.Array:
     """Row by row one after the other; null where a piece is null."""
     pieces = [piece if isinstance(piece, bytes) else pc.cast(piece, pa.binary()) for piece in pieces]
     return pc.binary_join_element_wise(*pieces, b"", null_handling="emit_null")
@@ -86,16 +111,21 @@ def _texts(rows: pa.RecordBatch) -> dict[str, pa.Array]:
     return of_pairs | {name: pc.if_else(is_list, values, None) for name, values in lists.items()}
 
 
-def _conversations(rows: pa.RecordBatch, side: str) -> pa.Array:
-    """Prompt and answer, two JSON arrays, as one; a plain text as a JSON string."""
-    prompt, answer = (pc.cast(rows.column(name), pa.binary()) for name in ("prompt", side))
+def whole_conversations(rows: pa.RecordBatch, answer: str) -> pa.Array:
+    """Prompt and answer, two JSON arrays, as one."""
+    prompt, answer = (pc.cast(rows.column(name), pa.binary()) for name in ("prompt", answer))
     between = pc.if_else(pc.equal(prompt, b"[]"), b"", b", ")
-    joined = _joined(pc.binary_slice(prompt, 0, -1), between, pc.binary_slice(answer, 1, 2**31 - 1))
+    return joined(pc.binary_slice(prompt, 0, -1), between, pc.binary_slice(answer, 1, 2**31 - 1))
+
+
+def _conversations(rows: pa.RecordBatch, side: str) -> pa.Array:
+    """Whole conversations; a plain text as a JSON string."""
+    whole = whole_conversations(rows, side)
     is_text = rows.column("is_text")
     if not pc.any(is_text).as_py():
-        return joined
+        return whole
     texts = pa.array([json.dumps(text, ensure_ascii=False) for text in rows.column(side).to_pylist()], pa.string())
-    return pc.if_else(is_text, pc.cast(texts, pa.binary()), joined)
+    return pc.if_else(is_text, pc.cast(texts, pa.binary()), whole)
 
 
 def _completions(rows: pa.RecordBatch) -> pa.Array:
@@ -109,24 +139,24 @@ def _completions(rows: pa.RecordBatch) -> pa.Array:
 
 def _brackets(lists: pa.Array) -> pa.Array:
     """Lists of JSON values as JSON arrays."""
-    return _joined(b"[", pc.binary_join(lists, ", "), b"]")
+    return joined(b"[", pc.binary_join(lists, ", "), b"]")
 
 
-def _options(rows: pa.RecordBatch, name: str) -> pa.Array:
+def option_texts(rows: pa.RecordBatch, name: str) -> pa.Array:
     """`tools` or `chat_template_kwargs` of the rows as JSON; few different ones."""
     options = rows.column("template_options").dictionary_encode()
     found = [split_options(text).get(name) for text in options.dictionary.to_pylist()]
     return pa.array(found, pa.string()).take(options.indices)
 
 
-def _quoted(values: pa.Array) -> pa.Array:
+def quoted(values: pa.Array) -> pa.Array:
     """Texts as JSON strings; few different ones, as names of sources are."""
     names = values.dictionary_encode()
     quoted = [json.dumps(name, ensure_ascii=False) for name in names.dictionary.to_pylist()]
     return pa.array(quoted, pa.string()).take(names.indices)
 
 
-def _decimals(values: pa.Array) -> pa.Array:
+def decimals(values: pa.Array) -> pa.Array:
     """Numbers as JSON that nobody takes for integers, with all their digits."""
     return pc.replace_substring_regex(pc.cast(values, pa.string()), r"^(-?\d+)$", r"\1.0")
 
@@ -157,6 +187,15 @@ def parquet_schema(table: PairTable, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([(name, types[name]) for name in columns])
 
 
+def _objects_in(values: Iterable[object]) -> Iterator[dict]:
+    """The messages in a row's columns, which are lists of them or lists of such lists."""
+    for value in values:
+        if isinstance(value, dict):
+            yield value
+        elif isinstance(value, list):
+            yield from _objects_in(value)
+
+
 def parse_lines(lines: pa.Buffer, rows: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
     """The columns of some rows, of their JSON lines.
 
@@ -170,11 +209,10 @@ def parse_lines(lines: pa.Buffer, rows: pa.RecordBatch, schema: pa.Schema) -> pa
         return pj.read_json(pa.BufferReader(lines), reading, parsing)
     except pa.ArrowInvalid as error:
         found = f"[{one_line(error)}]"
-        for row in rows.select([*TEXTS, "answers", "is_text", "where"]).to_pylist():
-            texts = [] if row["is_text"] else [*(row[name] for name in TEXTS), *row["answers"]]
-            messages = [message for text in texts for message in json.loads(text)]
-            if keys := sorted({key for message in messages for key in message} - {"role", "content"}):
-                found = f"{', '.join(keys)} at {row['where']}"
+        written = bytes(lines).split(b"\n")
+        for line, where in zip(written, rows.column("where").to_pylist(), strict=False):  # the last line is empty
+            if keys := sorted({key for message in _objects_in(json.loads(line).values()) for key in message} - KEYS):
+                found = f"{', '.join(keys)} at {where}"
                 break
         raise UserError(
             f"expected messages of role and content, as the columns of parquet are, found {found}. Pass --format jsonl."

@@ -116,7 +116,7 @@ def read_pairs(
             prompt counts together. It raises `RowDropped` for a row that is not used. It must be picklable: a function,
             or a partial of one.
     """
-    rows, report = _read(arguments, source, _pair_fields, PAIR_FEATURES, to_pair, hub)
+    rows, report = read_source_rows(arguments, source, _pair_fields, PAIR_FEATURES, to_pair, hub)
     note_pairs(report, rows)
     return SourcePairs(source, rows, report, arguments.options())
 
@@ -130,7 +130,9 @@ def read_file(arguments: FileArguments, source: PreferenceSource) -> SourcePairs
     options = read_options(arguments.columns, arguments.ignore_columns, preferred_values=arguments.preferred_values)
     source = replace(source, columns=preference_columns(options))
     to_fields = partial(_pair_fields, options=options)
-    rows, report = _read(arguments, source, to_fields, PAIR_FEATURES, _keep_row, required=(), finish=write_joined)
+    rows, report = read_source_rows(
+        arguments, source, to_fields, PAIR_FEATURES, _keep_row, required=(), finish=write_joined
+    )
     try:
         note_rows(report, partial(read_column, rows), source.name)
     except UserError as error:
@@ -151,11 +153,11 @@ def read_answers(arguments: SourceArguments, source: PreferenceSource, to_answer
             message list, "answers": [text], "scores": [number or None], "source": name}. Rows of one prompt may each
             have some of its answers. Raises `RowDropped`.
     """
-    rows, report = _read(arguments, source, _answer_fields, ANSWER_FEATURES, to_answers)
+    rows, report = read_source_rows(arguments, source, _answer_fields, ANSWER_FEATURES, to_answers)
     return SourceRows(source, rows, report, arguments.options())
 
 
-def _read(
+def read_source_rows(
     arguments: SourceArguments,
     source: PreferenceSource,
     to_fields: Callable[[dict, str], dict],
@@ -165,6 +167,12 @@ def _read(
     required: tuple[str, ...] | None = None,
     **reading: object,
 ) -> tuple[Dataset, DataReport]:
+    """The rows of a source that are kept, with `features`, and the report of all of them.
+
+    Args:
+        to_fields: from what `convert` makes of a row, and where it stands, to `features`.
+        required: columns that must be there; None: those of the source.
+    """
     convert = _bind_flags(convert, arguments)
     needed = source.columns.required if required is None else required
     versions = f"{preferences.CACHE_VERSION}.{CACHE_VERSION} {_code_key(to_fields)}"
@@ -243,7 +251,7 @@ def _convert_row(
         excerpt = dropped.detail or json.dumps(row, ensure_ascii=False, default=str)
         excerpt = excerpt[:EXCERPT_LENGTH].encode(errors="replace").decode()
         row = dropped_row(where, dropped.reason, excerpt)
-        return {**row, "answers": [], "scores": [], "group_key": 0, "pair_key": 0}
+        return {**row, "answers": [], "scores": [], "left_out": [], "group_key": 0, "pair_key": 0}
 
 
 def _pair_fields(pair: dict, where: str, options: ReadOptions = NO_OPTIONS) -> dict[str, object]:

@@ -26,11 +26,13 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.atomic import check_writable, whole_folder
 from reward_modeling.common.errors import UserError, one_line, run_script
 from reward_modeling.common.file_names import MANIFEST
-from reward_modeling.preference_sets.arguments import SourceArguments
-from reward_modeling.preference_sets.manifest import manifest_table, source_entry, write_manifest
-from reward_modeling.preference_sets.pair_table import PairTable
-from reward_modeling.preference_sets.row_lines import json_lines, parquet_schema, parse_lines, written_columns
-from reward_modeling.preference_sets.source import SourcePairs
+from reward_modeling.common.flags import flag_names
+from reward_modeling.preference_sets.arguments import SourceArguments, rows_problem
+from reward_modeling.preference_sets.manifest import write_manifest
+from reward_modeling.preference_sets.pair_table import PairTable, RowTable
+from reward_modeling.preference_sets.row_kinds import kind_of
+from reward_modeling.preference_sets.row_lines import LineForm, pair_lines, parse_lines
+from reward_modeling.preference_sets.source import SourceRows
 
 TRAIN, TEST = "train", "test"  # the test set has a folder of its own, where a reader of the training set does not look
 ROWS_PER_SHARD = 100_000
@@ -38,10 +40,14 @@ ROWS_PER_BATCH = 5_000
 BYTES_PER_BATCH = 32 << 20  # of texts: a batch takes some five times as much while it is written
 
 
-def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourcePairs]) -> None:
+def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceArguments], SourceRows]) -> None:
     """The job of a script of data_prep: from flags to files. An output in the way is refused before all the reading."""
 
+    script = Path(sys.argv[0]).stem
+
     def run() -> None:
+        if "rows" not in flag_names(arguments_class) and any(token.split("=")[0] == "--rows" for token in sys.argv):
+            raise UserError(f"--{rows_problem(script)}")
         arguments, _ = parse_script_arguments(arguments_class)
         check_output(arguments.output_path, arguments.overwrite)
         write_source(build(arguments), arguments)
@@ -50,22 +56,23 @@ def run_source(arguments_class: type[SourceArguments], build: Callable[[SourceAr
     run_script(run)
 
 
-def write_source(pairs: SourcePairs, arguments: SourceArguments) -> None:
-    """Write the pairs of one source to `arguments.output_path`, and print their counts.
+def write_source(found: SourceRows, arguments: SourceArguments) -> None:
+    """Write the rows of one source to `arguments.output_path`, and print their counts.
 
     Raises:
-        UserError: there are no pairs, something is in the way, or the disk is full.
+        UserError: there are no rows, something is in the way, or the disk is full.
     """
-    table = PairTable([(pairs.source.name, pairs.rows)])
+    name, kind = found.source.name, kind_of(found)
+    table = kind.table([(name, found)])
     if not len(table):
-        raise UserError(f"{pairs.source.name}: expected pairs, found none that can be used.\n{pairs.report.table()}")
-    entry = source_entry(pairs, pairs.source.published)
+        raise UserError(f"{name}: expected {kind.unit}, found none that can be used.\n{found.report.table()}")
+    entry, order = kind.entry(found, found.source.published), np.arange(len(table))
+    manifest = {"name": name, "arguments": arguments.options(), **kind.summary([found], table, order)}
     with new_output(arguments.output_path, arguments.overwrite) as folder:
-        order = np.arange(len(table))
-        written = write_pairs(table, order, folder, TRAIN, arguments.format, written_columns(table, order))
-        manifest = {"name": pairs.source.name, "arguments": arguments.options(), "sources": [entry]}
-        manifest = write_manifest(manifest, {TRAIN: written}, arguments.format, folder)
-    print(f"{manifest_table(manifest)}\nwritten to {Path(arguments.output_path)}", flush=True)
+        written = write_rows(table, order, folder, TRAIN, arguments.format, kind.lines(table, order))
+        manifest |= {"sources": [entry]}
+        manifest = write_manifest(manifest, {TRAIN: written}, arguments.format, folder, kind.unit)
+    print(f"{kind.screen(manifest)}\nwritten to {Path(arguments.output_path)}", flush=True)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------
@@ -79,7 +86,14 @@ def write_pairs(
     file_format: str,
     columns: Sequence[str],
 ) -> dict[str, object]:
-    """Write pairs of a table, in this order, as shards of about `ROWS_PER_SHARD` rows with `columns`.
+    """`write_rows` of pairs, with `columns`."""
+    return write_rows(table, order, folder, split, file_format, pair_lines(table, columns))
+
+
+def write_rows(
+    table: RowTable, order: NDArray[np.integer], folder: Path, split: str, file_format: str, form: LineForm
+) -> dict[str, object]:
+    """Write rows of a table, in this order, as shards of about `ROWS_PER_SHARD` rows.
 
     Returns:
         What the manifest says of them: their number, the sha256 of the rows as JSON lines, in their order, which is the
@@ -89,17 +103,17 @@ def write_pairs(
         UserError: rows that parquet cannot hold.
     """
     folder.mkdir(exist_ok=True)
-    schema = parquet_schema(table, columns) if file_format == "parquet" else None
+    schema = form.schema() if file_format == "parquet" else None
     sizes, content, files = table.bytes_of_rows(), sha256(), {}
     shards = np.array_split(order, max(1, -(-len(order) // ROWS_PER_SHARD)))
-    with tqdm(total=len(order), desc=f"writing {split}", unit=" pairs") as bar:
+    with tqdm(total=len(order), desc=f"writing {split}", unit=f" {form.unit}") as bar:
         for number, shard in enumerate(shards):
             path = folder / f"{split}-{number:05d}-of-{len(shards):05d}.{file_format}"
             shard_file = path.open("wb") if schema is None else pq.ParquetWriter(path, schema, compression="zstd")
             with shard_file as file:
                 for numbers in np.split(shard, _cuts(sizes[shard])):
                     rows = table.take(numbers)
-                    lines = json_lines(rows, columns)
+                    lines = form.to_lines(rows)
                     content.update(lines)
                     if schema is None:
                         file.write(lines)
@@ -108,7 +122,7 @@ def write_pairs(
                     bar.update(len(numbers))
             with path.open("rb") as file:
                 files[path.name] = file_digest(file, "sha256").hexdigest()
-    return {"pairs": len(order), "content_sha256": content.hexdigest(), "files": files}
+    return {form.unit: len(order), "content_sha256": content.hexdigest(), "files": files}
 
 
 def _cuts(sizes: NDArray[np.int64]) -> list[int]:

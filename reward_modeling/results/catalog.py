@@ -18,4 +18,5 @@ def kind_of(run: Mapping | None, evaluation: Mapping | None = None) -> ResultsKi
     if run is None:
         is_of_pairs = evaluation is None or "accuracy" in evaluation
         return PairResults("pairs") if is_of_pairs else ResultsKind("units")
-    return KINDS.get(run.get("kind", "pairs"), ResultsKind)(run.get("unit", "pairs"))
+    kind = KINDS.get(run.get("kind", "pairs"), ResultsKind)
+    return kind(run.get("unit", "pairs"), run.get("arguments"))

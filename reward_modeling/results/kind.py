@@ -72,9 +72,14 @@ class ResultsKind:
     has_named_outputs: ClassVar[bool] = False  # which RewardScorer gives beside the reward
     card_plots: ClassVar[dict[str, str]] = {}  # {name of the file: what it shows}
 
-    def __init__(self, unit: str):
-        """`unit` is what the loss is a mean over, in the plural."""
+    def __init__(self, unit: str, arguments: Mapping | None = None):
+        """
+        Args:
+            unit: what the loss is a mean over, in the plural.
+            arguments: those that decide what is learned, as run.json has them.
+        """
         self.unit = unit
+        self.arguments = arguments or {}
 
     def warnings(self, evaluation: Mapping) -> Iterator[str]:
         """What whoever uses the model has to know first."""

@@ -18,11 +18,12 @@ evaluation.json of such a run has, beside what run.py describes for every kind:
     }
 
 "rows" are the answers that are rated, "outside_of_range" those beyond the range of the training set. Errors and
-"by_output" are on the scale of the ratings, "loss" on that of the training, 0 to 1. "mean_label_squared_error" is that of a judge who always says the mean of the held-out ratings;
-"length_spearman" and "longer_wins" are those of a judge who takes the longer answer for the better one. Pairs are two
-answers to one prompt with different ratings. "spearman" and "pair_accuracy" at the top are means over the attributes
-that have them. "by_output" has the mean rating of the answers in each bin of the outputs, with its interval. All
-intervals take the answers to a prompt together. Figures that cannot be computed are null.
+"by_output" are on the scale of the ratings, "loss" on that of the training, 0 to 1. "mean_label_squared_error" is that
+of a judge who always says the mean of the held-out ratings; "length_spearman" and "longer_wins" are those of a judge
+who takes the longer answer for the better one. Pairs are two answers to one prompt with different ratings. "spearman"
+and "pair_accuracy" at the top are means over the attributes that have them. "by_output" has the mean rating of the
+answers in each bin of the outputs, with its interval. All intervals take the answers to a prompt together. Figures that
+cannot be computed are null.
 
 Of a model of quantiles each attribute also has
 
@@ -44,13 +45,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from reward_modeling.display.text import Rows, count, interval, number, percent
-from reward_modeling.results.kind import COMMON_FIGURES, HELD_OUT, LoggedFigure, ResultsKind, both_curves, with_interval
+from reward_modeling.objectives.rating_flags import attribute_names
+from reward_modeling.results.kind import COMMON_FIGURES, HELD_OUT, LoggedFigure, ResultsKind, both_curves
+from reward_modeling.results.rating_warnings import rating_warnings
 
 if TYPE_CHECKING:
     from reward_modeling.display.plot_style import Plot
 
-FEW_RATED = 50  # answers: with fewer the intervals are wide, and themselves not certain
-SAME = 1e-12  # a squared error of ratings that are all the same, but for rounding
 CURVES_PER_PLOT = 6
 # What figures of single attributes are logged as.
 ERROR, HELD_OUT_ERROR, SPEARMAN = "error_", "eval_error_", "eval_spearman_"
@@ -70,28 +71,7 @@ class RatingResults(ResultsKind):
     }
 
     def warnings(self, evaluation: Mapping) -> Iterator[str]:
-        attributes, answers = evaluation["attributes"], count(evaluation["answers"])
-        few = {name: of["rows"] for name, of in attributes.items() if of["rows"] < FEW_RATED}
-        if few:
-            yield f"Few held-out answers are rated: {_listed(few, lambda rows: f'{count(rows)} of {answers}')}"
-        same = {name: of for name, of in attributes.items() if of["rows"] > 1 and _has_same_ratings(of)}
-        if same:
-            yield f"All held-out ratings are the same, so that nothing is known of these attributes: {', '.join(same)}"
-        others = {name: of for name, of in attributes.items() if of["rows"] > 1 and name not in same}
-        if constant := [name for name, of in others.items() if of["spearman"]["value"] is None]:
-            yield f"The model gives all held-out answers the same output: {', '.join(constant)}"
-        if bad := {name: of for name, of in others.items() if not _is_below_the_mean(of)}:
-            yield (
-                "The held-out squared error is not clearly below that of always saying the mean: "
-                + _listed(bad, _error_against_mean)
-            )
-        if bad := {name: of for name, of in others.items() if _is_led_by_length(of)}:
-            yield (
-                "Spearman's correlation with the ratings is not clearly above that of the answer's length alone: "
-                + _listed(bad, _correlation_against_length)
-            )
-        if bad := {name: of["interval"] for name, of in attributes.items() if _is_too_narrow(of)}:
-            yield "The intervals of the quantiles hold fewer ratings than was meant: " + _listed(bad, _held)
+        return rating_warnings(evaluation)
 
     # --- the model card and the page ---
 
@@ -180,14 +160,14 @@ class RatingResults(ResultsKind):
                 "Spearman", "Correlation of the outputs with the ratings; mean over attributes.", held_out["spearman"]
             ),
             "pair_accuracy": LoggedFigure("Pairs right, percent", pairs, held_out["pair_accuracy"], is_share=True),
-            **_by_attribute(history, ERROR, "Error in training", f"{error}."),
-            **_by_attribute(history, HELD_OUT_ERROR, "Error, held out", f"{error}."),
-            **_by_attribute(history, SPEARMAN, "Spearman by attribute", "Correlation with the ratings, held out."),
+            **self._by_attribute(history, ERROR, "Error in training", f"{error}."),
+            **self._by_attribute(history, HELD_OUT_ERROR, "Error, held out", f"{error}."),
+            **self._by_attribute(history, SPEARMAN, "Spearman by attribute", "Correlation with the ratings, held out."),
             **COMMON_FIGURES,
         }
 
     def evaluation_rows(self, entries: Sequence[Mapping]) -> Rows:
-        attributes = _attributes(entries, SPEARMAN)
+        attributes = self._attributes(entries, SPEARMAN)
         head = ("step", "epoch", "loss", "Spearman", "percent of pairs right")
         rows: Rows = [(*head, *(f"Spearman: {name}" for name in attributes))]
         for entry in entries:
@@ -196,6 +176,25 @@ class RatingResults(ResultsKind):
             each = (_number(entry.get(f"{SPEARMAN}{name}")) for name in attributes)
             rows.append((count(entry["step"]), f"{entry['epoch']:.2f}", *means, *each))
         return rows
+
+    def _attributes(self, entries: Iterable[Mapping], start: str) -> list[str]:
+        """What the log has under names that begin so, in the order of --attributes: that of the log is alphabetical."""
+        found = {key.removeprefix(start) for entry in entries for key in entry if key.startswith(start)}
+        order = attribute_names(self.arguments.get("attributes"))
+        return [*(name for name in order if name in found), *sorted(found.difference(order))]
+
+    def _by_attribute(
+        self, history: Sequence[Mapping], start: str, title: str, caption: str
+    ) -> dict[str, LoggedFigure]:
+        """Plots with a curve for each attribute, at most `CURVES_PER_PLOT` in one."""
+        attributes = self._attributes(history, start)
+        plots = np.array_split(attributes, math.ceil(len(attributes) / CURVES_PER_PLOT)) if attributes else []
+        figures = {}
+        for place, some in enumerate(plots, start=1):
+            part = f" ({place} of {len(plots)})" if len(plots) > 1 else ""
+            series = {str(name): f"{start}{name}" for name in some}
+            figures[f"{start}{place}"] = LoggedFigure(f"{title}{part}", caption, series)
+        return figures
 
     def held_out_plots(self, evaluation: Mapping) -> "Iterable[Plot]":
         from reward_modeling.results.rating_plots import held_out_plots
@@ -210,64 +209,6 @@ class RatingResults(ResultsKind):
             *([("Intervals", rows)] if (rows := self.interval_rows(evaluation)) else []),
             *((f"{name}: ratings by output", _bin_rows(of)) for name, of in evaluation["attributes"].items()),
         ]
-
-
-# --- warnings -----------------------------------------------------------------------------------------------------
-
-
-def _has_same_ratings(of: Mapping) -> bool:
-    return of["mean_label_squared_error"]["value"] < SAME
-
-
-def _is_below_the_mean(of: Mapping) -> bool:
-    return of["squared_error"]["high"] < of["mean_label_squared_error"]["value"]
-
-
-def _is_led_by_length(of: Mapping) -> bool:
-    spearman, length = of["spearman"], of["length_spearman"]["value"]
-    return None not in (spearman["value"], length) and spearman["low"] <= abs(length)
-
-
-def _is_too_narrow(of: Mapping) -> bool:
-    inside = of["interval"]["coverage"]["high"] if "interval" in of else None
-    return inside is not None and inside < of["interval"]["nominal"]
-
-
-def _held(of: Mapping) -> str:
-    return f"{percent(of['coverage']['value'])}% ({interval(of['coverage'])}) instead of {percent(of['nominal'])}%"
-
-
-def _error_against_mean(of: Mapping) -> str:
-    return f"{with_interval(of['squared_error'])} against {number(of['mean_label_squared_error']['value'])}"
-
-
-def _correlation_against_length(of: Mapping) -> str:
-    return f"{with_interval(of['spearman'])} against {number(of['length_spearman']['value'])}"
-
-
-def _listed(each: Mapping, describe) -> str:
-    return "; ".join(f"{name}, {describe(value)}" for name, value in each.items())
-
-
-# --- the log ------------------------------------------------------------------------------------------------------
-
-
-def _attributes(entries: Iterable[Mapping], start: str) -> list[str]:
-    """What the log has under names that begin so, in the order of the log."""
-    found = (key.removeprefix(start) for entry in entries for key in entry if key.startswith(start))
-    return list(dict.fromkeys(found))
-
-
-def _by_attribute(history: Sequence[Mapping], start: str, title: str, caption: str) -> dict[str, LoggedFigure]:
-    """Plots with a curve for each attribute, at most `CURVES_PER_PLOT` in one."""
-    attributes = _attributes(history, start)
-    plots = np.array_split(attributes, math.ceil(len(attributes) / CURVES_PER_PLOT)) if attributes else []
-    figures = {}
-    for place, some in enumerate(plots, start=1):
-        part = f" ({place} of {len(plots)})" if len(plots) > 1 else ""
-        series = {str(name): f"{start}{name}" for name in some}
-        figures[f"{start}{place}"] = LoggedFigure(f"{title}{part}", caption, series)
-    return figures
 
 
 # --- tables -------------------------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def prepare_run(
         data = load_data(args, setup, write_report=write_report)
 
     with report_once_per_node():
-        objective.fit(data.train, list(data.evaluations.values()) or [each for each in [data.evaluation] if each])
+        objective.fit(data.train, data.evaluation_sets)
 
     # Preflight and estimate
     table, problems = run_preflight(

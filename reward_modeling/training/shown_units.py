@@ -29,15 +29,16 @@ def show_unit(group: dict, tokenizer: PreTrainedTokenizerBase, reader: RowReader
         return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
     prefix, where = group["prefix_ids"], group["where"]
+    is_alone = len(group["completion_ids"]) == 1  # the prefix of a single answer says nothing: all but its last token
     of_row = [number for number, place in enumerate(where) if place == where[0]]
     columns = (group["units"], group["targets"], unit_weights(group))
     row = reader.shown_row(*([column[number] for number in of_row] for column in columns))
     lines = [
         f"One {row.kind} as the model sees it ({where[0]}):",
         *([f"  {row.label}"] if row.label else []),
-        f"  shared by the answers, {len(prefix)} tokens",
-        *_quote(text(prefix)),
     ]
+    if not is_alone:
+        lines += [f"  shared by the answers, {len(prefix)} tokens", *_quote(text(prefix))]
     for number, name in row.names.items():
         completion = group["completion_ids"][number]
         ids = prefix + completion
@@ -45,7 +46,8 @@ def show_unit(group: dict, tokenizer: PreTrainedTokenizerBase, reader: RowReader
         where = f"{reader.read_off} is read {' and '.join(reads)}"
         if is_for_encoder(tokenizer):
             where = f"an encoder reads {reader.read_off} off the whole text, pooled at its {tokenizer.cls_token!r}"
-        lines += [f"  {name}, {len(completion)} tokens; {where}", *_quote(text(completion))]
+        name, shown = (f"{name} with its prompt", ids) if is_alone else (name, completion)
+        lines += [f"  {name}, {len(shown)} tokens; {where}", *_quote(text(shown))]
     return "\n".join(lines)
 
 

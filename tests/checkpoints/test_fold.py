@@ -182,6 +182,14 @@ def test_what_the_folder_has(tmp_path):
         assert (tmp_path / "folded" / name).read_bytes() == (source / name).read_bytes()
 
 
+def test_a_model_without_a_pad_token_is_compared_all_the_same(tmp_path):
+    source = ratings_model(tmp_path / "source", "llama")
+    assert AutoTokenizer.from_pretrained(source).pad_token is None
+    fold_model(source, tmp_path / "folded")
+    record = json.loads((tmp_path / "folded" / "folding.json").read_text())
+    assert record["verification"]["largest_difference"] < TOLERANCE
+
+
 def test_statistics_of_other_rewards_are_left_out(tmp_path):
     source = ratings_model(tmp_path / "source", reward_mean=0.5, reward_std=0.25)
     fold_model(source, tmp_path / "folded", {"helpfulness": 1.0}, verify=False)

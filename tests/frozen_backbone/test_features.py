@@ -25,7 +25,7 @@ from reward_modeling.frozen_backbone import feature_cache
 from reward_modeling.frozen_backbone.feature_cache import cached_features
 from reward_modeling.frozen_backbone.feature_key import feature_key
 from reward_modeling.frozen_backbone.feature_pass import FeaturePass
-from reward_modeling.frozen_backbone.features import Features
+from reward_modeling.frozen_backbone.features import Features, blocks_of_file
 from reward_modeling.frozen_backbone.readers import PairFeatureReader, RatingFeatureReader
 from reward_modeling.models.loading import load_config, load_reward_model
 from reward_modeling.models.tokenizer import load_tokenizer
@@ -72,6 +72,7 @@ def _row(group: dict, units: list, targets: list, reads: list, number: int) -> d
         "completion_ids": group["completion_ids"],
         "prefix_length": len(group["prefix_ids"]),
         "completion_lengths": list(map(len, group["completion_ids"])),
+        "characters": list(map(len, group["completion_ids"])),
         "read_positions": reads,
         "units": units,
         "targets": targets,
@@ -193,10 +194,12 @@ def test_an_answer_of_several_pairs_stands_once(llama, tmp_path):
 
 def test_blocks_are_the_whole_in_order(llama, tmp_path):
     features = cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES)
-    blocks = list(features.blocks(block_bytes=5 * 4 * features.hidden_size))
+    blocks = list(blocks_of_file(features.folder / "answers.npy", block_bytes=5 * 4 * features.hidden_size))
     assert [len(block) for _, block in blocks] == [5, 5, 5, 5, 3]
     for rows, block in blocks:
         np.testing.assert_array_equal(block, features.answers[rows])
+    ((_, prompts),) = features.prompt_blocks()
+    np.testing.assert_array_equal(prompts, features.prompts)
 
 
 # --- several processes, interruptions -----------------------------------------------------------------------------

@@ -149,7 +149,9 @@ def test_the_hub_is_asked_for_the_folder_of_preferences(monkeypatch):
 
 
 def test_preferences_are_not_chosen_by_ratings(tmp_path):
-    with pytest.raises(UserError, match=r"--preference: expected without --pairs and --score.*--score helpfulness"):
+    with pytest.raises(
+        UserError, match=r"--preference: expected without --rows, --pairs and --score.*--score helpfulness"
+    ):
         helpsteer2.ScriptArguments(preference=True, score="helpfulness")
     with pytest.raises(UserError, match="found --pairs all_pairs"):
         helpsteer2.ScriptArguments(preference=True, pairs="all_pairs")

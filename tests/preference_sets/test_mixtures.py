@@ -130,7 +130,7 @@ def test_all_mistakes_of_a_mixture_are_named(tmp_path):
     expected = [
         "unknown key 'nme'; did you mean name?",
         "seed: expected a whole number from 0 to 4294967295, found -1",
-        "source 1 (shpp): script: expected one of capybara, helpsteer, ",
+        "source 1 (shpp): script: expected one of armorm_ratings, capybara, helpsteer, ",
         "source 2 (shp): unknown option 'min_score_rato'; did you mean min_score_ratio?",
         "source 3 (shp): argument --min_score_ratio/--min-score-ratio: invalid float value: 'abc'. "
         "All flags: python data_prep/shp.py --help",

@@ -200,3 +200,15 @@ def test_columns_of_other_names_are_trained_on(flags, rows_path, tmp_path):
     report = json.loads((run.output / "data_report.json").read_text())["train"]
     assert report["notes"]["rows with a column lang, not read"] == len(rows)
     assert report["notes"]["ratings of is-safe (0/1)"] == len(rows)
+
+
+def test_a_single_answer_is_shown_with_its_prompt(flags, tmp_path, capsys):
+    """All its tokens but the last are what the answers of its prompt share, which would say nothing."""
+    row = {"prompt": "How far?", "response": "Very far.", "kindness": 1.5, "usefulness": None, "verbosity": 0}
+    rows = [row, row | {"prompt": "Why?", "kindness": 2, "usefulness": 1, "verbosity": 1}]
+    rows.append(rows[1] | {"usefulness": 2, "prompt": "When?"})
+    path = write_rows(tmp_path / "single.jsonl", rows)
+    train(flags | {"train_set_path": path}, tmp_path / "output", main=rm_regression.main)
+    said = capsys.readouterr().out
+    assert "kindness 1.5, usefulness not rated, verbosity 0" in said and "shared by the answers" not in said
+    assert "answer with its prompt, " in said and "| How far?" in said and "| Very far." in said

@@ -47,10 +47,28 @@ def write_output(summary: Mapping, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / LINT_JSON) as json_path, whole_file(folder / LINT_HTML) as html_path:
-            json_path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            json_path.write_text(_json_text(summary), encoding="utf-8")
             html_path.write_text(lint_page(summary), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--output_path {folder}: cannot write there ({error.strerror}). Take another path.") from error
+        raise _not_written(folder, error) from error
+
+
+def write_json(summary: Mapping, folder: Path) -> None:
+    """Write lint.json alone."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / LINT_JSON) as path:
+            path.write_text(_json_text(summary), encoding="utf-8")
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _json_text(summary: Mapping) -> str:
+    return json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+
+
+def _not_written(folder: Path, error: OSError) -> UserError:
+    return UserError(f"--output_path {folder}: cannot write there ({error.strerror}). Take another path.")
 
 
 def lint_page(summary: Mapping) -> str:

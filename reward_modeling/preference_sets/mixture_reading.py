@@ -1,0 +1,87 @@
+"""The sources of a mixture, read: what kind of rows they have, and these rows.
+
+kind = row_kind(mixture, paths)             # pairs or ratings, before anything is read
+found = read_source(source, seed=0, path=None, num_proc=2)
+"""
+
+from collections.abc import Mapping
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.sources import PREFERENCE_COLUMNS
+from reward_modeling.preference_sets.arguments import (
+    RATINGS,
+    FileArguments,
+    SourceArguments,
+    attribute_names,
+    script_module,
+    source_arguments,
+)
+from reward_modeling.preference_sets.mixture import Mixture, MixtureSource
+from reward_modeling.preference_sets.rated_manifest import written_scales
+from reward_modeling.preference_sets.ratings import Scale, SourceRatings, read_rated_file
+from reward_modeling.preference_sets.source import PreferenceSource, SourcePairs, read_file
+
+
+def row_kind(mixture: Mixture, paths: Mapping[str, str]) -> str:
+    """Whether the sources of a mixture have pairs or ratings.
+
+    Args:
+        paths: local copies, by the names of sources.
+
+    Raises:
+        UserError: some have these and some those.
+    """
+    named: dict[str, list[str]] = {}
+    for source in mixture.sources:
+        arguments = _arguments_of(source, mixture.seed, paths.get(source.label))
+        is_rated = source.script is None and file_scales(arguments) is not None
+        named.setdefault(RATINGS if is_rated else arguments.row_kind, []).append(source.label)
+    if len(named) > 1:
+        found = " and ".join(f"{kind} of {', '.join(labels)}" for kind, labels in named.items())
+        raise UserError(
+            f"{mixture.name}: expected either pairs, which rm.py reads, or ratings, which rm_regression.py reads, "
+            f"found {found}. Make two mixtures, or write ratings where a script can: options: {{rows: ratings}}"
+        )
+    return next(iter(named))
+
+
+def file_scales(arguments: FileArguments) -> dict[str, Scale] | None:
+    """The attributes of a file of ratings with their scales, as its options or its manifest say; None: of pairs."""
+    written = written_scales(arguments.dataset_path)
+    if arguments.attributes is None:
+        return written
+    return {name: (written or {}).get(name) for name in attribute_names(arguments.attributes)}
+
+
+def _arguments_of(source: MixtureSource, seed: int, path: str | None) -> SourceArguments:
+    options = {"seed": seed, **source.options}
+    if path or source.path:
+        options["dataset_path"] = path or source.path
+    return source_arguments(source.script, options)
+
+
+def read_source(
+    source: MixtureSource, seed: int, path: str | None, num_proc: int | None
+) -> SourcePairs | SourceRatings:
+    """The pairs or ratings of a source.
+
+    Args:
+        seed: of its random choices, unless its options have one.
+        path: a local copy to read instead.
+
+    Raises:
+        UserError: nothing readable there.
+    """
+    arguments = _arguments_of(source, seed, path)
+    arguments.num_proc = num_proc
+    try:
+        if source.script is not None:
+            return script_module(source.script).build(arguments)
+        of_file = PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known")
+        scales = file_scales(arguments)
+        return read_file(arguments, of_file) if scales is None else read_rated_file(arguments, of_file, scales)
+    except UserError as error:
+        hint = f"A local copy is passed as --source_paths {source.label}=PATH."
+        if source.script is None and "expected columns chosen and rejected" in str(error):
+            hint += " Of rows of ratings name the columns: options: {attributes: NAME}"
+        raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error
