@@ -17,11 +17,12 @@ from dataclasses import dataclass
 if not __package__:  # run as a script
     import _path  # noqa: F401
 
+from reward_modeling.data.messages import says_nothing
 from reward_modeling.data.preferences import RowDropped
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.sources import Columns
 from reward_modeling.preference_sets.arguments import RATINGS, SourceArguments
-from reward_modeling.preference_sets.ratings import SourceRatings, rating_of, read_ratings
+from reward_modeling.preference_sets.ratings import SourceRatings, read_ratings
 from reward_modeling.preference_sets.row_values import name_source
 from reward_modeling.preference_sets.source import PreferenceSource
 from reward_modeling.preference_sets.writing import run_source
@@ -56,12 +57,11 @@ class ScriptArguments(SourceArguments):
 
 
 def to_ratings(row: dict) -> dict:
-    """The conversation with its ratings; whether an answer is safe, true or false, as 1 or 0."""
-    numbers = {name: float(row[name]) if isinstance(row.get(name), bool) else row.get(name) for name in ATTRIBUTES}
-    ratings = {name: rating_of(numbers, name, None) for name in ATTRIBUTES}
-    rated = [name for name, rating in ratings.items() if rating is not None]
+    """The conversation with its ratings; whether an answer is safe may be true or false, which are read as 1 and 0."""
+    ratings = {name: row.get(name) for name in ATTRIBUTES}
+    rated = [name for name, rating in ratings.items() if not says_nothing(rating)]
     if not rated:
-        raise RowDropped(DropReason.NO_SCORE, "none of the attributes is rated")
+        raise RowDropped(DropReason.NOT_RATED)
     # The set it is from; instruction following of Argilla's mathematics stands among UltraFeedback's.
     return {"messages": row["messages"], "ratings": ratings, "source": name_source("armorm", rated[0].split("-")[0])}
 

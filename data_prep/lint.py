@@ -32,7 +32,9 @@ from reward_modeling.data.read_options import (
     COLUMNS_HELP,
     IGNORE_HELP,
     PREFERRED_HELP,
+    RATED_TARGETS,
     REVISION_HELP,
+    TARGETS,
     read_options,
     read_options_problems,
 )
@@ -85,7 +87,8 @@ class ScriptArguments:
         missing += name_problems(names, "--attributes")
         if self.attributes is not None and not names:
             missing.append("--attributes: expected the columns of ratings, found none")
-        return missing + read_options_problems(self.columns, self.ignore_columns, self.preferred_values)
+        targets = (*RATED_TARGETS, *names) if names else TARGETS
+        return missing + read_options_problems(self.columns, self.ignore_columns, self.preferred_values, targets)
 
     @property
     def output_folder(self) -> Path:
@@ -129,7 +132,12 @@ def check_ratings(arguments: ScriptArguments, attributes: Sequence[str]) -> None
     summary = lint_ratings(
         arguments.path,
         attributes,
-        options=read_options(arguments.columns, arguments.ignore_columns, arguments.dataset_revision),
+        options=read_options(
+            arguments.columns,
+            arguments.ignore_columns,
+            arguments.dataset_revision,
+            targets=(*RATED_TARGETS, *attributes),
+        ),
         benchmarks=arguments.benchmarks,
         num_proc=worker_count(arguments.num_proc),
     )

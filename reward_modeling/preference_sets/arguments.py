@@ -11,8 +11,14 @@ from typing import Annotated
 from reward_modeling.common.arguments import ScriptArgumentParser
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.common.flags import PATH, SEED, at_least, changed_flags, flag, flag_names, flag_problems, one_of
-from reward_modeling.data.rated_rows import READ
-from reward_modeling.data.read_options import COLUMNS_HELP, IGNORE_HELP, PREFERRED_HELP, read_options_problems
+from reward_modeling.data.read_options import (
+    COLUMNS_HELP,
+    IGNORE_HELP,
+    PREFERRED_HELP,
+    RATED_TARGETS,
+    TARGETS,
+    read_options_problems,
+)
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "data_prep"
 NO_SOURCES = ("build_mixture", "lint")  # scripts that read no set of their own
@@ -146,10 +152,15 @@ class FileArguments(SourceArguments):
     )
     attribute_prefix: str = flag("", PREFIX_HELP)
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What `columns` may read."""
+        return TARGETS if self.attributes is None else (*RATED_TARGETS, *attribute_names(self.attributes))
+
     def problems(self) -> list[str]:
         names = attribute_names(self.attributes)
         return [
-            *read_options_problems(self.columns, self.ignore_columns, self.preferred_values),
+            *read_options_problems(self.columns, self.ignore_columns, self.preferred_values, self.targets),
             *(
                 ["attributes: expected the columns of ratings, found none"]
                 * (self.attributes is not None and not names)
@@ -165,7 +176,7 @@ def attribute_names(attributes: str | None) -> list[str]:
 
 def name_problems(names: Sequence[str], option: str) -> list[str]:
     """What is wrong with the names of attributes, each of which is a column."""
-    taken = sorted(set(names) & READ)
+    taken = sorted(set(names) & set(RATED_TARGETS))
     repeated = sorted({name for name in names if names.count(name) > 1})
     problems = [
         f"{option}: expected columns of ratings, found {name}, which is read as something else" for name in taken

@@ -35,6 +35,8 @@ def row_kind(mixture: Mixture, paths: Mapping[str, str]) -> str:
     for source in mixture.sources:
         arguments = _arguments_of(source, mixture.seed, paths.get(source.label))
         is_rated = source.script is None and file_scales(arguments) is not None
+        if isinstance(arguments, FileArguments) and arguments.attribute_prefix and not is_rated:
+            raise UserError(f"{source.label}: attribute_prefix: expected with ratings, found pairs. Leave it out.")
         named.setdefault(RATINGS if is_rated else arguments.row_kind, []).append(source.label)
     if len(named) > 1:
         found = " and ".join(f"{kind} of {', '.join(labels)}" for kind, labels in named.items())

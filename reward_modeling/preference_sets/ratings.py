@@ -28,8 +28,8 @@ from reward_modeling.data.cached_rows import cache_error, cache_root, map_proces
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import parse_json, to_json
 from reward_modeling.data.preferences import NO_OPTIONS, read_column
-from reward_modeling.data.rated_rows import ROW_FORMATS, rated_row
-from reward_modeling.data.read_options import ReadOptions, read_options
+from reward_modeling.data.rated_rows import HINTS, ROW_FORMATS, rated_row
+from reward_modeling.data.read_options import RATED_TARGETS, ReadOptions, read_options
 from reward_modeling.data.report import DataReport, DropReason
 from reward_modeling.data.row_forms import RowDropped
 from reward_modeling.data.row_notes import note_rows
@@ -64,7 +64,7 @@ SOURCE_FEATURES = Features(
 ANSWER_FEATURES = Features({"where": Value("string"), **ANSWER})
 
 LEFT_OUT = {  # in the words of the report
-    DropReason.NO_SCORE: "answers without a rating",
+    DropReason.NOT_RATED: "answers without a rating",
     DropReason.EMPTY_REPLY: "empty answers",
 }
 REPEATED = "answers that repeat another"
@@ -139,17 +139,19 @@ def read_rated_file(arguments: FileArguments, source: PreferenceSource, scales: 
     Raises:
         UserError: nothing readable there, or a part of the conversation would not be read.
     """
-    options = read_options(arguments.columns, arguments.ignore_columns)
-    columns = Columns(("prompt", "response"), None, ROW_FORMATS, (("messages",),), options.columns)
+    targets = (*RATED_TARGETS, *scales)
+    options = read_options(arguments.columns, arguments.ignore_columns, targets=targets)
+    columns = Columns(("prompt", "response"), None, ROW_FORMATS, (("messages",),), options.columns, HINTS)
     source, to_fields = (
         replace(source, columns=columns),
         partial(_rated_fields, attributes=tuple(scales), options=options),
     )
-    rows, report = read_source_rows(arguments, source, to_fields, SOURCE_FEATURES, _keep_row, required=())
+    reading = {"required": (), "missing": DropReason.NO_RESPONSE}
+    rows, report = read_source_rows(arguments, source, to_fields, SOURCE_FEATURES, _keep_row, **reading)
     prefix = arguments.attribute_prefix
     ratings = _answers_of(arguments, source, rows, report, {f"{prefix}{name}": scale for name, scale in scales.items()})
     try:
-        note_rows(report, partial(read_column, ratings.rows), source.name)
+        note_rows(report, partial(read_column, ratings.rows), source.name, targets)
     except UserError as error:
         raise UserError(f"{error}. In a mixture these are options of the source: options: {{columns: ...}}") from error
     return ratings
@@ -165,7 +167,7 @@ def _rated_fields(
     """`SOURCE_FEATURES` of what a row of a source became."""
     rows = found if isinstance(found, list) else [found]
     if not rows:
-        raise RowDropped(DropReason.NO_SCORE, "no answers")
+        raise RowDropped(DropReason.NOT_RATED, "no answers")
     read = [rated_row(row, where, attributes, options) for row in rows]
     kept = [_with_keys(row) for row in read if not row["reason"]]
     if not kept:

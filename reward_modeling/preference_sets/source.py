@@ -165,6 +165,7 @@ def read_source_rows(
     convert: Callable[..., dict],
     hub: HubOptions | None = None,
     required: tuple[str, ...] | None = None,
+    missing: DropReason = DropReason.NO_CHOSEN_OR_REJECTED,
     **reading: object,
 ) -> tuple[Dataset, DataReport]:
     """The rows of a source that are kept, with `features`, and the report of all of them.
@@ -172,6 +173,7 @@ def read_source_rows(
     Args:
         to_fields: from what `convert` makes of a row, and where it stands, to `features`.
         required: columns that must be there; None: those of the source.
+        missing: where none must be, why rows go that have none of the columns.
     """
     convert = _bind_flags(convert, arguments)
     needed = source.columns.required if required is None else required
@@ -182,7 +184,7 @@ def read_source_rows(
             to_row=partial(_convert_row, convert=convert, to_fields=to_fields, required=needed),
             features=features,
             version=f"{source.name} {versions} {_code_key(convert)} {hub} {arguments.revision}",
-            missing=DropReason.MISSING_COLUMN if needed else DropReason.NO_CHOSEN_OR_REJECTED,
+            missing=DropReason.MISSING_COLUMN if needed else missing,
             num_proc=worker_count(arguments.num_proc),
             default_split=arguments.split,
             columns=source.columns,

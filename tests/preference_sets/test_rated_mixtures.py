@@ -12,7 +12,7 @@ from test_data_prep_answers import HELPSTEER_FEATURES, ULTRAFEEDBACK_FEATURES, c
 from test_mixtures import pair
 from test_rated_sets import written
 
-from data_prep import build_mixture
+from data_prep import armorm_ratings, build_mixture
 from reward_modeling.common.errors import UserError
 from reward_modeling.preference_sets.mixture import read_mixture
 from reward_modeling.preference_sets.rated_manifest import rated_manifest_table
@@ -40,11 +40,14 @@ def build(tmp_path, sources, output="out", **flags):
     return build_mixture.build(build_mixture.ScriptArguments(**flags))
 
 
+FILES = {"helpsteer": "helpsteer.parquet", "ultrafeedback": "uf.parquet"}
+
+
 @pytest.fixture
 def three(tmp_path):
     """HelpSteer, UltraFeedback and a file, as entries of a mixture."""
-    helpsteer = write(tmp_path / "helpsteer.parquet", HELPSTEER, HELPSTEER_FEATURES)
-    ultrafeedback = write(tmp_path / "uf.parquet", ULTRAFEEDBACK, ULTRAFEEDBACK_FEATURES)
+    helpsteer = write(tmp_path / FILES["helpsteer"], HELPSTEER, HELPSTEER_FEATURES)
+    ultrafeedback = write(tmp_path / FILES["ultrafeedback"], ULTRAFEEDBACK, ULTRAFEEDBACK_FEATURES)
     own = write_rows(tmp_path / "own.jsonl", OWN)
     return [
         f"{{script: helpsteer, options: {{rows: ratings, dataset_path: {helpsteer}}}}}",
@@ -111,6 +114,17 @@ def test_attributes_are_united_and_answers_joined(three, tmp_path):
     assert "helpfulness: helpsteer 1 to 4 (mean 2.500), own 1 to 4 (mean 2.500, scale not known)" in shown
     assert "own: answers that an earlier source rates differently 1" in shown
     assert "an earlier source has the answer, and takes its ratings  1" in shown
+
+
+def test_the_shipped_mixture_has_objectives_of_armorm(three, tmp_path):
+    paths = ",".join(f"{name}={tmp_path / file}" for name, file in FILES.items())
+    flags = {"mixture": "ratings", "source_paths": paths, "output_path": str(tmp_path / "out"), "num_proc": 1}
+    manifest = build_mixture.build(build_mixture.ScriptArguments(**flags))
+    rated_on = armorm_ratings.ATTRIBUTES[:10]
+    names = [name for name in rated_on if not name.startswith("ultrafeedback") or name.endswith("overall_score")]
+    assert list(manifest["attributes"]) == names  # the fixture's aspects are all "N/A"
+    assert list(manifest["sources"][1]["attributes"]) == list(rated_on[5:])
+    assert manifest["answers"] == 6  # one answer is in both
 
 
 def test_the_first_source_has_the_row(three, tmp_path):
@@ -219,6 +233,9 @@ def test_attributes_of_one_name_on_different_scales(three, tmp_path):
 
 def test_pairs_and_ratings_do_not_mix(three, tmp_path):
     path = write_rows(tmp_path / "pairs.jsonl", [pair("p", "a", "b")])
+    prefixed = f"{{path: {path}, options: {{attribute_prefix: own-}}}}"
+    with pytest.raises(UserError, match="pairs: attribute_prefix: expected with ratings, found pairs"):
+        build(tmp_path, [prefixed])
     with pytest.raises(UserError) as caught:
         build(tmp_path, [*three, f"path: {path}"])
     assert str(caught.value) == (

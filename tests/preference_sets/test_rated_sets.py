@@ -98,7 +98,7 @@ def test_helpsteer_rows_that_are_not_used(tmp_path):
     ]
     ratings = build(helpsteer, write(tmp_path / "train.jsonl", rows, None), rows="ratings")
     assert said(ratings) == [("A", "good", [4, 3, 4, 2, 1]), ("A", "nan", [None, 2, 4, 2, 1])]
-    assert drops(ratings) == {"empty_reply": 1, "wrong_type": 4, "no_score": 1, "missing_column": 1}
+    assert drops(ratings) == {"empty_reply": 1, "wrong_type": 4, "not_rated": 1, "missing_column": 1}
     wrong = ratings.report.dropped["wrong_type"]
     assert wrong.first_excerpt == "response: expected text, found 'None'"
     beyond = build(helpsteer, write(tmp_path / "one.jsonl", [rows[0], rows[4]], None), rows="ratings")
@@ -155,7 +155,7 @@ def test_ultrafeedback(tmp_path, suffix):
         ("A", "a2", [2.5, None, None, None, None]),
     ]
     assert ratings.rows["source"][:] == ["ultrafeedback/flan_v2_cot"] + ["ultrafeedback/evol_instruct"] * 2
-    assert drops(ratings) == {"wrong_type": 1, "no_score": 1, "empty_reply": 1}  # a score of 11; no answers; none said
+    assert drops(ratings) == {"wrong_type": 1, "not_rated": 1, "empty_reply": 1}  # a score of 11; no answers; none said
     assert ratings.report.notes == {
         "answers": 6,
         "answers without a rating": 1,
@@ -221,7 +221,7 @@ def test_the_merged_set(tmp_path, suffix):
         ("q", "d", {"beavertails-is_safe": 0.0}),
     ]
     assert ratings.rows["source"][:] == ["armorm/helpsteer", "armorm/beavertails", "armorm/beavertails"]
-    assert drops(ratings) == {"no_score": 1, "last_not_assistant": 1}
+    assert drops(ratings) == {"not_rated": 1, "last_not_assistant": 1}
 
 
 def test_the_names_are_those_of_the_published_model():

@@ -21,7 +21,7 @@ from reward_modeling.common.intervals import share_of_rows
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.preferences import NO_OPTIONS, kept_column, kept_rows
 from reward_modeling.data.rated_rows import load_rated_rows
-from reward_modeling.data.read_options import ReadOptions
+from reward_modeling.data.read_options import RATED_TARGETS, ReadOptions
 from reward_modeling.data.report import report_rows
 from reward_modeling.data.row_notes import note_rows
 from reward_modeling.display.text import Rows, align, count, wrap
@@ -66,7 +66,7 @@ def lint_ratings(
     prompts = read_named_prompts(benchmarks or "", num_proc, flag="--benchmarks")
     rows = load_rated_rows(path, tuple(attributes), options, num_proc=num_proc)
     report = report_rows(path, rows)
-    note_rows(report, partial(kept_column, rows), path)
+    note_rows(report, partial(kept_column, rows), path, (*RATED_TARGETS, *attributes))
     kept = rows.select(kept_rows(rows))
     lists = kept_column(rows, "ratings").combine_chunks()
     values = pc.list_flatten(lists).to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, len(attributes))
