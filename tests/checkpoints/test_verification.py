@@ -105,7 +105,7 @@ def at_once(monkeypatch):
     def rewards(folder, request, timeout, result):
         return reference_rewards(str(folder), **request)
 
-    monkeypatch.setattr(verification, "_rewards_of_another_process", rewards)
+    monkeypatch.setattr(verification, "rewards_of_another_process", rewards)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------
