@@ -16,7 +16,7 @@ VERSION = 1  # to be raised when other features come out than before
 TOKENS = ("prefix_ids", "completion_ids", "read_positions")
 OF_UNITS = ("units", "targets", "weights", "where", "sources")
 # Of a config, what says nothing of hidden states: the outputs, and what is known of them.
-OF_OUTPUTS = {"id2label", "label2id", "label_ranges", "reward_weights", "problem_type"}
+OF_OUTPUTS = {"id2label", "label2id", "label_ranges", "reward_weights", "quantile_levels", "problem_type"}
 OF_OUTPUTS |= {"reward_mean", "reward_std", "tie_model", "tie_threshold"}
 
 

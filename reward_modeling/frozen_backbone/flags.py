@@ -13,7 +13,7 @@ OF_TRAINING = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "pairs_per_step", "router_aux_loss_coef"),
     *("learning_rate", "weight_decay", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "optim"),
     *("max_grad_norm", "save_every_steps", "eval_every_steps", "early_stopping_patience", "early_stopping_threshold"),
-    *("metric_for_best_model", "loss", "use_peft", "estimate", "resume_from_checkpoint"),
+    *("metric_for_best_model", "loss", "use_peft", "estimate"),
 )
 
 

@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from reward_modeling.checkpoints.output_folder import prepare_output_folder
+from reward_modeling.common.errors import UserError, report_once_per_node
 from reward_modeling.data.cached_rows import cache_root
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.display.text import align
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 class RegressionOnFeatures(Regression):
     """As `Regression`, of conversations of which the gate's position is read before the last token."""
 
+    fits_head = True
+
     @property
     def reader(self) -> RatingFeatureReader:
         return RatingFeatureReader(self.attributes)
@@ -55,21 +58,26 @@ def fit_or_train(args: RunArguments, objective: Regression, given: dict) -> None
     if not args.freeze_backbone:
         train(args, objective, given)
         return
-    check_libraries()
+    with report_once_per_node():
+        check_libraries()
     fit(args, RegressionOnFeatures(args), given)
 
 
 def fit(args: RunArguments, objective: RegressionOnFeatures, given: dict) -> None:
     """The run, from data to the verified model, as `training.job.train` has it."""
     started = datetime.now(UTC)
-    if not args.dry_run:
-        prepare_output_folder(args)
+    if not args.dry_run and (checkpoint := prepare_output_folder(args)) is not None:
+        raise UserError(
+            "--resume_from_checkpoint: expected no checkpoint beside --freeze_backbone, whose features are kept "
+            f"without one, found {checkpoint}. Take another --output_path."
+        )
     prepared = prepare_run(args, objective, given, write_report=not args.dry_run, takes_steps=False)
     if args.dry_run:
         return
     with out_of_memory_explained("loading the model", args.max_tokens):
         trainer = build_trainer(args, prepared.setup, prepared.data)
-    check_model(trainer.model)
+    with report_once_per_node():
+        check_model(trainer.model)
     start_output_folder(trainer, prepared, None, started)
 
     # Features and ridge

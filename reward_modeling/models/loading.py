@@ -22,6 +22,7 @@ from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.fsdp import allocate_new_weights
+from reward_modeling.models.gated_model import gated_model_class, is_gated
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
 from reward_modeling.models.rating_outputs import RANGES, output_names
@@ -33,11 +34,21 @@ from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 
 logger = logging.getLogger(__name__)
 
+HEAD = "score."
+
 
 def load_config(
-    model_name: str, *, num_labels: int = 1, label_names: Sequence[str] = (), **hub_options
+    model_name: str,
+    *,
+    num_labels: int = 1,
+    label_names: Sequence[str] = (),
+    any_head: bool = False,
+    **hub_options,
 ) -> PreTrainedConfig:
     """The configuration of a Hub id or a folder, with the labels that the head shall have.
+
+    Args:
+        any_head: whatever head the checkpoint has will be replaced.
 
     Raises:
         UserError: nothing is found there, or the checkpoint is a classifier of other labels or an encoder-decoder.
@@ -52,7 +63,13 @@ def load_config(
         logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
     config = read_config(model_name, **hub_options)
     check_family(model_name, config)
-    if has_score_head(config) and config.num_labels != num_labels:
+    if is_gated(config):
+        raise UserError(
+            f"--model_name {model_name}: expected a causal language model or a reward model, found a mixture of "
+            f"objectives with a gate ({config.architectures[0]}), which no script trains on. Start from the model that "
+            "it was made from."
+        )
+    if has_score_head(config) and config.num_labels != num_labels and not any_head:
         scores = "one score" if num_labels == 1 else f"{num_labels} scores"
         raise UserError(
             f"--model_name {model_name}: expected a causal language model or a reward model with {scores}, found "
@@ -131,6 +148,7 @@ def load_reward_model(
     dtype: torch.dtype = torch.float32,
     adapter_follows: bool = False,
     own_head: bool = False,
+    any_head: bool = False,
     **options,
 ) -> PreTrainedModel:
     """A reward model from a language model (new head) or from a reward model (its own head).
@@ -138,13 +156,13 @@ def load_reward_model(
     Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
     `options` go to `from_pretrained`: `attn_implementation`, `revision`, `trust_remote_code`, `key_mapping` for a text
     part (see multimodal.py). `adapter_follows` where an adapter brings the head; `own_head` where the checkpoint must
-    have one, which is held in float32.
+    have one, which is held in float32; `any_head` where what it has in the place of the head will be replaced.
 
     Raises:
         UserError: the checkpoint lacks weights, other than those of a head that may be new, or cannot be read.
     """
     model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
-    if info["missing_keys"] and not adapter_follows and not own_head:
+    if info["missing_keys"] and not adapter_follows and not own_head and not any_head:
         # before, the files were looked at only where they were on this disk
         renamed = renamed_head(model_name, config, revision=options.get("revision"))
         if renamed and not renamed.items() <= options.get("key_mapping", {}).items():
@@ -152,15 +170,16 @@ def load_reward_model(
             model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
     if "key_mapping" in options:
         _forget_renaming(model, options["key_mapping"])
-    if info["mismatched_keys"]:
-        name, found, expected = min(info["mismatched_keys"], key=lambda key: key[0])
+    mismatched = [key for key in info["mismatched_keys"] if not (any_head and key[0].startswith(HEAD))]
+    if mismatched:
+        name, found, expected = min(mismatched, key=lambda key: key[0])
         raise UserError(
             f"--model_name {model_name}: expected the shape {tuple(expected)} of {name}, which its config.json asks "
             f"for, found {tuple(found)}. The weights belong to another configuration."
         )
     missing = sorted(info["missing_keys"])
     allocate_new_weights(model, missing)
-    if missing and not adapter_follows and not own_head:
+    if missing and not adapter_follows and not own_head and not any_head:
         copied = copied_head(model_name, config, revision=options.get("revision"))
         _set_weights(model, copied)
         missing = [name for name in missing if name not in copied]
@@ -175,6 +194,8 @@ def load_reward_model(
         raise no_score_head(model_name, f"no {missing[0]} among its weights")
     if adapter_follows:
         logger.info("Score head: the adapter's.")
+    elif any_head:
+        logger.info("Score head: to be fitted.")
     elif missing:
         logger.warning("Score head: new (%s).", ", ".join(missing))
     else:
@@ -220,11 +241,17 @@ def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     commit(folder)
 
 
+def _model_class(config: PreTrainedConfig, float32_head: bool) -> type:
+    if is_gated(config):
+        return gated_model_class(type(config))
+    return reward_model_class(type(config), float32_head=float32_head) or AutoModelForSequenceClassification
+
+
 def _read_weights(
     model_name: str, config: PreTrainedConfig, float32_head: bool, **options
 ) -> tuple[PreTrainedModel, dict]:
     """`from_pretrained` with its failures in our words; the second value says what was missing."""
-    model_class = reward_model_class(type(config), float32_head=float32_head) or AutoModelForSequenceClassification
+    model_class = _model_class(config, float32_head)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what is missing is told in a line of ours instead of a table
     try:

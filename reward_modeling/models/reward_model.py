@@ -79,6 +79,10 @@ class RewardModelMixin:
             return None
         return scatter_tokens(output, read.in_feed_forward, read.row_length)
 
+    def read_out(self, hidden: torch.Tensor) -> "RewardOutput":
+        """What the head makes of the hidden states of the tokens that are read, `(reads, hidden)`."""
+        return RewardOutput(logits=self.score(hidden))
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -128,7 +132,7 @@ class RewardModelMixin:
         base_model = getattr(self, self.base_model_prefix)
         outputs = base_model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
         last_hidden_states = outputs.last_hidden_state.flatten(0, 1).index_select(0, read_positions)
-        result = RewardOutput(logits=self.score(last_hidden_states))
+        result = self.read_out(last_hidden_states)
         if load_balancing:
             result.load_balancing_losses = load_balancing_losses(
                 outputs.router_logits, self.config.num_experts_per_tok, layout=packed_layout, mask=attention_mask

@@ -29,6 +29,7 @@ class Objective(ABC):
     kind: ClassVar[str] = ""  # what results/catalog.py knows it by; "": its figures are shown as they are
     num_labels: int = 1  # of the head
     label_names: tuple[str, ...] = ()  # of these, where they have any
+    fits_head: ClassVar[bool] = False  # anew, whatever head the checkpoint has
     progress_figures: ClassVar[tuple[str, ...]] = ()  # those of `figures` that stand beside the progress bar
 
     def __init__(self, flags: Any):

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.gated_model import is_gated
 from reward_modeling.models.loading import (
     has_score_head,
     load_config,
@@ -41,7 +42,7 @@ def load_checkpoint(
     if is_adapter:
         return _load_adapter(path, dtype, check, **options)
     config = read_config(path, **options)
-    if not has_score_head(config):
+    if not has_score_head(config) and not is_gated(config):
         raise no_score_head(path, f"architectures {config.architectures} in its config.json")
     check(config)
     tokenizer = _load_tokenizer(path, **options)

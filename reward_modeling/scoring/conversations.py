@@ -18,6 +18,7 @@ from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
 from reward_modeling.data.rendering import TemplateRefuses, render, render_prompt
 from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.models.tokenizer import end_text, token_ids
+from reward_modeling.scoring.prompt_ends import PromptEnds
 
 TEXT_KEY = 256  # characters by which plain texts, which name no prompt, are taken to share one
 
@@ -114,6 +115,26 @@ class ConversationReader:
 
     def tokenize(self, window: list[tuple[int, Conversation]], counts: ScoringCounts) -> list[list[int]]:
         """Token ids of conversations, at most `max_length` each; `window` has (number in the input, conversation)."""
+        return self._cut_and_count(window, self._whole(window), counts)
+
+    def tokenize_with_gates(
+        self, window: list[tuple[int, Conversation]], counts: ScoringCounts
+    ) -> tuple[list[list[int]], list[int]]:
+        """As `tokenize`, and of each conversation where a gate reads its prompt: see `data.gate_position`.
+
+        Of a conversation that is cut it is the same token; the first one where that is cut away.
+
+        Raises:
+            UserError: of a plain text it is not known where the prompt ends.
+        """
+        whole = self._whole(window)
+        keys = [prompt_key(conversation) for _, conversation in window]
+        places = self._prompt_ends.positions(window, keys, whole)
+        cut = self._cut_and_count(window, whole, counts)
+        lost = [len(before) - len(after) for before, after in zip(whole, cut, strict=True)]
+        return cut, [max(0, place - less) for place, less in zip(places, lost, strict=True)]
+
+    def _whole(self, window: list[tuple[int, Conversation]]) -> list[list[int]]:
         rows = token_ids([self.render(*numbered) for numbered in window], self.tokenizer)
         for (index, _), ids in zip(window, rows, strict=True):
             if not ids:
@@ -121,11 +142,20 @@ class ConversationReader:
                     f"conversation {index}: expected at least one token, found none: the chat template renders it as "
                     "an empty text."
                 )
+        return rows
+
+    def _cut_and_count(
+        self, window: list[tuple[int, Conversation]], rows: list[list[int]], counts: ScoringCounts
+    ) -> list[list[int]]:
         cut = self._cut([conversation for _, conversation in window], rows)
         for before, after in zip(rows, cut, strict=True):
             counts.cut += len(after) < len(before)
             counts.cut_tokens += max(0, len(before) - len(after))
         return cut
+
+    @cached_property
+    def _prompt_ends(self) -> PromptEnds:
+        return PromptEnds(self.tokenizer)
 
     @cached_property
     def _text_cutter(self) -> TextCutter:

@@ -6,6 +6,7 @@ computed, and give bit for bit the same rewards.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from reward_modeling.data.conversations import Conversation
 from reward_modeling.data.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
@@ -42,38 +43,60 @@ class WindowPlan:
         return [self.indices[chunk.group][c] for chunk in micro_batch for c in range(chunk.unit_start, chunk.unit_end)]
 
 
+class Row(NamedTuple):
+    """A conversation's tokens, and where a gate reads its prompt; None of a model without a gate."""
+
+    ids: tuple[int, ...]
+    gate: int | None
+
+
 def plan_window(
-    window: list[tuple[int, Conversation]], reader: ConversationReader, batches: Batches, counts: ScoringCounts
+    window: list[tuple[int, Conversation]],
+    reader: ConversationReader,
+    batches: Batches,
+    counts: ScoringCounts,
+    *,
+    reads_prompts: bool = False,
 ) -> WindowPlan:
-    """Forward passes that score each distinct text of the window once; `window` has (number in the input, messages)."""
-    rows = reader.tokenize(window, counts)
+    """Forward passes that score each distinct text of the window once; `window` has (number in the input, messages).
+
+    With `reads_prompts` two tokens of each are read: the gate's, which completions of one prompt share, and the last.
+    """
+    if reads_prompts:
+        rows, gates = reader.tokenize_with_gates(window, counts)
+    else:
+        rows, gates = reader.tokenize(window, counts), [None] * len(window)
     # By tokens: texts may be cut to the same ones, which computed apart would differ by rounding, and win a tie.
-    indices_of: dict[tuple[int, ...], list[int]] = {}
-    rows_of_prompt: dict[object, list[tuple[int, ...]]] = {}
-    for (index, conversation), ids in zip(window, map(tuple, rows), strict=True):
+    indices_of: dict[Row, list[int]] = {}
+    rows_of_prompt: dict[object, list[Row]] = {}
+    for (index, conversation), ids, gate in zip(window, map(tuple, rows), gates, strict=True):
+        row = Row(ids, gate)
         # padded rows share nothing: each one is a group of its own, and is sorted by its own length
         group = rows_of_prompt.setdefault(index if batches.batching == PADDED else prompt_key(conversation), [])
-        if ids not in indices_of:
-            group.append(ids)
-        indices_of.setdefault(ids, []).append(index)
+        if row not in indices_of:
+            group.append(row)
+        indices_of.setdefault(row, []).append(index)
     counts.conversations += len(window)
     counts.scored += len(indices_of)
     distinct = list(filter(None, rows_of_prompt.values()))
-    groups = [_group(sequences) for sequences in distinct]
+    groups = [_group(of_prompt) for of_prompt in distinct]
     if batches.batching == PADDED:
-        passes = _padded_batches([len(ids) for (ids,) in distinct], batches)
+        passes = _padded_batches([len(row.ids) for (row,) in distinct], batches)
     else:
         options = {"max_tokens": batches.max_tokens, "batching": batches.batching, "num_processes": 1}
         (passes,) = plan_evaluation(GroupSizes.from_rows(groups), **options)
-    return WindowPlan(groups, [[indices_of[ids] for ids in sequences] for sequences in distinct], passes)
+    return WindowPlan(groups, [[indices_of[row] for row in of_prompt] for of_prompt in distinct], passes)
 
 
-def _group(sequences: list[tuple[int, ...]]) -> dict:
+def _group(rows: list[Row]) -> dict:
     """One group row, with what all sequences begin with as its prefix. A sequence alone shares nothing."""
+    sequences = [row.ids for row in rows]
     prefix_length = common_prefix_length(sequences) if len(sequences) > 1 else 0
+    reads = [[len(row.ids) - 1] if row.gate is None else [row.gate, len(row.ids) - 1] for row in rows]
     return {
         "prefix_ids": sequences[0][:prefix_length],
         "completion_ids": [ids[prefix_length:] for ids in sequences],
+        "read_positions": reads,
         "units": [[number] for number in range(len(sequences))],
         "targets": [[]] * len(sequences),
     }

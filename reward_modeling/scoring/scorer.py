@@ -103,9 +103,9 @@ class RewardScorer:
         self.tokenizer = tokenizer
         self.batches = batches
         self.reader = ConversationReader(tokenizer, max_length)
-        # Any token will do: where a row ends is known, and not read off its padding.
-        self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0)
         self.readout = readout or OneLabel()
+        # Any token will do: where a row ends is known, and not read off its padding.
+        self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0, self.readout.collate)
         self.counts = ScoringCounts()
         self.statistics = statistics
 
@@ -285,7 +285,8 @@ class RewardScorer:
         self.counts = ScoringCounts()
         passes = 0
         for window in _windows_of(numbered):
-            plan = plan_window(window, self.reader, self.batches, self.counts)
+            options = {"reads_prompts": self.readout.reads_prompts}
+            plan = plan_window(window, self.reader, self.batches, self.counts, **options)
             # Dealt out over the whole stream: no process gets the heaviest pass of every window.
             mine = plan.micro_batches[(process - passes) % num_processes :: num_processes]
             passes += len(plan.micro_batches)
@@ -309,7 +310,8 @@ class RewardScorer:
     def _forward(self, plan: WindowPlan, micro_batch: MicroBatch) -> torch.Tensor:
         """`(completions, columns)` of one pass in float32, as the readout has them."""
         groups = {chunk.group: plan.groups[chunk.group] for chunk in micro_batch}
-        inputs = self.collator(micro_batch, groups)["model_inputs"]
+        batch = self.collator(micro_batch, groups)
+        inputs = batch["model_inputs"] | batch["targets"]
         self.counts.passes += 1
         self.counts.tokens += inputs["input_ids"].numel()
         if self.batches.equal_lengths:  # not RewardModelMixin's forward: the class reads the last token by itself

@@ -72,7 +72,11 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
     """Raises `UserError`: there is no such model, or it cannot do what the flags ask of it."""
     hub_options = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
     config = load_config(
-        args.model_name, num_labels=objective.num_labels, label_names=objective.label_names, **hub_options
+        args.model_name,
+        num_labels=objective.num_labels,
+        label_names=objective.label_names,
+        any_head=objective.fits_head,
+        **hub_options,
     )
     config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
     context = context_length(config)
@@ -80,7 +84,7 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
         raise UserError(context_too_short(args.max_length, config))
     if args.router_aux_loss_coef and (reason := why_no_load_balancing(config)) is not None:
         raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
-    mapping = renamed_head(args.model_name, config, revision=args.model_revision)
+    mapping = {} if objective.fits_head else renamed_head(args.model_name, config, revision=args.model_revision)
     if mapping:
         loading_options["key_mapping"] = loading_options.get("key_mapping", {}) | mapping
     if args.gradient_checkpointing and (reason := why_not_checkpointed(config)) is not None:
@@ -159,6 +163,7 @@ def load_model(args: RunArguments, setup: Setup) -> torch.nn.Module:
         setup.tokenizer,
         attn_implementation=args.attn_implementation if setup.batching == PADDED else SHARED_PREFIX,
         dtype=getattr(torch, args.model_dtype),
+        any_head=setup.objective.fits_head,
         **setup.loading_options,
         **(four_bit_options(setup.config, args.device) if args.load_in_4bit else {}),
     )

@@ -11,7 +11,7 @@ from engines import run_engine
 from rated_rows import FLAGS, rated_rows
 from runs import ROOT, Run, as_argv, train, weights_of, write_rows
 from sklearn.linear_model import Ridge
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 import rm_regression
 from reward_modeling.common.errors import UserError
@@ -152,6 +152,47 @@ def test_weights_in_bfloat16_leave_the_head_in_float32(run, base, tmp_path):
     assert one == pytest.approx(other, rel=0.2)
 
 
+def test_it_starts_from_a_reward_model_whose_head_it_replaces(run, base, tmp_path):
+    """As ArmoRM did from a model of Bradley-Terry; or from one of other ratings."""
+    model = AutoModelForSequenceClassification.from_pretrained(run.model, num_labels=1, ignore_mismatched_sizes=True)
+    model.config.reward_mean, model.config.reward_std = 3.0, 2.0
+    for folder, labels in ((tmp_path / "one", 1), (run.model, 3)):
+        if labels == 1:
+            model.save_pretrained(folder)
+            AutoTokenizer.from_pretrained(run.model).save_pretrained(folder)
+        again = train(base, tmp_path / f"from_{labels}", main=rm_regression.main, model_name=folder)
+        found, expected = weights_of(again.model), weights_of(run.model)
+        assert {name: weight.shape for name, weight in found.items()} == {
+            name: weight.shape for name, weight in expected.items()
+        }
+        assert torch.equal(found["score.weight"], expected["score.weight"])
+        config = AutoModelForSequenceClassification.from_pretrained(again.model).config
+        assert config.id2label == dict(enumerate(ATTRIBUTES))
+        assert config.reward_mean != 3.0
+
+
+def test_several_evaluation_sets_and_none(base, tmp_path):
+    rows = rated_rows(20, seed=9)
+    paths = {name: write_rows(tmp_path / f"{name}.jsonl", rows[number::2]) for number, name in enumerate("ab")}
+    sets = ",".join(f"{name}={path}" for name, path in paths.items())
+    found = train(base, tmp_path / "sets", main=rm_regression.main, eval_set_path=sets)
+    evaluation = read_json(found.output / "evaluation.json")
+    assert [*evaluation["sets"]] == ["a", "b"]
+    assert evaluation["sets"]["a"]["loss"] != evaluation["sets"]["b"]["loss"]
+    without = train(base, tmp_path / "without", main=rm_regression.main, eval_size=0)
+    assert not (without.output / "evaluation.json").exists()
+    assert (without.model / "model.safetensors").exists()
+
+
+def test_computing_in_bfloat16_is_verified_as_that(base, run, tmp_path):
+    low = train(base, tmp_path / "low", main=rm_regression.main, bf16="true", verify_saved_model="true")
+    verification = read_json(low.model / "verification.json")
+    assert verification["passed"]
+    assert verification["precision"] == "bfloat16"
+    difference = (weights_of(low.model)["score.weight"] - weights_of(run.model)["score.weight"]).abs().max()
+    assert 0 < difference < 0.2
+
+
 def test_the_preflight_alone_computes_nothing(base, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(feature_pass, "_forward", None)
     flags = base | {"output_path": tmp_path / "none", "preflight_only": "true"}
@@ -171,7 +212,6 @@ def test_the_preflight_alone_computes_nothing(base, tmp_path, capsys, monkeypatc
             "--learning_rate, --num_train_epochs, --use_peft: expected none of these beside --freeze_backbone",
         ),
         ({"loss": "quantile"}, "--loss: expected none of these beside --freeze_backbone"),
-        ({"resume_from_checkpoint": "true"}, "--resume_from_checkpoint: expected none of these"),
         ({"deepspeed": ROOT / "deepspeed_3.json"}, "found DeepSpeed or FSDP"),
         ({"freeze_backbone": "false"}, "--feature_cache: expected --freeze_backbone true beside it, found false"),
     ],

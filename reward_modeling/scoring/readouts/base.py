@@ -4,7 +4,7 @@ A kind is one file with one `Readout`, and one line in the catalog.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +34,10 @@ class Readout(ABC):
     """From the output of a forward pass to a row of numbers for each completion, and to what these say."""
 
     reward_weights: ClassVar[dict[str, float] | None] = None  # of the attributes in the reward, where they are fixed
+    reads_prompts: ClassVar[bool] = False  # also where the prompt ends: then it has a `collate`
+    # From what is read of each completion (of the prompt and then of its end, as numbers of all that is read) to
+    # further inputs of the model, as `Objective.collate` makes targets of them.
+    collate: ClassVar[Callable[[Sequence, Sequence], dict[str, torch.Tensor]] | None] = None
 
     @abstractmethod
     def columns(self, output: ModelOutput) -> torch.Tensor:

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from transformers import PreTrainedConfig
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.models.gated_model import is_gated
 from reward_modeling.models.rating_outputs import RatingOutputs, has_ratings
 from reward_modeling.scoring.readouts.base import Readout
+from reward_modeling.scoring.readouts.gated import Gated
 from reward_modeling.scoring.readouts.one_label import OneLabel
 from reward_modeling.scoring.readouts.ratings import Quantiles, Ratings
 
@@ -20,6 +22,13 @@ def readout_of(path: str, config: PreTrainedConfig, weights: Mapping[str, float]
     Raises:
         UserError: the model has several outputs and no weights for them, or weights that are not of its outputs.
     """
+    if is_gated(config):
+        if weights is not None:
+            raise UserError(
+                f"weights: expected a model whose weights are fixed, found that {path} has a gate, which weighs its "
+                "objectives anew for each prompt. Leave them out."
+            )
+        return Gated(path, config)
     if has_ratings(config):
         outputs = RatingOutputs.of_config(path, config, weights)
         return Ratings(outputs) if outputs.levels == 1 else Quantiles(outputs)
