@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -270,6 +271,16 @@ def test_the_python_of_the_card_gives_the_named_outputs(run):
     assert trl["reward_function"]([conversation[:1]], [conversation[1:]]) == pytest.approx([reward], abs=1e-4)
     # negative control: an output under the name of another
     assert transformers["outputs"] != pytest.approx(dict(zip(sorted(ATTRIBUTES), logits, strict=True)), abs=1e-3)
+
+
+def test_the_command_of_the_card_folds_the_model(run, tmp_path, monkeypatch):
+    card = (run.model / "README.md").read_text()
+    (command,) = re.findall(r"`python (rm_regression.py --fold .*?) NEW_FOLDER`", card)
+    monkeypatch.setattr(sys, "argv", [*command.split(), str(tmp_path / "folded")])
+    rm_regression.main()
+    transformers, *_ = run_snippets(run.model / "README.md")
+    (logits,) = plain_logits(tmp_path / "folded", [transformers["conversation"]]).tolist()
+    assert logits == pytest.approx([transformers["reward"]], abs=1e-4)
 
 
 def test_cards_of_an_adapter_and_of_what_it_is_merged_into(flags, rows, tmp_path):
