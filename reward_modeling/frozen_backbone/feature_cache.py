@@ -69,6 +69,7 @@ def cached_features(
             how.wait()
             if how.process == 0:
                 files = [part_file(parts, *run) for run in runs_of(groups, layout, how)]
+                check_parts(files)
                 _write_folder(groups, layout, files, folder)
                 shutil.rmtree(parts, ignore_errors=True)
                 size = f"{len(layout.prompt_of):,} answers of {len(layout.used):,} prompts"
@@ -105,6 +106,18 @@ def check_room(cache: Path, parts: Path, size: int) -> None:
         raise UserError(
             f"{cache}: expected {needed / GIB:.1f} GiB of room for the features (half of it for the time in which they "
             f"are joined), found {free / GIB:.1f}. Make room, or name another folder with --feature_cache."
+        )
+
+
+def check_parts(files: list[Path]) -> None:
+    """
+    Raises:
+        UserError: a part is not where this process looks for it.
+    """
+    if missing := [file for file in files if not file.is_file()]:
+        raise UserError(
+            f"{missing[0].parent}: expected {len(files)} parts of the features, found that {len(missing)} are missing. "
+            "On several machines --feature_cache has to be a folder that all of them share."
         )
 
 

@@ -28,7 +28,8 @@ from reward_modeling.frozen_backbone.readers import RatingFeatureReader
 from reward_modeling.frozen_backbone.ridge import RidgeFit, check_libraries, fit_ridge, predict
 from reward_modeling.models.adapters import count_weights
 from reward_modeling.objectives.regression import Regression
-from reward_modeling.results.run import Results, gather_results, ridge_rows
+from reward_modeling.results.ratings import ridge_rows
+from reward_modeling.results.run import Results, gather_results
 from reward_modeling.training.arguments import RunArguments
 from reward_modeling.training.job import finish_run, prepare_run, start_output_folder, train
 from reward_modeling.training.memory_probe import out_of_memory_explained

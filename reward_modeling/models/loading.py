@@ -25,7 +25,7 @@ from reward_modeling.models.fsdp import allocate_new_weights
 from reward_modeling.models.gated_model import gated_model_class, is_gated
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
-from reward_modeling.models.rating_outputs import RANGES
+from reward_modeling.models.rating_outputs import RANGES, output_names
 from reward_modeling.models.reward_model import reward_model_class, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
 from reward_modeling.models.stored_weights import broken_weights
@@ -75,6 +75,8 @@ def load_config(
             f"--model_name {model_name}: expected a causal language model or a reward model with {scores}, found "
             f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
         )
+    if label_names and has_score_head(config) and hasattr(config, RANGES):
+        _check_names(model_name, output_names(config), label_names)
     config.num_labels = num_labels
     if label_names or hasattr(config, RANGES):  # the name of a rating is not that of another score
         names = label_names or [f"LABEL_{number}" for number in range(num_labels)]
@@ -82,6 +84,20 @@ def load_config(
         config.label2id = {name: number for number, name in enumerate(names)}
     set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
     return config
+
+
+def _check_names(model_name: str, found: Sequence[str], expected: Sequence[str]) -> None:
+    """
+    Raises:
+        UserError: the outputs of a model of ratings would go on as those of other attributes.
+    """
+    place = next((n for n, names in enumerate(zip(found, expected, strict=True)) if names[0] != names[1]), None)
+    if place is not None:
+        raise UserError(
+            f"--model_name {model_name}: expected a model whose output {place + 1} is {expected[place]}, as "
+            f"--attributes says, found {found[place]}. Pass the attributes in the order in which the model has them, "
+            "or start from the language model it was made from."
+        )
 
 
 def check_family(model_name: str, config: PreTrainedConfig) -> None:

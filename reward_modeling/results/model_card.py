@@ -20,7 +20,7 @@ from reward_modeling.display.page import mark_as_code, render
 from reward_modeling.models.tokenizer import end_text, is_for_encoder, leading_bos, token_ids
 from reward_modeling.results.catalog import kind_of
 from reward_modeling.results.kind import ResultsKind
-from reward_modeling.results.run import Results, ridge_rows, source_rows
+from reward_modeling.results.run import Results, source_rows
 
 CARD = "README.md"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -77,7 +77,6 @@ def model_card(results: Results, *, name: str, adapter: bool, tokenizer: PreTrai
         data_report=results.data_report,
         dropped_rows=dropped_rows,
         source_rows=source_rows,
-        ridge_rows=ridge_rows,
         arguments=[
             ("argument", "value"),
             *((key, mark_as_code(json.dumps(value, default=str))) for key, value in arguments),

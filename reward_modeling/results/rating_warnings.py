@@ -13,7 +13,7 @@ def rating_warnings(evaluation: Mapping) -> Iterator[str]:
     """Each kind once, with the attributes that it is about."""
     attributes, answers = evaluation["attributes"], count(evaluation["answers"])
     if few := {name: of["rows"] for name, of in attributes.items() if of["rows"] < FEW_RATED}:
-        yield f"Few held-out answers are rated: {_listed(few, lambda rows: f'{count(rows)} of {answers}')}"
+        yield f"Few held-out answers have a rating: {_listed(few, lambda rows: f'{count(rows)} of {answers}')}"
     if same := [name for name, of in attributes.items() if _has_same_ratings(of)]:
         yield f"All held-out ratings are the same, so that nothing is known of these attributes: {', '.join(same)}"
     compared = {name: of for name, of in attributes.items() if of["rows"] > 1 and name not in same}

@@ -73,6 +73,9 @@ class RatingResults(ResultsKind):
     def warnings(self, evaluation: Mapping) -> Iterator[str]:
         return rating_warnings(evaluation)
 
+    def ridge_rows(self, ridge: Mapping) -> Rows:
+        return ridge_rows(ridge)
+
     # --- the model card and the page ---
 
     def in_words(self, evaluation: Mapping) -> str:
@@ -212,6 +215,15 @@ class RatingResults(ResultsKind):
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
+
+
+def ridge_rows(ridge: Mapping) -> Rows:
+    """What a head was fitted by that was fitted alone, a line for each attribute."""
+    rows: Rows = [("attribute", "rated", "alpha", "squared error", "of the mean")]
+    for name, of in ridge.items():
+        errors = number(of["squared_error"]), number(of["mean_label_squared_error"])
+        rows.append((name, count(of["answers"]), f"{of['alpha']:g}", *errors))
+    return rows
 
 
 def _bin_rows(of: Mapping) -> Rows:

@@ -23,7 +23,7 @@ from reward_modeling.results.catalog import kind_of
 from reward_modeling.results.curves import Curve, draw_curves, log_curve
 from reward_modeling.results.kind import TRAINING, LoggedFigure
 from reward_modeling.results.read_run import RunFiles, read_run
-from reward_modeling.results.run import ridge_rows, source_rows
+from reward_modeling.results.run import source_rows
 from reward_modeling.results.warnings import result_warnings
 
 MOST_EVALUATIONS = 100  # that the table shows
@@ -62,7 +62,6 @@ def training_page(run: RunFiles) -> str:
         evaluation_rows=kind.evaluation_rows(evaluations[-MOST_EVALUATIONS:]),
         dropped_rows=dropped_rows,
         source_rows=source_rows,
-        ridge_rows=ridge_rows,
         result_warnings=result_warnings,
     )
 

@@ -68,7 +68,7 @@ from reward_modeling.common.file_names import EVAL_SCORES, EVALUATION, MANIFEST,
 from reward_modeling.common.flags import LOGGED, NEEDS_ADAPTER, flags_with
 from reward_modeling.common.launch import engine_name, installed_versions
 from reward_modeling.data.set_paths import evaluation_paths, in_words, set_paths
-from reward_modeling.display.text import Rows, count, number
+from reward_modeling.display.text import Rows, count
 from reward_modeling.models.adapters import count_weights, has_adapter
 from reward_modeling.models.reward_normalization import NAMES
 from reward_modeling.objectives.base import HeldOut
@@ -228,13 +228,4 @@ def source_rows(manifest: Mapping, unit: str) -> Rows:
     for source in manifest["sources"]:
         words = source["licence"] or "not stated", source["dataset_path"] or ""
         rows.append((source["name"], count(source.get(unit)), count(source["prompts"]), *words))
-    return rows
-
-
-def ridge_rows(ridge: Mapping) -> Rows:
-    """A table of what a head was fitted by that was fitted alone."""
-    rows: Rows = [("attribute", "rated", "alpha", "squared error", "of the mean")]
-    for name, of in ridge.items():
-        errors = number(of["squared_error"]), number(of["mean_label_squared_error"])
-        rows.append((name, count(of["answers"]), f"{of['alpha']:g}", *errors))
     return rows

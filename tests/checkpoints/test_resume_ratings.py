@@ -11,13 +11,16 @@ import torch
 from rated_rows import FLAGS, rated_rows
 from runs import ROOT, Run, same_weights, sigterm_in_step, train, write_rows
 from safetensors.torch import load_file, save_file
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import rm_regression
 from benchmarks.kill_and_resume import Watched, command_of
 from reward_modeling.checkpoints.verification import verify_saved_model
 from reward_modeling.common.errors import UserError
+from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.ratings import ATTRIBUTES
+from reward_modeling.tiny.tokenizers import token_ids
 
 STEPS = 9
 SAVED = ("label_ranges", "reward_weights", "reward_mean", "reward_std")
@@ -242,3 +245,28 @@ def test_held_out_outputs_are_those_of_plain_transformers(rows, whole):
     for row, line in zip(held_out, lines, strict=True):
         given = row.get("ratings", row)
         assert line["ratings"] == {name: given.get(name) for name in ATTRIBUTES}
+
+
+def test_an_encoder_with_several_outputs(base, rows, tmp_path):
+    """BERT's head has a bias; its rows are padded."""
+    texts = [message["content"] for row in rows for message in row["messages"]]
+    tokenizer = train_tokenizer(texts, 600, **TOKENIZER_STYLES["bert"])
+    model = build_tiny_checkpoint(
+        tmp_path / "bert", tokenizer, tiny_config("bert", len(tokenizer), **token_ids(tokenizer))
+    )
+    flags = base | {"model_name": model, "verify_saved_model": "true", "loss": "quantile", "max_steps": 3}
+    finished = run(flags, tmp_path / "output")
+    assert finished.trainer.collator.batching == "padded"
+    verification = json.loads((finished.model / "verification.json").read_text())
+    assert verification["passed"] and len(verification["rewards"]) == 57 * len(finished.trainer.eval_dataset)
+    config = json.loads((finished.model / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"] and config["id2label"]["56"] == "verbosity@0.95"
+
+
+def test_a_model_of_ratings_is_trained_further_with_its_own_attributes(base, whole, tmp_path):
+    """In their order; in another one, each row of the head would go on as that of another attribute."""
+    flags = base | {"model_name": whole.model, "max_steps": 1, "attributes": "usefulness,kindness,verbosity"}
+    with pytest.raises(UserError, match=r"output 1 is usefulness, as --attributes says, found kindness"):
+        run(flags, tmp_path / "other")
+    further = run(flags | {"attributes": ",".join(ATTRIBUTES), "learning_rate": 0}, tmp_path / "same")
+    assert same_weights(further.model, whole.model)

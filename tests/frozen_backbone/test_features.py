@@ -348,6 +348,12 @@ def test_two_runs_do_not_compute_the_same_features_together(llama, tmp_path):
     handle.remove()
 
 
+def test_machines_that_share_no_folder_are_told_so(llama, tmp_path):
+    """The other process has written its parts elsewhere."""
+    with pytest.raises(UserError, match=r"are missing\. On several machines --feature_cache has to be a folder"):
+        cached_features(rated_groups(), llama, a_pass(max_tokens=2, num_processes=2), tmp_path, ATTRIBUTES)
+
+
 def test_features_that_are_no_numbers_are_refused(tmp_path):
     model = build_model("llama", "shared_prefix")
     torch.nn.init.constant_(model.model.norm.weight, float("nan"))

@@ -468,12 +468,12 @@ def test_few_rated_answers():
         ratings[FEW_RATED - 1 :] = np.nan
 
     (warning,) = changed_sample(forget)
-    assert warning == f"Few held-out answers are rated: bad, {FEW_RATED - 1} of 240"
+    assert warning == f"Few held-out answers have a rating: bad, {FEW_RATED - 1} of 240"
 
 
 def test_an_attribute_without_ratings():
     (warning,) = changed_sample(lambda _, outputs, ratings: ratings.fill(np.nan))
-    assert warning == "Few held-out answers are rated: bad, 0 of 240"
+    assert warning == "Few held-out answers have a rating: bad, 0 of 240"
 
 
 def test_ratings_and_outputs_that_are_all_the_same():

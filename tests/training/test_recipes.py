@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,24 +12,28 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState, GradientState
 from engines import launch_environment
-from runs import ROOT, train, write_rows
+from runs import ROOT, Run, train, write_rows
+from safetensors.torch import load_file
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 import rm
+import rm_regression
 from reward_modeling.common.arguments import ScriptArgumentParser, parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.preference_sets.mixture import known_mixtures
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
+from reward_modeling.tiny.ratings import rated_world
 from reward_modeling.tiny.tokenizers import token_ids
 from reward_modeling.training.arguments import RunArguments, arguments_of
 from reward_modeling.training.launch_checks import launch_problems
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+SCRIPTS = {"rm.py": rm, "rm_regression.py": rm_regression}
 PUBLISHED = {
     # what the header calls it: the flag, and how its value is written there
     "lr": ("learning_rate", r"lr (\S+?),"),
-    "pairs": ("pairs_per_step", r"(\d+) pairs a step"),
+    "pairs": ("pairs_per_step", r"(\d+) (?:pairs|answers) a step"),
     "epochs": ("num_train_epochs", r"(\d+) epoch"),
     "max_length": ("max_length", r"max_length (\d+)"),
 }
@@ -38,7 +43,9 @@ FAMILIES = {
     "google/gemma-": "gemma",
     "mistralai/": "mistral",
     "meta-llama/": "llama",
+    "models/llama31_70b_helpsteer2_folded": "llama",  # which the header says how to make
 }
+RATINGS, SCALED = (ROOT / "recipes" / f"llama31_70b_helpsteer2_{half}.yaml" for half in ("ratings", "scaled"))
 STYLES = {"gemma": "gemma", "gemma2": "gemma", "mistral": "mistral", "llama": "llama3"}
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 
@@ -52,12 +59,17 @@ def commands(recipe: Path) -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^ *accelerate launch .*", header(recipe), re.MULTILINE)]
 
 
-def parsed(recipe: Path, *flags: str) -> RunArguments:
+def script_of(recipe: Path) -> str:
+    """The script that all its commands launch."""
+    (script,) = {word for words in commands(recipe) for word in words if word in SCRIPTS}
+    return script
+
+
+def parsed(recipe: Path, *flags: str, script: str | None = None) -> RunArguments:
+    arguments = SCRIPTS[script or script_of(recipe)].ScriptArguments
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
-    return parse_script_arguments(
-        arguments_of(rm.ScriptArguments), ["--config", str(recipe), "--use_cpu", "true", *flags]
-    )[0]
+    return parse_script_arguments(arguments_of(arguments), ["--config", str(recipe), "--use_cpu", "true", *flags])[0]
 
 
 def test_the_models_that_were_asked_for_are_there():
@@ -71,15 +83,17 @@ def test_a_recipe_sets_what_its_header_says(recipe):
     says so.
     """
     args, published = parsed(recipe), re.search(r"^(?:Published|Run here): (.*)", header(recipe), re.MULTILINE)
-    assert args.lr_scheduler_type == "cosine"
-    assert (args.warmup_steps, args.bf16) == (0.03, True)
+    constant = recipe in (RATINGS, SCALED)
+    assert args.lr_scheduler_type == ("constant_with_warmup" if constant else "cosine")
+    assert (args.warmup_steps, args.bf16) == (10 if constant else 0.03, True)
     if "Published: " not in header(recipe):
         assert "No published row" in header(recipe)
         assert "no score to compare" in " ".join(header(recipe).split())
     if published is None:
         assert args.num_train_epochs == 1
         return
-    assert "cosine, 3% warm-up" in published[1]
+    if recipe != SCALED:  # of which no schedule was published, and its header says so
+        assert ("constant after 10 warm-up steps" if constant else "cosine, 3% warm-up") in published[1]
     found = {flag: match[1] for flag, pattern in PUBLISHED.values() if (match := re.search(pattern, published[1]))}
     assert "learning_rate" in found
     for flag, value in found.items():
@@ -90,13 +104,16 @@ def test_a_recipe_sets_what_its_header_says(recipe):
 
 @every_recipe
 def test_the_published_score_is_that_of_its_sections(recipe):
-    """RewardBench's own formula: a figure copied wrongly does not add up."""
+    """RewardBench's own formula, or the mean of four sections: a figure copied wrongly does not add up."""
     line = re.search(r"^RewardBench: (.*)", header(recipe), re.MULTILINE)
     assert (line is None) == ("No published row" in header(recipe))
     if line is not None:
-        *sections, prior, score = map(float, re.findall(r"\d+\.\d", line[1]))
+        *sections, score = map(float, re.findall(r"\d+\.\d", line[1]))
+        prior = [sections.pop()] if "prior sets" in line[1] else []
         assert len(sections) == 4
-        assert score == pytest.approx((sum(sections) + 0.5 * prior) / 4.5, abs=0.05)
+        assert prior or "(the mean of the four)" in line[1]
+        whole = (sum(sections) + 0.5 * sum(prior)) / (4 + 0.5 * len(prior))
+        assert score == pytest.approx(whole, abs=0.0501)
 
 
 @every_recipe
@@ -111,6 +128,7 @@ def test_its_data_can_be_built(recipe):
         arguments = importlib.import_module(f"data_prep.{script}").ScriptArguments
         made.append(ScriptArgumentParser(arguments).parse_arguments(shlex.split(words))[0])
     assert [one.output_path for one in made] == [path for path in (args.train_set_path, args.eval_set_path) if path]
+    assert len({one.output_path for one in made}) == len(made)
     assert all(one.mixture in known_mixtures() for one in made if hasattr(one, "mixture"))
 
 
@@ -127,7 +145,7 @@ def test_its_commands_can_be_launched(recipe, monkeypatch):
     assert commands(recipe)
     for words in commands(recipe):
         assert Path(words[words.index("--config_file") + 1]).is_file()
-        flags = words[words.index("rm.py") + 1 :]
+        flags = words[words.index(script_of(recipe)) + 1 :]
         assert flags[:2] == ["--config", f"recipes/{recipe.name}"]
         deepspeed = flags[flags.index("--deepspeed") + 1] if "--deepspeed" in flags else None
         assert problems_of_launch(deepspeed, words) == []
@@ -145,7 +163,7 @@ def test_a_key_that_rm_does_not_know_is_refused(tmp_path):
     content["pair_per_step"] = content.pop("pairs_per_step")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match="unknown key 'pair_per_step'; did you mean pairs_per_step"):
-        parsed(tmp_path / "recipe.yaml")
+        parsed(tmp_path / "recipe.yaml", script="rm.py")
 
 
 @pytest.fixture(scope="module")
@@ -169,24 +187,71 @@ def test_its_first_steps_run(recipe, tiny_models, tmp_path):
     """As it stands, but for the model's and the data's size."""
     content = yaml.safe_load(recipe.read_text())
     family = next(family for start, family in FAMILIES.items() if content["model_name"].startswith(start))
-    held_out = write_rows(tmp_path / "eval.jsonl", learnable_preferences(4, seed=2))
+    run = first_steps(recipe, tiny_models[family], tmp_path)
+    assert len(run.losses()) == 2
+    assert run.trainer.args.lr_scheduler_type == content["lr_scheduler_type"]
+    assert run.trainer.args.bf16
+    assert run.trainer.model.config.model_type == family
+
+
+def rows_for(recipe: Path, num_prompts: int, seed: int) -> list[dict]:
+    if recipe == RATINGS:
+        return [
+            {"messages": row["messages"], "helpfulness": row["kindness"]}
+            for row in rated_world((num_prompts, 1, 1), seed)[0]
+        ]
+    return [
+        row | {"strength": 1 + number % 3} if recipe == SCALED else row
+        for number, row in enumerate(learnable_preferences(num_prompts, seed=seed))
+    ]
+
+
+def first_steps(recipe: Path, model: str | Path, tmp_path: Path, **changes: object) -> Run:
+    held_out = write_rows(tmp_path / f"{recipe.stem}-eval.jsonl", rows_for(recipe, 4, seed=2))
     flags = {
         "config": recipe,
-        "model_name": tiny_models[family],
-        "train_set_path": write_rows(tmp_path / "train.jsonl", learnable_preferences(24, seed=1)),
+        "model_name": model,
+        "train_set_path": write_rows(tmp_path / f"{recipe.stem}-train.jsonl", rows_for(recipe, 24, seed=1)),
         "max_length": 256,
         "max_tokens_per_micro_batch": 1024,
         "pairs_per_step": 16,
         "max_steps": 2,
-        **({"eval_set_path": held_out} if "eval_set_path" in content else {"eval_size": 4}),
+        **({"eval_set_path": held_out} if "eval_set_path" in yaml.safe_load(recipe.read_text()) else {"eval_size": 4}),
         "logging_steps": 1,
         "report_to": "none",
         "use_cpu": "true",
         "num_proc": 1,
         "verify_saved_model": "false",
     }
-    run = train(flags, tmp_path / "output")
-    assert len(run.losses()) == 2
-    assert run.trainer.args.lr_scheduler_type == "cosine"
-    assert run.trainer.args.bf16
-    assert run.trainer.model.config.model_type == family
+    return train(flags, tmp_path / recipe.stem, main=SCRIPTS[script_of(recipe)].main, **changes)
+
+
+def fold_command() -> list[str]:
+    """What the second half says to type before it."""
+    (command,) = re.findall(r"^ *python rm_regression\.py (.*--fold.*|--fold.*)", header(SCALED), re.MULTILINE)
+    return shlex.split(command)
+
+
+def test_the_halves_of_the_recipe_fit_each_other():
+    words = fold_command()
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    first, second = (yaml.safe_load(recipe.read_text()) for recipe in (RATINGS, SCALED))
+    assert given["--fold"] == f"{first['output_path']}/last_checkpoint"
+    assert given["--output_path"] == second["model_name"]
+    low, high = first["label_ranges"].removeprefix(f"{first['attributes']}=").split(":")
+    assert given["--weights"] == f"{first['attributes']}={int(high) - int(low)}"
+
+
+def test_scaled_bradley_terry_begins_where_the_ratings_ended(tiny_models, tmp_path, monkeypatch):
+    """Both halves, one after the other, by the commands of the headers but for folders and sizes."""
+    ratings = first_steps(RATINGS, tiny_models["llama"], tmp_path, weight_decay=0.0)
+    folders = {"--fold": ratings.model, "--output_path": tmp_path / "folded"}
+    words = fold_command()
+    words = [str(folders.get(before, word)) for before, word in zip(["", *words], words, strict=False)]
+    monkeypatch.setattr(sys, "argv", ["rm_regression.py", *words])
+    rm_regression.main()
+    scaled = first_steps(SCALED, tmp_path / "folded", tmp_path, weight_decay=0.0)
+    heads = [load_file(folder / "model.safetensors")["score.weight"] for folder in (ratings.model, scaled.model)]
+    # two steps of Adam move a weight by no more than the learning rate each; a new head would be another one altogether
+    assert (heads[1] - 4 * heads[0]).abs().max() < 2.1 * 1e-6
+    assert heads[0].abs().max() > 1e-3
