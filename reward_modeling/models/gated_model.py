@@ -121,6 +121,11 @@ class GatedModelMixin(RewardModelMixin):
         self.reward_transform_matrix = nn.Parameter(torch.eye(settings.num_objectives), requires_grad=False)
         self.gating = Gate(hidden_size, settings)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the decoder, which its config.json names when it is saved; the heads are in float32."""
+        return getattr(self, self.base_model_prefix).dtype
+
     def read_out(self, hidden: torch.Tensor) -> RewardOutput:
         """The hidden states of what is read, as they are: what a token is read for is known to `forward`."""
         return RewardOutput(logits=hidden)

@@ -191,6 +191,20 @@ def test_without_debiasing(ratings_model, pairs_file, run, tmp_path):
     assert torch.equal(model.weights["reward_transform_matrix"], torch.eye(3))
 
 
+def test_a_backbone_in_bfloat16(ratings_model, pairs_file, tmp_path, own_cache):
+    """It is computed and saved in it; the heads stay in float32, and the scores are those of the same type."""
+    found = GatedRun(gate_flags(ratings_model, pairs_file, tmp_path / "gated", dtype="bfloat16", steps=20))
+    assert json.loads((found.folder / "config.json").read_text())["dtype"] == "bfloat16"
+    weights = load_file(found.folder / "model.safetensors")
+    assert {weights[name].dtype for name in weights if name.startswith("model.")} == {torch.bfloat16}
+    assert {weights[name].dtype for name in weights if not name.startswith("model.")} == {torch.float32}
+    scorer = RewardScorer.from_pretrained(found.folder, dtype="bfloat16")
+    scores = scorer.score([row["chosen"] for row in rows_of(found)])
+    expected = [row["chosen_reward"] for row in rows_of(found)]
+    assert np.corrcoef(scores, expected)[0, 1] > 0.999
+    assert scores == pytest.approx(expected, abs=0.05 * np.abs(expected).max())
+
+
 def test_two_processes_share_the_pass(ratings_model, pairs_file, run, tmp_path):
     flags = vars(gate_flags(ratings_model, pairs_file, tmp_path / "two", feature_cache=str(tmp_path / "two_features")))
     given = {name: value for name, value in flags.items() if value is not None and value != getattr(GatingFlags, name)}

@@ -208,6 +208,7 @@ def test_heads_stay_in_float32(published):
     names = {name: weight.dtype for name, weight in scorer.model.state_dict().items()}
     heads = {name for name, dtype in names.items() if dtype == torch.float32}
     assert heads == {name for name in names if not name.startswith("model.")}
+    assert scorer.dtype_name == "bfloat16"
     rewards = scorer.score(conversations())
     whole = RewardScorer.from_pretrained(folder, dtype="float32").score(conversations())
     assert 0 < max(abs(a - b) for a, b in zip(rewards, whole, strict=True)) < 0.5
