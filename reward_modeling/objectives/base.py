@@ -40,6 +40,9 @@ class Objective(ABC):
     def reader(self) -> RowReader:
         """How rows are read."""
 
+    def go_on_from(self, saved: Mapping[str, Any]) -> None:  # noqa: B027 (most need nothing)
+        """Take from the config.json of a model whose head is kept what its outputs mean."""
+
     def fit(self, groups: "PromptGroups", evaluations: Sequence["PromptGroups"] = ()) -> None:  # noqa: B027 (most need nothing)
         """Take from the training set what the loss needs to know of it as a whole, such as a range of labels.
 

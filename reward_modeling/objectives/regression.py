@@ -7,13 +7,14 @@ what it reads of a row: rating_reader.py; quantiles instead of a mean: quantiles
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.models.rating_outputs import RANGES
 from reward_modeling.objectives.base import Objective
 from reward_modeling.objectives.held_out_ratings import (
     EvaluatedRatings,
@@ -60,6 +61,20 @@ class Regression(Objective):
 
     # --- the ranges of the ratings ---
 
+    def go_on_from(self, saved: Mapping[str, Any]) -> None:
+        """Take the ranges that are not given from the model: its outputs of 0 and 1 are their ends."""
+        ranges = {name: tuple(of) for name, of in (saved.get(RANGES) or {}).items() if name in self.attributes}
+        if other := [name for name, of in ranges.items() if self.ranges.get(name, of) != of]:
+            logger.warning(
+                "--label_ranges: those of %s are others than the model was trained with, so that what its head has "
+                "learned is on another scale.",
+                ", ".join(other),
+            )
+        if taken := {name: of for name, of in ranges.items() if name not in self.ranges}:
+            words = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in taken.items())
+            logger.info("Label ranges: those of the model, %s.", words)
+        self.ranges = ranges | self.ranges
+
     def fit(self, groups: "PromptGroups", evaluations: Sequence["PromptGroups"] = ()) -> None:
         """Take the ranges that are not given from the ratings of the training set.
 
@@ -84,8 +99,8 @@ class Regression(Objective):
         given = self.ranges.setdefault(name, (low, high))
         if low < given[0] or high > given[1]:
             raise UserError(
-                f"--label_ranges {name}: expected all ratings from {given[0]:g} to {given[1]:g}, found {low:g} to "
-                f"{high:g} in the training set."
+                f"--label_ranges {name}: expected all ratings from {given[0]:g} to {given[1]:g}, as the flag or the "
+                f"model to go on from says, found {low:g} to {high:g} in the training set."
             )
         if not given[0] < given[1]:
             raise UserError(

@@ -19,7 +19,7 @@ from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.meta_model import MetaModel, build_model
 from reward_modeling.models.adapters import add_adapter, four_bit_options
 from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
-from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.loading import has_score_head, load_config, load_reward_model, read_config
 from reward_modeling.models.moe_balance import why_no_load_balancing
 from reward_modeling.models.multimodal import text_part
 from reward_modeling.models.other_heads import renamed_head
@@ -78,6 +78,8 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
         any_head=objective.fits_head,
         **hub_options,
     )
+    if has_score_head(config) and not objective.fits_head:
+        objective.go_on_from(read_config(args.model_name, **hub_options).to_dict())
     config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
     context = context_length(config)
     if context is not None and args.max_length > context:

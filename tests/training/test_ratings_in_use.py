@@ -136,3 +136,24 @@ def test_folded_it_is_evaluated_as_the_model_of_ratings(run, tmp_path):
         rewards.append([line[side] for line in lines for side in ("chosen_reward", "rejected_reward")])
     assert rewards[0] == pytest.approx(rewards[1], abs=TOLERANCE)
     assert max(rewards[0]) - min(rewards[0]) > WRONG
+
+
+def test_a_next_run_goes_on_with_the_ranges_of_the_model(run, tmp_path, caplog):
+    """Those of its own rows are narrower, and would give what the head has learned another meaning."""
+    caplog.set_level("INFO", "reward_modeling")
+    first = run()
+    low = [row | dict.fromkeys(NAMES, number % 2) for number, row in enumerate(ROWS)]
+    flags = json.loads((first.model / "script_arguments.json").read_text())
+    flags |= {"model_name": first.model, "train_set_path": write_rows(tmp_path / "low.jsonl", low)}
+    given = flags.pop("label_ranges")
+    again = train(flags, tmp_path / "again", main=rm_regression.main)
+    assert ranges_of(again) == ranges_of(first)
+    assert "Label ranges: those of the model" in caplog.text
+    caplog.clear()
+    other = train(flags, tmp_path / "other", main=rm_regression.main, label_ranges=given.replace("=0:3", "=0:9"))
+    assert ranges_of(other) == ranges_of(first) | {NAMES[0]: [0, 9]}
+    assert f"those of {NAMES[0]} are others than the model was trained with" in caplog.text
+
+
+def ranges_of(run):
+    return json.loads((run.model / "config.json").read_text())["label_ranges"]
