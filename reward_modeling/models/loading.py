@@ -69,13 +69,14 @@ def load_config(
             f"objectives with a gate ({config.architectures[0]}), which no script trains on. Start from the model that "
             "it was made from."
         )
-    if has_score_head(config) and config.num_labels != num_labels and not any_head:
+    goes_on = has_score_head(config) and not any_head
+    if goes_on and config.num_labels != num_labels:
         scores = "one score" if num_labels == 1 else f"{num_labels} scores"
         raise UserError(
             f"--model_name {model_name}: expected a causal language model or a reward model with {scores}, found "
             f"a classifier with {config.num_labels} labels. Start from the language model it was made from."
         )
-    if label_names and has_score_head(config) and hasattr(config, RANGES):
+    if label_names and goes_on and hasattr(config, RANGES):
         _check_names(model_name, output_names(config), label_names)
     config.num_labels = num_labels
     if label_names or hasattr(config, RANGES):  # the name of a rating is not that of another score
