@@ -69,10 +69,10 @@ def train(
     output: Path,
     *,
     pages: bool = False,
-    main: Callable[[], None] = rm.main,
+    main: Callable[[], None] | None = None,
     **changes: object,
 ) -> Run:
-    """rm.py (or another script's `main`) in this process; without report and plots, unless a test asks for `pages`."""
+    """rm.py, or another script's `main`, in this process; without report and plots, unless a test asks for `pages`."""
     trainers, evaluations = [], []
     save_final_model, held_out = job.save_final_model, BradleyTerry.held_out
 
@@ -92,7 +92,7 @@ def train(
         patch.setattr(job, "save_final_model", save)
         patch.setattr(BradleyTerry, "held_out", keep_rows)
         patch.setattr(sys, "argv", ["rm.py", *as_argv(flags | {"output_path": output} | changes)])
-        main()
+        (main or rm.main)()  # looked up now: tests put another one in its place
     return Run(output, trainers[0], evaluations)
 
 
