@@ -134,7 +134,7 @@ def test_every_figure_is_that_of_the_scores(run, rows):
     assert any(None in line["ratings"].values() for line in lines)
     for name, of in evaluation["attributes"].items():
         written = written_figures(lines, rows, name)
-        assert of["rows"] == written.pop("rows") and of["pair_accuracy"]["rows"] == written.pop("pairs") > 3
+        assert of["rows"] == written.pop("rows") and of["pair_accuracy"]["rows"] == written.pop("pairs") > 1
         for figure, value in written.items():
             assert of[figure]["value"] == pytest.approx(value, abs=1e-9), (name, figure)
             assert of[figure]["low"] <= value <= of[figure]["high"]
