@@ -24,7 +24,7 @@ class FrozenBackboneFlags:
     freeze_backbone: Annotated[bool, OnResume.FIXED, LOGGED] = flag(
         False,
         "Leave the model as it is, and fit the head by ridge regression on the hidden states of the answers, each of "
-        "which is computed once. Needs scikit-learn.",
+        "which is computed once. Needs scipy.",
     )
     feature_cache: Annotated[str | None, PATH] = flag(
         None,

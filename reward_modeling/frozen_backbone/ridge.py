@@ -54,15 +54,13 @@ class RidgeFit:
 def check_libraries() -> None:
     """
     Raises:
-        UserError: scikit-learn, or the scipy that it brings, is not installed.
+        UserError: scipy is not installed.
     """
     try:
         import scipy.linalg  # noqa: F401
-        import sklearn  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"--freeze_backbone: expected scikit-learn and its scipy, found no {error.name}. Install them: "
-            "pip install scikit-learn"
+            f"--freeze_backbone: expected scipy, found no {error.name}. Install it: pip install scipy"
         ) from error
 
 

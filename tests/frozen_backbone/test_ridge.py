@@ -111,8 +111,7 @@ def test_an_objective_of_one_prompt_is_refused():
         fit_ridge(in_blocks(features), labels, prompts, seed=0)
 
 
-@pytest.mark.parametrize("name", ["sklearn", "scipy.linalg"])
-def test_a_missing_library_is_said_in_one_message(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=r"--freeze_backbone: expected scikit-learn.*pip install scikit-learn"):
+def test_a_missing_library_is_said_in_one_message(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.linalg", None)
+    with pytest.raises(UserError, match=r"--freeze_backbone: expected scipy.*pip install scipy"):
         check_libraries()
