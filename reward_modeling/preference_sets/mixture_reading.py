@@ -16,6 +16,7 @@ from reward_modeling.preference_sets.arguments import (
     script_module,
     source_arguments,
 )
+from reward_modeling.preference_sets.common_scales import check_on_scales
 from reward_modeling.preference_sets.mixture import Mixture, MixtureSource
 from reward_modeling.preference_sets.rated_manifest import written_scales
 from reward_modeling.preference_sets.ratings import Scale, SourceRatings, read_rated_file
@@ -81,9 +82,20 @@ def read_source(
             return script_module(source.script).build(arguments)
         of_file = PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known")
         scales = file_scales(arguments)
-        return read_file(arguments, of_file) if scales is None else read_rated_file(arguments, of_file, scales)
+        return read_file(arguments, of_file) if scales is None else _read_ratings(arguments, of_file, scales)
     except UserError as error:
         hint = f"A local copy is passed as --source_paths {source.label}=PATH."
         if source.script is None and "expected columns chosen and rejected" in str(error):
             hint += " Of rows of ratings name the columns: options: {attributes: NAME}"
         raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error
+
+
+def _read_ratings(arguments: FileArguments, source: PreferenceSource, scales: Mapping[str, Scale]) -> SourceRatings:
+    """The ratings of a file.
+
+    Raises:
+        UserError: as `read_rated_file`; or they are not on the scales that its manifest says.
+    """
+    ratings = read_rated_file(arguments, source, scales)
+    check_on_scales(ratings)
+    return ratings

@@ -109,9 +109,14 @@ def test_attributes_are_united_and_answers_joined(three, tmp_path):
         zip(names, [5, 4, 4, 4, 4, 3, 3], strict=True)
     )
     scales = {name: entry["scale"] for name, entry in manifest["attributes"].items()}
-    assert scales == {**{name: [0.0, 4.0] for name in names[:5]}, overall: [1.0, 10.0], "kindness": None}
+    # own does not say its scale of helpfulness
+    assert scales == {names[0]: None, **{key: [0.0, 4.0] for key in names[1:5]}, overall: [1.0, 10.0], "kindness": None}
     shown = rated_manifest_table(manifest)
     assert "helpfulness: helpsteer 1 to 4 (mean 2.500), own 1 to 4 (mean 2.500, scale not known)" in shown
+    assert (
+        "WARNING: helpfulness: the scale is 0 to 4 in helpsteer, and not known of own (ratings from 1 to 4)." in shown
+    )
+    assert shown.count("WARNING") == 1 and "another scale" not in shown
     assert "own: answers that an earlier source rates differently 1" in shown
     assert "an earlier source has the answer, and takes its ratings  1" in shown
 
@@ -229,6 +234,61 @@ def test_attributes_of_one_name_on_different_scales(three, tmp_path):
     with pytest.raises(UserError, match=message):
         build(tmp_path, sources)
     assert not (tmp_path / "out").exists()
+
+
+def of_own(tmp_path, *ratings, options="attributes: helpfulness", name="own"):
+    """A file with such ratings of helpfulness, as an entry of a mixture."""
+    rows = [{"prompt": f"o{n}", "response": "o", "helpfulness": rating} for n, rating in enumerate(ratings)]
+    return f"{{path: {write_rows(tmp_path / f'{name}.jsonl', rows)}, options: {{{options}}}}}"
+
+
+def test_ratings_beyond_the_scale_of_another_source(three, tmp_path):
+    message = (
+        "helpfulness: expected one scale in all sources, found 0 to 4 in helpsteer and ratings from 0 to 97.5 in own, "
+        r"whose scale is not known. Keep them apart, as in the options of own: \{attribute_prefix: own-\}"
+    )
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, [three[0], of_own(tmp_path, 0, 97.5)])
+    assert not (tmp_path / "out").exists()
+    apart = of_own(tmp_path, 0, 97.5, options="attributes: helpfulness, attribute_prefix: own-")
+    manifest = build(tmp_path, [three[0], apart])
+    found = {name: manifest["attributes"][name]["scale"] for name in ("helpfulness", "own-helpfulness")}
+    assert found == {"helpfulness": [0.0, 4.0], "own-helpfulness": None}
+    assert "WARNING" not in rated_manifest_table(manifest)
+
+
+def test_ratings_that_take_little_of_the_scale_of_another_source(tmp_path):
+    """As those of ArmoRM's set, from 0.1 to 0.9, beside the same ratings from 0 to 4."""
+    rows = write(tmp_path / "helpsteer.jsonl", HELPSTEER, None)
+    helpsteer = f"{{script: helpsteer, options: {{rows: ratings, attribute_prefix: helpsteer-, dataset_path: {rows}}}}}"
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    merged = [
+        {"messages": [messages[0], {**messages[1], "content": f"{n}"}], "helpsteer-helpfulness": rating}
+        for n, rating in enumerate((0.1, 0.9))
+    ]
+    merged = f"{{script: armorm_ratings, options: {{dataset_path: {write_rows(tmp_path / 'merged.jsonl', merged)}}}}}"
+    manifest = build(tmp_path, [merged, helpsteer])
+    assert manifest["attributes"]["helpsteer-helpfulness"]["scale"] is None
+    assert manifest["attributes"]["helpsteer-correctness"]["scale"] == [0.0, 4.0]
+    (warning,) = [line for line in rated_manifest_table(manifest).splitlines() if "WARNING" in line]
+    assert warning == (
+        "WARNING: helpsteer-helpfulness: the scale is 0 to 4 in helpsteer, and not known of armorm_ratings (ratings "
+        "from 0.1 to 0.9). So that of the mixture is not known. Ratings of armorm_ratings take less than half of 0 to "
+        "4: they look like ratings on another scale. If they are, keep them apart, as in the options of helpsteer: "
+        "{attribute_prefix: own-helpsteer-}."
+    )
+
+
+def test_a_folder_that_is_not_on_its_scale(three, tmp_path):
+    build(tmp_path, three[:1], output="first")
+    file = tmp_path / "first" / "train-00000-of-00001.jsonl"
+    file.write_text(file.read_text().replace('"helpfulness": 4.0', '"helpfulness": 40.0'))
+    message = (
+        "first: helpfulness: expected ratings from 0 to 4, the scale that manifest.json says, found 1 to 40. "
+        "Write the folder anew"
+    )
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, [f"path: {tmp_path / 'first'}"], output="second")
 
 
 def test_pairs_and_ratings_do_not_mix(three, tmp_path):
