@@ -291,6 +291,23 @@ def test_a_folder_that_is_not_on_its_scale(three, tmp_path):
         build(tmp_path, [f"path: {tmp_path / 'first'}"], output="second")
 
 
+def test_an_attribute_that_no_row_of_a_file_has(three, tmp_path):
+    own = three[2].replace("helpfulness, kindness", "helpfulness, kindnes")
+    message = (
+        r"own: attributes: expected ratings of each, found none of kindnes; did you mean kindness\? Columns that are "
+        r"not read: kindness\. Leave them out"
+    )
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, [three[0], own])
+    # nothing can be used of such a file, beside a source that has answers
+    with pytest.raises(UserError, match=r"own: attributes: expected ratings of each, found none of honesty"):
+        build(tmp_path, [three[0], three[2].replace("'helpfulness, kindness'", "honesty")])
+    rows = [{"prompt": "p", "response": "r", "ratings": {"calm": 1, "kind": 2}}]
+    inner = f"{{path: {write_rows(tmp_path / 'inner.jsonl', rows)}, options: {{attributes: 'calm, kid'}}}}"
+    with pytest.raises(UserError, match=r"found none of kid; did you mean kind\? Columns that are not read: kind\."):
+        build(tmp_path, [inner])
+
+
 def test_pairs_and_ratings_do_not_mix(three, tmp_path):
     path = write_rows(tmp_path / "pairs.jsonl", [pair("p", "a", "b")])
     prefixed = f"{{path: {path}, options: {{attribute_prefix: own-}}}}"
@@ -330,7 +347,7 @@ def test_a_file_that_has_no_such_rows(tmp_path):
     path = write_rows(tmp_path / "own.jsonl", OWN)
     with pytest.raises(UserError, match=r"Of rows of ratings name the columns: options: \{attributes: NAME\}"):
         build(tmp_path, [f"path: {path}"])
-    with pytest.raises(UserError, match=r"own: expected answers, found none|expected answers, found none that is left"):
+    with pytest.raises(UserError, match=r"(?s)own: attributes: .* found none of honesty\..*its numbers: helpfulness"):
         build(tmp_path, [f"{{path: {path}, options: {{attributes: honesty}}}}"])
     (tmp_path / "folder").mkdir()
     write_rows(tmp_path / "folder" / "train.jsonl", OWN)
