@@ -308,6 +308,16 @@ def test_an_attribute_that_no_row_of_a_file_has(three, tmp_path):
         build(tmp_path, [inner])
 
 
+@pytest.mark.parametrize(
+    ("prefix", "name", "column"), [("res", "ponse", "response"), ("sou", "rce", "source"), ("to", "ols", "tools")]
+)
+def test_a_prefix_that_makes_the_name_of_another_column(prefix, name, column, tmp_path):
+    path = write_rows(tmp_path / "own.jsonl", [{"prompt": "p", "response": "r", name: 1}])
+    own = f"{{path: {path}, options: {{attributes: {name}, attribute_prefix: {prefix}}}}}"
+    with pytest.raises(UserError, match=f"attribute_prefix '{prefix}': .* {name} becomes {column}, a column that is"):
+        build(tmp_path, [own])
+
+
 def test_pairs_and_ratings_do_not_mix(three, tmp_path):
     path = write_rows(tmp_path / "pairs.jsonl", [pair("p", "a", "b")])
     prefixed = f"{{path: {path}, options: {{attribute_prefix: own-}}}}"
@@ -329,6 +339,15 @@ def test_pairs_and_ratings_do_not_mix(three, tmp_path):
         ("{script: helpsteer, options: {rows: rating}}", "--rows: expected one of pairs, ratings, found 'rating'"),
         ("{path: org/own, options: {attributes: ' ,'}}", "attributes: expected the columns of ratings, found none"),
         ("{path: org/own, options: {attributes: 'a,prompt'}}", "attributes: expected columns of ratings, found prompt"),
+        (
+            "{path: org/own, options: {attributes: a, attribute_prefix: 'x,'}}",
+            "attribute_prefix: .* found a comma in 'x,'",
+        ),
+        ("{path: org/own, options: {attributes: a, attribute_prefix: 'x='}}", "attribute_prefix: .* found = in 'x='"),
+        (
+            "{script: helpsteer, options: {rows: ratings, attribute_prefix: ' a,='}}",
+            "--attribute_prefix: .* found a comma and = and white space at its beginning",
+        ),
         ("{path: org/own, options: {attributes: 'a,b,a'}}", "attributes: expected each attribute once, found a twice"),
     ],
 )
