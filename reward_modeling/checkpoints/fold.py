@@ -131,7 +131,10 @@ def _checked_source(source: Path, trust_remote_code: bool) -> PreTrainedConfig:
             f"--fold {source}: expected a whole model, found an adapter. Merge it first: {MERGE} {source} NEW_FOLDER; "
             "then fold NEW_FOLDER."
         )
-    config = read_config(str(source), trust_remote_code=trust_remote_code)
+    try:
+        config = read_config(str(source), trust_remote_code=trust_remote_code)
+    except UserError as error:  # of a training script, which has another flag for it
+        raise UserError(f"--fold {str(error).removeprefix('--model_name ')}") from error
     if not has_score_head(config):
         raise no_score_head(str(source), f"architectures {config.architectures} in its config.json")
     if not has_ratings(config):

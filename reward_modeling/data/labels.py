@@ -104,6 +104,8 @@ def read_number(name: str, value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise RowDropped(DropReason.WRONG_TYPE, f"{name} is {json_type(value)}")
     try:
+        if isinstance(value, str) and "_" in value:  # Python's 1_000, and nobody's number elsewhere
+            raise ValueError(value)
         return float(value)
     except OverflowError:  # JSON knows integers beyond float64
         return math.inf

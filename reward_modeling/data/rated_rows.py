@@ -33,7 +33,7 @@ from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.transcripts import invites_answer, merge_turns, parse_transcript
 from reward_modeling.data.unread_columns import is_suspect, unread_columns, unread_message_keys
 
-CACHE_VERSION = 2  # to be raised when other rows come out than before
+CACHE_VERSION = 3  # to be raised when other rows come out than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
 MOST_NUMBERS = 8  # named in the excerpt of a row without ratings
@@ -110,7 +110,7 @@ def _checked(row: object, attributes: tuple[str, ...], options: ReadOptions) -> 
     forms: set[str] = set()
     row = options.renamed(row)
     prompt, answer, read = _conversation(row, forms)
-    ratings, other_ratings = _ratings(row, attributes)
+    ratings, other_ratings = _ratings(row, attributes, {name for name in attributes if options.reads(name)})
     template_options = read_template_options(row) if "tools" in row or "chat_template_kwargs" in row else ""
     source = row.get("source")
     source = source if source is None or isinstance(source, str) else to_json(source)
@@ -181,8 +181,12 @@ def _prompt_and_answer(row: Row, forms: set[str]) -> tuple[list[Message], list[M
 # --- the ratings ------------------------------------------------------------------------------------------------------
 
 
-def _ratings(row: Row, attributes: tuple[str, ...]) -> tuple[list[float | None], list[str]]:
-    """In the order of the attributes, None where not rated; and the attributes of `ratings` that nobody reads."""
+def _ratings(row: Row, attributes: tuple[str, ...], named: set[str]) -> tuple[list[float | None], list[str]]:
+    """In the order of the attributes, None where not rated; and the attributes of `ratings` that nobody reads.
+
+    Args:
+        named: the attributes that --columns reads, of a column and of nothing else.
+    """
     given = row.get("ratings")
     if isinstance(given, str) and given.strip():
         given = parse_json(given)
@@ -192,11 +196,13 @@ def _ratings(row: Row, attributes: tuple[str, ...]) -> tuple[list[float | None],
     if not isinstance(given, dict):
         raise RowDropped(DropReason.WRONG_TYPE, f"ratings is {json_type(given)}")
     # A column counts where the object has no rating: Arrow gives every object the keys of all.
-    values = [row.get(name) if says_nothing(given.get(name)) else given[name] for name in attributes]
+    of_object = {name: value for name, value in given.items() if name not in named and not says_nothing(value)}
+    values = [of_object.get(name, row.get(name)) for name in attributes]
     ratings = [read_rating(name, value) for name, value in zip(attributes, values, strict=True)]
     if all(rating is None for rating in ratings):
         raise RowDropped(DropReason.NOT_RATED, _numbers_in(row, given))
-    others = [name for name, value in given.items() if name not in attributes and not says_nothing(value)]
+    read = {*attributes} - named
+    others = [name for name, value in given.items() if name not in read and not says_nothing(value)]
     return ratings, others
 
 

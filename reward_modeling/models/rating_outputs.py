@@ -102,6 +102,8 @@ def names_of_saved_values(saved: Mapping[str, Any]) -> list[str]:
 
 
 def _check_weights(path: str, weights: Mapping[str, float], attributes: Sequence[str]) -> None:
+    if not isinstance(weights, Mapping):
+        raise UserError(f'weights: expected names and numbers, {{"{attributes[0]}": 1.0}}, found {weights!r}.')
     problems = [
         f"{name!r}{did_you_mean(name, attributes) or ', which is none'}" for name in weights if name not in attributes
     ]
@@ -116,4 +118,7 @@ def _check_weights(path: str, weights: Mapping[str, float], attributes: Sequence
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False

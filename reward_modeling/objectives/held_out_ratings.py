@@ -20,6 +20,7 @@ from reward_modeling.objectives.rating_statistics import (
     answer_sums,
     drawn_sums,
     formulas,
+    is_outside,
     pair_shares,
     rated_pairs,
     sums_by_prompt,
@@ -132,8 +133,7 @@ def rating_figures(held_out: EvaluatedRatings) -> dict:
         points, drawn = formulas(sums[place].sum(axis=0)), formulas(draws[place])
         figures = {figure: with_interval(float(points[figure]), drawn[figure]) for figure in points}
         outputs, ratings, *rest = _rated(held_out, place)
-        low, high = held_out.ranges[place]
-        outside = int(((ratings < low) | (ratings > high)).sum())
+        outside = int(is_outside(ratings, held_out.ranges[place]).sum())
         attributes[name] = {"rows": len(ratings), "outside_of_range": outside} | figures
         attributes[name] |= pair_shares(outputs, ratings, *rest)
         attributes[name]["by_output"] = output_bins(outputs, ratings, rest[1])

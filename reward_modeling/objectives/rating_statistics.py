@@ -37,6 +37,24 @@ def standardised(values: NDArray) -> NDArray:
     return (values - values.mean()) / deviation if deviation > 0 else np.zeros(len(values))
 
 
+# --- ratings as they are stored, in float32 ---------------------------------------------------------------------------
+
+
+def is_outside(ratings: NDArray, ends: tuple[float, float]) -> NDArray[np.bool_]:
+    """Which ratings lie beyond the ends of a range, all rounded alike: 0.1 is no more than 0.1. NaN is not."""
+    low, high = np.float32(ends[0]), np.float32(ends[1])
+    return (ratings.astype(np.float32) < low) | (ratings.astype(np.float32) > high)
+
+
+def shortest(rating: np.floating) -> float:
+    """The shortest decimal number that float32 stores as this.
+
+    >>> shortest(np.float32(0.1))
+    0.1
+    """
+    return float(str(np.float32(rating)))
+
+
 # --- sums and their formulas ------------------------------------------------------------------------------------------
 
 SUMS = 16  # columns of `answer_sums`

@@ -33,6 +33,7 @@ from reward_modeling.objectives.rating_flags import (
     read_weight,
 )
 from reward_modeling.objectives.rating_reader import RatingReader
+from reward_modeling.objectives.rating_statistics import is_outside, shortest
 
 if TYPE_CHECKING:
     from reward_modeling.data.loader import PromptGroups
@@ -95,9 +96,9 @@ class Regression(Objective):
                 f"--attributes {name}: expected ratings among the answers to train on, found none: all of them are "
                 "held out, left out by --max_train_samples, or dropped."
             )
-        low, high = float(ratings.min()), float(ratings.max())
+        low, high = (shortest(end) for end in (ratings.min(), ratings.max()))
         given = self.ranges.setdefault(name, (low, high))
-        if low < given[0] or high > given[1]:
+        if is_outside(ratings, given).any():
             raise UserError(
                 f"--label_ranges {name}: expected all ratings from {given[0]:g} to {given[1]:g}, as the flag or the "
                 f"model to go on from says, found {low:g} to {high:g} in the training set."
@@ -119,7 +120,7 @@ class Regression(Objective):
         """Ratings of an evaluation set beyond the ranges count as they are: the model cannot be asked to know them."""
         for name, column in zip(self.attributes, ratings.T, strict=True):
             low, high = self.ranges[name]
-            if outside := int(((column < low) | (column > high)).sum()):
+            if outside := int(is_outside(column, (low, high)).sum()):
                 logger.warning(
                     "Evaluation: %s of %s ratings of %s are outside of %g to %g, the range of the training set.",
                     *(f"{outside:,}", f"{int((~np.isnan(column)).sum()):,}", name, low, high),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.common.errors import UserError
@@ -115,6 +115,20 @@ def test_the_object_counts_before_the_column():
     assert row["ratings"] == [None, 0.0]
 
 
+def test_a_column_that_is_named_counts_before_the_object():
+    options = read_options("is_safe=safe", None, targets=(*RATED_TARGETS, *NAMES))
+    ratings = {"is_safe": 0, "helpsteer-helpfulness": 2}
+    row = read(CONVERSATIONS["texts"] | {"ratings": ratings, "safe": 1}, options=options)
+    assert row["ratings"] == [2.0, 1.0]
+    assert json.loads(row["unread"]) == ["ratings.is_safe"]
+    without = read(CONVERSATIONS["texts"] | {"ratings": ratings, "safe": None}, options=options)
+    assert without["ratings"] == [2.0, None]
+
+
+def test_an_underscore_makes_no_number():
+    assert read(CONVERSATIONS["texts"] | {"is_safe": "1_000"})["reason"] == "wrong_type"
+
+
 DROPPED = {
     "no row": (["a list"], "wrong_type", ""),
     "no answer": ({"prompt": "q", "is_safe": 1}, "no_response", ""),
@@ -197,6 +211,7 @@ NUMBERS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries({}, optional=dict.fromkeys((*NAMES, "prompt", "response", "messages", "ratings"), NUMBERS))
 )

@@ -254,7 +254,7 @@ def test_ranges_are_those_of_the_training_set_or_given():
         (
             [(1, 3), (2, 5)],
             {"label_ranges": "b=0:4"},
-            "--label_ranges b: expected all ratings from 0 to 4, found 3 to 5",
+            "--label_ranges b: expected all ratings from 0 to 4, .*found 3 to 5",
         ),
         ([(1, 3e38), (2, -3e38)], {}, "--attributes b: expected a range that float32 can tell apart"),
         ([(1, 1), (2, 1)], {"label_ranges": "b=1:1.00000001"}, "a range that float32 can tell apart, found 1.0 to 1.0"),
@@ -265,6 +265,20 @@ def test_ranges_that_cannot_be_trained_on(rows, flags, said):
         two(**flags).fit(Ratings(*rows))
     if "differ" in said:
         two(label_ranges="b=0:4").fit(Ratings(*rows))
+
+
+@pytest.mark.parametrize(("least", "greatest"), [(0.1, 0.9), (0, 0.1), (0, 0.2), (0.7, 1), (-0.3, 0.6)])
+def test_ratings_at_the_ends_of_a_range_are_in_it(least, greatest, caplog):
+    """They are stored in float32, in which 0.1 is a little more than it is in the flag."""
+    rows = Ratings((1, least), (2, greatest))
+    objective = two(label_ranges=f"b={least}:{greatest}")
+    objective.fit(rows, [rows])
+    assert not caplog.text
+    found = two()
+    found.fit(rows)
+    assert found.ranges["b"] == (least, greatest)
+    with pytest.raises(UserError, match="expected all ratings from"):
+        two(label_ranges=f"b={least}:{greatest - 1e-6}").fit(rows)
 
 
 def test_ratings_of_an_evaluation_set_outside_of_the_range_are_said(caplog):
