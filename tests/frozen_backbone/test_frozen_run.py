@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 
 import numpy as np
@@ -79,6 +80,18 @@ def test_the_backbone_is_the_one_it_began_with_and_the_head_is_that_of_scikit_le
         # features in float32 that differ by 1e-6, and weights of up to 0.5 that are saved in float32
         np.testing.assert_allclose(model.score.weight[place].detach().numpy(), ridge.coef_, atol=1e-4)
         assert np.abs(ridge.coef_).max() > 0.01
+
+
+def test_prompts_are_read_where_a_gate_reads_them(run):
+    """So that rm_gating.py on the same model sees prompts at the place that the preflight shows."""
+    tokenizer = AutoTokenizer.from_pretrained(run.model)
+    for group in run.trainer.train_dataset.groups:
+        for (number,) in group["units"]:
+            ids = group["prefix_ids"] + group["completion_ids"][number]
+            gate, last = group["read_positions"][number]
+            text = "<end_of_turn>\n<start_of_turn>model\n"
+            assert tokenizer.decode(ids[gate:]).startswith(text) and last == len(ids) - 1
+            assert text not in tokenizer.decode(ids[gate + 1 :])
 
 
 def test_it_leaves_what_a_trained_run_leaves(run):
@@ -203,7 +216,7 @@ def test_the_preflight_alone_computes_nothing(base, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(sys, "argv", ["rm_regression.py", *as_argv(flags)])
     rm_regression.main()
     said = capsys.readouterr().out
-    assert "the state of prompt and answer is read at token" in said
+    assert re.search(r"the state of prompt and answer is read at token \d+, '<end_of_turn>' and at token \d+, ", said)
     assert "can be trained on.\n" in said
     assert not (tmp_path / "none").exists()
 
