@@ -1,5 +1,6 @@
 """rm_gating.py on a tiny model of ratings and pairs as texts, from the rows to the scores of the saved folder."""
 
+import copy
 import json
 import logging
 import os
@@ -23,8 +24,9 @@ from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
-from reward_modeling.frozen_backbone import gated_saving
+from reward_modeling.frozen_backbone import gate_results, gated_saving, gated_verification
 from reward_modeling.frozen_backbone.gate_flags import GatingFlags
+from reward_modeling.models.gated_model import Gate
 from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import token_ids
 from reward_modeling.scoring import RewardScorer
@@ -101,7 +103,9 @@ def test_the_figures_are_those_of_the_lines(run):
     config = json.loads((run.folder / "config.json").read_text())
     assert config["reward_mean"] == figures["reward_mean"]
     verification = json.loads((run.folder / "verification.json").read_text())
-    assert 0 < verification["largest_difference"] < verification["tolerance"] and verification["answers"] == 16
+    assert 0 < verification["hidden_difference"] < verification["hidden_tolerance"] and verification["answers"] == 16
+    assert 0 < verification["formula_difference"] < verification["formula_tolerance"] < 1e-4
+    assert 0 < verification["largest_difference"] < 1e-4
 
 
 def test_eval_bench_mark_reads_it(run, tmp_path):
@@ -140,20 +144,72 @@ def test_the_same_command_gives_the_same_bytes_from_kept_features(run, ratings_m
     assert (other.folder / "model.safetensors").read_bytes() != (run.folder / "model.safetensors").read_bytes()
 
 
-def test_a_model_that_is_not_the_trained_one_gets_no_name(ratings_model, pairs_file, run, tmp_path, monkeypatch):
+def _matrix(merged):
+    merged.reward_transform_matrix.mul_(1.01)
+
+
+def _one_weight_of_a_head(merged):
+    merged.regression_layer.weight[1, 3] *= 1.01
+
+
+def _one_weight_of_the_backbone(merged):
+    weight = merged.model.layers[1].mlp.down_proj.weight
+    merged.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(weight.clone())
+    merged.model.layers[1].mlp.down_proj.weight[3, 5] *= 1.01
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("change", [_matrix, _one_weight_of_a_head, _one_weight_of_the_backbone])
+def test_a_model_that_is_not_the_trained_one_gets_no_name(
+    change, dtype, ratings_model, pairs_file, run, tmp_path, monkeypatch
+):
     right = gated_saving.merge
 
-    def wrong(*args):
-        merged = right(*args)
+    def wrong(objectives, *args):
+        objectives = objectives._replace(model=copy.deepcopy(objectives.model))
+        merged = right(objectives, *args)
         with torch.no_grad():
-            merged.reward_transform_matrix.mul_(1.01)
+            change(merged)
         return merged
 
     monkeypatch.setattr("reward_modeling.frozen_backbone.gate_results.merge", wrong)
-    flags = {"feature_cache": str(run.output.parent / "features")}
-    with pytest.raises(UserError, match="expected the saved model to give the scores"):
+    flags = {"feature_cache": str(run.output.parent / "features"), "dtype": dtype, "steps": 3}
+    with pytest.raises(UserError, match="expected the saved model to have the weights of its parts"):
         GatedRun(gate_flags(ratings_model, pairs_file, tmp_path / "wrong", **flags))
     assert {path.name for path in (tmp_path / "wrong").iterdir()} == {"data_report.json"}
+
+
+def test_other_hidden_states_or_another_formula_are_seen(ratings_model, pairs_file, run, tmp_path, monkeypatch):
+    """Of a sample whose features are those of other tokens, and of a class that computes something else."""
+    flags = {"feature_cache": str(run.output.parent / "features"), "steps": 3}
+    drawn = gate_results.draw_sample
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="the hidden states that the gate"):
+        patched.setattr(gate_results, "draw_sample", lambda *args: (of := drawn(*args))._replace(gates=of.gates[::-1]))
+        GatedRun(gate_flags(ratings_model, pairs_file, tmp_path / "hidden", **flags))
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="apart on the same hidden states"):
+        gating = Gate.forward
+        patched.setattr(Gate, "forward", lambda self, prompts: gating(self, prompts) * (1 + 1e-4 * self.wrong))
+        patched.setattr(Gate, "wrong", 0, raising=False)
+        load = gated_verification._load
+
+        def wrong(*args):
+            model = load(*args)
+            model.gating.wrong = 1
+            return model
+
+        patched.setattr(gated_verification, "_load", wrong)
+        GatedRun(gate_flags(ratings_model, pairs_file, tmp_path / "formula", **flags))
+
+
+def test_a_head_that_makes_much_of_rounding_is_verified_in_bfloat16(pairs_file, tmp_path, own_cache, caplog):
+    """As ridge regression finds it: its weights cancel, so that scores move by far more than hidden states."""
+    model = make_ratings_model(tmp_path / "model", variation=0.02)
+    run = GatedRun(gate_flags(model, pairs_file, tmp_path / "gated", dtype="bfloat16", steps=20))
+    found = json.loads((run.folder / "verification.json").read_text())
+    greatest = max(abs(line[f"{side}_reward"]) for line in run.lines() for side in ("chosen", "rejected"))
+    assert found["largest_difference"] > 0.05 * greatest  # an earlier version called this a fault
+    assert found["hidden_difference"] < 0.02
+    assert "in bfloat16 rounding alone moves scores by up to" in caplog.text
 
 
 @pytest.mark.parametrize(("family", "style"), [("gemma2", "gemma"), ("qwen2", "qwen25")])
@@ -299,8 +355,9 @@ def test_one_prompt_for_all_pairs(ratings_model, tmp_path, own_cache):
 def test_an_output_that_is_there(ratings_model, pairs_file, run):
     flags = {"feature_cache": str(run.output.parent / "features")}
     before = (run.folder / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match=r"--output_path .*expected a new or an empty folder, found"):
+    with pytest.raises(UserError, match=r"--output_path .*expected a new or an empty folder, found") as caught:
         GatedRun(gate_flags(ratings_model, pairs_file, run.output, **flags))
+    assert "resume" not in str(caught.value)  # it has no such flag
     assert (run.folder / "model.safetensors").read_bytes() == before
 
 
@@ -315,6 +372,34 @@ def test_an_earlier_run_goes_when_the_new_one_is_there(ratings_model, pairs_file
     found = GatedRun(gate_flags(ratings_model, pairs_file, output, **flags))
     assert found.read("run.json")["steps"] == 3
     assert (output / "notes.txt").exists()
+
+
+def test_an_earlier_model_stays_where_the_new_one_is_not_verified(
+    ratings_model, pairs_file, run, tmp_path, own_cache, monkeypatch
+):
+    output = Path(shutil.copytree(run.output, tmp_path / "earlier"))
+    before = {path.name: path.read_bytes() for path in (output / "last_checkpoint").iterdir()}
+
+    def fail(*_args):
+        raise UserError("not verified")
+
+    monkeypatch.setattr(gate_results, "verify", fail)
+    flags = {"feature_cache": str(run.output.parent / "features"), "overwrite_output_dir": True, "steps": 3}
+    with pytest.raises(UserError, match="not verified"):
+        GatedRun(gate_flags(ratings_model, pairs_file, output, **flags))
+    assert {path.name: path.read_bytes() for path in (output / "last_checkpoint").iterdir()} == before
+    assert (output / "evaluation.json").exists()
+
+
+def test_the_model_that_is_read_is_not_overwritten(ratings_model, pairs_file, tmp_path, monkeypatch):
+    output = tmp_path / "ratings"
+    model = Path(shutil.copytree(ratings_model, output / "last_checkpoint"))
+    monkeypatch.setattr("reward_modeling.frozen_backbone.gate_job.load_objectives", None)  # nothing is read
+    monkeypatch.chdir(output)
+    for name in (model, "last_checkpoint"):
+        with pytest.raises(UserError, match=r"--overwrite_output_dir: expected .* without the model that is read"):
+            GatedRun(gate_flags(name, pairs_file, output, overwrite_output_dir=True))
+    assert (model / "model.safetensors").exists()
 
 
 def test_no_script_trains_on_a_gated_model(run):
