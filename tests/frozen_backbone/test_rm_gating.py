@@ -20,13 +20,13 @@ from processes import fork
 from published_gate import PublishedModel
 from runs import ROOT, as_argv, write_rows
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.frozen_backbone import gate_results, gated_saving, gated_verification
 from reward_modeling.frozen_backbone.gate_flags import GatingFlags
-from reward_modeling.models.gated_model import Gate
+from reward_modeling.models.gated_model import Gate, gated_model_class
 from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import token_ids
 from reward_modeling.scoring import RewardScorer
@@ -317,12 +317,43 @@ def test_the_mean_of_quantiles_is_an_objective(ratings_model, pairs_file, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("family", "style", "end", "grows"),
+    [("gemma2", "gemma", "<end_of_turn>", False), ("llama", "llama3", "<|eot_id|>", True)],
+)
+def test_a_pad_token_that_ends_answers_is_replaced(family, style, end, grows, pairs_file, tmp_path, own_cache):
+    """As a model that was saved elsewhere has it; by a new token where the vocabulary has none that can be taken."""
+    model = make_ratings_model(tmp_path / "model", family=family, style=style)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.eos_token = tokenizer.pad_token = end
+    tokenizer.save_pretrained(model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"pad_token_id": tokenizer.pad_token_id}))
+    run = GatedRun(gate_flags(model, pairs_file, tmp_path / "gated", steps=5))
+    found, config = AutoTokenizer.from_pretrained(run.folder), json.loads((run.folder / "config.json").read_text())
+    assert found.eos_token == end != found.pad_token
+    assert config["pad_token_id"] == found.pad_token_id
+    assert (len(found) > len(tokenizer)) == grows
+    # without a mask too, as the published class reads a conversation
+    saved = (
+        gated_model_class(type(AutoConfig.from_pretrained(run.folder)))
+        .from_pretrained(run.folder, dtype=torch.float32)
+        .eval()
+    )
+    row = rows_of(run)[0]
+    (ids,) = token_ids([found.apply_chat_template(row["chosen"], tokenize=False)], found)
+    assert float(saved(torch.tensor([ids])).score[0]) == pytest.approx(row["chosen_reward"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "label_ranges": None}, "one with one label"),
         ({"id2label": {f"{n}": f"LABEL_{n}" for n in range(3)}, "label_ranges": None}, "3 outputs without names"),
         ({"id2label": {"0": "a", "1": "a", "2": "b"}, "reward_weights": None}, "outputs with names of their own"),
-        ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
+        (
+            {"architectures": ["LlamaForCausalLM"]},
+            r"several named outputs.*LlamaForCausalLM.*train them with rm_regression\.py",
+        ),
         ({"architectures": ["LlamaForRewardModelWithGating"]}, "a gate already"),
     ],
 )
