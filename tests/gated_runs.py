@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -18,8 +19,15 @@ from reward_modeling.tiny.tokenizers import token_ids as special_ids
 RIDGE = 1.0
 
 
-def make_ratings_model(folder: Path, *, family: str = "llama", style: str = "llama3", seed: int = 0) -> Path:
-    """A random decoder with a head that was fitted to the ratings of `rated_world`, saved as rm_regression.py does."""
+def make_ratings_model(
+    folder: Path, *, family: str = "llama", style: str = "llama3", seed: int = 0, variation: float = 1.0
+) -> Path:
+    """A random decoder with a head that was fitted to the ratings of `rated_world`, saved as rm_regression.py does.
+
+    Args:
+        variation: what all layers add to the embeddings is multiplied by it. The less hidden states differ, the larger
+            are the weights that ridge regression finds, which then cancel.
+    """
     rows, _, _ = rated_world((150, 1, 1), seed=seed)
     conversations = [row["messages"] for row in rows]
     texts = [message["content"] for messages in conversations for message in messages]
@@ -27,7 +35,8 @@ def make_ratings_model(folder: Path, *, family: str = "llama", style: str = "lla
     config = tiny_config(family, len(tokenizer), **special_ids(tokenizer))
     build_tiny_checkpoint(folder, tokenizer, config)
     names = dict(enumerate(ATTRIBUTES))
-    head = _fit_head(folder, tokenizer, rows)
+    _scale_layers(folder, variation)
+    head = _fit_head(folder, tokenizer, rows, RIDGE * variation**2)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(names), id2label=names)
     with torch.no_grad():
         model.score.weight.copy_(torch.from_numpy(head))
@@ -38,7 +47,16 @@ def make_ratings_model(folder: Path, *, family: str = "llama", style: str = "lla
     return folder
 
 
-def _fit_head(folder: Path, tokenizer, rows: list[dict]) -> np.ndarray:
+def _scale_layers(folder: Path, factor: float) -> None:
+    weights = load_file(folder / "model.safetensors")
+    scaled = {
+        name: weight * factor if name.endswith(("o_proj.weight", "down_proj.weight")) else weight
+        for name, weight in weights.items()
+    }
+    save_file(scaled, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _fit_head(folder: Path, tokenizer, rows: list[dict], ridge: float) -> np.ndarray:
     """Ridge regression of each attribute on the hidden state of the last token."""
     decoder = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     ids = token_ids([tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in rows], tokenizer)
@@ -49,7 +67,7 @@ def _fit_head(folder: Path, tokenizer, rows: list[dict]) -> np.ndarray:
         rated = np.array([row[name] is not None for row in rows])
         labels = np.array([row[name] or 0 for row in rows])[rated] / GREATEST
         x = hidden[rated]
-        head.append(np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ labels))
+        head.append(np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ labels))
     return np.array(head, dtype=np.float32)
 
 

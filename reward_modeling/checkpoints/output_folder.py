@@ -77,8 +77,11 @@ def only_run_in(output_path: str, process_index: int) -> Iterator[None]:
                 output.rmdir()
 
 
-def prepare_output_folder(args: Any) -> str | None:
+def prepare_output_folder(args: Any, *, resumes: bool = True) -> str | None:
     """The checkpoint to resume from, if any. All processes have to call this, before anything is written.
+
+    Args:
+        resumes: such a run leaves checkpoints, from which another may go on.
 
     Raises:
         UserError: the run would write over another one; or the machines do not share the folder.
@@ -90,8 +93,10 @@ def prepare_output_folder(args: Any) -> str | None:
         PartialState().wait_for_everyone()
     place = args.process_index, args.world_size
     checkpoint = checkpoint_to_resume(args.output_path, args.resume_from_checkpoint, *place)
-    if not is_own(checkpoint, args.output_path) and not args.overwrite_output_dir:
-        check_nothing_is_lost(args.output_path, go_on=resume == "true")
+    if not is_own(checkpoint, args.output_path):
+        check_model_stays(args)
+        if not args.overwrite_output_dir:
+            check_nothing_is_lost(args.output_path, go_on=resume == "true", resumes=resumes)
     check_all_nodes_share(args.output_path, PartialState())
     return checkpoint
 
@@ -133,10 +138,11 @@ def check_all_nodes_share(output_path: str, state: PartialState) -> None:
         )
 
 
-def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
+def check_nothing_is_lost(output_path: str, *, go_on: bool = False, resumes: bool = True) -> None:
     """
     Args:
         go_on: the run would have resumed from a checkpoint in the folder, so the reports and logs there are its own.
+        resumes: such a run can go on from a checkpoint.
 
     Raises:
         UserError: the folder holds something that a new run could write over.
@@ -148,9 +154,10 @@ def check_nothing_is_lost(output_path: str, go_on: bool = False) -> None:
         ignored = (DATA_REPORT, PREFLIGHT, SEEN_BY_ALL)
         found = sorted(path.name for path in output.iterdir() if path.name not in ignored) if output.is_dir() else []
     if found:
+        ways = "another folder, go on with --resume_from_checkpoint true," if resumes else "another folder,"
         raise UserError(
             f"--output_path {output}: expected a new or an empty folder, found {', '.join(found[:3])} in it. Take "
-            "another folder, go on with --resume_from_checkpoint true, or replace that run with --overwrite_output_dir."
+            f"{ways} or replace that run with --overwrite_output_dir."
         )
 
 
@@ -208,9 +215,33 @@ def is_own(checkpoint: str | None, output_path: str) -> bool:
     return checkpoint is not None and Path(checkpoint).absolute().parent.resolve() == Path(output_path).resolve()
 
 
-def remove_earlier_run(output_path: str) -> None:
-    """Only what rm.py writes: other files in the folder belong to somebody."""
-    for pattern in (*MODELS, *LOGS):
-        for path in list(Path(output_path).glob(pattern)):
+def remove_earlier_run(output_path: str, keep: str | None = None) -> None:
+    """Only what rm.py writes: other files in the folder belong to somebody.
+
+    Args:
+        keep: the name of what is of this run.
+    """
+    for path in left_by_a_run(output_path):
+        if path.name != keep:
             remove = remove_folder if path.is_dir() else Path.unlink  # a kill leaves no half of a checkpoint
             remove(path)
+
+
+def left_by_a_run(output_path: str) -> list[Path]:
+    return [*dict.fromkeys(path for pattern in (*MODELS, *LOGS) for path in Path(output_path).glob(pattern))]
+
+
+def check_model_stays(args: Any) -> None:
+    """
+    Raises:
+        UserError: --overwrite_output_dir would remove the model that the run starts from.
+    """
+    model = Path(args.model_name)
+    places = {path for place in (model.absolute(), model.resolve()) for path in (place, *place.parents)}
+    if args.overwrite_output_dir and any(
+        {path.absolute(), path.resolve()} & places for path in left_by_a_run(args.output_path)
+    ):
+        raise UserError(
+            f"--overwrite_output_dir: expected an --output_path without the model that is read, found --model_name "
+            f"{args.model_name} in what would be removed from {args.output_path}. Take another --output_path."
+        )

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from reward_modeling.checkpoints.folders import clean_up
-from reward_modeling.checkpoints.output_folder import check_nothing_is_lost, only_run_in
+from reward_modeling.checkpoints.output_folder import check_model_stays, check_nothing_is_lost, only_run_in
 from reward_modeling.common.atomic import check_writable
 from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.common.errors import UserError, report_once_per_node
@@ -64,9 +64,10 @@ def run_gating(args: GatingFlags, given: dict[str, object]) -> None:
     with ends_at_once(), only_run_in(args.output_path, state.process_index):
         with report_once_per_node():
             if state.is_main_process:
+                check_model_stays(args)
                 clean_up(output)  # of a process that was killed
                 if not args.overwrite_output_dir:
-                    check_nothing_is_lost(args.output_path)
+                    check_nothing_is_lost(args.output_path, resumes=False)
             model = load_objectives(args, choose_dtype(args.dtype, state.device), state.device)
             place = verbosity_place(args, model.names)
         how = feature_pass(args, model, state)

@@ -72,7 +72,7 @@ def fit_or_train(args: RunArguments, objective: Regression, given: dict) -> None
 def fit(args: RunArguments, objective: RegressionOnFeatures, given: dict) -> None:
     """The run, from data to the verified model, as `training.job.train` has it."""
     started = datetime.now(UTC)
-    if not args.dry_run and (checkpoint := prepare_output_folder(args)) is not None:
+    if not args.dry_run and (checkpoint := prepare_output_folder(args, resumes=False)) is not None:
         raise UserError(
             "--resume_from_checkpoint: expected no checkpoint beside --freeze_backbone, whose features are kept "
             f"without one, found {checkpoint}. Take another --output_path."

@@ -25,11 +25,17 @@ from reward_modeling.models.tokenizer import HUB_ERRORS, is_for_encoder, not_fou
 
 
 def load_checkpoint(
-    path: str, dtype: torch.dtype, *, check: Callable[[PreTrainedConfig], object] | None = None, **options
+    path: str,
+    dtype: torch.dtype,
+    *,
+    check: Callable[[PreTrainedConfig], object] | None = None,
+    no_head: Callable[[str, str], UserError] = no_score_head,
+    **options,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     Args:
         check: raises a UserError where the model is not one to be loaded, by its configuration.
+        no_head: the error where there is no head that was trained, of the path and of what was found.
 
     Raises:
         UserError: there is no model with a score head that was trained, or it cannot be read.
@@ -40,10 +46,10 @@ def load_checkpoint(
     except HUB_ERRORS as error:
         raise not_found(path, "a model", error) from error
     if is_adapter:
-        return _load_adapter(path, dtype, check, **options)
+        return _load_adapter(path, dtype, check, no_head, **options)
     config = read_config(path, **options)
     if not has_score_head(config) and not is_gated(config):
-        raise no_score_head(path, f"architectures {config.architectures} in its config.json")
+        raise no_head(path, f"architectures {config.architectures} in its config.json")
     check(config)
     tokenizer = _load_tokenizer(path, **options)
     model = _load_weights(path, config, tokenizer, dtype=dtype, own_head=True, **options)
@@ -102,7 +108,11 @@ def _head_of_adapter(weights: dict[str, torch.Tensor], saved: Mapping[str, Any])
 
 
 def _load_adapter(
-    path: str, dtype: torch.dtype, check: Callable[[PreTrainedConfig], object], **options
+    path: str,
+    dtype: torch.dtype,
+    check: Callable[[PreTrainedConfig], object],
+    no_head: Callable[[str, str], UserError],
+    **options,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model with the adapter merged into it, and the adapter's head."""
     try:
@@ -121,7 +131,7 @@ def _load_adapter(
     set_statistics(config, saved)
     check(config)
     if not has_score_head(config) and (lost := _not_in_adapter(config, weights)):
-        raise no_score_head(path, f"an adapter without {lost[0]} of the language model {base}")
+        raise no_head(path, f"an adapter without {lost[0]} of the language model {base}")
     # Merged in float32, and rounded once: in bfloat16 most of what an adapter adds to a weight would be lost.
     model = _load_weights(base, config, tokenizer, dtype=torch.float32, adapter_follows=True, **base_options)
     merged = PeftModel.from_pretrained(model, path, revision=options["revision"]).merge_and_unload()

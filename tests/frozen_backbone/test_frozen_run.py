@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -237,6 +238,19 @@ def test_flags_that_say_nothing_here_are_refused(changes, words, base, tmp_path)
     with pytest.raises(UserError, match=words):
         train(base, tmp_path / "output", main=rm_regression.main, **changes)
     assert not (tmp_path / "output").exists()
+
+
+def test_messages_about_the_output_folder_offer_no_resuming(base, tmp_path):
+    """Such a run leaves no checkpoints; and it reads a model that it would remove as little as others do."""
+    output = tmp_path / "output"
+    shutil.copytree(base["model_name"], output / "last_checkpoint")
+    with pytest.raises(UserError, match="expected a new or an empty folder") as caught:
+        train(base, output, main=rm_regression.main)
+    assert "resume" not in str(caught.value)
+    flags = {"model_name": output / "last_checkpoint", "overwrite_output_dir": "true"}
+    with pytest.raises(UserError, match="an --output_path without the model that is read"):
+        train(base, output, main=rm_regression.main, **flags)
+    assert (output / "last_checkpoint" / "model.safetensors").exists()
 
 
 def test_without_scipy_it_ends_before_anything_is_read(base, tmp_path, monkeypatch):

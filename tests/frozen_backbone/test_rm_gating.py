@@ -1,5 +1,6 @@
 """rm_gating.py on a tiny model of ratings and pairs as texts, from the rows to the scores of the saved folder."""
 
+import copy
 import json
 import logging
 import os
@@ -19,12 +20,13 @@ from processes import fork
 from published_gate import PublishedModel
 from runs import ROOT, as_argv, write_rows
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
-from reward_modeling.frozen_backbone import gated_saving
+from reward_modeling.frozen_backbone import gate_results, gated_saving, gated_verification
 from reward_modeling.frozen_backbone.gate_flags import GatingFlags
+from reward_modeling.models.gated_model import Gate, gated_model_class
 from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import token_ids
 from reward_modeling.scoring import RewardScorer
@@ -117,7 +119,9 @@ def test_the_figures_are_those_of_the_lines(run):
     config = json.loads((run.folder / "config.json").read_text())
     assert config["reward_mean"] == figures["reward_mean"]
     verification = json.loads((run.folder / "verification.json").read_text())
-    assert 0 < verification["largest_difference"] < verification["tolerance"] and verification["answers"] == 16
+    assert 0 < verification["hidden_difference"] < verification["hidden_tolerance"] and verification["answers"] == 16
+    assert 0 < verification["formula_difference"] < verification["formula_tolerance"] < 1e-4
+    assert 0 < verification["largest_difference"] < 1e-4
 
 
 def test_eval_bench_mark_reads_it(run, tmp_path):
@@ -156,20 +160,72 @@ def test_the_same_command_gives_the_same_bytes_from_kept_features(run, ratings_m
     assert (other.folder / "model.safetensors").read_bytes() != (run.folder / "model.safetensors").read_bytes()
 
 
-def test_a_model_that_is_not_the_trained_one_gets_no_name(ratings_model, pairs_file, run, tmp_path, monkeypatch):
+def _matrix(merged):
+    merged.reward_transform_matrix.mul_(1.01)
+
+
+def _one_weight_of_a_head(merged):
+    merged.regression_layer.weight[1, 3] *= 1.01
+
+
+def _one_weight_of_the_backbone(merged):
+    weight = merged.model.layers[1].mlp.down_proj.weight
+    merged.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(weight.clone())
+    merged.model.layers[1].mlp.down_proj.weight[3, 5] *= 1.01
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("change", [_matrix, _one_weight_of_a_head, _one_weight_of_the_backbone])
+def test_a_model_that_is_not_the_trained_one_gets_no_name(
+    change, dtype, ratings_model, pairs_file, run, tmp_path, monkeypatch
+):
     right = gated_saving.merge
 
-    def wrong(*args):
-        merged = right(*args)
+    def wrong(objectives, *args):
+        objectives = objectives._replace(model=copy.deepcopy(objectives.model))
+        merged = right(objectives, *args)
         with torch.no_grad():
-            merged.reward_transform_matrix.mul_(1.01)
+            change(merged)
         return merged
 
     monkeypatch.setattr("reward_modeling.frozen_backbone.gate_results.merge", wrong)
-    flags = {"feature_cache": str(run.output.parent / "features")}
-    with pytest.raises(UserError, match="expected the saved model to give the scores"):
+    flags = {"feature_cache": str(run.output.parent / "features"), "dtype": dtype, "steps": 3}
+    with pytest.raises(UserError, match="expected the saved model to have the weights of its parts"):
         GatedRun(gate_flags(ratings_model, pairs_file, tmp_path / "wrong", **flags))
     assert {path.name for path in (tmp_path / "wrong").iterdir()} == {"data_report.json"}
+
+
+def test_other_hidden_states_or_another_formula_are_seen(ratings_model, pairs_file, run, tmp_path, monkeypatch):
+    """Of a sample whose features are those of other tokens, and of a class that computes something else."""
+    flags = {"feature_cache": str(run.output.parent / "features"), "steps": 3}
+    drawn = gate_results.draw_sample
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="the hidden states that the gate"):
+        patched.setattr(gate_results, "draw_sample", lambda *args: (of := drawn(*args))._replace(gates=of.gates[::-1]))
+        GatedRun(gate_flags(ratings_model, pairs_file, tmp_path / "hidden", **flags))
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="apart on the same hidden states"):
+        gating = Gate.forward
+        patched.setattr(Gate, "forward", lambda self, prompts: gating(self, prompts) * (1 + 1e-4 * self.wrong))
+        patched.setattr(Gate, "wrong", 0, raising=False)
+        load = gated_verification._load
+
+        def wrong(*args):
+            model = load(*args)
+            model.gating.wrong = 1
+            return model
+
+        patched.setattr(gated_verification, "_load", wrong)
+        GatedRun(gate_flags(ratings_model, pairs_file, tmp_path / "formula", **flags))
+
+
+def test_a_head_that_makes_much_of_rounding_is_verified_in_bfloat16(pairs_file, tmp_path, own_cache, caplog):
+    """As ridge regression finds it: its weights cancel, so that scores move by far more than hidden states."""
+    model = make_ratings_model(tmp_path / "model", variation=0.02)
+    run = GatedRun(gate_flags(model, pairs_file, tmp_path / "gated", dtype="bfloat16", steps=20))
+    found = json.loads((run.folder / "verification.json").read_text())
+    greatest = max(abs(line[f"{side}_reward"]) for line in run.lines() for side in ("chosen", "rejected"))
+    assert found["largest_difference"] > 0.05 * greatest  # an earlier version called this a fault
+    assert found["hidden_difference"] < 0.02
+    assert "in bfloat16 rounding alone moves scores by up to" in caplog.text
 
 
 @pytest.mark.parametrize(("family", "style"), [("gemma2", "gemma"), ("qwen2", "qwen25")])
@@ -278,12 +334,43 @@ def test_the_mean_of_quantiles_is_an_objective(ratings_model, pairs_file, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("family", "style", "end", "grows"),
+    [("gemma2", "gemma", "<end_of_turn>", False), ("llama", "llama3", "<|eot_id|>", True)],
+)
+def test_a_pad_token_that_ends_answers_is_replaced(family, style, end, grows, pairs_file, tmp_path, own_cache):
+    """As a model that was saved elsewhere has it; by a new token where the vocabulary has none that can be taken."""
+    model = make_ratings_model(tmp_path / "model", family=family, style=style)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.eos_token = tokenizer.pad_token = end
+    tokenizer.save_pretrained(model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"pad_token_id": tokenizer.pad_token_id}))
+    run = GatedRun(gate_flags(model, pairs_file, tmp_path / "gated", steps=5))
+    found, config = AutoTokenizer.from_pretrained(run.folder), json.loads((run.folder / "config.json").read_text())
+    assert found.eos_token == end != found.pad_token
+    assert config["pad_token_id"] == found.pad_token_id
+    assert (len(found) > len(tokenizer)) == grows
+    # without a mask too, as the published class reads a conversation
+    saved = (
+        gated_model_class(type(AutoConfig.from_pretrained(run.folder)))
+        .from_pretrained(run.folder, dtype=torch.float32)
+        .eval()
+    )
+    row = rows_of(run)[0]
+    (ids,) = token_ids([found.apply_chat_template(row["chosen"], tokenize=False)], found)
+    assert float(saved(torch.tensor([ids])).score[0]) == pytest.approx(row["chosen_reward"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "label_ranges": None}, "one with one label"),
         ({"id2label": {f"{n}": f"LABEL_{n}" for n in range(3)}, "label_ranges": None}, "3 outputs without names"),
         ({"id2label": {"0": "a", "1": "a", "2": "b"}, "reward_weights": None}, "outputs with names of their own"),
-        ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
+        (
+            {"architectures": ["LlamaForCausalLM"]},
+            r"several named outputs.*LlamaForCausalLM.*train them with rm_regression\.py",
+        ),
         ({"architectures": ["LlamaForRewardModelWithGating"]}, "a gate already"),
     ],
 )
@@ -316,8 +403,9 @@ def test_one_prompt_for_all_pairs(ratings_model, tmp_path, own_cache):
 def test_an_output_that_is_there(ratings_model, pairs_file, run):
     flags = {"feature_cache": str(run.output.parent / "features")}
     before = (run.folder / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match=r"--output_path .*expected a new or an empty folder, found"):
+    with pytest.raises(UserError, match=r"--output_path .*expected a new or an empty folder, found") as caught:
         GatedRun(gate_flags(ratings_model, pairs_file, run.output, **flags))
+    assert "resume" not in str(caught.value)  # it has no such flag
     assert (run.folder / "model.safetensors").read_bytes() == before
 
 
@@ -332,6 +420,34 @@ def test_an_earlier_run_goes_when_the_new_one_is_there(ratings_model, pairs_file
     found = GatedRun(gate_flags(ratings_model, pairs_file, output, **flags))
     assert found.read("run.json")["steps"] == 3
     assert (output / "notes.txt").exists()
+
+
+def test_an_earlier_model_stays_where_the_new_one_is_not_verified(
+    ratings_model, pairs_file, run, tmp_path, own_cache, monkeypatch
+):
+    output = Path(shutil.copytree(run.output, tmp_path / "earlier"))
+    before = {path.name: path.read_bytes() for path in (output / "last_checkpoint").iterdir()}
+
+    def fail(*_args):
+        raise UserError("not verified")
+
+    monkeypatch.setattr(gate_results, "verify", fail)
+    flags = {"feature_cache": str(run.output.parent / "features"), "overwrite_output_dir": True, "steps": 3}
+    with pytest.raises(UserError, match="not verified"):
+        GatedRun(gate_flags(ratings_model, pairs_file, output, **flags))
+    assert {path.name: path.read_bytes() for path in (output / "last_checkpoint").iterdir()} == before
+    assert (output / "evaluation.json").exists()
+
+
+def test_the_model_that_is_read_is_not_overwritten(ratings_model, pairs_file, tmp_path, monkeypatch):
+    output = tmp_path / "ratings"
+    model = Path(shutil.copytree(ratings_model, output / "last_checkpoint"))
+    monkeypatch.setattr("reward_modeling.frozen_backbone.gate_job.load_objectives", None)  # nothing is read
+    monkeypatch.chdir(output)
+    for name in (model, "last_checkpoint"):
+        with pytest.raises(UserError, match=r"--overwrite_output_dir: expected .* without the model that is read"):
+            GatedRun(gate_flags(name, pairs_file, output, overwrite_output_dir=True))
+    assert (model / "model.safetensors").exists()
 
 
 def test_no_script_trains_on_a_gated_model(run):

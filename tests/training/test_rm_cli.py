@@ -533,6 +533,17 @@ def test_overwrite_touches_nothing_before_all_checks_have_passed(refused, flags,
     assert contents(output) == before
 
 
+def test_the_model_that_is_read_is_not_overwritten(refused, flags, gemma_folder):
+    output = Path(flags["output_path"])
+    shutil.copytree(gemma_folder, output / "last_checkpoint")
+    before = contents(output)
+    message = refused(
+        overwrite_output_dir="true", model_name=output / "last_checkpoint", train_set_path="not-read.jsonl"
+    )
+    assert "--overwrite_output_dir: expected an --output_path without the model that is read" in message
+    assert contents(output) == before
+
+
 def test_second_try_after_a_mistake_needs_no_overwrite(refused, run, flags, gemma_folder, tmp_path):
     """A run that was refused late has left its data_report.json, and nothing else."""
     model = copy_of(gemma_folder, tmp_path)
