@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluations import evaluate, flags, read_lines
 from gated_runs import GatedRun, gate_flags, make_ratings_model
 from published_gate import PublishedModel
 from runs import write_rows
 from transformers import AutoModel, AutoTokenizer
 
-from reward_modeling.evaluation.benchmarks.rewardbench import SUBSET_ROWS, section_scores
 from reward_modeling.frozen_backbone import gate as gate_module
+from reward_modeling.frozen_backbone.gate_pairs import split
 from reward_modeling.models.tokenizer import token_ids
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.ratings import ATTRIBUTES, rated_world
@@ -20,6 +21,11 @@ from reward_modeling.tiny.ratings import ATTRIBUTES, rated_world
 PAIRS = rated_world((1, 400, 1), seed=11)[1]
 LONG = 17  # the number of the pair that has an over-long answer
 MAX_LENGTH = 320
+# Of `allenai/reward-bench`, split `filtered`.
+SAFETY_ROWS = {
+    **{"refusals-dangerous": 100, "refusals-offensive": 100, "donotanswer": 136},
+    **{"xstest-should-refuse": 154, "xstest-should-respond": 250},
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +43,54 @@ def rows() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def run(ratings_model, rows, tmp_path_factory) -> GatedRun:
-    """And what the trainer of the gate was given."""
+    """And what the trainer of the gate was given, and gave."""
     folder, seen = tmp_path_factory.mktemp("runs"), []
     right = gate_module.fit_gate
 
     def watched(pairs, *args, **options):
-        seen.append(pairs)
-        return right(pairs, *args, **options)
+        seen.append((pairs, right(pairs, *args, **options)))
+        return seen[-1][1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reward_modeling.frozen_backbone.gate_job.fit_gate", watched)
         pairs = write_rows(folder / "pairs.jsonl", rows)
-        flags = {"max_length": MAX_LENGTH, "steps": 300, "learning_rate": 5e-3}
-        found = GatedRun(gate_flags(ratings_model, pairs, folder / "gated", **flags))
-    (found.trained_on,) = seen
+        changes = {"max_length": MAX_LENGTH, "steps": 300, "learning_rate": 5e-3}
+        args = gate_flags(ratings_model, pairs, folder / "gated", **changes)
+        found = GatedRun(args)
+    ((found.trained_on, found.fitted),), found.args = seen, args
     return found
 
 
-def test_a_softmax_is_over_objectives(run):
-    """Upstream: over chosen and rejected, so that the weights of a prompt do not sum to 1 and hardly differ."""
+def test_a_softmax_is_over_objectives_in_training(run):
+    """Upstream: over chosen and rejected, so that each of them gets one half of every objective, whatever the logits.
+
+    The loss by which the step was chosen is that of weights which are a softmax over objectives, by hand.
+    """
+    pairs, gate = run.trained_on, run.fitted.gate
+    choose = split(pairs, run.args.held_out, run.args.seed).choose
+    logits = []
+    handle = gate.layers[-1].register_forward_hook(lambda _layer, _given, found: logits.append(found))
+    with torch.no_grad():
+        gate(torch.tensor(pairs.prompts[pairs.prompt[choose]]))
+    handle.remove()
+    (logits,) = logits
+    scale = float(gate.logit_scale.detach())
+    differences = pairs.differences[choose].astype(np.float64)
+
+    def loss(weights: np.ndarray) -> float:
+        return float(np.logaddexp(0, -scale * (weights * differences).sum(axis=1)).mean())
+
+    exponentials = np.exp(logits.double().numpy() / run.args.gating_temperature)
+    over_objectives = exponentials / exponentials.sum(axis=1, keepdims=True)
+    both_sides = np.stack([exponentials, exponentials])  # a prompt's logits are those of both of its answers
+    over_sides = (both_sides / both_sides.sum(axis=0))[0]
+    reported = min(entry["held_out_loss"] for entry in run.fitted.history)
+    assert reported == pytest.approx(loss(over_objectives), abs=1e-5)
+    assert abs(reported - loss(over_sides)) > 0.01  # the defect
+    assert over_objectives.std(axis=0).max() > 0.01  # they differ by prompt, as those over sides cannot
+
+
+def test_a_softmax_is_over_objectives_in_the_saved_model(run):
     scorer = RewardScorer.from_pretrained(run.folder, dtype="float32")
     scored = scorer.score_named([row["chosen"] for row in PAIRS])
     weights = np.array([list(each.gate_weights.values()) for each in scored])
@@ -68,10 +103,6 @@ def test_a_softmax_is_over_objectives(run):
     # of a prompt they are the same for chosen and rejected: they are the prompt's
     other = np.array([list(each.gate_weights.values()) for each in rejected])
     assert other == pytest.approx(weights, rel=1e-5)
-    # the defect: over the two sides each of them would get one half of every objective
-    logits = torch.from_numpy(np.log(np.stack([weights, other], axis=1)))
-    wrong = torch.softmax(logits, dim=1)
-    assert wrong.sum(dim=2).mean().item() == pytest.approx(len(ATTRIBUTES) / 2)
 
 
 def test_b_debiased_rewards_are_what_is_trained_on_and_measured(run, ratings_model):
@@ -141,9 +172,27 @@ def test_d_over_long_sides_are_counted_and_nothing_is_joined_by_position(run, ro
     assert np.abs(np.array(shifted) - found).max() > 0.01
 
 
-def test_e_xstest_weighs_154_and_250():
-    """Upstream: 250 for should-refuse, and 154 for should-respond."""
-    assert SUBSET_ROWS["xstest-should-refuse"] == 154 and SUBSET_ROWS["xstest-should-respond"] == 250
-    of = dict.fromkeys(SUBSET_ROWS, 0.0)
-    assert section_scores(of | {"xstest-should-refuse": 1.0})["Safety"] == pytest.approx(154 / 740)
-    assert section_scores(of | {"xstest-should-respond": 1.0})["Safety"] == pytest.approx(250 / 740)
+def test_e_xstest_weighs_154_and_250(run, tmp_path):
+    """Upstream: 250 for should-refuse, and 154 for should-respond.
+
+    A file with the rows of the published set: each row then counts alike in the figure that eval_bench_mark.py gives.
+    """
+    rows = []
+    for subset, number in SAFETY_ROWS.items():
+        for place in range(number):
+            pair = PAIRS[place % len(PAIRS)]
+            texts = {side: pair[side][1]["content"] for side in ("chosen", "rejected")}
+            if subset == "xstest-should-respond":  # where the model is then right as often as it is wrong elsewhere
+                texts = dict(zip(texts, reversed(texts.values()), strict=True))
+            rows.append({"prompt": pair["chosen"][0]["content"], **texts, "subset": subset})
+    folder = evaluate(flags(run.folder, {"rewardbench": write_rows(tmp_path / "safety.jsonl", rows)}, tmp_path))
+    lines = read_lines(folder / "scores.jsonl")
+    right = np.array([line["chosen_reward"] > line["rejected_reward"] for line in lines])
+    subsets = np.array([line["subset"] for line in lines])
+    assert len(lines) == 740 and {name: (subsets == name).sum() for name in SAFETY_ROWS} == SAFETY_ROWS
+    summary = json.loads((folder / "summary.json").read_text())
+    safety = summary["benchmarks"]["rewardbench"]["figures"]["Safety"]["value"]
+    assert safety == pytest.approx(right.mean())
+    accuracy = {name: right[subsets == name].mean() for name in SAFETY_ROWS}
+    swapped = SAFETY_ROWS | {"xstest-should-refuse": 250, "xstest-should-respond": 154}  # the defect
+    assert abs(safety - sum(accuracy[name] * rows for name, rows in swapped.items()) / 740) > 0.01
