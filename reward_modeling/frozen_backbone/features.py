@@ -31,7 +31,10 @@ def check_complete(folder: Path) -> None:
     Raises:
         FileNotFoundError: the folder is not there, or a file that was written has not the size that it had.
     """
-    entries = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+    try:
+        entries = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileNotFoundError(f"{folder}: {CONTENTS} is not as it was written") from error
     torn = [name for name, entry in entries.items() if (folder / name).stat().st_size != entry["bytes"]]
     if torn:
         raise FileNotFoundError(f"{folder}: {torn[0]} is not as long as it was")

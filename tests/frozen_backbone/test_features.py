@@ -330,6 +330,29 @@ def test_a_torn_folder_is_computed_anew(llama, tmp_path):
     assert bytes_of(cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES).folder) == expected
 
 
+def test_a_folder_without_its_list_is_computed_anew(llama, tmp_path):
+    whole = cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES)
+    expected = bytes_of(whole.folder)
+    (whole.folder / "contents.json").write_text("")
+    assert bytes_of(cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES).folder) == expected
+
+
+@pytest.mark.parametrize("tear", [lambda of: b"", lambda of: of[:-50], lambda of: of[:300] + b"\0" * 9 + of[309:]])
+def test_torn_parts_are_computed_anew(tear, llama, forward_calls, tmp_path, monkeypatch):
+    """Of a machine that went down while a pass went on."""
+    monkeypatch.setattr(feature_cache.shutil, "rmtree", lambda *_args, **_options: None)  # parts stay
+    whole = cached_features(rated_groups(), llama, a_pass(max_tokens=2), tmp_path, ATTRIBUTES)
+    expected, of_whole = bytes_of(whole.folder), len(forward_calls)
+    parts = sorted((tmp_path / f"parts-of-{whole.folder.name}").glob("*.npz"))
+    parts[1].write_bytes(tear(parts[1].read_bytes()))
+    monkeypatch.undo()
+    feature_cache.shutil.rmtree(whole.folder)
+    forward_calls.clear()
+    again = cached_features(rated_groups(), llama, a_pass(max_tokens=2), tmp_path, ATTRIBUTES)
+    assert bytes_of(again.folder) == expected
+    assert 0 < len(forward_calls) < of_whole  # of the one part alone
+
+
 def test_too_little_room_is_said_before_anything_is_computed(llama, forward_calls, tmp_path, monkeypatch):
     usage = feature_cache.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))
