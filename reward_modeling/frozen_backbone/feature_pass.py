@@ -111,11 +111,6 @@ class Layout:
         starts = np.flatnonzero(np.diff(run, prepend=-1)).tolist()
         return list(itertools.pairwise([*starts, len(self.used)]))
 
-    def answers_of(self, first: int, last: int) -> NDArray[np.int64]:
-        """Which completions of the prompts `first:last` the answers to them are, counted from their first one."""
-        start, end = np.searchsorted(self.prompt_of, [first, last])
-        return self.completion_of[start:end] - self.first_completion[first]
-
 
 # --- computing ------------------------------------------------------------------------------------------------
 
