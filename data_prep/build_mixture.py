@@ -127,7 +127,7 @@ def build(arguments: ScriptArguments) -> dict[str, object]:
             "description": mixture.description,
             "seed": seed,
             "arguments": {name: value for name, value in asdict(arguments).items() if name not in OUTPUT_FLAGS},
-            **kind.summary(sources, table, chosen.order),
+            **kind.summary(entries, table, chosen.order),
             "sources": entries,
             "decontamination": overlap_entries(benchmarks, overlap, rows, ~repeated, kind.unit) if overlap else [],
         }

@@ -139,6 +139,7 @@ def check_ratings(arguments: ScriptArguments, attributes: Sequence[str]) -> None
             targets=(*RATED_TARGETS, *attributes),
         ),
         benchmarks=arguments.benchmarks,
+        scales=written_scales(arguments.path),
         num_proc=worker_count(arguments.num_proc),
     )
     write_json(summary, folder)

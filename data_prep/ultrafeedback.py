@@ -6,8 +6,9 @@ every pair with different scores. `--pairs lists` writes no pairs, but a row for
 their ranks by that score, equal scores as equal ranks; rm.py trains on them as --list_loss says.
 
 `--rows ratings` writes each answer with its ratings, for rm_regression.py: the overall score (1 to 10) and the four
-aspects (1 to 5), null where one is "N/A". `--attribute_prefix ultrafeedback-` gives them the names of the merged set of
-ArmoRM, where they stand beside those of HelpSteer: the helpfulness of one is not that of the other.
+aspects (1 to 5), null where one is "N/A". An answer with a rating that is no number from 1 to 5 is left out, and
+counted. `--attribute_prefix ultrafeedback-` gives the attributes the names of the merged set of ArmoRM, where they
+stand beside those of HelpSteer: the helpfulness of one is not that of the other.
 
 The system prompts in the set were given to the models that wrote the answers, one principle to each: two answers of a
 prompt were given different ones, so a pair of them has the instruction alone as its prompt.
@@ -20,6 +21,7 @@ copy, `--drop_doubtful_tens` leaves out answers with an overall score of 10 whos
     python data_prep/ultrafeedback.py --rows ratings --attribute_prefix ultrafeedback- --output_path data/uf_ratings
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -48,8 +50,9 @@ SOURCE = PreferenceSource(
 )
 OVERALL = "overall_score"
 ASPECTS = ("instruction_following", "truthfulness", "honesty", "helpfulness")
-SCALES = {OVERALL: (1, 10), **dict.fromkeys(ASPECTS, (1, 5))}  # in the order of ArmoRM's objectives
-ASPECT_RATINGS = ("1", "2", "3", "4", "5")  # texts; else "N/A", or null
+ASPECT_SCALE = (1, 5)
+SCALES = {OVERALL: (1, 10), **dict.fromkeys(ASPECTS, ASPECT_SCALE)}  # in the order of ArmoRM's objectives
+NO_RATING = "N/A"
 HIGHEST_OVERALL = 10
 LOW_FINE_GRAINED = 4  # a rating of 4 or less is at odds with an overall score of 10
 
@@ -108,16 +111,29 @@ def fine_grained(completion: Mapping) -> float | None:
     value = optional_number(completion, "fine-grained_score")
     if value is not None:
         return value
-    ratings = [rating for rating in aspect_ratings(completion).values() if rating is not None]
+    ratings = [rating for rating in aspect_ratings(completion).values() if isinstance(rating, float)]
     return sum(ratings) / len(ratings) if ratings else None
 
 
-def aspect_ratings(completion: Mapping) -> dict[str, int | None]:
-    """The rating of each aspect that is annotated, None where it is "N/A"."""
+def aspect_ratings(completion: Mapping) -> dict[str, float | str | None]:
+    """The rating of each aspect that is annotated, None where it is "N/A"; what is no number stays as it is.
+
+    In the published set it is a text; a copy of it may have numbers.
+    """
     annotations = completion.get("annotations")
     aspects = annotations if isinstance(annotations, dict) else {}
-    texts = {name: aspect.get("Rating") for name, aspect in aspects.items() if isinstance(aspect, dict)}
-    return {name: int(text) if text in ASPECT_RATINGS else None for name, text in texts.items()}
+    return {name: _rating_in(aspect.get("Rating")) for name, aspect in aspects.items() if isinstance(aspect, dict)}
+
+
+def _rating_in(said: object) -> float | str | None:
+    if said is None or (isinstance(said, str) and said.strip() == NO_RATING):
+        return None
+    try:
+        rating = math.nan if isinstance(said, bool) else float(said)
+    except (TypeError, ValueError, OverflowError):
+        rating = math.nan
+    low, high = ASPECT_SCALE
+    return rating if low <= rating <= high else f"{said!r}, which is no rating from {low} to {high}"
 
 
 def to_ratings(row: dict, drop_doubtful_tens: bool) -> list[dict]:
@@ -126,7 +142,7 @@ def to_ratings(row: dict, drop_doubtful_tens: bool) -> list[dict]:
     found = []
     for answer in dicts_of(row, "completions", "a list of completions"):
         rating_of(answer, OVERALL, SCALES[OVERALL])  # or the row goes
-        aspects = aspect_ratings(answer)
+        aspects = aspect_ratings(answer)  # an answer with a text among them is left out, and counted
         ratings = {OVERALL: overall_score(answer, drop_doubtful_tens), **{name: aspects.get(name) for name in ASPECTS}}
         text = "" if answer.get("response") is None else text_of(answer, "response")
         found.append(answer_row(prompt, text, ratings, source))

@@ -2,8 +2,9 @@
 
 import random
 
-from reward_modeling.tiny.ratings import ATTRIBUTES, rated_world
+from reward_modeling.tiny.ratings import ATTRIBUTES, RANGES, rated_world
 
+WIDTHS = [high - low for low, high in RANGES.values()]  # of the attributes in their order
 # Flags that train on all of it.
 FLAGS = {"attributes": ",".join(ATTRIBUTES), "label_ranges": "kindness=0:3", "weights": "kindness=1,verbosity=-0.5"}
 

@@ -39,6 +39,27 @@ def as_argv(flags: dict[str, object]) -> list[str]:
     return [token for name, value in flags.items() for token in (f"--{name}", str(value))]
 
 
+# Of a tiny model: each step is logged.
+FEW_STEPS = {
+    "max_length": 256,
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+    "report_to": "none",
+    "use_cpu": "true",
+    "num_proc": 1,
+    "verify_saved_model": "false",
+}
+TO_BE_RESUMED = FEW_STEPS | {"pairs_per_step": 8, "eval_size": 8, "save_every_steps": 1, "eval_strategy": "epoch"}
+# The same on several devices, by these two flags.
+ON_ENGINES = FEW_STEPS | {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 8,
+    "eval_size": 10,
+    "save_every_steps": 6,
+    "eval_every_steps": 6,
+}
+
+
 class Run:
     """A finished run: its folder, its log and, where it ran in this process, its trainer and evaluations."""
 

@@ -22,6 +22,7 @@ from datasets import Dataset, Features
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from reward_modeling.common.errors import UserError, did_you_mean, one_line
+from reward_modeling.data.column_types import type_error
 from reward_modeling.data.json_lines import FILE_ERRORS, ToRow, block_rows, broken_file, json_blocks, parsed_lines
 from reward_modeling.data.sources import (
     KEY_LENGTH,
@@ -248,6 +249,8 @@ def _open_table(file: Path, scratch: Path) -> Dataset:
         builder.download_and_prepare()
     except FILE_ERRORS as error:
         raise broken_file(str(file), error) from error
+    except ValueError as error:
+        raise type_error(file, error) from error
     if not builder.info.splits["train"].num_examples:  # as_dataset refuses a file without rows
         return Dataset.from_dict({name: [] for name in builder.info.features})
     return builder.as_dataset(split="train")

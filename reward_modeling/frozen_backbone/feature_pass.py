@@ -27,7 +27,7 @@ from reward_modeling.common.devices import to_device
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.screen import shows_bars
 from reward_modeling.data.collator import MicroBatchCollator
-from reward_modeling.data.gate_position import prompt_end
+from reward_modeling.data.gate_position import Tail, prompt_end
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import GroupSizes, MicroBatch, plan_evaluation
 from reward_modeling.models.reward_model import RewardModelMixin
@@ -42,13 +42,14 @@ GATE, LAST = 0, 1  # of what is read of a conversation
 class FeaturePass:
     """How the model computes, and which of several processes this is.
 
-    `autocast` is the type that it computes in where that is not its weights'. `wait` returns when all processes have
-    called it.
+    `tail` is that of the prompts, with which the rows were read (see `gate_position`). `autocast` is the type that it
+    computes in where that is not its weights'. `wait` returns when all processes have called it.
     """
 
     batching: str
     pad_token_id: int
     max_tokens: int
+    tail: Tail | None = None
     autocast: torch.dtype | None = None
     process: int = 0
     num_processes: int = 1
@@ -133,7 +134,8 @@ def compute_parts(groups: PromptGroups, layout: Layout, model: nn.Module, how: F
             answers, prompts = _compute(rows, model, collator, how.max_tokens)
             _check_finite(answers, prompts, rows)
             with whole_file(part_file(folder, first, last)) as path, path.open("wb") as file:
-                np.savez(file, answers=answers, prompts=prompts, prompt_keys=keys_of(rows), tokens=tokens_of(rows))
+                tokens = tokens_of(rows, how.tail)
+                np.savez(file, answers=answers, prompts=prompts, prompt_keys=keys_of(rows), tokens=tokens)
 
 
 def runs_of(groups: PromptGroups, layout: Layout, how: FeaturePass) -> list[tuple[int, int]]:
@@ -231,14 +233,17 @@ def keys_of(rows: list[dict]) -> NDArray[np.int64]:
     return np.frombuffer(b"".join(keys), dtype="<i8").astype(np.int64)
 
 
-def tokens_of(rows: list[dict]) -> NDArray[np.int64]:
-    """`(completions,)`: tokens of each answer, which may be more than those in which the answers of a prompt differ."""
+def tokens_of(rows: list[dict], tail: Tail | None) -> NDArray[np.int64]:
+    """`(completions,)`: tokens of each answer, which may be more than those in which the answers of a prompt differ.
+
+    What the template writes before an answer, such as its role, is of the prompt.
+    """
     whole = [
         (row["prefix_ids"] + ids, reads[GATE])
         for row in rows
         for ids, reads in zip(row["completion_ids"], row["read_positions"], strict=True)
     ]
-    return np.array([len(ids) - prompt_end(ids, position) for ids, position in whole], dtype=np.int64)
+    return np.array([len(ids) - prompt_end(ids, position, tail) for ids, position in whole], dtype=np.int64)
 
 
 def _check_finite(answers: NDArray, prompts: NDArray, rows: list[dict]) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reward_modeling.common.intervals import RESAMPLES, longer_wins, number, share_of_rows
+from reward_modeling.common.intervals import longer_wins, share_of_rows
+from reward_modeling.common.prompt_differences import difference_of_means, difference_of_shares
 from reward_modeling.frozen_backbone.gate_pairs import GatePairs
 from reward_modeling.models.gated_model import Gate
 
-SEED = 0
 NO_SOURCE = "no source"
 CONSTANT = 0.01  # deviation of a weight over prompts below which it is called the same for all
+FEW_PROMPTS = 100  # of so many, a fifth of them decided otherwise, the interval reaches 9 points to either side
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +98,11 @@ def gate_figures(margins: GatedMargins, names: Sequence[str]) -> dict[str, Any]:
         "fixed_weights_accuracy": _accuracy(margins.fixed[told], right["fixed"], prompts),
         "best_objective_accuracy": _accuracy(margins.single[told], right["single"], prompts),
         "longer_wins": longer_wins(better, worse, prompts),
-        "gate_less_fixed_weights": paired_difference(right["gate"], right["fixed"], prompts),
-        "gate_less_best_objective": paired_difference(right["gate"], right["single"], prompts),
+        "gate_less_fixed_weights": difference_of_shares(right["gate"], right["fixed"], prompts),
+        "gate_less_best_objective": difference_of_shares(right["gate"], right["single"], prompts),
         "loss": float(losses["gate"].mean()),
         "fixed_weights_loss": float(losses["fixed"].mean()),
-        "loss_of_gate_less_fixed_weights": paired_difference(losses["gate"], losses["fixed"], margins.prompt),
+        "loss_of_gate_less_fixed_weights": difference_of_means(losses["gate"], losses["fixed"], margins.prompt),
         "objectives": _by_objective(margins, names),
         "by_source": _by_source(margins, names, right, told),
     }
@@ -118,24 +119,6 @@ def _losses(margins: NDArray, probability: NDArray) -> NDArray[np.float64]:
 
 def _accuracy(margins: NDArray, right: NDArray, prompts: NDArray) -> dict[str, Any]:
     return dict(share_of_rows(right, margins == 0, prompts))
-
-
-def paired_difference(one: NDArray, other: NDArray, prompts: NDArray) -> dict[str, float | None]:
-    """The mean of one - other over pairs, with the 95% interval of a bootstrap that draws prompts.
-
-    Both are drawn together, so that what is hard for both cancels out.
-    """
-    if not len(one):
-        return {"value": None, "low": None, "high": None}
-    _, of = np.unique(prompts, return_inverse=True)
-    sums = np.stack([np.bincount(of, one - other), np.bincount(of).astype(np.float64)], axis=1)
-    generator, means = np.random.default_rng(SEED), np.empty(RESAMPLES)
-    for number_of_draw in range(RESAMPLES):
-        total, count = sums[generator.integers(len(sums), size=len(sums))].sum(axis=0)
-        means[number_of_draw] = total / count
-    value = float((one - other).mean())
-    low, high = np.quantile(means, [0.025, 0.975]).tolist()
-    return {"value": number(value), "low": number(min(low, value)), "high": number(max(high, value))}
 
 
 def _by_objective(margins: GatedMargins, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -168,7 +151,7 @@ def _by_source(
             "weights": dict(zip(names, weights.tolist(), strict=True)),
             "decides": {name: float((margins.decided_by[here] == n).mean()) for n, name in enumerate(names)},
             "accuracy": _accuracy(margins.gate[told][counted], right["gate"][counted], prompts),
-            "gate_less_fixed_weights": paired_difference(right["gate"][counted], right["fixed"][counted], prompts),
+            "gate_less_fixed_weights": difference_of_shares(right["gate"][counted], right["fixed"][counted], prompts),
         }
     return found
 
@@ -182,6 +165,12 @@ def gate_warnings(figures: Mapping[str, Any]) -> list[str]:
             f"{CONSTANT:g}). Fixed weights are as good, and every tool takes them"
         )
     difference = figures["gate_less_fixed_weights"]
+    if difference["prompts"] < FEW_PROMPTS:
+        found.append(
+            f"the gate was measured on few prompts, {difference['prompts']}, and on {difference['differ']} of them it "
+            f"orders pairs unlike fixed weights. Fewer than {FEW_PROMPTS} say little about which of the two is better: "
+            "pass more pairs, or a greater --held_out"
+        )
     if difference["value"] is not None and not difference["low"] > 0:
         found.append(
             f"the gate was not shown to be better than fixed weights: {100 * difference['value']:+.1f} points of "

@@ -140,6 +140,7 @@ def feature_pass(args: GatingFlags, model: ObjectiveModel, state: PartialState) 
         choose_batching(args.model_name, args.batching, model.model.config),
         model.tokenizer.pad_token_id or 0,
         args.max_tokens_per_batch or (GPU_TOKENS if on_gpu else CPU_TOKENS),
+        tail=gate_tail(model.tokenizer),
         process=state.process_index,
         num_processes=state.num_processes,
         wait=state.wait_for_everyone,

@@ -14,10 +14,12 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.checkpoints.output_folder import prepare_output_folder
 from reward_modeling.common.errors import UserError, report_once_per_node
 from reward_modeling.data.cached_rows import cache_root
+from reward_modeling.data.gate_position import Tail, gate_tail
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.display.text import align
 from reward_modeling.frozen_backbone.feature_cache import cached_features
@@ -43,10 +45,14 @@ class RegressionOnFeatures(Regression):
     """As `Regression`, of conversations of which the gate's position is read before the last token."""
 
     fits_head = True
+    tail: Tail
+
+    def take_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tail = gate_tail(tokenizer)
 
     @property
     def reader(self) -> RatingFeatureReader:
-        return RatingFeatureReader(self.attributes)
+        return RatingFeatureReader(self.attributes, tail=self.tail)
 
     @staticmethod
     def collate(units: Sequence[Sequence[int]], targets: Sequence[Sequence[float]]) -> dict[str, torch.Tensor]:
@@ -108,6 +114,7 @@ def feature_pass(trainer: RewardTrainer) -> FeaturePass:
         trainer.collator.batching,
         trainer.collator.pad_token_id,
         args.target_tokens,
+        tail=trainer.objective.tail,
         autocast=None if lower == trainer.model.dtype else lower,
         process=args.process_index,
         num_processes=args.world_size,

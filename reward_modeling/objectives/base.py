@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from reward_modeling.data.examples import RowReader
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from reward_modeling.data.loader import PromptGroups
 
 
@@ -39,6 +41,9 @@ class Objective(ABC):
     @abstractmethod
     def reader(self) -> RowReader:
         """How rows are read."""
+
+    def take_tokenizer(self, tokenizer: "PreTrainedTokenizerBase") -> None:  # noqa: B027 (most need nothing)
+        """Take from the tokenizer what `reader` needs to know of it; called before any row is read."""
 
     def go_on_from(self, saved: Mapping[str, Any]) -> None:  # noqa: B027 (most need nothing)
         """Take from the config.json of a model whose head is kept what its outputs mean."""

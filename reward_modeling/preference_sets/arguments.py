@@ -91,12 +91,14 @@ class RatedSourceArguments(SourceArguments):
         Args:
             of_pairs: flags that say which pairs are made.
         """
+        wrong = prefix_problems(self.attribute_prefix, "--attribute_prefix")
         if self.rows == PAIRS:
             found = f"found --attribute_prefix {self.attribute_prefix}"
-            return [f"--attribute_prefix: expected with --rows ratings, {found}"] * bool(self.attribute_prefix)
+            return wrong or [f"--attribute_prefix: expected with --rows ratings, {found}"] * bool(self.attribute_prefix)
         given = [f"--{name} {getattr(self, name)}" for name in changed_flags(self, list(of_pairs))]
         names = ", ".join(f"--{name}" for name in of_pairs)
-        return [f"--rows ratings: expected none of {names}, which are for pairs, found {' '.join(given)}"] * bool(given)
+        for_pairs = f"--rows ratings: expected none of {names}, which are for pairs, found {' '.join(given)}"
+        return [*wrong, *[for_pairs] * bool(given)]
 
 
 def check_flags(arguments: object) -> None:
@@ -166,6 +168,7 @@ class FileArguments(SourceArguments):
                 * (self.attributes is not None and not names)
             ),
             *name_problems(names, "attributes"),
+            *prefix_problems(self.attribute_prefix, "attribute_prefix"),
         ]
 
 
@@ -182,6 +185,35 @@ def name_problems(names: Sequence[str], option: str) -> list[str]:
         f"{option}: expected columns of ratings, found {name}, which is read as something else" for name in taken
     ]
     return problems + [f"{option}: expected each attribute once, found {name} twice" for name in repeated]
+
+
+def prefix_problems(prefix: str, option: str) -> list[str]:
+    """What is wrong with the letters of a prefix: rm_regression.py has commas between names and = behind them."""
+    found = [
+        words
+        for words, is_there in (
+            ("a comma", "," in prefix),
+            ("=", "=" in prefix),
+            ("white space at its beginning", prefix != prefix.lstrip()),
+            ("a character that cannot be printed", not prefix.isprintable()),
+        )
+        if is_there
+    ]
+    return [f"{option}: expected what --attributes can name, found {' and '.join(found)} in {prefix!r}"] * bool(found)
+
+
+def prefixed_name(prefix: str, name: str) -> str:
+    """The name of an attribute's column.
+
+    Raises:
+        UserError: a column of that name is read as something else.
+    """
+    if prefix and prefix + name in RATED_TARGETS:
+        raise UserError(
+            f"attribute_prefix {prefix!r}: expected names of ratings, found that {name} becomes {prefix}{name}, a "
+            "column that is read as something else. Take another prefix."
+        )
+    return prefix + name
 
 
 def source_arguments(script: str | None, options: Mapping[str, object]) -> SourceArguments:

@@ -5,8 +5,14 @@ found = read_source(source, seed=0, path=None, num_proc=2)
 """
 
 from collections.abc import Mapping
+from functools import partial
 
-from reward_modeling.common.errors import UserError
+import numpy as np
+
+from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.data.preferences import read_column
+from reward_modeling.data.rated_rows import OF_RATINGS
+from reward_modeling.data.row_notes import unread_counts
 from reward_modeling.data.sources import PREFERENCE_COLUMNS
 from reward_modeling.preference_sets.arguments import (
     RATINGS,
@@ -16,6 +22,7 @@ from reward_modeling.preference_sets.arguments import (
     script_module,
     source_arguments,
 )
+from reward_modeling.preference_sets.common_scales import check_on_scales
 from reward_modeling.preference_sets.mixture import Mixture, MixtureSource
 from reward_modeling.preference_sets.rated_manifest import written_scales
 from reward_modeling.preference_sets.ratings import Scale, SourceRatings, read_rated_file
@@ -81,9 +88,43 @@ def read_source(
             return script_module(source.script).build(arguments)
         of_file = PreferenceSource(source.label, PREFERENCE_COLUMNS, licence="not known")
         scales = file_scales(arguments)
-        return read_file(arguments, of_file) if scales is None else read_rated_file(arguments, of_file, scales)
+        return read_file(arguments, of_file) if scales is None else _read_ratings(arguments, of_file, scales)
     except UserError as error:
         hint = f"A local copy is passed as --source_paths {source.label}=PATH."
         if source.script is None and "expected columns chosen and rejected" in str(error):
             hint += " Of rows of ratings name the columns: options: {attributes: NAME}"
         raise UserError(str(error).replace("The flag for the path is --dataset_path.", hint)) from error
+
+
+def _read_ratings(arguments: FileArguments, source: PreferenceSource, scales: Mapping[str, Scale]) -> SourceRatings:
+    """The ratings of a file.
+
+    Raises:
+        UserError: as `read_rated_file`; no row has a rating of an attribute that the options name; or ratings are not
+            on the scales that its manifest says.
+    """
+    ratings = read_rated_file(arguments, source, scales)
+    if arguments.attributes is not None:
+        _check_rated(ratings, tuple(scales))
+    check_on_scales(ratings)
+    return ratings
+
+
+def _check_rated(ratings: SourceRatings, names: tuple[str, ...]) -> None:
+    """
+    Args:
+        names: of the attributes, as the file has them.
+
+    Raises:
+        UserError: no row has a rating of one of them.
+    """
+    missing = [name for name, column in zip(names, ratings.values.T, strict=True) if np.isnan(column).all()]
+    if not missing:
+        return
+    others = [name.removeprefix(OF_RATINGS) for name in unread_counts(partial(read_column, ratings.rows))]
+    close = did_you_mean(missing[0], others) or "."
+    found = f" Columns that are not read: {', '.join(others)}." if others else ""
+    raise UserError(
+        f"{ratings.source.name}: attributes: expected ratings of each, found none of {', '.join(missing)}{close}{found}"
+        f" Leave them out, or name the columns that the rows have.\n{ratings.report.table()}"
+    )

@@ -13,6 +13,7 @@ from reward_modeling.common.file_names import MANIFEST
 from reward_modeling.data.json_lines import FILE_ERRORS
 from reward_modeling.display.text import Rows, align
 from reward_modeling.preference_sets.arguments import RATINGS
+from reward_modeling.preference_sets.common_scales import scale_warnings
 from reward_modeling.preference_sets.manifest import manifest_table, read_entry, row_counts
 from reward_modeling.preference_sets.ratings import Scale, SourceRatings
 from reward_modeling.preference_sets.source import number_column
@@ -85,13 +86,14 @@ def written_scales(path: str) -> dict[str, Scale] | None:
 
 
 def rated_manifest_table(manifest: Mapping[str, object]) -> str:
-    """The numbers of a manifest, and a line for each attribute."""
+    """The numbers of a manifest, a line for each attribute, and warnings of scales that are not known."""
     lines = [manifest_table(manifest, UNIT)]
     for source in manifest["sources"]:
         noted = source.get("mixed", {"noted": {}})["noted"]
         lines += [f"{source['name']}: {words} {number:,}" for words, number in noted.items() if number]
     lines += _shared(manifest["sources"])
-    return "\n".join([*lines, *align(attribute_rows(manifest["attributes"], manifest[UNIT]))])
+    table = align(attribute_rows(manifest["attributes"], manifest[UNIT]))
+    return "\n".join([*lines, *table, *scale_warnings(manifest["sources"])])
 
 
 def _shared(sources: Sequence[Mapping]) -> list[str]:

@@ -34,7 +34,7 @@ from reward_modeling.data.report import DataReport, DropReason
 from reward_modeling.data.row_forms import RowDropped
 from reward_modeling.data.row_notes import note_rows
 from reward_modeling.data.sources import Columns
-from reward_modeling.preference_sets.arguments import FileArguments, SourceArguments
+from reward_modeling.preference_sets.arguments import FileArguments, SourceArguments, prefixed_name
 from reward_modeling.preference_sets.repeated_answers import join_repeats
 from reward_modeling.preference_sets.row_values import optional_number, wrong_type
 from reward_modeling.preference_sets.source import PreferenceSource, SourceRows, read_source_rows
@@ -125,9 +125,10 @@ def read_ratings(
             list of them. It raises `RowDropped` for a row that is not used, and must be picklable.
         prefix: goes before the names of the attributes.
     """
+    named = {prefixed_name(prefix, name): scale for name, scale in scales.items()}
     to_fields = partial(_rated_fields, attributes=tuple(scales), options=NO_OPTIONS)
     rows, report = read_source_rows(arguments, source, to_fields, SOURCE_FEATURES, to_ratings)
-    return _answers_of(arguments, source, rows, report, {f"{prefix}{name}": scale for name, scale in scales.items()})
+    return _answers_of(arguments, source, rows, report, named)
 
 
 def read_rated_file(arguments: FileArguments, source: PreferenceSource, scales: Mapping[str, Scale]) -> SourceRatings:
@@ -137,8 +138,10 @@ def read_rated_file(arguments: FileArguments, source: PreferenceSource, scales: 
         scales: of the attributes, by the names that the file has.
 
     Raises:
-        UserError: nothing readable there, or a part of the conversation would not be read.
+        UserError: nothing readable there, or a part of the conversation would not be read; or with the prefix an
+            attribute has the name of another column.
     """
+    named = {prefixed_name(arguments.attribute_prefix, name): scale for name, scale in scales.items()}
     targets = (*RATED_TARGETS, *scales)
     options = read_options(arguments.columns, arguments.ignore_columns, targets=targets)
     columns = Columns(("prompt", "response"), None, ROW_FORMATS, (("messages",),), options.columns, HINTS)
@@ -148,8 +151,7 @@ def read_rated_file(arguments: FileArguments, source: PreferenceSource, scales: 
     )
     reading = {"required": (), "missing": DropReason.NO_RESPONSE}
     rows, report = read_source_rows(arguments, source, to_fields, SOURCE_FEATURES, _keep_row, **reading)
-    prefix = arguments.attribute_prefix
-    ratings = _answers_of(arguments, source, rows, report, {f"{prefix}{name}": scale for name, scale in scales.items()})
+    ratings = _answers_of(arguments, source, rows, report, named)
     try:
         note_rows(report, partial(read_column, ratings.rows), source.name, targets)
     except UserError as error:

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from reward_modeling.common.errors import UserError
 from reward_modeling.preference_sets import arguments
+from reward_modeling.preference_sets.common_scales import common_scales
 from reward_modeling.preference_sets.label_counts import label_counts
 from reward_modeling.preference_sets.manifest import manifest_table, row_counts, source_entry
 from reward_modeling.preference_sets.mixing import Chosen, choose_pairs
@@ -29,7 +29,7 @@ from reward_modeling.preference_sets.rated_manifest import (
 )
 from reward_modeling.preference_sets.rated_mixing import choose_answers
 from reward_modeling.preference_sets.rated_table import RatedTable
-from reward_modeling.preference_sets.ratings import Scale, SourceRatings
+from reward_modeling.preference_sets.ratings import SourceRatings
 from reward_modeling.preference_sets.row_lines import LineForm, pair_lines, written_columns
 from reward_modeling.preference_sets.source import SourcePairs, SourceRows
 
@@ -51,8 +51,8 @@ class RowKind:
     """What a manifest says of a source, beside what others have counted of it."""
     counts: Callable[[RowTable, NDArray[np.integer]], dict[str, object]]
     """What a manifest counts of some rows of a mixture."""
-    summary: Callable[[Sequence[SourceRows], RowTable, NDArray[np.integer]], dict[str, object]]
-    """What else a manifest says of all that is written."""
+    summary: Callable[[Sequence[Mapping], RowTable, NDArray[np.integer]], dict[str, object]]
+    """What else a manifest says of all that is written, of the entries of its sources."""
     screen: Callable[[Mapping[str, object]], str]
     """A manifest as a table."""
 
@@ -95,34 +95,11 @@ def _count_answers(table: RatedTable, numbers: NDArray[np.integer]) -> dict[str,
     return {**row_counts(table.numbers("prompt_key")[numbers], UNIT), "rated": rated, "labels": {}}
 
 
-def _summary(sources: Sequence[SourceRatings], table: RatedTable, numbers: NDArray[np.integer]) -> dict[str, object]:
+def _summary(sources: Sequence[Mapping], table: RatedTable, numbers: NDArray[np.integer]) -> dict[str, object]:
     values = table.values[numbers]
     entries = attribute_entries(table.attributes, values, common_scales(sources))
     written = {name: entry for name, entry in entries.items() if entry["rated"]}  # the columns that there are
     return {"rows": arguments.RATINGS, "attributes": written}
-
-
-def common_scales(sources: Sequence[SourceRatings]) -> dict[str, Scale]:
-    """The scale of each attribute, None where no source says one.
-
-    Raises:
-        UserError: two sources have an attribute of one name on different scales.
-    """
-    said: dict[str, dict[tuple[float, float], str]] = {}
-    for ratings in sources:
-        for name, scale in ratings.scales.items():
-            of_name = said.setdefault(name, {})
-            if scale is not None:
-                of_name.setdefault(tuple(map(float, scale)), ratings.source.name)
-    for name, of_name in said.items():
-        if len(of_name) > 1:
-            found = " and ".join(f"{low:g} to {high:g} in {source}" for (low, high), source in of_name.items())
-            last = list(of_name.values())[-1]
-            raise UserError(
-                f"{name}: expected one scale in all sources, found {found}. Keep them apart, as in the options of "
-                f"{last}: {{attribute_prefix: {last}-}}"
-            )
-    return {name: next(iter(of_name), None) for name, of_name in said.items()}
 
 
 RATINGS = RowKind(

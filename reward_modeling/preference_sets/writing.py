@@ -67,7 +67,7 @@ def write_source(found: SourceRows, arguments: SourceArguments) -> None:
     if not len(table):
         raise UserError(f"{name}: expected {kind.unit}, found none that can be used.\n{found.report.table()}")
     entry, order = kind.entry(found, found.source.published), np.arange(len(table))
-    manifest = {"name": name, "arguments": arguments.options(), **kind.summary([found], table, order)}
+    manifest = {"name": name, "arguments": arguments.options(), **kind.summary([entry], table, order)}
     with new_output(arguments.output_path, arguments.overwrite) as folder:
         written = write_rows(table, order, folder, TRAIN, arguments.format, kind.lines(table, order))
         manifest |= {"sources": [entry]}

@@ -22,6 +22,7 @@ from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_t
 ATTRIBUTES = ("kindness", "usefulness", "verbosity")
 GREATEST = 3  # kind sentences, steps to take, and pairs of sentences that say nothing; the least is 0
 LONGER_IS_BETTER = (0, 1, 1, 2)  # by this much raters overrate the usefulness of an answer, by its verbosity
+RANGES = {"kindness": (0, GREATEST), "usefulness": (0, GREATEST + LONGER_IS_BETTER[-1]), "verbosity": (0, GREATEST)}
 # Of a prompt that asks how, most of what counts is the usefulness; of others it is the kindness.
 GATE = {"practical": (0.1, 0.9, 0.0), "friendly": (0.9, 0.1, 0.0)}
 RATED_PROMPTS, PAIRED_PROMPTS, TEST_PROMPTS = 600, 1400, 400

@@ -95,6 +95,7 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
     tokenizer = load_tokenizer(args.model_name, args.chat_template, **hub_options)
     if reads_the_last_place(config):
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only the second one is saved
+    objective.take_tokenizer(tokenizer)
     register_shared_prefix_attention()
     return Setup(objective, config, tokenizer, choose_batching(args, config), hub_options | loading_options)
 

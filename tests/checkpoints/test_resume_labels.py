@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from labelled_rows import FLAGS, labelled_rows
-from runs import Run, same_weights, sigterm_in_step, train, write_rows
+from runs import TO_BE_RESUMED, Run, same_weights, sigterm_in_step, train, write_rows
 from safetensors.torch import load_file
 
 from benchmarks.kill_and_resume import Watched, command_of
@@ -31,22 +31,15 @@ def rows() -> list[dict]:
 @pytest.fixture(scope="module")
 def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
     """More than an epoch."""
-    return FLAGS | {
-        "model_name": gemma_folder,
-        "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
-        "max_length": 256,
-        "max_steps": STEPS,
-        "pairs_per_step": 8,
-        "learning_rate": 1e-3,
-        "eval_size": 8,
-        "logging_steps": 1,
-        "save_every_steps": 1,
-        "eval_strategy": "epoch",
-        "report_to": "none",
-        "use_cpu": "true",
-        "num_proc": 1,
-        "verify_saved_model": "false",
-    }
+    return (
+        TO_BE_RESUMED
+        | FLAGS
+        | {
+            "model_name": gemma_folder,
+            "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
+            "max_steps": STEPS,
+        }
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from rated_rows import FLAGS, rated_rows
-from runs import ROOT, Run, same_weights, sigterm_in_step, train, write_rows
+from rated_rows import FLAGS, WIDTHS, rated_rows
+from runs import ROOT, TO_BE_RESUMED, Run, same_weights, sigterm_in_step, train, write_rows
 from safetensors.torch import load_file, save_file
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -19,7 +19,7 @@ from benchmarks.kill_and_resume import Watched, command_of
 from reward_modeling.checkpoints.verification import verify_saved_model
 from reward_modeling.common.errors import UserError
 from reward_modeling.tiny.models import build_tiny_checkpoint
-from reward_modeling.tiny.ratings import ATTRIBUTES
+from reward_modeling.tiny.ratings import ATTRIBUTES, RANGES
 from reward_modeling.tiny.tokenizers import token_ids
 
 STEPS = 9
@@ -34,22 +34,15 @@ def rows() -> list[dict]:
 @pytest.fixture(scope="module")
 def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
     """More than an epoch."""
-    return FLAGS | {
-        "model_name": gemma_folder,
-        "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
-        "max_length": 256,
-        "max_steps": STEPS,
-        "pairs_per_step": 8,
-        "learning_rate": 1e-3,
-        "eval_size": 8,
-        "logging_steps": 1,
-        "save_every_steps": 1,
-        "eval_strategy": "epoch",
-        "report_to": "none",
-        "use_cpu": "true",
-        "num_proc": 1,
-        "verify_saved_model": "false",
-    }
+    return (
+        TO_BE_RESUMED
+        | FLAGS
+        | {
+            "model_name": gemma_folder,
+            "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
+            "max_steps": STEPS,
+        }
+    )
 
 
 def run(flags: dict[str, object], output: Path, **changes: object) -> Run:
@@ -86,7 +79,7 @@ def assert_same_end(one: Run, reference: Run) -> None:
 def test_what_is_saved(whole):
     for step in range(1, STEPS + 1):
         values = saved_values(whole.output / f"checkpoint-{step}")
-        assert values["label_ranges"] == {name: [0.0, 3.0] for name in ATTRIBUTES}
+        assert values["label_ranges"] == {name: [*ends] for name, ends in RANGES.items()}
         assert values["reward_weights"] == {"kindness": 1.0, "usefulness": 0.0, "verbosity": -0.5}
     assert saved_values(whole.model).keys() == set(SAVED)
     config = json.loads((whole.model / "config.json").read_text())
@@ -226,7 +219,7 @@ def test_an_adapter_with_several_outputs(base, rows, tmp_path):
     lines = [json.loads(line) for line in (adapter.output / "eval_scores.jsonl").open()]
     held_out = [rows[int(line["where"].rpartition(":")[2]) - 1] for line in lines]
     expected = torch.tensor([list(line["outputs"].values()) for line in lines])
-    assert (3 * plain_outputs(merged, held_out) - expected).abs().max() < 1e-4
+    assert (torch.tensor(WIDTHS) * plain_outputs(merged, held_out) - expected).abs().max() < 1e-4
     output = stopped_after(adapter, 5, tmp_path / "output")
     resumed = run(flags | {"verify_saved_model": "false"}, output, resume_from_checkpoint="true")
     found, whole = (load_file(of.model / "adapter_model.safetensors") for of in (resumed, adapter))
@@ -239,7 +232,7 @@ def test_held_out_outputs_are_those_of_plain_transformers(rows, whole):
     held_out = [rows[int(line["where"].rpartition(":")[2]) - 1] for line in lines]
     outputs = plain_outputs(whole.model, held_out)
     expected = torch.tensor([list(line["outputs"].values()) for line in lines])
-    assert (3 * outputs - expected).abs().max() < 1e-4
+    assert (torch.tensor(WIDTHS) * outputs - expected).abs().max() < 1e-4
     rewards = outputs @ torch.tensor([1.0, 0.0, -0.5])
     assert rewards.tolist() == pytest.approx([line["reward"] for line in lines], abs=1e-4)
     for row, line in zip(held_out, lines, strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import sys
 
@@ -17,9 +18,11 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 import rm_regression
 from reward_modeling.common.errors import UserError
 from reward_modeling.frozen_backbone import feature_pass
-from reward_modeling.tiny.ratings import ATTRIBUTES
+from reward_modeling.tiny.ratings import ATTRIBUTES, GREATEST, LONGER_IS_BETTER
 
 SCRIPT = ROOT / "rm_regression.py"
+# The greatest rating of each attribute; the least is 0. Raters add to the usefulness of a long answer.
+SCALE = np.array([GREATEST, GREATEST + max(LONGER_IS_BETTER), GREATEST])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,9 @@ def test_the_backbone_is_the_one_it_began_with_and_the_head_is_that_of_scikit_le
     assert not model.training
     assert model.config.id2label == dict(enumerate(ATTRIBUTES))
     assert model.config.reward_weights == {"kindness": 1.0, "usefulness": 0.0, "verbosity": -0.5}
-    assert model.config.label_ranges == {name: [0.0, 3.0] for name in ATTRIBUTES}
+    assert model.config.label_ranges == {
+        name: [0.0, greatest] for name, greatest in zip(ATTRIBUTES, SCALE, strict=True)
+    }
     before = AutoModel.from_pretrained(base["model_name"], dtype=torch.float32).state_dict()
     for name, weight in model.model.state_dict().items():
         assert torch.equal(weight, before[name]), name
@@ -66,7 +71,7 @@ def test_the_backbone_is_the_one_it_began_with_and_the_head_is_that_of_scikit_le
             for (number,), of_row in zip(group["units"], group["targets"], strict=True):
                 ids = torch.tensor([group["prefix_ids"] + group["completion_ids"][number]])
                 features.append(model.model(ids).last_hidden_state[0, -1].double().numpy())
-                ratings.append([value / 3 for value in of_row])
+                ratings.append(of_row / SCALE)
     features, ratings = np.array(features), np.array(ratings)
     figures = read_json(run.output / "run.json")["ridge"]
     for place, name in enumerate(ATTRIBUTES):
@@ -76,6 +81,18 @@ def test_the_backbone_is_the_one_it_began_with_and_the_head_is_that_of_scikit_le
         # features in float32 that differ by 1e-6, and weights of up to 0.5 that are saved in float32
         np.testing.assert_allclose(model.score.weight[place].detach().numpy(), ridge.coef_, atol=1e-4)
         assert np.abs(ridge.coef_).max() > 0.01
+
+
+def test_prompts_are_read_where_a_gate_reads_them(run):
+    """So that rm_gating.py on the same model sees prompts at the place that the preflight shows."""
+    tokenizer = AutoTokenizer.from_pretrained(run.model)
+    for group in run.trainer.train_dataset.groups:
+        for (number,) in group["units"]:
+            ids = group["prefix_ids"] + group["completion_ids"][number]
+            gate, last = group["read_positions"][number]
+            text = "<end_of_turn>\n<start_of_turn>model\n"
+            assert tokenizer.decode(ids[gate:]).startswith(text) and last == len(ids) - 1
+            assert text not in tokenizer.decode(ids[gate + 1 :])
 
 
 def test_it_leaves_what_a_trained_run_leaves(run):
@@ -107,7 +124,7 @@ def test_held_out_figures_are_those_of_the_saved_model(run):
         for group in groups:
             for (number,) in group["units"]:
                 ids = torch.tensor([group["prefix_ids"] + group["completion_ids"][number]])
-                outputs.append((3 * model(ids).logits[0]).tolist())
+                outputs.append(SCALE * model(ids).logits[0].numpy())
     assert len(lines) == len(outputs) > 5
     found = [[line["outputs"][name] for name in ATTRIBUTES] for line in lines]
     np.testing.assert_allclose(found, outputs, atol=1e-4)
@@ -213,7 +230,7 @@ def test_the_preflight_alone_computes_nothing(base, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(sys, "argv", ["rm_regression.py", *as_argv(flags)])
     rm_regression.main()
     said = capsys.readouterr().out
-    assert "the state of prompt and answer is read at token" in said
+    assert re.search(r"the state of prompt and answer is read at token \d+, '<end_of_turn>' and at token \d+, ", said)
     assert "can be trained on.\n" in said
     assert not (tmp_path / "none").exists()
 

@@ -9,7 +9,7 @@ import torch
 from reward_modeling.common.errors import UserError
 from reward_modeling.frozen_backbone.fixed_weights import best_single, fit_fixed_weights
 from reward_modeling.frozen_backbone.gate import GateTraining, fit_gate, moments, pair_losses
-from reward_modeling.frozen_backbone.gate_figures import gate_figures, gate_warnings, margins_of, paired_difference
+from reward_modeling.frozen_backbone.gate_figures import gate_figures, gate_warnings, margins_of
 from reward_modeling.frozen_backbone.gate_pairs import GatePairs, Parts, read_rows, split
 from reward_modeling.models.gated_model import GateSettings
 
@@ -97,6 +97,26 @@ def test_a_gate_that_does_nothing_is_said(known_gate):
     found = gate_warnings(gate_figures(same, NAMES))
     assert any("the gate does nothing" in words for words in found)
     assert not any("the gate does nothing" in words for words in gate_warnings(figures))
+
+
+def test_a_handful_of_prompts_shows_nothing(known_gate):
+    """The gate is far better, and all of its pairs say so: on 4 prompts, on 30, and on all."""
+    pairs, fitted, _, _ = known_gate
+    part = split(pairs, 0.4, seed=1).measure
+    fixed = np.array([-1.0, -1.0, -1.0])  # mostly wrong
+
+    def warned(prompts: int) -> tuple[dict, str]:
+        chosen = part[np.isin(pairs.keys[part], np.unique(pairs.keys[part])[:prompts])]
+        figures = gate_figures(margins_of(pairs, chosen, fitted.gate, fixed, 0), NAMES)
+        return figures["gate_less_fixed_weights"], " ".join(gate_warnings(figures))
+
+    few, words = warned(4)
+    assert few["value"] > 0.5 and few["low"] < 0
+    assert "measured on few prompts, 4, and on " in words and "not shown to be better" in words
+    some, words = warned(30)
+    assert some["low"] > 0 and 0 < some["differ"] <= some["prompts"] == 30
+    assert f"measured on few prompts, 30, and on {some['differ']} of them" in words
+    assert warned(600)[1] == ""
 
 
 def test_the_same_data_give_the_same_gate_to_the_bit(known_gate):
@@ -207,18 +227,6 @@ def test_which_objective_decides():
         sign = np.sign(row.sum())
         with_it = [place for place in range(3) if np.sign(row[place]) == sign]
         assert decided == max(with_it, key=lambda place: abs(row[place]))
-
-
-def test_a_paired_difference_draws_prompts():
-    generator = np.random.default_rng(0)
-    prompts = np.repeat(np.arange(40), 10)
-    one = np.repeat(generator.integers(2, size=40), 10).astype(float)  # all pairs of a prompt alike
-    together = paired_difference(one, np.zeros(400), prompts)
-    apart = paired_difference(one, np.zeros(400), np.arange(400))
-    assert together["value"] == apart["value"] == one.mean()
-    wide, narrow = (found["high"] - found["low"] for found in (together, apart))
-    assert wide == pytest.approx(2 * 1.96 * one.std() / np.sqrt(40), rel=0.1)
-    assert narrow < wide / 2
 
 
 def test_mapped_rows_are_the_array_s(tmp_path):

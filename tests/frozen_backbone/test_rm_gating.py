@@ -55,6 +55,22 @@ def rows_of(run: GatedRun) -> list[dict]:
     return [PAIRS[int(line["where"].rpartition(":")[2]) - 1] | line for line in run.lines()]
 
 
+def check_answer_lengths(run: GatedRun) -> None:
+    """What stands behind the answer's header, in the tokens of the template's own text."""
+    tokenizer = AutoTokenizer.from_pretrained(run.folder)
+    for row in rows_of(run):
+        for side in ("chosen", "rejected"):
+            whole = tokenizer.apply_chat_template(row[side], tokenize=False)
+            prompt = tokenizer.apply_chat_template(row[side][:1], tokenize=False, add_generation_prompt=True)
+            assert whole.startswith(prompt)
+            of_whole, of_prompt = token_ids([whole, prompt], tokenizer)
+            assert row[f"{side}_tokens"] == len(of_whole) - len(of_prompt)
+
+
+def test_an_answer_is_counted_without_its_header(run):
+    check_answer_lengths(run)
+
+
 @pytest.mark.parametrize("batching", [PADDED, PACKED, "auto"])
 def test_the_saved_folder_gives_the_texts_the_scores_that_were_measured(run, batching):
     """From the messages, through template, gate position, backbone, objectives, matrix and gate."""
@@ -224,6 +240,7 @@ def test_other_families_and_templates(family, style, pairs_file, tmp_path, own_c
     found = scorer.score([row["chosen"] for row in rows_of(run)])
     assert found == pytest.approx([row["chosen_reward"] for row in rows_of(run)], abs=1e-4)
     assert run.read("evaluation.json")["debiasing"]["measured_by"] == "length"
+    check_answer_lengths(run)
 
 
 def test_a_reference_set_decides_about_the_lambdas(ratings_model, pairs_file, run, tmp_path, own_cache):

@@ -130,6 +130,32 @@ def test_a_folder_of_data_prep_needs_no_names(tmp_path, monkeypatch, capsys):
     assert caught.value.code == 1  # coherence is 4 everywhere
 
 
+def test_ratings_off_the_scale_of_the_manifest(tmp_path, monkeypatch, capsys):
+    path, folder = write(tmp_path / "train.parquet", HELPSTEER_ROWS, HELPSTEER_FEATURES), tmp_path / "set"
+    run_script(helpsteer, monkeypatch, dataset_path=path, output_path=folder, rows="ratings", format="jsonl")
+
+    def of_scales():
+        lint(monkeypatch, folder, "--output_path", tmp_path / "report", "--overwrite")
+        summary = json.loads((tmp_path / "report" / "lint.json").read_text())
+        return {one["level"]: one["message"] for one in summary["findings"] if one["check"] in ("off_scale", "narrow")}
+
+    # verbosity is 1 and 3: half of the scale, which is no finding
+    assert of_scales() == {}
+    file = folder / "train-00000-of-00001.jsonl"
+    text = file.read_text()
+    file.write_text(text.replace('"helpfulness": 0.0', '"helpfulness": -1.0'))
+    assert of_scales()["serious"] == (
+        "2 of 11 ratings of helpfulness are beyond 0 to 4, the scale that manifest.json says: they go from -1 to 4. "
+        "Write the folder anew."
+    )
+    file.write_text(text.replace('"verbosity": 3.0', '"verbosity": 2.0'))
+    assert of_scales() == {
+        "warning": "Ratings of verbosity go from 1 to 2, which is less than half of 0 to 4, the scale that "
+        "manifest.json says."
+    }
+    capsys.readouterr()
+
+
 def test_a_file_needs_them(tmp_path, monkeypatch, capsys):
     path = write_rows(tmp_path / "rows.jsonl", ROWS)
     with pytest.raises(UserError, match=r"Of rows of ratings name the columns: --attributes NAME,NAME."):

@@ -109,9 +109,14 @@ def test_attributes_are_united_and_answers_joined(three, tmp_path):
         zip(names, [5, 4, 4, 4, 4, 3, 3], strict=True)
     )
     scales = {name: entry["scale"] for name, entry in manifest["attributes"].items()}
-    assert scales == {**{name: [0.0, 4.0] for name in names[:5]}, overall: [1.0, 10.0], "kindness": None}
+    # own does not say its scale of helpfulness
+    assert scales == {names[0]: None, **{key: [0.0, 4.0] for key in names[1:5]}, overall: [1.0, 10.0], "kindness": None}
     shown = rated_manifest_table(manifest)
     assert "helpfulness: helpsteer 1 to 4 (mean 2.500), own 1 to 4 (mean 2.500, scale not known)" in shown
+    assert (
+        "WARNING: helpfulness: the scale is 0 to 4 in helpsteer, and not known of own (ratings from 1 to 4)." in shown
+    )
+    assert shown.count("WARNING") == 1 and "another scale" not in shown
     assert "own: answers that an earlier source rates differently 1" in shown
     assert "an earlier source has the answer, and takes its ratings  1" in shown
 
@@ -231,6 +236,88 @@ def test_attributes_of_one_name_on_different_scales(three, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def of_own(tmp_path, *ratings, options="attributes: helpfulness", name="own"):
+    """A file with such ratings of helpfulness, as an entry of a mixture."""
+    rows = [{"prompt": f"o{n}", "response": "o", "helpfulness": rating} for n, rating in enumerate(ratings)]
+    return f"{{path: {write_rows(tmp_path / f'{name}.jsonl', rows)}, options: {{{options}}}}}"
+
+
+def test_ratings_beyond_the_scale_of_another_source(three, tmp_path):
+    message = (
+        "helpfulness: expected one scale in all sources, found 0 to 4 in helpsteer and ratings from 0 to 97.5 in own, "
+        r"whose scale is not known. Keep them apart, as in the options of own: \{attribute_prefix: own-\}"
+    )
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, [three[0], of_own(tmp_path, 0, 97.5)])
+    assert not (tmp_path / "out").exists()
+    apart = of_own(tmp_path, 0, 97.5, options="attributes: helpfulness, attribute_prefix: own-")
+    manifest = build(tmp_path, [three[0], apart])
+    found = {name: manifest["attributes"][name]["scale"] for name in ("helpfulness", "own-helpfulness")}
+    assert found == {"helpfulness": [0.0, 4.0], "own-helpfulness": None}
+    assert "WARNING" not in rated_manifest_table(manifest)
+
+
+def test_ratings_that_take_little_of_the_scale_of_another_source(tmp_path):
+    """As those of ArmoRM's set, from 0.1 to 0.9, beside the same ratings from 0 to 4."""
+    rows = write(tmp_path / "helpsteer.jsonl", HELPSTEER, None)
+    helpsteer = f"{{script: helpsteer, options: {{rows: ratings, attribute_prefix: helpsteer-, dataset_path: {rows}}}}}"
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    merged = [
+        {"messages": [messages[0], {**messages[1], "content": f"{n}"}], "helpsteer-helpfulness": rating}
+        for n, rating in enumerate((0.1, 0.9))
+    ]
+    merged = f"{{script: armorm_ratings, options: {{dataset_path: {write_rows(tmp_path / 'merged.jsonl', merged)}}}}}"
+    manifest = build(tmp_path, [merged, helpsteer])
+    assert manifest["attributes"]["helpsteer-helpfulness"]["scale"] is None
+    assert manifest["attributes"]["helpsteer-correctness"]["scale"] == [0.0, 4.0]
+    (warning,) = [line for line in rated_manifest_table(manifest).splitlines() if "WARNING" in line]
+    assert warning == (
+        "WARNING: helpsteer-helpfulness: the scale is 0 to 4 in helpsteer, and not known of armorm_ratings (ratings "
+        "from 0.1 to 0.9). So that of the mixture is not known. Ratings of armorm_ratings take less than half of 0 to "
+        "4: they look like ratings on another scale. If they are, keep them apart, as in the options of helpsteer: "
+        "{attribute_prefix: own-helpsteer-}."
+    )
+
+
+def test_a_folder_that_is_not_on_its_scale(three, tmp_path):
+    build(tmp_path, three[:1], output="first")
+    file = tmp_path / "first" / "train-00000-of-00001.jsonl"
+    file.write_text(file.read_text().replace('"helpfulness": 4.0', '"helpfulness": 40.0'))
+    message = (
+        "first: helpfulness: expected ratings from 0 to 4, the scale that manifest.json says, found 1 to 40. "
+        "Write the folder anew"
+    )
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, [f"path: {tmp_path / 'first'}"], output="second")
+
+
+def test_an_attribute_that_no_row_of_a_file_has(three, tmp_path):
+    own = three[2].replace("helpfulness, kindness", "helpfulness, kindnes")
+    message = (
+        r"own: attributes: expected ratings of each, found none of kindnes; did you mean kindness\? Columns that are "
+        r"not read: kindness\. Leave them out"
+    )
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, [three[0], own])
+    # nothing can be used of such a file, beside a source that has answers
+    with pytest.raises(UserError, match=r"own: attributes: expected ratings of each, found none of honesty"):
+        build(tmp_path, [three[0], three[2].replace("'helpfulness, kindness'", "honesty")])
+    rows = [{"prompt": "p", "response": "r", "ratings": {"calm": 1, "kind": 2}}]
+    inner = f"{{path: {write_rows(tmp_path / 'inner.jsonl', rows)}, options: {{attributes: 'calm, kid'}}}}"
+    with pytest.raises(UserError, match=r"found none of kid; did you mean kind\? Columns that are not read: kind\."):
+        build(tmp_path, [inner])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name", "column"), [("res", "ponse", "response"), ("sou", "rce", "source"), ("to", "ols", "tools")]
+)
+def test_a_prefix_that_makes_the_name_of_another_column(prefix, name, column, tmp_path):
+    path = write_rows(tmp_path / "own.jsonl", [{"prompt": "p", "response": "r", name: 1}])
+    own = f"{{path: {path}, options: {{attributes: {name}, attribute_prefix: {prefix}}}}}"
+    with pytest.raises(UserError, match=f"attribute_prefix '{prefix}': .* {name} becomes {column}, a column that is"):
+        build(tmp_path, [own])
+
+
 def test_pairs_and_ratings_do_not_mix(three, tmp_path):
     path = write_rows(tmp_path / "pairs.jsonl", [pair("p", "a", "b")])
     prefixed = f"{{path: {path}, options: {{attribute_prefix: own-}}}}"
@@ -252,6 +339,15 @@ def test_pairs_and_ratings_do_not_mix(three, tmp_path):
         ("{script: helpsteer, options: {rows: rating}}", "--rows: expected one of pairs, ratings, found 'rating'"),
         ("{path: org/own, options: {attributes: ' ,'}}", "attributes: expected the columns of ratings, found none"),
         ("{path: org/own, options: {attributes: 'a,prompt'}}", "attributes: expected columns of ratings, found prompt"),
+        (
+            "{path: org/own, options: {attributes: a, attribute_prefix: 'x,'}}",
+            "attribute_prefix: .* found a comma in 'x,'",
+        ),
+        ("{path: org/own, options: {attributes: a, attribute_prefix: 'x='}}", "attribute_prefix: .* found = in 'x='"),
+        (
+            "{script: helpsteer, options: {rows: ratings, attribute_prefix: ' a,='}}",
+            "--attribute_prefix: .* found a comma and = and white space at its beginning",
+        ),
         ("{path: org/own, options: {attributes: 'a,b,a'}}", "attributes: expected each attribute once, found a twice"),
     ],
 )
@@ -270,7 +366,7 @@ def test_a_file_that_has_no_such_rows(tmp_path):
     path = write_rows(tmp_path / "own.jsonl", OWN)
     with pytest.raises(UserError, match=r"Of rows of ratings name the columns: options: \{attributes: NAME\}"):
         build(tmp_path, [f"path: {path}"])
-    with pytest.raises(UserError, match=r"own: expected answers, found none|expected answers, found none that is left"):
+    with pytest.raises(UserError, match=r"(?s)own: attributes: .* found none of honesty\..*its numbers: helpfulness"):
         build(tmp_path, [f"{{path: {path}, options: {{attributes: honesty}}}}"])
     (tmp_path / "folder").mkdir()
     write_rows(tmp_path / "folder" / "train.jsonl", OWN)

@@ -169,6 +169,30 @@ def test_ultrafeedback(tmp_path, suffix):
     assert set(prefixed.attributes) <= set(armorm_ratings.ATTRIBUTES)
 
 
+def test_ultrafeedback_whose_ratings_are_numbers(tmp_path):
+    rows = [
+        instruction(
+            "A",
+            completion("numbers", 4.0, ratings=(4, 4.5, "4.0", " 3 ")),
+            completion("nothing", 4.0, ratings=("N/A", None, "N/A", "5")),
+            completion("word", 4.0, ratings=("good", "5", "5", "5")),
+            completion("beyond", 4.0, ratings=(6, "5", "5", "5")),
+            completion("empty", 4.0, ratings=("5", "", "5", "5")),
+        ),
+        instruction("B", completion("true", 4.0, ratings=(True, "5", "5", "5"))),
+    ]
+    path = write(tmp_path / "train.jsonl", rows, None)
+    ratings = build(ultrafeedback, path, rows="ratings")
+    assert said(ratings) == [
+        ("A", "numbers", [5, 4, 4, 4.5, 3]),
+        ("A", "nothing", [5, None, None, None, 5]),
+    ]
+    assert ratings.report.notes["answers left out: a field has the wrong type"] == 3
+    assert drops(ratings) == {"wrong_type": 1}
+    # the mean of those that there are, where the column has none
+    assert ultrafeedback.fine_grained(completion("a", None, ratings=(4, "5.0", "good", "N/A"))) == 4.5
+
+
 def test_an_instruction_that_looks_like_messages_is_a_text(tmp_path):
     text = '[{"role": "user", "content": "x"}]'
     rows = [instruction(text, completion(text, 4.0))]

@@ -5,7 +5,7 @@ import json
 import pytest
 from engines import BY_WEIGHTS, assert_same_weights, run_engine
 from labelled_rows import FLAGS, labelled_rows
-from runs import Run, train, write_rows
+from runs import ON_ENGINES, Run, train, write_rows
 
 pytestmark = pytest.mark.slow
 STEPS, UNITS_PER_STEP = 12, 8
@@ -19,24 +19,17 @@ def rows() -> list[dict]:
 @pytest.fixture(scope="module")
 def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
     """More than an epoch."""
-    return FLAGS | {
-        "model_name": gemma_folder,
-        "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
-        "max_length": 256,
-        "max_steps": STEPS,
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": UNITS_PER_STEP,
-        "learning_rate": 1e-3,
-        "center_rewards_coefficient": 0.01,
-        "eval_size": 10,
-        "logging_steps": 1,
-        "save_every_steps": 6,
-        "eval_every_steps": 6,
-        "report_to": "none",
-        "use_cpu": "true",
-        "num_proc": 1,
-        "verify_saved_model": "false",
-    }
+    return (
+        ON_ENGINES
+        | FLAGS
+        | {
+            "model_name": gemma_folder,
+            "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
+            "max_steps": STEPS,
+            "gradient_accumulation_steps": UNITS_PER_STEP,
+            "center_rewards_coefficient": 0.01,
+        }
+    )
 
 
 @pytest.fixture(scope="module")

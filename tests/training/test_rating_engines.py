@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from engines import BY_WEIGHTS, assert_same_weights, run_engine
 from rated_rows import FLAGS, rated_rows
-from runs import ROOT, Run, train, write_rows
+from runs import ON_ENGINES, ROOT, Run, train, write_rows
 
 import rm_regression
-from reward_modeling.tiny.ratings import ATTRIBUTES
+from reward_modeling.tiny.ratings import ATTRIBUTES, RANGES
 
 pytestmark = pytest.mark.slow
 STEPS, ANSWERS_PER_STEP = 12, 8
@@ -24,23 +24,16 @@ def rows() -> list[dict]:
 @pytest.fixture(scope="module")
 def base(gemma_folder, rows, tmp_path_factory) -> dict[str, object]:
     """More than an epoch."""
-    return FLAGS | {
-        "model_name": gemma_folder,
-        "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
-        "max_length": 256,
-        "max_steps": STEPS,
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": ANSWERS_PER_STEP,
-        "learning_rate": 1e-3,
-        "eval_size": 10,
-        "logging_steps": 1,
-        "save_every_steps": 6,
-        "eval_every_steps": 6,
-        "report_to": "none",
-        "use_cpu": "true",
-        "num_proc": 1,
-        "verify_saved_model": "false",
-    }
+    return (
+        ON_ENGINES
+        | FLAGS
+        | {
+            "model_name": gemma_folder,
+            "train_set_path": write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", rows),
+            "max_steps": STEPS,
+            "gradient_accumulation_steps": ANSWERS_PER_STEP,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +70,7 @@ def test_the_reference_has_every_kind_of_row(alone):
     known = (~np.isnan(groups.targets())).sum(axis=1)
     assert set(known.tolist()) == {1, 2, 3}
     assert {1, 2, 3} <= set(groups.sizes.units_per_group.tolist())
-    assert saved_values(alone)[0] == {name: [0.0, 3.0] for name in ATTRIBUTES}
+    assert saved_values(alone)[0] == {name: [*ends] for name, ends in RANGES.items()}
     assert saved_values(alone)[1] == {"kindness": 1.0, "usefulness": 0.0, "verbosity": -0.5}
     assert saved_values(alone)[2] == dict(zip("012", ATTRIBUTES, strict=True))
     assert alone.losses()[-1] < 0.5 * alone.losses()[0]

@@ -129,7 +129,7 @@ def test_wrong_flags_are_refused_before_anything_is_read(changes, said, flags):
             {"attributes": "quality"},
             r"no row is left to train on.*none of the attributes is rated.*its numbers: kindness",
         ),
-        ({"label_ranges": "kindness=0:2"}, "--label_ranges kindness: expected all ratings from 0 to 2, found 0 to 3"),
+        ({"label_ranges": "kindness=0:2"}, "--label_ranges kindness: expected all ratings from 0 to 2, as the flag"),
         (
             {"ignore_columns": "kindness", "columns": "kindness=kind"},
             "--columns: expected a column kind in .*found none",

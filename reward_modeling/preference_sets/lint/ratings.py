@@ -29,8 +29,10 @@ from reward_modeling.preference_sets.benchmark_prompts import read_named_prompts
 from reward_modeling.preference_sets.decontamination import benchmark_overlap, index_prompts
 from reward_modeling.preference_sets.lint.findings import LEVELS, LIMITS, Limits
 from reward_modeling.preference_sets.lint.pair_checks import distribution
+from reward_modeling.preference_sets.lint.scale_checks import NARROW, OFF_SCALE, scale_entry, scale_findings
 from reward_modeling.preference_sets.lint.text_measures import join_contents
 from reward_modeling.preference_sets.rated_manifest import attribute_entries
+from reward_modeling.preference_sets.ratings import Scale
 
 SUMMARY_FORMAT = 1  # raise it when a key of the summary goes, or means something else
 ROWS_PER_BATCH = 1000
@@ -44,6 +46,8 @@ RATED_LIMITS = {
     "rated_differently": Limits(0, 0.005, 0.05, "share of the answers that stand there before with other ratings"),
     "length": Limits(0.2, 0.4, None, "size of the rank correlation of ratings with length"),
     "overlap": LIMITS["overlap"],
+    OFF_SCALE: Limits(None, None, 0, "share of the ratings of an attribute that are beyond its scale"),
+    NARROW: Limits(None, 0.5, None, "share of an attribute's scale that no rating is in"),
 }
 
 
@@ -53,11 +57,13 @@ def lint_ratings(
     *,
     options: ReadOptions = NO_OPTIONS,
     benchmarks: str | None = None,
+    scales: Mapping[str, Scale] | None = None,
     num_proc: int = 1,
 ) -> dict[str, object]:
     """Read the rows and say everything.
 
     Args:
+        scales: of the attributes, as the manifest of the folder says; those that are not in it are not known.
         benchmarks: whose prompts should not be in the set: see `benchmark_prompts.read_named_prompts`.
 
     Raises:
@@ -82,7 +88,7 @@ def lint_ratings(
         "prompts": len(per_prompt),
         "answers_per_prompt": distribution(per_prompt),
         "characters": distribution(characters),
-        "attributes": _attributes(attributes, values, characters, keys),
+        "attributes": _attributes(attributes, values, characters, keys, scales or {}),
         "correlations": _correlations(attributes, values),
         "repeated": _repeated(kept, answer_keys, values),
         "overlap": overlap,
@@ -105,7 +111,11 @@ def _measure(rows: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _attributes(
-    names: Sequence[str], values: NDArray[np.float64], characters: NDArray[np.int64], prompts: NDArray[np.int64]
+    names: Sequence[str],
+    values: NDArray[np.float64],
+    characters: NDArray[np.int64],
+    prompts: NDArray[np.int64],
+    scales: Mapping[str, Scale],
 ) -> dict[str, dict[str, object]]:
     entries = attribute_entries(names, values, dict.fromkeys(names))
     for name, ratings in zip(names, values.T, strict=True):
@@ -117,8 +127,8 @@ def _attributes(
             "its_share": float(counts.max() / counts.sum()) if len(counts) else None,
             "length_spearman": spearman(ratings[known], characters[known]),
             "longer_higher": longer_higher(ratings[known], characters[known], prompts[known]),
+            **scale_entry(ratings[known], scales.get(name)),
         }
-        entries[name].pop("scale")
     return entries
 
 
@@ -206,6 +216,7 @@ def _checks(summary: Mapping) -> Iterator[tuple[str, float, str, str | None]]:
         correlation = (entry["length_spearman"] or 0.0) if entry["rated"] >= FEWEST_RATED else 0.0
         message = f"Ratings of {name} have a rank correlation of {correlation:.2f} with the length of the answer."
         yield "length", abs(correlation), message, None
+        yield from scale_findings(name, entry)
     for name, words in (("again", "stand there before"), ("differently", "stand there before with other ratings")):
         part = summary["repeated"][name]
         check = "repeated" if name == "again" else "rated_differently"
