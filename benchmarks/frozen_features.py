@@ -101,16 +101,17 @@ def write_features(folder: Path, answers: int, hidden: int, missing: float) -> N
 
 def fit_once(folder: Path) -> dict[str, float]:
     """Seconds of each part, and the peak of this process's memory."""
-    from reward_modeling.frozen_backbone.features import blocks_of_file
+    from reward_modeling.frozen_backbone.features import blocks_of
     from reward_modeling.frozen_backbone.ridge import fit_ridge, predict
     from reward_modeling.frozen_backbone.verbosity import debias
 
     figures = {"mib_before": peak_mib()}
 
-    def blocks():
-        return blocks_of_file(folder / "answers.npy")
-
     labels, prompt_of, lengths = (np.load(folder / f"{name}.npy") for name in ("labels", "prompt_of", "lengths"))
+
+    def blocks():
+        return blocks_of(np.load(folder / "answers.npy", mmap_mode="r"), np.arange(len(labels)))
+
     started = time.perf_counter()
     fit = fit_ridge(blocks, labels, prompt_of, seed=0)
     figures["fit_s"] = round(time.perf_counter() - started, 1)
@@ -160,7 +161,7 @@ def time_pass() -> dict[str, float]:
         started = time.perf_counter()
         features = cached_features(groups, model, how, Path(cache), ("rating",))
         seconds = time.perf_counter() - started
-        answers = np.array(features.answers)
+        answers = features.answers(np.arange(len(features)))
     started = time.perf_counter()
     with torch.inference_mode():
         alone = np.stack([plain(torch.tensor([ids])).last_hidden_state[0, -1].numpy() for ids in rows])

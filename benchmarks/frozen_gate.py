@@ -51,13 +51,11 @@ def main() -> None:
 
 
 def write_features(folder: Path, answers: int, hidden: int) -> float:
-    """A folder as `Features.open` reads it, and head.npy beside it.
+    """A folder of features, and head.npy beside it.
 
     Returns:
         In how many pairs the known gate is right, which no gate can surpass but by luck.
     """
-    from reward_modeling.common.atomic import write_contents
-
     rng = np.random.default_rng(0)
     folder.mkdir()
     prompts = answers // 2
@@ -68,7 +66,7 @@ def write_features(folder: Path, answers: int, hidden: int) -> float:
     mixing = (rng.standard_normal((SIGNALS, hidden)) / np.sqrt(SIGNALS)).astype(np.float32)
     gate = (SHARPNESS * rng.standard_normal((SIGNALS, OBJECTIVES - 1)) / np.sqrt(SIGNALS)).astype(np.float32)
     right, first_is_chosen = 0, []
-    with (folder / "answers.npy").open("wb") as of_answers, (folder / "prompts.npy").open("wb") as of_prompts:
+    with (folder / "completions.npy").open("wb") as of_answers, (folder / "prompts.npy").open("wb") as of_prompts:
         for file, rows in ((of_answers, 2 * prompts), (of_prompts, prompts)):
             header = {"descr": "<f4", "fortran_order": False, "shape": (rows, hidden)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -86,26 +84,35 @@ def write_features(folder: Path, answers: int, hidden: int) -> float:
             pairs.tofile(of_answers)
             states.astype(np.float32, copy=False).tofile(of_prompts)
     firsts = 2 * np.arange(prompts) + ~np.concatenate(first_is_chosen)
-    small = {
-        "prompt_of": np.arange(2 * prompts) // 2,
-        "completion_tokens": rng.integers(5, 500, size=2 * prompts),
-        "prompt_keys": np.arange(prompts),
-        "ratings": np.zeros((2 * prompts, 0), dtype=np.float32),
-        "pairs": np.stack([firsts, firsts ^ 1], axis=1),
-        "targets": np.tile(np.array([1, 1, 0], dtype=np.float32), (prompts, 1)),
-        "weights": np.ones(prompts),
-    }
-    for name, values in small.items():
-        np.save(folder / f"{name}.npy", values)
-    with (folder / "rows.jsonl").open("w") as file:
-        file.writelines(json.dumps({"where": f"generated:{n}", "source": "generated"}) + "\n" for n in range(prompts))
-    write_contents(folder)
+    np.save(folder / "firsts.npy", firsts)
+    np.save(folder / "tokens.npy", rng.integers(5, 500, size=2 * prompts))
     return round(right / prompts, 4)
+
+
+def open_features(folder: Path):
+    """As they are after a pass over preference rows."""
+    from reward_modeling.frozen_backbone.features import Features
+
+    firsts = np.load(folder / "firsts.npy")
+    prompts, answers = len(firsts), np.arange(2 * len(firsts))
+    return Features(
+        folder,
+        *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("completions", "prompts")),
+        prompt_keys=np.arange(prompts),
+        completion_of=answers,
+        prompt_of=answers // 2,
+        completion_tokens=np.load(folder / "tokens.npy"),
+        ratings=np.zeros((len(answers), 0), dtype=np.float32),
+        pairs=np.stack([firsts, firsts ^ 1], axis=1),
+        targets=np.tile(np.array([1, 1, 0], dtype=np.float32), (prompts, 1)),
+        weights=np.ones(prompts),
+        where=[f"generated:{number}" for number in range(prompts)],
+        sources=["generated"] * prompts,
+    )
 
 
 def train_once(folder: Path, steps: int) -> dict[str, object]:
     """Seconds, the peak of this process's memory, and what the report says first."""
-    from reward_modeling.frozen_backbone.features import Features
     from reward_modeling.frozen_backbone.gate_flags import GatingFlags
     from reward_modeling.frozen_backbone.gate_job import train_gate
 
@@ -113,7 +120,7 @@ def train_once(folder: Path, steps: int) -> dict[str, object]:
     model = SimpleNamespace(head=np.load(folder / "head.npy"), names=names)
     args, before = GatingFlags(train_set_path="generated", steps=steps), peak_mib()
     started = time.perf_counter()
-    trained = train_gate(args, model, Features.open(folder / "features"), None, OBJECTIVES - 1)
+    trained = train_gate(args, model, open_features(folder / "features"), None, OBJECTIVES - 1)
     seconds, process = time.perf_counter() - started, time.process_time()
     figures = trained.figures
     return {

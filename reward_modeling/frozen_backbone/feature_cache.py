@@ -2,11 +2,10 @@
 
     features = cached_features(groups, model, FeaturePass("shared_prefix", pad_token_id, 4096), cache, attributes)
 
-A folder of the cache is named by a key of everything that the features follow from (`feature_key.py`), and is complete
+A folder of the cache is named by a key of everything that hidden states follow from (`feature_key.py`), and is complete
 or not there. While a pass goes on its parts lie beside it, for a pass that goes on where this one was ended.
 """
 
-import json
 import logging
 import shutil
 import time
@@ -31,7 +30,7 @@ from reward_modeling.frozen_backbone.feature_pass import (
     part_file,
     runs_of,
 )
-from reward_modeling.frozen_backbone.features import ROWS, SMALL, Features
+from reward_modeling.frozen_backbone.features import COMPLETIONS, KEYS, PROMPTS, TOKENS, Features
 
 logger = logging.getLogger(__name__)
 
@@ -51,26 +50,27 @@ def cached_features(
     """
     check_model(model)
     folder = cache / f"features-{feature_key(model, groups, how.autocast or model.dtype)}"
+    layout = Layout.of(groups, rated=bool(attributes))
     try:
-        features = Features.open(folder)
+        features = Features.open(folder, groups, layout)
         logger.info("Features: read from %s, where they were kept (%s answers).", folder, f"{len(features):,}")
         return features
     except FileNotFoundError:
         pass
-    layout = Layout.of(groups, rated=bool(attributes))
     started = time.perf_counter()
     try:
         parts = cache / f"parts-of-{folder.name}"
         parts.mkdir(parents=True, exist_ok=True)
         with _only_one_run(parts, how.process):
             if how.process == 0:
-                check_room(cache, parts, 4 * model.score.in_features * (len(layout.prompt_of) + len(layout.used)))
+                computed = int(layout.first_completion[-1]) + len(layout.used)
+                check_room(cache, parts, 4 * model.score.in_features * computed)
             compute_parts(groups, layout, model, how, parts)
             how.wait()
             if how.process == 0:
                 files = [part_file(parts, *run) for run in runs_of(groups, layout, how)]
                 check_parts(files)
-                _write_folder(groups, layout, files, folder)
+                _write_folder(layout, files, folder)
                 shutil.rmtree(parts, ignore_errors=True)
                 size = f"{len(layout.prompt_of):,} answers of {len(layout.used):,} prompts"
                 seconds = time.perf_counter() - started
@@ -81,7 +81,7 @@ def cached_features(
             f"{cache}: expected a folder that features can be kept in, found {one_line(error)}. Make room, or name "
             "another with --feature_cache. What was computed so far is kept."
         ) from error
-    return Features.open(folder)
+    return Features.open(folder, groups, layout)
 
 
 def _only_one_run(parts: Path, process: int) -> AbstractContextManager[None]:
@@ -121,30 +121,15 @@ def check_parts(files: list[Path]) -> None:
         )
 
 
-def _write_folder(groups: PromptGroups, layout: Layout, files: list[Path], folder: Path) -> None:
+def _write_folder(layout: Layout, files: list[Path], folder: Path) -> None:
     """All parts as one folder."""
     writing = unfinished(folder)
     shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed
     writing.mkdir(parents=True)
-    keys, tokens = (np.concatenate([_load(file, name) for file in files]) for name in ("prompt_keys", "tokens"))
-    _join(files, "prompts", writing / "prompts.npy", len(layout.used))
-    _join(files, "answers", writing / "answers.npy", len(layout.completion_of), layout)
-    targets = groups.targets().astype(np.float32)
-    rated = not len(layout.pairs)
-    small = {
-        "prompt_of": layout.prompt_of,
-        "completion_tokens": tokens[layout.completion_of],
-        "prompt_keys": keys,
-        "ratings": targets if rated else np.zeros((len(layout.prompt_of), 0), dtype=np.float32),
-        "pairs": layout.pairs,
-        "targets": np.zeros((0, 3), dtype=np.float32) if rated else targets,
-        "weights": np.zeros(0) if rated else groups.sizes.unit_weights.astype(np.float64),
-    }
-    for name in SMALL:
-        np.save(writing / f"{name}.npy", small[name])
-    with (writing / ROWS).open("w", encoding="utf-8") as file:
-        for where, source in zip(groups.of_units("where"), groups.of_units("sources"), strict=True):
-            file.write(json.dumps({"where": where, "source": source}, ensure_ascii=False) + "\n")
+    for name, of_parts in ((KEYS, "prompt_keys"), (TOKENS, "tokens")):
+        np.save(writing / f"{name}.npy", np.concatenate([_load(file, of_parts) for file in files]))
+    _join(files, "prompts", writing / f"{PROMPTS}.npy", len(layout.used))
+    _join(files, "answers", writing / f"{COMPLETIONS}.npy", int(layout.first_completion[-1]))
     commit(folder)
 
 
@@ -153,20 +138,14 @@ def _load(file: Path, name: str) -> NDArray:
         return arrays[name]
 
 
-def _join(files: list[Path], name: str, path: Path, rows: int, layout: Layout | None = None) -> None:
-    """One array of the arrays of all files, a file at a time in memory.
-
-    Args:
-        layout: of answers, of which two rows may name the same one.
-    """
+def _join(files: list[Path], name: str, path: Path, rows: int) -> None:
+    """One array of the arrays of all files, a file at a time in memory."""
     with path.open("wb") as file:
         written = 0
         for part in files:
             values = _load(part, name)
             if not written:
                 _write_header(file, (rows, values.shape[1]))
-            if layout is not None:
-                values = values[layout.answers_of(*map(int, part.stem.split("-")))]
             values.tofile(file)
             written += len(values)
     if written != rows:

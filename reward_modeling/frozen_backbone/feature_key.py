@@ -1,4 +1,4 @@
-"""What features are of: a key that is another one for every other model, rows, tokens or type of computation."""
+"""What hidden states are of: a key that is another one for every other model, token, position or computed type."""
 
 import json
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from torch import nn
 from reward_modeling.checkpoints.run_record import CONFIG_IGNORED
 from reward_modeling.data.loader import PromptGroups
 
-VERSION = 1  # to be raised when other features come out than before
+VERSION = 2  # to be raised when other features come out than before
 TOKENS = ("prefix_ids", "completion_ids", "read_positions")
-OF_UNITS = ("units", "targets", "weights", "where", "sources")
 # Of a config, what says nothing of hidden states: the outputs, and what is known of them.
 OF_OUTPUTS = {"id2label", "label2id", "label_ranges", "reward_weights", "quantile_levels", "problem_type"}
 OF_OUTPUTS |= {"reward_mean", "reward_std", "tie_model", "tie_threshold"}
 
 
 def feature_key(model: nn.Module, groups: PromptGroups, computed_in: torch.dtype) -> str:
-    """Of the backbone's weights, of all tokens (and so of template and max_length), and of what is known of the rows.
+    """Of the backbone's weights, of all tokens (and so of template and max_length), and of which prompts are computed.
 
+    What is known of the rows, such as ratings, has no part in it: hidden states do not follow from it.
     Nothing is sampled: hashing takes 0.1 s a GB, which is less than reading it.
     """
     digest = xxhash.xxh3_128()
@@ -31,7 +31,8 @@ def feature_key(model: nn.Module, groups: PromptGroups, computed_in: torch.dtype
     for name, weight in backbone_weights(model):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    for name in (*TOKENS, *OF_UNITS):
+    digest.update((groups.sizes.units_per_group > 0).tobytes())
+    for name in TOKENS:
         column = groups.groups.data.column(name)
         for values in _flat_buffers(column):
             digest.update(values)
@@ -50,7 +51,4 @@ def _flat_buffers(column: pa.ChunkedArray) -> Iterator[bytes]:
         yield from _flat_buffers(pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type))
         return
     for chunk in column.chunks:
-        if pa.types.is_string(column.type):
-            yield "".join(f"{json.dumps(text)}\n" for text in chunk.to_pylist()).encode()
-        else:
-            yield np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False)).tobytes()
+        yield np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False)).tobytes()

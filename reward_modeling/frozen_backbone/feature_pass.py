@@ -9,6 +9,7 @@ was interrupted goes on after its last part, and memory does not grow with the d
 import hashlib
 import itertools
 import logging
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,11 +112,6 @@ class Layout:
         starts = np.flatnonzero(np.diff(run, prepend=-1)).tolist()
         return list(itertools.pairwise([*starts, len(self.used)]))
 
-    def answers_of(self, first: int, last: int) -> NDArray[np.int64]:
-        """Which completions of the prompts `first:last` the answers to them are, counted from their first one."""
-        start, end = np.searchsorted(self.prompt_of, [first, last])
-        return self.completion_of[start:end] - self.first_completion[first]
-
 
 # --- computing ------------------------------------------------------------------------------------------------
 
@@ -123,7 +119,7 @@ class Layout:
 def compute_parts(groups: PromptGroups, layout: Layout, model: nn.Module, how: FeaturePass, folder: Path) -> None:
     """Compute this process's parts of the features that are not there yet, each in a file of its own."""
     runs = runs_of(groups, layout, how)
-    mine = [run for run in runs[how.process :: how.num_processes] if not part_file(folder, *run).is_file()]
+    mine = [run for run in runs[how.process :: how.num_processes] if not is_whole(part_file(folder, *run))]
     if left := len(runs[how.process :: how.num_processes]) - len(mine):
         logger.info("Features: %d of %d parts are there already, of a pass that was interrupted.", left, len(runs))
     collator = MicroBatchCollator(how.batching, how.pad_token_id, _collate)
@@ -149,6 +145,15 @@ def runs_of(groups: PromptGroups, layout: Layout, how: FeaturePass) -> list[tupl
 
 def part_file(folder: Path, first: int, last: int) -> Path:
     return folder / f"{first:010d}-{last:010d}.npz"
+
+
+def is_whole(part: Path) -> bool:
+    """Whether all of a part can be read: a machine that went down may have left less of a file than it said."""
+    try:
+        with zipfile.ZipFile(part) as arrays:
+            return arrays.testzip() is None
+    except (FileNotFoundError, zipfile.BadZipFile, EOFError):
+        return False
 
 
 def _rows(groups: PromptGroups, numbers: NDArray[np.int64]) -> list[dict]:

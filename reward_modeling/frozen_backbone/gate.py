@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from reward_modeling.frozen_backbone.features import read_rows
 from reward_modeling.frozen_backbone.fixed_weights import fit_fixed_weights
-from reward_modeling.frozen_backbone.gate_pairs import GatePairs, Parts, read_rows
+from reward_modeling.frozen_backbone.gate_pairs import GatePairs, Parts
 from reward_modeling.models.gated_model import Gate, GateSettings
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ pairs = GatePairs.of(features, rewards)          # rewards: (answers, objectives
 parts = split(pairs, held_out=0.2, seed=42)
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.frozen_backbone.features import Features
+from reward_modeling.frozen_backbone.features import Features, read_rows
 from reward_modeling.objectives.pair_reader import PROBABILITY
 
 CHUNK = 4096  # prompts whose hidden states are in memory at once
@@ -71,24 +70,6 @@ class GatePairs:
         for first in range(0, len(rows), CHUNK):
             block = rows[first : first + CHUNK]
             yield block, read_rows(self.prompts, block)
-
-
-def read_rows(array: NDArray, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows of an array in memory, or of one that is memory-mapped.
-
-    Of a mapped one they are read from its file: pages of a mapping would count as memory of the process, and in the end
-    all of them would.
-    """
-    if not isinstance(array, np.memmap):
-        return np.asarray(array[rows], dtype=np.float32)
-    read = np.empty((len(rows), array.shape[1]), dtype=array.dtype)
-    file = os.open(array.filename, os.O_RDONLY)
-    try:
-        for place, row in enumerate(rows.tolist()):
-            os.preadv(file, [read[place]], array.offset + row * read.strides[0])
-    finally:
-        os.close(file)
-    return read.astype(np.float32, copy=False)
 
 
 class Parts(NamedTuple):

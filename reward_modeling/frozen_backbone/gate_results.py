@@ -29,11 +29,11 @@ from reward_modeling.common.file_names import ARGUMENTS, EVAL_SCORES, EVALUATION
 from reward_modeling.common.launch import installed_versions
 from reward_modeling.data.prepare import PreparedPairs
 from reward_modeling.frozen_backbone.debiasing import Debiased
-from reward_modeling.frozen_backbone.features import Features
+from reward_modeling.frozen_backbone.features import Features, read_rows
 from reward_modeling.frozen_backbone.gate import FittedGate
 from reward_modeling.frozen_backbone.gate_figures import gate_warnings
 from reward_modeling.frozen_backbone.gate_flags import GatingFlags
-from reward_modeling.frozen_backbone.gate_pairs import GatePairs, Parts, read_rows
+from reward_modeling.frozen_backbone.gate_pairs import GatePairs, Parts
 from reward_modeling.frozen_backbone.gate_text import gate_card
 from reward_modeling.frozen_backbone.gated_saving import ObjectiveModel, merge
 from reward_modeling.frozen_backbone.gated_verification import Sample, draw_sample, verify

@@ -19,8 +19,7 @@ from transformers import AutoConfig, PreTrainedModel
 from reward_modeling.checkpoints.verification import tolerance
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.loader import PromptGroups
-from reward_modeling.frozen_backbone.features import Features
-from reward_modeling.frozen_backbone.gate_pairs import read_rows
+from reward_modeling.frozen_backbone.features import Features, read_rows
 from reward_modeling.frozen_backbone.gated_saving import ObjectiveModel, weights_of_parts
 from reward_modeling.models.gated_model import Gate, gated_model_class
 
@@ -60,7 +59,7 @@ def draw_sample(groups: PromptGroups, features: Features) -> Sample:
         rows.append([*group["prefix_ids"], *group["completion_ids"][number]])
         gates.append(group["read_positions"][number][0])
     prompts = read_rows(features.prompts, features.prompt_of[answers])
-    return Sample(rows, gates, read_rows(features.answers, answers), prompts)
+    return Sample(rows, gates, features.answers(answers), prompts)
 
 
 def verify(

@@ -25,7 +25,7 @@ from reward_modeling.frozen_backbone import feature_cache
 from reward_modeling.frozen_backbone.feature_cache import cached_features
 from reward_modeling.frozen_backbone.feature_key import feature_key
 from reward_modeling.frozen_backbone.feature_pass import FeaturePass
-from reward_modeling.frozen_backbone.features import Features, blocks_of_file
+from reward_modeling.frozen_backbone.features import Features
 from reward_modeling.frozen_backbone.readers import PairFeatureReader, RatingFeatureReader
 from reward_modeling.models.loading import load_config, load_reward_model
 from reward_modeling.models.tokenizer import load_tokenizer
@@ -33,15 +33,18 @@ from reward_modeling.models.tokenizer import load_tokenizer
 TOLERANCE = 1e-5
 FAMILIES = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3")
 ATTRIBUTES = ("helpfulness", "verbosity")
+UNIT_COLUMNS = ("units", "targets", "weights", "shares", "sources", "where")
 LENGTHS = ((40, [5, 30, 1, 17]), (2, [3, 9]), (23, [1, 2, 3, 4, 40]), (12, [6]), (31, [8, 8, 2]), (9, [4, 12]))
 
 
-def rated_groups(shift: int = 0, tokens: int = 0) -> PromptGroups:
+def rated_groups(shift: int = 0, tokens: int = 0, *, ratings: float = 0.0, file: str = "row") -> PromptGroups:
     """Six prompts, longer and shorter than every window, with 1 to 5 answers, the first of them rated twice.
 
     Args:
         shift: of what is read, as a negative control.
         tokens: added to the first token.
+        ratings: added to each.
+        file: where the rows stand.
     """
     rows = []
     for number, (prefix, answers) in enumerate(LENGTHS):
@@ -51,7 +54,9 @@ def rated_groups(shift: int = 0, tokens: int = 0) -> PromptGroups:
         targets = [[float(number), float("nan")], *([float(place), 2.0 * place] for place in range(len(answers)))]
         gate = prefix - 1 if number % 2 else max(0, prefix - 5)
         reads = [[gate + shift, prefix + length - 1 - shift] for length in answers]
-        rows.append(_row(group, units, targets, reads, number))
+        targets = [[value + ratings for value in of] for of in targets]
+        row = _row(group, units, targets, reads, number)
+        rows.append(row | {"where": [where.replace("row", file) for where in row["where"]]})
     return PromptGroups(Dataset.from_list(rows, features=GROUP_FEATURES))
 
 
@@ -106,6 +111,10 @@ def reference_features(model: torch.nn.Module, groups: PromptGroups) -> tuple[np
     return np.stack(answers), np.stack(prompts)
 
 
+def all_answers(features: Features) -> np.ndarray:
+    return features.answers(np.arange(len(features)))
+
+
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -134,7 +143,7 @@ def test_features_are_those_of_plain_transformers_row_by_row(family, tmp_path):
     answers, prompts = reference_features(model, groups)
     assert len(features) == len(answers) == 23
     scale = max(1.0, np.abs(answers).max())
-    assert np.abs(features.answers - answers).max() <= TOLERANCE * scale
+    assert np.abs(all_answers(features) - answers).max() <= TOLERANCE * scale
     assert np.abs(features.prompts[features.prompt_of] - prompts).max() <= TOLERANCE * scale
     assert model.training  # as it was, and with its head
     assert model.score.out_features == 1
@@ -144,7 +153,7 @@ def test_features_one_token_further_on_are_others(llama, tmp_path):
     """The negative control of the test above."""
     answers, prompts = reference_features(llama, rated_groups())
     shifted = cached_features(rated_groups(shift=1), llama, a_pass(), tmp_path, ATTRIBUTES)
-    assert np.abs(shifted.answers - answers).max() > 0.1
+    assert np.abs(all_answers(shifted) - answers).max() > 0.1
     assert np.abs(shifted.prompts[shifted.prompt_of] - prompts).max() > 0.1
 
 
@@ -153,7 +162,7 @@ def test_other_batches_give_the_same_features(batching, llama, tmp_path):
     expected = cached_features(rated_groups(), llama, a_pass(), tmp_path / "shared", ATTRIBUTES)
     model = llama if batching == "packed" else build_model("llama", "eager")
     found = cached_features(rated_groups(), model, a_pass(batching=batching), tmp_path / batching, ATTRIBUTES)
-    assert np.abs(found.answers - expected.answers).max() < 1e-4
+    assert np.abs(all_answers(found) - all_answers(expected)).max() < 1e-4
     assert np.abs(found.prompts - expected.prompts).max() < 1e-4
 
 
@@ -171,7 +180,7 @@ def test_a_rated_row_is_an_answer_with_its_ratings(llama, tmp_path):
     assert features.where == groups.of_units("where")
     assert features.sources == ["set"] * 23
     np.testing.assert_array_equal(features.ratings, groups.targets())
-    np.testing.assert_array_equal(features.answers[0], features.answers[1])  # one answer, rated by two people
+    np.testing.assert_array_equal(all_answers(features)[0], all_answers(features)[1])  # one answer, rated by two people
     assert features.prompt_of.tolist() == groups.sizes.group_of_unit.tolist()
     assert features.pairs.shape == (0, 2)
 
@@ -186,20 +195,18 @@ def test_an_answer_of_several_pairs_stands_once(llama, tmp_path):
     assert features.where == groups.of_units("where")
     rated = cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES)
     chosen, rejected = features.pairs[6]  # of the second prompt, whose answers are also rated
-    np.testing.assert_allclose(features.answers[chosen], rated.answers[6], atol=1e-5)
-    np.testing.assert_allclose(features.answers[rejected], rated.answers[7], atol=1e-5)
+    np.testing.assert_allclose(all_answers(features)[chosen], all_answers(rated)[6], atol=1e-5)
+    np.testing.assert_allclose(all_answers(features)[rejected], all_answers(rated)[7], atol=1e-5)
     assert features.ratings.shape == (len(features), 0)
     assert features.targets[0].tolist() == [1.0, 1.0, 0.0]
 
 
 def test_blocks_are_the_whole_in_order(llama, tmp_path):
     features = cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES)
-    blocks = list(blocks_of_file(features.folder / "answers.npy", block_bytes=5 * 4 * features.hidden_size))
+    blocks = list(features.blocks(block_bytes=5 * 4 * features.hidden_size))
     assert [len(block) for _, block in blocks] == [5, 5, 5, 5, 3]
     for rows, block in blocks:
-        np.testing.assert_array_equal(block, features.answers[rows])
-    ((_, prompts),) = features.prompt_blocks()
-    np.testing.assert_array_equal(prompts, features.prompts)
+        np.testing.assert_array_equal(block, all_answers(features)[rows])
 
 
 # --- several processes, interruptions -----------------------------------------------------------------------------
@@ -279,7 +286,30 @@ def test_a_second_run_reads_what_the_first_one_kept_and_says_so(llama, forward_c
         second = cached_features(rated_groups(), llama, a_pass(max_tokens=999), tmp_path, ATTRIBUTES)
     assert forward_calls == []
     assert f"read from {first.folder}" in caplog.text
-    assert isinstance(second.answers, np.memmap)
+    assert isinstance(second.completions, np.memmap)
+
+
+def test_other_ratings_are_those_of_the_rows_on_the_same_hidden_states(llama, forward_calls, tmp_path):
+    """Nothing that is known of rows is kept, so nothing of it can be of earlier rows."""
+    first = cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES)
+    forward_calls.clear()
+    other = rated_groups(ratings=0.5, file="another")
+    second = cached_features(other, llama, a_pass(), tmp_path, ATTRIBUTES)
+    assert forward_calls == [] and second.folder == first.folder
+    np.testing.assert_array_equal(second.ratings, first.ratings + 0.5)
+    assert second.where == [where.replace("row", "another") for where in first.where] != first.where
+    # fewer ratings of the same answers, in another order within their prompts
+    rows = [row | {name: row[name][1:][::-1] for name in UNIT_COLUMNS} for row in rated_groups().groups]
+    fewer = PromptGroups(Dataset.from_list(rows, features=GROUP_FEATURES))
+    third = cached_features(fewer, llama, a_pass(), tmp_path, ATTRIBUTES)
+    assert forward_calls == [] and third.folder == first.folder
+    place = {where: number for number, where in enumerate(first.where)}
+    numbers = np.array([place[where] for where in third.where])
+    assert len(third) == len(first) - len(LENGTHS) and (np.diff(numbers) < 0).any()
+    for one, all_of in ((all_answers(third), all_answers(first)), (third.ratings, first.ratings)):
+        np.testing.assert_array_equal(one, all_of[numbers])
+    np.testing.assert_array_equal(third.completion_tokens, first.completion_tokens[numbers])
+    np.testing.assert_array_equal(np.concatenate([block for _, block in third.blocks(1)]), all_answers(third))
 
 
 def test_another_head_needs_no_other_features(llama):
@@ -323,11 +353,34 @@ def test_the_key_does_not_depend_on_how_the_rows_lie_on_disk(llama, tmp_path):
 def test_a_torn_folder_is_computed_anew(llama, tmp_path):
     whole = cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES)
     expected = bytes_of(whole.folder)
-    torn = whole.folder / "answers.npy"
+    torn = whole.folder / "completions.npy"
     torn.write_bytes(torn.read_bytes()[:-4])
-    with pytest.raises(FileNotFoundError, match=r"answers\.npy"):
-        Features.open(whole.folder)
+    with pytest.raises(FileNotFoundError, match=r"completions\.npy"):
+        Features.open(whole.folder, rated_groups(), feature_cache.Layout.of(rated_groups(), rated=True))
     assert bytes_of(cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES).folder) == expected
+
+
+def test_a_folder_without_its_list_is_computed_anew(llama, tmp_path):
+    whole = cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES)
+    expected = bytes_of(whole.folder)
+    (whole.folder / "contents.json").write_text("")
+    assert bytes_of(cached_features(rated_groups(), llama, a_pass(), tmp_path, ATTRIBUTES).folder) == expected
+
+
+@pytest.mark.parametrize("tear", [lambda of: b"", lambda of: of[:-50], lambda of: of[:300] + b"\0" * 9 + of[309:]])
+def test_torn_parts_are_computed_anew(tear, llama, forward_calls, tmp_path, monkeypatch):
+    """Of a machine that went down while a pass went on."""
+    monkeypatch.setattr(feature_cache.shutil, "rmtree", lambda *_args, **_options: None)  # parts stay
+    whole = cached_features(rated_groups(), llama, a_pass(max_tokens=2), tmp_path, ATTRIBUTES)
+    expected, of_whole = bytes_of(whole.folder), len(forward_calls)
+    parts = sorted((tmp_path / f"parts-of-{whole.folder.name}").glob("*.npz"))
+    parts[1].write_bytes(tear(parts[1].read_bytes()))
+    monkeypatch.undo()
+    feature_cache.shutil.rmtree(whole.folder)
+    forward_calls.clear()
+    again = cached_features(rated_groups(), llama, a_pass(max_tokens=2), tmp_path, ATTRIBUTES)
+    assert bytes_of(again.folder) == expected
+    assert 0 < len(forward_calls) < of_whole  # of the one part alone
 
 
 def test_too_little_room_is_said_before_anything_is_computed(llama, forward_calls, tmp_path, monkeypatch):
@@ -405,7 +458,7 @@ def test_upstream_defect_d_overlong_pairs_are_counted_and_nothing_is_joined_by_p
         of_row = cached_features(
             _prepared(alone, PairFeatureReader(), tokenizer, 64).train, model, a_pass(), tmp_path / "alone"
         )
-        np.testing.assert_allclose(features.answers[pair], of_row.answers[of_row.pairs[0]], atol=1e-5)
+        np.testing.assert_allclose(all_answers(features)[pair], all_answers(of_row)[of_row.pairs[0]], atol=1e-5)
         place = features.prompt_of[pair[0]]
         np.testing.assert_allclose(features.prompts[place], of_row.prompts[0], atol=1e-5)
         assert features.prompt_keys[place] == of_row.prompt_keys[0]

@@ -139,14 +139,27 @@ def test_a_second_run_reads_the_features_and_gives_the_same_model(run, base, tmp
         assert torch.equal(weight, weights_of(run.model)[name]), name
 
 
-def test_other_ratings_give_another_head(run, base, tmp_path):
-    """The negative control of the test above."""
+def test_other_ratings_give_another_head_of_the_same_features(run, base, tmp_path, monkeypatch):
+    """Ratings, and where the rows stand, are those of this run's rows."""
+    monkeypatch.setattr(feature_pass, "_forward", None)  # nothing is computed
     rows = [row | {"kindness": 3 - row["kindness"]} if row.get("kindness") else row for row in rated_rows(60, seed=3)]
     other = train(
         base, tmp_path / "other", main=rm_regression.main, train_set_path=write_rows(tmp_path / "other.jsonl", rows)
     )
     difference = (weights_of(other.model)["score.weight"] - weights_of(run.model)["score.weight"]).abs().amax(dim=1)
-    assert difference[0] > 0.01
+    assert difference[0] > 0.01 and difference[1] == 0
+    lines = (other.output / "eval_scores.jsonl").read_text().splitlines()
+    assert all("other.jsonl" in json.loads(line)["where"] for line in lines)
+
+
+def test_other_attributes_are_read_off_the_same_features(run, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_pass, "_forward", None)  # nothing is computed
+    flags = {"attributes": ",".join(ATTRIBUTES[::-1]), "label_ranges": "verbosity=0:6", "weights": "verbosity=1"}
+    other = train(base, tmp_path / "other", main=rm_regression.main, **flags)
+    verbosity, usefulness, _ = found = weights_of(other.model)["score.weight"]
+    expected = weights_of(run.model)["score.weight"].flip(0)
+    assert torch.allclose(verbosity, expected[0] / 2, atol=1e-6)  # of a range of twice the width
+    assert torch.allclose(usefulness, expected[1], atol=1e-6) and found.abs().max() > 0.01
 
 
 @pytest.mark.slow

@@ -143,7 +143,7 @@ def test_c_matrix_and_all_parts_are_saved_as_one_model(run, ratings_model):
     assert torch.allclose(published.weights["reward_transform_matrix"], expected, atol=1e-6)
     saved = published.model.state_dict()
     for name, before in AutoModel.from_pretrained(ratings_model).state_dict().items():
-        assert torch.equal(before, saved[name]), name
+        assert torch.equal(before, saved[name][: len(before)]), name  # and behind them perhaps a pad token
     # nothing else is needed: the folder alone gives the scores that were measured
     tokenizer = AutoTokenizer.from_pretrained(run.folder)
     line = run.lines()[0]
