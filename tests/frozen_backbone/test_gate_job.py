@@ -1,6 +1,5 @@
 """Which pairs decide what: features of a generated world, in which each part of the pairs prefers something else."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +48,21 @@ def make_features(folder: Path) -> Features:
     targets = np.tile(np.float32([1.0, np.nan, 0.0]), (PROMPTS, 1))
     # the length in tokens, of which the output `verbosity` knows but a part
     tokens = np.exp(5 + 0.4 * wordy + 0.4 * rng.normal(size=2 * PROMPTS)).astype(np.int64)
-    folder.mkdir()
-    np.save(folder / "answers.npy", hidden.astype(np.float32))
-    lines = ({"where": f"row {number}", "source": "set"} for number in range(PROMPTS))
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     prompts = rng.normal(size=(PROMPTS, HIDDEN)).astype(np.float32)
-    nothing, weights = np.zeros((2 * PROMPTS, 0), dtype=np.float32), np.ones(PROMPTS)
-    pairs = np.stack([chosen, rejected], axis=1)
     return Features(
-        folder, hidden.astype(np.float32), prompts, prompt_of, tokens, keys, nothing, pairs, targets, weights
+        folder,
+        completions=hidden.astype(np.float32),
+        prompts=prompts,
+        prompt_keys=keys,
+        completion_of=np.arange(2 * PROMPTS),
+        prompt_of=prompt_of,
+        completion_tokens=tokens,
+        ratings=np.zeros((2 * PROMPTS, 0), dtype=np.float32),
+        pairs=np.stack([chosen, rejected], axis=1),
+        targets=targets,
+        weights=np.ones(PROMPTS),
+        where=[f"row {number}" for number in range(PROMPTS)],
+        sources=["set"] * PROMPTS,
     )
 
 
