@@ -29,13 +29,13 @@ from reward_modeling.results.ratings import RatingResults
 from reward_modeling.results.read_run import read_run
 from reward_modeling.results.report import training_page, write_training_report
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.tiny.ratings import rated_world
+from reward_modeling.tiny.ratings import RANGES, rated_world
 from reward_modeling.training.tracking import log_results
 
 # Not in the order of the alphabet, in which transformers writes config.json.
 ATTRIBUTES = ("verbosity", "kindness", "usefulness")
 WEIGHTS = {"verbosity": 0.0, "kindness": 0.25, "usefulness": 0.75}
-GREATEST = 3
+GREATEST = {name: high for name, (_, high) in RANGES.items()}
 PNG = b"\x89PNG\r\n"
 STEPS = 24
 
@@ -163,7 +163,7 @@ def test_outputs_in_the_files_are_those_of_the_saved_model(run, rows):
     logits = plain_logits(run.model, [row_of(line, rows)["messages"] for line in lines])
     for place, name in enumerate(ATTRIBUTES):
         outputs = [line["outputs"][name] for line in lines]
-        assert outputs == pytest.approx((GREATEST * logits[:, place]).tolist(), abs=1e-4)
+        assert outputs == pytest.approx((GREATEST[name] * logits[:, place]).tolist(), abs=1e-4)
         assert [line["ratings"][name] for line in lines] == [row_of(line, rows)[name] for line in lines]
     weights = torch.tensor([WEIGHTS[name] for name in ATTRIBUTES])
     assert [line["reward"] for line in lines] == pytest.approx((logits @ weights).tolist(), abs=1e-4)
@@ -175,7 +175,7 @@ def test_outputs_in_the_files_are_those_of_the_saved_model(run, rows):
 def test_run_json_says_of_which_kind_it_is(run):
     about, config = read(run.output / "run.json"), read(run.model / "config.json")
     assert (about["kind"], about["unit"], about["answers_per_step"]) == ("ratings", "answers", 16)
-    assert about["label_ranges"] == config["label_ranges"] == {name: [0, GREATEST] for name in ATTRIBUTES}
+    assert about["label_ranges"] == config["label_ranges"] == {name: [0, GREATEST[name]] for name in ATTRIBUTES}
     assert about["reward_weights"] == config["reward_weights"] == WEIGHTS
     assert about["answers"] == len(run.trainer.train_dataset)
     assert list(about["label_ranges"]) == list(ATTRIBUTES)
@@ -244,7 +244,7 @@ def test_the_card_has_the_figures(run):
     card, evaluation = (run.model / "README.md").read_text(), read(run.output / "evaluation.json")
     rows = markdown_rows(card)
     assert_has_figures(rows, evaluation)
-    assert all([name, "0 to 3", f"{WEIGHTS[name]:.4g}"] in rows for name in ATTRIBUTES)
+    assert all([name, f"0 to {GREATEST[name]}", f"{WEIGHTS[name]:.4g}"] in rows for name in ATTRIBUTES)
     assert f"ratings is **{number(evaluation['spearman'])}**" in card
     assert f"higher output in **{percent(evaluation['pair_accuracy'])}%**" in card
     assert "with 3 labels" in card and "rated answers, by the mean squared error" in card
@@ -264,7 +264,7 @@ def test_the_python_of_the_card_gives_the_named_outputs(run):
     reward = sum(WEIGHTS[name] * value for name, value in expected.items())
     assert transformers["outputs"] == pytest.approx(expected, abs=1e-5)
     assert pipeline["outputs"] == pytest.approx(expected, abs=1e-5)
-    ratings = {name: GREATEST * value for name, value in expected.items()}
+    ratings = {name: GREATEST[name] * value for name, value in expected.items()}
     assert transformers["ratings"] == pytest.approx(ratings, abs=1e-4)
     assert scorer["ratings"] == pytest.approx(ratings, abs=1e-4)
     assert [of["reward"] for of in (transformers, scorer)] == pytest.approx([reward] * 2, abs=1e-4)
