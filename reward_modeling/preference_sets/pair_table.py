@@ -10,6 +10,7 @@ for. Another kind of rows has a table of its own (`rated_table.py`).
 `datasets` reads the rows of a selection one by one; here they are taken out of each of Arrow's batches at once.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -26,7 +27,7 @@ NUMBERS = ("chosen_score", "rejected_score", "margin", *LABELS)
 COLUMNS = (*TEXTS, "answers", "ranks", "template_options", "source", *NUMBERS, "is_text", "where", "prompt_key")
 
 
-class RowTable:
+class RowTable(ABC):
     """The kept rows of one or more data sets that have these columns."""
 
     columns: ClassVar[tuple[str, ...]]
@@ -74,8 +75,9 @@ class RowTable:
             lengths[start : start + len(batch)] = self._bytes_of_batch(batch)
         return lengths[self._places]
 
+    @abstractmethod
     def _bytes_of_batch(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
-        raise NotImplementedError
+        """How long the texts of each row of a batch are, `(rows,)`."""
 
     def take(self, numbers: NDArray[np.integer]) -> pa.RecordBatch:
         """All columns of these rows, in this order."""
