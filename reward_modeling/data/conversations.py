@@ -1,4 +1,4 @@
-"""What is scored: messages, messages with options for the chat template, or a plain text."""
+"""What is scored: messages, messages with options for the chat template, a plain text, or tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +13,21 @@ class Templated:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Messages, with or without options, or a plain text that is scored as it stands.
-Conversation = Sequence[dict[str, Any]] | Templated | str
+@dataclass(frozen=True)
+class Tokens:
+    """A whole conversation as tokens, BOS and all, which are scored as they are: `RewardScorer.tokenize` makes them.
+
+    `gate` is where a gate reads the prompt (None of a model without one). Conversations of equal `prompt` are computed
+    together, which decides what is shared, never what comes out; None: whatever begins alike.
+    """
+
+    ids: Sequence[int]
+    gate: int | None = None
+    prompt: str | None = None
+
+
+# Messages, with or without options, a plain text that is scored as it stands, or tokens.
+Conversation = Sequence[dict[str, Any]] | Templated | Tokens | str
 
 
 def parts_of(conversation: Sequence[dict] | Templated) -> tuple[Sequence[dict], dict[str, Any]]:

@@ -30,6 +30,20 @@ class ScoredConversation:
     intervals: dict[str, tuple[float, float]] | None = None
 
 
+def columns_of_answers(scored: Sequence[ScoredConversation]) -> dict[str, list]:
+    """What a model says of some answers, as columns of one entry for each answer; only those that the model has.
+
+    >>> columns_of_answers([ScoredConversation(0.5, {"kindness": 3.0}), ScoredConversation(-1.0, {"kindness": 1.0})])
+    {'rewards': [0.5, -1.0], 'attributes': [{'kindness': 3.0}, {'kindness': 1.0}]}
+
+    Files of scores and answers of the server have them under these names. A reward is a float as the model gave it:
+    it may be infinite or not a number.
+    """
+    rewards = {"rewards": [one.reward for one in scored]}
+    names = ("attributes", "gate_weights", "intervals")
+    return rewards | {name: values for name in names if any(values := [getattr(one, name) for one in scored])}
+
+
 class Readout(ABC):
     """From the output of a forward pass to a row of numbers for each completion, and to what these say."""
 
