@@ -1,0 +1,85 @@
+"""From a row as it stands in a file to its answers: columns under the names of the user's, then its form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from reward_modeling.data.read_options import ReadOptions, read_options
+from reward_modeling.generations.answers import Answers, NotScored, Unreadable
+from reward_modeling.generations.forms.base import Form, Reading
+from reward_modeling.generations.forms.catalog import form_of
+
+COLUMN_TARGETS = (
+    "prompt",
+    "responses",
+    "completion",
+    "chosen",
+    "rejected",
+    "messages",
+    "system",
+    "tools",
+    "chat_template_kwargs",
+    "instruction",
+    "output",
+    "response_a",
+    "response_b",
+    "conversation_a",
+    "conversation_b",
+    "question_id",
+)
+COLUMNS_HELP = (
+    "Columns to read under other names than theirs: prompt=question,responses=answers. Several answers may be in "
+    "columns of their own: responses=answer_1+answer_2; texts of several columns are joined by a line break elsewhere: "
+    "prompt=instruction+input. A dot leads into an object: completion=answer.text. What may be read: "
+    f"{', '.join(COLUMN_TARGETS)}."
+)
+NO_OPTIONS = ReadOptions()
+
+
+def read_columns(columns: str | None) -> ReadOptions:
+    """
+    Raises:
+        UserError: with everything that is wrong with the flag.
+    """
+    return read_options(columns, None, targets=COLUMN_TARGETS)
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """What a row's answers are, by the columns and the way of reading that the flags ask for."""
+
+    columns: ReadOptions = NO_OPTIONS
+    reading: Reading = field(default_factory=Reading)
+
+    def read(self, row: object) -> Answers:
+        """
+        Raises:
+            Unreadable: nothing of it can be scored.
+        """
+        row = self.renamed(row)
+        return form_of(row).read(row, self.reading)
+
+    def form(self, row: object) -> Form:
+        """
+        Raises:
+            Unreadable: of none.
+        """
+        return form_of(self.renamed(row))
+
+    def renamed(self, row: object) -> Mapping[str, object]:
+        """The row with its columns under the names by which they are read."""
+        if not isinstance(row, Mapping):
+            raise Unreadable(NotScored.WRONG_TYPE, "expected an object with columns")
+        if not self.columns.columns:
+            return row
+        inner = {name: column_of(row, name) for name in self.columns.named if "." in name and name not in row}
+        return self.columns.renamed({**row, **inner})
+
+
+def column_of(row: Mapping[str, object], name: str) -> object:
+    """A column by its name; "a.b" is what stands under b in the object a. None where there is none."""
+    if name in row:
+        return row[name]
+    value: object = row
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
