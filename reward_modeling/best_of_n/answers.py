@@ -27,6 +27,8 @@ class ScoredAnswer:
     """1 where it is right and 0 where it is wrong, where the rows say so."""
     final: str | None = None
     """Its final answer, which a majority votes by."""
+    label: str | None = None
+    """"chosen" or "rejected", where it comes from a row that says so."""
 
     @property
     def length(self) -> int:

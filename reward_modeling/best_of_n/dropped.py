@@ -31,7 +31,7 @@ class Reason(StrEnum):
     TOO_FEW_ANSWERS = "too_few_answers", "prompts", "fewer different answers than --min_answers"
     EQUAL_REWARDS = "equal_rewards", "prompts", "all its answers have equal rewards"
     GAP_TOO_SMALL = "gap_too_small", "prompts", "no two of its answers are --min_gap apart"
-    NOT_WRITABLE = "not_writable", "prompts", "--format has no place for a part of it"
+    NOT_WRITABLE = "not_writable", "pairs or answers", "--format has no place for a part of it"
 
 
 @dataclass
