@@ -8,14 +8,14 @@ figures.to_dict()
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt
 from reward_modeling.best_of_n.curves import best_of_n, oracle, sizes_up_to, truth_of_best
 from reward_modeling.best_of_n.majority import majority
-from reward_modeling.best_of_n.moments import Correlation, Moments
+from reward_modeling.best_of_n.moments import Correlation, Mean, Moments
 from reward_modeling.best_of_n.selection import Selected
 from reward_modeling.data.keys import mix_keys
 
@@ -166,7 +166,8 @@ class Models:
         self.rewards: dict[str, Moments] = {}
         self.chosen: dict[str, float] = {}
         self.rejected: dict[str, float] = {}
-        self.taken = 0
+        self.shares: dict[str, Moments] = {}
+        self.prompts = 0
 
     def add(self, scored: Sequence[ScoredAnswer]) -> None:
         of: dict[str, list[float]] = {}
@@ -178,12 +179,16 @@ class Models:
             self.rewards.setdefault(model, Moments(1)).add([np.mean(rewards)])
 
     def add_selected(self, selected: Sequence[Selected]) -> None:
-        self.taken += len(selected)
-        for one in selected:
-            for counts, answer in ((self.chosen, one.chosen), (self.rejected, one.rejected)):
-                models = () if answer is None else answer.models
-                for model in models:  # an answer that several have given counts a part for each
-                    counts[model] = counts.get(model, 0.0) + 1 / len(models)
+        self.prompts += 1
+        chosen = _parts(one.chosen for one in selected)
+        for counts, parts in (
+            (self.chosen, chosen),
+            (self.rejected, _parts(one.rejected for one in selected if one.rejected is not None)),
+        ):
+            for model, part in parts.items():
+                counts[model] = counts.get(model, 0.0) + part
+        for model, part in chosen.items():
+            self.shares.setdefault(model, Moments(1)).add([part / len(selected)])
 
     def to_dict(self) -> dict[str, dict[str, object]]:
         total = sum(self.answers.values())
@@ -193,11 +198,26 @@ class Models:
                 "share_of_answers": self.answers[model] / total,
                 "reward": self.rewards[model].means()[0],
                 "chosen": self.chosen.get(model, 0.0),
-                "share_chosen": self.chosen.get(model, 0.0) / self.taken if self.taken else None,
+                "share_chosen": self._share_chosen(model),
                 "rejected": self.rejected.get(model, 0.0),
             }
             for model in sorted(self.answers)
         }
+
+    def _share_chosen(self, model: str) -> Mean:
+        """Of the chosen answers of a prompt, a mean over prompts."""
+        share = self.shares.get(model, Moments(1))
+        share.counts[:] = self.prompts  # where none is chosen it is 0
+        return share.shares()[0]
+
+
+def _parts(answers: Iterable[ScoredAnswer]) -> dict[str, float]:
+    """How many of the answers are each model's; of an answer that several have given each has a part."""
+    found: dict[str, float] = {}
+    for answer in answers:
+        for model in answer.models:
+            found[model] = found.get(model, 0.0) + 1 / len(answer.models)
+    return found
 
 
 class SelectedFigures:

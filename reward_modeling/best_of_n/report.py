@@ -3,53 +3,61 @@
 print("\n".join(report_lines(report, "pairs.jsonl")))
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from reward_modeling.best_of_n.dropped import dropped_rows
-from reward_modeling.display.text import Rows, align, count, make_printable, number, percent, shorten, wrap
+from reward_modeling.display.text import Rows, align, count, interval, make_printable, number, percent, shorten, wrap
 
 MOST_SIZES = 12  # n with a line of their own on the screen; the report has all
 TRUTH_NAMES = {"best": "best of n", "random": "at random", "majority": "majority", "oracle": "oracle"}
-FEW_PROMPTS = 0.5  # of the prompts; a line that says less is of other prompts than the first
 
 
 def report_lines(report: Mapping, output: str) -> list[str]:
     """All of it."""
     blocks = [
-        head_lines(report),
-        [reward_heading(report), *align(reward_table(report))],
+        wrap(head_text(report)),
+        [reward_heading(report), *align(reward_table(report)), *wrapped(curve_notes(report), indent=2)],
         truth_lines(report),
-        [*length_lines(report), *gap_lines(report)],
+        wrapped(selected_texts(report)),
         model_lines(report),
         dropped_table(report),
-        [*warning_lines(report), written_line(report, output)],
+        wrapped(f"WARNING: {text}" for text in warning_texts(report)),
+        [written_line(report, output)],
     ]
     return [line for block in blocks if block for line in (*block, "")][:-1]
+
+
+def wrapped(texts: Iterable[str], indent: int = 0) -> list[str]:
+    """Sentences as lines of the screen."""
+    return [line for text in texts for line in wrap(text, indent=indent)]
 
 
 # --- what there was -------------------------------------------------------------------------------------------
 
 
-def head_lines(report: Mapping) -> list[str]:
+def share_between(row: Mapping) -> str:
+    """A share with its interval: 68.9% (63.6-74.0)."""
+    return f"{percent(row['value'])}% ({interval(row)})"
+
+
+def head_text(report: Mapping) -> str:
     """What was read."""
     names = [make_printable(entry["path"]) for entry in report["inputs"]]
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     without = report["answers"] - report["scored_answers"]
-    return wrap(
+    return (
         f"{shown}: {count(report['rows_read'])} rows, {count(report['prompts'])} prompts, "
         f"{count(report['answers'])} answers" + (f", {count(without)} of them without a reward" if without else "")
     )
 
 
-def warning_lines(report: Mapping) -> list[str]:
+def warning_texts(report: Mapping) -> list[str]:
     """What a person should look at."""
-    lines = []
-    for name, entry in report["columns"]["unread"].items():
-        lines += wrap(
-            f"WARNING: {name}: expected a value for each answer, found something else in {count(entry['rows'])} rows, "
-            f"the first at {entry['first']}. Their answers count as without one."
-        )
-    return lines
+    return [
+        f"{name}: expected a value for each answer, found something else in {count(entry['rows'])} rows, the first at "
+        f"{entry['first']}. Their answers count as without one."
+        for name, entry in report["columns"]["unread"].items()
+    ]
 
 
 def written_line(report: Mapping, output: str) -> str:
@@ -95,18 +103,26 @@ def reward_table(report: Mapping, *, all_sizes: bool = False) -> Rows:
     return table
 
 
+def curve_notes(report: Mapping) -> list[str]:
+    """Where lines are of other prompts."""
+    rows = report["curve"]
+    fewer = next((row for row in rows if row["reward"]["prompts"] < rows[0]["reward"]["prompts"]), None)
+    if fewer is None:
+        return []
+    return [
+        f"From n = {fewer['n']} on these are the prompts that have so many answers; a gain is over the same prompts."
+    ]
+
+
 def truth_heading(report: Mapping) -> str:
     return f"Right answers ({report['columns']['truth']}), percent: the one with the greatest reward, and others"
 
 
 def truth_lines(report: Mapping) -> list[str]:
     """How often the answer is right that is taken."""
-    truth = report["truth"]
-    if truth is None:
+    if report["truth"] is None:
         return []
-    lines = [truth_heading(report), *align(truth_table(report))]
-    lines += [f"  {line}" for text in truth_notes(report) for line in wrap(text)]
-    return lines
+    return [truth_heading(report), *align(truth_table(report)), *wrapped(truth_notes(report), indent=2)]
 
 
 def truth_table(report: Mapping, *, all_sizes: bool = False) -> Rows:
@@ -117,16 +133,15 @@ def truth_table(report: Mapping, *, all_sizes: bool = False) -> Rows:
     table: Rows = [[*head, "best less random", "95% interval"]]
     for row in rows:
         best, over = row["best"], row["best_less"]["random"]
-        share = f"{percent(best['low'])}-{percent(best['high'])}"
         gained = ("", "") if row["n"] == 1 else (f"{100 * over['value']:.1f}", between_points(over))
         others = (percent(row[name]["value"]) for name in ways)
-        table.append((str(row["n"]), count(best["prompts"]), percent(best["value"]), share, *others, *gained))
+        table.append((str(row["n"]), count(best["prompts"]), percent(best["value"]), interval(best), *others, *gained))
     return table
 
 
 def truth_notes(report: Mapping) -> list[str]:
     """What is not there, and what the last line says of a majority."""
-    rows = report["truth"]["rows"]
+    rows = report["truth"]["rows"] if report["truth"] else []
     if not rows:
         return []
     last = rows[-1]
@@ -142,38 +157,29 @@ def truth_notes(report: Mapping) -> list[str]:
 # --- what was taken -------------------------------------------------------------------------------------------
 
 
-def length_lines(report: Mapping) -> list[str]:
-    """Length in characters."""
-    lengths = report["lengths"]
+def selected_texts(report: Mapping) -> list[str]:
+    """Lengths in characters, gaps, and what became of the rows' own labels; a sentence each."""
+    lengths, selected = report["lengths"], report["selected"]
     correlation, chosen, difference = lengths["reward_and_length"], lengths["chosen"], lengths["difference"]
-    found = "none can be computed" if correlation["value"] is None else f"{number(correlation['value'])}"
+    found = "none can be computed" if correlation["value"] is None else number(correlation["value"])
     ends = "" if correlation["low"] is None else f" ({between(correlation)})"
-    lines = [f"Reward and length in characters, correlation among the answers of a prompt: {found}{ends}"]
-    if chosen["value"] is None:
-        return lines
-    other = "rejected" if "rejected" in lengths else "usable"
-    more = f"{difference['value']:+,.0f} ({between(difference)})"
-    line = f"Chosen answers: {chosen['value']:,.0f} characters; {other} ones {lengths[other]['value']:,.0f}: {more}"
-    if longer := lengths.get("longer_chosen"):
-        line += f"; the longer one is chosen in {percent(longer['value'])}% "
-        line += f"({percent(longer['low'])}-{percent(longer['high'])})"
-    return [*lines, *wrap(line)]
-
-
-def gap_lines(report: Mapping) -> list[str]:
-    """By how much the chosen answers are better."""
-    selected = report["selected"]
-    lines = []
+    texts = [f"Reward and length in characters, correlation among the answers of a prompt: {found}{ends}."]
+    if chosen["value"] is not None:
+        other = "rejected" if "rejected" in lengths else "usable"
+        more = f"{difference['value']:+.3g} ({between(difference)})"
+        text = f"Chosen answers: {chosen['value']:,.0f} characters; {other} ones {lengths[other]['value']:,.0f}: {more}"
+        longer = lengths.get("longer_chosen")
+        texts.append(f"{text}; the longer one is chosen in {share_between(longer)}." if longer else f"{text}.")
     if gaps := selected["gaps"]:
         named = ", ".join(f"{name} {number(value)}" for name, value in gaps.items())
-        lines += wrap(f"Gap between chosen and rejected: {named}")
+        texts.append(f"Gap between chosen and rejected: {named}.")
     if selected["labelled"]:
         turned, share = count(selected["turned"]), percent(selected["turned"] / selected["labelled"])
-        lines += wrap(
+        texts.append(
             f"Of {count(selected['labelled'])} pairs whose rows say which answer is chosen, {turned} ({share}%) are "
             "written the other way round, as the rewards say."
         )
-    return lines
+    return texts
 
 
 def model_lines(report: Mapping) -> list[str]:
@@ -183,13 +189,19 @@ def model_lines(report: Mapping) -> list[str]:
 
 def model_table(report: Mapping) -> Rows:
     is_pairs = report["select"] == "dpo_pairs"
-    head = ["model", "answers", "percent", "mean reward", "95% interval", "chosen", "percent"]
+    head = ["model", "answers", "percent", "mean reward", "95% interval", "chosen", "percent", "95% interval"]
     table: Rows = [[*head, "rejected"] if is_pairs else head]
     for name, row in report["models"].items():
         line = [shorten(name), count(row["answers"]), percent(row["share_of_answers"]), number(row["reward"]["value"])]
-        line += [between(row["reward"]), f"{row['chosen']:,.4g}", percent(row["share_chosen"])]
-        table.append([*line, f"{row['rejected']:,.4g}"] if is_pairs else line)
+        chosen = row["share_chosen"]
+        line += [between(row["reward"]), _whole(row["chosen"]), percent(chosen["value"]), interval(chosen)]
+        table.append([*line, _whole(row["rejected"])] if is_pairs else line)
     return table
+
+
+def _whole(number_of: float) -> str:
+    """A number of answers, of which some may be parts: 429, 12.5."""
+    return f"{number_of:,.1f}".removesuffix(".0")
 
 
 def dropped_table(report: Mapping) -> list[str]:
