@@ -8,7 +8,8 @@
 A further form is a class in one of the files here, or in a file of its own, and a line in `catalog`.
 """
 
+from reward_modeling.generations.columns_flag import read_columns
 from reward_modeling.generations.forms.catalog import FORMS, form_of
-from reward_modeling.generations.forms.reader import RowReader, read_columns
+from reward_modeling.generations.forms.reader import RowReader
 
 __all__ = ["FORMS", "RowReader", "form_of", "read_columns"]
