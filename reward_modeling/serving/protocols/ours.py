@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.responses import JSONResponse
 
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.scoring.readouts.base import columns_of_answers
-from reward_modeling.serving.batches import Scored
 from reward_modeling.serving.protocols.template_options import checked_options
+from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
 FORMS = ("responses", "messages", "conversations", "input_ids")
@@ -34,13 +34,13 @@ class RewardsRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
-    prompt: str | Messages | None = None
-    responses: list[str | Messages] | None = None
-    messages: Messages | None = None
-    conversations: list[Messages] | None = None
-    input_ids: list[list[StrictInt]] | None = None
-    tools: list[dict[str, Any]] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    prompt: str | Messages | None = Field(None, description="a text or a list of messages")
+    responses: list[str | Messages] | None = Field(None, description="a list of texts, or of lists of messages")
+    messages: Messages | None = Field(None, description="a list of messages, each with role and content")
+    conversations: list[Messages] | None = Field(None, description="a list of lists of messages")
+    input_ids: list[list[StrictInt]] | None = Field(None, description="a list of lists of tokens")
+    tools: list[dict[str, Any]] | None = Field(None, description="a list of objects")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="an object")
 
     @model_validator(mode="after")
     def _check_form(self) -> "RewardsRequest":
