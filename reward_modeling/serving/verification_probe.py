@@ -49,6 +49,7 @@ class Probe:
             options = {"dtype": dtype, "trust_remote_code": self.trust_remote_code}
             scorer = RewardScorer.from_pretrained(self.folder, **options)
             if not scorer.readout.reads_prompts:
-                scorer.readout = RawOutputs()
+                whole = scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length
+                scorer = RewardScorer(*whole, readout=RawOutputs())
             self._scorers[dtype] = scorer
         return self._scorers[dtype]

@@ -153,19 +153,19 @@ def test_of_a_cut_the_length_and_the_side_are_found(verify, server, side, keep):
 
 
 def test_rows_that_are_refused_for_their_length(verify, server):
-    server.max_length = 80
+    server.max_length = 130
     report = verify(ways=[VllmClient.TOKENS])
-    refused = [len(row.ids) for row in report.comparisons[0].rows if len(row.ids) > 80]
+    refused = [len(row.ids) for row in report.comparisons[0].rows if len(row.ids) > 130]
     assert refused
     assert causes(report) == ["too short a length"]
     sentence = report.comparisons[0].causes[0].sentence
-    assert "takes at most 80 tokens" in sentence
-    assert "the longest conversation has 80 tokens" in sentence
+    assert "takes at most 130 tokens" in sentence
+    assert "the longest conversation has 130 tokens" in sentence
     assert "refused" in "\n".join(report_lines(report))
 
 
 def test_a_refusal_does_not_hide_what_is_wrong_with_the_other_rows(verify, server):
-    server.max_length, server.change_outputs = 80, torch.sigmoid
+    server.max_length, server.change_outputs = 160, torch.sigmoid
     assert causes(verify(ways=[VllmClient.TOKENS])) == ["too short a length", "a sigmoid"]
 
 

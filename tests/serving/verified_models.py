@@ -26,10 +26,15 @@ COUNT = 8
 
 def conversations() -> list[list[dict]]:
     """Of many lengths."""
-    chosen = [row["chosen"] for row in learnable_preferences(COUNT, seed=3)][:COUNT]
-    for number, conversation in enumerate(chosen):
-        conversation[-1]["content"] += " Then wait." * (3 * number)
-    return chosen
+    said = {
+        row[side][-1]["content"]: row[side]
+        for row in learnable_preferences(20, seed=3)
+        for side in ("chosen", "rejected")
+    }
+    kept = sorted(said.values(), key=lambda messages: len(messages[-1]["content"]))[:COUNT]
+    for number, messages in enumerate(kept):
+        messages[-1]["content"] += " Then wait." * (3 * number)
+    return kept
 
 
 def save_verified(
