@@ -102,7 +102,7 @@ def print_figures(figures: dict[str, Any]) -> None:
     print("| reward | " + " | ".join(as_number(reward[name]) for name in ("before", "after", "difference")) + " |")
     pairs = figures["pairs of truth"]
     print(
-        f"\nBefore: a right answer has the higher reward in {in_percent(pairs)}% of {pairs['rows']} pairs with a wrong one"
+        f"\nRight answers have higher rewards than wrong ones in {in_percent(pairs)}% of {pairs['rows']} pairs (before)"
     )
     print("\nChoosing among the untrained policy's answers\n\n| n | by reward | random | oracle | gain over random |")
     print("|---|---|---|---|---|")
