@@ -1,0 +1,190 @@
+"""The model that is served: requests become tokens, tokens become answers.
+
+Tokens are made in any thread, answers in a single one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from transformers.utils import ModelOutput
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.conversations import Conversation, Tokens
+from reward_modeling.models.tokenizer import common_prefix_length, is_for_encoder, leading_bos, token_ids
+from reward_modeling.scoring import RewardScorer, ScoredConversation
+from reward_modeling.scoring.conversations import ScoringCounts
+from reward_modeling.scoring.readouts.base import Readout
+from reward_modeling.serving.errors import bad_request
+
+MESSAGES_ONLY = (
+    "expected messages, since the model's gate reads where the prompt ends, found {found}. Send the conversation to "
+    "/v1/rewards as messages, or to /classify under `messages`."
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a conversation, and the raw outputs of its head, as a classifier in vLLM has them."""
+
+    scored: ScoredConversation
+    outputs: Sequence[float]
+
+
+class WithOutputs(Readout):
+    """A readout, and beside it the outputs of the head that it reads: `(labels,)`; of a gated model its score."""
+
+    def __init__(self, inner: Readout):
+        self.inner = inner
+        self.reward_weights = inner.reward_weights
+        self.reads_prompts = inner.reads_prompts
+        self.collate = inner.collate
+        self._labels = 0
+
+    def columns(self, output: ModelOutput) -> torch.Tensor:
+        values = output.score[:, None] if self.reads_prompts else output.logits
+        self._labels = values.shape[1]
+        return torch.cat([self.inner.columns(output), values.float()], dim=1)
+
+    def describe(self, row: Sequence[float]) -> Answer:
+        end = len(row) - self._labels
+        return Answer(self.inner.describe(row[:end]), row[end:])
+
+
+class ServedModel:
+    """A scorer, and what requests need to know of its model."""
+
+    warm_up: ClassVar[list[dict[str, str]]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+    def __init__(self, scorer: RewardScorer):
+        self.max_length = scorer.reader.max_length
+        self.max_tokens_per_pass = scorer.batches.max_tokens
+        self.tokenizer = scorer.tokenizer
+        self.config = scorer.model.config
+        self.reads_prompts = scorer.readout.reads_prompts
+        self.num_outputs = 1 if self.reads_prompts else scorer.model.config.num_labels
+        self.vocabulary = scorer.model.get_input_embeddings().num_embeddings
+        self._scorer = RewardScorer(
+            *(scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length, scorer.passes.statistics),
+            readout=WithOutputs(scorer.readout),
+        )
+        self.last_token = self._last_token()
+
+    def _last_token(self) -> int | None:
+        """The token at which the chat template ends an answer: there the reward is read. It also wakes the tokenizer.
+
+        A fast tokenizer may be used by several threads at once only as long as its settings stay what they are: the
+        first call takes back the padding and the cutting that a tokenizer.json may ask for, and later ones find that
+        done.
+        """
+        self._bos = leading_bos(self.tokenizer)
+        if not self.tokenizer.chat_template:
+            return self.tokenizer.eos_token_id
+        try:
+            (tokens,) = self._scorer.tokenize([self.warm_up])
+        except UserError:  # a template may refuse so short a conversation
+            return self.tokenizer.eos_token_id
+        return tokens.ids[-1]
+
+    # --- tokens ------------------------------------------------------------------------------------------------
+    # Each comes in two steps, since a request may ask for a cut in between: the rows whole, and checked.
+
+    def messages_whole(
+        self, conversations: Sequence[Conversation], options: Mapping[str, Any] | None = None
+    ) -> list[Tokens]:
+        """As `RewardScorer.score` would compute them.
+
+        Raises:
+            ApiError: one is empty, not made of messages, or refused by the chat template.
+        """
+        try:
+            return self._scorer.tokenize(conversations, template_options=options, cut=False)
+        except UserError as error:
+            raise bad_request(str(error)) from error
+
+    def texts_whole(self, texts: Sequence[str], *, special_tokens: bool = False) -> list[Tokens]:
+        """Texts as they stand, with exactly one BOS where the tokenizer puts one there.
+
+        Args:
+            special_tokens: whether the tokenizer adds all that it adds to a text, such as an encoder's SEP.
+
+        Raises:
+            ApiError: the model reads prompts; a text is empty.
+        """
+        self._refuse_without_messages("a text", texts)
+        for index, text in enumerate(texts):
+            if not text:
+                raise bad_request(f"text {index}: expected at least one character, found none. Leave it out.")
+        if not texts:
+            return []
+        if not special_tokens:
+            return [Tokens(ids) for ids in token_ids(list(texts), self.tokenizer)]
+        rows = self.tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]
+        return [Tokens(self._with_one_bos(ids)) for ids in rows]
+
+    def pairs_whole(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
+        """Of an encoder as its tokenizer joins two texts, and else one text after the other, as vLLM has it.
+
+        Raises:
+            ApiError: the model reads prompts.
+        """
+        self._refuse_without_messages("two texts", pairs)
+        if not is_for_encoder(self.tokenizer):
+            return self.texts_whole([first + second for first, second in pairs], special_tokens=True)
+        firsts, seconds = map(list, zip(*pairs, strict=True))
+        return [Tokens(ids) for ids in self.tokenizer(firsts, seconds, verbose=False)["input_ids"]]
+
+    def ids_whole(self, rows: Sequence[Sequence[int]]) -> list[Tokens]:
+        """
+        Raises:
+            ApiError: the model reads prompts; a token is none of the model's.
+        """
+        self._refuse_without_messages("tokens", rows)
+        for index, ids in enumerate(rows):
+            if ids and not (min(ids) >= 0 and max(ids) < self.vocabulary):
+                wrong = next(token for token in ids if not 0 <= token < self.vocabulary)
+                raise bad_request(
+                    f"conversation {index}: expected tokens from 0 to {self.vocabulary - 1}, found {wrong}. Send ids "
+                    "of the model's own tokenizer."
+                )
+        return [Tokens(ids) for ids in rows]
+
+    def checked(self, rows: list[Tokens]) -> list[Tokens]:
+        """
+        Raises:
+            ApiError: one has no token, or more than the model takes.
+        """
+        for index, row in enumerate(rows):
+            if not len(row.ids):
+                raise bad_request(f"conversation {index}: expected at least one token, found none. Leave it out.")
+            if self.max_length is not None and len(row.ids) > self.max_length:
+                raise bad_request(
+                    f"conversation {index}: expected at most {self.max_length} tokens, found {len(row.ids)}. Send a "
+                    "shorter one: the server cuts nothing, since the reward would be one of another conversation."
+                )
+        return rows
+
+    def _refuse_without_messages(self, found: str, rows: Sequence[object]) -> None:
+        if self.reads_prompts and rows:
+            raise bad_request(MESSAGES_ONLY.format(found=found))
+
+    def _with_one_bos(self, ids: list[int]) -> list[int]:
+        return ids[1:] if self._bos and ids[:2] == self._bos * 2 else ids
+
+    @staticmethod
+    def costs(rows: Sequence[Tokens]) -> list[int]:
+        """Tokens that each conversation adds to a batch which has the one before it: not what both begin with."""
+        costs = []
+        for index, row in enumerate(rows):
+            before = rows[index - 1] if index else None
+            shared = before is not None and row.prompt == before.prompt
+            costs.append(len(row.ids) - (common_prefix_length([before.ids, row.ids]) if shared else 0))
+        return costs
+
+    # --- answers -----------------------------------------------------------------------------------------------
+
+    def compute(self, conversations: list[Tokens]) -> tuple[list[Answer], ScoringCounts]:
+        """Answers, and what was computed for them. For one thread alone."""
+        answers = self._scorer.score_named(conversations)
+        return answers, self._scorer.counts

@@ -1,0 +1,97 @@
+"""POST /v1/rewards: everything that the model says of answers, with their prompts computed once.
+
+    {"prompt": "How do I brew tea?", "responses": ["Heat the water ...", "No idea."]}
+    {"prompt": [messages], "responses": [...]}
+    {"messages": [messages]}
+    {"conversations": [[messages], [messages]]}
+    {"input_ids": [[tokens], [tokens]]}
+
+Exactly one of these, and beside it `tools` and `chat_template_kwargs`, which go to the chat template.
+
+    {"model": "...", "rewards": [1.25, -0.5], "usage": {"conversations": 2, "tokens": 61, "computed_tokens": 40}}
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
+from starlette.responses import JSONResponse
+
+from reward_modeling.data.conversations import Tokens
+from reward_modeling.scoring.readouts.base import columns_of_answers
+from reward_modeling.serving.batches import Scored
+from reward_modeling.serving.protocols.template_options import checked_options
+from reward_modeling.serving.service import Asked, Service
+
+FORMS = ("responses", "messages", "conversations", "input_ids")
+Messages = list[dict[str, Any]]
+
+
+class RewardsRequest(BaseModel):
+    """An unknown field is refused: a misspelt `tools` would change the rewards in silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = None
+    prompt: str | Messages | None = None
+    responses: list[str | Messages] | None = None
+    messages: Messages | None = None
+    conversations: list[Messages] | None = None
+    input_ids: list[list[StrictInt]] | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_form(self) -> "RewardsRequest":
+        given = [name for name in FORMS if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise ValueError(f"expected one of {', '.join(FORMS)} (with prompt), found {found}")
+        if (self.prompt is not None) != (given == ["responses"]):
+            raise ValueError("expected prompt and responses together, found one without the other")
+        return self
+
+    def template_options(self) -> Mapping[str, Any] | None:
+        options = dict(self.chat_template_kwargs or {})
+        return options | ({} if self.tools is None else {"tools": self.tools}) or None
+
+
+def rewards_router(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    def tokenize(fields: RewardsRequest) -> list[Tokens]:
+        service.check_model(fields.model)
+        options = checked_options(fields.template_options())
+        if fields.input_ids is not None:
+            service.check_count(len(fields.input_ids), "input_ids")
+            return service.model.checked(service.model.ids_whole(fields.input_ids))
+        conversations = _conversations(fields)
+        service.check_count(len(conversations), next(name for name in FORMS if getattr(fields, name) is not None))
+        return service.model.checked(service.model.messages_whole(conversations, options))
+
+    def write(asked: Asked[RewardsRequest], scored: Scored) -> dict[str, Any]:
+        usage = {"conversations": len(asked.rows), "tokens": sum(len(row.ids) for row in asked.rows)}
+        return {
+            "model": service.settings.model_name,
+            **columns_of_answers([answer.scored for answer in scored.answers]),
+            "usage": usage | {"computed_tokens": scored.computed_tokens},
+        }
+
+    @router.post("/v1/rewards")
+    async def rewards(request: Request) -> JSONResponse:
+        return await service.answer(request, RewardsRequest, tokenize, write)
+
+    return router
+
+
+def _conversations(fields: RewardsRequest) -> list[Messages]:
+    if fields.messages is not None:
+        return [fields.messages]
+    if fields.conversations is not None:
+        return fields.conversations
+    prompt = [{"role": "user", "content": fields.prompt}] if isinstance(fields.prompt, str) else fields.prompt
+    return [
+        prompt + ([{"role": "assistant", "content": response}] if isinstance(response, str) else response)
+        for response in fields.responses
+    ]

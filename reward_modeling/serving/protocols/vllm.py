@@ -1,0 +1,271 @@
+"""POST /classify, /pooling, /score and GET /v1/models as vLLM 0.32 answers them for a sequence classification.
+
+    {"model": "...", "input": "a whole text", "use_activation": false}
+    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
+    {"text_1": "...", "text_2": "..."}                                                              # /score
+
+`input` is a text, a list of texts, tokens or a list of tokens. The outputs are those of the head, as many as the model
+has labels, after the activation that vLLM would choose by the model's config: none for `problem_type` regression, which
+all models of this project have. `activation` is `use_activation` under the name that it had before vLLM 0.11.2 and that
+verl sends. Unlike vLLM, the server puts exactly one BOS in front of a text that has one already, and answers 404 where
+a request names another model.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from starlette.responses import JSONResponse
+
+from reward_modeling.data.conversations import Tokens
+from reward_modeling.serving.activations import activation_of, base64_of
+from reward_modeling.serving.batches import Scored
+from reward_modeling.serving.errors import bad_request
+from reward_modeling.serving.model import Answer
+from reward_modeling.serving.protocols.template_options import checked_options
+from reward_modeling.serving.service import Asked, Service
+
+OWNER = "reward-modeling"
+
+
+class VllmRequest(BaseModel):
+    """What all three have. Fields that are not known are passed over, as in vLLM and OpenAI."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str | None = None
+    request_id: str | None = Field(None, max_length=200)
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    truncation_side: Literal["left", "right"] | None = None
+    use_activation: bool | None = None
+    activation: bool | None = None
+
+    def wants_activation(self) -> bool:
+        given = self.activation if self.use_activation is None else self.use_activation
+        return True if given is None else given
+
+
+class ClassifyRequest(VllmRequest):
+    """`input`, or `messages` with what goes to the chat template."""
+
+    input: list[StrictInt] | list[list[StrictInt]] | str | list[str] | None = None
+    messages: list[dict[str, Any]] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = False
+    continue_final_message: bool = False
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_form(self) -> "ClassifyRequest":
+        if (self.input is None) == (self.messages is None):
+            found = "neither" if self.input is None else "both"
+            raise ValueError(f"expected either input or messages, found {found}")
+        if self.chat_template is not None:
+            raise ValueError(
+                "chat_template: expected none in a request, found one. It goes into the server's --chat_template"
+            )
+        return self
+
+
+class PoolingRequest(ClassifyRequest):
+    """`task` may be left out: the model knows one."""
+
+    task: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    embed_dtype: Literal["float32"] = "float32"
+    endianness: Literal["native", "little"] = "native"
+    dimensions: None = None
+
+    @model_validator(mode="after")
+    def _check_task(self) -> "PoolingRequest":
+        if self.task not in (None, "classify"):
+            raise ValueError(f"task: expected classify, which is what the model does, found {self.task[:50]!r}")
+        return self
+
+
+class ScoreRequest(VllmRequest):
+    """Pairs of texts, under any of the names that vLLM knows."""
+
+    text_1: str | list[str] | None = None
+    text_2: str | list[str] | None = None
+    queries: str | list[str] | None = None
+    documents: str | list[str] | None = None
+    items: str | list[str] | None = None
+    data_1: str | list[str] | None = None
+    data_2: str | list[str] | None = None
+
+    def pairs(self) -> list[tuple[str, str]]:
+        names = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
+        for names_of_pair in names:
+            first, second = (getattr(self, name) for name in names_of_pair)
+            if first is not None and second is not None:
+                break
+        else:
+            raise bad_request("expected text_1 and text_2, or queries and documents, found no pair of them")
+        left, right = ([texts] if isinstance(texts, str) else texts for texts in (first, second))
+        if not left or not right or len(left) not in (1, len(right)):
+            raise bad_request(f"expected one text and n texts, or n and n, found {len(left)} and {len(right)}")
+        return list(zip(left * len(right) if len(left) == 1 else left, right, strict=True))
+
+
+def vllm_router(service: Service) -> APIRouter:
+    """The routes. `/score` is there for models of one label, as in vLLM."""
+    router, writer = APIRouter(), Writer(service)
+
+    @router.post("/classify")
+    async def classify(request: Request) -> JSONResponse:
+        return await service.answer(request, ClassifyRequest, read_input(service), writer.classification)
+
+    @router.post("/pooling")
+    async def pooling(request: Request) -> JSONResponse:
+        return await service.answer(request, PoolingRequest, read_input(service), writer.pooling)
+
+    @router.post("/score")
+    async def score(request: Request) -> JSONResponse:
+        return await service.answer(request, ScoreRequest, read_pairs(service), writer.scores)
+
+    started = int(time.time())
+
+    @router.get("/v1/models")
+    async def models() -> JSONResponse:
+        name = service.settings.model_name
+        model = {"id": name, "object": "model", "created": started, "owned_by": OWNER, "root": name, "parent": None}
+        return JSONResponse({"object": "list", "data": [model | {"max_model_len": service.model.max_length}]})
+
+    return router
+
+
+# --- requests to tokens ----------------------------------------------------------------------------------------
+
+
+def read_input(service: Service) -> Callable[[ClassifyRequest], list[Tokens]]:
+    def read(fields: ClassifyRequest) -> list[Tokens]:
+        service.check_model(fields.model)
+        if fields.messages is not None:
+            options = dict(checked_options(fields.chat_template_kwargs) or {})
+            for name in ("add_generation_prompt", "continue_final_message"):
+                if getattr(fields, name):
+                    options[name] = True
+            messages = [with_text_content(message) for message in fields.messages]
+            return truncated(service, service.model.messages_whole([messages], options or None), fields)
+        given = fields.input
+        several = [given] if isinstance(given, str) or not given or isinstance(given[0], int) else given
+        service.check_count(len(several), "input")
+        if not given:
+            raise bad_request("input: expected at least one text, found none.", "input")
+        if isinstance(several[0], str):
+            rows = service.model.texts_whole(several, special_tokens=fields.add_special_tokens)
+            service.count_open_ended(rows)
+        else:
+            rows = service.model.ids_whole(several)
+        return truncated(service, rows, fields)
+
+    return read
+
+
+def read_pairs(service: Service) -> Callable[[ScoreRequest], list[Tokens]]:
+    def read(fields: ScoreRequest) -> list[Tokens]:
+        service.check_model(fields.model)
+        if service.model.num_outputs != 1:
+            raise bad_request(
+                f"/score: expected a model of one label, found {service.model.num_outputs}. Ask /classify, or "
+                "/v1/rewards for their weighted sum."
+            )
+        pairs = fields.pairs()
+        service.check_count(len(pairs), "documents")
+        return truncated(service, service.model.pairs_whole(pairs), fields)
+
+    return read
+
+
+def with_text_content(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose content may come as OpenAI's list of parts; vLLM joins their texts by line breaks."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    if not all(isinstance(text, str) for text in texts):
+        raise bad_request("messages: expected content as a text or as parts of type text, found another.", "messages")
+    return message | {"content": "\n".join(texts)}
+
+
+def truncated(service: Service, rows: list[Tokens], fields: VllmRequest) -> list[Tokens]:
+    """The rows, cut where the request asks for it.
+
+    Raises:
+        ApiError: it asks for more than the model takes, or one is too long.
+    """
+    most, longest = fields.truncate_prompt_tokens, service.model.max_length
+    if most is None:
+        return service.model.checked(rows)
+    if longest is not None and most > longest:
+        raise bad_request(
+            f"truncate_prompt_tokens: expected at most {longest}, found {most}.", "truncate_prompt_tokens"
+        )
+    most = longest if most == -1 else most
+    side = fields.truncation_side or service.model.tokenizer.truncation_side
+    cut = [
+        row if most is None else Tokens(row.ids[-most:] if side == "left" and most else row.ids[:most], row.gate)
+        for row in rows
+    ]
+    if service.model.reads_prompts and any(len(a.ids) != len(b.ids) for a, b in zip(cut, rows, strict=True)):
+        raise bad_request(
+            "truncate_prompt_tokens: expected no cut, since the model's gate reads the prompt. Send a shorter one.",
+            "truncate_prompt_tokens",
+        )
+    return service.model.checked(cut)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Answers to responses."""
+
+    def __init__(self, service: Service):
+        self.service = service
+        self.activation = activation_of(service.model.config)
+        self.labels = service.model.config.id2label
+
+    def classification(self, asked: Asked[ClassifyRequest], scored: Scored) -> dict[str, Any]:
+        data = []
+        for index, outputs in enumerate(self._outputs(asked.fields, scored.answers)):
+            label = self.labels.get(max(range(len(outputs)), key=outputs.__getitem__))
+            data.append({"index": index, "label": label, "probs": outputs, "num_classes": len(outputs)})
+        return self._response("classify", asked, data)
+
+    def pooling(self, asked: Asked[PoolingRequest], scored: Scored) -> dict[str, Any]:
+        encode = base64_of if asked.fields.encoding_format == "base64" else list
+        rows = self._outputs(asked.fields, scored.answers)
+        data = [{"index": index, "object": "pooling", "data": encode(row)} for index, row in enumerate(rows)]
+        return self._response("pooling", asked, data)
+
+    def scores(self, asked: Asked[ScoreRequest], scored: Scored) -> dict[str, Any]:
+        rows = self._outputs(asked.fields, scored.answers)
+        data = [{"index": index, "object": "score", "score": row[0]} for index, row in enumerate(rows)]
+        return self._response("score", asked, data)
+
+    def _outputs(self, fields: VllmRequest, answers: Sequence[Answer]) -> list[list[float]]:
+        activation = self.activation if fields.wants_activation() else list
+        return [activation(answer.outputs) for answer in answers]
+
+    def _response(self, kind: str, asked: Asked, data: list[dict[str, Any]]) -> dict[str, Any]:
+        tokens = sum(len(row.ids) for row in asked.rows)
+        return {
+            "id": f"{kind}-{asked.fields.request_id or uuid.uuid4().hex}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": self.service.settings.model_name,
+            "data": data,
+            "usage": {
+                "prompt_tokens": tokens,
+                "total_tokens": tokens,
+                "completion_tokens": 0,
+                "prompt_tokens_details": None,
+                "completion_tokens_details": None,
+            },
+        }

@@ -1,0 +1,175 @@
+"""From a request's body to its answer: what all protocols have in common."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from reward_modeling.common.errors import did_you_mean
+from reward_modeling.data.conversations import Tokens
+from reward_modeling.serving.batches import Batcher, Computed, Scored
+from reward_modeling.serving.errors import ApiError, bad_request, internal_error
+from reward_modeling.serving.limits import State
+from reward_modeling.serving.metrics import Metrics
+from reward_modeling.serving.model import ServedModel
+from reward_modeling.serving.settings import Settings
+
+logger = logging.getLogger("serve")
+
+Fields = TypeVar("Fields", bound=BaseModel)
+PASSES = 2  # whose tokens a batch draws from the queue: fewer answer sooner, more leave less of the last one empty
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Fields]):
+    """A request that was read: its fields, and its conversations as tokens."""
+
+    fields: Fields
+    rows: list[Tokens]
+
+
+class Service:
+    """The model, the queue in front of it, and the threads that make tokens."""
+
+    def __init__(self, model: ServedModel, settings: Settings):
+        self.model = model
+        self.settings = settings
+        self.state = State()
+        self.metrics = Metrics()
+        threads = settings.tokenizer_threads if model.tokenizer.is_fast else 1
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokens")
+        self.batcher = Batcher(
+            self._compute,
+            batch_tokens=settings.batch_tokens or PASSES * model.max_tokens_per_pass,
+            max_conversations=settings.max_queue_conversations,
+            max_tokens=settings.max_queue_tokens,
+            metrics=self.metrics,
+        )
+        self._said_open_ended = False
+
+    async def answer(
+        self,
+        request: Request,
+        fields: type[Fields],
+        tokenize: Callable[[Fields], list[Tokens]],
+        write: Callable[[Asked[Fields], Scored], dict[str, Any]],
+    ) -> JSONResponse:
+        """
+        Args:
+            fields: what the body has.
+            tokenize: makes tokens of them, in a thread.
+            write: makes the response.
+
+        Raises:
+            ApiError: there are no rewards, and why.
+        """
+        self.batcher.check_room(1, 1)  # before work that would be for nothing
+        body = await request.body()
+
+        def read() -> tuple[Asked[Fields], list[int]]:
+            given = read_fields(fields, body)
+            rows = tokenize(given)
+            return Asked(given, rows), self.model.costs(rows)
+
+        asked, costs = await asyncio.get_running_loop().run_in_executor(self._threads, read)
+        self._check_size(asked.rows)
+        scored = await self.batcher.score(asked.rows, costs)
+        self._check_finite(scored)
+        return JSONResponse(write(asked, scored))
+
+    def _compute(self, conversations: list[Tokens]) -> Computed:
+        answers, counts = self.model.compute(conversations)
+        return Computed(answers, counts.tokens, counts.passes)
+
+    def check_model(self, name: str | None) -> None:
+        """
+        Raises:
+            ApiError: another model is asked for.
+        """
+        if name and name != self.settings.model_name:
+            raise ApiError(
+                404,
+                f"model: expected {self.settings.model_name!r}, found {name!r}. Leave it out, or start the server with "
+                f"--served_model_name {name}.",
+                param="model",
+            )
+
+    def check_count(self, count: int, param: str) -> None:
+        """
+        Raises:
+            ApiError: there are more conversations than a request may have.
+        """
+        most = min(self.settings.max_conversations, self.settings.max_queue_conversations)
+        if count > most:
+            raise bad_request(
+                f"{param}: expected at most {most:,} in a request, found {count:,}. Send them in several requests.",
+                param,
+            )
+
+    def _check_size(self, rows: Sequence[Tokens]) -> None:
+        tokens = sum(len(row.ids) for row in rows)
+        if tokens > self.settings.max_queue_tokens:
+            raise bad_request(
+                f"expected at most {self.settings.max_queue_tokens:,} tokens in a request, found {tokens:,}. Send the "
+                "conversations in several requests."
+            )
+
+    def _check_finite(self, scored: Scored) -> None:
+        wrong = [
+            number
+            for number, answer in enumerate(scored.answers)
+            if not all(map(math.isfinite, (answer.scored.reward, *answer.outputs)))
+        ]
+        if wrong:
+            self.metrics.not_finite.inc(len(wrong))
+            raise internal_error(
+                f"conversation {wrong[0]}: the model gives {scored.answers[wrong[0]].scored.reward}, which is no "
+                f"finite number and no JSON ({len(wrong)} of {len(scored.answers)} conversations). Start the server "
+                "with --dtype float32."
+            )
+
+    def count_open_ended(self, rows: Sequence[Tokens]) -> None:
+        """Of texts that came whole: a reward read elsewhere than in training is given as it is, and counted."""
+        last = self.model.last_token
+        count = 0 if last is None else sum(row.ids[-1] != last for row in rows)
+        if not count:
+            return
+        self.metrics.open_ended.inc(count)
+        if not self._said_open_ended:
+            self._said_open_ended = True
+            logger.warning(
+                "A text does not end in token %d (%r), at which the model's chat template ends an answer: its reward "
+                "is read at another token than in training. Said once; reward_open_ended_texts in /metrics counts on.",
+                *(last, self.model.tokenizer.convert_ids_to_tokens(last)),
+            )
+
+    def close(self) -> None:
+        self.batcher.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def read_fields(fields: type[Fields], body: bytes) -> Fields:
+    """
+    Raises:
+        ApiError: the body is no JSON, or has not these fields.
+    """
+    try:
+        return fields.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+    first = problems[0]
+    where = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "json_invalid":
+        raise bad_request(f"expected a body of JSON, found what is none: {message}.")
+    if first["type"] == "extra_forbidden":
+        message = f"expected a known field, found {where!r}{did_you_mean(where, list(fields.model_fields))}"
+    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    raise bad_request(f"{where}: {message}{more}." if where else f"{message}{more}.", where or None)
