@@ -1,0 +1,127 @@
+"""Questions to a server that is busy, away, or something else."""
+
+import json
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from runs import free_port
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.serving import posting
+from reward_modeling.serving.posting import post_json
+
+RIGHT = (200, {}, b'{"rewards": [1.5]}')
+
+
+@contextmanager
+def server_that_says(*answers: tuple | None) -> Iterator[tuple[str, list[dict]]]:
+    """One of these answers to each request in turn, None for a connection that is dropped; yields what was asked."""
+    left, asked = list(answers), []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append({"path": self.path, "body": json.loads(body), "key": self.headers["Authorization"]})
+            answer = left.pop(0)
+            if answer is None:
+                self.close_connection = True
+                return
+            status, headers, text = answer
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(len(text))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """The seconds that would have been waited."""
+    seconds = []
+    monkeypatch.setattr(posting.time, "sleep", seconds.append)
+    return seconds
+
+
+def test_what_is_asked_and_answered(waits):
+    with server_that_says(RIGHT) as (url, asked):
+        assert post_json(url + "/v1/rewards", {"messages": ["ä"]}, api_key="secret") == {"rewards": [1.5]}
+    assert asked == [{"path": "/v1/rewards", "body": {"messages": ["ä"]}, "key": "Bearer secret"}]
+    assert waits == []
+
+
+def test_a_busy_server_is_asked_again_after_the_seconds_that_it_names(waits):
+    with server_that_says((503, {"Retry-After": "7"}, b""), (503, {"Retry-After": "2"}, b""), RIGHT) as (url, asked):
+        assert post_json(url, {}) == {"rewards": [1.5]}
+    assert len(asked) == 3
+    assert 7 <= waits[0] <= 10.5
+    assert 2 <= waits[1] <= 3
+
+
+def test_waits_grow_where_it_names_none(waits):
+    answers = [None, *[(502, {}, b"")] * 6, (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, b""), RIGHT]
+    with server_that_says(*answers) as (url, _):
+        assert post_json(url, {}) == {"rewards": [1.5]}
+    for wait, longest in zip(waits, (1, 2, 4, 8, 16, 30, 30, 30), strict=True):
+        assert longest / 2 <= wait <= longest
+
+
+def test_a_training_keeps_its_random_numbers(waits):
+    random.seed(5)
+    expected = random.random()
+    random.seed(5)
+    with server_that_says((503, {"Retry-After": "1"}, b""), None, RIGHT) as (url, _):
+        post_json(url, {})
+    assert random.random() == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "said"),
+    [
+        (400, b'{"error": {"message": "prompt: expected a text"}}', "400 (Bad Request): prompt: expected a text"),
+        (401, b"no", "401 (Unauthorized): no"),
+        (500, b'{"error": "odd"}', '500 (Internal Server Error): {"error": "odd"}'),
+    ],
+)
+def test_a_refusal_is_not_asked_again(waits, status, text, said):
+    with server_that_says((status, {}, text), RIGHT) as (url, asked), pytest.raises(UserError) as error:
+        post_json(url, {})
+    assert str(error.value).endswith(said)
+    assert len(asked) == 1 and not waits
+
+
+def test_what_is_no_json(waits):
+    with (
+        server_that_says((200, {}, b"<html>")) as (url, _),
+        pytest.raises(UserError, match="expected JSON, found b'<ht"),
+    ):
+        post_json(url, {})
+
+
+def test_patience_ends(waits):
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(ConnectionError, match=r"found none in 1 tries; the last one: .*[Rr]efused"):
+        post_json(url, {}, patience=0)
+    with server_that_says((503, {"Retry-After": "60"}, b"")) as (url, _), pytest.raises(ConnectionError, match="503"):
+        post_json(url, {}, patience=30)
+    assert waits == []
+
+
+def test_no_answer_in_time(waits):
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConnectionError, match="timed out"):
+        post_json(f"http://127.0.0.1:{silent.getsockname()[1]}", {}, timeout=0.2, patience=0)
