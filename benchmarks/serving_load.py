@@ -117,7 +117,7 @@ def rewards_in(way: str, answer: dict) -> list[float]:
 def server_command(way: str, folder: Path, port: int, vllm_python: str | None) -> list[str]:
     address = ["--host", "127.0.0.1", "--port", str(port)]
     if way != "vllm":
-        model = ["--reward_name_or_path", str(folder / "model"), "--dtype", "float32"]
+        model = ["--reward_name_or_path", str(folder / "model"), "--dtype", "float32", "--served_model_name", "served"]
         return [sys.executable, str(REPOSITORY / "serve.py"), *model, *address]
     model = ["--model", str(folder / "model"), "--served-model-name", "served", "--runner", "pooling"]
     options = ["--dtype", "float32", "--max-model-len", "1024", "--enforce-eager"]

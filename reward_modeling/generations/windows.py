@@ -11,7 +11,7 @@ from reward_modeling.data.conversations import Conversation
 from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.input_rows import InputRow, values_to_read
-from reward_modeling.scoring.scorer import WINDOW
+from reward_modeling.scoring.windows import WINDOW
 
 
 @dataclass
