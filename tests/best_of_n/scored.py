@@ -26,9 +26,8 @@ def random_rows(count=40, seed=0):
     random_numbers = random.Random(seed)
     rows = []
     for number in range(count):
-        answers = [
-            f"{'word ' * random_numbers.randint(1, 9)}{random_numbers.randint(0, 4)}" for _ in range(2 + number % 5)
-        ]
+        lengths = [random_numbers.randint(1, 9) for _ in range(2 + number % 5)]
+        answers = [f"{'word ' * length}{random_numbers.randint(0, 4)}" for length in lengths]
         rewards = [float(random_numbers.randint(-3, 3)) for _ in answers]
         if number % 7 == 0:
             answers[0] = " "

@@ -74,7 +74,7 @@ def test_attributes_are_chosen_by():
     assert [answer.reward for answer in read(row, weights=weights).answers] == [3.5, -0.5, None]
     one = reader(by="hepl")
     one.read(row, "rows.jsonl:1")
-    with pytest.raises(UserError, match="--by hepl: expected an attribute .* found help, verb; did you mean help?"):
+    with pytest.raises(UserError, match=r"--by hepl: expected an attribute .* found help, verb; did you mean help?"):
         one.check("rows.jsonl")
 
 
