@@ -58,8 +58,8 @@ def _refusals(case: Case) -> list[Cause]:
     taken = max((length for place, length in enumerate(lengths) if place not in refused), default=0)
     count, said = f"{len(refused)} of {len(lengths)} rows", f"The server says: {case.refused[refused[0]]}"
     limit = case.max_length
-    # A server may count a token more than the row has, as BOS.
-    if shortest <= taken or (limit is not None and shortest < limit):
+    too_long = shortest > taken > 0 if limit is None else shortest > max(taken, limit - 1)  # it may count BOS too
+    if not too_long:
         return [Cause("refused rows", f"The server refuses {count}. {said}")]
     most = f"at most {limit:,} tokens" if limit else "shorter conversations alone"
     return [
@@ -140,7 +140,7 @@ def _other_files(case: Case, own: Outputs) -> Cause | None:
     served = "the server gives" if case.distance(found) <= 1 else "neither the server nor the file gives"
     return Cause(
         "changed files",
-        f"The files of {case.checkpoint.folder} give other rewards here than its verification.json says; {served} "
+        f"The files of {case.checkpoint.name} give other rewards here than its verification.json says; {served} "
         "those of the files. They were changed after they were verified.",
     )
 

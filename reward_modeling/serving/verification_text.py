@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 
 from reward_modeling.display.text import align, make_printable, wrap
-from reward_modeling.serving.verification import FLOAT32, Comparison, Report
+from reward_modeling.serving.verification import Comparison, Report
+from reward_modeling.serving.verification_rows import FLOAT32
 
 MOST_ROWS = 12  # that are shown of a way that differs, the largest differences
 
@@ -19,7 +20,7 @@ def _head(report: Report) -> Iterator[str]:
     lengths = [len(row.ids) for row in checkpoint.rows]
     yield from wrap(f"Server: {report.url}, {report.server}", hanging=2)
     rows = f"{len(lengths)} rows of {min(lengths):,} to {max(lengths):,} tokens"
-    yield from wrap(f"Checkpoint: {checkpoint.folder}, {rows}, with the outputs that it was verified by", hanging=2)
+    yield from wrap(f"Checkpoint: {checkpoint.name}, {rows}, with the outputs that it was verified by", hanging=2)
     tolerances = sorted({f"{value:.2g}" for one in report.comparisons[:1] for value in one.tolerances.values()})
     reason = "a ten-thousandth of the largest, or of 1 (float32)"
     if report.dtype != FLOAT32:

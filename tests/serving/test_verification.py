@@ -164,6 +164,12 @@ def test_rows_that_are_refused_for_their_length(verify, server):
     assert "refused" in "\n".join(report_lines(report))
 
 
+def test_rows_that_are_refused_for_another_reason(verify, server, monkeypatch):
+    monkeypatch.setattr(server, "answer", lambda path, body: (400, {"error": {"message": "I will not"}}))
+    assert causes(verify("openrlhf")) == ["refused rows"]
+    assert causes(verify(ways=[VllmClient.TOKENS])) == ["refused rows"]
+
+
 def test_a_refusal_does_not_hide_what_is_wrong_with_the_other_rows(verify, server):
     server.max_length, server.change_outputs = 160, torch.sigmoid
     assert causes(verify(ways=[VllmClient.TOKENS])) == ["too short a length", "a sigmoid"]
@@ -330,8 +336,9 @@ def test_no_server(folder, served, server, url, protocol, message):
 
 
 def test_a_checkpoint_without_rows(folder, tmp_path):
-    (tmp_path / "verification.json").write_text('{"passed": true, "rewards_alone": [1.0]}')
-    with pytest.raises(
-        UserError, match=r"rows by which the checkpoint was verified, found a verification\.json without"
-    ):
+    with pytest.raises(UserError, match=r"expected verification\.json, which a verified checkpoint has, found none"):
+        read_checkpoint(tmp_path)
+    record = json.loads((folder / "verification.json").read_text())
+    (tmp_path / "verification.json").write_text(json.dumps(record | {"passed": False}))
+    with pytest.raises(UserError, match="says that this has failed"):
         read_checkpoint(tmp_path)
