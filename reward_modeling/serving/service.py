@@ -179,12 +179,12 @@ def read_fields(fields: type[Fields], body: bytes) -> Fields:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid":
         raise bad_request(f"expected a body of JSON, found what is none: {message.removeprefix('Invalid JSON: ')}.")
+    kind = JSON_KINDS.get(type(first["input"]), "another value")
     if name is None:
-        raise bad_request(f"{message}.")
+        raise bad_request(f"expected an object, found {kind}." if first["type"] == "model_type" else f"{message}.")
     if first["type"] == "extra_forbidden":
         known = list(fields.model_fields)
         raise bad_request(f"expected known fields, found {name!r}{did_you_mean(name, known)}.", name)
     place = "".join(f"[{step}]" for step in first["loc"][1:] if isinstance(step, int))
     expected = fields.model_fields[name].description or message
-    kind = JSON_KINDS.get(type(first["input"]), "another value")
     raise bad_request(f"{name}: expected {expected}, found {kind}{' at ' + name + place if place else ''}.", name)
