@@ -10,7 +10,7 @@ the model alone, the text shows how the server tokenises it.
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,24 +25,38 @@ OUTPUTS, REWARD, DESCRIBED = "outputs", "reward", "described"
 
 @dataclass(frozen=True)
 class Row:
-    """One conversation: its tokens, and the text that gives them; None where no text does.
+    """One conversation: its tokens, and the texts that give them; None where no text does.
 
-    `bos` is what the text begins with, where that is the tokenizer's BOS. `gate` is where a gate reads the prompt.
+    `text` is whole, with all special tokens. `bare` is without those that the tokenizer adds by itself: a server that
+    tokenises it, as its tokenizer does, has these tokens. `gate` is where a gate reads the prompt.
     """
 
     ids: list[int]
     text: str | None = None
+    bare: str | None = None
     bos: str = ""
     gate: int | None = None
+
+    @property
+    def without_bos(self) -> str | None:
+        """The whole text without the BOS in front."""
+        return None if self.text is None else self.text.removeprefix(self.bos)
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a row is sent. What does not decide is asked to inform alone."""
+    """How a row is sent: `text_of` is its text, and None where that way has none for it; None: the token ids.
+
+    What does not decide is asked where it is another text than the right one, to show what comes of it.
+    """
 
     name: str
-    sends_text: bool = False
+    text_of: Callable[[Row], str | None] | None = None
     decides: bool = True
+
+    def can_send(self, row: Row) -> bool:
+        text = None if self.text_of is None else self.text_of(row)
+        return self.text_of is None or (text is not None and (self.decides or text != row.bare))
 
 
 @dataclass(frozen=True)
@@ -210,14 +224,15 @@ class Client(ABC):
 
 
 class VllmClient(Client):
-    """vLLM's /classify. verl's reward loop sends a rendered text there without its BOS, which vLLM adds."""
+    """vLLM's /classify, whose tokenizer adds to a text what it adds to any; to token ids nothing."""
 
     protocol = "vllm"
     TOKENS = Way("token ids")
     SILENT = Way("token ids, with no word of an activation")
-    TEXT = Way("text without its BOS, as verl sends it", sends_text=True)
-    WHOLE_TEXT = Way("text with its BOS", sends_text=True, decides=False)
-    ways = (TOKENS, SILENT, TEXT, WHOLE_TEXT)
+    TEXT = Way("text, without what the tokenizer adds", lambda row: row.bare)
+    WHOLE_TEXT = Way("text with its BOS", lambda row: row.text if row.bos else None, decides=False)
+    VERL_TEXT = Way("text without its BOS, as verl sends it", lambda row: row.without_bos, decides=False)
+    ways = (TOKENS, SILENT, TEXT, WHOLE_TEXT, VERL_TEXT)
 
     def about(self) -> ServerInfo:
         model, version = self._first_model(), self.connection.get("/version") or {}
@@ -225,8 +240,7 @@ class VllmClient(Client):
         return ServerInfo(name, version.get("version"), model.get("id"), model.get("max_model_len"))
 
     def ask(self, way: Way, row: Row) -> Answer:
-        given = row.text if way.sends_text else [row.ids]
-        body = {"model": self.model, "input": given.removeprefix(row.bos) if way is self.TEXT else given}
+        body = {"model": self.model, "input": [row.ids] if way.text_of is None else way.text_of(row)}
         body |= {} if way is self.SILENT else {"use_activation": False}
         found = self.connection.post("/classify", body)
         data = found.get("data") or [{}]
@@ -238,7 +252,7 @@ class OpenRlhfClient(Client):
     """OpenRLHF's /get_reward: a whole text with its special tokens, one sample in a request."""
 
     protocol = "openrlhf"
-    TEXT = Way("whole text", sends_text=True)
+    TEXT = Way("whole text", lambda row: row.text)
     ways = (TEXT,)
     shows = REWARD
 
@@ -246,7 +260,7 @@ class OpenRlhfClient(Client):
         return ServerInfo("a server of /get_reward")
 
     def ask(self, way: Way, row: Row) -> Answer:
-        found = self.connection.post("/get_reward", {"query": [row.text], "prompts": [""], "labels": [""]})
+        found = self.connection.post("/get_reward", {"query": [way.text_of(row)], "prompts": [""], "labels": [""]})
         rewards = found.get("rewards")
         values = self.connection.values("/get_reward", rewards if isinstance(rewards, list) else [rewards], "rewards")
         return Answer({"reward": values["rewards[0]"]})

@@ -17,7 +17,6 @@ from reward_modeling.serving.verification_case import Case, Cause, Checkpoint
 from reward_modeling.serving.verification_changes import UNCHANGED, ValueChange, token_changes, value_changes
 from reward_modeling.serving.verification_cuts import find_cut
 from reward_modeling.serving.verification_rows import Outputs
-from reward_modeling.serving.verification_values import tolerances_of
 
 ALIKE = 0.9  # correlation of served and expected rewards, from which weights are called alike
 LEAST_ROWS = 4  # for a correlation, or a scale and a shift, which two rows always have
@@ -58,8 +57,8 @@ def _refusals(case: Case) -> list[Cause]:
     taken = max((length for place, length in enumerate(lengths) if place not in refused), default=0)
     count, said = f"{len(refused)} of {len(lengths)} rows", f"The server says: {case.refused[refused[0]]}"
     limit = case.max_length
-    # A server may count a token more than the row has, as BOS.
-    if shortest <= taken or (limit is not None and shortest < limit):
+    too_long = shortest > taken > 0 if limit is None else shortest > max(taken, limit - 1)  # it may count BOS too
+    if not too_long:
         return [Cause("refused rows", f"The server refuses {count}. {said}")]
     most = f"at most {limit:,} tokens" if limit else "shorter conversations alone"
     return [
@@ -140,7 +139,7 @@ def _other_files(case: Case, own: Outputs) -> Cause | None:
     served = "the server gives" if case.distance(found) <= 1 else "neither the server nor the file gives"
     return Cause(
         "changed files",
-        f"The files of {case.checkpoint.folder} give other rewards here than its verification.json says; {served} "
+        f"The files of {case.checkpoint.name} give other rewards here than its verification.json says; {served} "
         "those of the files. They were changed after they were verified.",
     )
 
@@ -180,9 +179,8 @@ def _lower_precision(case: Case, checkpoint: Checkpoint, own: Outputs) -> Cause 
     for dtype in LOWER:
         low = checkpoint.outputs(case.rows, dtype)
         rounding = float(np.abs(low - own).max())
-        tolerances = tolerances_of(case.values(case.outputs), rounding)
-        if dtype == "float16":  # less than the least tolerance of bfloat16, of which this one would take all
-            tolerances = {name: min(value, ROUNDING_FACTOR * rounding) for name, value in tolerances.items()}
+        # without the least tolerance that a saved model has: all that is small would be called rounding
+        tolerances = {name: max(value, ROUNDING_FACTOR * rounding) for name, value in case.tolerances.items()}
         says = f"it moves the checkpoint's own outputs by up to {rounding:.2g} here"
         if case.distance(case.values(own), tolerances) <= 1:
             return Cause(

@@ -10,10 +10,10 @@ from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, one_of
 from reward_modeling.serving.clients import CLIENTS, SECONDS, Connection
-from reward_modeling.serving.verification import FLOAT32, verify_server
+from reward_modeling.serving.verification import verify_server
 from reward_modeling.serving.verification_card import write_served
 from reward_modeling.serving.verification_probe import Probe
-from reward_modeling.serving.verification_rows import read_checkpoint
+from reward_modeling.serving.verification_rows import FLOAT32, read_checkpoint
 from reward_modeling.serving.verification_text import report_lines
 
 KEY_VARIABLE = "REWARD_API_KEY"  # as serve.py has it
@@ -32,7 +32,7 @@ class VerifyFlags:
         None, "How the server is asked: vllm (/classify), openrlhf (/get_reward), or ours (/v1/rewards of serve.py)."
     )
     reward_name_or_path: Annotated[str | None, PATH] = flag(
-        None, "The folder of the model, with its verification.json. Of a merged adapter that of either."
+        None, "Folder or Hub id of the model, with its verification.json. Of a merged adapter either."
     )
     served_model_name: str | None = flag(None, "The model's name on the server. Unset: the first that it lists.")
     served_dtype: Annotated[str, one_of(FLOAT32, "bfloat16", "float16")] = flag(
@@ -57,14 +57,14 @@ def run_verification() -> None:
     _check(flags)
     if os.environ.get("RANK", "0") != "0":  # no work for several processes
         return
-    folder = Path(flags.reward_name_or_path)
-    checkpoint = read_checkpoint(folder, trust_remote_code=flags.trust_remote_code)
+    name = flags.reward_name_or_path
+    checkpoint = read_checkpoint(name, trust_remote_code=flags.trust_remote_code)
     connection = Connection(flags.verify_server, api_key=_read_key(flags.api_key_file), seconds=flags.timeout)
     client = CLIENTS[flags.protocol](connection, flags.served_model_name)
     report = verify_server(
         checkpoint,
         client,
-        load=lambda: Probe(folder, trust_remote_code=flags.trust_remote_code),
+        load=lambda: Probe(name, trust_remote_code=flags.trust_remote_code),
         dtype=flags.served_dtype,
     )
     print("\n".join(report_lines(report)), flush=True)

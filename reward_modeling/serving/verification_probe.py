@@ -27,8 +27,8 @@ class RawOutputs(Readout):
 class Probe:
     """A checkpoint whose weights are loaded when they are first needed, and once for each precision."""
 
-    def __init__(self, folder: Path, *, trust_remote_code: bool = False):
-        self.folder, self.trust_remote_code = folder, trust_remote_code
+    def __init__(self, name: str | Path, *, trust_remote_code: bool = False):
+        self.name, self.trust_remote_code = str(name), trust_remote_code
         self._scorers: dict[str, RewardScorer] = {}
 
     def outputs(self, rows: Sequence[Row], dtype: str = "float32") -> Outputs:
@@ -47,7 +47,7 @@ class Probe:
     def _scorer(self, dtype: str) -> RewardScorer:
         if dtype not in self._scorers:
             options = {"dtype": dtype, "trust_remote_code": self.trust_remote_code}
-            scorer = RewardScorer.from_pretrained(self.folder, **options)
+            scorer = RewardScorer.from_pretrained(self.name, **options)
             if not scorer.readout.reads_prompts:
                 whole = scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length
                 scorer = RewardScorer(*whole, readout=RawOutputs())

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import ADAPTER_CONFIG_NAME
+from transformers.utils import cached_file, find_adapter_config_file
 
-from reward_modeling.common.errors import UserError
+from reward_modeling.checkpoints.verified_rows import GATES, read_verified_rows
+from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.models.gated_model import is_gated
 from reward_modeling.models.loading import read_config
@@ -27,6 +28,7 @@ from reward_modeling.scoring.readouts.catalog import readout_of
 from reward_modeling.serving.clients import DESCRIBED, OUTPUTS, Row, flat
 from reward_modeling.serving.verification_values import Values
 
+FLOAT32 = "float32"
 Outputs = NDArray[np.float64]
 """`(rows, outputs)`: raw logits."""
 
@@ -35,9 +37,11 @@ Outputs = NDArray[np.float64]
 class SavedCheckpoint:
     """What is known of a checkpoint without its weights.
 
-    `rounding` is how far its own lower precision moves the outputs, where it was verified in one.
+    `rounding` is how far its own lower precision moves the outputs, where it was verified in one; `noise` how far other
+    kernels move them in float32, where that was measured.
     """
 
+    name: str
     folder: Path
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
@@ -45,6 +49,7 @@ class SavedCheckpoint:
     outputs: Outputs
     precision: str
     rounding: float | None
+    noise: float | None = None
 
     @property
     def statistics(self) -> dict[str, float] | None:
@@ -57,47 +62,63 @@ class SavedCheckpoint:
             return [{f"probs[{place}]": float(one) for place, one in enumerate(row)} for row in outputs]
         if is_gated(self.config):  # what its objectives and its gate say was not saved
             return [{"reward": float(row[0])} for row in outputs]
-        readout = readout_of(str(self.folder), self.config)
+        readout = readout_of(self.name, self.config)
         columns = readout.columns(SimpleNamespace(logits=torch.from_numpy(outputs))).tolist()
         described = [readout.describe(row) for row in columns]
         return [_described(one) if shows == DESCRIBED else {"reward": one.reward} for one in described]
 
 
-def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> SavedCheckpoint:
-    """
+def read_checkpoint(name: str | Path, *, trust_remote_code: bool = False) -> SavedCheckpoint:
+    """Of a folder, or of a Hub id.
+
     Raises:
-        UserError: there is no such folder, or it holds no rows.
+        UserError: there is none, it holds no rows, or its own verification has failed.
     """
-    if not folder.is_dir():
-        raise UserError(f"--reward_name_or_path {folder}: expected the folder of a reward model, found none.")
-    record = _read_record(folder)
-    config = _read_config(folder, trust_remote_code)
-    tokenizer = read_tokenizer(str(folder), trust_remote_code=trust_remote_code)
-    ids = record["rows"]
-    outputs = np.array(record["rewards_alone"], dtype=np.float64).reshape(len(ids), -1)
-    gates = record.get("gates") or [None] * len(ids)
-    rows = [_row(row, gate, tokenizer) for row, gate in zip(ids, gates, strict=True)]
-    return SavedCheckpoint(folder, config, tokenizer, rows, outputs, record["precision"], record["rounding"])
-
-
-def _read_record(folder: Path) -> dict:
-    path = folder / VERIFICATION
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not record.get("rows") or not record.get("rewards_alone"):
-        found = f"a {VERIFICATION} without them" if record else f"no {VERIFICATION}"
+    folder = _find_folder(str(name))
+    verified = read_verified_rows(folder)
+    if not verified.passed:
         raise UserError(
-            f"--reward_name_or_path {folder}: expected the rows by which the checkpoint was verified, found {found}. "
-            "It was saved with --verify_saved_model false, or by an earlier version. Of a merged or folded model pass "
-            "the folder that has them."
+            f"--reward_name_or_path {name}: expected a checkpoint that was verified when it was saved, found one whose "
+            f"{VERIFICATION} says that this has failed. What is in it is not the trained model."
         )
-    return record
+    config = _read_config(str(name), trust_remote_code)
+    tokenizer = read_tokenizer(str(name), trust_remote_code=trust_remote_code)
+    gates = verified.gates or [None] * len(verified.rows)
+    rows = [row_of(ids, gate, tokenizer) for ids, gate in zip(verified.rows, gates, strict=True)]
+    precision, rounding, noise = _precision(folder)
+    outputs = np.array(verified.outputs, dtype=np.float64)
+    return SavedCheckpoint(str(name), folder, config, tokenizer, rows, outputs, precision, rounding, noise)
 
 
-def _read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+def _find_folder(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        file = cached_file(name, VERIFICATION)
+    except OSError as error:
+        raise UserError(
+            f"--reward_name_or_path {name}: expected the folder or the Hub id of a reward model with its "
+            f"{VERIFICATION}, found none ({first_line(error)})."
+        ) from error
+    return Path(file).parent
+
+
+def _precision(folder: Path) -> tuple[str, float | None, float | None]:
+    """In which the model was verified, how far that moves its outputs, and how far kernels alone move them in float32.
+
+    The last is of models with a gate, whose scores are small differences of large terms.
+    """
+    record = json.loads((folder / VERIFICATION).read_text(encoding="utf-8"))
+    rounding = record.get("rounding")
+    of_gate = GATES in record and rounding is None
+    return record.get("precision", FLOAT32), rounding, record["largest_difference"] if of_gate else None
+
+
+def _read_config(name: str, trust_remote_code: bool) -> PreTrainedConfig:
     """Of an adapter what it says of its outputs: the model under it may be out of reach."""
-    if not (folder / ADAPTER_CONFIG_NAME).is_file():
-        return read_config(str(folder), trust_remote_code=trust_remote_code)
-    saved = read_adapter_statistics(str(folder)) or {}
+    if find_adapter_config_file(name) is None:
+        return read_config(name, trust_remote_code=trust_remote_code)
+    saved = read_adapter_statistics(name) or {}
     names = names_of_saved_values(saved)
     config = PreTrainedConfig(num_labels=len(names) or 1)
     if names:
@@ -106,12 +127,16 @@ def _read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     return config
 
 
-def _row(ids: list[int], gate: int | None, tokenizer: PreTrainedTokenizerBase) -> Row:
+def row_of(ids: list[int], gate: int | None, tokenizer: PreTrainedTokenizerBase) -> Row:
     text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if token_ids([text], tokenizer)[0] != ids:
         return Row(ids, gate=gate)
-    bos = tokenizer.bos_token or ""
-    return Row(ids, text, bos if bos and ids[0] == tokenizer.bos_token_id and text.startswith(bos) else "", gate)
+    bos, eos = (mark or "" for mark in (tokenizer.bos_token, tokenizer.eos_token))
+    bos = bos if ids[0] == tokenizer.bos_token_id and text.startswith(bos) else ""
+    without_bos = text.removeprefix(bos)
+    ways = (text, without_bos, without_bos.removesuffix(eos))  # an encoder's tokenizer adds both
+    bare = next((way for way in ways if tokenizer(way, verbose=False)["input_ids"] == ids), None)
+    return Row(ids, text, bare, bos, gate)
 
 
 def _described(one: ScoredConversation) -> Values:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 
 from reward_modeling.display.text import align, make_printable, wrap
-from reward_modeling.serving.verification import FLOAT32, Comparison, Report
+from reward_modeling.serving.verification import Comparison, Report
+from reward_modeling.serving.verification_rows import FLOAT32
 
 MOST_ROWS = 12  # that are shown of a way that differs, the largest differences
 
@@ -19,7 +20,7 @@ def _head(report: Report) -> Iterator[str]:
     lengths = [len(row.ids) for row in checkpoint.rows]
     yield from wrap(f"Server: {report.url}, {report.server}", hanging=2)
     rows = f"{len(lengths)} rows of {min(lengths):,} to {max(lengths):,} tokens"
-    yield from wrap(f"Checkpoint: {checkpoint.folder}, {rows}, with the outputs that it was verified by", hanging=2)
+    yield from wrap(f"Checkpoint: {checkpoint.name}, {rows}, with the outputs that it was verified by", hanging=2)
     tolerances = sorted({f"{value:.2g}" for one in report.comparisons[:1] for value in one.tolerances.values()})
     reason = "a ten-thousandth of the largest, or of 1 (float32)"
     if report.dtype != FLOAT32:
@@ -29,17 +30,28 @@ def _head(report: Report) -> Iterator[str]:
 
 def _way(one: Comparison) -> Iterator[str]:
     title = one.way.name[0].upper() + one.way.name[1:]
-    if one.left_out:
+    if one.left_out and one.way.decides:
         title += f" ({one.left_out} of {one.left_out + len(one.rows)} rows have no text that gives their tokens)"
     if not one.rows:
         yield from wrap(f"{title}: not sent.")
         return
-    said = "equal" if one.equal else "DIFFERENT" if one.way.decides else "different, as it has to be where BOS is added"
+    if not one.way.decides:
+        yield from wrap(f"{title}: {_what_comes_of_it(one)}")
+        return
+    said = "equal" if one.equal else "DIFFERENT"
     yield from wrap(f"{title}: {said}, largest difference {_number(max(one.differences))}.")
     if not one.equal:
         yield from _rows(one)
         for cause in one.causes:
             yield from wrap(f"Cause: {cause.name}. {cause.sentence}", indent=2, hanging=2)
+
+
+def _what_comes_of_it(one: Comparison) -> str:
+    """Of a way in which this server is not to be asked."""
+    if one.equal:
+        return "equal too."
+    names = ", ".join(cause.name for cause in one.causes)
+    return f"other rewards, by up to {_number(max(one.differences))} ({names}). Do not send texts so."
 
 
 def _rows(one: Comparison) -> Iterator[str]:

@@ -3,20 +3,22 @@
 import math
 from collections.abc import Sequence
 
-from reward_modeling.checkpoints.verification import tolerance
+from reward_modeling.checkpoints.verification import ROUNDING_FACTOR, tolerance
 
 Values = dict[str, float]
 """What a server gives a row, by its name."""
 
 
-def tolerances_of(expected: Sequence[Values], rounding: float | None) -> Values:
+def tolerances_of(expected: Sequence[Values], rounding: float | None, noise: float | None = None) -> Values:
     """Of each value, as a saved model's: a share of the largest one, or of 1 where all are smaller.
 
     Args:
         rounding: how far a lower precision moves this model's outputs; None in float32.
+        noise: how far other kernels were seen to move them in float32, which may be more than the share.
     """
     scales = {name: max(1.0, *(abs(values[name]) for values in expected)) for name in expected[0]}
-    return {name: tolerance(scale, rounding) for name, scale in scales.items()}
+    least = ROUNDING_FACTOR * (noise or 0.0)
+    return {name: max(least, tolerance(scale, rounding)) for name, scale in scales.items()}
 
 
 def largest_difference(expected: Values, served: Values | None) -> float:

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving.verified_models import FaultyServer, running, save_verified
+from serving.verified_models import FaultyServer, conversations, running, save_verified
+from tiny_families import TOKENIZER_STYLES, train_tokenizer
 from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.models.tokenizer import set_up_for_encoder
 from reward_modeling.serving.clients import CLIENTS, Connection, VllmClient
 from reward_modeling.serving.verification import Report, verify_server
 from reward_modeling.serving.verification_probe import Probe
-from reward_modeling.serving.verification_rows import read_checkpoint
+from reward_modeling.serving.verification_rows import read_checkpoint, row_of
 from reward_modeling.serving.verification_text import report_lines
 
 
@@ -79,9 +81,10 @@ def test_an_equal_server_needs_no_model(folder, server, served):
 def test_a_text_with_its_bos_is_shown_and_does_not_decide(verify, server):
     report = verify()
     assert report.equal
-    assert [one.way for one in report.comparisons] == list(VllmClient.ways)
+    assert [one.way for one in report.comparisons] == list(VllmClient.ways[:4])  # verl's is the right one
     assert not report.comparisons[3].equal
     assert causes(report, 3) == ["a second BOS"]
+    assert "Text with its BOS: other rewards, by up to" in "\n".join(report_lines(report))
     assert "The server's count of tokens says so too" in report.comparisons[3].causes[0].sentence
 
 
@@ -162,6 +165,12 @@ def test_rows_that_are_refused_for_their_length(verify, server):
     assert "takes at most 130 tokens" in sentence
     assert "the longest conversation has 130 tokens" in sentence
     assert "refused" in "\n".join(report_lines(report))
+
+
+def test_rows_that_are_refused_for_another_reason(verify, server, monkeypatch):
+    monkeypatch.setattr(server, "answer", lambda path, body: (400, {"error": {"message": "I will not"}}))
+    assert causes(verify("openrlhf")) == ["refused rows"]
+    assert causes(verify(ways=[VllmClient.TOKENS])) == ["refused rows"]
 
 
 def test_a_refusal_does_not_hide_what_is_wrong_with_the_other_rows(verify, server):
@@ -275,6 +284,29 @@ def test_a_server_that_puts_bos_before_a_text_that_has_it(verify, server):
     assert causes(report) == ["a second BOS"]
 
 
+def test_a_bos_that_the_template_alone_writes_is_kept_and_verl_would_lose_it(tmp_path):
+    """As in DeepSeek-V3's tokenizer: a server adds none to a text."""
+    folder = save_verified(tmp_path / "model", tokenizer_options={"bos_by_post_processor": False})
+    server = FaultyServer(folder)
+    with running(server) as url:
+        client = VllmClient(Connection(url))
+        report = verify_server(read_checkpoint(folder), client, load=lambda: Probe(folder))
+    assert report.equal
+    assert [one.way for one in report.comparisons[2:]] == [client.TEXT, client.VERL_TEXT]
+    assert causes(report, 3) == ["a missing BOS"]
+
+
+def test_of_an_encoder_neither_mark_is_sent():
+    texts = [message["content"] for conversation in conversations() for message in conversation]
+    tokenizer = train_tokenizer(texts, 500, **TOKENIZER_STYLES["bert"])
+    set_up_for_encoder(tokenizer)
+    ids = tokenizer.apply_chat_template(conversations()[0])["input_ids"]
+    row = row_of(ids, None, tokenizer)
+    assert row.text.startswith("[CLS]") and row.text.endswith("[SEP]")
+    assert row.bare == row.text.removeprefix("[CLS]").removesuffix("[SEP]")
+    assert VllmClient.VERL_TEXT.can_send(row)  # and would get a second SEP
+
+
 def test_rows_without_a_text_are_counted(folder, server, served, probe, tmp_path):
     record = json.loads((folder / "verification.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -330,8 +362,9 @@ def test_no_server(folder, served, server, url, protocol, message):
 
 
 def test_a_checkpoint_without_rows(folder, tmp_path):
-    (tmp_path / "verification.json").write_text('{"passed": true, "rewards_alone": [1.0]}')
-    with pytest.raises(
-        UserError, match=r"rows by which the checkpoint was verified, found a verification\.json without"
-    ):
+    with pytest.raises(UserError, match=r"expected verification\.json, which a verified checkpoint has, found none"):
+        read_checkpoint(tmp_path)
+    record = json.loads((folder / "verification.json").read_text())
+    (tmp_path / "verification.json").write_text(json.dumps(record | {"passed": False}))
+    with pytest.raises(UserError, match="says that this has failed"):
         read_checkpoint(tmp_path)

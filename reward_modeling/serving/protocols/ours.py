@@ -6,7 +6,8 @@
     {"conversations": [[messages], [messages]]}
     {"input_ids": [[tokens], [tokens]]}
 
-Exactly one of these, and beside it `tools` and `chat_template_kwargs`, which go to the chat template.
+Exactly one of these, and beside it, of a model with a gate, where it reads the prompt of each of `input_ids`
+(`gate_positions`), or `tools` and `chat_template_kwargs`, which go to the chat template.
 
     {"model": "...", "rewards": [1.25, -0.5], "usage": {"conversations": 2, "tokens": 61, "computed_tokens": 40}}
 """
@@ -39,6 +40,7 @@ class RewardsRequest(BaseModel):
     messages: Messages | None = Field(None, description="a list of messages, each with role and content")
     conversations: list[Messages] | None = Field(None, description="a list of lists of messages")
     input_ids: list[list[StrictInt]] | None = Field(None, description="a list of lists of tokens")
+    gate_positions: list[StrictInt] | None = Field(None, description="a list of numbers, beside input_ids")
     tools: list[dict[str, Any]] | None = Field(None, description="a list of objects")
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="an object")
 
@@ -65,7 +67,7 @@ def rewards_router(service: Service) -> APIRouter:
         options = checked_options(fields.template_options())
         if fields.input_ids is not None:
             service.check_count(len(fields.input_ids), "input_ids")
-            return service.model.checked(service.model.ids_whole(fields.input_ids))
+            return service.model.checked(service.model.ids_whole(fields.input_ids, fields.gate_positions))
         conversations = _conversations(fields)
         service.check_count(len(conversations), next(name for name in FORMS if getattr(fields, name) is not None))
         return service.model.checked(service.model.messages_whole(conversations, options))
