@@ -37,7 +37,7 @@ def difference_of_shares(one: NDArray, other: NDArray, prompts: NDArray) -> Diff
     _, differing = np.unique(prompts[one != other], return_counts=True)
     value, typical = float((one - other).mean()), sizes.mean()
     centre, error = _ratio(np.append(sums, [typical, -typical]), np.append(sizes, [typical, typical]))
-    half = _t_95(len(sums) - 1) * error
+    half = t_95(len(sums) - 1) * error
     low, high = max(-1.0, min(value, centre - half)), min(1.0, max(value, centre + half))
     return {"value": value, "low": low, "high": high, "prompts": len(sums), "differ": len(differing)}
 
@@ -54,7 +54,7 @@ def difference_of_means(one: NDArray, other: NDArray, prompts: NDArray) -> Diffe
     value, error = _ratio(sums, sizes)
     if len(sums) == 1:
         return {"value": value, "low": None, "high": None, "prompts": 1}
-    half = _t_95(len(sums) - 1) * error * math.sqrt(len(sums) / (len(sums) - 1))
+    half = t_95(len(sums) - 1) * error * math.sqrt(len(sums) / (len(sums) - 1))
     return {"value": value, "low": value - half, "high": value + half, "prompts": len(sums)}
 
 
@@ -71,7 +71,7 @@ def _ratio(sums: NDArray, sizes: NDArray) -> tuple[float, float]:
     return value, float(np.linalg.norm(sums - value * sizes) / total)
 
 
-def _t_95(degrees: int) -> float:
+def t_95(degrees: int) -> float:
     """Half of the width of a 95% interval in standard errors, by Student's t.
 
     Exact for 1 and 2 degrees of freedom, else Fisher's expansion (Abramowitz and Stegun, 26.7.5), 0.1% too small for 3

@@ -21,6 +21,7 @@ from reward_modeling.common.errors import UserError, one_line
 from reward_modeling.data.text_tables import TEXT_TABLE_SUFFIXES, write_table_lines
 
 BLOCK_BYTES = 1 << 20  # what one call of a worker reads of a JSON file: some hundred rows
+ARRAY = re.compile(r"\s*\[")
 LONGEST_ELEMENT = 1 << 26  # characters of one element of a JSON array: beyond it the array is broken
 FILE_ERRORS = (
     DatasetsError,
@@ -95,11 +96,12 @@ def parsed_lines(block: dict[str, object]) -> Iterator[tuple[object, str]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise _unreadable(where, line, error) from error
+            raise unreadable_line(where, line, error) from error
         yield row, where
 
 
-def _unreadable(where: str, line: bytes, error: Exception) -> UserError:
+def unreadable_line(where: str, line: bytes, error: Exception) -> UserError:
+    """The error about a line, or an element of an array, that is no JSON."""
     if b"\0" in line:  # UTF-16, as Windows saves it, or no text at all
         return UserError(f"expected JSON lines in UTF-8, found zero bytes at {where}. Save the file in UTF-8.")
     advice = "Save the file in UTF-8" if isinstance(error, UnicodeDecodeError) else "Mend or delete it"
@@ -117,15 +119,19 @@ def _starts_array(file: Path) -> bool:
 def _write_array_lines(file: Path, out_file: Path, label: str) -> None:
     """One element per line, as it stands: newlines between tokens become spaces; inside strings are none."""
     with file.open(encoding="utf-8-sig") as stream, out_file.open("w", encoding="utf-8") as out:
-        for element in _array_elements(stream, label):
+        for element in array_elements(stream, label):
             out.write(element.replace("\n", " ") + "\n")
 
 
-def _array_elements(stream: TextIO, label: str) -> Iterator[str]:
-    """The texts of an array's elements, with no more of the file in memory than a block and an element."""
+def array_elements(stream: TextIO, label: str, begins: re.Pattern = ARRAY) -> Iterator[str]:
+    """The texts of an array's elements, with no more of the file in memory than a block and an element.
+
+    Args:
+        begins: what the file begins with, to the bracket before the first element.
+    """
     decoder, spaces = json.JSONDecoder(), re.compile(r"\s*")
     text, index = stream.read(BLOCK_BYTES), 0
-    position = text.index("[") + 1
+    position = begins.match(text).end()
     while True:
         start = spaces.match(text, position).end()
         if text[start : start + 1] == "]":
@@ -144,7 +150,7 @@ def _array_elements(stream: TextIO, label: str) -> Iterator[str]:
         more = "" if len(text) - start > LONGEST_ELEMENT else stream.read(max(BLOCK_BYTES, len(text) - start))
         if not more or (error is not None and end < len(text)):
             error = error or EOFError("the array is not closed")
-            raise _unreadable(
+            raise unreadable_line(
                 f"{label} row {index}", text[start : start + 120].encode(errors="replace"), error
             ) from error
         text, position = text[start:] + more, 0

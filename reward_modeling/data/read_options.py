@@ -42,6 +42,7 @@ RATED_TARGETS = (
 )
 LISTED = ", ".join(TARGETS)
 OF_SEVERAL = ("preferred", "completions", "ranks", "scores")  # whose columns are the places of a list
+LISTS = (*OF_SEVERAL, "responses")  # the last one of generated answers
 OF_NUMBERS = ("ranks", "scores")  # which a table of text (CSV) has as texts, each in a column of its own
 OWN = " (the file's own)"  # a column in whose place another one is read
 
@@ -102,7 +103,7 @@ class ReadOptions:
             values = [row.get(name) for name in names]
             if target in OF_NUMBERS and len(values) > 1:
                 values = [_number(value) for value in values]
-            found[target] = values if target in OF_SEVERAL and len(values) > 1 else _joined(values)
+            found[target] = values if target in LISTS and len(values) > 1 else _joined(values)
         return found
 
     def reads(self, target: str) -> bool:

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from reward_modeling.common.errors import UserError
 
@@ -18,19 +19,31 @@ SHOWN = 60  # characters of a field in a message
 
 
 def write_table_lines(file: Path, out_file: Path, label: str) -> None:
-    """One row per line; an empty field is null.
+    """One row per line.
 
     Args:
         file: unpacked; `label` is what the user calls it.
+
+    Raises:
+        UserError: see `table_rows`.
+    """
+    with file.open(encoding="utf-8-sig", newline="") as stream, out_file.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table_rows(stream, label))
+
+
+def table_rows(stream: TextIO, label: str) -> Iterator[dict[str, str | None]]:
+    """Row by row; an empty field is null.
+
+    Args:
+        stream: opened as utf-8-sig and with newline "".
+        label: what the user calls the file; its end says whether tabs or commas separate.
 
     Raises:
         UserError: two columns have one name, or a row has more or fewer fields than the header.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     tabs = label.removesuffix(".gz").endswith(".tsv")
-    with file.open(encoding="utf-8-sig", newline="") as stream, out_file.open("w", encoding="utf-8") as out:
-        rows = csv.reader(stream, delimiter=TAB if tabs else ",", strict=True)
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(rows, label))
+    return _rows(csv.reader(stream, delimiter=TAB if tabs else ",", strict=True), label)
 
 
 def _rows(rows: Iterator[list[str]], label: str) -> Iterator[dict[str, str | None]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reward_modeling.common.prompt_differences import _t_95, difference_of_means, difference_of_shares
+from reward_modeling.common.prompt_differences import difference_of_means, difference_of_shares, t_95
 
 WORLDS = 1000
 
@@ -129,5 +129,5 @@ def test_no_pairs():
 def test_quantiles_of_student():
     for degrees in (1, 2, 3, 5, 10, 30, 1000):
         tolerance = 2e-3 if degrees < 10 else 1e-5
-        assert _t_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=tolerance)
-    assert _t_95(0) == math.inf
+        assert t_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=tolerance)
+    assert t_95(0) == math.inf

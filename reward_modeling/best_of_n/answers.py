@@ -1,0 +1,80 @@
+"""The scored answers of one prompt, and which of them may be chosen.
+
+usable_answers(prompt.answers, dropped)   # without those that have no reward, say nothing, or stand there twice
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from reward_modeling.best_of_n.dropped import Dropped, Reason
+from reward_modeling.data.messages import Message
+
+
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """An answer as assistant's messages, of which there is nearly always one."""
+
+    messages: Sequence[Message]
+    reward: float | None
+    """What it is chosen by: null, and anything that is no finite number, is None."""
+    key: int
+    """The same for the same messages alone."""
+    models: tuple[str, ...] = ()
+    """Whose answer it is; several, where more than one model gave it; none where the rows do not say."""
+    truth: float | None = None
+    """1 where it is right and 0 where it is wrong, where the rows say so."""
+    final: str | None = None
+    """Its final answer, which a majority votes by."""
+    label: str | None = None
+    """"chosen" or "rejected", where it comes from a row that says so."""
+
+    @property
+    def length(self) -> int:
+        """Characters of what is said, calls of tools left out."""
+        return sum(len(message["content"]) for message in self.messages)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it neither says anything nor calls a tool."""
+        return not any(message["content"].strip() or message.get("tool_calls") for message in self.messages)
+
+
+@dataclass
+class ScoredPrompt:
+    """A prompt with all answers that the rows have for it."""
+
+    messages: Sequence[Message]
+    options: str
+    """JSON of what goes to the chat template beside the messages; "" for nothing."""
+    key: int
+    """The same for the same messages and options alone."""
+    where: str
+    """The first row that has it."""
+    answers: list[ScoredAnswer] = field(default_factory=list)
+    source: str | None = None
+
+
+def usable_answers(prompt: ScoredPrompt, dropped: Dropped) -> list[ScoredAnswer]:
+    """The answers that may be chosen, and each different one once, with the mean of its rewards."""
+    kept: dict[int, list[ScoredAnswer]] = {}
+    for answer in prompt.answers:
+        if answer.reward is None:
+            dropped.add(Reason.NO_REWARD, prompt.where)
+        elif answer.is_empty:
+            dropped.add(Reason.EMPTY_ANSWER, prompt.where)
+        else:
+            kept.setdefault(answer.key, []).append(answer)
+    repeated = sum(len(same) - 1 for same in kept.values())
+    dropped.add(Reason.DUPLICATE_ANSWER, prompt.where, repeated)
+    return [_joined(same) if len(same) > 1 else same[0] for same in kept.values()]
+
+
+def _joined(same: Sequence[ScoredAnswer]) -> ScoredAnswer:
+    """One answer for several that are the same: it does not depend on their order."""
+    rewards = sorted(answer.reward for answer in same)
+    # The mean of equal numbers is not always the number.
+    reward = rewards[0] if rewards[0] == rewards[-1] else float(np.mean(rewards))
+    models = tuple(sorted({model for answer in same for model in answer.models}))
+    return replace(same[0], reward=reward, models=models)

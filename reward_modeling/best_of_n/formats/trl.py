@@ -1,0 +1,28 @@
+"""TRL's rows: conversational `prompt`, `chosen`, `rejected` for DPOTrainer and RewardTrainer; `prompt`, `completion`
+for SFTTrainer, which then trains on the completion alone."""
+
+from reward_modeling.best_of_n.answers import ScoredPrompt
+from reward_modeling.best_of_n.formats.base import Row, RowFormat, options_of
+from reward_modeling.best_of_n.selection import Selected
+from reward_modeling.data.messages import to_json
+
+
+class Trl(RowFormat):
+    """The scores are columns that TRL passes over. A `margin` its RewardTrainer would subtract in the loss unasked."""
+
+    def pair(self, prompt: ScoredPrompt, selected: Selected) -> Row:
+        return {
+            "prompt": list(prompt.messages),
+            "chosen": list(selected.chosen.messages),
+            "rejected": list(selected.rejected.messages),
+        }
+
+    def answer(self, prompt: ScoredPrompt, selected: Selected) -> Row:
+        return {"prompt": list(prompt.messages), "completion": list(selected.chosen.messages)}
+
+    def template_options(self, prompt: ScoredPrompt) -> Row:
+        """Tools as JSON, which TRL parses: Arrow would give every tool the keys of all. Where one row has
+        chat_template_kwargs all have: TRL fails on a null."""
+        tools, kwargs = options_of(prompt)
+        found: Row = {"tools": to_json(tools)} if tools else {}
+        return found | ({"chat_template_kwargs": kwargs} if kwargs or self.options.all_have_kwargs else {})

@@ -1,0 +1,139 @@
+"""The files that a run leaves: the rows and what stands beside them, all of them or none.
+
+    OUTPUT                       the rows
+    OUTPUT.manifest.json         what they were made of and how
+    OUTPUT.report.json, .html    what the choice is worth
+    dataset_info.json            an entry for LLaMA-Factory, in --format llama_factory alone
+
+The rows get their name last: where they are there, the others are.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reward_modeling.common.atomic import check_writable, whole_file
+from reward_modeling.common.errors import UserError, one_line
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
+MANIFEST, REPORT, PAGE = ".manifest.json", ".report.json", ".report.html"
+DATASET_INFO = "dataset_info.json"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run writes to."""
+
+    rows: Path
+    overwrite: bool = False
+    has_dataset_info: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.rows.absolute().parent
+
+    @property
+    def name(self) -> str:
+        """Of the data set, which an entry of dataset_info.json has."""
+        return self.rows.name.removesuffix(".gz").removesuffix(".jsonl")
+
+    def beside(self, ending: str) -> Path:
+        return self.rows.with_name(self.rows.name + ending)
+
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: something is in the way.
+        """
+        check_writable("--output", self.folder)
+        if self.rows.is_dir():
+            raise UserError(f"--output {self.rows}: expected a file to write, found a folder. Name a file in it.")
+        files = [self.rows, *map(self.beside, (MANIFEST, REPORT, PAGE))]
+        there = [path.name for path in files if path.exists()]
+        if there and not self.overwrite:
+            raise UserError(
+                f"--output {self.rows}: expected nothing of this name, found {', '.join(there)}. Take another name, or "
+                "replace what is there: --overwrite_output true."
+            )
+        if self.has_dataset_info:
+            self._known_sets()
+
+    def check_not_among(self, inputs: Iterable[Path]) -> None:
+        """
+        Raises:
+            UserError: the output is one of the files that are read.
+        """
+        for path in inputs:
+            if path.resolve() == self.rows.resolve():
+                raise UserError(f"--output {self.rows}: expected another file than those that are read, found {path}.")
+
+    def make_folder(self) -> None:
+        """
+        Raises:
+            UserError: it cannot be made.
+        """
+        with self.reported():
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """What the disk refuses, in one message."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"--output {self.rows}: expected a place that can be written, with room for the rows, found "
+                f"[{one_line(error)}]. Nothing was written."
+            ) from error
+
+    @contextmanager
+    def open(self) -> Iterator["Paths"]:
+        """Paths to write to, which get their names when the block ends without an error."""
+        with ExitStack() as stack:
+            names = [self.rows, *map(self.beside, (MANIFEST, REPORT, PAGE))]
+            if self.has_dataset_info:
+                names.append(self.folder / DATASET_INFO)
+            paths = [stack.enter_context(whole_file(name)) for name in names]  # named from the last to the first
+            yield Paths(*paths)
+
+    def dataset_info(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """dataset_info.json with the entry of this output, and the other entries that are there."""
+        return self._known_sets() | {self.name: dict(entry)}
+
+    def _known_sets(self) -> dict[str, Any]:
+        path = self.folder / DATASET_INFO
+        if not path.exists():
+            return {}
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"expected JSON in {path}, to add an entry to, found [{one_line(error)}]. Mend it."
+            ) from error
+        if not isinstance(known, dict):
+            raise UserError(f"expected an object of data sets in {path}, found {type(known).__name__}. Mend it.")
+        if self.name in known and not self.overwrite:
+            raise UserError(
+                f"--output {self.rows}: expected no data set {self.name} in {path}, found one. Take another name, or "
+                "replace it: --overwrite_output true."
+            )
+        return known
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Unfinished files."""
+
+    rows: Path
+    manifest: Path
+    report: Path
+    page: Path
+    dataset_info: Path | None = None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Indented, for people too; without NaN, which JSON has not."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,205 @@
+"""From a scored row to its prompt, answers and rewards.
+
+reader = ScoredRowReader(RewardColumns(by="helpfulness"), RowReader())
+prompt = reader.read(row, "scored.jsonl:12", dropped)     # a ScoredPrompt, or None where the row is dropped
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt
+from reward_modeling.best_of_n.dropped import Dropped, Reason
+from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.data.keys import text_key
+from reward_modeling.data.messages import to_json
+from reward_modeling.generations.answers import Answers, Unreadable
+from reward_modeling.generations.forms import RowReader
+
+TRUTH = "is_correct"  # read where it is there, unless --truth_column names another one
+YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong", "0")
+SIDES = ("chosen", "rejected")
+OF_MODELS = ("generator", "model")
+
+
+@dataclass(frozen=True)
+class RewardColumns:
+    """Where in a row the numbers stand."""
+
+    rewards: str = "rewards"
+    by: str | None = None
+    """An attribute that is chosen by, in the place of the reward."""
+    weights: Mapping[str, float] | None = None
+    """Of attributes, whose weighted sum is chosen by."""
+    truth: str | None = None
+    final: str | None = None
+
+    @property
+    def truth_name(self) -> str:
+        return self.truth or TRUTH
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return (self.by,) if self.by else tuple(self.weights or ())
+
+
+@dataclass
+class Seen:
+    """What the rows turned out to have."""
+
+    rows: int = 0
+    columns: dict[str, int] = field(default_factory=dict)
+    attributes: dict[str, int] = field(default_factory=dict)
+    truths: int = 0
+    """Answers whose truth is known."""
+    finals: int = 0
+    kwargs: int = 0
+    """Rows with chat_template_kwargs."""
+    unread: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Columns that a row has in another form than is read: how many rows, and the first place."""
+
+
+class ScoredRowReader:
+    """Reads rows one by one and notes what they have."""
+
+    def __init__(self, columns: RewardColumns, reader: RowReader, dropped: Dropped):
+        self.columns, self.reader, self.dropped, self.seen = columns, reader, dropped, Seen()
+
+    def read(self, row: object, where: str, model: str | None = None) -> ScoredPrompt | None:
+        """A prompt with the answers of one row, those without a reward too; None where the row is dropped."""
+        self.seen.rows += 1
+        if isinstance(row, dict):
+            for name in row:
+                self.seen.columns[name] = self.seen.columns.get(name, 0) + 1
+        try:
+            answers = self.reader.read(row)
+        except Unreadable as unreadable:
+            self.dropped.add(Reason.UNREADABLE_ROW, f"{where} ({unreadable.text})")
+            return None
+        rewards = self._rewards(row, len(answers))
+        if rewards is None or len(rewards) != len(answers):
+            found = "" if rewards is None else f" ({len(rewards)} and {len(answers)})"
+            self.dropped.add(Reason.NOT_SCORED if rewards is None else Reason.REWARDS_DIFFER, where + found)
+            return None
+        return self._prompt(row, answers, rewards, where, model)
+
+    def _prompt(self, row: Mapping, answers: Answers, rewards: Sequence, where: str, model: str | None) -> ScoredPrompt:
+        options = to_json(dict(answers.options)) if answers.options else ""
+        self.seen.kwargs += any(name != "tools" for name in answers.options)
+        said = to_json(answers.prompt)
+        prompt = ScoredPrompt(answers.prompt, options, text_key(said, options), where)
+        prompt.source = row["source"] if isinstance(row.get("source"), str) else None
+        count = len(answers)
+        truths = self._of_answers(row, self.columns.truth_name, count, where)
+        finals = self._of_answers(row, self.columns.final, count, where)
+        models = _models(row, count)
+        labelled = count == 2 and all(row.get(name) is not None for name in SIDES)
+        for place, messages in enumerate(answers.answers):
+            if not isinstance(messages, list):  # it could not be scored
+                self.dropped.add(Reason.NO_REWARD, where)
+                continue
+            of = models[place] or model
+            truth = None if truths is None else truth_of(truths[place])
+            final = None if finals is None or finals[place] is None else str(finals[place]).strip()
+            self.seen.truths += truth is not None
+            self.seen.finals += final is not None
+            prompt.answers.append(
+                ScoredAnswer(
+                    messages,
+                    finite(rewards[place]),
+                    text_key(to_json(messages)),
+                    (of,) if of else (),
+                    truth,
+                    final,
+                    SIDES[place] if labelled else None,
+                )
+            )
+        return prompt
+
+    def _rewards(self, row: Mapping, count: int) -> list | None:
+        """A number or null for each answer, or None where the row has none of them."""
+        name = self.columns.rewards
+        if not self.columns.attributes:
+            value = row.get(name)
+            return [value] if count == 1 and not isinstance(value, list) and value is not None else as_list(value)
+        entries = as_list(row.get("attributes"))
+        return None if entries is None else [self._weighted(entry) for entry in entries]
+
+    def _weighted(self, entry: object) -> float | None:
+        """The attribute that is chosen by, or the weighted sum; None where the answer lacks one."""
+        if not isinstance(entry, dict):
+            return None
+        for name in entry:
+            self.seen.attributes[name] = self.seen.attributes.get(name, 0) + 1
+        values = {name: finite(entry.get(name)) for name in self.columns.attributes}
+        if None in values.values():
+            return None
+        weights = self.columns.weights or {self.columns.by: 1.0}
+        return sum(weights[name] * value for name, value in values.items())
+
+    def _of_answers(self, row: Mapping, name: str | None, count: int, where: str) -> list | None:
+        """A column with a value for each answer; None where it is not there, or cannot be read."""
+        value = None if name is None else row.get(name)
+        if value is None:
+            return None
+        values = value if isinstance(value, list) else [value]
+        if len(values) == count:
+            return values
+        number, first = self.seen.unread.get(name, (0, where))
+        self.seen.unread[name] = number + 1, first
+        return None
+
+    def check(self, sources: str) -> None:
+        """
+        Raises:
+            UserError: no row has what the flags ask for.
+        """
+        seen, columns = self.seen, self.columns
+        there = ", ".join(list(seen.columns)[:12]) or "no columns"
+        if not seen.rows:
+            raise UserError(f"expected scored rows in {sources}, found none: it is empty.")
+        wanted = "attributes" if columns.attributes else columns.rewards
+        if wanted not in seen.columns:
+            advice = "Score them with score.py first" + ("" if columns.attributes else ", or name it: --reward_column")
+            raise UserError(f"expected the column {wanted} in {sources}, found {there}. {advice}.")
+        for name in columns.attributes:
+            if name not in seen.attributes:
+                known = ", ".join(seen.attributes) or "none"
+                hint = did_you_mean(name, seen.attributes)
+                flag = "--by" if columns.by else "--weights"
+                raise UserError(f"{flag} {name}: expected an attribute of the answers, found {known}{hint}.")
+        for flag, name in (("--truth_column", columns.truth), ("--answer_column", columns.final)):
+            if name is not None and name not in seen.columns:
+                hint = did_you_mean(name, seen.columns)
+                raise UserError(f"{flag} {name}: expected this column in {sources}, found {there}{hint}.")
+
+
+def as_list(value: object) -> list | None:
+    return value if isinstance(value, list) else None
+
+
+def finite(value: object) -> float | None:
+    """The value as a float; None of what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def truth_of(value: object) -> float | None:
+    """1 for right and 0 for wrong, or a part of 1; None where it is not known."""
+    if isinstance(value, str):
+        word = value.strip().lower()
+        return 1.0 if word in YES else 0.0 if word in NO else None
+    if isinstance(value, bool):
+        return float(value)
+    number = finite(value)
+    return number if number is not None and 0 <= number <= 1 else None
+
+
+def _models(row: Mapping, count: int) -> list[str | None]:
+    """Whose each answer is, where the row says so: `generator` or `model`, or `model_a` and `model_b` of an arena."""
+    if count == 2 and all(isinstance(row.get(name), str) for name in ("model_a", "model_b")):
+        return [row["model_a"], row["model_b"]]
+    value = next((row[name] for name in OF_MODELS if row.get(name) is not None), None)
+    values = value if isinstance(value, list) and len(value) == count else [value] * count
+    return [one if isinstance(one, str) and one else None for one in values]

@@ -1,0 +1,94 @@
+"""What became of the rows: how many, which were not scored and why, what is worth a look."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from reward_modeling.display.text import align, shorten
+from reward_modeling.generations.answers import NotScored, Unreadable
+
+# Notes that are made of rows, beside those of `forms`.
+EQUAL_ANSWERS = "rows with equal answers, which have equal rewards"
+NO_NUMBERS = "rows with NaN or Infinity, which JSON has not: null in the output"
+CONTROL = "answers with control tokens of the tokenizer, which a sampler has left there"
+FOREIGN = "answers with marks of another chat template"
+LOSES_ANSWER = "answers of which the chat template leaves out a part"
+LOSES_MESSAGE = "answers of whose prompt the chat template leaves out a message"
+WARNED = (CONTROL, FOREIGN, LOSES_ANSWER, LOSES_MESSAGE)
+SHOWN_WIDTH = 70  # characters of what the first row of a kind shows
+
+
+@dataclass
+class First:
+    """How often something is, and the first place."""
+
+    rows: int = 0
+    answers: int = 0
+    first: str = ""
+    detail: str = ""
+
+
+@dataclass
+class Counts:
+    """As JSON in the state of a run and in its manifest."""
+
+    rows: int = 0
+    rows_scored: int = 0  # with a reward for one of their answers or more
+    answers: int = 0
+    scored: int = 0
+    forms: dict[str, int] = field(default_factory=dict)
+    not_scored: dict[str, First] = field(default_factory=dict)
+    notes: dict[str, First] = field(default_factory=dict)
+    cut: int = 0
+    cut_tokens: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def of_json(cls, content: Mapping) -> "Counts":
+        counts = cls(**content)
+        for name in ("not_scored", "notes"):
+            setattr(counts, name, {key: First(**of) for key, of in content.get(name, {}).items()})
+        return counts
+
+    def as_json(self) -> dict:
+        return asdict(self)
+
+    def refuse(self, found: Unreadable, where: str, *, rows: int = 0, answers: int = 0) -> None:
+        _add(self.not_scored, found.reason.value, where, found.detail, rows, answers)
+
+    def note(self, note: str, where: str, detail: str = "", *, rows: int = 0, answers: int = 0) -> None:
+        _add(self.notes, note, where, detail, rows, answers)
+
+
+def _add(found: dict[str, First], key: str, where: str, detail: str, rows: int, answers: int) -> None:
+    entry = found.setdefault(key, First(first=where, detail=detail))
+    entry.rows += rows
+    entry.answers += answers
+
+
+def report(counts: Counts) -> str:
+    """The counts for the screen."""
+    lines = [
+        f"{counts.rows:,} rows, {counts.answers:,} answers: {counts.scored:,} scored in {counts.rows_scored:,} rows",
+        *_table("not scored, because", ((NotScored(key).words, of) for key, of in counts.not_scored.items())),
+        *_table("of note", counts.notes.items()),
+    ]
+    if counts.cut:
+        lines.append(
+            f"{counts.cut:,} answers lost the beginning of their prompts to max_length ({counts.cut_tokens:,} tokens)"
+        )
+    return "\n".join(lines)
+
+
+def _table(head: str, entries: Iterable[tuple[str, First]]) -> list[str]:
+    rows = [(words, _how_many(of), _first(of)) for words, of in entries]
+    return align([(head, "", "first"), *rows], words=(0, 2)) if rows else []
+
+
+def _how_many(of: First) -> str:
+    """Rows, and answers of others."""
+    parts = [f"{count:,} {unit}{'s' * (count != 1)}" for count, unit in ((of.rows, "row"), (of.answers, "answer"))]
+    return " and ".join(part for part in parts if not part.startswith("0 "))
+
+
+def _first(of: First) -> str:
+    return f"{of.first}: {shorten(of.detail, SHOWN_WIDTH)}" if of.detail else of.first

@@ -1,0 +1,33 @@
+"""Which form a row is of: the first one here whose columns it has."""
+
+from reward_modeling.generations.answers import NotScored, Unreadable
+from reward_modeling.generations.forms.base import Form, Row
+from reward_modeling.generations.forms.lists import Completions, Responses
+from reward_modeling.generations.forms.pairs import Arena, ArenaHard, ArenaResponses, Preference
+from reward_modeling.generations.forms.single import Alpaca, Completion, Messages, Text
+
+FORMS: tuple[Form, ...] = (
+    Responses(),
+    Arena(),
+    ArenaResponses(),
+    Preference(),
+    Completions(),
+    ArenaHard(),
+    Completion(),
+    Alpaca(),
+    Messages(),
+    Text(),
+)
+SHOWN_COLUMNS = 12
+
+
+def form_of(row: Row) -> Form:
+    """
+    Raises:
+        Unreadable: of none.
+    """
+    for form in FORMS:
+        if form.has(row):
+            return form
+    names = ", ".join(map(str, list(row)[:SHOWN_COLUMNS])) or "none"
+    raise Unreadable(NotScored.NO_FORM, f"columns: {names}")

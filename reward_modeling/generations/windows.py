@@ -1,0 +1,60 @@
+"""Rows as they are scored together: some thousand conversations at a time, the same ones on every process.
+
+What a window is follows from the rows alone. So every window gives the same rewards bit for bit, on any number of
+processes and wherever a run was begun again.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from reward_modeling.data.conversations import Conversation
+from reward_modeling.generations.answers import Answers, Unreadable
+from reward_modeling.generations.forms import RowReader
+from reward_modeling.generations.input_rows import InputRow, values_to_read
+from reward_modeling.scoring.scorer import WINDOW
+
+
+@dataclass
+class ReadRow:
+    """A row with what was read of it."""
+
+    row: InputRow
+    form: str | None
+    answers: Answers | None
+    problem: Unreadable | None
+    """Why nothing of it can be scored."""
+    refused: dict[int, Unreadable] = field(default_factory=dict)
+    """Of answers that could be read what keeps them from being scored."""
+
+    def to_score(self) -> list[tuple[int, Conversation]]:
+        """(place, conversation) of its answers."""
+        if self.answers is None:
+            return []
+        return [(place, one) for place, one in self.answers.conversations() if place not in self.refused]
+
+
+def read_row(row: InputRow, reader: RowReader) -> ReadRow:
+    form = None
+    values = values_to_read(row)
+    try:
+        form = reader.form(values).name
+        return ReadRow(row, form, reader.read(values), None)
+    except Unreadable as problem:
+        return ReadRow(row, form, None, problem)
+
+
+def windows_of(rows: Iterable[ReadRow]) -> Iterator[list[ReadRow]]:
+    """Windows that end where a prompt ends, as those of the scorer: answers to it that are equal get equal rewards."""
+    window: list[ReadRow] = []
+    size, last = 0, None
+    for row in rows:
+        prompt = None if row.answers is None else (row.answers.prompt, row.answers.options)
+        goes_on = prompt is not None and prompt == last
+        if max(size, len(window)) >= 2 * WINDOW or (max(size, len(window)) >= WINDOW and not goes_on):
+            yield window
+            window, size = [], 0
+        window.append(row)
+        size += 0 if row.answers is None else len(row.answers)
+        last = prompt
+    if window:
+        yield window
