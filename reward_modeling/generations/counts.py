@@ -68,13 +68,15 @@ def _add(found: dict[str, First], key: str, where: str, detail: str, rows: int, 
 def report(counts: Counts) -> str:
     """The counts for the screen."""
     lines = [
-        f"{counts.rows:,} rows, {counts.answers:,} answers: {counts.scored:,} scored in {counts.rows_scored:,} rows",
+        f"{_count(counts.rows, 'row')}, {_count(counts.answers, 'answer')}: {counts.scored:,} scored in "
+        f"{_count(counts.rows_scored, 'row')}",
         *_table("not scored, because", ((NotScored(key).words, of) for key, of in counts.not_scored.items())),
         *_table("of note", counts.notes.items()),
     ]
     if counts.cut:
         lines.append(
-            f"{counts.cut:,} answers lost the beginning of their prompts to max_length ({counts.cut_tokens:,} tokens)"
+            f"{_count(counts.cut, 'answer')} cut to max_length, which takes the beginning of the prompt: "
+            f"{_count(counts.cut_tokens, 'token')} in all"
         )
     return "\n".join(lines)
 
@@ -86,8 +88,11 @@ def _table(head: str, entries: Iterable[tuple[str, First]]) -> list[str]:
 
 def _how_many(of: First) -> str:
     """Rows, and answers of others."""
-    parts = [f"{count:,} {unit}{'s' * (count != 1)}" for count, unit in ((of.rows, "row"), (of.answers, "answer"))]
-    return " and ".join(part for part in parts if not part.startswith("0 "))
+    return " and ".join(_count(number, unit) for number, unit in ((of.rows, "row"), (of.answers, "answer")) if number)
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
 def _first(of: First) -> str:
