@@ -5,6 +5,11 @@
 
 Rows are {"prompt": ..., "responses": [...]} and what else people have (reward_modeling/generations/forms). A run that
 was killed goes on where it was with --resume true.
+
+Or compare what a running server gives with what the saved model gave (its flags: --verify_server URL --help):
+
+    python score.py --verify_server http://127.0.0.1:8000 --protocol vllm \
+        --reward_name_or_path ./models/gemma2b_rm/last_checkpoint
 """
 
 import sys
@@ -69,6 +74,11 @@ class ScriptArguments:
     overwrite_output: bool = flag(False, "Replace OUTPUT, and begin anew what an earlier run has begun.")
     overwrite_rewards: bool = flag(False, "Replace the rewards that rows have already.")
 
+    # A running server, in the place of all that
+    verify_server: str | None = flag(
+        None, "Compare a server's rewards with the saved model's: --verify_server URL --help shows the flags of that."
+    )
+
     # Scoring
     max_length: int | None = field(
         default=None,
@@ -96,6 +106,8 @@ class ScriptArguments:
             read_weights(self.weights)
         except UserError as error:
             problems.append(str(error))
+        if self.verify_server is not None:
+            problems.append("--verify_server: expected on the command line, found it in the file of --config")
         if not self.input:
             problems.append("--input: expected the files of generated answers, found nothing")
         if not self.output:
@@ -114,6 +126,11 @@ class ScriptArguments:
 
 
 def main() -> None:
+    if any(token.partition("=")[0] in ("--verify_server", "--verify-server") for token in sys.argv[1:]):
+        from reward_modeling.serving.verification_flags import run_verification
+
+        run_verification()
+        return
     with report_once_per_node():
         args, _ = parse_script_arguments(ScriptArguments)
     score_rows(args)

@@ -25,9 +25,9 @@ def with_ratings(config: PreTrainedConfig, names: list[str] | None = None, **sav
 def save_classifier(
     folder: Path, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, **options: object
 ) -> Path:
-    """A random classifier, the same each time; `options` go to `save_pretrained`, but for `dtype`."""
+    """A random classifier, the same for a seed; `options` go to `save_pretrained`, but for `dtype`."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(options.pop("seed", 0))
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     model.to(options.pop("dtype", torch.float32)).save_pretrained(folder, **options)
     tokenizer.save_pretrained(folder)

@@ -135,12 +135,18 @@ class ServedModel:
         firsts, seconds = map(list, zip(*pairs, strict=True))
         return [Tokens(ids) for ids in self.tokenizer(firsts, seconds, verbose=False)["input_ids"]]
 
-    def ids_whole(self, rows: Sequence[Sequence[int]]) -> list[Tokens]:
+    def ids_whole(self, rows: Sequence[Sequence[int]], gates: Sequence[int] | None = None) -> list[Tokens]:
         """
+        Args:
+            gates: where the gate of a model with one reads each prompt.
+
         Raises:
-            ApiError: the model reads prompts; a token is none of the model's.
+            ApiError: the model reads prompts and nothing says where; a token is none of the model's.
         """
-        self._refuse_without_messages("tokens", rows)
+        if gates is None:
+            self._refuse_without_messages("tokens", rows)
+        else:
+            self._check_gates(rows, gates)
         for index, ids in enumerate(rows):
             if ids and not (min(ids) >= 0 and max(ids) < self.vocabulary):
                 wrong = next(token for token in ids if not 0 <= token < self.vocabulary)
@@ -148,7 +154,16 @@ class ServedModel:
                     f"conversation {index}: expected tokens from 0 to {self.vocabulary - 1}, found {wrong}. Send ids "
                     "of the model's own tokenizer."
                 )
-        return [Tokens(ids) for ids in rows]
+        return [Tokens(ids, gate) for ids, gate in zip(rows, gates or [None] * len(rows), strict=True)]
+
+    def _check_gates(self, rows: Sequence[Sequence[int]], gates: Sequence[int]) -> None:
+        if not self.reads_prompts:
+            raise bad_request("gate_positions: expected none, since the model has no gate. Leave them out.")
+        if len(gates) != len(rows) or any(not 0 <= gate < len(ids) for gate, ids in zip(gates, rows, strict=False)):
+            raise bad_request(
+                f"gate_positions: expected a place in each of {len(rows)} rows of tokens, found {len(gates)} of which "
+                "one may be outside of its row. Send one for each, from 0."
+            )
 
     def checked(self, rows: list[Tokens]) -> list[Tokens]:
         """

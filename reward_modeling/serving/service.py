@@ -14,16 +14,26 @@ from starlette.responses import JSONResponse
 
 from reward_modeling.common.errors import did_you_mean
 from reward_modeling.data.conversations import Tokens
-from reward_modeling.serving.batches import Batcher, Computed, Scored
+from reward_modeling.serving.batches import Batcher, Computed
 from reward_modeling.serving.errors import ApiError, bad_request, internal_error
 from reward_modeling.serving.limits import State
 from reward_modeling.serving.metrics import Metrics
 from reward_modeling.serving.model import ServedModel
+from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.settings import Settings
 
 logger = logging.getLogger("serve")
 
 Fields = TypeVar("Fields", bound=BaseModel)
+JSON_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number with a point",
+    type(None): "null",
+}
 PASSES = 2  # whose tokens a batch draws from the queue: fewer answer sooner, more leave less of the last one empty
 
 
@@ -86,7 +96,7 @@ class Service:
 
     def _compute(self, conversations: list[Tokens]) -> Computed:
         answers, counts = self.model.compute(conversations)
-        return Computed(answers, counts.tokens, counts.passes)
+        return Computed(answers, counts.tokens)
 
     def check_model(self, name: str | None) -> None:
         """
@@ -163,13 +173,18 @@ def read_fields(fields: type[Fields], body: bytes) -> Fields:
     try:
         return fields.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
+        problems = error.errors(include_url=False)
     first = problems[0]
-    where = ".".join(map(str, first["loc"]))
+    name = str(first["loc"][0]) if first["loc"] else None
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid":
-        raise bad_request(f"expected a body of JSON, found what is none: {message}.")
+        raise bad_request(f"expected a body of JSON, found what is none: {message.removeprefix('Invalid JSON: ')}.")
+    kind = JSON_KINDS.get(type(first["input"]), "another value")
+    if name is None:
+        raise bad_request(f"expected an object, found {kind}." if first["type"] == "model_type" else f"{message}.")
     if first["type"] == "extra_forbidden":
-        message = f"expected a known field, found {where!r}{did_you_mean(where, list(fields.model_fields))}"
-    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    raise bad_request(f"{where}: {message}{more}." if where else f"{message}{more}.", where or None)
+        known = list(fields.model_fields)
+        raise bad_request(f"expected known fields, found {name!r}{did_you_mean(name, known)}.", name)
+    place = "".join(f"[{step}]" for step in first["loc"][1:] if isinstance(step, int))
+    expected = fields.model_fields[name].description or message
+    raise bad_request(f"{name}: expected {expected}, found {kind}{' at ' + name + place if place else ''}.", name)

@@ -15,19 +15,19 @@ Bradley-Terry model prefers the answer to one of reward 0. `extra_logs` has the 
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.activations import sigmoid
-from reward_modeling.serving.batches import Scored
+from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
 
 class GetRewardRequest(BaseModel):
     """Prompts and labels are not read: whatever the client sends there will do."""
 
-    query: list[str]
+    query: list[str] = Field(description="a list of texts")
 
 
 def get_reward_router(service: Service) -> APIRouter:

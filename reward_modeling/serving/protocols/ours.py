@@ -6,7 +6,8 @@
     {"conversations": [[messages], [messages]]}
     {"input_ids": [[tokens], [tokens]]}
 
-Exactly one of these, and beside it `tools` and `chat_template_kwargs`, which go to the chat template.
+Exactly one of these, and beside it, of a model with a gate, where it reads the prompt of each of `input_ids`
+(`gate_positions`), or `tools` and `chat_template_kwargs`, which go to the chat template.
 
     {"model": "...", "rewards": [1.25, -0.5], "usage": {"conversations": 2, "tokens": 61, "computed_tokens": 40}}
 """
@@ -15,13 +16,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.responses import JSONResponse
 
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.scoring.readouts.base import columns_of_answers
-from reward_modeling.serving.batches import Scored
 from reward_modeling.serving.protocols.template_options import checked_options
+from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
 FORMS = ("responses", "messages", "conversations", "input_ids")
@@ -34,13 +35,14 @@ class RewardsRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
-    prompt: str | Messages | None = None
-    responses: list[str | Messages] | None = None
-    messages: Messages | None = None
-    conversations: list[Messages] | None = None
-    input_ids: list[list[StrictInt]] | None = None
-    tools: list[dict[str, Any]] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    prompt: str | Messages | None = Field(None, description="a text or a list of messages")
+    responses: list[str | Messages] | None = Field(None, description="a list of texts, or of lists of messages")
+    messages: Messages | None = Field(None, description="a list of messages, each with role and content")
+    conversations: list[Messages] | None = Field(None, description="a list of lists of messages")
+    input_ids: list[list[StrictInt]] | None = Field(None, description="a list of lists of tokens")
+    gate_positions: list[StrictInt] | None = Field(None, description="a list of numbers, beside input_ids")
+    tools: list[dict[str, Any]] | None = Field(None, description="a list of objects")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="an object")
 
     @model_validator(mode="after")
     def _check_form(self) -> "RewardsRequest":
@@ -65,7 +67,7 @@ def rewards_router(service: Service) -> APIRouter:
         options = checked_options(fields.template_options())
         if fields.input_ids is not None:
             service.check_count(len(fields.input_ids), "input_ids")
-            return service.model.checked(service.model.ids_whole(fields.input_ids))
+            return service.model.checked(service.model.ids_whole(fields.input_ids, fields.gate_positions))
         conversations = _conversations(fields)
         service.check_count(len(conversations), next(name for name in FORMS if getattr(fields, name) is not None))
         return service.model.checked(service.model.messages_whole(conversations, options))

@@ -14,102 +14,21 @@ a request names another model.
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.responses import JSONResponse
 
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.activations import activation_of, base64_of
-from reward_modeling.serving.batches import Scored
 from reward_modeling.serving.errors import bad_request
 from reward_modeling.serving.model import Answer
 from reward_modeling.serving.protocols.template_options import checked_options
+from reward_modeling.serving.protocols.vllm_fields import ClassifyRequest, PoolingRequest, ScoreRequest, VllmRequest
+from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
 OWNER = "reward-modeling"
-
-
-class VllmRequest(BaseModel):
-    """What all three have. Fields that are not known are passed over, as in vLLM and OpenAI."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: str | None = None
-    request_id: str | None = Field(None, max_length=200)
-    truncate_prompt_tokens: int | None = Field(None, ge=-1)
-    truncation_side: Literal["left", "right"] | None = None
-    use_activation: bool | None = None
-    activation: bool | None = None
-
-    def wants_activation(self) -> bool:
-        given = self.activation if self.use_activation is None else self.use_activation
-        return True if given is None else given
-
-
-class ClassifyRequest(VllmRequest):
-    """`input`, or `messages` with what goes to the chat template."""
-
-    input: list[StrictInt] | list[list[StrictInt]] | str | list[str] | None = None
-    messages: list[dict[str, Any]] | None = None
-    add_special_tokens: bool = True
-    add_generation_prompt: bool = False
-    continue_final_message: bool = False
-    chat_template: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _check_form(self) -> "ClassifyRequest":
-        if (self.input is None) == (self.messages is None):
-            found = "neither" if self.input is None else "both"
-            raise ValueError(f"expected either input or messages, found {found}")
-        if self.chat_template is not None:
-            raise ValueError(
-                "chat_template: expected none in a request, found one. It goes into the server's --chat_template"
-            )
-        return self
-
-
-class PoolingRequest(ClassifyRequest):
-    """`task` may be left out: the model knows one."""
-
-    task: str | None = None
-    encoding_format: Literal["float", "base64"] = "float"
-    embed_dtype: Literal["float32"] = "float32"
-    endianness: Literal["native", "little"] = "native"
-    dimensions: None = None
-
-    @model_validator(mode="after")
-    def _check_task(self) -> "PoolingRequest":
-        if self.task not in (None, "classify"):
-            raise ValueError(f"task: expected classify, which is what the model does, found {self.task[:50]!r}")
-        return self
-
-
-class ScoreRequest(VllmRequest):
-    """Pairs of texts, under any of the names that vLLM knows."""
-
-    text_1: str | list[str] | None = None
-    text_2: str | list[str] | None = None
-    queries: str | list[str] | None = None
-    documents: str | list[str] | None = None
-    items: str | list[str] | None = None
-    data_1: str | list[str] | None = None
-    data_2: str | list[str] | None = None
-
-    def pairs(self) -> list[tuple[str, str]]:
-        names = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
-        for names_of_pair in names:
-            first, second = (getattr(self, name) for name in names_of_pair)
-            if first is not None and second is not None:
-                break
-        else:
-            raise bad_request("expected text_1 and text_2, or queries and documents, found no pair of them")
-        left, right = ([texts] if isinstance(texts, str) else texts for texts in (first, second))
-        if not left or not right or len(left) not in (1, len(right)):
-            raise bad_request(f"expected one text and n texts, or n and n, found {len(left)} and {len(right)}")
-        return list(zip(left * len(right) if len(left) == 1 else left, right, strict=True))
 
 
 def vllm_router(service: Service) -> APIRouter:

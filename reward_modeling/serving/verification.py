@@ -1,0 +1,148 @@
+"""Whether a running server gives the rewards of a checkpoint: the rows that were saved with it, sent and compared.
+
+    report = verify_server(read_checkpoint(folder), CLIENTS["vllm"](Connection(url)), load=lambda: Probe(folder))
+    report.equal, report_lines(report)
+
+The rows are those of verification.json, and what is due for them was computed by plain transformers in float32. Each
+way in which the protocol's clients send a conversation is compared by itself. Where the answers differ, the cause is
+sought by computing what it would give (verification_causes.py).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.models.gated_model import is_gated
+from reward_modeling.serving.clients import DESCRIBED, Answer, Client, Refused, Row, ServerInfo, Way
+from reward_modeling.serving.verification_case import Case, Cause, Checkpoint
+from reward_modeling.serving.verification_causes import find_causes
+from reward_modeling.serving.verification_rows import FLOAT32, SavedCheckpoint
+from reward_modeling.serving.verification_values import Values, distance, largest_difference, tolerances_of
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One way of sending, row by row; `left_out` counts the rows that it cannot send."""
+
+    way: Way
+    rows: list[Row]
+    expected: list[Values]
+    served: list[Values | None]
+    tolerances: Values
+    left_out: int
+    causes: list[Cause] = field(default_factory=list)
+
+    @property
+    def differences(self) -> list[float]:
+        """Of each row the largest; infinite where it was refused."""
+        return [largest_difference(*both) for both in zip(self.expected, self.served, strict=True)]
+
+    @property
+    def equal(self) -> bool:
+        return distance(self.expected, self.served, self.tolerances) <= 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """All ways; equal is a server by which all are that decide, and of which there is at least one."""
+
+    checkpoint: SavedCheckpoint
+    server: ServerInfo
+    url: str
+    protocol: str
+    dtype: str
+    comparisons: list[Comparison]
+
+    @property
+    def deciding(self) -> list[Comparison]:
+        return [one for one in self.comparisons if one.way.decides and one.rows]
+
+    @property
+    def equal(self) -> bool:
+        return bool(self.deciding) and all(one.equal for one in self.deciding)
+
+    @property
+    def largest(self) -> float:
+        """The largest difference of what decides."""
+        return max(max(one.differences) for one in self.deciding)
+
+
+def verify_server(
+    checkpoint: SavedCheckpoint,
+    client: Client,
+    *,
+    load: Callable[[], Checkpoint],
+    dtype: str = FLOAT32,
+    ways: Sequence[Way] | None = None,
+) -> Report:
+    """Send the checkpoint's rows, compare the answers, and look for the causes of what differs.
+
+    Args:
+        load: gives the checkpoint with its weights. Called where there is a difference to explain, or rounding to be
+            measured.
+        dtype: in which the server computes; below float32 its rounding is allowed for.
+        ways: None: all of the client's. One that informs alone is left out where no row has a BOS.
+
+    Raises:
+        UserError: the server cannot be reached, or speaks another protocol; the model has a gate, of which this
+            protocol knows nothing.
+    """
+    if is_gated(checkpoint.config) and client.shows != DESCRIBED:
+        raise UserError(
+            f"--protocol {client.protocol}: expected --protocol ours for {checkpoint.name}, whose gate reads where the "
+            "prompt ends: of tokens and texts no other protocol can say where that is."
+        )
+    server = client.about()
+    rounding = None if dtype == FLOAT32 else rounding_in(checkpoint, dtype, load)
+    has_bos = any(row.bos for row in checkpoint.rows)
+    comparisons = [
+        _compare(checkpoint, client, way, rounding, server, load)
+        for way in ways or [way for way in client.ways if way.decides or has_bos]
+    ]
+    return Report(checkpoint, server, client.connection.url, client.protocol, dtype, comparisons)
+
+
+def rounding_in(checkpoint: SavedCheckpoint, dtype: str, load: Callable[[], Checkpoint]) -> float:
+    """How far computing in `dtype` moves the outputs: as saved, or measured now."""
+    if checkpoint.precision == dtype and checkpoint.rounding is not None:
+        return checkpoint.rounding
+    model = load()
+    return float(abs(model.outputs(checkpoint.rows, dtype) - model.outputs(checkpoint.rows)).max())
+
+
+def _compare(
+    checkpoint: SavedCheckpoint,
+    client: Client,
+    way: Way,
+    rounding: float | None,
+    server: ServerInfo,
+    load: Callable[[], Checkpoint],
+) -> Comparison:
+    places = [place for place, row in enumerate(checkpoint.rows) if row.text is not None or not way.sends_text]
+    rows, outputs = [checkpoint.rows[place] for place in places], checkpoint.outputs[places]
+    expected = checkpoint.values(outputs, client.shows)
+    tolerances = tolerances_of(checkpoint.values(checkpoint.outputs, client.shows), rounding, checkpoint.noise)
+    answers = [_ask(client, way, row) for row in rows]
+    served = [_values(answer, due, client.shows) for answer, due in zip(answers, expected, strict=True)]
+    comparison = Comparison(way, rows, expected, served, tolerances, len(checkpoint.rows) - len(rows))
+    if not rows or comparison.equal:
+        return comparison
+    refused = [str(answer) if isinstance(answer, Refused) else None for answer in answers]
+    counted = [answer.tokens if isinstance(answer, Answer) else None for answer in answers]
+    case = Case(checkpoint, client.shows, way, rows, outputs, served, refused, counted, tolerances, server.max_length)
+    return Comparison(**vars(comparison) | {"causes": find_causes(case, load)})
+
+
+def _ask(client: Client, way: Way, row: Row) -> Answer | Refused:
+    try:
+        return client.ask(way, row)
+    except Refused as refused:
+        return refused
+
+
+def _values(answer: Answer | Refused, due: Values, shows: str) -> Values | None:
+    """Of what a server says beside the reward, that which is known of the checkpoint too."""
+    if isinstance(answer, Refused):
+        return None
+    known = shows != DESCRIBED
+    return {name: value for name, value in answer.values.items() if known or name in due}
