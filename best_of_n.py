@@ -25,8 +25,8 @@ from reward_modeling.best_of_n.selection import SELECTIONS, SelectionOptions
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.flags import NOT_NEGATIVE, PATH, SEED, at_least, changed_flags, flag, flag_problems, one_of
-from reward_modeling.generations.forms import RowReader, read_columns
-from reward_modeling.generations.forms.reader import COLUMNS_HELP
+from reward_modeling.data.read_options import read_options_problems
+from reward_modeling.generations.columns_flag import COLUMN_TARGETS, COLUMNS_HELP
 from reward_modeling.objectives.weights_flag import read_weights
 
 OF_PAIRS = ("choose", "min_gap", "length_matched", "max_pairs_per_prompt", "write_margin")  # for dpo_pairs alone
@@ -38,10 +38,10 @@ class ScriptArguments:
     """The defaults to edit."""
 
     # Files
-    input: Annotated[str | None, PATH] = flag(
-        None, "Scored rows: a file that score.py wrote, a folder or a glob of them, or several with commas between."
+    input: Annotated[None | str | list[str], PATH] = flag(  # noqa: RUF009, RUF036 (as in eval_bench_mark.py)
+        None, "Scored rows: files that score.py wrote, folders or globs of them, one or several."
     )
-    mix: Annotated[str | None, PATH] = flag(
+    mix: Annotated[None | str | list[str], PATH] = flag(  # noqa: RUF009, RUF036 (as above)
         None,
         "In the place of --input the answers of several models to the same prompts: A.jsonl,B.jsonl, or with names "
         "llama=A.jsonl,qwen=B.jsonl. Best and worst are then chosen among the answers of all.",
@@ -89,6 +89,12 @@ class ScriptArguments:
 
     # Columns
     columns: str | None = flag(None, COLUMNS_HELP)
+    plain_text: bool = flag(
+        False, "Prompts and answers that are texts are plain texts, as score.py scored them with this flag."
+    )
+    questions: Annotated[str | None, PATH] = flag(
+        None, "The file of questions that answers of Arena-Hard v0.1 and MT-Bench belong to."
+    )
     reward_column: str = flag("rewards", "The rewards, one for each answer of a row.")
     by: str | None = flag(None, "Choose by this attribute, in the place of the reward.")
     weights: str | None = flag(
@@ -109,6 +115,11 @@ class ScriptArguments:
 
     def _problems(self) -> Iterator[str]:
         yield from flag_problems(self)
+        yield from read_options_problems(self.columns, None, targets=COLUMN_TARGETS)
+        try:
+            read_weights(self.weights)
+        except UserError as error:
+            yield str(error)
         if (self.input is None) == (self.mix is None):
             found = "neither" if self.input is None else "both"
             yield f"--input or --mix: expected one of them, the scored rows, found {found}"
@@ -132,6 +143,16 @@ class ScriptArguments:
         if self.by is not None and self.weights is not None:
             yield "--by and --weights: expected one of them, found both"
 
+    def reward_columns(self) -> RewardColumns:
+        """Where the numbers stand."""
+        weights = read_weights(self.weights)
+        return RewardColumns(self.reward_column, self.by, weights, self.truth_column, self.answer_column)
+
+    def selection_options(self) -> SelectionOptions:
+        """What is taken of a prompt's answers."""
+        rule = PairRule(self.choose, self.min_gap, self.length_matched, self.max_pairs_per_prompt)
+        return SelectionOptions(rule, self.top_k or 1, self.min_answers, self.len_penalty, self.seed)
+
     def given_flags(self) -> dict[str, object]:
         """The flags with their values, for the manifest; where things stand is in no manifest."""
         return {
@@ -141,33 +162,37 @@ class ScriptArguments:
 
 def main() -> None:
     arguments, _ = parse_script_arguments(ScriptArguments)
-    weights, row_columns = read_weights(arguments.weights), read_columns(arguments.columns)
     outputs = Outputs(Path(arguments.output), arguments.overwrite_output, arguments.format == "llama_factory")
     outputs.check()
+    choose_answers(arguments, outputs)
 
+
+def choose_answers(arguments: ScriptArguments, outputs: Outputs) -> None:
+    """Read the rows, write what is chosen, and say what it comes to."""
+    # Imported when the flags are known to be right: what reads files, and plots.
     from reward_modeling.best_of_n.files import input_files, mixed_files
-    from reward_modeling.best_of_n.job import Job, run  # plots and more, when the flags are known to be right
+    from reward_modeling.best_of_n.job import Job, run
     from reward_modeling.best_of_n.report import report_lines
+    from reward_modeling.generations.forms import RowReader, read_columns
+    from reward_modeling.generations.forms.base import Reading
+    from reward_modeling.generations.questions import read_questions
 
     files = input_files(arguments.input) if arguments.input is not None else mixed_files(arguments.mix)
     outputs.check_not_among(file.path for file in files)
-    rule = PairRule(arguments.choose, arguments.min_gap, arguments.length_matched, arguments.max_pairs_per_prompt)
-    job = Job(
-        files=files,
-        outputs=outputs,
-        select=arguments.select,
-        format=arguments.format,
-        columns=RewardColumns(
-            arguments.reward_column, arguments.by, weights, arguments.truth_column, arguments.answer_column
-        ),
-        options=SelectionOptions(
-            rule, arguments.top_k or 1, arguments.min_answers, arguments.len_penalty, arguments.seed
-        ),
-        reader=RowReader(row_columns),
-        write_margin=arguments.write_margin,
-        flags=arguments.given_flags(),
+    questions = None if arguments.questions is None else read_questions(arguments.questions)
+    report = run(
+        Job(
+            files=files,
+            outputs=outputs,
+            select=arguments.select,
+            format=arguments.format,
+            columns=arguments.reward_columns(),
+            options=arguments.selection_options(),
+            reader=RowReader(read_columns(arguments.columns), Reading(arguments.plain_text, questions)),
+            write_margin=arguments.write_margin,
+            flags=arguments.given_flags(),
+        )
     )
-    report = run(job)
     print("\n".join(report_lines(report, arguments.output)))
 
 

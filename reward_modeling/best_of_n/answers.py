@@ -14,9 +14,9 @@ from reward_modeling.data.messages import Message
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """An answer as assistant's messages, of which there is nearly always one."""
+    """An answer as the assistant's messages, of which there is nearly always one; or a text, with --plain_text."""
 
-    messages: Sequence[Message]
+    messages: Sequence[Message] | str
     reward: float | None
     """What it is chosen by: null, and anything that is no finite number, is None."""
     key: int
@@ -33,11 +33,15 @@ class ScoredAnswer:
     @property
     def length(self) -> int:
         """Characters of what is said, calls of tools left out."""
+        if isinstance(self.messages, str):
+            return len(self.messages)
         return sum(len(message["content"]) for message in self.messages)
 
     @property
     def is_empty(self) -> bool:
         """Whether it neither says anything nor calls a tool."""
+        if isinstance(self.messages, str):
+            return not self.messages.strip()
         return not any(message["content"].strip() or message.get("tool_calls") for message in self.messages)
 
 
@@ -45,7 +49,7 @@ class ScoredAnswer:
 class ScoredPrompt:
     """A prompt with all answers that the rows have for it."""
 
-    messages: Sequence[Message]
+    messages: Sequence[Message] | str
     options: str
     """JSON of what goes to the chat template beside the messages; "" for nothing."""
     key: int

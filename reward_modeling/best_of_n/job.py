@@ -14,7 +14,7 @@ from tqdm import tqdm
 from reward_modeling.best_of_n.answers import ScoredPrompt, usable_answers
 from reward_modeling.best_of_n.dropped import Dropped, Reason
 from reward_modeling.best_of_n.figures import Figures
-from reward_modeling.best_of_n.files import InputFile, rows_of
+from reward_modeling.best_of_n.files import InputFile
 from reward_modeling.best_of_n.formats.base import NotWritable, RowFormat, WriteOptions
 from reward_modeling.best_of_n.formats.catalog import FORMATS
 from reward_modeling.best_of_n.gather import Gathered, gather
@@ -27,6 +27,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import installed_versions
 from reward_modeling.common.screen import shows_bars
 from reward_modeling.generations.forms import RowReader
+from reward_modeling.generations.input_rows import stream_rows, values_to_read
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ def read_files(files: Iterable[InputFile], reader: ScoredRowReader) -> Iterator[
     """The rows that are not dropped."""
     with progress("reading", "row") as bar:
         for file in files:
-            for row, where in rows_of(file.path):
+            for row in stream_rows([file.path]):
                 bar.update()
-                if (prompt := reader.read(row, where, file.model)) is not None:
+                if (prompt := reader.read(values_to_read(row), row.where, file.model)) is not None:
                     yield prompt
 
 

@@ -65,12 +65,11 @@ class ScoredRowReader:
     def __init__(self, columns: RewardColumns, reader: RowReader, dropped: Dropped):
         self.columns, self.reader, self.dropped, self.seen = columns, reader, dropped, Seen()
 
-    def read(self, row: object, where: str, model: str | None = None) -> ScoredPrompt | None:
+    def read(self, row: Mapping[str, object], where: str, model: str | None = None) -> ScoredPrompt | None:
         """A prompt with the answers of one row, those without a reward too; None where the row is dropped."""
         self.seen.rows += 1
-        if isinstance(row, dict):
-            for name in row:
-                self.seen.columns[name] = self.seen.columns.get(name, 0) + 1
+        for name in row:
+            self.seen.columns[name] = self.seen.columns.get(name, 0) + 1
         try:
             answers = self.reader.read(row)
         except Unreadable as unreadable:
@@ -87,7 +86,7 @@ class ScoredRowReader:
         options = to_json(dict(answers.options)) if answers.options else ""
         self.seen.kwargs += any(name != "tools" for name in answers.options)
         said = to_json(answers.prompt)
-        prompt = ScoredPrompt(answers.prompt, options, text_key(said, options), where)
+        prompt = ScoredPrompt(answers.prompt or "", options, text_key(said, options), where)
         prompt.source = row["source"] if isinstance(row.get("source"), str) else None
         count = len(answers)
         truths = self._of_answers(row, self.columns.truth_name, count, where)
@@ -95,7 +94,7 @@ class ScoredRowReader:
         models = _models(row, count)
         labelled = count == 2 and all(row.get(name) is not None for name in SIDES)
         for place, messages in enumerate(answers.answers):
-            if not isinstance(messages, list):  # it could not be scored
+            if messages is None:  # it could not be scored
                 self.dropped.add(Reason.NO_REWARD, where)
                 continue
             of = models[place] or model

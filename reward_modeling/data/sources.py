@@ -25,8 +25,9 @@ TABLE_SUFFIXES = (".parquet", ".arrow")
 LINE_SUFFIXES = JSON_SUFFIXES + TEXT_TABLE_SUFFIXES  # become lines of JSON
 ALL_SUFFIXES = LINE_SUFFIXES + TABLE_SUFFIXES
 SUFFIXES = ", ".join(ALL_SUFFIXES)
-# Stand beside data without being data; "manifest.json" as the end of a name too (train.manifest.json).
+# Stand beside data without being data; those of BESIDE as ends of names too (train.manifest.json).
 NOT_DATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "lint.json")
+BESIDE = ("manifest.json", "report.json")
 LOCAL_HINT = (
     f"To use a local copy, pass its path: a {SUFFIXES} file, a folder or glob of them, or a save_to_disk folder"
 )
@@ -176,7 +177,7 @@ def _find_local(path: str, local: Path, split: str | None, default_split: str) -
 
 def is_data_file(file: Path) -> bool:
     """Whether a name is one of a data file, and not of what stands beside data."""
-    hidden = file.name.startswith((".", "_")) or file.name.endswith("manifest.json") or file.name in NOT_DATA
+    hidden = file.name.startswith((".", "_")) or file.name.endswith(BESIDE) or file.name in NOT_DATA
     return file.name.endswith(ALL_SUFFIXES) and not hidden
 
 

@@ -21,16 +21,17 @@ class LlamaFactory(RowFormat):
     """System message and tools have columns of their own; chat_template_kwargs have no place."""
 
     def pair(self, prompt: ScoredPrompt, selected: Selected) -> Row:
+        system, turns = _turns(prompt.messages)
         sides = {"chosen": selected.chosen.messages, "rejected": selected.rejected.messages}
         if any(len(messages) > 1 for messages in sides.values()):
             raise NotWritable("answers of several messages")
-        system, turns = _turns(prompt.messages)
         row = {"conversations": turns, **{name: _turn(messages[0]) for name, messages in sides.items()}}
         _check_order([*turns, row["chosen"]])
         return row | {"system": system}
 
     def answer(self, prompt: ScoredPrompt, selected: Selected) -> Row:
-        system, turns = _turns([*prompt.messages, *selected.chosen.messages])
+        system, turns = _turns(prompt.messages)
+        turns += [_turn(message) for message in selected.chosen.messages]
         _check_order(turns)
         return {"conversations": turns, "system": system}
 
@@ -49,8 +50,10 @@ class LlamaFactory(RowFormat):
         return entry | {"columns": columns}
 
 
-def _turns(messages: Sequence[Message]) -> tuple[str, list[Row]]:
+def _turns(messages: Sequence[Message] | str) -> tuple[str, list[Row]]:
     """The system message, and the turns behind it."""
+    if isinstance(messages, str):
+        raise NotWritable("a plain text")
     system = ""
     if messages and messages[0]["role"] in SYSTEM:
         system, messages = messages[0]["content"], messages[1:]

@@ -10,11 +10,15 @@ class Ours(RowFormat):
 
     def pair(self, prompt: ScoredPrompt, selected: Selected) -> Row:
         chosen, rejected = selected.chosen.messages, selected.rejected.messages
+        if isinstance(chosen, str):
+            return {"chosen": prompt.messages + chosen, "rejected": prompt.messages + rejected}
         if chosen[:-1] != rejected[:-1]:
             raise NotWritable("answers of several messages: chosen and rejected may differ in the last one alone")
         return {"chosen": [*prompt.messages, *chosen], "rejected": [*prompt.messages, *rejected]}
 
     def answer(self, prompt: ScoredPrompt, selected: Selected) -> Row:
+        if isinstance(prompt.messages, str):
+            return {"text": prompt.messages + selected.chosen.messages}
         return {"messages": [*prompt.messages, *selected.chosen.messages]}
 
     def template_options(self, prompt: ScoredPrompt) -> Row:

@@ -12,13 +12,13 @@ class Trl(RowFormat):
 
     def pair(self, prompt: ScoredPrompt, selected: Selected) -> Row:
         return {
-            "prompt": list(prompt.messages),
-            "chosen": list(selected.chosen.messages),
-            "rejected": list(selected.rejected.messages),
+            "prompt": prompt.messages,
+            "chosen": selected.chosen.messages,
+            "rejected": selected.rejected.messages,
         }
 
     def answer(self, prompt: ScoredPrompt, selected: Selected) -> Row:
-        return {"prompt": list(prompt.messages), "completion": list(selected.chosen.messages)}
+        return {"prompt": prompt.messages, "completion": selected.chosen.messages}
 
     def template_options(self, prompt: ScoredPrompt) -> Row:
         """Tools as JSON, which TRL parses: Arrow would give every tool the keys of all. Where one row has

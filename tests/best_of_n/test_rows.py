@@ -1,0 +1,144 @@
+"""Rows of every form, and what is not used of them."""
+
+import math
+
+import pytest
+from scored import write_rows
+
+from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt, usable_answers
+from reward_modeling.best_of_n.dropped import Dropped, dropped_rows
+from reward_modeling.best_of_n.files import input_files, mixed_files
+from reward_modeling.best_of_n.rows import RewardColumns, ScoredRowReader, truth_of
+from reward_modeling.common.errors import UserError
+from reward_modeling.generations.forms import RowReader, read_columns
+
+ASKED = [{"role": "user", "content": "Why?"}]
+
+
+def said(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def reader(columns=None, **options):
+    return ScoredRowReader(RewardColumns(**options), RowReader(read_columns(columns)), Dropped())
+
+
+def read(row, columns=None, model=None, **options):
+    return reader(columns, **options).read(row, "rows.jsonl:1", model)
+
+
+FORMS = [
+    ({"prompt": "Why?", "responses": ["a", "b"], "rewards": [1, 2]}, [1.0, 2.0]),
+    ({"prompt": ASKED, "responses": [said("a"), said("b")], "rewards": [1, 2]}, [1.0, 2.0]),
+    ({"prompt": "Why?", "completion": "a", "rewards": [0.5]}, [0.5]),
+    ({"prompt": "Why?", "completion": "a", "rewards": 0.5}, [0.5]),
+    ({"messages": [*ASKED, *said("a")], "rewards": [0.5]}, [0.5]),
+    ({"instruction": "Why?", "output": "a", "generator": "model-x", "rewards": [0.5]}, [0.5]),
+    ({"chosen": [*ASKED, *said("a")], "rejected": [*ASKED, *said("b")], "rewards": [0.5, 1.5]}, [0.5, 1.5]),
+    ({"prompt": "Why?", "chosen": "a", "rejected": "b", "rewards": [0.5, 1.5]}, [0.5, 1.5]),
+    ({"prompt": "Why?", "response_a": "a", "response_b": "b", "rewards": [0.5, 1.5]}, [0.5, 1.5]),
+    ({"conversation_a": [*ASKED, *said("a")], "conversation_b": [*ASKED, *said("b")], "rewards": [2, 1]}, [2.0, 1.0]),
+]
+
+
+@pytest.mark.parametrize(("row", "rewards"), FORMS)
+def test_every_form_gives_prompt_answers_and_rewards(row, rewards):
+    prompt = read(row)
+    assert prompt.messages == ASKED
+    assert [answer.messages for answer in prompt.answers] == [said("a"), said("b")][: len(rewards)]
+    assert [answer.reward for answer in prompt.answers] == rewards
+    assert prompt.key == read(FORMS[0][0]).key
+
+
+def test_models_and_labels_are_kept():
+    assert read(FORMS[5][0]).answers[0].models == ("model-x",)
+    assert read(FORMS[0][0], model="file").answers[1].models == ("file",)
+    row = FORMS[8][0] | {"model_a": "x", "model_b": "y"}
+    assert [answer.models for answer in read(row).answers] == [("x",), ("y",)]
+    assert [answer.label for answer in read(FORMS[6][0]).answers] == ["chosen", "rejected"]
+    assert [answer.label for answer in read(FORMS[8][0]).answers] == [None, None]
+
+
+def test_options_of_the_template_make_another_prompt():
+    row = {"prompt": "Why?", "responses": ["a", "b"], "rewards": [1, 2]}
+    keys = {read(row | other).key for other in ({}, {"tools": [{"name": "t"}]}, {"chat_template_kwargs": {"think": 0}})}
+    assert len(keys) == 3
+    assert read(row | {"system": "Be kind."}).messages[0]["role"] == "system"
+
+
+def test_attributes_are_chosen_by():
+    row = {"prompt": "Why?", "responses": ["a", "b", "c"], "rewards": [1, 2, 3]}
+    row["attributes"] = [{"help": 4.0, "verb": 1.0}, {"help": 1.0, "verb": 3.0}, None]
+    assert [answer.reward for answer in read(row, by="help").answers] == [4.0, 1.0, None]
+    weights = {"help": 1.0, "verb": -0.5}
+    assert [answer.reward for answer in read(row, weights=weights).answers] == [3.5, -0.5, None]
+    one = reader(by="hepl")
+    one.read(row, "rows.jsonl:1")
+    with pytest.raises(UserError, match=r"--by hepl: expected an attribute .* found help, verb; did you mean help?"):
+        one.check("rows.jsonl")
+
+
+def test_what_cannot_be_used_is_counted():
+    found = reader()
+    rows = [
+        {"prompt": "Why?", "responses": ["a", "b"], "rewards": [math.nan, True]},
+        {"prompt": "Why?", "responses": ["a", "b"], "rewards": [1]},
+        {"prompt": "Why?", "responses": ["a", "b"], "rewards": None, "not_scored": "too long"},
+        {"responses": ["a", "b"], "rewards": [1, 2]},
+        {"prompt": "Why?", "responses": ["a", None], "rewards": [1, None]},
+    ]
+    prompts = [found.read(row, f"rows.jsonl:{number}") for number, row in enumerate(rows, 1)]
+    assert [answer.reward for answer in prompts[0].answers] == [None, None]
+    assert prompts[1:4] == [None, None, None] and len(prompts[4].answers) == 1
+    assert found.dropped.to_dict() == {
+        "unreadable_row": {"unit": "rows", "count": 1, "first": "rows.jsonl:4 (the prompt is missing)"},
+        "not_scored": {"unit": "rows", "count": 1, "first": "rows.jsonl:3"},
+        "rewards_differ": {"unit": "rows", "count": 1, "first": "rows.jsonl:2 (1 and 2)"},
+        "no_reward": {"unit": "answers", "count": 1, "first": "rows.jsonl:5"},
+    }
+    assert len(dropped_rows(found.dropped.to_dict())) == 5
+
+
+def test_truths_in_the_ways_people_write_them():
+    values = [True, 0, 1.0, 0.5, "True", "incorrect", 2, "perhaps", None, math.nan]
+    assert [truth_of(value) for value in values] == [1, 0, 1, 0.5, 1, 0, None, None, None, None]
+    row = {"prompt": "Why?", "responses": ["a", "b"], "rewards": [1, 2], "right": [True, "false"], "final": [" 7", 8]}
+    prompt = read(row, truth="right", final="final")
+    assert [(answer.truth, answer.final) for answer in prompt.answers] == [(1.0, "7"), (0.0, "8")]
+    one = reader(truth="right")
+    assert one.read(row | {"right": True}, "rows.jsonl:7").answers[0].truth is None
+    assert one.seen.unread == {"right": (1, "rows.jsonl:7")}
+
+
+def answer(text, reward, models=()):
+    return ScoredAnswer(said(text), reward, hash(text), tuple(models))
+
+
+def test_equal_answers_count_once_with_their_mean_reward():
+    prompt = ScoredPrompt(ASKED, "", 1, "rows.jsonl:1")
+    prompt.answers = [answer("a", 1.0, ["y"]), answer("b", None), answer("a", 2.0, ["x"]), answer(" ", 5.0)]
+    dropped = Dropped()
+    (usable,) = usable_answers(prompt, dropped)
+    assert (usable.reward, usable.models) == (1.5, ("x", "y"))
+    assert {name: entry["count"] for name, entry in dropped.to_dict().items()} == {
+        "no_reward": 1,
+        "empty_answer": 1,
+        "duplicate_answer": 1,
+    }
+
+
+def test_models_of_a_mix_have_names(tmp_path):
+    a, b = (write_rows(tmp_path / name, []) for name in ("a.jsonl", "b.jsonl.gz"))
+    assert [(file.path, file.model) for file in mixed_files(f"{a},{b}")] == [(a, "a"), (b, "b")]
+    assert [file.model for file in mixed_files(f"x={a},y={b}")] == ["x", "y"]
+    assert [file.model for file in input_files(str(tmp_path))] == [None, None]
+    (tmp_path / "more").mkdir()
+    other = write_rows(tmp_path / "more/a.jsonl", [])
+    for flag, message in (
+        (f"{a}", "two models or more"),
+        (f"{a},{other}", "a name of its own .* a twice"),
+        (f"x={a},y={a}", "each file once"),
+        (f"x={a},y={tmp_path}/none.jsonl", "none.jsonl does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            mixed_files(flag)
