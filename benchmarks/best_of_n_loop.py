@@ -53,7 +53,7 @@ SETTINGS = {
         "reward_rate": 3e-5,
         "reward_epochs": 2,
         "rate": 1e-5,
-        "steps": 24,
+        "steps": 16,
         "dtype": "bfloat16",
     },
     TINY: {
@@ -62,7 +62,7 @@ SETTINGS = {
         "temperature": 1.0,
         "reward_rate": 1e-3,
         "reward_epochs": 4,
-        "rate": 1e-3,
+        "rate": 1e-4,
         "steps": 60,
         "dtype": "float32",
     },
@@ -78,12 +78,13 @@ def main() -> None:
     loop.train_reward_model()
     loop.sample("policy", loop.policy)
     loop.score("policy")
-    loop.choose()
+    loop.choose("policy", {"dpo": "dpo_pairs", "sft": "best"}[options.learn])
     loop.train_policy()
     for name, policy in {"before": loop.policy, "after": loop.trained}.items():
         loop.sample(name, policy, split="held_out")
         loop.score(name)
-    figures = compare(loop.rows("before_scored"), loop.rows("after_scored"))
+    loop.choose("before", "best")
+    figures = compare(loop.rows("before_scored"), loop.rows("after_scored"), loop.report("before"))
     results = {"settings": loop.settings, "figures": figures, "stages": loop.seconds, "versions": versions()}
     (loop.folder / "results.json").write_text(json.dumps(results, indent=2))
     print_figures(figures)
@@ -166,21 +167,21 @@ class Loop:
         }
         self._stage(f"score.py {name}", self._script("score.py", flags), f"{name}_scored.jsonl")
 
-    def choose(self) -> None:
-        select = {"dpo": "dpo_pairs", "sft": "best"}[self.options.learn]
+    def choose(self, name: str, select: str) -> None:
         flags = {
-            "input": self.folder / "policy_scored.jsonl",
+            "input": self.folder / f"{name}_scored.jsonl",
             "select": select,
-            "output": self.folder / f"{select}.jsonl",
+            "format": "trl",
+            "output": self.folder / f"{name}_chosen.jsonl",
+            "seed": self.options.seed,
         }
-        self._stage("best_of_n.py", self._script("best_of_n.py", flags), f"{select}.jsonl")
-        self.chosen = self.folder / f"{select}.jsonl"
+        self._stage(f"best_of_n.py {name}", self._script("best_of_n.py", flags), f"{name}_chosen.jsonl")
 
     def train_policy(self) -> None:
         options = self.options
         flags = {
             "policy": self.policy,
-            "rows": self.chosen,
+            "rows": self.folder / "policy_chosen.jsonl",
             "output": self.trained,
             "steps": options.steps,
             "rate": options.rate,
@@ -195,6 +196,10 @@ class Loop:
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / f"{name}.jsonl").read_text().splitlines()]
+
+    def report(self, name: str) -> dict[str, Any]:
+        """That of best_of_n.py."""
+        return json.loads((self.folder / f"{name}_chosen.jsonl.report.json").read_text())
 
     def _answers(self, policy: Path, prompts: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
         from loop_policy import Policy  # imports torch, which a run whose stages are done does without

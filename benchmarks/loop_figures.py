@@ -1,7 +1,6 @@
 """What best_of_n_loop.py prints: truth and reward before and after, and what choosing by reward gives."""
 
 from collections.abc import Sequence
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,14 @@ from reward_modeling.common.intervals import pair_accuracy, share_of_rows
 from reward_modeling.common.prompt_differences import difference_of_means, difference_of_shares
 
 Rows = Sequence[dict[str, Any]]
+SHOWN = (1, 2, 4, 8, 16, 32)  # n
 
 
-def compare(before: Rows, after: Rows) -> dict[str, Any]:
+def compare(before: Rows, after: Rows, report: dict[str, Any]) -> dict[str, Any]:
     """Figures of two policies' scored answers to the same prompts.
+
+    Args:
+        report: of best_of_n.py on `before`.
 
     Raises:
         UserError: an answer has no reward.
@@ -31,7 +34,7 @@ def compare(before: Rows, after: Rows) -> dict[str, Any]:
             "difference": difference_of_means(rewards_after.ravel(), rewards.ravel(), prompts),
         },
         "pairs of truth": pairs_of_truth(right, rewards),
-        "best of n": best_of_n(right, rewards),
+        "best of n": [row for row in report["truth"]["rows"] if row["n"] in SHOWN],
     }
 
 
@@ -60,41 +63,6 @@ def pairs_of_truth(right: NDArray, rewards: NDArray) -> dict[str, Any]:
     return pair_accuracy(chosen, rejected, prompts)
 
 
-def best_of_n(right: NDArray, rewards: NDArray) -> dict[int, dict[str, Any]]:
-    """For n = 1, 2, 4 ...: the truth of the answer of highest reward among n, and of any (oracle) over all subsets."""
-    answers = right.shape[1]
-    sizes = [size for size in (2**power for power in range(10)) if size < answers] + [answers]
-    none = np.zeros(len(right), dtype=bool)
-    chance = right.mean(axis=1)
-    figures = {}
-    for size in sizes:
-        chosen = np.array([expected_best(*row, size) for row in zip(right, rewards, strict=True)])
-        oracle = np.array([1 - comb(int((row == 0).sum()), size) / comb(answers, size) for row in right])
-        gain = difference_of_means(chosen, chance, np.arange(len(right)))
-        figures[size] = {
-            "by reward": share_of_rows(chosen, none),
-            "oracle": share_of_rows(oracle, none),
-            "gain over random": gain,
-        }
-    return figures
-
-
-def expected_best(right: NDArray, rewards: NDArray, size: int) -> float:
-    """The mean over all subsets of `size` answers of the truth of the best; equal rewards share it.
-
-    The answer at place r from the lowest reward is the best of the subsets of it and size - 1 of the r below.
-    """
-    values, groups = np.unique(rewards, return_inverse=True)
-    total, below = 0.0, 0
-    for group in range(len(values)):
-        members = groups == group
-        count = int(members.sum())
-        subsets = comb(below + count, size) - comb(below, size)
-        total += subsets * float(right[members].mean())
-        below += count
-    return total / comb(len(right), size)
-
-
 def print_figures(figures: dict[str, Any]) -> None:
     truth, reward = figures["truth"], figures["reward"]
     print("\nHeld-out prompts; 95% intervals over prompts\n\n| | before | after | difference |\n|---|---|---|---|")
@@ -106,9 +74,9 @@ def print_figures(figures: dict[str, Any]) -> None:
     )
     print("\nChoosing among the untrained policy's answers\n\n| n | by reward | random | oracle | gain over random |")
     print("|---|---|---|---|---|")
-    for size, row in figures["best of n"].items():
-        chosen, gain = in_percent(row["by reward"]), in_percent(row["gain over random"])
-        print(f"| {size} | {chosen} | {100 * truth['before']['value']:.1f} | {in_percent(row['oracle'])} | {gain} |")
+    for row in figures["best of n"]:
+        cells = [row["best"], row["random"], row["oracle"], row["best_less"]["random"]]
+        print(f"| {row['n']} | {' | '.join(map(in_percent, cells))} |")
 
 
 def in_percent(figure: dict[str, Any]) -> str:

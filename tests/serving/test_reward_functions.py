@@ -7,10 +7,10 @@ import threading
 import pytest
 import torch
 from rating_models import NAMES, save_classifier, with_ratings
-from serving.servers import running_server, tiny_reward_model
-from serving.test_posting import server_that_says
-from serving.trainer_clients import OpenRLHFClient, VerlClient
-from transformers import AutoTokenizer
+from scripted_server import server_that_says
+from servers import running_server, tiny_reward_model
+from trainer_clients import OpenRLHFClient, VerlClient
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.scoring import RewardScorer
@@ -62,7 +62,9 @@ def where(request, model) -> dict:
 
 
 def furthest(rewards, expected) -> float:
-    return (torch.tensor(rewards, dtype=torch.float64) - torch.tensor(expected, dtype=torch.float64)).abs().max().item()
+    """The largest difference."""
+    one, other = (torch.as_tensor(values, dtype=torch.float64) for values in (rewards, expected))
+    return (one - other).abs().max().item()
 
 
 def whole_texts(tokenizer) -> list[str]:
@@ -91,10 +93,8 @@ def test_trl_texts(where, expected, tokenizer):
     assert furthest(TrlReward(**where)(heads, answers), expected) >= CONTROL  # read at another token
 
 
-def test_template_options_go_along(where, scorer, server, tmp_path):
-    """A template that writes a variable: the rewards differ with it, and are those of the scorer."""
-    # add_generation_prompt stands for a variable that a template knows
-    options = {"add_generation_prompt": True}
+def test_template_options_go_along(where, scorer):
+    options = {"add_generation_prompt": True}  # a variable that this template knows
     rewards = TrlReward(**where, chat_template_kwargs=options)(PROMPTS, COMPLETIONS)
     assert furthest(rewards, scorer.score(CONVERSATIONS, template_options=options)) <= LIMIT
     assert furthest(rewards, scorer.score(CONVERSATIONS)) >= CONTROL
@@ -199,8 +199,6 @@ def test_one_text_is_no_list_of_texts():
 
 
 def test_a_reward_that_is_no_number(model, tokenizer, tmp_path):
-    from transformers import AutoModelForSequenceClassification
-
     broken = AutoModelForSequenceClassification.from_pretrained(model)
     broken.score.weight.data.fill_(float("nan"))
     broken.save_pretrained(tmp_path)

@@ -53,10 +53,7 @@ class OpenRLHFClient:
         body = {"query": queries, "prompts": prompts, "labels": labels}
         for _ in range(OPENRLHF_TRIES):
             try:
-                async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=OPENRLHF_SECONDS)) as session:
-                    async with session.post(url, json=body) as answer:
-                        answer.raise_for_status()
-                        return await answer.json()
+                return await _post(url, body, OPENRLHF_SECONDS)
             except aiohttp.ClientError:
                 await asyncio.sleep(1)
         raise RuntimeError(f"{url}: no answer in {OPENRLHF_TRIES} tries")
@@ -89,10 +86,7 @@ class VerlClient:
     async def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         for attempt in range(VERL_TRIES):
             try:
-                async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-                    async with session.post(f"http://{self.address}/classify", json=body) as answer:
-                        answer.raise_for_status()
-                        return await answer.json()
+                return await _post(f"http://{self.address}/classify", body, None)
             except aiohttp.ClientResponseError as error:
                 if 400 <= error.status < 500:
                     raise
@@ -100,3 +94,10 @@ class VerlClient:
                 pass
             await asyncio.sleep(min(2**attempt, 30))
         raise RuntimeError(f"{self.address}: no answer in {VERL_TRIES} tries")
+
+
+async def _post(url: str, body: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+    timeout = aiohttp.ClientTimeout(total=seconds)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json=body) as answer:
+        answer.raise_for_status()
+        return await answer.json()
