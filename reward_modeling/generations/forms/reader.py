@@ -40,12 +40,9 @@ class RowReader:
             return row
         inner = {name: column_of(row, name) for name in self.columns.named if "." in name and name not in row}
         renamed = self.columns.renamed({**row, **inner})
-        if (
-            self.columns.reads("responses")
-            and isinstance(renamed["responses"], str)
-            and not list_of(renamed["responses"])
-        ):
-            renamed["responses"] = [renamed["responses"]]  # one answer, where the user says that it is the answers
+        answers = renamed.get("responses") if self.columns.reads("responses") else None
+        if isinstance(answers, str) and list_of(answers) is None:  # the only one, where the user says what it is
+            renamed["responses"] = [answers]
         return renamed
 
 
