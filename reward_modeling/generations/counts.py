@@ -17,10 +17,10 @@ LOSES_ANSWER = "answers of which the chat template leaves out a part"
 LOSES_MESSAGE = "answers of whose prompt the chat template leaves out a message"
 # What to do about some of them.
 ADVICE = {
-    CONTROL: "The reward is of what stands behind the end of an answer too: take the tokens off, and score again.",
-    LOSES_ANSWER: "The reward is of what the template writes: pass --chat_template FILE where it should write all.",
-    RENDERED_PROMPTS: "Where prompts are texts for a model already, pass --plain_text true.",
-    BEGINS_WITH_PROMPT: "Samplers give back the prompt before the answer: take it off, and score again.",
+    CONTROL: "the reward is of what stands behind the end of an answer too. Take the tokens off, and score again.",
+    LOSES_ANSWER: "the reward is of what the template writes. Pass --chat_template FILE where it should write all.",
+    RENDERED_PROMPTS: "where prompts and answers are texts for the model already, pass --plain_text true.",
+    BEGINS_WITH_PROMPT: "some samplers give back the prompt before the answer. Take it off, and score again.",
 }
 SHOWN_WIDTH = 70  # characters of what the first row of a kind shows
 
@@ -81,7 +81,7 @@ def report(counts: Counts) -> str:
         *_table("not scored, because", ((NotScored(key).words, of) for key, of in counts.not_scored.items())),
         *_table("of note", counts.notes.items()),
     ]
-    lines += [f"{advice} ({note})" for note, advice in ADVICE.items() if note in counts.notes]
+    lines += [f"{note.capitalize()}: {advice}" for note, advice in ADVICE.items() if note in counts.notes]
     if counts.cut:
         lines.append(
             f"{_count(counts.cut, 'answer')} cut to max_length, which takes the beginning of the prompt: "
