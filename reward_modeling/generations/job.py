@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
@@ -22,7 +23,7 @@ from reward_modeling.generations.counts import Counts, report
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.input_rows import stream_rows
 from reward_modeling.generations.look import Look
-from reward_modeling.generations.output_file import FREE, STATE_VERSION, OutputFile, Progress, Writer
+from reward_modeling.generations.output_file import STATE_VERSION, OutputFile, Progress, Writer
 from reward_modeling.generations.progress import RowProgress
 from reward_modeling.generations.scored_rows import line_of
 from reward_modeling.generations.template_checks import TemplateChecks
@@ -84,10 +85,12 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
 
 
 def run_of(look: Look, model: Mapping, flags: Mapping, scorer: RewardScorer) -> dict:
-    """What one run computes: a run that goes on from its rows has to have the same, but for what is `FREE`."""
+    """What one run computes: a run that goes on from its rows has to have the same, but for `output_file.FREE`."""
     files = {"fingerprint": look.fingerprint, "rows": look.rows}
     run = {"version": STATE_VERSION, "input": files, "model": model, "flags": flags}
-    return {**run, "device": scorer.model.device.type, FREE: scorer.batches.max_tokens}
+    device = scorer.model.device.type
+    threads = torch.get_num_threads() if device == "cpu" else None  # by which sums are cut into parts
+    return {**run, "device": device, "max_tokens_per_batch": scorer.batches.max_tokens, "threads": threads}
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------

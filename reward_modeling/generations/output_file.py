@@ -20,7 +20,8 @@ from reward_modeling.common.errors import UserError
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
-FREE = "max_tokens_per_batch"  # a run may go on with another one, since memory may have run out
+# A run may go on with others: memory may have run out, and a launcher decides how many threads a process has.
+FREE = ("max_tokens_per_batch", "threads")
 STATE_VERSION = 1  # raise it when windows are cut, or rows written, otherwise than before
 GZIP_LEVEL = 6
 
@@ -57,7 +58,7 @@ class OutputFile:
                 f"--output {self.path}: expected a new file, found one. Take another path, or pass --overwrite_output "
                 "true to replace it when all rows are scored."
             )
-        if self.partial.exists() and not (resume or overwrite):
+        if self.state.exists() and not (resume or overwrite):
             raise UserError(
                 f"--output {self.path}: found {self.partial.name}, which an earlier run has begun. Pass --resume true "
                 "to go on where it ended, or --overwrite_output true to begin anew."
@@ -79,7 +80,6 @@ class OutputFile:
         """
         progress = self.earlier(run) if resume else None
         if progress is None:
-            self.discard()
             return Progress()
         logger.info("Going on behind %s rows in %s.", f"{progress.rows:,}", self.partial)
         return progress
@@ -104,7 +104,7 @@ class OutputFile:
                 f"--resume: expected the state of a run in {self.state}, found [{error}]. {anew}"
             ) from error
         now = json.loads(json.dumps(run))  # as it was written
-        if differences := list(_differences(then, {name: now[name] for name in now if name != FREE})):
+        if differences := list(_differences(then, {name: now[name] for name in now if name not in FREE})):
             lines = "\n- ".join(differences)
             raise UserError(
                 f"--resume: expected the run that {self.partial} is of, found another:\n- {lines}\nPass what it was "
@@ -115,16 +115,15 @@ class OutputFile:
                 f"--resume: expected at least {progress.bytes:,} bytes in {self.partial}, found {size:,}: it was "
                 f"changed. {anew}"
             )
-        if then.get(FREE) != now.get(FREE):
-            logger.warning(
-                "Resume: from here on --%s is %s, and was %s: rewards may differ in their last digits.",
-                *(FREE, now.get(FREE), then.get(FREE)),
-            )
+        for name in FREE:
+            if then.get(name) != now.get(name):
+                words = "Resume: from here on %s is %s, and was %s: rewards may differ in their last digits."
+                logger.warning(words, name, now.get(name), then.get(name))
         return progress
 
     @contextmanager
     def writing(self, progress: Progress, run: Mapping) -> Iterator["Writer"]:
-        """Hold the partial file, cut it to what has reached the disk, and append to it.
+        """Hold the partial file, cut it to what of it counts, and append to it.
 
         Raises:
             UserError: another run writes it, or the disk is full or refuses.
@@ -134,6 +133,8 @@ class OutputFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.partial.touch()
             with hold_folder(self.partial, in_use), self.partial.open("r+b") as file:
+                if not progress.bytes:
+                    self.state.unlink(missing_ok=True)  # of a run that shall not go on
                 file.truncate(progress.bytes)
                 file.seek(progress.bytes)
                 yield Writer(self, file, progress, run)

@@ -15,12 +15,10 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.counts import EQUAL_ANSWERS, NO_NUMBERS, Counts
 from reward_modeling.generations.input_rows import InputRow, json_of
-from reward_modeling.generations.windows import ReadRow
+from reward_modeling.generations.windows import ADDED, REASON, REWARDS, ReadRow
 from reward_modeling.scoring import ScoredConversation
 from reward_modeling.scoring.readouts.base import columns_of_answers
 
-REWARDS, REASON = "rewards", "not_scored"
-ADDED = (REWARDS, "attributes", "gate_weights", "intervals", REASON)
 Scored = Mapping[int, ScoredConversation]
 
 

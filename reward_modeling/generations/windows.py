@@ -13,6 +13,9 @@ from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.input_rows import InputRow, values_to_read
 from reward_modeling.scoring.scorer import WINDOW
 
+REWARDS, REASON = "rewards", "not_scored"
+ADDED = (REWARDS, "attributes", "gate_weights", "intervals", REASON)  # the columns of scored rows
+
 
 @dataclass
 class ReadRow:
@@ -34,8 +37,9 @@ class ReadRow:
 
 
 def read_row(row: InputRow, reader: RowReader) -> ReadRow:
+    """What can be read of a row; rewards of an earlier scoring are no part of it."""
     form = None
-    values = values_to_read(row)
+    values = {name: value for name, value in values_to_read(row).items() if name not in ADDED}
     try:
         form = reader.form(values).name
         return ReadRow(row, form, reader.read(values), None)
