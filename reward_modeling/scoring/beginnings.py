@@ -2,10 +2,11 @@
 
     groups = group_by_beginnings(rows, max_tokens=2048)   # numbers of rows; what a group begins with is computed once
 
-K answers of one question begin with the question, and those of all questions perhaps with one long system message: a
-group of everything would share the system message alone. In the order of the tokens rows that begin alike are
-neighbours, and the best cut of this order into groups is found exactly, by dynamic programming. Rows that it leaves
-alone are tried again among themselves, since others may have stood between them.
+K answers of one prompt begin with the prompt, and those of all prompts perhaps with one long system message: a group of
+everything would share the system message alone, and one for each prompt would compute it again for each. In the order
+of the tokens rows that begin alike are neighbours, and the best cut of this order into groups is found exactly, by
+dynamic programming. Rows that it leaves alone are tried again among themselves, since others may have stood between
+them.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def group_by_beginnings(
 ) -> list[list[int]]:
     """Numbers of the rows, each once; a group has at most `max_tokens` tokens, its beginning counted once, or one row.
 
-    It depends on the rows alone, and not on their order. No two are equal.
+    Each row keeps at least its last token to itself.
     """
     alone = sorted(range(len(rows)), key=lambda number: order_of_tokens(rows[number]))
     groups: list[list[int]] = []

@@ -4,6 +4,7 @@ reader = ConversationReader(tokenizer, max_length=4096)
 tokens = reader.read([(0, messages), (1, Templated(messages, {"tools": [...]}))], ScoringCounts())
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,8 @@ from reward_modeling.models.tokenizer import end_text, token_ids
 from reward_modeling.scoring.given import TokenLimits, prompt_key, taken
 from reward_modeling.scoring.prompt_ends import PromptEnds
 
+logger = logging.getLogger(__name__)
+
 TEXT_BLOCK = 512  # plain texts that are tokenised together
 
 
@@ -33,6 +36,13 @@ class ScoringCounts:
     passes: int = 0
     tokens: int = 0  # of all passes, padding included
     not_finite: int = 0  # conversations whose reward is infinite or not a number
+
+    def warn_of_cuts(self, max_length: int | None) -> None:
+        if self.cut:
+            logger.warning(
+                "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
+                *(self.cut, self.conversations, max_length, self.cut_tokens),
+            )
 
 
 class ConversationReader:

@@ -13,15 +13,19 @@ from typing import Any
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Conversation, Templated, Tokens, parts_of
 
+# For the chat template, for all conversations or one for each.
+TemplateOptions = Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None
 
-def with_options(
-    conversations: Sequence[Conversation], options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None
-) -> Sequence[Conversation]:
+
+def with_options(conversations: Sequence[Conversation], options: TemplateOptions) -> Sequence[Conversation]:
     """The conversations with options for the chat template, one object for all of them or one for each.
 
     Raises:
-        UserError: there are other numbers of options than of conversations, or a plain text or tokens would get some.
+        UserError: there are other numbers of options than of conversations, or a plain text or tokens would get some;
+            a text is given in the place of a list.
     """
+    if isinstance(conversations, str):
+        raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
     if not options:
         return conversations
     each = [options] * len(conversations) if isinstance(options, Mapping) else list(options)

@@ -1,15 +1,15 @@
 """From tokens to forward passes for scoring: every row once, a shared prompt once, little padding.
 
-A window of conversations as tokens is grouped by equal prompts, or by equal beginnings, and cut into micro-batches. The
-plan of a window depends on its conversations alone: on however many processes it runs, the same passes are computed,
-and give bit for bit the same rewards.
+A window of conversations as tokens is grouped by what begins alike (`beginnings`), and cut into micro-batches. The plan
+of a window depends on its conversations alone: on however many processes it runs, the same passes are computed, and
+give bit for bit the same rewards.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from reward_modeling.data.conversations import Tokens
-from reward_modeling.data.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
+from reward_modeling.data.planning import PADDED, SHARED_PREFIX, Chunk, GroupSizes, MicroBatch, plan_evaluation
 from reward_modeling.models.tokenizer import common_prefix_length
 from reward_modeling.scoring.beginnings import group_by_beginnings
 from reward_modeling.scoring.conversations import ScoringCounts
@@ -58,26 +58,22 @@ def plan_window(window: list[tuple[int, Tokens]], batches: Batches, counts: Scor
     """
     # By tokens: texts may be cut to the same ones, which computed apart would differ by rounding, and win a tie.
     indices_of: dict[Row, list[int]] = {}
-    rows_of_prompt: dict[str | None, list[Row]] = {}
     for index, tokens in window:
-        row = Row(tuple(tokens.ids), tokens.gate)
-        if row not in indices_of:
-            rows_of_prompt.setdefault(tokens.prompt, []).append(row)
-        indices_of.setdefault(row, []).append(index)
+        indices_of.setdefault(Row(tuple(tokens.ids), tokens.gate), []).append(index)
+    rows = list(indices_of)
     counts.conversations += len(window)
     counts.scored += len(indices_of)
-    if batches.batching == PADDED:  # these rows share nothing: each is a group of its own, sorted by its own length
-        together = [[row] for row in indices_of]
-        passes = _padded_batches([len(row.ids) for (row,) in together], batches)
-        groups = [_group(rows) for rows in together]
+    together = [[row] for row in rows]
+    if batches.batching == SHARED_PREFIX:
+        alike = group_by_beginnings([row.ids for row in rows], batches.max_tokens)
+        together = [[rows[number] for number in numbers] for numbers in alike]
+    groups = [_group(of_group) for of_group in together]
+    if batches.batching == PADDED:
+        passes = _padded_batches([len(row.ids) for row in rows], batches)
     else:
-        others = rows_of_prompt.pop(None, [])
-        alike = group_by_beginnings([row.ids for row in others], batches.max_tokens)
-        together = [*rows_of_prompt.values(), *([others[number] for number in numbers] for numbers in alike)]
-        groups = [_group(rows) for rows in together]
         options = {"max_tokens": batches.max_tokens, "batching": batches.batching, "num_processes": 1}
         (passes,) = plan_evaluation(GroupSizes.from_rows(groups), **options)
-    return WindowPlan(groups, [[indices_of[row] for row in rows] for rows in together], passes)
+    return WindowPlan(groups, [[indices_of[row] for row in of_group] for of_group in together], passes)
 
 
 def _group(rows: list[Row]) -> dict:

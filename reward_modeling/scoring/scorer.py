@@ -1,50 +1,24 @@
 """Score conversations with a trained reward model: what plain transformers gives each one alone, and much faster."""
 
-import json
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.common.devices import warm_up_mkl
-from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.data.conversations import Conversation, Tokens
-from reward_modeling.models.attention import register_shared_prefix_attention
-from reward_modeling.models.chat_template import set_chat_template
-from reward_modeling.models.reward_model import RewardModelMixin
-from reward_modeling.models.support import context_length
-from reward_modeling.scoring.checkpoint import load_checkpoint
 from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
-from reward_modeling.scoring.given import with_options
-from reward_modeling.scoring.options import (
-    checked_length,
-    choose_batching,
-    choose_dtype,
-    statistics_to_normalize_by,
-)
+from reward_modeling.scoring.given import TemplateOptions, with_options
+from reward_modeling.scoring.loading import load_model
 from reward_modeling.scoring.passes import ForwardPasses
 from reward_modeling.scoring.plan import Batches
 from reward_modeling.scoring.readouts.base import REWARD, Readout, ScoredConversation
-from reward_modeling.scoring.readouts.catalog import readout_of
 from reward_modeling.scoring.readouts.one_label import OneLabel
-from reward_modeling.scoring.windows import NumberedTokens, read_windows, side_by_side
-
-logger = logging.getLogger(__name__)
-
-# What torn weights, torn JSON and an adapter without weights raise.
-BROKEN_FILES = (SafetensorError, json.JSONDecodeError, HFValidationError, EOFError)
-# Tokens of one forward pass: a GPU wants large ones. A CPU gains from small ones, until a prompt with all its answers
-# no longer fits (six answers of RM-Bench: 6% fewer tokens at 2,048 than at 1,024).
-GPU_TOKENS, CPU_TOKENS = 32_768, 2048
+from reward_modeling.scoring.windows import read_list, read_stream
 
 
 class RewardScorer:
@@ -149,35 +123,20 @@ class RewardScorer:
                 those that are given; `max_length` is beyond the model's context; it carries no figures to normalize
                 by.
         """
-        path = str(Path(path).expanduser() if str(path).startswith("~") else path)
-        if not path:
-            raise UserError("expected the Hub id or folder of a reward model, found an empty name. Pass one.")
-        if max_tokens_per_batch is not None and max_tokens_per_batch < 1:
-            raise UserError(f"max_tokens_per_batch: expected at least 1, found {max_tokens_per_batch}.")
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = choose_dtype(dtype, device)
-        register_shared_prefix_attention()
-        try:
-            options = {"revision": revision, "trust_remote_code": trust_remote_code}
-            # of the config alone, before weights are read, which may take minutes
-            check = partial(readout_of, path, weights=weights)
-            model, tokenizer = load_checkpoint(path, dtype, check=check, **options)
-        except BROKEN_FILES as error:
-            raise UserError(
-                f"{path}: expected whole model files, found one that cannot be read ({type(error).__name__}: "
-                f"{first_line(error)}). Download or save it again."
-            ) from error
-        except UserError as error:  # a library call has no flags, and eval_bench_mark.py has others than rm.py
-            raise UserError(str(error).removeprefix("--model_name ")) from error
-        if chat_template is not None:
-            set_chat_template(tokenizer, chat_template)
-        batching = choose_batching(path, batching, model.config)
-        max_length = checked_length(path, max_length, context_length(model.config))
-        max_tokens = max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
-        batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
-        readout = readout_of(path, model.config, weights)
-        statistics = statistics_to_normalize_by(path, model.config, readout) if normalize else None
-        return cls(model.to(device).eval(), tokenizer, batches, max_length, statistics, readout=readout)
+        loaded = load_model(
+            path,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            dtype=dtype,
+            device=device,
+            max_length=max_length,
+            max_tokens_per_batch=max_tokens_per_batch,
+            batching=batching,
+            normalize=normalize,
+            chat_template=chat_template,
+            weights=weights,
+        )
+        return cls(**vars(loaded))
 
     @property
     def dtype_name(self) -> str:
@@ -188,7 +147,7 @@ class RewardScorer:
         self,
         conversations: Sequence[Conversation],
         *,
-        template_options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        template_options: TemplateOptions = None,
         progress: bool = False,
     ) -> list[float]:
         """The reward of each conversation, in the order given; with `progress`, under a bar.
@@ -209,7 +168,7 @@ class RewardScorer:
         self,
         conversations: Sequence[Conversation],
         *,
-        template_options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        template_options: TemplateOptions = None,
         progress: bool = False,
     ) -> list[ScoredConversation]:
         """As `score`, with all that the model says of a conversation: of named outputs each one under its name."""
@@ -219,7 +178,7 @@ class RewardScorer:
         self,
         conversations: Sequence[Conversation],
         *,
-        template_options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        template_options: TemplateOptions = None,
         cut: bool = True,
     ) -> list[Tokens]:
         """The tokens that `score` computes for these conversations, in the order given.
@@ -233,28 +192,21 @@ class RewardScorer:
         Raises:
             UserError: see `score`.
         """
-        windows = self._windows(conversations, template_options, ScoringCounts(), cut)
+        conversations = with_options(conversations, template_options)
+        windows = read_list(conversations, self.reader, ScoringCounts(), cut=cut)
         tokens = dict(chain.from_iterable(windows))
         return [replace(tokens[index], ids=list(tokens[index].ids)) for index in range(len(conversations))]
 
-    def _score(self, conversations: Sequence[Conversation], template_options: Any, progress: bool) -> list[list[float]]:
+    def _score(
+        self, conversations: Sequence[Conversation], template_options: TemplateOptions, progress: bool
+    ) -> list[list[float]]:
         """The columns of each conversation."""
         counts = self.counts = ScoringCounts()
-        windows = self._windows(conversations, template_options, counts)
+        windows = read_list(with_options(conversations, template_options), self.reader, counts)
         with tqdm(total=len(conversations), desc="Scoring", unit=" conversations", disable=not progress) as bar:
             rows = dict(self.passes.columns(windows, counts, progress=bar.update))
-        self._report_cut(counts)
+        counts.warn_of_cuts(self.reader.max_length)
         return [rows[index] for index in range(len(conversations))]
-
-    def _windows(
-        self, conversations: Sequence[Conversation], template_options: Any, counts: ScoringCounts, cut: bool = True
-    ) -> Iterator[list[NumberedTokens]]:
-        """Of a whole list, in which what is computed together may stand far apart."""
-        if isinstance(conversations, str):
-            raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
-        numbered = enumerate(with_options(conversations, template_options))
-        ordered = side_by_side(self.reader.take(numbered, counts, cut=cut))
-        return read_windows(ordered, self.reader, counts, cut=cut)
 
     def stream(
         self,
@@ -310,15 +262,8 @@ class RewardScorer:
         self, conversations: Iterable[Conversation], process: int, num_processes: int, progress: Callable
     ) -> Iterator[tuple[int, list[float]]]:
         counts = self.counts = ScoringCounts()
-        windows = read_windows(self.reader.take(enumerate(conversations), counts), self.reader, counts)
+        windows = read_stream(conversations, self.reader, counts)
         options = {"process": process, "num_processes": num_processes, "progress": progress}
         yield from self.passes.columns(windows, counts, **options)
         if process == 0:
-            self._report_cut(counts)
-
-    def _report_cut(self, counts: ScoringCounts) -> None:
-        if counts.cut:
-            logger.warning(
-                "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
-                *(counts.cut, counts.conversations, self.reader.max_length, counts.cut_tokens),
-            )
+            counts.warn_of_cuts(self.reader.max_length)

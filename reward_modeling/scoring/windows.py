@@ -1,11 +1,12 @@
-"""Conversations in windows: what is in memory, grouped and cut into passes together."""
+"""The first half of scoring: from conversations to windows of tokens, each grouped and cut into passes together."""
 
+import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from reward_modeling.data.conversations import Conversation, Tokens
-from reward_modeling.scoring.beginnings import common_beginning, order_of_tokens
+from reward_modeling.scoring.beginnings import LEAST_SHARED, common_beginning, order_of_tokens
 from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
 from reward_modeling.scoring.given import prompt_key
 
@@ -13,12 +14,27 @@ WINDOW = 2048  # conversations, or somewhat more: see `_cut`
 NumberedTokens = tuple[int, Tokens]
 
 
-def side_by_side(numbered: Iterable[tuple[int, Conversation]]) -> list[tuple[int, Conversation]]:
-    """All conversations in an order in which equal prompts, or equal beginnings, fall into one window.
+def read_list(
+    conversations: Sequence[Conversation], reader: ConversationReader, counts: ScoringCounts, *, cut: bool = True
+) -> Iterator[list[NumberedTokens]]:
+    """Windows of tokens of a whole list, in which what is computed together may stand far apart.
 
     Args:
-        numbered: as `ConversationReader.take` gives them: there are no texts.
+        cut: False leaves what is longer than the reader's `max_length` whole.
     """
+    numbered = reader.take(enumerate(conversations), counts, cut=cut)
+    return _read(_side_by_side(numbered), reader, counts, cut=cut)
+
+
+def read_stream(
+    conversations: Iterable[Conversation], reader: ConversationReader, counts: ScoringCounts
+) -> Iterator[list[NumberedTokens]]:
+    """Windows of tokens in the order given; no more than two windows are in memory."""
+    return _read(reader.take(enumerate(conversations), counts), reader, counts)
+
+
+def _side_by_side(numbered: Iterable[tuple[int, Conversation]]) -> list[tuple[int, Conversation]]:
+    """All in an order in which equal prompts, or equal beginnings, fall into one window; there are no texts."""
     of_prompt: dict[str, list[tuple[int, Conversation]]] = {}
     others: list[tuple[int, Tokens]] = []
     for index, conversation in numbered:
@@ -31,10 +47,9 @@ def side_by_side(numbered: Iterable[tuple[int, Conversation]]) -> list[tuple[int
     return [one for of_one in of_prompt.values() for one in of_one] + others
 
 
-def read_windows(
+def _read(
     numbered: Iterable[tuple[int, Conversation]], reader: ConversationReader, counts: ScoringCounts, *, cut: bool = True
 ) -> Iterator[list[NumberedTokens]]:
-    """The tokens of the conversations that the reader has taken, a window at a time."""
     for window in _cut(numbered):
         tokens = reader.read(window, counts, cut=cut)
         yield [(index, of_one) for (index, _), of_one in zip(window, tokens, strict=True)]
@@ -61,8 +76,11 @@ def _cut(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple[in
 
 
 def _in_common(conversation: Conversation, following: Conversation) -> float:
-    """Tokens that two neighbours begin with; none of two prompts, and more than any number of one."""
+    """Tokens that two neighbours share; 0 of two prompts, and more than any number of one, or of equal rows."""
     key, following_key = prompt_key(conversation), prompt_key(following)
     if key is not None or following_key is not None:
-        return float("inf") if key == following_key else 0
-    return common_beginning(conversation.ids, following.ids)
+        return math.inf if key == following_key else 0
+    common = common_beginning(conversation.ids, following.ids)
+    if common == len(conversation.ids) == len(following.ids):
+        return math.inf
+    return common if common >= LEAST_SHARED else 0
