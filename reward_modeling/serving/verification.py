@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.gated_model import is_gated
-from reward_modeling.serving.clients import DESCRIBED, Answer, Client, Refused, Row, ServerInfo, Way
+from reward_modeling.serving.client_connection import Refused
+from reward_modeling.serving.clients import DESCRIBED, Answer, Client, Row, ServerInfo, Way
 from reward_modeling.serving.verification_case import Case, Cause, Checkpoint
 from reward_modeling.serving.verification_causes import find_causes
 from reward_modeling.serving.verification_rows import FLOAT32, SavedCheckpoint

@@ -92,7 +92,8 @@ def _changed_values(case: Case) -> Cause | None:
     for change in value_changes(case):
         if case.distance([change.apply(values) for values in expected]) <= 1:
             return Cause(
-                change.name, f"{change.what}: that of the rewards which are due is what was served. {change.cure}"
+                change.name,
+                f"{change.what}: done to the rewards that are due, this gives what was served. {change.cure}",
             )
     return None
 

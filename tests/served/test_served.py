@@ -22,7 +22,7 @@ def verify(command: list[str], url: str, *more: str, status: int = 0) -> str:
 
 
 def largest(said: str) -> str:
-    return re.search(r"largest ([\d.e+-]+)\)", said)[1]
+    return re.search(r"The largest difference is\s+([\d.e+-]+)\.", said)[1]
 
 
 def check_equal(python: str, folder: Path, tmp_path: Path, seen: Callable, what: str, *more: str) -> None:
@@ -37,6 +37,8 @@ def check_equal(python: str, folder: Path, tmp_path: Path, seen: Callable, what:
     rows = f"{entry['rows']} rows, {entry['tokens']} tokens"
     seen(f"{what}, vLLM {entry['version']}", f"{rows}; largest difference {entry['largest_difference']:.1e}")
 
+
+# A process model, once there is one, is one more test here: vLLM's task token_classify gives rewards of steps.
 
 # --- equal ----------------------------------------------------------------------------------------------------
 
@@ -128,12 +130,11 @@ def test_a_server_without_problem_type_that_is_too_short(trained, vllm_python, t
 
 def ways_of(said: str) -> list[str]:
     """What is said of the ways that decide."""
-    _, *parts = re.split(r"^(?=Token ids|Text with)", said, flags=re.MULTILINE)
+    _, *parts = re.split(r"^(?=Token ids|Text)", said, flags=re.MULTILINE)
     return parts[:3]
 
 
-def test_a_text_with_its_bos_gets_a_second_one(trained, vllm_python, tmp_path, seen):
-    """And a server in 16 bits, or of another model, is found too."""
+def test_a_server_that_rounds_to_16_bits(trained, vllm_python, tmp_path, seen):
     folder = trained("gemma2") / "last_checkpoint"
     commands = commands_of(folder / "README.md")
     command = [*commands["vllm"]]
@@ -145,6 +146,11 @@ def test_a_text_with_its_bos_gets_a_second_one(trained, vllm_python, tmp_path, s
         said = verify(commands["score.py"], url, "--served_dtype", "bfloat16")
         assert "EQUAL within the rounding of bfloat16" in said
         seen("tiny gemma2 in bfloat16, --served_dtype bfloat16", f"equal, largest difference {largest(said)}")
+
+
+def test_a_second_bos_and_another_model(trained, vllm_python, tmp_path, seen):
+    folder = trained("gemma2") / "last_checkpoint"
+    commands = commands_of(folder / "README.md")
     with vllm_server(vllm_python, commands["vllm"], tmp_path, *EAGER) as url:
         said = verify(commands["score.py"], url)
         assert re.search(r"Text with its BOS: other rewards, by up to \S+ \(a second BOS\)", said)

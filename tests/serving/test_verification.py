@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.tokenizer import set_up_for_encoder
-from reward_modeling.serving.clients import CLIENTS, Connection, VllmClient
+from reward_modeling.serving.client_connection import Connection
+from reward_modeling.serving.clients import CLIENTS, VllmClient
 from reward_modeling.serving.verification import Report, verify_server
 from reward_modeling.serving.verification_probe import Probe
 from reward_modeling.serving.verification_rows import read_checkpoint, row_of
@@ -343,7 +344,7 @@ def test_a_key_is_sent_and_a_wrong_one_is_said(verify, served, server, folder):
 
 
 def test_a_busy_server_is_asked_again(verify, server, monkeypatch):
-    monkeypatch.setattr("reward_modeling.serving.clients.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("reward_modeling.serving.client_connection.time.sleep", lambda seconds: None)
     server.busy = 2
     assert verify(ways=[VllmClient.TOKENS]).equal
 
