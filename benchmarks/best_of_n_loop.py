@@ -89,7 +89,7 @@ def main() -> None:
     (loop.folder / "results.json").write_text(json.dumps(results, indent=2))
     print_figures(figures)
     print(f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {results['versions']}")
-    print(f"Seconds: {loop.seconds}")
+    print(f"{sum(loop.seconds.values()):.0f} seconds: {loop.seconds}")
 
 
 class Loop:
@@ -104,7 +104,8 @@ class Loop:
         self.trained = self.folder / "trained"
         self.reward_model = self.folder / "reward" / "last_checkpoint"
         self.settings = {name: str(value) for name, value in vars(options).items() if name != "output"}
-        self.seconds: dict[str, float] = {}
+        self._times = self.folder / "seconds.json"
+        self.seconds: dict[str, float] = json.loads(self._times.read_text()) if self._times.exists() else {}
         check_settings(self.folder / "settings.json", self.settings)
 
     # --- the stages ---
@@ -223,13 +224,13 @@ class Loop:
         """Run a stage that has not left its last file."""
         path = self.folder / last
         if path.exists():
-            self.seconds[name] = 0.0
             return
         started = time.perf_counter()
         run(path)
         if not path.exists():
             raise RuntimeError(f"{name}: expected {path} to be written, found no such file")
         self.seconds[name] = round(time.perf_counter() - started, 1)
+        self._times.write_text(json.dumps(self.seconds, indent=2))
         print(f"{name}: {self.seconds[name]:.0f} s", flush=True)
 
     def _script(self, script: str, flags: dict[str, Any]) -> Callable[[Path], None]:

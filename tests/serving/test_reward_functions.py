@@ -108,6 +108,18 @@ def test_openrlhf_function(where, expected, tokenizer):
     assert told["extra_logs"] == {}
 
 
+def test_a_template_that_writes_a_line_break_behind_the_end_of_a_turn(tmp_path):
+    """The policy stops at the end of its turn, and the reward is read behind it: at the end that is named."""
+    options = {"dtype": "float32", "device": "cpu"}
+    model = tiny_reward_model(tmp_path, family="gemma", style="gemma")
+    scorer, end = RewardScorer.from_pretrained(model, **options), "<end_of_turn>\n"
+    texts = whole_texts(scorer.tokenizer)
+    assert all(text.endswith(end) for text in texts)
+    expected, queries = scorer.score(CONVERSATIONS), [text.removesuffix("\n") for text in texts]
+    assert furthest(OpenRLHFReward(model, end=end, **options)(queries, [], [])["rewards"], expected) <= LIMIT
+    assert furthest(OpenRLHFReward(model, **options)(queries, [], [])["rewards"], expected) >= CONTROL
+
+
 def test_nothing_to_score(where):
     assert TrlReward(**where)([], []) == []
     assert OpenRLHFReward(**where)([], [], [])["rewards"].shape == (0,)
