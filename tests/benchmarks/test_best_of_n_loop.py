@@ -64,6 +64,13 @@ def test_a_folder_is_one_run(tmp_path):
         best_of_n_loop.check_settings(path, {"seed": "1"})
 
 
+@pytest.mark.parametrize("text", ["", "1,2", "1,2,x", "1,0,2", "1,2,-3"])
+def test_numbers_of_prompts(text):
+    assert best_of_n_loop.read_sizes("1,20,3") == [1, 20, 3]
+    with pytest.raises(UserError, match="expected 3 numbers above 0"):
+        best_of_n_loop.read_sizes(text)
+
+
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policy")
