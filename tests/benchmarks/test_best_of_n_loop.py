@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import best_of_n_loop  # noqa: E402
+import loop_options  # noqa: E402
 import loop_tasks  # noqa: E402
 from loop_figures import compare  # noqa: E402
 from loop_policy import Policy  # noqa: E402
@@ -58,17 +59,17 @@ def test_pairs_of_truth_take_each_answer_once():
 
 def test_a_folder_is_one_run(tmp_path):
     path = tmp_path / "settings.json"
-    best_of_n_loop.check_settings(path, {"seed": "0"})
-    best_of_n_loop.check_settings(path, {"seed": "0"})
+    loop_options.check_settings(path, {"seed": "0"})
+    loop_options.check_settings(path, {"seed": "0"})
     with pytest.raises(UserError, match="found other --seed"):
-        best_of_n_loop.check_settings(path, {"seed": "1"})
+        loop_options.check_settings(path, {"seed": "1"})
 
 
 @pytest.mark.parametrize("text", ["", "1,2", "1,2,x", "1,0,2", "1,2,-3"])
 def test_numbers_of_prompts(text):
-    assert best_of_n_loop.read_sizes("1,20,3") == [1, 20, 3]
+    assert loop_options.read_sizes("1,20,3") == [1, 20, 3]
     with pytest.raises(UserError, match="expected 3 numbers above 0"):
-        best_of_n_loop.read_sizes(text)
+        loop_options.read_sizes(text)
 
 
 @pytest.fixture(scope="module")
