@@ -50,7 +50,7 @@ class RewardScorer:
     A model of several named outputs gives their weighted sum as the reward; `score_named` and `stream_named` also give
     each output under its name, on the scale of the ratings that it was trained on.
 
-    `counts` tells what the latest call did: `ScoringCounts`.
+    `counts` tells what the latest call of these did: `ScoringCounts`.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class RewardScorer:
         # Any token will do for padding: where a row ends is known, and not read off it.
         options = {"pad_token_id": tokenizer.pad_token_id or 0, "statistics": statistics}
         self.passes = ForwardPasses(model, batches, self.readout, **options)
+        self.statistics = statistics
         self.counts = ScoringCounts()
 
     @classmethod
@@ -218,8 +219,8 @@ class RewardScorer:
     ) -> Iterator[tuple[int, float]]:
         """(number in the input, reward) of each conversation, in ascending order, in memory that does not grow.
 
-        The input is read in windows of `WINDOW`, and on to the end of a prompt; what is equal, or has an equal prompt,
-        is computed once within a window. So let all answers of a prompt follow each other.
+        The input is read in windows of 2,048, and on to the end of a prompt; what is equal, and what begins alike, is
+        computed once within a window. So let all answers of a prompt follow each other.
 
         Several processes each pass the whole input and get a part of it, every conversation on exactly one of them.
         The forward passes are the same on any number of processes, and so are the rewards, bit for bit.

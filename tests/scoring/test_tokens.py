@@ -20,6 +20,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.scoring import RewardScorer, Templated, Tokens
+from reward_modeling.scoring import conversations as conversations_module
 from reward_modeling.scoring import windows as windows_module
 
 TEXTS = [row[side][-1]["content"] * 3 for row in ROWS for side in ("chosen", "rejected")]
@@ -63,6 +64,23 @@ def test_a_stream_of_tokens_is_that_of_the_messages(folder, monkeypatch):  # noq
     ranks = [{"process_index": process, "num_processes": 2} for process in range(2)]
     assert sorted(one for rank in ranks for one in scorer.stream(iter(tokens), **rank)) == expected
     assert [(index, scored.reward) for index, scored in scorer.stream_named(tokens)] == expected
+
+
+def test_a_stream_of_texts_reads_little_ahead(folder, monkeypatch):  # noqa: F811
+    """Two windows, and as many texts as are tokenised together."""
+    monkeypatch.setattr(windows_module, "WINDOW", 10)
+    monkeypatch.setattr(conversations_module, "TEXT_BLOCK", 4)
+    read = []
+
+    def lazily():
+        for text in TEXTS:
+            read.append(text)
+            yield f"A head that all of these texts share, and more of it. {text}"
+
+    scorer = RewardScorer.from_pretrained(folder("gemma"))
+    for index, _ in scorer.stream(lazily()):
+        assert len(read) <= index + 2 * 10 + 4 + 1
+    assert index + 1 == len(read) == len(TEXTS) > 50
 
 
 @pytest.mark.parametrize("family", ["gemma", "qwen2", "gpt2"])
