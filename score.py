@@ -157,6 +157,7 @@ def score_rows(args: ScriptArguments) -> None:
         reader = RowReader(read_columns(args.columns), Reading(args.plain_text, questions))
     state = start_processes()
     look = from_first(state, lambda: look_at_rows(files, reader, args.limit, overwrite=args.overwrite_rewards))
+    job.logger.info("Rows: %s.", look.words)
     with report_once_per_node():
         scorer = job.load_scorer(
             args.reward_name_or_path,

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
+from reward_modeling.data.pairs import RENDERED_PROMPTS
 from reward_modeling.display.text import align, shorten
 from reward_modeling.generations.answers import NotScored, Unreadable
+from reward_modeling.generations.forms.sides import BEGINS_WITH_PROMPT
 
 # Notes that are made of rows, beside those of `forms`.
 EQUAL_ANSWERS = "rows with equal answers, which have equal rewards"
@@ -13,7 +15,13 @@ CONTROL = "answers with control tokens of the tokenizer, which a sampler has lef
 FOREIGN = "answers with marks of another chat template"
 LOSES_ANSWER = "answers of which the chat template leaves out a part"
 LOSES_MESSAGE = "answers of whose prompt the chat template leaves out a message"
-WARNED = (CONTROL, FOREIGN, LOSES_ANSWER, LOSES_MESSAGE)
+# What to do about some of them.
+ADVICE = {
+    CONTROL: "the reward is of what stands behind the end of an answer too. Take the tokens off, and score again.",
+    LOSES_ANSWER: "the reward is of what the template writes. Pass --chat_template FILE where it should write all.",
+    RENDERED_PROMPTS: "where prompts and answers are texts for the model already, pass --plain_text true.",
+    BEGINS_WITH_PROMPT: "some samplers give back the prompt before the answer. Take it off, and score again.",
+}
 SHOWN_WIDTH = 70  # characters of what the first row of a kind shows
 
 
@@ -73,6 +81,7 @@ def report(counts: Counts) -> str:
         *_table("not scored, because", ((NotScored(key).words, of) for key, of in counts.not_scored.items())),
         *_table("of note", counts.notes.items()),
     ]
+    lines += [f"{note.capitalize()}: {advice}" for note, advice in ADVICE.items() if note in counts.notes]
     if counts.cut:
         lines.append(
             f"{_count(counts.cut, 'answer')} cut to max_length, which takes the beginning of the prompt: "

@@ -1,6 +1,6 @@
 """A first look at all rows, before a model is loaded: whether they can be read, how many they are, which files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,13 @@ class Look:
     """Of the files."""
     has_messages: bool
     """Whether there is something for a chat template."""
+    forms: Mapping[str, int]
+    """How many rows are of which form."""
+
+    @property
+    def words(self) -> str:
+        forms = ", ".join(f"{count:,} of {name}" for name, count in self.forms.items())
+        return f"{self.rows:,} with {self.answers:,} answers ({forms})"
 
 
 def look_at_rows(files: Sequence[Path], reader: RowReader, limit: int | None, *, overwrite: bool) -> Look:
@@ -58,6 +65,8 @@ def look_at_rows(files: Sequence[Path], reader: RowReader, limit: int | None, *,
             missing = {name for name in missing if column_of(row.values, name) is None}
         counts.rows += 1
         read = read_row(row, reader)
+        if read.form is not None:
+            counts.forms[read.form] = counts.forms.get(read.form, 0) + 1
         if read.answers is None:
             counts.refuse(read.problem, row.where, rows=1)
             continue
@@ -78,4 +87,4 @@ def look_at_rows(files: Sequence[Path], reader: RowReader, limit: int | None, *,
             f"--input: expected rows with generated answers in {label}, found none that can be scored; columns found: "
             f"{', '.join(names) or 'none'}.\nRows may have {ROW_FORMATS}.\n{report(counts)}"
         )
-    return Look(counts.rows, counts.answers, fingerprint_of_files(files), has_messages)
+    return Look(counts.rows, counts.answers, fingerprint_of_files(files), has_messages, counts.forms)

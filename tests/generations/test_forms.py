@@ -227,5 +227,9 @@ def test_columns_are_read_under_other_names():
     assert (answers.prompt, answers.answers) == ([USER], [ANSWERS[:1], ANSWERS[1:]])
     assert read(row, "prompt=question,completion=a.b").text(0) == "x"  # a column of this very name
     assert read(row, "prompt=question,responses=a.text+none.text").unreadable[1].reason == NotScored.NO_ANSWER
+    assert read(row, "prompt=question,responses=a.text").answers == [ANSWERS[:1]]
+    with pytest.raises(Unreadable, match="columns: question, prompt, a, b") as caught:
+        read(row, "chosen=question")
+    assert caught.value.reason == NotScored.NO_FORM
     with pytest.raises(UserError, match="did you mean responses"):
         read_columns("response=answers")

@@ -1,7 +1,9 @@
 """score.py: the same rows with the rewards of plain transformers, whatever stops it and however many processes."""
 
 import json
+import logging
 import re
+from dataclasses import fields
 
 import pytest
 from evaluations import PlainModel
@@ -22,8 +24,10 @@ from score_runs import (
 )
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.generations import output_file
-from reward_modeling.scoring import RewardScorer
+from reward_modeling.generations import output_file, progress
+from reward_modeling.generations.windows import ADDED
+from reward_modeling.scoring import RewardScorer, ScoredConversation
+from reward_modeling.scoring.readouts.base import columns_of_answers
 
 ROWS = generations()
 
@@ -208,6 +212,28 @@ def test_an_infinite_reward_is_null(tmp_path, rows, output):
     path = make_model(tmp_path / "model", reward_mean=0.0, reward_std=5e-46)  # by which float32 overflows
     with pytest.raises(UserError, match="the reward is infinite or not a number"):
         run_score(path, rows, output, normalize="true")
+
+
+def test_every_column_that_a_model_adds_is_known():
+    everything = ScoredConversation(0.5, {"a": 1.0}, {"a": 1.0}, {"a": (0.0, 1.0)})
+    assert all(getattr(everything, field.name) for field in fields(everything))
+    assert set(ADDED) == {*columns_of_answers([everything]), "not_scored"}
+
+
+def test_lines_say_how_far_it_is_where_nobody_looks_at_a_bar(caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    clock = iter((0.0, 10.0, 35.0, 40.0, 66.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    rows = progress.RowProgress(1_000, 200, speaks=True)
+    rows.within(0.5, 100)  # too early
+    rows.finish(350)
+    rows.within(0.1, 100)
+    rows.finish(310)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "Scored 550 of 1,000 rows (55.0%): 10.0 rows/s, 0:00:45 left.",
+        "Scored 860 of 1,000 rows (86.0%): 10.0 rows/s, 0:00:14 left.",
+    ]
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------

@@ -21,13 +21,16 @@ FORMS: tuple[Form, ...] = (
 SHOWN_COLUMNS = 12
 
 
-def form_of(row: Row) -> Form:
+def form_of(row: Row, as_it_stands: Row | None = None) -> Form:
     """
+    Args:
+        as_it_stands: the row with its columns under their own names, for a message.
+
     Raises:
         Unreadable: of none.
     """
     for form in FORMS:
         if form.has(row):
             return form
-    names = ", ".join(map(str, list(row)[:SHOWN_COLUMNS])) or "none"
+    names = ", ".join(map(str, list(row if as_it_stands is None else as_it_stands)[:SHOWN_COLUMNS])) or "none"
     raise Unreadable(NotScored.NO_FORM, f"columns: {names}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.generations.answers import Answers, NotScored, Unreadable
-from reward_modeling.generations.forms.base import Form, Reading
+from reward_modeling.generations.forms.base import Form, Reading, list_of
 from reward_modeling.generations.forms.catalog import form_of
 
 NO_OPTIONS = ReadOptions()
@@ -23,15 +23,14 @@ class RowReader:
         Raises:
             Unreadable: nothing of it can be scored.
         """
-        row = self.renamed(row)
-        return form_of(row).read(row, self.reading)
+        return self.form(row).read(self.renamed(row), self.reading)
 
     def form(self, row: object) -> Form:
         """
         Raises:
             Unreadable: of none.
         """
-        return form_of(self.renamed(row))
+        return form_of(self.renamed(row), row)
 
     def renamed(self, row: object) -> Mapping[str, object]:
         """The row with its columns under the names by which they are read."""
@@ -40,7 +39,11 @@ class RowReader:
         if not self.columns.columns:
             return row
         inner = {name: column_of(row, name) for name in self.columns.named if "." in name and name not in row}
-        return self.columns.renamed({**row, **inner})
+        renamed = self.columns.renamed({**row, **inner})
+        answers = renamed.get("responses") if self.columns.reads("responses") else None
+        if isinstance(answers, str) and list_of(answers) is None:  # the only one, where the user says what it is
+            renamed["responses"] = [answers]
+        return renamed
 
 
 def column_of(row: Mapping[str, object], name: str) -> object:
