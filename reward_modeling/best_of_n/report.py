@@ -6,6 +6,7 @@ print("\n".join(report_lines(report, "pairs.jsonl")))
 from collections.abc import Iterable, Iterator, Mapping
 
 from reward_modeling.best_of_n.dropped import dropped_rows
+from reward_modeling.best_of_n.majority import EXACT, SHUFFLES
 from reward_modeling.display.text import Rows, align, count, interval, make_printable, number, percent, shorten, wrap
 
 MOST_SIZES = 12  # n with a line of their own on the screen; the report has all
@@ -144,13 +145,17 @@ def truth_notes(report: Mapping) -> list[str]:
     rows = report["truth"]["rows"] if report["truth"] else []
     if not rows:
         return []
-    last = rows[-1]
+    last, texts = rows[-1], []
+    if left_out := report["scored_answers"] - report["truth"]["answers"]:
+        texts.append(f"{count(left_out)} answers whose truth is not known are left out here.")
     if "majority" not in last:
-        return ["No majority: it needs the final answer of each answer, which --answer_column names."]
+        return [*texts, "No majority: it needs the final answer of each answer, which --answer_column names."]
     over = last["best_less"]["majority"]
     return [
+        *texts,
         f"Best of {last['n']} less the majority of {last['n']}: {100 * over['value']:.1f} points "
-        f"({between_points(over)}). Equally frequent final answers are equally likely to be taken."
+        f"({between_points(over)}). Equally frequent final answers are equally likely to be taken; up to {EXACT} "
+        f"answers the mean is over all subsets, beyond over {SHUFFLES} random orders of each prompt's answers.",
     ]
 
 
@@ -173,6 +178,11 @@ def selected_texts(report: Mapping) -> list[str]:
     if gaps := selected["gaps"]:
         named = ", ".join(f"{name} {number(value)}" for name, value in gaps.items())
         texts.append(f"Gap between chosen and rejected: {named}.")
+    if selected["tied"]:
+        texts.append(
+            f"In {count(selected['tied'])} of {count(selected['prompts'])} prompts several answers have the reward of "
+            "the best one that was chosen; which of them it is was drawn."
+        )
     if selected["labelled"]:
         turned, share = count(selected["turned"]), percent(selected["turned"] / selected["labelled"])
         texts.append(

@@ -10,6 +10,7 @@ from reward_modeling.best_of_n.formats.base import NotWritable, WriteOptions
 from reward_modeling.best_of_n.formats.catalog import FORMATS
 from reward_modeling.best_of_n.selection import Selected
 from reward_modeling.data.preferences import load_preference_dataset
+from reward_modeling.data.unread_columns import is_suspect
 
 TOOL = {
     "type": "function",
@@ -58,6 +59,14 @@ def test_our_rows():
     }
     with pytest.raises(NotWritable, match="several messages"):
         row_of("ours", prompt(), pair([said("", tool_calls=[CALL]), said("a")], [said("b")]))
+
+
+def test_columns_beside_a_pair_stop_no_training():
+    """rm.py lists columns that it does not read, and stops at those that look like a part of the conversation."""
+    selected = Selected(*(ScoredAnswer([said(text)], 1.0, 1, ("x",)) for text in "ab"), gap=1.0)
+    others = row_of("ours", prompt(), selected).keys() - {"chosen", "rejected", "chosen_score", "rejected_score"}
+    assert others == {"chosen_model", "rejected_model"}
+    assert not any(is_suspect(name, "x") for name in others)
 
 
 def test_trl_rows():
