@@ -33,7 +33,9 @@ def make_app(scorer: RewardScorer, settings: Settings) -> FastAPI:
         yield
         service.close()
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    # What OpenTelemetry would keep of a request holds its path, and of an error its words.
+    telemetry = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=telemetry)
     app.state.service = service
     routers = [router(service) for router in (*PROTOCOLS, operation_router)]
     for router in routers:

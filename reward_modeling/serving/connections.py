@@ -55,7 +55,8 @@ class TimedProtocol(H11Protocol):
             if self._lingered > LINGER_BYTES:
                 self.transport.close()
         elif self._waits_for_us():
-            self._stop_clock()
+            if not self.transport.get_write_buffer_size():  # nor is there an earlier answer that it does not read
+                self._stop_clock()
         elif self._clock is None:  # the first bytes of a request
             self._start_clock(self.client_timeout)
 
@@ -66,6 +67,11 @@ class TimedProtocol(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY:
             self._start_clock(LINGER_SECONDS)
         elif self.transport.get_write_buffer_size():
+            self._start_clock(self.client_timeout)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._clock is None:
             self._start_clock(self.client_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -10,6 +10,7 @@ import hmac
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +22,7 @@ logger = logging.getLogger("serve")
 
 OPEN = ("/health",)  # without a key
 OTHER = "other"
+NO_ANSWER = 499  # nginx's number for a client that closed the connection
 
 
 class ClientGone(Exception):
@@ -58,26 +60,28 @@ class Limits:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            try:
+                await send(message)
+            except Exception as error:  # of the connection: no route has a part in it
+                raise ClientGone from error
 
-        with self.metrics.in_flight.track_inprogress():
+        with self.metrics.in_flight.track_inprogress(), suppress(ClientGone):
             try:
                 await self._answer(scope, receive, counted_send)
-            except ClientGone:
-                status = status or 499  # nginx's number for a client that closed the connection
             except ApiError as error:
-                await self._refuse(error, scope, receive, counted_send, status)
+                if not status:
+                    await error.response()(scope, receive, counted_send)
+            except ClientGone:
+                raise
             except Exception as error:
                 # Only its kind and its place: its words may quote the request. uvicorn would log all of it.
                 logger.error("%s failed: %s.", route, whereabouts(error))
-                error = internal_error("The server made a mistake. Its log has the kind of error.")
-                await self._refuse(error, scope, receive, counted_send, status)
+                if not status:
+                    error = internal_error("The server made a mistake. Its log has the kind of error.")
+                    await error.response()(scope, receive, counted_send)
+        status = status or NO_ANSWER
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
-
-    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send, status: int) -> None:
-        if not status:
-            await error.response()(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}

@@ -26,6 +26,7 @@ from reward_modeling.serving.settings import Settings
 logger = logging.getLogger("serve")
 
 CLOSING_SECONDS = 5  # that clients get to read their last answers
+SECONDS_FOR_THE_THREAD = 1.0  # to end: it may be in a batch that nobody waits for any more
 TICK = 0.02  # seconds between two looks at what is in flight
 BACKLOG = 2048  # connections that the system holds before they are accepted
 
@@ -66,6 +67,16 @@ def check_reach(bound: socket.socket, settings: Settings) -> None:
         )
 
 
+class WithoutWords(logging.Filter):
+    """Puts the kind and the place of an error in the place of its traceback, which ends in its words."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            record.msg, record.args = f"{record.getMessage().strip()}: {whereabouts(record.exc_info[1])}", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
 class Server(uvicorn.Server):
     """uvicorn's server with signals that are answered elsewhere."""
 
@@ -81,8 +92,10 @@ def run(app: FastAPI, bound: socket.socket) -> None:
         UserError: another process has begun to listen at the address.
     """
     service: Service = app.state.service
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(WithoutWords())
     asyncio.run(_serve(app, bound, service))
-    if not service.batcher.join(CLOSING_SECONDS):
+    if not service.batcher.join(SECONDS_FOR_THE_THREAD):
         leave(0)
 
 

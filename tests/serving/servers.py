@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rating_models import save_classifier
-from runs import ROOT
 
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
 
+ROOT = Path(__file__).parents[2]
 SECONDS_TO_START = 120  # on a machine that others use
 SERVING = re.compile(r"Serving .* at (http://\S+:(\d+)) ")
 
