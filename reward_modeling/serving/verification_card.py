@@ -94,7 +94,7 @@ def line_of(entry: dict[str, Any]) -> str:
     server = " ".join(filter(None, (entry["server"], entry["version"])))
     return (
         f"- Served equal on {entry['date']}: {make_printable(server)}, protocol `{entry['protocol']}`, "
-        f"{entry['rows']} rows in {entry['dtype']} ({', '.join(entry['ways'])}); the largest difference is "
+        f"{entry['rows']} rows in {entry['dtype']} ({'; '.join(entry['ways'])}); the largest difference is "
         f"{entry['largest_difference']:.1e}, of {entry['tolerance']:.1e} that are allowed."
     )
 

@@ -17,7 +17,6 @@ from reward_modeling.serving.verification_case import Case, Cause, Checkpoint
 from reward_modeling.serving.verification_changes import UNCHANGED, ValueChange, token_changes, value_changes
 from reward_modeling.serving.verification_cuts import find_cut
 from reward_modeling.serving.verification_rows import Outputs
-from reward_modeling.serving.verification_values import tolerances_of
 
 ALIKE = 0.9  # correlation of served and expected rewards, from which weights are called alike
 LEAST_ROWS = 4  # for a correlation, or a scale and a shift, which two rows always have
@@ -93,7 +92,8 @@ def _changed_values(case: Case) -> Cause | None:
     for change in value_changes(case):
         if case.distance([change.apply(values) for values in expected]) <= 1:
             return Cause(
-                change.name, f"{change.what}: that of the rewards which are due is what was served. {change.cure}"
+                change.name,
+                f"{change.what}: done to the rewards that are due, this gives what was served. {change.cure}",
             )
     return None
 
@@ -180,9 +180,8 @@ def _lower_precision(case: Case, checkpoint: Checkpoint, own: Outputs) -> Cause 
     for dtype in LOWER:
         low = checkpoint.outputs(case.rows, dtype)
         rounding = float(np.abs(low - own).max())
-        tolerances = tolerances_of(case.values(case.outputs), rounding)
-        if dtype == "float16":  # less than the least tolerance of bfloat16, of which this one would take all
-            tolerances = {name: min(value, ROUNDING_FACTOR * rounding) for name, value in tolerances.items()}
+        # without the least tolerance that a saved model has: all that is small would be called rounding
+        tolerances = {name: max(value, ROUNDING_FACTOR * rounding) for name, value in case.tolerances.items()}
         says = f"it moves the checkpoint's own outputs by up to {rounding:.2g} here"
         if case.distance(case.values(own), tolerances) <= 1:
             return Cause(

@@ -9,7 +9,8 @@ from typing import Annotated
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, one_of
-from reward_modeling.serving.clients import CLIENTS, SECONDS, Connection
+from reward_modeling.serving.client_connection import SECONDS, Connection
+from reward_modeling.serving.clients import CLIENTS
 from reward_modeling.serving.verification import verify_server
 from reward_modeling.serving.verification_card import write_served
 from reward_modeling.serving.verification_probe import Probe
@@ -82,6 +83,8 @@ def _check(flags: VerifyFlags) -> None:
     """
     problems = list(flag_problems(flags))
     names = ("verify_server", "protocol", "reward_name_or_path")
+    if flags.write_card and flags.reward_name_or_path and not Path(flags.reward_name_or_path).is_dir():
+        problems.append(f"--write_card true: expected a folder to write to, found the name {flags.reward_name_or_path}")
     if missing := [f"--{name}" for name in names if not getattr(flags, name)]:
         problems.append(f"--verify_server: expected {', '.join(f'--{name}' for name in names)}, found no {missing[0]}")
     if problems:

@@ -84,7 +84,7 @@ def read_checkpoint(name: str | Path, *, trust_remote_code: bool = False) -> Sav
     config = _read_config(str(name), trust_remote_code)
     tokenizer = read_tokenizer(str(name), trust_remote_code=trust_remote_code)
     gates = verified.gates or [None] * len(verified.rows)
-    rows = [_row(ids, gate, tokenizer) for ids, gate in zip(verified.rows, gates, strict=True)]
+    rows = [row_of(ids, gate, tokenizer) for ids, gate in zip(verified.rows, gates, strict=True)]
     precision, rounding, noise = _precision(folder)
     outputs = np.array(verified.outputs, dtype=np.float64)
     return SavedCheckpoint(str(name), folder, config, tokenizer, rows, outputs, precision, rounding, noise)
@@ -127,12 +127,16 @@ def _read_config(name: str, trust_remote_code: bool) -> PreTrainedConfig:
     return config
 
 
-def _row(ids: list[int], gate: int | None, tokenizer: PreTrainedTokenizerBase) -> Row:
+def row_of(ids: list[int], gate: int | None, tokenizer: PreTrainedTokenizerBase) -> Row:
     text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if token_ids([text], tokenizer)[0] != ids:
         return Row(ids, gate=gate)
-    bos = tokenizer.bos_token or ""
-    return Row(ids, text, bos if bos and ids[0] == tokenizer.bos_token_id and text.startswith(bos) else "", gate)
+    bos, eos = (mark or "" for mark in (tokenizer.bos_token, tokenizer.eos_token))
+    bos = bos if ids[0] == tokenizer.bos_token_id and text.startswith(bos) else ""
+    without_bos = text.removeprefix(bos)
+    ways = (text, without_bos, without_bos.removesuffix(eos))  # an encoder's tokenizer adds both
+    bare = next((way for way in ways if tokenizer(way, verbose=False)["input_ids"] == ids), None)
+    return Row(ids, text, bare, bos, gate)
 
 
 def _described(one: ScoredConversation) -> Values:

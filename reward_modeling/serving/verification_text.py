@@ -20,7 +20,7 @@ def _head(report: Report) -> Iterator[str]:
     lengths = [len(row.ids) for row in checkpoint.rows]
     yield from wrap(f"Server: {report.url}, {report.server}", hanging=2)
     rows = f"{len(lengths)} rows of {min(lengths):,} to {max(lengths):,} tokens"
-    yield from wrap(f"Checkpoint: {checkpoint.name}, {rows}, with the outputs that it was verified by", hanging=2)
+    yield from wrap(f"Checkpoint: {checkpoint.name}, {rows}, verified when it was saved", hanging=2)
     tolerances = sorted({f"{value:.2g}" for one in report.comparisons[:1] for value in one.tolerances.values()})
     reason = "a ten-thousandth of the largest, or of 1 (float32)"
     if report.dtype != FLOAT32:
@@ -30,17 +30,33 @@ def _head(report: Report) -> Iterator[str]:
 
 def _way(one: Comparison) -> Iterator[str]:
     title = one.way.name[0].upper() + one.way.name[1:]
-    if one.left_out:
+    if one.left_out and one.way.decides:
         title += f" ({one.left_out} of {one.left_out + len(one.rows)} rows have no text that gives their tokens)"
     if not one.rows:
         yield from wrap(f"{title}: not sent.")
         return
-    said = "equal" if one.equal else "DIFFERENT" if one.way.decides else "different, as it has to be where BOS is added"
-    yield from wrap(f"{title}: {said}, largest difference {_number(max(one.differences))}.")
+    if not one.way.decides:
+        yield from wrap(f"{title}: {_what_comes_of_it(one)}")
+        return
+    largest = max(one.differences)
+    size = f"largest difference {largest:.2g}" if math.isfinite(largest) else f"{_count_without(one)} without rewards"
+    yield from wrap(f"{title}: {'equal' if one.equal else 'DIFFERENT'}, {size}.")
     if not one.equal:
         yield from _rows(one)
         for cause in one.causes:
             yield from wrap(f"Cause: {cause.name}. {cause.sentence}", indent=2, hanging=2)
+
+
+def _count_without(one: Comparison) -> str:
+    return f"{sum(map(math.isinf, one.differences))} of {len(one.rows)} rows"
+
+
+def _what_comes_of_it(one: Comparison) -> str:
+    """Of a way in which this server is not to be asked."""
+    if one.equal:
+        return "equal too."
+    names = ", ".join(cause.name for cause in one.causes)
+    return f"other rewards, by up to {_number(max(one.differences))} ({names}). Do not send texts so."
 
 
 def _rows(one: Comparison) -> Iterator[str]:
@@ -69,8 +85,9 @@ def _number(difference: float) -> str:
 def _verdict(report: Report) -> list[str]:
     if report.equal:
         within = "" if report.dtype == FLOAT32 else f" within the rounding of {report.dtype}"
-        ways = ", ".join(one.way.name for one in report.deciding)
-        return wrap(f"EQUAL{within}: what is served is what was saved (sent as {ways}; largest {report.largest:.2g}).")
+        ways = "; ".join(one.way.name for one in report.deciding)
+        size = f"The largest difference is {report.largest:.2g}."
+        return wrap(f"EQUAL{within}: what is served is what was saved (as {ways}). {size}")
     if not report.deciding:
         return wrap("NOT COMPARED: no row has a text that gives its tokens, and this protocol takes texts alone.")
     names = dict.fromkeys(cause.name for one in report.deciding for cause in one.causes)

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving.verified_models import FaultyServer, running, save_verified
+from serving.verified_models import FaultyServer, conversations, running, save_verified
+from tiny_families import TOKENIZER_STYLES, train_tokenizer
 from transformers import AutoTokenizer
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.serving.clients import CLIENTS, Connection, VllmClient
+from reward_modeling.models.tokenizer import set_up_for_encoder
+from reward_modeling.serving.client_connection import Connection
+from reward_modeling.serving.clients import CLIENTS, VllmClient
 from reward_modeling.serving.verification import Report, verify_server
 from reward_modeling.serving.verification_probe import Probe
-from reward_modeling.serving.verification_rows import read_checkpoint
+from reward_modeling.serving.verification_rows import read_checkpoint, row_of
 from reward_modeling.serving.verification_text import report_lines
 
 
@@ -79,9 +82,10 @@ def test_an_equal_server_needs_no_model(folder, server, served):
 def test_a_text_with_its_bos_is_shown_and_does_not_decide(verify, server):
     report = verify()
     assert report.equal
-    assert [one.way for one in report.comparisons] == list(VllmClient.ways)
+    assert [one.way for one in report.comparisons] == list(VllmClient.ways[:4])  # verl's is the right one
     assert not report.comparisons[3].equal
     assert causes(report, 3) == ["a second BOS"]
+    assert "Text with its BOS: other rewards, by up to" in "\n".join(report_lines(report))
     assert "The server's count of tokens says so too" in report.comparisons[3].causes[0].sentence
 
 
@@ -281,6 +285,29 @@ def test_a_server_that_puts_bos_before_a_text_that_has_it(verify, server):
     assert causes(report) == ["a second BOS"]
 
 
+def test_a_bos_that_the_template_alone_writes_is_kept_and_verl_would_lose_it(tmp_path):
+    """As in DeepSeek-V3's tokenizer: a server adds none to a text."""
+    folder = save_verified(tmp_path / "model", tokenizer_options={"bos_by_post_processor": False})
+    server = FaultyServer(folder)
+    with running(server) as url:
+        client = VllmClient(Connection(url))
+        report = verify_server(read_checkpoint(folder), client, load=lambda: Probe(folder))
+    assert report.equal
+    assert [one.way for one in report.comparisons[2:]] == [client.TEXT, client.VERL_TEXT]
+    assert causes(report, 3) == ["a missing BOS"]
+
+
+def test_of_an_encoder_neither_mark_is_sent():
+    texts = [message["content"] for conversation in conversations() for message in conversation]
+    tokenizer = train_tokenizer(texts, 500, **TOKENIZER_STYLES["bert"])
+    set_up_for_encoder(tokenizer)
+    ids = tokenizer.apply_chat_template(conversations()[0])["input_ids"]
+    row = row_of(ids, None, tokenizer)
+    assert row.text.startswith("[CLS]") and row.text.endswith("[SEP]")
+    assert row.bare == row.text.removeprefix("[CLS]").removesuffix("[SEP]")
+    assert VllmClient.VERL_TEXT.can_send(row)  # and would get a second SEP
+
+
 def test_rows_without_a_text_are_counted(folder, server, served, probe, tmp_path):
     record = json.loads((folder / "verification.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -317,7 +344,7 @@ def test_a_key_is_sent_and_a_wrong_one_is_said(verify, served, server, folder):
 
 
 def test_a_busy_server_is_asked_again(verify, server, monkeypatch):
-    monkeypatch.setattr("reward_modeling.serving.clients.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("reward_modeling.serving.client_connection.time.sleep", lambda seconds: None)
     server.busy = 2
     assert verify(ways=[VllmClient.TOKENS]).equal
 

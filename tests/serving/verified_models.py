@@ -38,11 +38,18 @@ def conversations() -> list[list[dict]]:
 
 
 def save_verified(
-    folder: Path, *, family: str = "llama", style: str = "llama3", ratings: bool = False, seed: int = 0, **settings
+    folder: Path,
+    *,
+    family: str = "llama",
+    style: str = "llama3",
+    ratings: bool = False,
+    seed: int = 0,
+    tokenizer_options: dict | None = None,
+    **settings: object,
 ) -> Path:
     """A random classifier with a verification.json, as a run leaves it; `settings` go to its config."""
     texts = [message["content"] for conversation in conversations() for message in conversation]
-    tokenizer = train_tokenizer(texts, 500, **TOKENIZER_STYLES[style])
+    tokenizer = train_tokenizer(texts, 500, **TOKENIZER_STYLES[style] | (tokenizer_options or {}))
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     config = tiny_config(family, len(tokenizer), **special_ids(tokenizer))
