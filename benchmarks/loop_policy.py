@@ -6,12 +6,14 @@ python benchmarks/loop_policy.py dpo --policy MODEL --rows pairs.jsonl --output 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 ROWS = 128  # answers that are sampled at once
+TRL_VERSION = "trl_version.txt"  # beside a trained model
 
 
 class Policy:
@@ -115,6 +117,7 @@ def train(arguments: argparse.Namespace) -> None:
     run = trainer(model=model, args=options, train_dataset=rows, processing_class=tokenizer)
     run.train()
     run.save_model(arguments.output)
+    Path(arguments.output, TRL_VERSION).write_text(version("trl"))
     run.save_state()
 
 

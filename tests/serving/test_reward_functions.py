@@ -1,6 +1,8 @@
 """Reward functions for TRL and OpenRLHF, and the clients of OpenRLHF and verl: rewards through a real serve.py, which
 have to be those of a scorer in the same process."""
 
+import asyncio
+import importlib.util
 import pickle
 import threading
 
@@ -106,6 +108,42 @@ def test_openrlhf_function(where, expected, tokenizer):
     assert furthest(told["rewards"], expected) <= LIMIT
     assert torch.equal(told["scores"], torch.sigmoid(told["rewards"]))
     assert told["extra_logs"] == {}
+
+
+def test_openrlhf_loads_a_file(model, expected, tokenizer, tmp_path):
+    """As its executor does: the module is run under another name, and asked for one query at a time, in a thread."""
+    file = tmp_path / "rewards.py"
+    options = {"dtype": "float32", "device": "cpu"}
+    file.write_text(
+        "from reward_modeling.serving.reward_functions import OpenRLHFReward\n"
+        f"reward_func = OpenRLHFReward({str(model)!r}, **{options!r})\n"
+    )
+    spec = importlib.util.spec_from_file_location("reward_func", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    async def ask(text: str) -> dict:
+        return await asyncio.to_thread(module.reward_func, [text], ["a prompt"], ["a label"])
+
+    async def ask_all() -> list[dict]:
+        return await asyncio.gather(*map(ask, whole_texts(tokenizer)))
+
+    told = asyncio.run(ask_all())
+    recorded = [torch.tensor([one["rewards"]]) for one in told]
+    assert all(one.shape == (1,) for one in recorded)
+    assert furthest(torch.cat(recorded), expected) <= LIMIT
+
+
+def test_a_template_that_writes_a_line_break_behind_the_end_of_a_turn(tmp_path):
+    """The policy stops at the end of its turn, and the reward is read behind it: at the end that is named."""
+    options = {"dtype": "float32", "device": "cpu"}
+    model = tiny_reward_model(tmp_path, family="gemma", style="gemma")
+    scorer, end = RewardScorer.from_pretrained(model, **options), "<end_of_turn>\n"
+    texts = whole_texts(scorer.tokenizer)
+    assert all(text.endswith(end) for text in texts)
+    expected, queries = scorer.score(CONVERSATIONS), [text.removesuffix("\n") for text in texts]
+    assert furthest(OpenRLHFReward(model, end=end, **options)(queries, [], [])["rewards"], expected) <= LIMIT
+    assert furthest(OpenRLHFReward(model, **options)(queries, [], [])["rewards"], expected) >= CONTROL
 
 
 def test_nothing_to_score(where):
