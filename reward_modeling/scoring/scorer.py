@@ -145,11 +145,6 @@ class RewardScorer:
         """Of the computation, such as "bfloat16"; the score head is computed in float32 in any case."""
         return str(self.model.dtype).removeprefix("torch.")
 
-    @property
-    def statistics(self) -> Mapping[str, float] | None:
-        """`reward_mean` and `reward_std` that rewards are normalized by; None: they are raw logits."""
-        return self.passes.statistics
-
     def score(
         self,
         conversations: Sequence[Conversation],
