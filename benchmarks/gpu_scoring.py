@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.scoring.options import choose_max_tokens
 from reward_modeling.scoring.plan import Batches
-from reward_modeling.scoring.scorer import CPU_TOKENS, GPU_TOKENS, RewardScorer
+from reward_modeling.scoring.scorer import RewardScorer
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, train_tokenizer
 
 PADDED_BATCHES = (8, 64)
@@ -67,7 +68,7 @@ def score_rows(shape: Shape, num_rows: int, device: torch.device) -> dict[str, d
     )
     torch.manual_seed(0)
     model = build_model(shape, tokenizer, device)
-    max_tokens = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+    max_tokens = choose_max_tokens(None, device)
     ours = RewardScorer(model, tokenizer, Batches(SHARED_PREFIX, max_tokens), max_length=4096)
     figures, margins = {}, {}
     seconds, rewards = timed(score_ours, ours, rows)

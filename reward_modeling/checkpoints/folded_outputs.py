@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from reward_modeling.checkpoints.verification import FLOAT32_TOLERANCE, Verification, rewards_of_another_process
+from reward_modeling.checkpoints.verified_rows import write_verification
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.rating_outputs import RatingOutputs
 from reward_modeling.models.tokenizer import end_text, read_tokenizer, token_ids
@@ -34,7 +35,8 @@ class Check:
 
 
 def compare_outputs(source: Path, folded: Path, outputs: RatingOutputs, *, trust_remote_code: bool = False) -> Check:
-    """
+    """Compare, and write the rows with their rewards into the folded model's verification.json.
+
     Raises:
         UserError: a reward of the folded model is another than the weighted sum of the source's outputs, or one of both
             cannot be loaded.
@@ -51,6 +53,9 @@ def compare_outputs(source: Path, folded: Path, outputs: RatingOutputs, *, trust
             f"--fold {source}: expected the rewards of the folded model within {check.tolerance:.1e} of the weighted "
             f"sums of its outputs, found a difference of {check.largest_difference:.1e}. Nothing was written."
         )
+    record = {"passed": True, "largest_difference": check.largest_difference, "tolerance": check.tolerance}
+    rewards = {"rewards": expected[-1].tolist(), "rewards_alone": found[-1].tolist()}
+    write_verification(folded, record | {"precision": "float32", "num_rows": len(rows), "rows": rows} | rewards)
     logger.info(
         "Fold: %d texts, rewards up to %.3g: the largest difference is %.1e.",
         *(check.texts, check.largest_reward, check.largest_difference),

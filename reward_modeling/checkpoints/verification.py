@@ -22,7 +22,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from reward_modeling.common.atomic import write_whole
+from reward_modeling.checkpoints.verified_rows import write_verification
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.common.interruption import run_child
@@ -111,6 +111,7 @@ class Verification:
     precision: str = "float32"
     num_rows: int = 0
     num_tokens: int = 0
+    rows: list[list[int]] = field(default_factory=list)  # token ids; `verified_rows` reads them
     rewards: list[float] = field(default_factory=list)
     rewards_padded: list[float] = field(default_factory=list)
     rewards_alone: list[float] = field(default_factory=list)
@@ -156,7 +157,8 @@ def verify_saved_model(
         load_in_4bit: the weights under an adapter were held in four bits, and have to be again.
         timeout: seconds for the other process.
     """
-    result = Verification(precision=_name(dtype), num_rows=len(rows), num_tokens=sum(map(len, rows)), rewards=rewards)
+    result = Verification(precision=_name(dtype), num_rows=len(rows), num_tokens=sum(map(len, rows)))
+    result.rows, result.rewards = rows, rewards
     started = time.perf_counter()
     request = {"rows": rows, "trust_remote_code": trust_remote_code, "load_in_4bit": load_in_4bit}
     request["num_labels"] = len(rewards) // max(1, len(rows))
@@ -168,8 +170,7 @@ def verify_saved_model(
         _compare(result, answer)
     result.passed = not result.problems
     result.seconds = round(time.perf_counter() - started, 2)
-    record = json.loads(json.dumps(asdict(result)), parse_constant=lambda _: None)  # JSON has no NaN
-    write_whole(folder / VERIFICATION, json.dumps(record, indent=2) + "\n")
+    write_verification(folder, asdict(result))
     if result.passed:
         logger.info(
             f"Saved model: reloaded in plain transformers, {len(rows)} rows score as in memory (largest difference "

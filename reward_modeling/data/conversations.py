@@ -17,8 +17,9 @@ class Templated:
 class Tokens:
     """A whole conversation as tokens, BOS and all, which are scored as they are: `RewardScorer.tokenize` makes them.
 
-    `gate` is where a gate reads the prompt (None of a model without one). Conversations of equal `prompt` are computed
-    together, which decides what is shared, never what comes out; None: whatever begins alike.
+    `gate` is where a gate reads the prompt (None of a model without one). Conversations of equal `prompt` fall into one
+    window of those that are computed together, however far apart they stand in a list, and what they begin with is
+    computed once; so it is without `prompt` where they begin alike. It never changes what comes out.
     """
 
     ids: Sequence[int]

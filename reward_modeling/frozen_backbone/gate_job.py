@@ -44,8 +44,7 @@ from reward_modeling.frozen_backbone.objective_model import load_objectives
 from reward_modeling.frozen_backbone.readers import PairFeatureReader
 from reward_modeling.frozen_backbone.ridge import predict
 from reward_modeling.models.support import context_length
-from reward_modeling.scoring.options import choose_batching, choose_dtype
-from reward_modeling.scoring.scorer import CPU_TOKENS, GPU_TOKENS
+from reward_modeling.scoring.options import CPU_TOKENS, GPU_TOKENS, choose_batching, choose_dtype
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,10 @@ from transformers import PreTrainedModel
 
 from reward_modeling.checkpoints.folders import clean_up
 from reward_modeling.checkpoints.output_folder import remove_earlier_run
+from reward_modeling.checkpoints.verified_rows import write_verification
 from reward_modeling.common.atomic import commit, unfinished, write_whole
 from reward_modeling.common.errors import UserError
-from reward_modeling.common.file_names import ARGUMENTS, EVAL_SCORES, EVALUATION, LAST_CHECKPOINT, RUN, VERIFICATION
+from reward_modeling.common.file_names import ARGUMENTS, EVAL_SCORES, EVALUATION, LAST_CHECKPOINT, RUN
 from reward_modeling.common.launch import installed_versions
 from reward_modeling.data.prepare import PreparedPairs
 from reward_modeling.frozen_backbone.debiasing import Debiased
@@ -98,7 +99,7 @@ def save(
     (writing / ARGUMENTS).write_text(json.dumps(given, indent=2, default=str), encoding="utf-8")
     (writing / CARD).write_text(gate_card(folder, run, trained.figures, warnings), encoding="utf-8")
     verified = verify_written(writing, model, trained, draw_sample(data.train, features), device)
-    write_json(writing / VERIFICATION, verified)
+    write_verification(writing, verified)
     commit(folder)
     if args.overwrite_output_dir:  # not before the new model is there
         remove_earlier_run(args.output_path, keep=folder.name)
@@ -131,7 +132,7 @@ def score_lines(features: Features, pairs: NDArray, scores: Mapping[int, float])
 
 def verify_written(
     writing: Path, model: ObjectiveModel, trained: Trained, sample: Sample, device: torch.device
-) -> dict[str, float]:
+) -> dict[str, Any]:
     try:
         return verify(writing, model, trained.debiased.matrix, trained.fitted.gate, sample, device)
     except UserError:

@@ -8,7 +8,7 @@ move by much where hidden states move by little.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,13 +64,14 @@ def draw_sample(groups: PromptGroups, features: Features) -> Sample:
 
 def verify(
     folder: Path, objectives: ObjectiveModel, matrix: NDArray, gate: Gate, sample: Sample, device: torch.device
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Reload what was saved; each conversation is computed alone, by transformers' own attention.
 
     Returns:
         `answers`; `formula_difference` and `formula_tolerance`, of scores from the same hidden states; as shares of
         a hidden state's length `hidden_difference`, `hidden_tolerance` and, below float32, `hidden_rounding`; of scores
-        from tokens `largest_difference` and, below float32, `rounding`, how far that moves them.
+        from tokens `largest_difference` and, below float32, `rounding`, how far that moves them. And the conversations
+        themselves: `rows`, `gates` and their scores, `rewards` of the parts, `rewards_alone` from tokens in float32.
 
     Raises:
         UserError: the saved model is not the trained one.
@@ -96,6 +97,9 @@ def verify(
     if rounding is not None:
         moved = float((low.scores - whole.scores).abs().max())
         figures |= {"hidden_rounding": rounding, "rounding": moved}
+    # under the names of other models' verification.json: see checkpoints.verified_rows
+    figures |= {"passed": True, "rows": sample.rows, "gates": sample.gates}
+    figures |= {"rewards": expected.tolist(), "rewards_alone": whole.scores.tolist()}
     return {"answers": len(sample.rows)} | figures
 
 

@@ -1,52 +1,28 @@
 """From conversations to tokens for scoring: rendered by the checkpoint's own chat template, cut as in training.
 
 reader = ConversationReader(tokenizer, max_length=4096)
-rows = reader.tokenize([(0, messages), (1, Templated(messages, {"tools": [...]}))], ScoringCounts())
+tokens = reader.read([(0, messages), (1, Templated(messages, {"tools": [...]}))], ScoringCounts())
 """
 
-import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.conversations import Conversation, Templated, parts_of
+from reward_modeling.data.conversations import Conversation, Templated, Tokens, parts_of
 from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
 from reward_modeling.data.rendering import TemplateRefuses, render, render_prompt
 from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.models.tokenizer import end_text, token_ids
+from reward_modeling.scoring.given import TokenLimits, prompt_key, taken
 from reward_modeling.scoring.prompt_ends import PromptEnds
 
-TEXT_KEY = 256  # characters by which plain texts, which name no prompt, are taken to share one
+logger = logging.getLogger(__name__)
 
-
-def with_options(
-    conversations: Sequence[Conversation], options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None
-) -> Sequence[Conversation]:
-    """The conversations with options for the chat template, one object for all of them or one for each.
-
-    Raises:
-        UserError: there are other numbers of options than of conversations, or a plain text would get some.
-    """
-    if not options:
-        return conversations
-    each = [options] * len(conversations) if isinstance(options, Mapping) else list(options)
-    if len(each) != len(conversations):
-        raise UserError(
-            f"template_options: expected one for each of {len(conversations)} conversations, found {len(each)}. Pass "
-            "None for those without, or one dict for all."
-        )
-    for index, (conversation, one) in enumerate(zip(conversations, each, strict=True)):
-        if one and isinstance(conversation, str):
-            raise UserError(
-                f"conversation {index}: expected messages beside template options, found a plain text, which no "
-                "template renders. Pass None for it."
-            )
-    pairs = zip(conversations, each, strict=True)
-    return [Templated(conversation, one) if one else conversation for conversation, one in pairs]
+TEXT_BLOCK = 512  # plain texts that are tokenised together
 
 
 @dataclass
@@ -61,6 +37,13 @@ class ScoringCounts:
     tokens: int = 0  # of all passes, padding included
     not_finite: int = 0  # conversations whose reward is infinite or not a number
 
+    def warn_of_cuts(self, max_length: int | None) -> None:
+        if self.cut:
+            logger.warning(
+                "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
+                *(self.cut, self.conversations, max_length, self.cut_tokens),
+            )
+
 
 class ConversationReader:
     """Tokens of conversations, exactly those that training makes of them; errors name a conversation by its number.
@@ -69,11 +52,23 @@ class ConversationReader:
     and not two where both do. What is longer than `max_length` is cut as in training (`data.truncation`): the answers
     of one prompt that are scored together lose the same part of it, as much as the longest needs. An answer that
     training would drop, since it does not fit without its prompt either, loses its oldest tokens.
+
+    Args:
+        vocabulary: how many tokens the model has embeddings for, where tokens are given.
+        reads_prompts: a gate reads the prompts: `Tokens.gate` is set, by `data.gate_position`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None,
+        *,
+        vocabulary: int | None = None,
+        reads_prompts: bool = False,
+    ):
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.limits = TokenLimits(vocabulary, max_length, reads_prompts)
 
     def render(self, index: int, conversation: Conversation) -> str:
         """The text of a conversation, or a UserError where the template refuses it; a plain text ends in EOS."""
@@ -113,26 +108,57 @@ class ConversationReader:
             return str(error), NOTHING_LOST
         return "", find_losses(messages, text, answers)
 
-    def tokenize(self, window: list[tuple[int, Conversation]], counts: ScoringCounts) -> list[list[int]]:
-        """Token ids of conversations, at most `max_length` each; `window` has (number in the input, conversation)."""
-        return self._cut_and_count(window, self._whole(window), counts)
-
-    def tokenize_with_gates(
-        self, window: list[tuple[int, Conversation]], counts: ScoringCounts
-    ) -> tuple[list[list[int]], list[int]]:
-        """As `tokenize`, and of each conversation where a gate reads its prompt: see `data.gate_position`.
-
-        Of a conversation that is cut it is the same token; the first one where that is cut away.
+    def take(
+        self, numbered: Iterable[tuple[int, Conversation]], counts: ScoringCounts, *, cut: bool = True
+    ) -> Iterator[tuple[int, Conversation]]:
+        """The same in the same order, checked, and plain texts already as tokens: these are cut each by itself.
 
         Raises:
-            UserError: of a plain text it is not known where the prompt ends.
+            UserError: see `given.taken`; of a plain text it is not known where the prompt ends, which a gate reads.
         """
+        texts: list[tuple[int, Conversation]] = []
+        for index, conversation in numbered:
+            conversation = taken(index, conversation, self.limits)
+            is_text = isinstance(conversation, str)
+            if texts and (not is_text or len(texts) >= TEXT_BLOCK):
+                yield from self._numbered(texts, counts, cut)
+                texts = []
+            if is_text:
+                texts.append((index, conversation))
+            else:
+                yield index, conversation
+        yield from self._numbered(texts, counts, cut)
+
+    def _numbered(
+        self, texts: list[tuple[int, Conversation]], counts: ScoringCounts, cut: bool
+    ) -> Iterator[tuple[int, Tokens]]:
+        yield from zip([index for index, _ in texts], self.read(texts, counts, cut=cut), strict=True)
+
+    def read(
+        self, window: Sequence[tuple[int, Conversation]], counts: ScoringCounts, *, cut: bool = True
+    ) -> list[Tokens]:
+        """The tokens of conversations, at most `max_length` of each unless `cut` is False.
+
+        Args:
+            window: (number in the input, conversation); tokens stay as they are.
+        """
+        written = [numbered for numbered in window if not isinstance(numbered[1], Tokens)]
+        made = iter(self._tokenize(written, counts, cut) if written else ())
+        return [one if isinstance(one, Tokens) else next(made) for _, one in window]
+
+    def _tokenize(self, window: list[tuple[int, Conversation]], counts: ScoringCounts, cut: bool) -> list[Tokens]:
         whole = self._whole(window)
         keys = [prompt_key(conversation) for _, conversation in window]
-        places = self._prompt_ends.positions(window, keys, whole)
-        cut = self._cut_and_count(window, whole, counts)
-        lost = [len(before) - len(after) for before, after in zip(whole, cut, strict=True)]
-        return cut, [max(0, place - less) for place, less in zip(places, lost, strict=True)]
+        rows = self._cut([conversation for _, conversation in window], whole) if cut else whole
+        lost = [len(before) - len(after) for before, after in zip(whole, rows, strict=True)]
+        counts.cut += sum(tokens > 0 for tokens in lost)
+        counts.cut_tokens += sum(max(0, tokens) for tokens in lost)
+        gates: list[int | None] = [None] * len(window)
+        if self.limits.reads_prompts:
+            # of a conversation that is cut it is the same token; the first one where that is cut away
+            places = self._prompt_ends.positions(window, keys, whole)
+            gates = [max(0, place - less) for place, less in zip(places, lost, strict=True)]
+        return [Tokens(*row) for row in zip(rows, gates, keys, strict=True)]
 
     def _whole(self, window: list[tuple[int, Conversation]]) -> list[list[int]]:
         rows = token_ids([self.render(*numbered) for numbered in window], self.tokenizer)
@@ -143,15 +169,6 @@ class ConversationReader:
                     "an empty text."
                 )
         return rows
-
-    def _cut_and_count(
-        self, window: list[tuple[int, Conversation]], rows: list[list[int]], counts: ScoringCounts
-    ) -> list[list[int]]:
-        cut = self._cut([conversation for _, conversation in window], rows)
-        for before, after in zip(rows, cut, strict=True):
-            counts.cut += len(after) < len(before)
-            counts.cut_tokens += max(0, len(before) - len(after))
-        return cut
 
     @cached_property
     def _prompt_ends(self) -> PromptEnds:
@@ -199,40 +216,3 @@ class ConversationReader:
         if found is not None:
             for number, ids in zip(answers, found.ids, strict=True):
                 cut[number] = ids
-
-
-def check_conversation(index: int, conversation: Conversation) -> None:
-    """Refuse what is neither a text nor a list of at least one message, each with a role and a content as texts."""
-    if isinstance(conversation, str) and conversation.strip():
-        return
-    if isinstance(conversation, Templated):
-        if not isinstance(conversation.options, Mapping):
-            found = f"{type(conversation.options).__name__} {str(conversation.options)[:80]!r}"
-            raise UserError(f"conversation {index}: expected template options as a dict, found {found}.")
-        conversation = conversation.messages
-    if not isinstance(conversation, (list, tuple)):
-        raise UserError(
-            f"conversation {index}: expected a list of messages, [{{'role': ..., 'content': ...}}, ...], found "
-            f"{type(conversation).__name__} {str(conversation)[:80]!r}. Pass each conversation as a list."
-        )
-    if not conversation:
-        raise UserError(f"conversation {index}: expected at least one message, found none. Leave it out.")
-    for number, message in enumerate(conversation):
-        fields = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
-        if not all(isinstance(value, str) for value in fields):
-            raise UserError(
-                f"conversation {index}, message {number}: expected role and content as texts, found "
-                f"{str(message)[:120]!r}. Pass messages as {{'role': ..., 'content': ...}}."
-            )
-
-
-def prompt_key(conversation: Conversation) -> str:
-    """Equal for conversations that differ in the last message alone, and for plain texts that begin alike.
-
-    It decides what is computed together, never what comes out: only tokens that are really equal are shared.
-    """
-    if isinstance(conversation, str):
-        return conversation[:TEXT_KEY]
-    messages, options = parts_of(conversation)
-    said = [list(messages[:-1]), options] if options else list(messages[:-1])
-    return json.dumps(said, sort_keys=True, default=str)

@@ -11,6 +11,17 @@ from reward_modeling.models.reward_normalization import statistics_of
 from reward_modeling.models.support import why_not_packed
 from reward_modeling.scoring.readouts.base import Readout
 
+# Tokens of one forward pass: a GPU wants large ones. A CPU gains from small ones, until a prompt with all its answers
+# no longer fits (six answers of RM-Bench: 6% fewer tokens at 2,048 than at 1,024).
+GPU_TOKENS, CPU_TOKENS = 32_768, 2048
+
+
+def choose_max_tokens(max_tokens: int | None, device: torch.device) -> int:
+    """Of one forward pass."""
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"max_tokens_per_batch: expected at least 1, found {max_tokens}.")
+    return max_tokens or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
+
 
 def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
     if dtype is None:

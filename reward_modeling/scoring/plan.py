@@ -1,17 +1,18 @@
-"""From conversations to forward passes for scoring: every text once, a shared prompt once, little padding.
+"""From tokens to forward passes for scoring: every row once, a shared prompt once, little padding.
 
-A window of conversations becomes tokens (`conversations`), is grouped by equal prompts, and cut into micro-batches.
-The plan of a window depends on its conversations alone: on however many processes it runs, the same passes are
-computed, and give bit for bit the same rewards.
+A window of conversations as tokens is grouped by what begins alike (`beginnings`), and cut into micro-batches. The plan
+of a window depends on its conversations alone: on however many processes it runs, the same passes are computed, and
+give bit for bit the same rewards.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reward_modeling.data.conversations import Conversation
-from reward_modeling.data.planning import PADDED, Chunk, GroupSizes, MicroBatch, plan_evaluation
+from reward_modeling.data.conversations import Tokens
+from reward_modeling.data.planning import PADDED, SHARED_PREFIX, Chunk, GroupSizes, MicroBatch, plan_evaluation
 from reward_modeling.models.tokenizer import common_prefix_length
-from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts, prompt_key
+from reward_modeling.scoring.beginnings import group_by_beginnings
+from reward_modeling.scoring.conversations import ScoringCounts
 
 
 @dataclass(frozen=True)
@@ -50,42 +51,29 @@ class Row(NamedTuple):
     gate: int | None
 
 
-def plan_window(
-    window: list[tuple[int, Conversation]],
-    reader: ConversationReader,
-    batches: Batches,
-    counts: ScoringCounts,
-    *,
-    reads_prompts: bool = False,
-) -> WindowPlan:
-    """Forward passes that score each distinct text of the window once; `window` has (number in the input, messages).
+def plan_window(window: list[tuple[int, Tokens]], batches: Batches, counts: ScoringCounts) -> WindowPlan:
+    """Forward passes that score each distinct row of the window once; `window` has (number in the input, tokens).
 
-    With `reads_prompts` two tokens of each are read: the gate's, which completions of one prompt share, and the last.
+    Where tokens have a gate two of each are read: the gate's, which completions of one prompt share, and the last.
     """
-    if reads_prompts:
-        rows, gates = reader.tokenize_with_gates(window, counts)
-    else:
-        rows, gates = reader.tokenize(window, counts), [None] * len(window)
     # By tokens: texts may be cut to the same ones, which computed apart would differ by rounding, and win a tie.
     indices_of: dict[Row, list[int]] = {}
-    rows_of_prompt: dict[object, list[Row]] = {}
-    for (index, conversation), ids, gate in zip(window, map(tuple, rows), gates, strict=True):
-        row = Row(ids, gate)
-        # padded rows share nothing: each one is a group of its own, and is sorted by its own length
-        group = rows_of_prompt.setdefault(index if batches.batching == PADDED else prompt_key(conversation), [])
-        if row not in indices_of:
-            group.append(row)
-        indices_of.setdefault(row, []).append(index)
+    for index, tokens in window:
+        indices_of.setdefault(Row(tuple(tokens.ids), tokens.gate), []).append(index)
+    rows = list(indices_of)
     counts.conversations += len(window)
     counts.scored += len(indices_of)
-    distinct = list(filter(None, rows_of_prompt.values()))
-    groups = [_group(of_prompt) for of_prompt in distinct]
+    together = [[row] for row in rows]
+    if batches.batching == SHARED_PREFIX:
+        alike = group_by_beginnings([row.ids for row in rows], batches.max_tokens)
+        together = [[rows[number] for number in numbers] for numbers in alike]
+    groups = [_group(of_group) for of_group in together]
     if batches.batching == PADDED:
-        passes = _padded_batches([len(row.ids) for (row,) in distinct], batches)
+        passes = _padded_batches([len(row.ids) for row in rows], batches)
     else:
         options = {"max_tokens": batches.max_tokens, "batching": batches.batching, "num_processes": 1}
         (passes,) = plan_evaluation(GroupSizes.from_rows(groups), **options)
-    return WindowPlan(groups, [[indices_of[row] for row in of_prompt] for of_prompt in distinct], passes)
+    return WindowPlan(groups, [[indices_of[row] for row in of_group] for of_group in together], passes)
 
 
 def _group(rows: list[Row]) -> dict:

@@ -1,7 +1,6 @@
 """Where a gate reads the prompts of conversations that are scored: see `data.gate_position`."""
 
 from functools import cached_property
-from itertools import takewhile
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,6 +14,7 @@ from reward_modeling.data.gate_position import (
     last_tail,
     prompt_tokens,
 )
+from reward_modeling.scoring.beginnings import common_beginning
 
 
 class PromptEnds:
@@ -47,8 +47,7 @@ class PromptEnds:
             if key not in prompts:
                 messages, options = parts_of(conversation)
                 prompts[key] = prompt_tokens(messages[:-1], options, self.tokenizer)
-            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompts[key], ids, strict=False)))
-            places.append(gate_position(ids[:shared], self.tail))
+            places.append(gate_position(ids[: common_beginning(prompts[key], ids)], self.tail))
         return places
 
     def _in_text(self, index: int, ids: list[int]) -> int:

@@ -1,56 +1,25 @@
 """Score conversations with a trained reward model: what plain transformers gives each one alone, and much faster."""
 
-import json
-import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import chain, pairwise
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_modeling.common.devices import to_device, warm_up_mkl
-from reward_modeling.common.errors import UserError, first_line
-from reward_modeling.data.collator import MicroBatchCollator
-from reward_modeling.data.conversations import Conversation
-from reward_modeling.data.planning import MicroBatch
-from reward_modeling.models.attention import register_shared_prefix_attention
-from reward_modeling.models.chat_template import set_chat_template
-from reward_modeling.models.reward_model import RewardModelMixin
-from reward_modeling.models.support import context_length
-from reward_modeling.scoring.checkpoint import load_checkpoint
-from reward_modeling.scoring.conversations import (
-    ConversationReader,
-    ScoringCounts,
-    check_conversation,
-    prompt_key,
-    with_options,
-)
-from reward_modeling.scoring.options import (
-    checked_length,
-    choose_batching,
-    choose_dtype,
-    statistics_to_normalize_by,
-)
-from reward_modeling.scoring.plan import Batches, WindowPlan, plan_window
+from reward_modeling.common.devices import warm_up_mkl
+from reward_modeling.data.conversations import Conversation, Tokens
+from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
+from reward_modeling.scoring.given import TemplateOptions, with_options
+from reward_modeling.scoring.loading import load_model
+from reward_modeling.scoring.passes import ForwardPasses
+from reward_modeling.scoring.plan import Batches
 from reward_modeling.scoring.readouts.base import REWARD, Readout, ScoredConversation
-from reward_modeling.scoring.readouts.catalog import readout_of
 from reward_modeling.scoring.readouts.one_label import OneLabel
-
-logger = logging.getLogger(__name__)
-
-# What torn weights, torn JSON and an adapter without weights raise.
-BROKEN_FILES = (SafetensorError, json.JSONDecodeError, HFValidationError, EOFError)
-WINDOW = 2048  # conversations that are read, sorted and cut into passes together: what a stream holds in memory
-# Tokens of one forward pass: a GPU wants large ones. A CPU gains from small ones, until a prompt with all its answers
-# no longer fits (six answers of RM-Bench: 6% fewer tokens at 2,048 than at 1,024).
-GPU_TOKENS, CPU_TOKENS = 32_768, 2048
+from reward_modeling.scoring.windows import WINDOW as WINDOW  # of which others ask here
+from reward_modeling.scoring.windows import read_list, read_stream
 
 
 class RewardScorer:
@@ -58,8 +27,9 @@ class RewardScorer:
 
     A conversation is a list of messages, `[{"role": "user", "content": "..."}, ...]`. It is written by the
     checkpoint's own chat template, with exactly one BOS, as in training; a plain text (`str`) is taken as it stands,
-    ended in EOS. Equal conversations are computed once, and what equal prompts begin with is computed once for all
-    their answers. In float32 each reward is the one that plain transformers gives the conversation alone:
+    ended in EOS; `Tokens` are computed as they are. Equal conversations are computed once, and what those of one prompt
+    begin with, or texts that begin alike, is computed once for all of them. In float32 each reward is the one that
+    plain transformers gives the conversation alone:
 
     >>> import torch
     >>> from transformers import AutoModelForSequenceClassification
@@ -81,7 +51,7 @@ class RewardScorer:
     A model of several named outputs gives their weighted sum as the reward; `score_named` and `stream_named` also give
     each output under its name, on the scale of the ratings that it was trained on.
 
-    `counts` tells what the latest call did: `ScoringCounts`.
+    `counts` tells what the latest call of these did: `ScoringCounts`.
     """
 
     def __init__(
@@ -102,12 +72,18 @@ class RewardScorer:
         self.model = model
         self.tokenizer = tokenizer
         self.batches = batches
-        self.reader = ConversationReader(tokenizer, max_length)
         self.readout = readout or OneLabel()
-        # Any token will do: where a row ends is known, and not read off its padding.
-        self.collator = MicroBatchCollator(batches.batching, tokenizer.pad_token_id or 0, self.readout.collate)
-        self.counts = ScoringCounts()
+        self.reader = ConversationReader(
+            tokenizer,
+            max_length,
+            vocabulary=model.get_input_embeddings().num_embeddings,
+            reads_prompts=self.readout.reads_prompts,
+        )
+        # Any token will do for padding: where a row ends is known, and not read off it.
+        options = {"pad_token_id": tokenizer.pad_token_id or 0, "statistics": statistics}
+        self.passes = ForwardPasses(model, batches, self.readout, **options)
         self.statistics = statistics
+        self.counts = ScoringCounts()
 
     @classmethod
     def from_pretrained(
@@ -149,35 +125,20 @@ class RewardScorer:
                 those that are given; `max_length` is beyond the model's context; it carries no figures to normalize
                 by.
         """
-        path = str(Path(path).expanduser() if str(path).startswith("~") else path)
-        if not path:
-            raise UserError("expected the Hub id or folder of a reward model, found an empty name. Pass one.")
-        if max_tokens_per_batch is not None and max_tokens_per_batch < 1:
-            raise UserError(f"max_tokens_per_batch: expected at least 1, found {max_tokens_per_batch}.")
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = choose_dtype(dtype, device)
-        register_shared_prefix_attention()
-        try:
-            options = {"revision": revision, "trust_remote_code": trust_remote_code}
-            # of the config alone, before weights are read, which may take minutes
-            check = partial(readout_of, path, weights=weights)
-            model, tokenizer = load_checkpoint(path, dtype, check=check, **options)
-        except BROKEN_FILES as error:
-            raise UserError(
-                f"{path}: expected whole model files, found one that cannot be read ({type(error).__name__}: "
-                f"{first_line(error)}). Download or save it again."
-            ) from error
-        except UserError as error:  # a library call has no flags, and eval_bench_mark.py has others than rm.py
-            raise UserError(str(error).removeprefix("--model_name ")) from error
-        if chat_template is not None:
-            set_chat_template(tokenizer, chat_template)
-        batching = choose_batching(path, batching, model.config)
-        max_length = checked_length(path, max_length, context_length(model.config))
-        max_tokens = max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
-        batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
-        readout = readout_of(path, model.config, weights)
-        statistics = statistics_to_normalize_by(path, model.config, readout) if normalize else None
-        return cls(model.to(device).eval(), tokenizer, batches, max_length, statistics, readout=readout)
+        loaded = load_model(
+            path,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            dtype=dtype,
+            device=device,
+            max_length=max_length,
+            max_tokens_per_batch=max_tokens_per_batch,
+            batching=batching,
+            normalize=normalize,
+            chat_template=chat_template,
+            weights=weights,
+        )
+        return cls(**vars(loaded))
 
     @property
     def dtype_name(self) -> str:
@@ -188,7 +149,7 @@ class RewardScorer:
         self,
         conversations: Sequence[Conversation],
         *,
-        template_options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        template_options: TemplateOptions = None,
         progress: bool = False,
     ) -> list[float]:
         """The reward of each conversation, in the order given; with `progress`, under a bar.
@@ -200,7 +161,8 @@ class RewardScorer:
 
         Raises:
             UserError: a conversation is empty, is no list of messages, or is refused by the chat template; there are
-                other numbers of options than of conversations.
+                other numbers of options than of conversations; `Tokens` are not of the model's vocabulary, are longer
+                than `max_length` (they are never cut), or lack the place that the model's gate reads.
         """
         return [row[REWARD] for row in self._score(conversations, template_options, progress)]
 
@@ -208,25 +170,44 @@ class RewardScorer:
         self,
         conversations: Sequence[Conversation],
         *,
-        template_options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        template_options: TemplateOptions = None,
         progress: bool = False,
     ) -> list[ScoredConversation]:
         """As `score`, with all that the model says of a conversation: of named outputs each one under its name."""
         return [self.readout.describe(row) for row in self._score(conversations, template_options, progress)]
 
-    def _score(self, conversations: Sequence[Conversation], template_options: Any, progress: bool) -> list[list[float]]:
-        """The columns of each conversation."""
-        if isinstance(conversations, str):
-            raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
+    def tokenize(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        template_options: TemplateOptions = None,
+        cut: bool = True,
+    ) -> list[Tokens]:
+        """The tokens that `score` computes for these conversations, in the order given.
+
+        Scored in their place, all of them at once, they get the same rewards to the bit.
+
+        Args:
+            template_options: see `score`.
+            cut: False leaves conversations longer than `reader.max_length` whole, which `score` refuses as tokens.
+
+        Raises:
+            UserError: see `score`.
+        """
         conversations = with_options(conversations, template_options)
-        same_prompt: dict[str, list[int]] = {}
-        for index, conversation in enumerate(conversations):
-            check_conversation(index, conversation)
-            same_prompt.setdefault(prompt_key(conversation), []).append(index)
-        # Equal prompts side by side: they fall into one window then, however far apart they stand.
-        ordered = ((index, conversations[index]) for index in chain.from_iterable(same_prompt.values()))
+        windows = read_list(conversations, self.reader, ScoringCounts(), cut=cut)
+        tokens = dict(chain.from_iterable(windows))
+        return [replace(tokens[index], ids=list(tokens[index].ids)) for index in range(len(conversations))]
+
+    def _score(
+        self, conversations: Sequence[Conversation], template_options: TemplateOptions, progress: bool
+    ) -> list[list[float]]:
+        """The columns of each conversation."""
+        counts = self.counts = ScoringCounts()
+        windows = read_list(with_options(conversations, template_options), self.reader, counts)
         with tqdm(total=len(conversations), desc="Scoring", unit=" conversations", disable=not progress) as bar:
-            rows = dict(self._windows(ordered, 0, 1, bar.update))
+            rows = dict(self.passes.columns(windows, counts, progress=bar.update))
+        counts.warn_of_cuts(self.reader.max_length)
         return [rows[index] for index in range(len(conversations))]
 
     def stream(
@@ -239,19 +220,19 @@ class RewardScorer:
     ) -> Iterator[tuple[int, float]]:
         """(number in the input, reward) of each conversation, in ascending order, in memory that does not grow.
 
-        The input is read in windows of `WINDOW`, and on to the end of a prompt; what is equal, or has an equal prompt,
-        is computed once within a window. So let all answers of a prompt follow each other.
+        The input is read in windows of 2,048, and on to the end of a prompt; what is equal, and what begins alike, is
+        computed once within a window. So let all answers of a prompt follow each other.
 
         Several processes each pass the whole input and get a part of it, every conversation on exactly one of them.
         The forward passes are the same on any number of processes, and so are the rewards, bit for bit.
 
         Args:
-            conversations: messages, texts, or `Templated` messages, which have options for the chat template.
+            conversations: messages, texts, `Tokens`, or `Templated` messages, which have options for the chat template.
             progress: called with the number of conversations that a pass of this process has finished, such as a
                 tqdm bar's `update`.
 
         Raises:
-            UserError: a conversation is empty, is no list of messages, or is refused by the chat template.
+            UserError: see `score`.
         """
         rows = self._stream(conversations, process_index, num_processes, progress)
         return ((index, row[REWARD]) for index, row in rows)
@@ -277,80 +258,14 @@ class RewardScorer:
     ) -> Iterator[tuple[int, list[float]]]:
         if not 0 <= process_index < num_processes:
             raise ValueError(f"process_index: expected 0 to {num_processes - 1}, found {process_index}")
-        return self._windows(enumerate(conversations), process_index, num_processes, progress or (lambda _: None))
+        return self._columns(conversations, process_index, num_processes, progress or (lambda _: None))
 
-    def _windows(
-        self, numbered: Iterable[tuple[int, Conversation]], process: int, num_processes: int, progress: Callable
+    def _columns(
+        self, conversations: Iterable[Conversation], process: int, num_processes: int, progress: Callable
     ) -> Iterator[tuple[int, list[float]]]:
-        self.counts = ScoringCounts()
-        passes = 0
-        for window in _windows_of(numbered):
-            options = {"reads_prompts": self.readout.reads_prompts}
-            plan = plan_window(window, self.reader, self.batches, self.counts, **options)
-            # Dealt out over the whole stream: no process gets the heaviest pass of every window.
-            mine = plan.micro_batches[(process - passes) % num_processes :: num_processes]
-            passes += len(plan.micro_batches)
-            yield from sorted(self._rows(plan, mine, progress))
-        self._report(process)
-
-    def _rows(
-        self, plan: WindowPlan, micro_batches: list[MicroBatch], progress: Callable
-    ) -> Iterator[tuple[int, list[float]]]:
-        passes = ((micro_batch, self._forward(plan, micro_batch)) for micro_batch in micro_batches)
-        # A GPU has the next pass to compute before this one's rewards are waited for.
-        for (micro_batch, columns), _ in pairwise(chain(passes, [None])):
-            done = 0
-            for row, indices in zip(columns.tolist(), plan.scored_by(micro_batch), strict=True):
-                yield from ((index, row) for index in indices)
-                done += len(indices)
-                self.counts.not_finite += 0 if math.isfinite(row[REWARD]) else len(indices)
-            progress(done)
-
-    @torch.inference_mode()
-    def _forward(self, plan: WindowPlan, micro_batch: MicroBatch) -> torch.Tensor:
-        """`(completions, columns)` of one pass in float32, as the readout has them."""
-        groups = {chunk.group: plan.groups[chunk.group] for chunk in micro_batch}
-        batch = self.collator(micro_batch, groups)
-        inputs = batch["model_inputs"] | batch["targets"]
-        self.counts.passes += 1
-        self.counts.tokens += inputs["input_ids"].numel()
-        if self.batches.equal_lengths:  # not RewardModelMixin's forward: the class reads the last token by itself
-            del inputs["read_positions"]
-        device = self.model.device
-        inputs = {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in inputs.items()}
-        try:
-            columns = self.readout.columns(self.model(**inputs))
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"Memory ran out in a forward pass of {inputs['input_ids'].numel():,} tokens: {first_line(error)}\n"
-                f"Pass max_tokens_per_batch below {self.batches.max_tokens:,}, then max_length below what it is."
-            ) from error
-        if self.statistics is not None:
-            rewards = columns[:, REWARD]
-            columns[:, REWARD] = (rewards - self.statistics["reward_mean"]) / self.statistics["reward_std"]
-        return columns
-
-    def _report(self, process: int) -> None:
-        if self.counts.cut and process == 0:
-            logger.warning(
-                "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
-                *(self.counts.cut, self.counts.conversations, self.reader.max_length, self.counts.cut_tokens),
-            )
-        if self.counts.not_finite:
-            logger.warning("%d rewards are infinite or not a number: try float32.", self.counts.not_finite)
-
-
-def _windows_of(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple[int, Conversation]]]:
-    """Windows that end where a prompt ends: equal answers to it must be one text of one window, or a tie is lost."""
-    window: list[tuple[int, Conversation]] = []
-    last_key = None
-    for index, conversation in numbered:
-        check_conversation(index, conversation)
-        key = prompt_key(conversation)
-        if len(window) >= 2 * WINDOW or (len(window) >= WINDOW and key != last_key):
-            yield window
-            window = []
-        window.append((index, conversation))
-        last_key = key
-    if window:
-        yield window
+        counts = self.counts = ScoringCounts()
+        windows = read_stream(conversations, self.reader, counts)
+        options = {"process": process, "num_processes": num_processes, "progress": progress}
+        yield from self.passes.columns(windows, counts, **options)
+        if process == 0:
+            counts.warn_of_cuts(self.reader.max_length)

@@ -171,8 +171,9 @@ def test_what_the_folder_has(tmp_path):
     assert found == expected | labels
     assert found["problem_type"] == "regression" and found["reward_mean"] == 0.5
     names = {path.name for path in (tmp_path / "folded").iterdir()}
-    ours = {"README.md", "folding.json", "contents.json"}
-    assert names == {path.name for path in source.iterdir()} - {"optimizer.pt", "verification.json"} | ours
+    ours = {"README.md", "folding.json", "contents.json", "verification.json"}
+    assert names == {path.name for path in source.iterdir()} - {"optimizer.pt"} | ours
+    assert (tmp_path / "folded" / "verification.json").read_text() != "of the run"
     record = json.loads((tmp_path / "folded" / "folding.json").read_text())
     assert record["reward_weights"] == WEIGHTS and record["label_ranges"] == RANGES and record["source"] == "source"
     assert record["verification"]["largest_difference"] < TOLERANCE

@@ -27,7 +27,7 @@ from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
 from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES, UNFILLED
 from reward_modeling.evaluation.summary import summarise
-from reward_modeling.scoring import scorer as scorer_module
+from reward_modeling.scoring import windows as windows_module
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.quickstart import rewardbench_like_rows
 from reward_modeling.tiny.tokenizers import token_ids
@@ -660,7 +660,7 @@ def test_template_that_refuses_what_is_said(model, files, tmp_path):
 
 def test_equal_answers_tie_wherever_windows_end(model, tmp_path, monkeypatch):
     """Six equal answers on both sides of a window's end, and texts that differ only in what is cut off."""
-    monkeypatch.setattr(scorer_module, "WINDOW", 16)
+    monkeypatch.setattr(windows_module, "WINDOW", 16)
     rows = [row | {"chosen": [ANSWERS[0]] * 3, "rejected": [ANSWERS[0]] * 3} for row in ranking_rows("rm_bench")]
     (tmp_path / "rm.json").write_text(json.dumps(rows))
     folder = evaluate(flags(model("gemma"), {"rm_bench": tmp_path / "rm.json"}, tmp_path))

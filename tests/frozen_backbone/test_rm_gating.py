@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from runs import ROOT, as_argv, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 
+from reward_modeling.checkpoints.verified_rows import read_verified_rows
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.frozen_backbone import gate_results, gated_saving, gated_verification
@@ -122,6 +124,17 @@ def test_the_figures_are_those_of_the_lines(run):
     assert 0 < verification["hidden_difference"] < verification["hidden_tolerance"] and verification["answers"] == 16
     assert 0 < verification["formula_difference"] < verification["formula_tolerance"] < 1e-4
     assert 0 < verification["largest_difference"] < 1e-4
+
+
+def test_the_rows_that_were_verified_are_kept(run):
+    """With the place that the gate reads: the scorer gives these tokens the scores of the file."""
+    verified = read_verified_rows(run.folder)
+    assert len(verified.rows) == len(verified.gates) == 16 and verified.passed
+    scorer = RewardScorer.from_pretrained(run.folder, dtype="float32")
+    scores = [score for (score,) in verified.outputs]
+    assert scorer.score(verified.conversations()) == pytest.approx(scores, abs=1e-4)
+    earlier = [replace(tokens, gate=tokens.gate - 3) for tokens in verified.conversations()]
+    assert scorer.score(earlier) != pytest.approx(scores, abs=1e-4)  # the negative control
 
 
 def test_eval_bench_mark_reads_it(run, tmp_path):

@@ -122,7 +122,7 @@ def test_what_is_saved_is_what_was_learned(family, adapter, build, tmp_path):
     assert plain["alone"] == pytest.approx(rewards, abs=1e-4)
     scorer = RewardScorer.from_pretrained(tmp_path, dtype="float32")
     assert [scorer.score([TEXTS[0]])[0]] == pytest.approx(
-        reference_rewards(str(tmp_path), scorer.reader.tokenize([(0, TEXTS[0])], scorer.counts))["alone"],
+        reference_rewards(str(tmp_path), [scorer.tokenize([TEXTS[0]])[0].ids])["alone"],
         abs=1e-4,
     )
 

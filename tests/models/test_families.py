@@ -200,8 +200,8 @@ def test_an_encoder_sees_a_question_and_its_answer_as_two_texts(style, build_mod
     assert tokenizer.apply_chat_template(conversation)["input_ids"] == tokenizer(question, answer)["input_ids"]
     reader = ConversationReader(tokenizer, 20)
     counts = ScoringCounts()
-    assert reader.tokenize([(0, "How?")], counts)[0] == tokenizer("How?")["input_ids"]
-    cut = reader.tokenize([(0, conversation)], counts)[0]
+    assert reader.read([(0, "How?")], counts)[0].ids == tokenizer("How?")["input_ids"]
+    cut = reader.read([(0, conversation)], counts)[0].ids
     assert (cut[0], cut[-1], len(cut)) == (tokenizer.cls_token_id, tokenizer.sep_token_id, 20)
 
 

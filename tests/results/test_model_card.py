@@ -241,7 +241,7 @@ def test_the_python_of_a_card_gives_plain_texts_the_tokens_of_training(name, bas
     assert len(found) == 3  # transformers, pipeline, RewardScorer
     scorer = found[-1]["scorer"]
     reader = scorer.reader
-    (ids,) = reader.tokenize([(0, found[0]["conversation"])], scorer.counts)
+    ids = scorer.tokenize([found[0]["conversation"]])[0].ids
     assert found[0]["inputs"]["input_ids"][0].tolist() == ids
     trained = run.trainer.train_dataset.groups[0]
     row = trained["prefix_ids"] + trained["completion_ids"][0]

@@ -134,7 +134,7 @@ def test_a_template_without_a_published_pattern(published, batching):
     folder, tokenizer, _ = published("qwen2")
     rows = conversations()
     scorer = RewardScorer.from_pretrained(folder, dtype="float32", batching=batching)
-    places = scorer.reader.tokenize_with_gates(list(enumerate(rows)), ScoringCounts())[1]
+    places = [tokens.gate for tokens in scorer.tokenize(rows)]
     model = PublishedModel(folder, [])
     expected = []
     for row, place in zip(rows, places, strict=True):
@@ -219,7 +219,8 @@ def test_cut_conversations_read_the_same_token(published, batching):
     folder, _, pattern = published("llama")
     scorer = RewardScorer.from_pretrained(folder, dtype="float32", max_length=160, batching=batching)
     counts = ScoringCounts()
-    rows, places = scorer.reader.tokenize_with_gates(list(enumerate(conversations())), counts)
+    tokens = scorer.reader.read(list(enumerate(conversations())), counts)
+    rows, places = [one.ids for one in tokens], [one.gate for one in tokens]
     assert 0 < counts.cut < len(rows)
     model = PublishedModel(folder, pattern)
     expected = []

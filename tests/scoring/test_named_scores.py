@@ -24,7 +24,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.models.loading import load_config
 from reward_modeling.models.reward_normalization import write_adapter_statistics
 from reward_modeling.scoring import RewardScorer, ScoredConversation
-from reward_modeling.scoring import scorer as scorer_module
+from reward_modeling.scoring import windows as windows_module
 from reward_modeling.scoring.merge_adapter import merge_adapter
 from reward_modeling.tiny.models import build_tiny_checkpoint
 
@@ -153,7 +153,7 @@ def test_bfloat16_keeps_the_head_in_float32(folder):
 
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_share_the_work_and_give_the_same(folder, monkeypatch, num_processes):
-    monkeypatch.setattr(scorer_module, "WINDOW", 37)
+    monkeypatch.setattr(windows_module, "WINDOW", 37)
     scorer = RewardScorer.from_pretrained(folder("gemma"))
     alone = list(scorer.stream_named(conversations()))
     assert [index for index, _ in alone] == list(range(len(conversations())))
@@ -168,7 +168,7 @@ def test_processes_share_the_work_and_give_the_same(folder, monkeypatch, num_pro
 
 
 def test_a_stream_of_names_reads_a_window_at_a_time(folder, monkeypatch):
-    monkeypatch.setattr(scorer_module, "WINDOW", 20)
+    monkeypatch.setattr(windows_module, "WINDOW", 20)
     read = []
 
     def lazily():

@@ -26,8 +26,7 @@ from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring import checkpoint as checkpoint_module
 from reward_modeling.scoring import options as options_module
-from reward_modeling.scoring import scorer as scorer_module
-from reward_modeling.scoring.conversations import TEXT_KEY, ScoringCounts
+from reward_modeling.scoring import windows as windows_module
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import token_ids
@@ -316,7 +315,7 @@ def test_padded_rows_of_like_length_go_together(folder):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_share_the_work_and_give_the_same(folder, monkeypatch, num_processes, dtype):
-    monkeypatch.setattr(scorer_module, "WINDOW", 37)
+    monkeypatch.setattr(windows_module, "WINDOW", 37)
     scorer = RewardScorer.from_pretrained(folder("gemma"), dtype=dtype)
     alone = list(scorer.stream(conversations()))
     assert [index for index, _ in alone] == list(range(len(conversations())))
@@ -331,7 +330,7 @@ def test_processes_share_the_work_and_give_the_same(folder, monkeypatch, num_pro
 
 
 def test_a_stream_reads_a_window_at_a_time(folder, reference, monkeypatch):
-    monkeypatch.setattr(scorer_module, "WINDOW", 20)
+    monkeypatch.setattr(windows_module, "WINDOW", 20)
     read, done = [], []
 
     def lazily():
@@ -350,7 +349,7 @@ def test_a_stream_reads_a_window_at_a_time(folder, reference, monkeypatch):
 
 
 def test_scores_do_not_need_one_window(folder, reference, monkeypatch):
-    monkeypatch.setattr(scorer_module, "WINDOW", 5)
+    monkeypatch.setattr(windows_module, "WINDOW", 5)
     scorer = RewardScorer.from_pretrained(folder("gemma"))
     assert largest_difference(scorer.score(conversations(), progress=True), reference("gemma")) < TOLERANCE
 
@@ -468,7 +467,7 @@ def test_training_and_scoring_cut_alike(folder, family, template, system, tmp_pa
         scorer = RewardScorer.from_pretrained(path, max_length=longest, batching=batching)
         assert largest_difference(scorer.score(list(scored.values())), expected) < TOLERANCE
     # a negative control: each by itself without its oldest tokens, as it was once scored
-    whole = RewardScorer.from_pretrained(path).reader.tokenize(list(enumerate(scored.values())), ScoringCounts())
+    whole = [one.ids for one in RewardScorer.from_pretrained(path).tokenize(list(scored.values()))]
     bos = len(leading_bos(tokenizer))
     oldest = [ids[:bos] + ids[bos:][-(longest - bos) :] for ids in whole]
     assert largest_difference(plain_rewards(path, oldest), expected) > WRONG
@@ -555,7 +554,6 @@ def test_plain_texts_are_scored_as_training_reads_them(folder, family):
     beginning = "There is a blue chair beside the window. " * 8
     texts = [beginning + end for end in ("We had soup.", "Tuesday.", "We had soup.", "")] + ["short"]
     texts.append(texts[0] + scorer.tokenizer.eos_token)  # the same text, ended already
-    assert len(beginning) > TEXT_KEY
     ids = [scorer.tokenizer(text.removesuffix(scorer.tokenizer.eos_token))["input_ids"] for text in texts]
     ids = [row + [scorer.tokenizer.eos_token_id] * (row[-1] != scorer.tokenizer.eos_token_id) for row in ids]
     rewards = scorer.score(texts)

@@ -1,0 +1,148 @@
+"""What a caller gives to be scored, checked; errors name a conversation by its number.
+
+check = TokenLimits(vocabulary=32_000, max_length=4096)
+conversation = taken(0, conversation, check)
+"""
+
+import json
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.data.conversations import Conversation, Templated, Tokens, parts_of
+
+# For the chat template, for all conversations or one for each.
+TemplateOptions = Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None
+
+
+def with_options(conversations: Sequence[Conversation], options: TemplateOptions) -> Sequence[Conversation]:
+    """The conversations with options for the chat template, one object for all of them or one for each.
+
+    Raises:
+        UserError: there are other numbers of options than of conversations, or a plain text or tokens would get some;
+            a text is given in the place of a list.
+    """
+    if isinstance(conversations, str):
+        raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
+    if not options:
+        return conversations
+    each = [options] * len(conversations) if isinstance(options, Mapping) else list(options)
+    if len(each) != len(conversations):
+        raise UserError(
+            f"template_options: expected one for each of {len(conversations)} conversations, found {len(each)}. Pass "
+            "None for those without, or one dict for all."
+        )
+    for index, (conversation, one) in enumerate(zip(conversations, each, strict=True)):
+        if one and isinstance(conversation, (str, Tokens)):
+            found = "tokens" if isinstance(conversation, Tokens) else "a plain text"
+            raise UserError(
+                f"conversation {index}: expected messages beside template options, found {found}, which no template "
+                "renders. Pass None for it."
+            )
+    pairs = zip(conversations, each, strict=True)
+    return [Templated(conversation, one) if one else conversation for conversation, one in pairs]
+
+
+@dataclass(frozen=True)
+class TokenLimits:
+    """What the tokens of a conversation have to be for a model; None where nothing limits them."""
+
+    vocabulary: int | None = None
+    max_length: int | None = None
+    reads_prompts: bool = False  # a gate does
+
+
+def taken(index: int, conversation: Conversation, limits: TokenLimits) -> Conversation:
+    """The conversation if it can be scored; of tokens the ids as a list.
+
+    Raises:
+        UserError: it is neither a text, nor a list of at least one message, each with a role and a content as texts,
+            nor tokens within the limits.
+    """
+    if isinstance(conversation, Tokens):
+        return _checked_tokens(index, conversation, limits)
+    check_conversation(index, conversation)
+    return conversation
+
+
+def _checked_tokens(index: int, tokens: Tokens, limits: TokenLimits) -> Tokens:
+    where = f"conversation {index}"
+    ids = _integers(tokens.ids)
+    if ids is None:
+        found = f"{type(tokens.ids).__name__} {str(tokens.ids)[:80]!r}"
+        raise UserError(f"{where}: expected token ids as a list of integers, found {found}.")
+    if not ids:
+        raise UserError(f"{where}: expected at least one token, found none. Leave it out.")
+    if limits.vocabulary is not None and not 0 <= min(ids) <= max(ids) < limits.vocabulary:
+        wrong = next(token for token in ids if not 0 <= token < limits.vocabulary)
+        raise UserError(
+            f"{where}: expected token ids from 0 to {limits.vocabulary - 1:,}, which the model has embeddings for, "
+            f"found {wrong:,}. Take the ids of the model's own tokenizer."
+        )
+    if limits.max_length is not None and len(ids) > limits.max_length:
+        raise UserError(
+            f"{where}: expected at most {limits.max_length:,} tokens (max_length), found {len(ids):,}. Tokens are "
+            "scored as they are and never cut: pass messages, of which the beginning of the prompt is cut, or leave it "
+            "out."
+        )
+    gate = tokens.gate
+    if limits.reads_prompts and not (type(gate) is int and 0 <= gate < len(ids)):
+        raise UserError(
+            f"{where}: expected in `gate` the place from 0 to {len(ids) - 1:,} where the model's gate reads the "
+            f"prompt, found {gate!r}. RewardScorer.tokenize gives tokens with it."
+        )
+    return Tokens(ids, gate if limits.reads_prompts else None, tokens.prompt)
+
+
+def _integers(ids: Any) -> list[int] | None:
+    """As a list of int, whatever sequence or array they come in; None where they are something else."""
+    if isinstance(ids, (str, bytes, Mapping)):
+        return None
+    if type(ids) is list and all(type(token) is int for token in ids):
+        return ids
+    try:
+        listed = list(ids)
+        return None if any(isinstance(token, bool) for token in listed) else list(map(operator.index, listed))
+    except (TypeError, ValueError):  # not to be listed; a number with a fraction; a row of a table of ids
+        return None
+
+
+def check_conversation(index: int, conversation: Sequence[dict] | Templated | str) -> None:
+    """Refuse what is neither a text nor a list of at least one message, each with a role and a content as texts."""
+    if isinstance(conversation, str) and conversation.strip():
+        return
+    if isinstance(conversation, Templated):
+        if not isinstance(conversation.options, Mapping):
+            found = f"{type(conversation.options).__name__} {str(conversation.options)[:80]!r}"
+            raise UserError(f"conversation {index}: expected template options as a dict, found {found}.")
+        conversation = conversation.messages
+    if not isinstance(conversation, (list, tuple)):
+        raise UserError(
+            f"conversation {index}: expected a list of messages, [{{'role': ..., 'content': ...}}, ...], found "
+            f"{type(conversation).__name__} {str(conversation)[:80]!r}. Pass each conversation as a list."
+        )
+    if not conversation:
+        raise UserError(f"conversation {index}: expected at least one message, found none. Leave it out.")
+    for number, message in enumerate(conversation):
+        fields = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
+        if not all(isinstance(value, str) for value in fields):
+            raise UserError(
+                f"conversation {index}, message {number}: expected role and content as texts, found "
+                f"{str(message)[:120]!r}. Pass messages as {{'role': ..., 'content': ...}}."
+            )
+
+
+def prompt_key(conversation: Conversation) -> str | None:
+    """Equal for conversations that differ in the last message alone; None of those that name no prompt.
+
+    It decides what is computed together, never what comes out: only tokens that are really equal are shared.
+    """
+    if isinstance(conversation, str):
+        return None
+    if isinstance(conversation, Tokens):
+        return conversation.prompt
+    messages, options = parts_of(conversation)
+    said = [list(messages[:-1]), options] if options else list(messages[:-1])
+    return json.dumps(said, sort_keys=True, default=str)
