@@ -7,14 +7,13 @@ from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.counts import CONTROL, FOREIGN, LOSES_ANSWER, LOSES_MESSAGE, Counts
 from reward_modeling.generations.windows import ReadRow
 from reward_modeling.scoring import RewardScorer
-from reward_modeling.scoring.conversations import ScoringCounts
 
 
 class TemplateChecks:
     """Marks the answers that cannot be scored, and counts those that lose a part or hold marks of a template."""
 
     def __init__(self, scorer: RewardScorer):
-        self.reader = scorer.reader
+        self.scorer, self.reader = scorer, scorer.reader
         self.reads_prompts = scorer.readout.reads_prompts
         self.tokens: ControlTokens = control_tokens(scorer.tokenizer)
 
@@ -50,7 +49,7 @@ class TemplateChecks:
         if not self.reads_prompts:
             return None
         try:
-            self.reader.tokenize_with_gates([(0, text)], ScoringCounts())
+            self.scorer.tokenize([text])
         except UserError:
             return Unreadable(NotScored.NO_PROMPT_END)
         return None
