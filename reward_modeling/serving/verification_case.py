@@ -14,9 +14,6 @@ OF_ROWS = ("rows", "served", "refused", "counted")
 class Checkpoint(Protocol):
     """The model itself, where its weights are needed: see `verification_probe.Probe`."""
 
-    @property
-    def context(self) -> int | None: ...
-
     def outputs(self, rows: Sequence[Row], dtype: str = "float32") -> Outputs: ...
 
 

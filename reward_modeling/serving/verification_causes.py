@@ -72,8 +72,9 @@ def _refusals(case: Case) -> list[Cause]:
 
 def _other_outputs(case: Case) -> Cause | None:
     """Other values than the checkpoint has."""
-    expected, served = (list(values) for values in (case.values(case.outputs)[0], case.served[0]))
-    if set(expected) == set(served):
+    expected = list(case.values(case.outputs)[0])
+    served = next((list(values) for values in case.served if set(values) != set(expected)), None)
+    if served is None:
         return None
     return Cause(
         "another model",

@@ -42,7 +42,7 @@ def value_changes(case: Case) -> Iterator[ValueChange]:
     yield ValueChange("a sigmoid", "The server applies a sigmoid", _sigmoid, RAW)
     yield ValueChange("a softmax", "The server applies a softmax", _softmax, RAW)
     statistics = case.checkpoint.statistics
-    if statistics is not None and len(case.tolerances) == 1:
+    if statistics is not None and statistics["reward_std"] > 0 and len(case.tolerances) == 1:
         mean, std = statistics["reward_mean"], statistics["reward_std"]
         yield ValueChange(
             "a normalisation",

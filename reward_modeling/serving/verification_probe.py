@@ -39,11 +39,6 @@ class Probe:
             return np.array(scorer.score(conversations), dtype=np.float64)[:, None]
         return np.array([list(one.attributes.values()) for one in scorer.score_named(conversations)], dtype=np.float64)
 
-    @property
-    def context(self) -> int | None:
-        """The most tokens that it can take."""
-        return self._scorer("float32").reader.max_length
-
     def _scorer(self, dtype: str) -> RewardScorer:
         if dtype not in self._scorers:
             options = {"dtype": dtype, "trust_remote_code": self.trust_remote_code}
