@@ -18,6 +18,7 @@ from reward_modeling.scoring.passes import ForwardPasses
 from reward_modeling.scoring.plan import Batches
 from reward_modeling.scoring.readouts.base import REWARD, Readout, ScoredConversation
 from reward_modeling.scoring.readouts.one_label import OneLabel
+from reward_modeling.scoring.windows import WINDOW as WINDOW  # of which others ask here
 from reward_modeling.scoring.windows import read_list, read_stream
 
 
