@@ -195,6 +195,8 @@ def test_an_answer_with_the_prompt_before_it_is_noted():
         ({"prompt": " ", "completion": GOOD}, NotScored.NO_PROMPT),
         ({"prompt": QUESTION, "responses": []}, NotScored.NO_ANSWER),
         ({"prompt": QUESTION, "responses": [None]}, NotScored.NO_ANSWER),
+        ({"prompt": QUESTION, "responses": None}, NotScored.NO_ANSWER),
+        ({"prompt": QUESTION, "chosen": GOOD, "rejected": None}, NotScored.NO_ANSWER),
         ({"prompt": QUESTION, "responses": GOOD}, NotScored.WRONG_TYPE),
         ({"prompt": 3, "responses": [GOOD]}, NotScored.WRONG_TYPE),
         ({"messages": [USER]}, NotScored.LAST_NOT_ASSISTANT),

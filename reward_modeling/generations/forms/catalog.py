@@ -32,5 +32,8 @@ def form_of(row: Row, as_it_stands: Row | None = None) -> Form:
     for form in FORMS:
         if form.has(row):
             return form
+    for name in (name for form in FORMS for names in form.columns if row.keys() >= {*names} for name in names):
+        if row[name] is None:
+            raise Unreadable(NotScored.NO_ANSWER, f"{name}: null")
     names = ", ".join(map(str, list(row if as_it_stands is None else as_it_stands)[:SHOWN_COLUMNS])) or "none"
     raise Unreadable(NotScored.NO_FORM, f"columns: {names}")
