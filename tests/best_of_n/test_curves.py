@@ -116,6 +116,11 @@ def test_intervals_of_nothing_and_of_one_prompt():
     assert (moments.shares()[0]["low"], moments.differences()[0]["low"]) == (0, -1)
 
 
+def narrowed(row):
+    """Half as wide."""
+    return {name: (row[name] + row["value"]) / 2 for name in ("low", "high")}
+
+
 def covered(truth, rows):
     return np.mean([row["low"] <= truth <= row["high"] for row in rows])
 
@@ -148,6 +153,8 @@ def test_intervals_hold_what_they_should(prompts):
         rows["accuracy"] += moments.shares()
         rows["gain"] += gains.differences()
         rows["reward"] += rewards.means()
+    # Negative control: intervals of answers that are taken for four times as many, each a prompt of its own, hold less.
+    assert covered(of["reward"], [narrowed(row) for row in rows["reward"]]) < 0.8
     for name, found in rows.items():
         assert 0.93 <= covered(of[name], found) <= (0.97 if name == "reward" else 0.99 if prompts == 100 else 1), name
 
