@@ -85,9 +85,9 @@ class Batcher:
         job = Job(conversations, costs, asyncio.get_running_loop().create_future())
         with self._changed:
             self.check_room(len(conversations), job.waiting_tokens())
+            self._unanswered.add(job)
             self._queue.add(job)
             self._changed.notify()
-        self._unanswered.add(job)
         try:
             return await job.future
         except asyncio.CancelledError:
@@ -155,7 +155,8 @@ class Batcher:
             logger.error("The device has failed, nothing is computed any more: %s.", whereabouts(error))
         except Exception as error:
             logger.error("Nothing is computed any more: %s.", whereabouts(error))
-        self.dead = reason
+        with self._changed:  # what is put in the queue before this is abandoned, and nothing comes in after it
+            self.dead = reason
         self.abandon(self._nothing_computed())
 
     def _next_batch(self) -> list[Part]:

@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Conversation, Tokens
-from reward_modeling.models.tokenizer import common_prefix_length, is_for_encoder, leading_bos, token_ids
+from reward_modeling.models.tokenizer import common_prefix_length, leading_bos, token_ids
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.conversations import ScoringCounts
 from reward_modeling.scoring.readouts.base import Readout
@@ -103,37 +103,40 @@ class ServedModel:
         except UserError as error:
             raise bad_request(str(error)) from error
 
-    def texts_whole(self, texts: Sequence[str], *, special_tokens: bool = False) -> list[Tokens]:
-        """Texts as they stand, with exactly one BOS where the tokenizer puts one there.
-
-        Args:
-            special_tokens: whether the tokenizer adds all that it adds to a text, such as an encoder's SEP.
+    def texts_whole(self, texts: Sequence[str]) -> list[Tokens]:
+        """Texts as they stand, with exactly one BOS where the tokenizer puts one there, and nothing else added.
 
         Raises:
             ApiError: the model reads prompts; a text is empty.
         """
-        self._refuse_without_messages("a text", texts)
-        for index, text in enumerate(texts):
-            if not text:
-                raise bad_request(f"text {index}: expected at least one character, found none. Leave it out.")
-        if not texts:
-            return []
-        if not special_tokens:
-            return [Tokens(ids) for ids in token_ids(list(texts), self.tokenizer)]
-        rows = self.tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]
-        return [Tokens(self._with_one_bos(ids)) for ids in rows]
+        self._check_texts(texts)
+        return [Tokens(ids) for ids in token_ids(list(texts), self.tokenizer)] if texts else []
 
-    def pairs_whole(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
-        """Of an encoder as its tokenizer joins two texts, and else one text after the other, as vLLM has it.
+    def vllm_texts_whole(self, texts: Sequence[str], *, special_tokens: bool) -> list[Tokens]:
+        """Texts as vLLM has them, but for a second BOS in front of a text that has one.
+
+        Args:
+            special_tokens: whether the tokenizer adds what it adds to a text: BOS, an encoder's SEP.
 
         Raises:
-            ApiError: the model reads prompts.
+            ApiError: see `texts_whole`.
         """
-        self._refuse_without_messages("two texts", pairs)
-        if not is_for_encoder(self.tokenizer):
-            return self.texts_whole([first + second for first, second in pairs], special_tokens=True)
-        firsts, seconds = map(list, zip(*pairs, strict=True))
-        return [Tokens(ids) for ids in self.tokenizer(firsts, seconds, verbose=False)["input_ids"]]
+        self._check_texts(texts)
+        options = {"add_special_tokens": special_tokens, "return_attention_mask": False, "verbose": False}
+        rows = self.tokenizer(list(texts), **options)["input_ids"]
+        return [Tokens(ids[1:] if self._bos and ids[:2] == self._bos * 2 else ids) for ids in rows]
+
+    def pairs_whole(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
+        """As vLLM joins two texts: as the tokenizer does, unless the config says `use_sep_token: false`.
+
+        Raises:
+            ApiError: see `texts_whole`.
+        """
+        if self.config.to_dict().get("use_sep_token", True):
+            self._check_texts([first for first, _ in pairs])
+            firsts, seconds = map(list, zip(*pairs, strict=True))
+            return [Tokens(ids) for ids in self.tokenizer(firsts, seconds, verbose=False)["input_ids"]]
+        return self.vllm_texts_whole([first + second for first, second in pairs], special_tokens=True)
 
     def ids_whole(self, rows: Sequence[Sequence[int]], gates: Sequence[int] | None = None) -> list[Tokens]:
         """
@@ -180,12 +183,15 @@ class ServedModel:
                 )
         return rows
 
+    def _check_texts(self, texts: Sequence[str]) -> None:
+        self._refuse_without_messages("a text", texts)
+        for index, text in enumerate(texts):
+            if not text:
+                raise bad_request(f"text {index}: expected at least one character, found none. Leave it out.")
+
     def _refuse_without_messages(self, found: str, rows: Sequence[object]) -> None:
         if self.reads_prompts and rows:
             raise bad_request(MESSAGES_ONLY.format(found=found))
-
-    def _with_one_bos(self, ids: list[int]) -> list[int]:
-        return ids[1:] if self._bos and ids[:2] == self._bos * 2 else ids
 
     @staticmethod
     def costs(rows: Sequence[Tokens]) -> list[int]:

@@ -181,7 +181,10 @@ def read_fields(fields: type[Fields], body: bytes) -> Fields:
         raise bad_request(f"expected a body of JSON, found what is none: {message.removeprefix('Invalid JSON: ')}.")
     kind = JSON_KINDS.get(type(first["input"]), "another value")
     if name is None:
-        raise bad_request(f"expected an object, found {kind}." if first["type"] == "model_type" else f"{message}.")
+        if first["type"] == "model_type":
+            raise bad_request(f"expected an object, found {kind}.")
+        param = message.partition(":")[0]  # of a check of several fields
+        raise bad_request(f"{message}.", param if param in fields.model_fields else None)
     if first["type"] == "extra_forbidden":
         known = list(fields.model_fields)
         raise bad_request(f"expected known fields, found {name!r}{did_you_mean(name, known)}.", name)

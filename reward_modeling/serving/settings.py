@@ -1,6 +1,6 @@
 """What the server allows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MEGABYTE = 1024 * 1024
 
@@ -13,7 +13,7 @@ class Settings:
     """
 
     model_name: str
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     # Of one request
     max_body_bytes: int = 32 * MEGABYTE
     max_conversations: int = 2048

@@ -11,11 +11,13 @@ from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import token_ids
 
 LEVELS = [0.25, 0.5, 0.75]
-KINDS = ("one_label", "ratings", "quantiles", "folded", "gated")
+KINDS = ("one_label", "ratings", "quantiles", "folded", "gated", "encoder")
 
 
 def make_model(folder: Path, kind: str, *, family: str = "llama", style: str = "llama3", **settings: object) -> Path:
     """Random weights; `settings` go to the config."""
+    if kind == "encoder":
+        family, style = "bert", "bert"
     texts = [row["chosen"][-1]["content"] for row in learnable_preferences(30, seed=3)]
     tokenizer = train_tokenizer(texts, 400, **TOKENIZER_STYLES[style])
     settings = {"num_labels": 1, "problem_type": "regression", **token_ids(tokenizer)} | settings

@@ -91,6 +91,31 @@ def test_tools_and_variables_reach_the_chat_template(tmp_path):
     assert len({round(reward, 4) for reward in expected}) == 3
 
 
+def test_normalized_rewards_are_those_of_our_route_alone(served):
+    plain = served()
+    parts = (plain.model, plain.tokenizer, plain.batches, plain.reader.max_length)
+    scorer = RewardScorer(*parts, {"reward_mean": 2.0, "reward_std": 0.5})
+    raw = plain.score(CONVERSATIONS[:1])[0]
+    ours, vllms = ask_all(app_of(scorer), [(path, {"messages": CONVERSATIONS[0]}) for path in (PATH, "/classify")])
+    assert ours.json()["rewards"] == pytest.approx([(raw - 2.0) / 0.5], abs=TOLERANCE)
+    assert vllms.json()["data"][0]["probs"] == pytest.approx([raw], abs=TOLERANCE)
+
+
+def test_a_tokenizer_that_would_cut_and_pad_is_used_by_several_threads(tmp_path):
+    """Its settings are taken back before the threads begin: changed by one in the midst of another's call, it fails."""
+    folder = make_model(tmp_path / "model", "one_label")
+    scorer = RewardScorer.from_pretrained(folder, dtype="float32")
+    expected = scorer.score(CONVERSATIONS)
+    fresh = RewardScorer.from_pretrained(folder, dtype="float32")
+    fresh.tokenizer.backend_tokenizer.enable_truncation(5)
+    fresh.tokenizer.backend_tokenizer.enable_padding(length=500)
+    app = app_of(fresh, tokenizer_threads=8)
+    assert fresh.tokenizer.backend_tokenizer.truncation is None
+    assert fresh.tokenizer.backend_tokenizer.padding is None
+    responses = ask_all(app, [(PATH, {"messages": messages}) for messages in CONVERSATIONS * 4])
+    assert [response.json()["rewards"][0] for response in responses] == pytest.approx(expected * 4, abs=TOLERANCE)
+
+
 def test_nothing_asked_is_nothing_answered(served):
     for body in ({"conversations": []}, {"prompt": "a", "responses": []}, {"input_ids": []}):
         response = ask(app_of(served()), PATH, body)

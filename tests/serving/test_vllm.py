@@ -146,12 +146,24 @@ def test_score_joins_two_texts(served):
         {"queries": "one ", "items": ["two", "three"]},
         {"data_1": "one ", "data_2": ["two", "three"]},
     ]
-    expected = scorer.score([Tokens(scorer.tokenizer(text)["input_ids"]) for text in ("one two", "one three")])
+    expected = scorer.score([Tokens(scorer.tokenizer("one ", second)["input_ids"]) for second in ("two", "three")])
     for response in ask_all(app_of(scorer), [("/score", body) for body in app_pairs]):
         answer = response.json()
         assert set(answer) == FIELDS
         assert [set(one) for one in answer["data"]] == [DATA["/score"]] * 2
         assert [one["score"] for one in answer["data"]] == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_special_tokens_are_those_that_the_request_asks_for(served):
+    """A second BOS is the one thing that vLLM would add and we do not."""
+    scorer = served()
+    bos, ids = scorer.tokenizer.bos_token, scorer.tokenizer("hello there", add_special_tokens=False)["input_ids"]
+    with_bos = [scorer.tokenizer.bos_token_id, *ids]
+    asked = [("hello there", True, with_bos), ("hello there", False, ids), (f"{bos}hello there", True, with_bos)]
+    bodies = [{"input": text, "add_special_tokens": special} for text, special, _ in asked]
+    for (_, _, row), response in zip(asked, ask_all(app_of(scorer), [("/classify", b) for b in bodies]), strict=True):
+        assert response.json()["usage"]["prompt_tokens"] == len(row)
+        assert response.json()["data"][0]["probs"] == pytest.approx(scorer.score([Tokens(row)]), abs=TOLERANCE)
 
 
 def test_a_request_may_ask_for_a_cut(served):

@@ -53,7 +53,9 @@ def vllm_router(service: Service) -> APIRouter:
     async def models() -> JSONResponse:
         name = service.settings.model_name
         model = {"id": name, "object": "model", "created": started, "owned_by": OWNER, "root": name, "parent": None}
-        return JSONResponse({"object": "list", "data": [model | {"max_model_len": service.model.max_length}]})
+        return JSONResponse(
+            {"object": "list", "data": [model | {"max_model_len": service.model.max_length, "permission": []}]}
+        )
 
     return router
 
@@ -77,7 +79,7 @@ def read_input(service: Service) -> Callable[[ClassifyRequest], list[Tokens]]:
         if not given:
             raise bad_request("input: expected at least one text, found none.", "input")
         if isinstance(several[0], str):
-            rows = service.model.texts_whole(several, special_tokens=fields.add_special_tokens)
+            rows = service.model.vllm_texts_whole(several, special_tokens=fields.add_special_tokens)
             service.count_open_ended(rows)
         else:
             rows = service.model.ids_whole(several)
