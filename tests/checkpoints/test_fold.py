@@ -179,6 +179,7 @@ def test_what_the_folder_has(tmp_path):
     assert record["verification"]["largest_difference"] < TOLERANCE
     card = (tmp_path / "folded" / "README.md").read_text()
     assert "| correctness | 0.8 | 1 to 10 |" in card and str(source) not in card
+    assert f"--protocol vllm --reward_name_or_path {tmp_path / 'folded'}" in card and "<!-- served equal -->" in card
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tmp_path / "folded" / name).read_bytes() == (source / name).read_bytes()
 

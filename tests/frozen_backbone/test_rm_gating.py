@@ -152,6 +152,7 @@ def test_the_card_says_what_the_gate_adds(run):
     card = (run.folder / "README.md").read_text()
     for words in ("the best fixed weights", "alone", "always the longer answer", "| practical |", "| kindness |"):
         assert words in card
+    assert f"--protocol ours --reward_name_or_path {run.folder}" in card and "<!-- served equal -->" in card
     assert "ahead by" in card and "points" in card and "lambda times verbosity" in card
     assert f"{run.read('run.json')['pairs_of_parts']['train']} to train on" in card
 

@@ -19,6 +19,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.results.model_card import base_name, model_card
 from reward_modeling.results.run import Results
 from reward_modeling.scoring import RewardScorer
+from reward_modeling.serving.verification_card import with_lines
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import token_ids as token_ids_of
@@ -308,6 +309,21 @@ def test_the_block_for_the_hub(found):
     assert (data["base_model"], data["base_model_relation"]) == ("google/gemma-2b-it", "adapter")
     assert (data["datasets"], data["library_name"]) == (["org/preferences"], "peft")
     assert "lora" in data["tags"]
+
+
+def test_the_card_says_how_to_serve_the_model_and_to_compare_what_is_served(run):
+    """make test-serving runs these commands; here it is what they say, and that a line gets its place."""
+    card = (run.model / "README.md").read_text()
+    assert "None of these was run where this card was written." in card
+    vllm = f"`python -m vllm.entrypoints.openai.api_server --model {run.model} --runner pooling --dtype float32`"
+    assert vllm in card
+    assert f"`python serve.py --reward_name_or_path {run.model}`" in card
+    compare = "python score.py --verify_server http://127.0.0.1:8000 --protocol vllm"
+    assert f"\n    {compare} --reward_name_or_path {run.model}\n" in card
+    assert "Served equal" not in card
+    with_a_line = with_lines(card, ["- Served equal on a day"])
+    assert with_a_line.replace("- Served equal on a day\n", "") == card
+    assert with_a_line.index("- Served equal") < with_a_line.index("## Training data")
 
 
 def test_a_card_of_a_mixture(found):
