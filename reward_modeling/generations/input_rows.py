@@ -40,6 +40,8 @@ class InputRow(NamedTuple):
     values: dict[str, object]
     text: str | None
     """Its JSON on one line as it stands; None of a row that stands there otherwise."""
+    is_text: bool = False
+    """Whether it stands in a table of text (CSV, TSV), which has lists as JSON."""
     has_no_number: bool = False
     """Whether it had NaN or Infinity, which JSON has not: they are None in `values`."""
 
@@ -67,7 +69,7 @@ def _texts(file: Path) -> Iterator[InputRow]:
     if file.name.endswith(TEXT_TABLE_SUFFIXES):
         with _open_text(file) as stream:
             for number, row in enumerate(table_rows(stream, str(file))):
-                yield InputRow(f"{file} row {number}", row, None)
+                yield InputRow(f"{file} row {number}", row, None, is_text=True)
     elif file.name.endswith(JSON_SUFFIXES) and (begins := _beginning_of_array(file)) is not None:
         with _open_text(file) as stream:
             for number, text in enumerate(array_elements(stream, str(file), begins)):
@@ -107,7 +109,7 @@ def _json_row(where: str, line: bytes, *, is_one_line: bool = True) -> InputRow:
             "'responses': [...]}."
         )
     as_it_stands = is_one_line and not constants.found
-    return InputRow(where, row, text if as_it_stands else None, constants.found)
+    return InputRow(where, row, text if as_it_stands else None, has_no_number=constants.found)
 
 
 def _beginning_of_array(file: Path) -> re.Pattern | None:

@@ -1,5 +1,6 @@
 """score.py: the same rows with the rewards of plain transformers, whatever stops it and however many processes."""
 
+import csv
 import json
 import logging
 import re
@@ -195,6 +196,23 @@ def test_plain_text_is_scored_as_it_stands(model, rows, output, tmp_path):
     first, second = read_lines(run_score(model, rows, tmp_path / "chat.jsonl"))
     assert first["rewards"] != pytest.approx(found[:2], abs=1e-3)
     assert "--plain_text true" in second["not_scored"]
+
+
+def test_answers_that_are_json_are_texts_but_in_a_table(model, plain, output, tmp_path):
+    text = json.dumps([{"role": "user", "content": "Say so."}, {"role": "assistant", "content": "So."}])
+    rows = write_lines(tmp_path / "rows.jsonl", [{"prompt": "Why?", "responses": [text, "So."]}])
+    (row,) = read_lines(run_score(model, rows, output))
+    assert row["rewards"] == pytest.approx([plain("Why?", text), plain("Why?", "So.")], abs=1e-4)
+    assert manifest(output)["counts"]["notes"]["texts that hold messages as JSON, and are scored as texts"]["rows"] == 1
+    table = tmp_path / "rows.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["prompt", "responses"], [json.dumps([{"role": "user", "content": "Why?"}]), '["So."]']]
+        )
+    (row,) = read_lines(run_score(model, table, tmp_path / "table.jsonl"))
+    assert row["rewards"] == pytest.approx([plain("Why?", "So.")], abs=1e-4)
+    # as lists, so that who reads the output need not know that it was a table
+    assert (row["prompt"], row["responses"]) == ([{"role": "user", "content": "Why?"}], ["So."])
 
 
 def test_columns_questions_and_limit(model, plain, rows, output, tmp_path):

@@ -91,7 +91,7 @@ def prompt_of(row: Row) -> object:
 
 
 def list_of(value: object) -> list | None:
-    """A list; a table of text has it as JSON. None where it is none."""
+    """A list, or what a text holds as the JSON of one. None where it is none."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
             value = json.loads(value)
