@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import re
 from dataclasses import fields
 
@@ -12,6 +13,7 @@ from processes import fork
 from published_gate import write_published_folder
 from rating_models import NAMES, WEIGHTS, with_ratings
 from runs import ROOT, as_argv
+from safetensors.torch import load_file, save_file
 from score_runs import (
     generations,
     make_config,
@@ -81,14 +83,29 @@ def test_rewards_do_not_depend_on_the_batch(model, rows, output, tmp_path, chang
         assert row["rewards"] == pytest.approx(other["rewards"], abs=1e-5)
 
 
-def test_two_processes_write_the_same_bytes(model, rows, tmp_path):
+def shift_weights(path):
+    """Let the weights begin at 8 bytes behind a multiple of 16: in a file that is mapped they are used from there."""
+    tensors = load_file(path)
+    for padding in range(16):
+        save_file(tensors, path, metadata={"format": "pt", "padding": "x" * padding})
+        with path.open("rb") as file:
+            if int.from_bytes(file.read(8), "little") % 16 == 0:
+                return
+    raise AssertionError("no padding shifts them")
+
+
+def test_two_processes_write_the_same_bytes(tmp_path, rows):
+    path = make_model(tmp_path / "model", hidden_size=64)
+    shift_weights(path / "model.safetensors")
     written = []
-    for processes in (1, 2):
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    for processes in (None, 1, 2):  # none is plain `python`
         output = tmp_path / f"{processes}.jsonl"
-        flags = {"reward_name_or_path": model, "input": rows, "output": output}
-        fork(ROOT / "score.py", as_argv(flags), tmp_path, processes=processes)
-        written.append((output.read_bytes(), {**manifest(output)}))
-    assert written[0] == written[1]
+        flags = {"reward_name_or_path": path, "input": rows, "output": output}
+        run = fork(ROOT / "score.py", as_argv(flags), tmp_path, environment=one_thread, processes=processes)
+        assert f"on {processes or 1} x cpu" in run.stdout + run.stderr
+        written.append((output.read_bytes(), manifest(output)))
+    assert written[0] == written[1] == written[2]
     assert len(written[0][0].splitlines()) == len(ROWS)
 
 
