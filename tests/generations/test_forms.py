@@ -234,6 +234,16 @@ def test_an_answer_that_cannot_be_read_keeps_its_place():
     assert answers.notes == {WITHOUT_WORDS}
 
 
+@pytest.mark.parametrize(
+    "half", [{"system": "\ud83d"}, {"tools": [{"name": "\ud83d"}]}, {"tools": '[{"name": "\\ud83d"}]'}]
+)
+def test_half_a_character_beside_the_conversation_costs_the_row_its_rewards(half):
+    for row in ({"prompt": QUESTION, "responses": [GOOD]}, LISTS["TRL"], {"messages": FIRST}):
+        with pytest.raises(Unreadable, match="half a character") as caught:
+            read({**row, **half})
+        assert caught.value.reason == NotScored.WRONG_TYPE
+
+
 def test_an_answer_with_the_prompt_before_it_is_noted():
     assert read({"prompt": QUESTION, "responses": [f"{QUESTION}\n{GOOD}"]}).notes == {BEGINS_WITH_PROMPT}
     assert read({"prompt": "I", "responses": ["I think so."]}).notes == set()

@@ -187,6 +187,14 @@ def test_rows_that_cannot_be_scored_keep_their_places(model, plain, rows, output
         assert words in screen
 
 
+def test_half_characters_do_not_stop_a_run(model, rows, output):
+    write_lines(rows, [{"\ud800": 1}, {"prompt": "Why?", "completion": "So."}, {"messages": [{"role": "\ud800"}]}])
+    scored = read_lines(run_score(model, rows, output))
+    assert [row["rewards"] is None for row in scored] == [True, False, True]
+    assert "\\ud800" in scored[0]["not_scored"]
+    assert "\\ud800" in manifest(output)["counts"]["not_scored"]["no_form"]["detail"]
+
+
 def test_a_template_that_refuses_costs_the_answer_its_reward(tmp_path, rows, output):
     path = make_model(tmp_path / "model")
     template = path / "chat_template.jinja"

@@ -16,6 +16,7 @@ from reward_modeling.generations.answers import NotScored, Unreadable
 WITHOUT_WORDS = "answers without words"
 MESSAGES_AS_TEXT = "texts that hold messages as JSON, and are scored as texts"
 BEGINS_WITH_PROMPT = "answers that begin with their prompt"
+HALF_A_CHARACTER = "half a character (\\ud800 to \\udfff)"
 FEWEST_WORDS = 3  # of a prompt that an answer begins with: a shorter one may stand there by chance
 ASKERS = ("user", "system", "developer")  # whose turns make whole conversations of answers
 # A text that is no prompt's answer has a reason of its own here; the others are those of preference rows.
@@ -97,12 +98,20 @@ def _read_or_not(read: Callable[[object], Side], answer: object) -> Side | Unrea
     try:
         with in_own_words():
             side = read(answer)
-        to_json([side.prompt, side.answer]).encode()
     except Unreadable as unreadable:
         return unreadable
-    except UnicodeEncodeError:  # JSON's "\ud800" is half a character, which no tokenizer takes
-        return Unreadable(NotScored.WRONG_TYPE, "half a character (\\ud800 to \\udfff)")
+    if has_half_a_character(to_json([side.prompt, side.answer])):
+        return Unreadable(NotScored.WRONG_TYPE, HALF_A_CHARACTER)
     return side
+
+
+def has_half_a_character(text: str) -> bool:
+    """Whether a text holds what JSON can write ("\\ud800") and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _text_behind(asked: str, answer: str) -> Side:
