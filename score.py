@@ -173,6 +173,8 @@ def score_rows(args: ScriptArguments) -> None:
             weights=read_weights(args.weights),
         )
         job.check_template(scorer, look)
+        if not args.overwrite_rewards:
+            job.check_columns(scorer, look)
     model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
     run = job.run_of(look, model, {name: getattr(args, name) for name in OF_ROWS}, scorer)
     done = from_first(state, lambda: output.begin(run, resume=args.resume))

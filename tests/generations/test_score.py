@@ -31,6 +31,9 @@ from reward_modeling.generations import output_file, progress
 from reward_modeling.generations.windows import ADDED
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.readouts.base import columns_of_answers
+from reward_modeling.scoring.readouts.gated import Gated
+from reward_modeling.scoring.readouts.one_label import OneLabel
+from reward_modeling.scoring.readouts.ratings import Quantiles, Ratings
 
 ROWS = generations()
 
@@ -125,9 +128,10 @@ def test_outputs_of_a_model_of_ratings(tmp_path, rows, output):
     other = run_score(path, rows, tmp_path / "weights.jsonl", weights="verbosity=1")
     for row in read_lines(other):
         assert row["rewards"] == pytest.approx([of["verbosity"] for of in row["attributes"]], abs=1e-5)
-    write_lines(rows, [{**ROWS[0], "attributes": "mine"}])
-    with pytest.raises(UserError, match=r"without attributes, which is added to them, found it at .*rows.jsonl:1"):
+    write_lines(rows, [*ROWS, {**ROWS[0], "attributes": "mine"}])
+    with pytest.raises(UserError, match=r"without attributes, which is added to them, found it at .*rows.jsonl:25"):
         run_score(path, rows, tmp_path / "third.jsonl")
+    assert not list(tmp_path.glob("third*"))  # before anything is scored
 
 
 def test_gate_weights_of_a_mixture(tmp_path, rows, output):
@@ -137,7 +141,7 @@ def test_gate_weights_of_a_mixture(tmp_path, rows, output):
     write_lines(rows, [*ROWS[:4], {"text": "as it stands"}])
     scored = read_lines(run_score(path, rows, output, plain_text="true"))
     for row in scored[:4]:
-        assert [*row] == [*ROWS[0], "rewards", "attributes", "gate_weights"]
+        assert [*row] == [*ROWS[0], "rewards", *Gated.beside]
         assert len(row["attributes"]) == len(row["gate_weights"]) == len(row["rewards"])
         assert len({json.dumps(weights) for weights in row["gate_weights"]}) == 1  # one prompt, one gate
     assert scored[4]["not_scored"].startswith("it is not known where the prompt ends")
@@ -258,6 +262,7 @@ def test_an_infinite_reward_is_null(tmp_path, rows, output):
 
 
 def test_every_column_that_a_model_adds_is_known():
+    assert {name for kind in (OneLabel, Ratings, Quantiles, Gated) for name in kind.beside} < {*ADDED}
     everything = ScoredConversation(0.5, {"a": 1.0}, {"a": 1.0}, {"a": (0.0, 1.0)})
     assert all(getattr(everything, field.name) for field in fields(everything))
     assert set(ADDED) == {*columns_of_answers([everything]), "not_scored"}
