@@ -343,6 +343,17 @@ def test_another_model_input_or_flag_does_not_go_on(model, rows, output, tmp_pat
     assert len(read_lines(run_score(model, rows, output, overwrite_output="true"))) == len(ROWS)
 
 
+def test_a_finished_run_that_is_started_again_has_nothing_to_do(model, rows, output, caplog):
+    caplog.set_level(logging.INFO)
+    run_score(model, rows, output, resume="true")
+    written = output.stat()
+    run_score(model, rows, output, resume="true")
+    assert output.stat() == written
+    assert f"Finished already: {output}" in caplog.text
+    with pytest.raises(UserError, match=r"- flags, limit: None then, 20 now"):
+        run_score(model, rows, output, resume="true", limit=20)
+
+
 def test_rewards_are_replaced_where_that_is_asked_for(model, rows, output, tmp_path):
     write_lines(rows, MIXED)
     first = run_score(model, rows, output)
