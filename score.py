@@ -145,7 +145,7 @@ def score_rows(args: ScriptArguments) -> None:
     from reward_modeling.generations import job
     from reward_modeling.generations.forms import RowReader, read_columns
     from reward_modeling.generations.forms.base import Reading
-    from reward_modeling.generations.input_files import find_files
+    from reward_modeling.generations.input_files import find_files, folders_passed_over
     from reward_modeling.generations.look import look_at_rows
     from reward_modeling.generations.output_file import OutputFile
     from reward_modeling.generations.processes import from_first, start_processes
@@ -161,6 +161,8 @@ def score_rows(args: ScriptArguments) -> None:
     state = start_processes()
     look = from_first(state, lambda: look_at_rows(files, reader, args.limit, overwrite=args.overwrite_rewards))
     job.logger.info("Rows: %s.", look.words)
+    if passed_over := folders_passed_over(args.input):
+        job.logger.warning("Not read: the folders in those of --input, such as %s. Pass them too.", passed_over[0])
     with report_once_per_node():
         scorer = job.load_scorer(
             args.reward_name_or_path,

@@ -33,6 +33,20 @@ def find_files(flag: str, paths: str | Sequence[str]) -> list[Path]:
     return files
 
 
+def folders_passed_over(paths: str | Sequence[str]) -> list[Path]:
+    """The folders in folders among the paths, whose files are not read."""
+    given = [
+        Path(part).expanduser() for path in ([paths] if isinstance(paths, str) else paths) for part in split_list(path)
+    ]
+    return [
+        one
+        for folder in given
+        if folder.is_dir()
+        for one in sorted(folder.iterdir())
+        if one.is_dir() and not one.name.startswith(".")
+    ]
+
+
 def _files_of(flag: str, path: str) -> list[Path]:
     local = Path(path).expanduser()
     if local.is_dir():

@@ -100,6 +100,11 @@ def _json_row(where: str, line: bytes, *, is_one_line: bool = True) -> InputRow:
     constants = _Constants()
     try:
         text = line.decode().strip()
+        if text == "{":
+            raise UserError(
+                f"expected one JSON object per line (or, in a .json file, one array of them), found one over several "
+                f"lines at {where}. Write each row on one line (jq -c . FILE), or all of them as an array."
+            )
         row = json.loads(text, parse_constant=constants)
     except (ValueError, RecursionError) as error:
         raise unreadable_line(where, line, error) from error

@@ -20,8 +20,8 @@ from reward_modeling.generations.windows import ADDED, read_row
 ROWS_OF_NAMES = 100  # whose columns a message names
 ROW_FORMATS = (
     "prompt and responses (a list); prompt and completion; messages; chosen and rejected; instruction and output "
-    "(AlpacaEval); conversation_a and conversation_b (LMArena); question_id and choices beside --questions (Arena-Hard "
-    "v0.1). Columns of other names are read by --columns prompt=NAME,responses=NAME"
+    "(AlpacaEval); input and output (OpenRLHF); conversation_a and conversation_b (LMArena); question_id and choices "
+    "beside --questions (Arena-Hard v0.1). Columns of other names are read by --columns prompt=NAME,responses=NAME"
 )
 
 
@@ -57,13 +57,14 @@ def look_at_rows(files: Sequence[Path], reader: RowReader, limit: int | None, *,
     """
     counts, names, taken = Counts(), dict[str, None](), dict[str, str]()
     readable, has_messages, missing = 0, False, set(reader.columns.named)
-    rows = islice(stream_rows(files), limit)
+    rows, inner = islice(stream_rows(files), limit), None
     for row in tqdm(rows, desc="Reading", unit=" rows", disable=not shows_bars()):
         if not overwrite and (column := rows_with_rewards(row)):
             raise UserError(has_rewards(row.where, column))
         for name in ADDED:
             if name in row.values:
                 taken.setdefault(name, row.where)
+        inner = inner or _column_of_rows(row.values)
         if counts.rows < ROWS_OF_NAMES:
             names |= dict.fromkeys(row.values)
         if missing:
@@ -88,8 +89,19 @@ def look_at_rows(files: Sequence[Path], reader: RowReader, limit: int | None, *,
             f"{', '.join(names) or 'none'}."
         )
     if not readable:
+        if counts.rows == 1 and inner:
+            raise UserError(
+                f"--input: expected rows in {label}, found one object with rows in {inner}. Write these alone: jq -c "
+                f"'.{inner}[]' FILE"
+            )
         raise UserError(
             f"--input: expected rows with generated answers in {label}, found none that can be scored; columns found: "
             f"{', '.join(names) or 'none'}.\nRows may have {ROW_FORMATS}.\n{report(counts)}"
         )
     return Look(counts.rows, counts.answers, fingerprint_of_files(files), has_messages, counts.forms, taken)
+
+
+def _column_of_rows(values: Mapping[str, object]) -> str | None:
+    """The column of a row that holds a list of objects, if any: {"data": [{...}, ...]}."""
+    lists = (name for name, value in values.items() if isinstance(value, list) and value)
+    return next((name for name in lists if all(isinstance(one, dict) for one in values[name])), None)

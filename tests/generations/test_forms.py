@@ -10,7 +10,12 @@ from reward_modeling.data.pairs import RENDERED_PROMPTS, TRANSCRIPTS
 from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.forms import FORMS, RowReader, read_columns
 from reward_modeling.generations.forms.base import Reading
-from reward_modeling.generations.forms.sides import BEGINS_WITH_PROMPT, MESSAGES_AS_TEXT, WITHOUT_WORDS
+from reward_modeling.generations.forms.sides import (
+    BEGINS_WITH_PROMPT,
+    BEHIND_ASSISTANT,
+    MESSAGES_AS_TEXT,
+    WITHOUT_WORDS,
+)
 
 QUESTION, GOOD, BAD = "Why is the sea salty today?", "Rivers carry salt.", "It just is."
 USER = {"role": "user", "content": QUESTION}
@@ -84,6 +89,8 @@ SINGLE = {
     "parts": {"messages": PARTS},
     "ShareGPT": {"conversations": SHARE},
     "AlpacaEval": {"instruction": QUESTION, "output": GOOD, "generator": "a", "dataset": "b"},
+    "OpenRLHF": {"input": QUESTION, "output": GOOD},
+    "OpenRLHF, messages": {"input": [USER], "output": GOOD},
     "Arena-Hard v2": {"uid": "1", "messages": [USER, {"role": "assistant", "content": {"answer": GOOD}}]},
 }
 
@@ -247,6 +254,12 @@ def test_half_a_character_beside_the_conversation_costs_the_row_its_rewards(half
 def test_an_answer_with_the_prompt_before_it_is_noted():
     assert read({"prompt": QUESTION, "responses": [f"{QUESTION}\n{GOOD}"]}).notes == {BEGINS_WITH_PROMPT}
     assert read({"prompt": "I", "responses": ["I think so."]}).notes == set()
+
+
+def test_an_answer_behind_a_turn_of_the_assistants_is_noted():
+    answers = read({"prompt": FIRST, "responses": [BAD]})
+    assert conversations(answers) == [[*FIRST, ANSWERS[1]]]
+    assert answers.notes == {BEHIND_ASSISTANT}
 
 
 @pytest.mark.parametrize(

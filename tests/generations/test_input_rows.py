@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data import json_lines
-from reward_modeling.generations.input_files import find_files, fingerprint_of_files
+from reward_modeling.generations.input_files import find_files, fingerprint_of_files, folders_passed_over
 from reward_modeling.generations.input_rows import json_of, stream_rows, values_to_read
 from reward_modeling.generations.questions import read_questions
 
@@ -119,6 +119,7 @@ def test_an_array_is_read_block_by_block(tmp_path, monkeypatch):
         ("x.jsonl", '{"a": 1}\n'.encode("utf-16"), "zero bytes"),
         ("x.jsonl", b'{"a": "\xff"}\n', "Save the file in UTF-8"),
         ("x.json", '[{"a": 1}, {"a"', "row 1"),
+        ("x.json", '{\n "a": 1\n}\n', "one over several lines at .*x.json:1"),
         ("x.json", "[1]", "row 0, found '1'"),
         ("x.jsonl.gz", packed('{"a": 1}\n' * 999)[:-9], "expected a whole, readable file"),
         ("x.csv", "a,b\n1\n", "expected 2 fields"),
@@ -174,6 +175,12 @@ def test_files_folders_and_globs(tmp_path):
     }.items():
         with pytest.raises(UserError, match=message):
             find_files("--input", path)
+
+
+def test_folders_in_folders_are_told(tmp_path):
+    for name in ("a/b", "a/.git", "c"):
+        (tmp_path / name).mkdir(parents=True)
+    assert folders_passed_over([f"{tmp_path}/a,{tmp_path}/c", f"{tmp_path}/*"]) == [tmp_path / "a" / "b"]
 
 
 def test_a_fingerprint_tells_other_bytes_and_another_order(tmp_path):

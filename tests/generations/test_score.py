@@ -386,6 +386,9 @@ def test_mistakes_are_found_before_the_model_is_loaded(rows, output, tmp_path):
     write_lines(rows, [{"question": 1}])
     with pytest.raises(UserError, match=r"columns found: question\.\nRows may have prompt and responses"):
         run_score(none, rows, output)
+    write_lines(rows, [{"data": ROWS, "version": 1}])
+    with pytest.raises(UserError, match=r"found one object with rows in data\..*jq -c '\.data\[\]' FILE"):
+        run_score(none, rows, output)
     rows.write_text("")
     with pytest.raises(UserError, match="it is empty"):
         run_score(none, rows, output)

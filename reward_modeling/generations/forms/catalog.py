@@ -4,7 +4,7 @@ from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.forms.base import Form, Row
 from reward_modeling.generations.forms.lists import Completions, Responses
 from reward_modeling.generations.forms.pairs import Arena, ArenaHard, ArenaResponses, Preference
-from reward_modeling.generations.forms.single import Alpaca, Completion, Messages, Text
+from reward_modeling.generations.forms.single import Alpaca, Completion, InputOutput, Messages, Text
 
 FORMS: tuple[Form, ...] = (
     Responses(),
@@ -15,6 +15,7 @@ FORMS: tuple[Form, ...] = (
     ArenaHard(),
     Completion(),
     Alpaca(),
+    InputOutput(),
     Messages(),
     Text(),
 )

@@ -17,6 +17,7 @@ WITHOUT_WORDS = "answers without words"
 MESSAGES_AS_TEXT = "texts that hold messages as JSON, and are scored as texts"
 BEGINS_WITH_PROMPT = "answers that begin with their prompt"
 HALF_A_CHARACTER = "half a character (\\ud800 to \\udfff)"
+BEHIND_ASSISTANT = "answers behind a prompt that ends with a turn of the assistant's, as a turn of their own"
 FEWEST_WORDS = 3  # of a prompt that an answer begins with: a shorter one may stand there by chance
 ASKERS = ("user", "system", "developer")  # whose turns make whole conversations of answers
 # A text that is no prompt's answer has a reason of its own here; the others are those of preference rows.
@@ -160,6 +161,8 @@ def _behind(before: list[Message], text: str, notes: set[str]) -> Side:
     if before[-1]["role"] == "assistant" and TRANSCRIPTS in notes:
         merged = merge_turns([*before, {**answer, "content": text.strip()}])
         return Side(merged[:-1], merged[-1:])
+    if before[-1]["role"] == "assistant":
+        notes.add(BEHIND_ASSISTANT)
     side = Side(before, [answer])
     _note_words(side, notes)
     return side

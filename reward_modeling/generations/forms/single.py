@@ -39,6 +39,18 @@ class Alpaca(Form):
         return joined(read_sides(prompt, [row["output"]], notes, plain_text=reading.plain_text), row, notes)
 
 
+class InputOutput(Form):
+    """{"input": text or messages, "output": text}, as OpenRLHF writes what it generates."""
+
+    name: ClassVar[str] = "input and output"
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (("input", "output"),)
+
+    def read(self, row: Row, reading: Reading) -> Answers:
+        notes: set[str] = set()
+        prompt = row["input"] if says_nothing(row.get("prompt")) else row["prompt"]
+        return joined(read_sides(prompt, [row["output"]], notes, plain_text=reading.plain_text), row, notes)
+
+
 class Messages(Form):
     """{"messages": [...]}, whose last message is the answer, as TRL, OpenAI and Arena-Hard v2 have it; `conversations`
     of ShareGPT and LLaMA-Factory."""
