@@ -21,6 +21,7 @@ class Reason(StrEnum):
 
     UNREADABLE_ROW = "unreadable_row", "rows", "prompt or answers cannot be read"
     NOT_SCORED = "not_scored", "rows", "it has no rewards"
+    PROMPTS_DIFFER = "prompts_differ", "rows", "its answers are of different prompts"
     REWARDS_DIFFER = "rewards_differ", "rows", "rewards and answers are not as many"
 
     NO_REWARD = "no_reward", "answers", "no finite reward"

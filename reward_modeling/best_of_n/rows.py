@@ -15,6 +15,7 @@ from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import to_json
 from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
+from reward_modeling.generations.forms.sides import ASKERS
 
 TRUTH = "is_correct"  # read where it is there, unless --truth_column names another one
 YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong", "0")
@@ -80,13 +81,15 @@ class ScoredRowReader:
             found = "" if rewards is None else f" ({len(rewards)} and {len(answers)})"
             self.dropped.add(Reason.NOT_SCORED if rewards is None else Reason.REWARDS_DIFFER, where + found)
             return None
+        if of_several_prompts(answers):
+            self.dropped.add(Reason.PROMPTS_DIFFER, where)
+            return None
         return self._prompt(row, answers, rewards, where, model)
 
     def _prompt(self, row: Mapping, answers: Answers, rewards: Sequence, where: str, model: str | None) -> ScoredPrompt:
         options = to_json(dict(answers.options)) if answers.options else ""
         self.seen.kwargs += any(name != "tools" for name in answers.options)
-        said = to_json(answers.prompt)
-        prompt = ScoredPrompt(answers.prompt or "", options, text_key(said, options), where)
+        prompt = ScoredPrompt(answers.prompt or "", options, key_of(answers, options), where)
         prompt.source = row["source"] if isinstance(row.get("source"), str) else None
         count = len(answers)
         truths = self._of_answers(row, self.columns.truth_name, count, where)
@@ -171,6 +174,19 @@ class ScoredRowReader:
             if name is not None and name not in seen.columns:
                 hint = did_you_mean(name, seen.columns)
                 raise UserError(f"{flag} {name}: expected this column in {sources}, found {there}{hint}.")
+
+
+def of_several_prompts(answers: Answers) -> bool:
+    """Whether the answers have no prompt in common, or one that goes on in another way in each of them."""
+    said = [messages for messages in answers.answers if isinstance(messages, list)]
+    return bool(said) and (not answers.prompt or any(messages[0]["role"] in ASKERS for messages in said))
+
+
+def key_of(answers: Answers, options: str) -> int:
+    """The same for the same prompt and options; texts without a prompt, which is somewhere in them, stand for it."""
+    if answers.prompt:
+        return text_key(to_json(answers.prompt), options)
+    return text_key(to_json(sorted(text for text in answers.answers if text is not None)), options)
 
 
 def as_list(value: object) -> list | None:

@@ -11,6 +11,7 @@ from reward_modeling.best_of_n.files import input_files, mixed_files
 from reward_modeling.best_of_n.rows import RewardColumns, ScoredRowReader, truth_of
 from reward_modeling.common.errors import UserError
 from reward_modeling.generations.forms import RowReader, read_columns
+from reward_modeling.generations.forms.base import Reading
 
 ASKED = [{"role": "user", "content": "Why?"}]
 
@@ -64,6 +65,42 @@ def test_options_of_the_template_make_another_prompt():
     keys = {read(row | other).key for other in ({}, {"tools": [{"name": "t"}]}, {"chat_template_kwargs": {"think": 0}})}
     assert len(keys) == 3
     assert read(row | {"system": "Be kind."}).messages[0]["role"] == "system"
+
+
+def of_two(first, second):
+    return {"chosen": [*first, *said("a")], "rejected": [*second, *said("b")], "rewards": [2, 1]}
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+OTHER = [{"role": "user", "content": "When?"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        of_two(ASKED, OTHER),
+        of_two([SYSTEM, *ASKED], [SYSTEM, *OTHER]),
+        of_two([SYSTEM, *ASKED], ASKED),
+        {"conversation_a": [*ASKED, *said("a")], "conversation_b": [*OTHER, *said("b")], "rewards": [2, 1]},
+        of_two([*ASKED, *said("x"), *ASKED], [*ASKED, *said("x"), *OTHER]),
+    ],
+)
+def test_answers_to_different_prompts_are_no_choice(row):
+    """Prompts that only share a system message, or the first turns, would all be one prompt."""
+    found = reader()
+    assert found.read(row, "rows.jsonl:3") is None
+    assert found.dropped.to_dict() == {"prompts_differ": {"unit": "rows", "count": 1, "first": "rows.jsonl:3"}}
+    assert read(of_two(ASKED, ASKED)) is not None
+
+
+def test_texts_without_a_prompt_are_each_a_prompt_of_their_own():
+    plain = ScoredRowReader(RewardColumns(), RowReader(reading=Reading(plain_text=True)), Dropped())
+    rows = [{"text": text, "rewards": [1]} for text in ("Q: Why? A: So.", "Q: When? A: Now.", "Q: When? A: Now.")]
+    keys = [plain.read(row, "rows.jsonl:1").key for row in rows]
+    assert keys[0] != keys[1] == keys[2]
+    pairs = [{"chosen": f"Q: {n}? A: a", "rejected": f"Q: {n}? A: b", "rewards": [2, 1]} for n in range(2)]
+    one, other = (plain.read(row, "rows.jsonl:1") for row in pairs)
+    assert one.key != other.key and (one.messages, len(one.answers)) == ("", 2)
 
 
 def test_attributes_are_chosen_by():
