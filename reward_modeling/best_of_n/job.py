@@ -53,6 +53,11 @@ def run(job: Job) -> dict[str, Any]:
         UserError: a broken file; rows without what the flags ask for; nothing to write; or the disk is full.
     """
     job.outputs.make_folder()
+    with job.outputs.held():
+        return _run(job)
+
+
+def _run(job: Job) -> dict[str, Any]:
     dropped = Dropped()
     reader = ScoredRowReader(job.columns, job.reader, dropped)
     inputs = [input_entry(file) for file in job.files]
@@ -190,5 +195,5 @@ def write_beside(
     write_json(paths.report, report)
     paths.page.write_text(write_page(job.outputs.rows.name, report), encoding="utf-8")
     entry = row_format.beside(job.outputs.rows.name, pairs=SELECTIONS[job.select].pairs)
-    if entry is not None and paths.dataset_info is not None:
-        write_json(paths.dataset_info, job.outputs.dataset_info(entry))
+    if entry is not None and job.outputs.has_dataset_info:
+        job.outputs.add_dataset_info(entry)

@@ -5,6 +5,7 @@ import json
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from pages import HOSTILE, Page
 from scored import choose, manifest_of, random_rows, read_rows, report_of, write_rows
 
+from reward_modeling.best_of_n.outputs import Outputs
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.preferences import load_preference_dataset
 
@@ -192,6 +194,44 @@ def test_nothing_is_left_of_a_run_that_fails(run, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"in.jsonl:41"):
         run("--input", source, "--output", folder / "pairs.jsonl", "--overwrite_output", "true")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_second_run_into_one_output_is_refused(run, tmp_path):
+    source, output = write_rows(tmp_path / "in.jsonl", random_rows()), tmp_path / "out/pairs.jsonl"
+    outputs = Outputs(output)
+    outputs.make_folder()
+    with outputs.held():
+        begun = [path.name for path in output.parent.iterdir()]
+        with pytest.raises(UserError, match="found that another run writes it"):
+            run("--input", source, "--output", output)
+        assert [path.name for path in output.parent.iterdir()] == begun
+        run("--input", source, "--output", output.with_name("other.jsonl"))  # beside it there is room
+    run("--input", source, "--output", output)
+    assert not [path.name for path in output.parent.iterdir() if path.name.startswith(".")]
+    with pytest.raises(UserError, match="expected nothing of this name"), outputs.held():
+        pass  # it was written after the first look
+
+
+def test_entries_of_runs_at_the_same_time_are_all_there(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(8):
+            outputs = Outputs(tmp_path / f"set{number}.jsonl", has_dataset_info=True)
+            pool.submit(outputs.add_dataset_info, {"file_name": outputs.rows.name})
+    assert len(json.loads((tmp_path / "dataset_info.json").read_text())) == 8
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(run, tmp_path):
+    source, there = write_rows(tmp_path / "in.jsonl", random_rows()), tmp_path / "there"
+    there.mkdir()
+    (tmp_path / "pairs.jsonl").symlink_to(there / "real.jsonl")
+    run("--input", source, "--output", tmp_path / "pairs.jsonl")
+    run("--input", source, "--output", tmp_path / "pairs.jsonl", "--overwrite_output", "true")
+    assert (tmp_path / "pairs.jsonl").is_symlink() and len(read_rows(there / "real.jsonl")) > 20
+    assert [path.name for path in there.iterdir()] == ["real.jsonl"]
+    info = there / "info.json"
+    (tmp_path / "dataset_info.json").symlink_to(info)
+    run("--input", source, "--output", tmp_path / "lf.jsonl", "--format", "llama_factory")
+    assert (tmp_path / "dataset_info.json").is_symlink() and list(json.loads(info.read_text())) == ["lf"]
 
 
 def _full_disk(*_):
