@@ -4,7 +4,6 @@ reader = ScoredRowReader(RewardColumns(by="helpfulness"), RowReader())
 prompt = reader.read(row, "scored.jsonl:12", dropped)     # a ScoredPrompt, or None where the row is dropped
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ from reward_modeling.generations.forms.sides import ASKERS
 TRUTH = "is_correct"  # read where it is there, unless --truth_column names another one
 YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong", "0")
 SIDES = ("chosen", "rejected")
+GREATEST = 3.4028234663852886e38  # of float32: sums of squares of what is greater would be infinite
 OF_MODELS = ("generator", "model")
 
 
@@ -137,7 +137,7 @@ class ScoredRowReader:
         if None in values.values():
             return None
         weights = self.columns.weights or {self.columns.by: 1.0}
-        return sum(weights[name] * value for name, value in values.items())
+        return finite(sum(weights[name] * value for name, value in values.items()))
 
     def _of_answers(self, row: Mapping, name: str | None, count: int, where: str) -> list | None:
         """A column with a value for each answer; None where it is not there, or cannot be read."""
@@ -194,8 +194,8 @@ def as_list(value: object) -> list | None:
 
 
 def finite(value: object) -> float | None:
-    """The value as a float; None of what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """The value as a float; None of what is no number, or none that a reward may have."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= GREATEST:  # not of NaN either
         return None
     return float(value)
 

@@ -136,6 +136,16 @@ def test_what_cannot_be_used_is_counted():
     assert len(dropped_rows(found.dropped.to_dict())) == 5
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e300, -math.inf, math.nan])
+def test_numbers_that_no_reward_has_are_none(value):
+    row = {"prompt": "Why?", "responses": ["a", "b", "c"], "rewards": [value, 1e38, 2], "is_correct": [value, 1, 0]}
+    prompt = read(row)
+    assert [answer.reward for answer in prompt.answers] == [None, 1e38, 2.0]
+    assert [answer.truth for answer in prompt.answers] == [None, 1.0, 0.0]
+    row["attributes"] = [{"help": 1e38}, {"help": 1.0}, {"help": value}]
+    assert [answer.reward for answer in read(row, weights={"help": 1e9}).answers] == [None, 1e9, None]
+
+
 def test_truths_in_the_ways_people_write_them():
     values = [True, 0, 1.0, 0.5, "True", "incorrect", 2, "perhaps", None, math.nan]
     assert [truth_of(value) for value in values] == [1, 0, 1, 0.5, 1, 0, None, None, None, None]
