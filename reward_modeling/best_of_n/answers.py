@@ -32,17 +32,22 @@ class ScoredAnswer:
 
     @property
     def length(self) -> int:
-        """Characters of what is said, calls of tools left out."""
+        """Characters of what the assistant says, calls of tools left out."""
         if isinstance(self.messages, str):
             return len(self.messages)
-        return sum(len(message["content"]) for message in self.messages)
+        return sum(len(message["content"]) for message in self._own)
 
     @property
     def is_empty(self) -> bool:
-        """Whether it neither says anything nor calls a tool."""
+        """Whether the assistant neither says anything nor calls a tool."""
         if isinstance(self.messages, str):
             return not self.messages.strip()
-        return not any(message["content"].strip() or message.get("tool_calls") for message in self.messages)
+        return not any(message["content"].strip() or message.get("tool_calls") for message in self._own)
+
+    @property
+    def _own(self) -> list[Message]:
+        """Between the assistant's messages may be the user's, and what tools have answered."""
+        return [message for message in self.messages if message["role"] == "assistant"]
 
 
 @dataclass

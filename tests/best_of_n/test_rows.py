@@ -136,7 +136,9 @@ def test_what_cannot_be_used_is_counted():
     assert len(dropped_rows(found.dropped.to_dict())) == 5
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**400), 1e300, -math.inf, math.nan])
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), 1e300, -math.inf, math.nan], ids=["huge", "-huge", "1e300", "-inf", "nan"]
+)
 def test_numbers_that_no_reward_has_are_none(value):
     row = {"prompt": "Why?", "responses": ["a", "b", "c"], "rewards": [value, 1e38, 2], "is_correct": [value, 1, 0]}
     prompt = read(row)
@@ -159,6 +161,13 @@ def test_truths_in_the_ways_people_write_them():
 
 def answer(text, reward, models=()):
     return ScoredAnswer(said(text), reward, hash(text), tuple(models))
+
+
+def test_an_answer_is_as_long_as_what_the_assistant_says():
+    turns = [*said("abc"), {"role": "user", "content": "x" * 100}, *said("de")]
+    assert ScoredAnswer(turns, 1.0, 1).length == 5
+    silent = [*said(" "), {"role": "user", "content": "x"}, *said("")]
+    assert ScoredAnswer(silent, 1.0, 1).is_empty and not ScoredAnswer(turns, 1.0, 1).is_empty
 
 
 def test_equal_answers_count_once_with_their_mean_reward():
