@@ -52,9 +52,23 @@ def head_text(report: Mapping) -> str:
     )
 
 
+def models_text(report: Mapping) -> str:
+    """How far the answers of several models are to the same prompts."""
+    found = report["prompts_by_models"]
+    named = "; ".join(f"of {models} model{'s' * (models != '1')}: {count(number)}" for models, number in found.items())
+    return f"Prompts with answers {named}."
+
+
 def warning_texts(report: Mapping) -> list[str]:
     """What a person should look at."""
-    return [
+    texts = []
+    found = report["prompts_by_models"]
+    if any(entry["model"] is not None for entry in report["inputs"]) and not any(int(models) > 1 for models in found):
+        texts.append(
+            "--mix: expected answers of several models to the same prompts, found no prompt that two models have "
+            "answered. Choices are among the answers of one model each. Are the prompts written alike?"
+        )
+    return texts + [
         f"{name}: expected a value for each answer, found something else in {count(entry['rows'])} rows, the first at "
         f"{entry['first']}. Their answers count as without one."
         for name, entry in report["columns"]["unread"].items()
@@ -168,7 +182,8 @@ def selected_texts(report: Mapping) -> list[str]:
     correlation, chosen, difference = lengths["reward_and_length"], lengths["chosen"], lengths["difference"]
     found = "none can be computed" if correlation["value"] is None else number(correlation["value"])
     ends = "" if correlation["low"] is None else f" ({between(correlation)})"
-    texts = [f"Reward and length in characters, correlation among the answers of a prompt: {found}{ends}."]
+    texts = [models_text(report)] if len(report["models"]) > 1 else []
+    texts.append(f"Reward and length in characters, correlation among the answers of a prompt: {found}{ends}.")
     if chosen["value"] is not None:
         other = "rejected" if "rejected" in lengths else "usable"
         more = f"{difference['value']:+.3g} ({between(difference)})"

@@ -183,9 +183,13 @@ def of_several_prompts(answers: Answers) -> bool:
 
 
 def key_of(answers: Answers, options: str) -> int:
-    """The same for the same prompt and options; texts without a prompt, which is somewhere in them, stand for it."""
+    """The same for the same prompt and options, whatever white space stands around a message; texts without a prompt,
+    which is somewhere in them, stand for it."""
+    if isinstance(answers.prompt, str) and answers.prompt:
+        return text_key(to_json(answers.prompt), options)  # white space in front of an answer is a part of the text
     if answers.prompt:
-        return text_key(to_json(answers.prompt), options)
+        said = [{**message, "content": message["content"].strip()} for message in answers.prompt]
+        return text_key(to_json(said), options)
     return text_key(to_json(sorted(text for text in answers.answers if text is not None)), options)
 
 

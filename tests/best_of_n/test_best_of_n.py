@@ -145,6 +145,27 @@ def test_models_of_a_mix(run, tmp_path):
     assert [entry["model"] for entry in manifest_of(output)["inputs"]] == ["A", "B"]
 
 
+def test_a_mix_says_how_far_its_prompts_meet(run, tmp_path):
+    def rows(model, *prompts):
+        return [{"prompt": name, "responses": [f"{model}1", f"{model}2"], "rewards": [1, 2]} for name in prompts]
+
+    a = write_rows(tmp_path / "a.jsonl", rows("a", "1?", "2? ", "3?"))
+    b = write_rows(tmp_path / "b.jsonl", rows("b", "1?", "\n2?", "4?"))
+    c = write_rows(tmp_path / "c.jsonl", rows("c", "5?"))
+    output = tmp_path / "pairs.jsonl"
+    words = run("--mix", f"{a},B={b}", "--output", output)
+    assert report_of(output)["prompts_by_models"] == {"1": 2, "2": 2}
+    assert "Prompts with answers of 1 model: 2; of 2 models: 2." in words and "WARNING" not in words
+    first = read_rows(output)
+    assert [row["chosen"][0]["content"] for row in first] == ["1?", "2? ", "3?", "4?"]  # as it stands
+    run("--mix", f"B={b},a={a}", "--output", output, "--overwrite_output", "true")
+    assert sorted(map(json.dumps, read_rows(output))) == sorted(map(json.dumps, first))
+    words = run("--mix", f"{a},{c}", "--output", output, "--overwrite_output", "true")
+    assert "WARNING: --mix: expected answers of several models to the same prompts" in words
+    assert "found no prompt that two models" in " ".join(words.split())
+    assert "WARNING" not in run("--input", f"{a},{c}", "--output", output, "--overwrite_output", "true")
+
+
 def test_pairs_say_what_the_rewards_say_and_not_the_row(run, tmp_path):
     asked = {"role": "user", "content": "Why?"}
     rows = [

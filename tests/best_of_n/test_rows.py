@@ -67,6 +67,16 @@ def test_options_of_the_template_make_another_prompt():
     assert read(row | {"system": "Be kind."}).messages[0]["role"] == "system"
 
 
+def test_white_space_around_a_prompt_makes_no_other_one():
+    row = {"responses": ["a", "b"], "rewards": [1, 2]}
+    one, other, inside = (read(row | {"prompt": text}) for text in ("Why so?", "Why so? \n", "Why  so?"))
+    assert one.key == other.key != inside.key
+    assert other.messages[0]["content"] == "Why so? \n"
+    plain = ScoredRowReader(RewardColumns(), RowReader(reading=Reading(plain_text=True)), Dropped())
+    one, other = (plain.read(row | {"prompt": text}, "rows.jsonl:1") for text in ("Why?", "Why? "))
+    assert one.key != other.key
+
+
 def of_two(first, second):
     return {"chosen": [*first, *said("a")], "rejected": [*second, *said("b")], "rewards": [2, 1]}
 
@@ -187,6 +197,7 @@ def test_models_of_a_mix_have_names(tmp_path):
     a, b = (write_rows(tmp_path / name, []) for name in ("a.jsonl", "b.jsonl.gz"))
     assert [(file.path, file.model) for file in mixed_files(f"{a},{b}")] == [(a, "a"), (b, "b")]
     assert [file.model for file in mixed_files(f"x={a},y={b}")] == ["x", "y"]
+    assert [(file.path, file.model) for file in mixed_files(f"{a},y={b}")] == [(a, "a"), (b, "y")]
     assert [file.model for file in input_files(str(tmp_path))] == [None, None]
     (tmp_path / "more").mkdir()
     other = write_rows(tmp_path / "more/a.jsonl", [])
