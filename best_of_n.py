@@ -65,7 +65,9 @@ class ScriptArguments:
         "max_random any lower one, max_min_p the worst one by the reward less --len_penalty for each character.",
     )
     min_gap: Annotated[float, NOT_NEGATIVE] = flag(
-        0.0, "Of pairs, the least difference of the two rewards. Equal rewards make no pair in any case."
+        0.0,
+        "Of pairs, the least difference of what is chosen by: the two rewards, or what --len_penalty leaves of "
+        "them. Where that is equal there is no pair in any case.",
     )
     length_matched: bool = flag(
         False,
@@ -83,8 +85,9 @@ class ScriptArguments:
     seed: Annotated[int, SEED] = flag(0, "Of what is drawn: max_random, and which of answers with equal rewards.")
     write_margin: bool = flag(
         False,
-        "Write the gap of a pair as `margin` too. rm.py and TRL's RewardTrainer subtract a margin in their loss "
-        "unasked, so rewards of a model should not become margins unless that is wanted.",
+        "Write the gap of a pair as `margin` too: the one of --min_gap. rm.py and TRL's RewardTrainer "
+        "subtract a margin in their loss unasked, so rewards of a model should not become margins unless that is "
+        "wanted.",
     )
 
     # Columns

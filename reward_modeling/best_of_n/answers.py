@@ -5,6 +5,7 @@ usable_answers(prompt.answers, dropped)   # without those that have no reward, s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -77,13 +78,21 @@ def usable_answers(prompt: ScoredPrompt, dropped: Dropped) -> list[ScoredAnswer]
             kept.setdefault(answer.key, []).append(answer)
     repeated = sum(len(same) - 1 for same in kept.values())
     dropped.add(Reason.DUPLICATE_ANSWER, prompt.where, repeated)
-    return [_joined(same) if len(same) > 1 else same[0] for same in kept.values()]
+    return [_joined(same, prompt.where, dropped) if len(same) > 1 else same[0] for same in kept.values()]
 
 
-def _joined(same: Sequence[ScoredAnswer]) -> ScoredAnswer:
-    """One answer for several that are the same: it does not depend on their order."""
+def _joined(same: Sequence[ScoredAnswer], where: str, dropped: Dropped) -> ScoredAnswer:
+    """One answer for several that are the same: it does not depend on their order.
+
+    It has their truth, final answer and label where those that have one have the same, and else none.
+    """
     rewards = sorted(answer.reward for answer in same)
     # The mean of equal numbers is not always the number.
     reward = rewards[0] if rewards[0] == rewards[-1] else float(np.mean(rewards))
     models = tuple(sorted({model for answer in same for model in answer.models}))
-    return replace(same[0], reward=reward, models=models)
+    said: dict[str, Any] = {}
+    for name in ("truth", "final", "label"):
+        values = {value for answer in same if (value := getattr(answer, name)) is not None}
+        said[name] = values.pop() if len(values) == 1 else None
+        dropped.add(Reason.SAID_OTHERWISE, where, int(len(values) > 1))
+    return replace(same[0], reward=reward, models=models, **said)

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NO_REWARD = "no_reward", "answers", "no finite reward"
     EMPTY_ANSWER = "empty_answer", "answers", "it says nothing"
     DUPLICATE_ANSWER = "duplicate_answer", "answers", "the prompt has the same answer already"
+    SAID_OTHERWISE = "said_otherwise", "truths, final answers, labels", "the same answer has others elsewhere"
 
     NO_ANSWER = "no_answer", "prompts", "none of its answers can be used"
     TOO_FEW_ANSWERS = "too_few_answers", "prompts", "fewer different answers than --min_answers"

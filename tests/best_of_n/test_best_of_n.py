@@ -166,6 +166,16 @@ def test_a_mix_says_how_far_its_prompts_meet(run, tmp_path):
     assert "WARNING" not in run("--input", f"{a},{c}", "--output", output, "--overwrite_output", "true")
 
 
+def test_a_margin_is_the_gap_that_was_used(run, tmp_path):
+    """With a penalty it is not the difference of the rewards, which are equal here, and which is below 0 there."""
+    rows = [{"prompt": f"{n}?", "responses": ["a" * 11, "b"], "rewards": [1.0 + n, 1.0]} for n in range(2)]
+    output = tmp_path / "pairs.jsonl"
+    flags = ("--choose", "max_min_p", "--len_penalty", "0.25", "--min_gap", "1", "--write_margin", "true")
+    run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", output, *flags)
+    found = [(row["chosen_score"], row["rejected_score"], row["margin"]) for row in read_rows(output)]
+    assert found == [(1.0, 1.0, 2.5), (1.0, 2.0, 1.5)]
+
+
 def test_pairs_say_what_the_rewards_say_and_not_the_row(run, tmp_path):
     asked = {"role": "user", "content": "Why?"}
     rows = [

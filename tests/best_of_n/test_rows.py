@@ -1,12 +1,13 @@
 """Rows of every form, and what is not used of them."""
 
+import itertools
 import math
 
 import pytest
 from scored import write_rows
 
 from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt, usable_answers
-from reward_modeling.best_of_n.dropped import Dropped, dropped_rows
+from reward_modeling.best_of_n.dropped import Dropped, Reason, dropped_rows
 from reward_modeling.best_of_n.files import input_files, mixed_files
 from reward_modeling.best_of_n.rows import RewardColumns, ScoredRowReader, truth_of
 from reward_modeling.common.errors import UserError
@@ -191,6 +192,21 @@ def test_equal_answers_count_once_with_their_mean_reward():
         "empty_answer": 1,
         "duplicate_answer": 1,
     }
+
+
+def test_equal_answers_that_are_told_apart_have_no_truth_in_any_order():
+    def of(truth, final, label):
+        return ScoredAnswer(said("a"), 1.0, 7, (), truth, final, label)
+
+    for same, expected, count in (
+        ([of(1.0, "7", "chosen"), of(0.0, "7", "rejected"), of(1.0, None, None)], (None, "7", None), 2),
+        ([of(1.0, None, None), of(None, "7", "chosen")], (1.0, "7", "chosen"), 0),
+    ):
+        for answers in itertools.permutations(same):
+            dropped = Dropped()
+            (one,) = usable_answers(ScoredPrompt(ASKED, "", 1, "rows.jsonl:1", list(answers)), dropped)
+            assert (one.truth, one.final, one.label) == expected
+            assert dropped.counts[Reason.SAID_OTHERWISE] == count
 
 
 def test_models_of_a_mix_have_names(tmp_path):
