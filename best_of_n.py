@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Annotated
 
 from reward_modeling.best_of_n.choices import CHOICES, MAX_MIN, MAX_MIN_P, PairRule
+from reward_modeling.best_of_n.columns import SEVERAL_HELP, RewardColumns
 from reward_modeling.best_of_n.formats.catalog import FORMATS
 from reward_modeling.best_of_n.outputs import SUFFIXES, Outputs
-from reward_modeling.best_of_n.rows import RewardColumns
 from reward_modeling.best_of_n.selection import SELECTIONS, SelectionOptions
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
@@ -98,7 +98,7 @@ class ScriptArguments:
     questions: Annotated[str | None, PATH] = flag(
         None, "The file of questions that answers of Arena-Hard v0.1 and MT-Bench belong to."
     )
-    reward_column: str = flag("rewards", "The rewards, one for each answer of a row.")
+    reward_column: str = flag("rewards", "The rewards, one for each answer of a row." + SEVERAL_HELP)
     by: str | None = flag(None, "Choose by this attribute, in the place of the reward.")
     weights: str | None = flag(
         None, "Choose by a weighted sum of attributes, in the place of the reward: helpfulness=0.65,verbosity=-0.4."
@@ -106,10 +106,12 @@ class ScriptArguments:
     truth_column: str | None = flag(
         None,
         "Which answers are right (true or false, 1 or 0, one for each answer): the report then has the share of right "
-        "answers. Unset: is_correct, where rows have it.",
+        "answers. Unset: is_correct, where rows have it. Written as --reward_column.",
     )
     answer_column: str | None = flag(
-        None, "The final answer of each answer, such as a number: the report then has a majority, too."
+        None,
+        "The final answer of each answer, such as a number: the report then has a majority, too. "
+        "Written as --reward_column.",
     )
 
     def __post_init__(self):

@@ -12,6 +12,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from reward_modeling.best_of_n.answers import ScoredPrompt, usable_answers
+from reward_modeling.best_of_n.columns import RewardColumns
 from reward_modeling.best_of_n.dropped import Dropped, Reason
 from reward_modeling.best_of_n.figures import Figures
 from reward_modeling.best_of_n.files import InputFile
@@ -21,7 +22,7 @@ from reward_modeling.best_of_n.gather import Gathered, gather
 from reward_modeling.best_of_n.outputs import Outputs, Paths, write_json
 from reward_modeling.best_of_n.page import write_page
 from reward_modeling.best_of_n.report import dropped_table
-from reward_modeling.best_of_n.rows import RewardColumns, ScoredRowReader
+from reward_modeling.best_of_n.rows import ScoredRowReader
 from reward_modeling.best_of_n.selection import SELECTIONS, Selected, Selection, SelectionOptions
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import installed_versions

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt
+from reward_modeling.best_of_n.columns import REWARD_COLUMN, MissingColumns, RewardColumns, value_of
 from reward_modeling.best_of_n.dropped import Dropped, Reason
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.data.keys import text_key
@@ -16,32 +17,10 @@ from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.forms.sides import ASKERS
 
-TRUTH = "is_correct"  # read where it is there, unless --truth_column names another one
 YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong", "0")
 SIDES = ("chosen", "rejected")
 GREATEST = 3.4028234663852886e38  # of float32: sums of squares of what is greater would be infinite
 OF_MODELS = ("generator", "model")
-
-
-@dataclass(frozen=True)
-class RewardColumns:
-    """Where in a row the numbers stand."""
-
-    rewards: str = "rewards"
-    by: str | None = None
-    """An attribute that is chosen by, in the place of the reward."""
-    weights: Mapping[str, float] | None = None
-    """Of attributes, whose weighted sum is chosen by."""
-    truth: str | None = None
-    final: str | None = None
-
-    @property
-    def truth_name(self) -> str:
-        return self.truth or TRUTH
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return (self.by,) if self.by else tuple(self.weights or ())
 
 
 @dataclass
@@ -65,12 +44,14 @@ class ScoredRowReader:
 
     def __init__(self, columns: RewardColumns, reader: RowReader, dropped: Dropped):
         self.columns, self.reader, self.dropped, self.seen = columns, reader, dropped, Seen()
+        self.missing = MissingColumns({**columns.named, "--columns": "+".join(reader.columns.named)})
 
     def read(self, row: Mapping[str, object], where: str, model: str | None = None) -> ScoredPrompt | None:
         """A prompt with the answers of one row, those without a reward too; None where the row is dropped."""
         self.seen.rows += 1
         for name in row:
             self.seen.columns[name] = self.seen.columns.get(name, 0) + 1
+        self.missing.see(row)
         try:
             answers = self.reader.read(row)
         except Unreadable as unreadable:
@@ -122,7 +103,7 @@ class ScoredRowReader:
         """A number or null for each answer, or None where the row has none of them."""
         name = self.columns.rewards
         if not self.columns.attributes:
-            value = row.get(name)
+            value = value_of(row, name)
             return [value] if count == 1 and not isinstance(value, list) and value is not None else as_list(value)
         entries = as_list(row.get("attributes"))
         return None if entries is None else [self._weighted(entry) for entry in entries]
@@ -141,7 +122,7 @@ class ScoredRowReader:
 
     def _of_answers(self, row: Mapping, name: str | None, count: int, where: str) -> list | None:
         """A column with a value for each answer; None where it is not there, or cannot be read."""
-        value = None if name is None else row.get(name)
+        value = None if name is None else value_of(row, name)
         if value is None:
             return None
         values = value if isinstance(value, list) else [value]
@@ -160,20 +141,21 @@ class ScoredRowReader:
         there = ", ".join(list(seen.columns)[:12]) or "no columns"
         if not seen.rows:
             raise UserError(f"expected scored rows in {sources}, found none: it is empty.")
-        wanted = "attributes" if columns.attributes else columns.rewards
-        if wanted not in seen.columns:
-            advice = "Score them with score.py first" + ("" if columns.attributes else ", or name it: --reward_column")
-            raise UserError(f"expected the column {wanted} in {sources}, found {there}. {advice}.")
+        if columns.attributes and "attributes" not in seen.columns:
+            raise UserError(
+                f"expected the column attributes in {sources}, found {there}. Score them with score.py first."
+            )
+        for flag, name in self.missing.columns():
+            hint = did_you_mean(name, seen.columns)
+            if flag == REWARD_COLUMN:
+                hint += f". Score them with score.py first, or name it: {flag}"
+            raise UserError(f"{flag}: expected the column {name} in {sources}, found {there}{hint}.")
         for name in columns.attributes:
             if name not in seen.attributes:
                 known = ", ".join(seen.attributes) or "none"
                 hint = did_you_mean(name, seen.attributes)
                 flag = "--by" if columns.by else "--weights"
                 raise UserError(f"{flag} {name}: expected an attribute of the answers, found {known}{hint}.")
-        for flag, name in (("--truth_column", columns.truth), ("--answer_column", columns.final)):
-            if name is not None and name not in seen.columns:
-                hint = did_you_mean(name, seen.columns)
-                raise UserError(f"{flag} {name}: expected this column in {sources}, found {there}{hint}.")
 
 
 def of_several_prompts(answers: Answers) -> bool:

@@ -346,7 +346,15 @@ WRONG = [
     (("--input", "none.jsonl"), "none.jsonl does not exist"),
     (("--input", "a.jsonl", "--output", "a.jsonl", "--overwrite_output"), "expected another file"),
     (("--input", "a.jsonl", "--reward_column", "scores"), "expected the column scores in a.jsonl, found prompt"),
-    (("--input", "a.jsonl", "--truth_column", "right"), "--truth_column right: expected this column"),
+    (
+        ("--input", "a.jsonl", "--truth_column", "right"),
+        "--truth_column: expected the column right in a.jsonl, found prompt",
+    ),
+    (("--input", "a.jsonl", "--truth_column", "a.x+b.x"), "--truth_column: expected the column a.x in a.jsonl"),
+    (
+        ("--input", "a.jsonl", "--columns", "prompt=promt"),
+        "--columns: expected the column promt in .*did you mean prompt",
+    ),
     (("--input", "equal.jsonl"), "(?s)everything was dropped.*1  all its answers have equal rewards"),
     (("--input", "empty.jsonl"), "expected scored rows in empty.jsonl, found none"),
 ]

@@ -7,9 +7,10 @@ import pytest
 from scored import write_rows
 
 from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt, usable_answers
+from reward_modeling.best_of_n.columns import RewardColumns
 from reward_modeling.best_of_n.dropped import Dropped, Reason, dropped_rows
 from reward_modeling.best_of_n.files import input_files, mixed_files
-from reward_modeling.best_of_n.rows import RewardColumns, ScoredRowReader, truth_of
+from reward_modeling.best_of_n.rows import ScoredRowReader, truth_of
 from reward_modeling.common.errors import UserError
 from reward_modeling.generations.forms import RowReader, read_columns
 from reward_modeling.generations.forms.base import Reading
@@ -168,6 +169,30 @@ def test_truths_in_the_ways_people_write_them():
     one = reader(truth="right")
     assert one.read(row | {"right": True}, "rows.jsonl:7").answers[0].truth is None
     assert one.seen.unread == {"right": (1, "rows.jsonl:7")}
+
+
+def test_numbers_may_be_in_objects_and_in_columns_of_their_own():
+    row = {
+        "prompt": "Why?",
+        "a": {"text": "x", "right": True, "r": 3},
+        "b": {"text": "y", "right": False},
+        "c+d": [5, 6],
+    }
+    row |= {"b": row["b"] | {"r": 4}, "rewards": [1, 2]}
+    flags = {"columns": "responses=a.text+b.text", "truth": "a.right+b.right", "final": "c+d"}
+    prompt = read(row, rewards="a.r+b.r", **flags)
+    found = [(one.reward, one.truth, one.final) for one in prompt.answers]
+    assert found == [(3.0, 1.0, "5"), (4.0, 0.0, "6")]
+    del row["b"]["right"], row["b"]["r"]
+    found = reader(rewards="a.r+b.r", **flags)
+    prompt = found.read(row, "rows.jsonl:1")
+    assert [(one.reward, one.truth) for one in prompt.answers] == [(3.0, 1.0), (None, None)]
+    assert found.missing.columns() == [("--reward_column", "b.r"), ("--truth_column", "b.right")]
+    with pytest.raises(UserError, match=r"--reward_column: expected the column b\.r in rows\.jsonl, found prompt"):
+        found.check("rows.jsonl")
+    one = {"prompt": "Why?", "completion": {"text": "x", "right": 1}, "rewards": [1]}
+    (answer,) = read(one, "completion=completion.text", truth="completion.right").answers
+    assert answer.truth == 1.0
 
 
 def answer(text, reward, models=()):
