@@ -177,9 +177,10 @@ def columns_entry(reader: ScoredRowReader) -> dict[str, Any]:
     unread = {name: {"rows": number, "first": first} for name, (number, first) in seen.unread.items()}
     return {
         "chosen_by": " + ".join(columns.attributes) or columns.rewards,
-        "truth": columns.truth_name if seen.truths else None,
+        "truth": columns.truth_name if seen.truths or seen.no_truths else None,
         "final_answer": columns.final,
         "unread": unread,
+        "unread_truths": {"answers": seen.no_truths, "first": seen.first_no_truth},
     }
 
 

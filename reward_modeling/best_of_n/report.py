@@ -17,7 +17,7 @@ def report_lines(report: Mapping, output: str) -> list[str]:
     """All of it."""
     blocks = [
         wrap(head_text(report)),
-        [reward_heading(report), *align(reward_table(report)), *wrapped(curve_notes(report), indent=2)],
+        [*wrap(reward_heading(report)), *align(reward_table(report)), *wrapped(curve_notes(report), indent=2)],
         truth_lines(report),
         wrapped(selected_texts(report)),
         model_lines(report),
@@ -68,11 +68,18 @@ def warning_texts(report: Mapping) -> list[str]:
             "--mix: expected answers of several models to the same prompts, found no prompt that two models have "
             "answered. Choices are among the answers of one model each. Are the prompts written alike?"
         )
-    return texts + [
+    columns = report["columns"]
+    texts += [
         f"{name}: expected a value for each answer, found something else in {count(entry['rows'])} rows, the first at "
         f"{entry['first']}. Their answers count as without one."
-        for name, entry in report["columns"]["unread"].items()
+        for name, entry in columns["unread"].items()
     ]
+    if unread := columns["unread_truths"]["answers"]:
+        texts.append(
+            f"{columns['truth']}: expected true, false or a number from 0 to 1, found something else for "
+            f"{count(unread)} answers, the first at {columns['unread_truths']['first']}. They count as without one."
+        )
+    return texts
 
 
 def written_line(report: Mapping, output: str) -> str:
@@ -137,7 +144,7 @@ def truth_lines(report: Mapping) -> list[str]:
     """How often the answer is right that is taken."""
     if report["truth"] is None:
         return []
-    return [truth_heading(report), *align(truth_table(report)), *wrapped(truth_notes(report), indent=2)]
+    return [*wrap(truth_heading(report)), *align(truth_table(report)), *wrapped(truth_notes(report), indent=2)]
 
 
 def truth_table(report: Mapping, *, all_sizes: bool = False) -> Rows:

@@ -13,12 +13,14 @@ from reward_modeling.best_of_n.dropped import Dropped, Reason
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import to_json
+from reward_modeling.display.text import shorten
 from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.forms.sides import ASKERS
 
 YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong", "0")
 SIDES = ("chosen", "rejected")
+SHOWN_WIDTH = 40  # characters of a value that a message shows
 GREATEST = 3.4028234663852886e38  # of float32: sums of squares of what is greater would be infinite
 OF_MODELS = ("generator", "model")
 
@@ -33,6 +35,9 @@ class Seen:
     truths: int = 0
     """Answers whose truth is known."""
     finals: int = 0
+    no_truths: int = 0
+    """Answers whose truth is none that is read."""
+    first_no_truth: str = ""
     kwargs: int = 0
     """Rows with chat_template_kwargs."""
     unread: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -82,7 +87,7 @@ class ScoredRowReader:
                 self.dropped.add(Reason.NO_REWARD, where)
                 continue
             of = models[place] or model
-            truth = None if truths is None else truth_of(truths[place])
+            truth = None if truths is None else self._truth(truths[place], where)
             final = None if finals is None or finals[place] is None else str(finals[place]).strip()
             self.seen.truths += truth is not None
             self.seen.finals += final is not None
@@ -98,6 +103,13 @@ class ScoredRowReader:
                 )
             )
         return prompt
+
+    def _truth(self, value: object, where: str) -> float | None:
+        truth = truth_of(value)
+        if truth is None and value is not None:
+            self.seen.no_truths += 1
+            self.seen.first_no_truth = self.seen.first_no_truth or f"{where} ({shorten(str(value), SHOWN_WIDTH)})"
+        return truth
 
     def _rewards(self, row: Mapping, count: int) -> list | None:
         """A number or null for each answer, or None where the row has none of them."""

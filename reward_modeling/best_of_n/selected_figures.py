@@ -94,9 +94,7 @@ class Models:
 
     def _share_chosen(self, model: str) -> Mean:
         """Of the chosen answers of a prompt, a mean over prompts."""
-        share = self.shares.get(model, Moments(1))
-        share.counts[:] = self.prompts  # where none is chosen it is 0
-        return share.shares()[0]
+        return self.shares.get(model, Moments(1)).with_zeros(self.prompts).shares()[0]  # 0 where none is chosen
 
 
 def _parts(answers: Iterable[ScoredAnswer]) -> dict[str, float]:

@@ -166,6 +166,16 @@ def test_a_mix_says_how_far_its_prompts_meet(run, tmp_path):
     assert "WARNING" not in run("--input", f"{a},{c}", "--output", output, "--overwrite_output", "true")
 
 
+def test_truths_that_cannot_be_read_are_named(run, tmp_path):
+    rows = [
+        {"prompt": f"{n}?", "responses": ["a", "b"], "rewards": [2, 1], "is_correct": ["maybe", n]} for n in range(3)
+    ]
+    words = run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", tmp_path / "pairs.jsonl")
+    found = " ".join(words.split())
+    assert "WARNING: is_correct: expected true, false or a number from 0 to 1, found something else for 4" in found
+    assert "in.jsonl:1 (maybe). They count as without one." in found
+
+
 def test_a_margin_is_the_gap_that_was_used(run, tmp_path):
     """With a penalty it is not the difference of the rewards, which are equal here, and which is below 0 there."""
     rows = [{"prompt": f"{n}?", "responses": ["a" * 11, "b"], "rewards": [1.0 + n, 1.0]} for n in range(2)]

@@ -171,6 +171,19 @@ def test_truths_in_the_ways_people_write_them():
     assert one.seen.unread == {"right": (1, "rows.jsonl:7")}
 
 
+def test_truths_that_cannot_be_read_are_counted():
+    found = reader()
+    row = {
+        "prompt": "Why?",
+        "responses": list("abcd"),
+        "rewards": [1, 2, 3, 4],
+        "is_correct": [True, None, "maybe", -3],
+    }
+    found.read(row, "rows.jsonl:5")
+    assert (found.seen.truths, found.seen.no_truths) == (1, 2)
+    assert found.seen.first_no_truth == "rows.jsonl:5 (maybe)"
+
+
 def test_numbers_may_be_in_objects_and_in_columns_of_their_own():
     row = {
         "prompt": "Why?",
