@@ -135,29 +135,40 @@ class Choosing:
             for prompt in prompts:
                 bar.update()
                 self.figures.add(prompt)
-                for row in self.rows(prompt):
-                    line = (json.dumps(row, ensure_ascii=False) + "\n").encode(errors="replace")
+                for line in self.lines(prompt):
                     content.update(line)
                     file.write(line)
                     rows += 1
         return {"rows": rows, "content_sha256": content.hexdigest()}
 
-    def rows(self, prompt: ScoredPrompt) -> list[dict[str, object]]:
+    def lines(self, prompt: ScoredPrompt) -> list[bytes]:
         """The rows of a prompt; none where it is dropped."""
         usable = usable_answers(prompt, self.dropped)
         selected = self.selection.select(prompt, usable)
         if isinstance(selected, Reason):
             self.dropped.add(selected, prompt.where)
             return []
-        written: list[tuple[Selected, dict]] = []
+        written: list[tuple[Selected, bytes]] = []
         for one in selected:
             try:
-                written.append((one, self.format.row(prompt, one)))
+                written.append((one, line_of(self.format.row(prompt, one))))
             except NotWritable as error:
                 self.dropped.add(Reason.NOT_WRITABLE, f"{prompt.where} ({error})")
         if written:
             self.figures.add_selected(usable, [one for one, _ in written])
-        return [row for _, row in written]
+        return [line for _, line in written]
+
+
+def line_of(row: Mapping[str, object]) -> bytes:
+    """A row as JSON on one line.
+
+    Raises:
+        NotWritable: there is half a character in it (JSON's "\\ud800"), which no tokenizer takes.
+    """
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError as error:
+        raise NotWritable("half a character, \\ud800 to \\udfff") from error
 
 
 @contextmanager
@@ -195,7 +206,7 @@ def write_beside(
     """Manifest, report and page, and the entry of LLaMA-Factory."""
     write_json(paths.manifest, manifest)
     write_json(paths.report, report)
-    paths.page.write_text(write_page(job.outputs.rows.name, report), encoding="utf-8")
+    paths.page.write_text(write_page(job.outputs.rows.name, report), encoding="utf-8", errors="backslashreplace")
     entry = row_format.beside(job.outputs.rows.name, pairs=SELECTIONS[job.select].pairs)
     if entry is not None and job.outputs.has_dataset_info:
         job.outputs.add_dataset_info(entry)

@@ -172,5 +172,7 @@ class Paths:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Indented, for people too; without NaN, which JSON has not."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Indented, for people too; without NaN, which JSON has not. Half a character, as in the name of a file that is not
+    in UTF-8, is written as JSON does without others: "\\udcff"."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")

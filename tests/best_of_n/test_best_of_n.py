@@ -13,7 +13,10 @@ import pytest
 from pages import HOSTILE, Page
 from scored import choose, manifest_of, random_rows, read_rows, report_of, write_rows
 
+from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt
+from reward_modeling.best_of_n.figures import Figures
 from reward_modeling.best_of_n.outputs import Outputs
+from reward_modeling.best_of_n.selection import SELECTIONS, Selected, SelectionOptions
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.preferences import load_preference_dataset
 
@@ -174,6 +177,63 @@ def test_truths_that_cannot_be_read_are_named(run, tmp_path):
     found = " ".join(words.split())
     assert "WARNING: is_correct: expected true, false or a number from 0 to 1, found something else for 4" in found
     assert "in.jsonl:1 (maybe). They count as without one." in found
+
+
+def test_half_characters_are_written_nowhere_and_counted(run, tmp_path):
+    half = "\ud83d"
+    rows = [
+        {"prompt": "0?", "responses": ["a", "b", f"c {half}"], "rewards": [1, 2, 3]},
+        {"prompt": "1?", "responses": ["a", "b"], "rewards": [1, 2], "tools": [{"name": half}]},
+        {"prompt": "2?", "responses": ["a", "b"], "rewards": [1, 2], "generator": f"m {half}"},
+        {"prompt": f"3 {half}", "responses": ["a", "b"], "rewards": [1, 2]},
+    ]
+    output = tmp_path / "pairs.jsonl"
+    run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", output)
+    assert [row["chosen"][-1]["content"] for row in read_rows(output)] == ["b"]  # of the first row, without "c"
+    report = report_of(output)
+    counts = {name: entry["count"] for name, entry in report["dropped"].items()}
+    assert counts == {"no_reward": 1, "not_writable": 2, "unreadable_row": 1}
+    assert "half a character" in report["dropped"]["not_writable"]["first"]
+    assert (list(report["models"]), report["selected"]["prompts"]) == ([f"m {half}"], 1)
+
+
+def test_what_no_row_was_written_of_is_no_part_of_the_figures(run, tmp_path):
+    """LLaMA-Factory has no place for the second prompt's options."""
+    rows = [{"prompt": f"{n}?", "responses": ["a", "b"], "rewards": [1, 2]} for n in range(2)]
+    rows[1] |= {"chat_template_kwargs": {"think": True}, "generator": "m"}
+    output = tmp_path / "pairs.jsonl"
+    run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", output, "--format", "llama_factory")
+    report = report_of(output)
+    assert (report["selected"]["prompts"], report["selected"]["rows"], report["lengths"]["chosen"]["prompts"]) == (
+        1,
+        1,
+        1,
+    )
+    assert report["models"]["m"]["share_chosen"]["prompts"] == 1
+    assert report["dropped"]["not_writable"]["count"] == 1
+
+
+def test_of_two_answers_of_equal_length_each_is_half_the_longer_one():
+    prompt = ScoredPrompt([], "", 1, "rows.jsonl:1")
+    for lengths, share in (((3, 3), 0.5), ((4, 3), 1.0), ((3, 4), 0.0)):
+        chosen, rejected = (
+            ScoredAnswer([{"role": "assistant", "content": "x" * length}], 1.0, place)
+            for place, length in enumerate(lengths)
+        )
+        figures = Figures(2, has_truth=False, has_finals=False, seed=0)
+        figures.add(prompt)
+        figures.add_selected([chosen, rejected], [Selected(chosen, rejected, gap=1.0)])
+        assert figures.to_dict()["lengths"]["longer_chosen"]["value"] == share
+
+
+def test_draws_among_the_same_answers_differ_from_prompt_to_prompt():
+    """Else "yes" would be drawn before "no" in every prompt where both are worth as much."""
+    answers = [
+        ScoredAnswer([{"role": "assistant", "content": text}], 1.0, key) for key, text in enumerate(("yes", "no"))
+    ]
+    draws = [SELECTIONS["best"](SelectionOptions()).draws(ScoredPrompt([], "", key, ""), answers) for key in range(64)]
+    first = sum(one < other for one, other in draws)
+    assert 16 < first < 48  # 4 standard errors of 32
 
 
 def test_a_margin_is_the_gap_that_was_used(run, tmp_path):

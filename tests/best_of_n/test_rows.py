@@ -56,6 +56,7 @@ def test_every_form_gives_prompt_answers_and_rewards(row, rewards):
 def test_models_and_labels_are_kept():
     assert read(FORMS[5][0]).answers[0].models == ("model-x",)
     assert read(FORMS[0][0], model="file").answers[1].models == ("file",)
+    assert read(FORMS[5][0], model="file").answers[0].models == ("model-x",)  # what a row says of itself goes first
     row = FORMS[8][0] | {"model_a": "x", "model_b": "y"}
     assert [answer.models for answer in read(row).answers] == [("x",), ("y",)]
     assert [answer.label for answer in read(FORMS[6][0]).answers] == ["chosen", "rejected"]
