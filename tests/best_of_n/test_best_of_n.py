@@ -5,7 +5,6 @@ import json
 import random
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,7 @@ import pytest
 from pages import HOSTILE, Page
 from scored import choose, manifest_of, random_rows, read_rows, report_of, write_rows
 
-from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt
-from reward_modeling.best_of_n.figures import Figures
-from reward_modeling.best_of_n.outputs import Outputs
-from reward_modeling.best_of_n.selection import SELECTIONS, Selected, SelectionOptions
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.preferences import load_preference_dataset
 
 ROOT = Path(__file__).parents[2]
 SELECTS = [
@@ -179,24 +173,6 @@ def test_truths_that_cannot_be_read_are_named(run, tmp_path):
     assert "in.jsonl:1 (maybe). They count as without one." in found
 
 
-def test_half_characters_are_written_nowhere_and_counted(run, tmp_path):
-    half = "\ud83d"
-    rows = [
-        {"prompt": "0?", "responses": ["a", "b", f"c {half}"], "rewards": [1, 2, 3]},
-        {"prompt": "1?", "responses": ["a", "b"], "rewards": [1, 2], "tools": [{"name": half}]},
-        {"prompt": "2?", "responses": ["a", "b"], "rewards": [1, 2], "generator": f"m {half}"},
-        {"prompt": f"3 {half}", "responses": ["a", "b"], "rewards": [1, 2]},
-    ]
-    output = tmp_path / "pairs.jsonl"
-    run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", output)
-    assert [row["chosen"][-1]["content"] for row in read_rows(output)] == ["b"]  # of the first row, without "c"
-    report = report_of(output)
-    counts = {name: entry["count"] for name, entry in report["dropped"].items()}
-    assert counts == {"no_reward": 1, "not_writable": 2, "unreadable_row": 1}
-    assert "half a character" in report["dropped"]["not_writable"]["first"]
-    assert (list(report["models"]), report["selected"]["prompts"]) == ([f"m {half}"], 1)
-
-
 def test_what_no_row_was_written_of_is_no_part_of_the_figures(run, tmp_path):
     """LLaMA-Factory has no place for the second prompt's options."""
     rows = [{"prompt": f"{n}?", "responses": ["a", "b"], "rewards": [1, 2]} for n in range(2)]
@@ -211,29 +187,6 @@ def test_what_no_row_was_written_of_is_no_part_of_the_figures(run, tmp_path):
     )
     assert report["models"]["m"]["share_chosen"]["prompts"] == 1
     assert report["dropped"]["not_writable"]["count"] == 1
-
-
-def test_of_two_answers_of_equal_length_each_is_half_the_longer_one():
-    prompt = ScoredPrompt([], "", 1, "rows.jsonl:1")
-    for lengths, share in (((3, 3), 0.5), ((4, 3), 1.0), ((3, 4), 0.0)):
-        chosen, rejected = (
-            ScoredAnswer([{"role": "assistant", "content": "x" * length}], 1.0, place)
-            for place, length in enumerate(lengths)
-        )
-        figures = Figures(2, has_truth=False, has_finals=False, seed=0)
-        figures.add(prompt)
-        figures.add_selected([chosen, rejected], [Selected(chosen, rejected, gap=1.0)])
-        assert figures.to_dict()["lengths"]["longer_chosen"]["value"] == share
-
-
-def test_draws_among_the_same_answers_differ_from_prompt_to_prompt():
-    """Else "yes" would be drawn before "no" in every prompt where both are worth as much."""
-    answers = [
-        ScoredAnswer([{"role": "assistant", "content": text}], 1.0, key) for key, text in enumerate(("yes", "no"))
-    ]
-    draws = [SELECTIONS["best"](SelectionOptions()).draws(ScoredPrompt([], "", key, ""), answers) for key in range(64)]
-    first = sum(one < other for one, other in draws)
-    assert 16 < first < 48  # 4 standard errors of 32
 
 
 def test_a_margin_is_the_gap_that_was_used(run, tmp_path):
@@ -261,127 +214,6 @@ def test_pairs_say_what_the_rewards_say_and_not_the_row(run, tmp_path):
     assert [row["chosen"][-1]["content"] for row in read_rows(output)] == ["good", "bad", "bad"]
     assert asked["role"] == read_rows(output)[0]["chosen"][0]["role"]
     assert "Of 3 pairs whose rows say which answer is chosen, 2 (66.7%) are written the other way round" in words
-
-
-def test_the_folder_of_an_output_is_a_data_set(run, tmp_path):
-    """Manifest and report stand beside the rows, and are none."""
-    folder = tmp_path / "data"
-    source = write_rows(tmp_path / "in.jsonl", random_rows())
-    run("--input", source, "--output", folder / "pairs.jsonl.gz")
-    read = load_preference_dataset(str(folder), num_proc=1)
-    assert set(read["reason"]) == {""} and len(read) == len(read_rows(folder / "pairs.jsonl.gz"))
-    assert set(read["unread"]) == {""}
-    again = tmp_path / "again"
-    run("--input", source, "--output", again / "pairs.jsonl.gz")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        path.name: path.read_bytes() for path in again.iterdir()
-    }
-
-
-def test_nothing_is_left_of_a_run_that_fails(run, tmp_path, monkeypatch):
-    source = write_rows(tmp_path / "in.jsonl", random_rows())
-    folder = tmp_path / "out"
-    with pytest.raises(UserError, match="Nothing was written"), monkeypatch.context() as patched:
-        patched.setattr("reward_modeling.best_of_n.job.write_page", _full_disk)
-        run("--input", source, "--output", folder / "pairs.jsonl")
-    assert list(folder.iterdir()) == []
-    run("--input", source, "--output", folder / "pairs.jsonl")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(before) == {f"pairs.jsonl{end}" for end in ("", ".manifest.json", ".report.json", ".report.html")}
-    with pytest.raises(UserError, match=r"expected nothing of this name, found pairs.jsonl, .*--overwrite_output true"):
-        run("--input", source, "--output", folder / "pairs.jsonl")
-    with source.open("a") as file:
-        file.write('{"prompt": "x')
-    with pytest.raises(UserError, match=r"in.jsonl:41"):
-        run("--input", source, "--output", folder / "pairs.jsonl", "--overwrite_output", "true")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_a_second_run_into_one_output_is_refused(run, tmp_path):
-    source, output = write_rows(tmp_path / "in.jsonl", random_rows()), tmp_path / "out/pairs.jsonl"
-    outputs = Outputs(output)
-    outputs.make_folder()
-    with outputs.held():
-        begun = [path.name for path in output.parent.iterdir()]
-        with pytest.raises(UserError, match="found that another run writes it"):
-            run("--input", source, "--output", output)
-        assert [path.name for path in output.parent.iterdir()] == begun
-        run("--input", source, "--output", output.with_name("other.jsonl"))  # beside it there is room
-    run("--input", source, "--output", output)
-    assert not [path.name for path in output.parent.iterdir() if path.name.startswith(".")]
-    with pytest.raises(UserError, match="expected nothing of this name"), outputs.held():
-        pass  # it was written after the first look
-
-
-def test_entries_of_runs_at_the_same_time_are_all_there(tmp_path):
-    with ThreadPoolExecutor(4) as pool:
-        for number in range(8):
-            outputs = Outputs(tmp_path / f"set{number}.jsonl", has_dataset_info=True)
-            pool.submit(outputs.add_dataset_info, {"file_name": outputs.rows.name})
-    assert len(json.loads((tmp_path / "dataset_info.json").read_text())) == 8
-
-
-def test_a_link_stays_and_what_it_leads_to_is_written(run, tmp_path):
-    source, there = write_rows(tmp_path / "in.jsonl", random_rows()), tmp_path / "there"
-    there.mkdir()
-    (tmp_path / "pairs.jsonl").symlink_to(there / "real.jsonl")
-    run("--input", source, "--output", tmp_path / "pairs.jsonl")
-    run("--input", source, "--output", tmp_path / "pairs.jsonl", "--overwrite_output", "true")
-    assert (tmp_path / "pairs.jsonl").is_symlink() and len(read_rows(there / "real.jsonl")) > 20
-    assert [path.name for path in there.iterdir()] == ["real.jsonl"]
-    info = there / "info.json"
-    (tmp_path / "dataset_info.json").symlink_to(info)
-    run("--input", source, "--output", tmp_path / "lf.jsonl", "--format", "llama_factory")
-    assert (tmp_path / "dataset_info.json").is_symlink() and list(json.loads(info.read_text())) == ["lf"]
-
-
-def _full_disk(*_):
-    raise OSError(28, "No space left on device")
-
-
-def test_a_manifest_says_what_was_read_and_written(run, tmp_path):
-    from hashlib import sha256
-
-    source, output = write_rows(tmp_path / "in.jsonl", random_rows()), tmp_path / "pairs.jsonl"
-    run("--input", source, "--output", output, "--choose", "max_random", "--seed", "3")
-    manifest = manifest_of(output)
-    assert manifest["inputs"][0]["sha256"] == sha256(source.read_bytes()).hexdigest()
-    assert manifest["written"] == {
-        "rows": len(read_rows(output)),
-        "content_sha256": sha256(output.read_bytes()).hexdigest(),
-    }
-    assert (manifest["flags"]["choose"], manifest["flags"]["seed"], manifest["rows_read"]) == ("max_random", 3, 40)
-    assert not {"input", "output"} & manifest["flags"].keys()
-
-
-def test_the_entry_of_llama_factory_joins_those_that_are_there(run, tmp_path):
-    source, info = write_rows(tmp_path / "in.jsonl", random_rows()), tmp_path / "data/dataset_info.json"
-    info.parent.mkdir()
-    info.write_text('{"alpaca": {"file_name": "alpaca.json"}}')
-    flags = ("--input", source, "--format", "llama_factory")
-    run(*flags, "--output", tmp_path / "data/pairs.jsonl")
-    run(*flags, "--output", tmp_path / "data/best.jsonl", "--select", "best")
-    entries = json.loads(info.read_text())
-    assert list(entries) == ["alpaca", "pairs", "best"]
-    assert entries["pairs"] == {
-        "file_name": "pairs.jsonl",
-        "formatting": "sharegpt",
-        "ranking": True,
-        "columns": {
-            "messages": "conversations",
-            "system": "system",
-            "tools": "tools",
-            "chosen": "chosen",
-            "rejected": "rejected",
-        },
-    }
-    assert "ranking" not in entries["best"]
-    for name in ("pairs", "best"):
-        named = set(entries[name]["columns"].values())
-        assert all(named <= row.keys() for row in read_rows(tmp_path / f"data/{name}.jsonl"))
-    info.write_text('{"pairs": ')
-    with pytest.raises(UserError, match=r"expected JSON in .*dataset_info.json"):
-        run(*flags, "--output", tmp_path / "data/other.jsonl")
 
 
 def test_texts_of_anybody_stay_texts_on_the_page(run, tmp_path):
