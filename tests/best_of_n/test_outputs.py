@@ -20,7 +20,7 @@ def test_half_characters_are_written_nowhere_and_counted(run, tmp_path):
     half = "\ud83d"
     rows = [
         {"prompt": "0?", "responses": ["a", "b", f"c {half}"], "rewards": [1, 2, 3]},
-        {"prompt": "1?", "responses": ["a", "b"], "rewards": [1, 2], "tools": [{"name": half}]},
+        {"prompt": "1?", "responses": ["a", "b"], "rewards": [1, 2], "source": half},
         {"prompt": "2?", "responses": ["a", "b"], "rewards": [1, 2], "generator": f"m {half}"},
         {"prompt": f"3 {half}", "responses": ["a", "b"], "rewards": [1, 2]},
     ]
