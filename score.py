@@ -70,7 +70,10 @@ class ScriptArguments:
     output: Annotated[str | None, PATH] = flag(
         None, "File of the scored rows, .jsonl or .jsonl.gz. It is OUTPUT.partial until all rows are scored."
     )
-    resume: bool = flag(False, "Go on where an earlier run was killed, if one has begun OUTPUT.partial.")
+    resume: bool = flag(
+        False,
+        "Go on where an earlier run was killed, if one has begun OUTPUT.partial; one that is finished stays as it is.",
+    )
     overwrite_output: bool = flag(False, "Replace OUTPUT, and begin anew what an earlier run has begun.")
     overwrite_rewards: bool = flag(False, "Replace the rewards that rows have already.")
 
@@ -173,8 +176,15 @@ def score_rows(args: ScriptArguments) -> None:
             weights=read_weights(args.weights),
         )
         job.check_template(scorer, look)
+        if not args.overwrite_rewards:
+            job.check_columns(scorer, look)
     model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
     run = job.run_of(look, model, {name: getattr(args, name) for name in OF_ROWS}, scorer)
+    may_be_finished = args.resume and not args.overwrite_output
+    if from_first(state, lambda: may_be_finished and output.is_finished(run)):
+        job.logger.info("Finished already: %s", output.path)
+        state.destroy_process_group()
+        return
     done = from_first(state, lambda: output.begin(run, resume=args.resume))
     with ends_at_once(lambda of: f"Stopped by {of.name}. {how_to_go_on(output)}"):
         rows = job.Job(scorer, files, reader, state, args.limit, args.overwrite_rewards)

@@ -39,8 +39,11 @@ class Pair(NamedTuple):
     rejected: list[Message] | str
 
 
-def read_pair(row: Row, forms: set[str]) -> Pair:
+def read_pair(row: Row, forms: set[str], *, json_texts: bool = True) -> Pair:
     """The pair of a row in the columns of the standard; `forms` takes the names of unusual ways of writing.
+
+    Args:
+        json_texts: a text that holds messages as JSON is these messages; False: it is a text like any other.
 
     Raises:
         RowDropped: there is none.
@@ -48,7 +51,7 @@ def read_pair(row: Row, forms: set[str]) -> Pair:
     chosen, rejected, prompt = row.get("chosen"), row.get("rejected"), row.get("prompt")
     if chosen is None or rejected is None:
         raise RowDropped(DropReason.NO_CHOSEN_OR_REJECTED)
-    if isinstance(chosen, str) or isinstance(rejected, str) or isinstance(prompt, str):
+    if json_texts and any(isinstance(value, str) for value in (chosen, rejected, prompt)):
         chosen, rejected, prompt = (read_text(value, forms) for value in (chosen, rejected, prompt))
     if type(chosen) is not type(rejected) and not {type(chosen), type(rejected)} <= {list, dict}:
         raise RowDropped(DropReason.WRONG_TYPE, f"chosen is {json_type(chosen)}, rejected {json_type(rejected)}")

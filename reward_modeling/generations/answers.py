@@ -39,6 +39,7 @@ class Unreadable(Exception):
     """A row, or one answer of it, that cannot be scored."""
 
     def __init__(self, reason: NotScored, detail: str = "") -> None:
+        detail = detail.encode(errors="backslashreplace").decode()  # it may show a part of the row
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail

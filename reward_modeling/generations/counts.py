@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from reward_modeling.data.pairs import RENDERED_PROMPTS
 from reward_modeling.display.text import align, shorten
 from reward_modeling.generations.answers import NotScored, Unreadable
-from reward_modeling.generations.forms.sides import BEGINS_WITH_PROMPT
+from reward_modeling.generations.forms.sides import BEGINS_WITH_PROMPT, MESSAGES_AS_TEXT
 
 # Notes that are made of rows, beside those of `forms`.
 EQUAL_ANSWERS = "rows with equal answers, which have equal rewards"
@@ -20,6 +20,7 @@ ADVICE = {
     CONTROL: "the reward is of what stands behind the end of an answer too. Take the tokens off, and score again.",
     LOSES_ANSWER: "the reward is of what the template writes. Pass --chat_template FILE where it should write all.",
     RENDERED_PROMPTS: "where prompts and answers are texts for the model already, pass --plain_text true.",
+    MESSAGES_AS_TEXT: "where they stand for messages, write them as lists, or in a column named messages.",
     BEGINS_WITH_PROMPT: "some samplers give back the prompt before the answer. Take it off, and score again.",
 }
 SHOWN_WIDTH = 70  # characters of what the first row of a kind shows

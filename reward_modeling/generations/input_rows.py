@@ -40,6 +40,8 @@ class InputRow(NamedTuple):
     values: dict[str, object]
     text: str | None
     """Its JSON on one line as it stands; None of a row that stands there otherwise."""
+    is_text: bool = False
+    """Whether it stands in a table of text (CSV, TSV), which has lists as JSON."""
     has_no_number: bool = False
     """Whether it had NaN or Infinity, which JSON has not: they are None in `values`."""
 
@@ -67,7 +69,7 @@ def _texts(file: Path) -> Iterator[InputRow]:
     if file.name.endswith(TEXT_TABLE_SUFFIXES):
         with _open_text(file) as stream:
             for number, row in enumerate(table_rows(stream, str(file))):
-                yield InputRow(f"{file} row {number}", row, None)
+                yield InputRow(f"{file} row {number}", row, None, is_text=True)
     elif file.name.endswith(JSON_SUFFIXES) and (begins := _beginning_of_array(file)) is not None:
         with _open_text(file) as stream:
             for number, text in enumerate(array_elements(stream, str(file), begins)):
@@ -107,7 +109,7 @@ def _json_row(where: str, line: bytes, *, is_one_line: bool = True) -> InputRow:
             "'responses': [...]}."
         )
     as_it_stands = is_one_line and not constants.found
-    return InputRow(where, row, text if as_it_stands else None, constants.found)
+    return InputRow(where, row, text if as_it_stands else None, has_no_number=constants.found)
 
 
 def _beginning_of_array(file: Path) -> re.Pattern | None:
@@ -153,15 +155,35 @@ def _starts(batch: pa.RecordBatch) -> range:
 def _rows_of_batches(file: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[InputRow]:
     numbers = count()
     for batch in batches:
-        for row in batch.to_pylist():
-            yield InputRow(f"{file} row {next(numbers)}", row, None)
+        values = [_values(file, field, column) for field, column in zip(batch.schema, batch.columns, strict=True)]
+        names = [field.name for field in batch.schema if any(map(pa.types.is_floating, _types(field.type)))]
+        for row in zip(*values, strict=True):
+            named = dict(zip(batch.schema.names, row, strict=True))
+            has_no_number = not all(map(_is_finite, (named[name] for name in names)))
+            yield InputRow(f"{file} row {next(numbers)}", named, None, has_no_number=has_no_number)
+
+
+def _values(file: Path, field: pa.Field, column: pa.Array) -> list:
+    """
+    Raises:
+        UserError: a date is beyond those of Python.
+    """
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError) as error:
+        raise UserError(
+            f"expected dates of the years 1 to 9999 in {file}, found others in {field.name} ({field.type}). Write the "
+            "file again without that column, or with it as text."
+        ) from error
 
 
 def _check_columns(file: Path, schema: pa.Schema) -> None:
     """
     Raises:
-        UserError: a column holds bytes, such as pictures, which no JSON holds.
+        UserError: a column holds bytes, such as pictures, which no JSON holds; or two have one name.
     """
+    if repeated := next((name for name in schema.names if schema.names.count(name) > 1), None):
+        raise UserError(f"expected columns of different names in {file}, found {repeated!r} twice. Rename one of them.")
     for field in schema:
         if any(map(_is_binary, _types(field.type))):
             raise UserError(
@@ -210,6 +232,14 @@ def _as_text(value: object) -> str:
 
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_as_text).encode
+
+
+def _is_finite(value: object) -> bool:
+    """Whether no number in a value is infinite or NaN."""
+    if isinstance(value, float):
+        return value - value == 0
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return all(map(_is_finite, inner))
 
 
 def _finite(value: object) -> object:

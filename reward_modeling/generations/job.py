@@ -25,7 +25,7 @@ from reward_modeling.generations.input_rows import stream_rows
 from reward_modeling.generations.look import Look
 from reward_modeling.generations.output_file import STATE_VERSION, OutputFile, Progress, Writer
 from reward_modeling.generations.progress import RowProgress
-from reward_modeling.generations.scored_rows import line_of
+from reward_modeling.generations.scored_rows import has_rewards, line_of
 from reward_modeling.generations.template_checks import TemplateChecks
 from reward_modeling.generations.windows import ReadRow, read_row, windows_of
 from reward_modeling.models.chat_template import fingerprint_of_template
@@ -67,6 +67,15 @@ def check_template(scorer: RewardScorer, look: Look) -> None:
             f"{error} Or pass --chat_template FILE; --plain_text true scores prompts and answers that are texts as "
             "they stand."
         ) from error
+
+
+def check_columns(scorer: RewardScorer, look: Look) -> None:
+    """
+    Raises:
+        UserError: rows have a column of a name that this model adds.
+    """
+    if name := next((name for name in scorer.readout.beside if name in look.taken), None):
+        raise UserError(has_rewards(look.taken[name], name))
 
 
 def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer) -> dict:

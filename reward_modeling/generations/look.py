@@ -15,7 +15,7 @@ from reward_modeling.generations.forms.reader import column_of
 from reward_modeling.generations.input_files import fingerprint_of_files
 from reward_modeling.generations.input_rows import stream_rows
 from reward_modeling.generations.scored_rows import has_rewards, rows_with_rewards
-from reward_modeling.generations.windows import read_row
+from reward_modeling.generations.windows import ADDED, read_row
 
 ROWS_OF_NAMES = 100  # whose columns a message names
 ROW_FORMATS = (
@@ -37,6 +37,8 @@ class Look:
     """Whether there is something for a chat template."""
     forms: Mapping[str, int]
     """How many rows are of which form."""
+    taken: Mapping[str, str]
+    """Columns with names of those that some models add, and the first row with each."""
 
     @property
     def words(self) -> str:
@@ -53,12 +55,15 @@ def look_at_rows(files: Sequence[Path], reader: RowReader, limit: int | None, *,
     Raises:
         UserError: a file is broken; a row has rewards; a column that a flag names is nowhere; nothing can be scored.
     """
-    counts, names = Counts(), dict[str, None]()
+    counts, names, taken = Counts(), dict[str, None](), dict[str, str]()
     readable, has_messages, missing = 0, False, set(reader.columns.named)
     rows = islice(stream_rows(files), limit)
     for row in tqdm(rows, desc="Reading", unit=" rows", disable=not shows_bars()):
         if not overwrite and (column := rows_with_rewards(row)):
             raise UserError(has_rewards(row.where, column))
+        for name in ADDED:
+            if name in row.values:
+                taken.setdefault(name, row.where)
         if counts.rows < ROWS_OF_NAMES:
             names |= dict.fromkeys(row.values)
         if missing:
@@ -87,4 +92,4 @@ def look_at_rows(files: Sequence[Path], reader: RowReader, limit: int | None, *,
             f"--input: expected rows with generated answers in {label}, found none that can be scored; columns found: "
             f"{', '.join(names) or 'none'}.\nRows may have {ROW_FORMATS}.\n{report(counts)}"
         )
-    return Look(counts.rows, counts.answers, fingerprint_of_files(files), has_messages, counts.forms)
+    return Look(counts.rows, counts.answers, fingerprint_of_files(files), has_messages, counts.forms, taken)

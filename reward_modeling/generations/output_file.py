@@ -36,10 +36,14 @@ class Progress:
 
 
 class OutputFile:
-    """OUTPUT, OUTPUT.partial, OUTPUT.partial.state and OUTPUT.manifest.json."""
+    """OUTPUT, OUTPUT.partial, OUTPUT.partial.state and OUTPUT.manifest.json.
+
+    Where OUTPUT is a link, what it leads to is written, all four beside each other there, and the link stays.
+    """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        given = Path(path).expanduser()
+        self.path = given.resolve() if given.is_symlink() else given
         self.partial = self.path.with_name(f"{self.path.name}.partial")
         self.state = self.path.with_name(f"{self.path.name}.partial.state")
         self.manifest = self.path.with_name(f"{self.path.name}.manifest.json")
@@ -53,7 +57,7 @@ class OutputFile:
         if not self.path.name.endswith(SUFFIXES):
             raise UserError(f"--output: expected a file named *.jsonl or *.jsonl.gz, found {self.path}. Rename it.")
         check_writable("--output", self.path.parent)
-        if self.path.exists() and not overwrite:
+        if self.path.exists() and not overwrite and not (resume and self.is_whole):
             raise UserError(
                 f"--output {self.path}: expected a new file, found one. Take another path, or pass --overwrite_output "
                 "true to replace it when all rows are scored."
@@ -63,6 +67,28 @@ class OutputFile:
                 f"--output {self.path}: found {self.partial.name}, which an earlier run has begun. Pass --resume true "
                 "to go on where it ended, or --overwrite_output true to begin anew."
             )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an earlier run has written all of it."""
+        return self.path.exists() and self.manifest.exists() and not self.partial.exists()
+
+    def is_finished(self, run: Mapping) -> bool:
+        """Whether this very run has written all of it, so that one that is started blindly again has nothing to do.
+
+        Raises:
+            UserError: another one has.
+        """
+        if not self.is_whole:
+            return False
+        anew = "To replace it, pass --overwrite_output true without --resume."
+        try:
+            then = dict(json.loads(self.manifest.read_text(encoding="utf-8"))["run"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"--resume: expected a manifest in {self.manifest}, found [{error}]. {anew}") from error
+        _check_same(then, run, self.path, anew)
+        self.state.unlink(missing_ok=True)
+        return True
 
     def check_is_no_input(self, files: Iterable[Path]) -> None:
         """
@@ -104,12 +130,7 @@ class OutputFile:
                 f"--resume: expected the state of a run in {self.state}, found [{error}]. {anew}"
             ) from error
         now = json.loads(json.dumps(run))  # as it was written
-        if differences := list(_differences(then, {name: now[name] for name in now if name not in FREE})):
-            lines = "\n- ".join(differences)
-            raise UserError(
-                f"--resume: expected the run that {self.partial} is of, found another:\n- {lines}\nPass what it was "
-                f"begun with. {anew}"
-            )
+        _check_same(then, now, self.partial, anew)
         if (size := self.partial.stat().st_size) < progress.bytes:
             raise UserError(
                 f"--resume: expected at least {progress.bytes:,} bytes in {self.partial}, found {size:,}: it was "
@@ -200,6 +221,20 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_same(then: Mapping, run: Mapping, path: Path, anew: str) -> None:
+    """
+    Raises:
+        UserError: a run differs from that of a file in more than what is `FREE`.
+    """
+    now = json.loads(json.dumps(run))  # as it was written
+    if differences := list(_differences(then, {name: now[name] for name in now if name not in FREE})):
+        lines = "\n- ".join(differences)
+        raise UserError(
+            f"--resume: expected the run that {path} is of, found another:\n- {lines}\nPass what it was begun with. "
+            f"{anew}"
+        )
 
 
 def _differences(then: Mapping, now: Mapping, prefix: str = "") -> Iterator[str]:

@@ -37,10 +37,15 @@ class ReadRow:
 
 
 def read_row(row: InputRow, reader: RowReader) -> ReadRow:
-    """What can be read of a row; rewards of an earlier scoring are no part of it."""
+    """What can be read of a row; rewards of an earlier scoring are no part of it.
+
+    A table of text has lists as JSON. They are lists in the row that is given back, and so in the output: there a text
+    is nothing but a text.
+    """
     form = None
-    values = {name: value for name, value in values_to_read(row).items() if name not in ADDED}
     try:
+        row = row._replace(values=reader.of_table(row.values)) if row.is_text else row
+        values = {name: value for name, value in values_to_read(row).items() if name not in ADDED}
         form = reader.form(values).name
         return ReadRow(row, form, reader.read(values), None)
     except Unreadable as problem:

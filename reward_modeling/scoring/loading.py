@@ -11,6 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reward_modeling.common.devices import align_parameters
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import register_shared_prefix_attention
 from reward_modeling.models.chat_template import set_chat_template
@@ -76,7 +77,8 @@ def load_model(
     batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
     readout = readout_of(path, model.config, weights)
     statistics = statistics_to_normalize_by(path, model.config, readout) if normalize else None
-    return LoadedModel(model.to(device).eval(), tokenizer, batches, max_length, statistics, readout)
+    align_parameters(model.to(device))
+    return LoadedModel(model.eval(), tokenizer, batches, max_length, statistics, readout)
 
 
 def _read(

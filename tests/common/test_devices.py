@@ -10,7 +10,7 @@ from runs import train, write_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reward_modeling.checkpoints.reference_rewards import reference_rewards
-from reward_modeling.common.devices import FUNCTIONS, warm_up_mkl
+from reward_modeling.common.devices import ALIGNMENT, FUNCTIONS, align_parameters, warm_up_mkl
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.preferences import learnable_preferences
 
@@ -39,6 +39,19 @@ def test_each_function_is_called_on_one_number():
     with FirstCalls() as calls:
         warm_up_mkl()
     assert calls.numbers == {(name, dtype): 1 for name in FUNCTIONS for dtype in (torch.float32, torch.float64)}
+
+
+def test_parameters_begin_where_torch_would_have_put_them():
+    whole = torch.nn.Linear(8, 3)
+    values = whole.weight.detach().clone()
+    odd = torch.empty(values.numel() + 2)[2:].view_as(values).copy_(values)
+    whole.weight.data = odd
+    kept = whole.bias.data_ptr()
+    assert whole.weight.data_ptr() % ALIGNMENT
+    align_parameters(whole)
+    assert not any(parameter.data_ptr() % ALIGNMENT for parameter in whole.parameters())
+    assert torch.equal(whole.weight, values)
+    assert whole.bias.data_ptr() == kept
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from reward_modeling.data.pairs import RENDERED_PROMPTS, TRANSCRIPTS
 from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.forms import FORMS, RowReader, read_columns
 from reward_modeling.generations.forms.base import Reading
-from reward_modeling.generations.forms.sides import BEGINS_WITH_PROMPT, WITHOUT_WORDS
+from reward_modeling.generations.forms.sides import BEGINS_WITH_PROMPT, MESSAGES_AS_TEXT, WITHOUT_WORDS
 
 QUESTION, GOOD, BAD = "Why is the sea salty today?", "Rivers carry salt.", "It just is."
 USER = {"role": "user", "content": QUESTION}
@@ -38,7 +38,7 @@ LISTS = {
     "RLHFlow, a text": {"prompt": QUESTION, "responses": [GOOD, BAD]},
     "messages as answers": {"prompt": QUESTION, "responses": [ANSWERS[:1], ANSWERS[1]]},
     "whole conversations": {"prompt": QUESTION, "responses": [FIRST, SECOND]},
-    "a table of text": {"prompt": json.dumps([USER]), "responses": json.dumps([GOOD, BAD])},
+    "a list as JSON": {"prompt": [USER], "responses": json.dumps([GOOD, BAD])},
     "this project's lists": {"prompt": [USER], "completions": [GOOD, BAD], "ranks": [1, 2]},
     "NeMo-RL": {
         "context": [USER],
@@ -154,6 +154,59 @@ def test_the_columns_of_the_template_and_the_system_message():
     assert conversations(read(row)) == [Templated([system, USER, ANSWERS[0]], options)]
 
 
+# --- texts that hold JSON ---------------------------------------------------------------------------------------------
+
+INJECTED = [json.dumps(ANSWERS[:1]), json.dumps([{"role": "user", "content": "Say zz."}, ANSWERS[0]]), '["zz"]']
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *({"prompt": QUESTION, "responses": [text, BAD]} for text in INJECTED),
+        *({"prompt": QUESTION, "completions": [{"response": text}, BAD]} for text in INJECTED),
+        *({"prompt": QUESTION, "completion": text} for text in INJECTED),
+        *({"prompt": [USER], "response": text} for text in INJECTED),
+        *({"instruction": QUESTION, "output": text} for text in INJECTED),
+        *({"prompt": QUESTION, "chosen": text, "rejected": BAD} for text in INJECTED),
+        *({"prompt": QUESTION, "chosen": text, "rejected": text} for text in INJECTED),
+        *({"prompt": QUESTION, "response_a": text, "response_b": BAD} for text in INJECTED),
+    ],
+)
+def test_an_answer_that_is_json_is_scored_as_the_text_that_it_is(row):
+    answers = read(row)
+    assert answers.prompt == [USER]
+    assert answers.text(0) in INJECTED
+    assert all(len(answer) == 1 and answer[0]["role"] == "assistant" for answer in answers.answers)
+    assert (MESSAGES_AS_TEXT in answers.notes) == ("role" in answers.text(0))
+
+
+def test_a_prompt_that_is_json_is_the_text_that_it_is():
+    for text in INJECTED:
+        for row in ({"prompt": text, "responses": [GOOD]}, {"prompt": text, "chosen": GOOD, "rejected": BAD}):
+            assert read(row).prompt == [{"role": "user", "content": text}]
+    assert conversations(read({"prompt": INJECTED[0], "completion": GOOD}, plain_text=True)) == [INJECTED[0] + GOOD]
+    assert read({"q": QUESTION, "a": '["x", "y"]'}, "prompt=q,responses=a").text(0) == '["x", "y"]'
+    with pytest.raises(Unreadable, match="messages as JSON are read from lists"):
+        read({"responses": [INJECTED[1]]})
+
+
+TABLE = {"prompt": json.dumps([USER]), "responses": json.dumps([GOOD, BAD]), "n": "3", "at": None}
+
+
+def test_a_table_of_text_has_messages_and_lists_as_json():
+    reader = RowReader()
+    row = reader.of_table(TABLE)
+    assert row == {**TABLE, "prompt": [USER], "responses": [GOOD, BAD]}
+    assert conversations(reader.read(row)) == [FIRST, SECOND]
+    assert reader.of_table(reader.of_table({"completion": '["zz"]'})) == {"completion": '["zz"]'}
+    named = RowReader(read_columns("prompt=q,responses=a"))
+    assert named.of_table({"q": QUESTION, "a": TABLE["responses"]})["a"] == [GOOD, BAD]
+    several = RowReader(read_columns("prompt=q,responses=a+b"))
+    assert several.of_table({"a": '["x"]', "b": "y"}) == {"a": '["x"]', "b": "y"}
+    with pytest.raises(Unreadable, match="begins like messages, and is no JSON"):
+        reader.of_table({"prompt": TABLE["prompt"][:-9]})
+
+
 # --- texts as they stand ----------------------------------------------------------------------------------------------
 
 
@@ -179,6 +232,16 @@ def test_an_answer_that_cannot_be_read_keeps_its_place():
     assert reasons == {0: NotScored.NO_ANSWER, 2: wrong, 3: wrong, 4: NotScored.LAST_NOT_ASSISTANT}
     assert [place for place, _ in answers.conversations()] == [1, 5]
     assert answers.notes == {WITHOUT_WORDS}
+
+
+@pytest.mark.parametrize(
+    "half", [{"system": "\ud83d"}, {"tools": [{"name": "\ud83d"}]}, {"tools": '[{"name": "\\ud83d"}]'}]
+)
+def test_half_a_character_beside_the_conversation_costs_the_row_its_rewards(half):
+    for row in ({"prompt": QUESTION, "responses": [GOOD]}, LISTS["TRL"], {"messages": FIRST}):
+        with pytest.raises(Unreadable, match="half a character") as caught:
+            read({**row, **half})
+        assert caught.value.reason == NotScored.WRONG_TYPE
 
 
 def test_an_answer_with_the_prompt_before_it_is_noted():

@@ -136,6 +136,24 @@ def test_bytes_in_a_table_are_refused(tmp_path):
         list(stream_rows([write_parquet(tmp_path / "x.parquet", rows)]))
 
 
+def test_dates_that_python_has_not_and_columns_of_one_name_are_refused(tmp_path):
+    far = pa.array([999_999_999_999_999], pa.timestamp("ms"))
+    for column in (far, pa.array([[999_999_999_999_999]], pa.list_(pa.timestamp("ms")))):
+        pq.write_table(pa.table({"prompt": ["x"], "t": column}), tmp_path / "far.parquet")
+        with pytest.raises(UserError, match=r"dates of the years 1 to 9999 .* found others in t \("):
+            list(stream_rows([tmp_path / "far.parquet"]))
+    table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["prompt", "prompt"])
+    pq.write_table(table, tmp_path / "twice.parquet")
+    with pytest.raises(UserError, match="found 'prompt' twice"):
+        list(stream_rows([tmp_path / "twice.parquet"]))
+
+
+def test_what_is_no_number_in_a_table_is_told(tmp_path):
+    rows = [{"a": 1.0, "b": [{"c": 2.0}]}, {"a": float("nan"), "b": []}, {"a": None, "b": [{"c": float("inf")}]}]
+    found = stream_rows([write_parquet(tmp_path / "x.parquet", rows)])
+    assert [row.has_no_number for row in found] == [False, True, True]
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 

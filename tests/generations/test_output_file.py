@@ -63,9 +63,12 @@ def test_an_output_in_the_way_is_refused(tmp_path):
     output.check(resume=True, overwrite=False)
     output.check(resume=False, overwrite=True)
     output.finish({})
-    for resume in (False, True):
-        with pytest.raises(UserError, match="expected a new file, found one"):
-            output.check(resume=resume, overwrite=False)
+    with pytest.raises(UserError, match="expected a new file, found one"):
+        output.check(resume=False, overwrite=False)
+    output.check(resume=True, overwrite=False)  # it may be finished
+    output.manifest.unlink()
+    with pytest.raises(UserError, match="expected a new file, found one"):
+        output.check(resume=True, overwrite=False)
     output.check(resume=False, overwrite=True)
     with pytest.raises(UserError, match=r"named \*.jsonl or \*.jsonl.gz"):
         OutputFile(tmp_path / "x.json").check(resume=False, overwrite=False)
@@ -73,6 +76,32 @@ def test_an_output_in_the_way_is_refused(tmp_path):
         OutputFile(output.path / "y.jsonl").check(resume=False, overwrite=False)
     with pytest.raises(UserError, match="found it among those of --input"):
         output.check_is_no_input([tmp_path / "." / "x.jsonl"])
+
+
+def test_a_finished_output_is_that_of_its_run_alone(tmp_path):
+    output = begun(tmp_path / "x.jsonl", WINDOWS)
+    assert not output.is_finished(RUN)
+    output.finish({"run": RUN})
+    output.state.write_text("{}")  # killed between the last two steps
+    assert output.is_finished(RUN | {"threads": 2})
+    assert not output.state.exists()
+    with pytest.raises(UserError, match=r"- model, weights: abc then, xyz now\n.*--overwrite_output true"):
+        output.is_finished(RUN | {"model": {"weights": "xyz"}})
+    output.manifest.write_text("{")
+    with pytest.raises(UserError, match="expected a manifest"):
+        output.is_finished(RUN)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    folder, link = tmp_path / "disk", tmp_path / "link.jsonl"
+    link.symlink_to(folder / "x.jsonl")
+    for windows in (WINDOWS, WINDOWS[:1]):
+        output = begun(link, windows)
+        assert output.partial == folder / "x.jsonl.partial"
+        output.finish({})
+        assert link.is_symlink()
+        assert len(link.read_text().splitlines()) == sum(map(len, windows))
+    assert sorted(tmp_path.iterdir()) == [folder, link]
 
 
 def test_what_stopped_before_its_first_window_begins_anew(tmp_path):

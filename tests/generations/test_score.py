@@ -1,7 +1,9 @@
 """score.py: the same rows with the rewards of plain transformers, whatever stops it and however many processes."""
 
+import csv
 import json
 import logging
+import os
 import re
 from dataclasses import fields
 
@@ -11,6 +13,7 @@ from processes import fork
 from published_gate import write_published_folder
 from rating_models import NAMES, WEIGHTS, with_ratings
 from runs import ROOT, as_argv
+from safetensors.torch import load_file, save_file
 from score_runs import (
     generations,
     make_config,
@@ -28,6 +31,9 @@ from reward_modeling.generations import output_file, progress
 from reward_modeling.generations.windows import ADDED
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.readouts.base import columns_of_answers
+from reward_modeling.scoring.readouts.gated import Gated
+from reward_modeling.scoring.readouts.one_label import OneLabel
+from reward_modeling.scoring.readouts.ratings import Quantiles, Ratings
 
 ROWS = generations()
 
@@ -80,14 +86,29 @@ def test_rewards_do_not_depend_on_the_batch(model, rows, output, tmp_path, chang
         assert row["rewards"] == pytest.approx(other["rewards"], abs=1e-5)
 
 
-def test_two_processes_write_the_same_bytes(model, rows, tmp_path):
+def shift_weights(path):
+    """Let the weights begin at 8 bytes behind a multiple of 16: in a file that is mapped they are used from there."""
+    tensors = load_file(path)
+    for padding in range(16):
+        save_file(tensors, path, metadata={"format": "pt", "padding": "x" * padding})
+        with path.open("rb") as file:
+            if int.from_bytes(file.read(8), "little") % 16 == 0:
+                return
+    raise AssertionError("no padding shifts them")
+
+
+def test_two_processes_write_the_same_bytes(tmp_path, rows):
+    path = make_model(tmp_path / "model", hidden_size=64)
+    shift_weights(path / "model.safetensors")
     written = []
-    for processes in (1, 2):
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    for processes in (None, 1, 2):  # none is plain `python`
         output = tmp_path / f"{processes}.jsonl"
-        flags = {"reward_name_or_path": model, "input": rows, "output": output}
-        fork(ROOT / "score.py", as_argv(flags), tmp_path, processes=processes)
-        written.append((output.read_bytes(), {**manifest(output)}))
-    assert written[0] == written[1]
+        flags = {"reward_name_or_path": path, "input": rows, "output": output}
+        run = fork(ROOT / "score.py", as_argv(flags), tmp_path, environment=one_thread, processes=processes)
+        assert f"on {processes or 1} x cpu" in run.stdout + run.stderr
+        written.append((output.read_bytes(), manifest(output)))
+    assert written[0] == written[1] == written[2]
     assert len(written[0][0].splitlines()) == len(ROWS)
 
 
@@ -107,9 +128,10 @@ def test_outputs_of_a_model_of_ratings(tmp_path, rows, output):
     other = run_score(path, rows, tmp_path / "weights.jsonl", weights="verbosity=1")
     for row in read_lines(other):
         assert row["rewards"] == pytest.approx([of["verbosity"] for of in row["attributes"]], abs=1e-5)
-    write_lines(rows, [{**ROWS[0], "attributes": "mine"}])
-    with pytest.raises(UserError, match=r"without attributes, which is added to them, found it at .*rows.jsonl:1"):
+    write_lines(rows, [*ROWS, {**ROWS[0], "attributes": "mine"}])
+    with pytest.raises(UserError, match=r"without attributes, which is added to them, found it at .*rows.jsonl:25"):
         run_score(path, rows, tmp_path / "third.jsonl")
+    assert not list(tmp_path.glob("third*"))  # before anything is scored
 
 
 def test_gate_weights_of_a_mixture(tmp_path, rows, output):
@@ -119,7 +141,7 @@ def test_gate_weights_of_a_mixture(tmp_path, rows, output):
     write_lines(rows, [*ROWS[:4], {"text": "as it stands"}])
     scored = read_lines(run_score(path, rows, output, plain_text="true"))
     for row in scored[:4]:
-        assert [*row] == [*ROWS[0], "rewards", "attributes", "gate_weights"]
+        assert [*row] == [*ROWS[0], "rewards", *Gated.beside]
         assert len(row["attributes"]) == len(row["gate_weights"]) == len(row["rewards"])
         assert len({json.dumps(weights) for weights in row["gate_weights"]}) == 1  # one prompt, one gate
     assert scored[4]["not_scored"].startswith("it is not known where the prompt ends")
@@ -169,6 +191,14 @@ def test_rows_that_cannot_be_scored_keep_their_places(model, plain, rows, output
         assert words in screen
 
 
+def test_half_characters_do_not_stop_a_run(model, rows, output):
+    write_lines(rows, [{"\ud800": 1}, {"prompt": "Why?", "completion": "So."}, {"messages": [{"role": "\ud800"}]}])
+    scored = read_lines(run_score(model, rows, output))
+    assert [row["rewards"] is None for row in scored] == [True, False, True]
+    assert "\\ud800" in scored[0]["not_scored"]
+    assert "\\ud800" in manifest(output)["counts"]["not_scored"]["no_form"]["detail"]
+
+
 def test_a_template_that_refuses_costs_the_answer_its_reward(tmp_path, rows, output):
     path = make_model(tmp_path / "model")
     template = path / "chat_template.jinja"
@@ -197,6 +227,23 @@ def test_plain_text_is_scored_as_it_stands(model, rows, output, tmp_path):
     assert "--plain_text true" in second["not_scored"]
 
 
+def test_answers_that_are_json_are_texts_but_in_a_table(model, plain, output, tmp_path):
+    text = json.dumps([{"role": "user", "content": "Say so."}, {"role": "assistant", "content": "So."}])
+    rows = write_lines(tmp_path / "rows.jsonl", [{"prompt": "Why?", "responses": [text, "So."]}])
+    (row,) = read_lines(run_score(model, rows, output))
+    assert row["rewards"] == pytest.approx([plain("Why?", text), plain("Why?", "So.")], abs=1e-4)
+    assert manifest(output)["counts"]["notes"]["texts that hold messages as JSON, and are scored as texts"]["rows"] == 1
+    table = tmp_path / "rows.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["prompt", "responses"], [json.dumps([{"role": "user", "content": "Why?"}]), '["So."]']]
+        )
+    (row,) = read_lines(run_score(model, table, tmp_path / "table.jsonl"))
+    assert row["rewards"] == pytest.approx([plain("Why?", "So.")], abs=1e-4)
+    # as lists, so that who reads the output need not know that it was a table
+    assert (row["prompt"], row["responses"]) == ([{"role": "user", "content": "Why?"}], ["So."])
+
+
 def test_columns_questions_and_limit(model, plain, rows, output, tmp_path):
     write_lines(rows, [{"q": "Why?", "a": {"text": "So."}, "b": {"text": "No."}}] * 3)
     run_score(model, rows, output, columns="prompt=q,responses=a.text+b.text", limit=2)
@@ -215,6 +262,7 @@ def test_an_infinite_reward_is_null(tmp_path, rows, output):
 
 
 def test_every_column_that_a_model_adds_is_known():
+    assert {name for kind in (OneLabel, Ratings, Quantiles, Gated) for name in kind.beside} < {*ADDED}
     everything = ScoredConversation(0.5, {"a": 1.0}, {"a": 1.0}, {"a": (0.0, 1.0)})
     assert all(getattr(everything, field.name) for field in fields(everything))
     assert set(ADDED) == {*columns_of_answers([everything]), "not_scored"}
@@ -293,6 +341,17 @@ def test_another_model_input_or_flag_does_not_go_on(model, rows, output, tmp_pat
     with pytest.raises(UserError, match=r"- input, fingerprint: \w+ then, \w+ now"):
         run_score(model, rows, output, resume="true")
     assert len(read_lines(run_score(model, rows, output, overwrite_output="true"))) == len(ROWS)
+
+
+def test_a_finished_run_that_is_started_again_has_nothing_to_do(model, rows, output, caplog):
+    caplog.set_level(logging.INFO)
+    run_score(model, rows, output, resume="true")
+    written = output.stat()
+    run_score(model, rows, output, resume="true")
+    assert output.stat() == written
+    assert f"Finished already: {output}" in caplog.text
+    with pytest.raises(UserError, match=r"- flags, limit: None then, 20 now"):
+        run_score(model, rows, output, resume="true", limit=20)
 
 
 def test_rewards_are_replaced_where_that_is_asked_for(model, rows, output, tmp_path):

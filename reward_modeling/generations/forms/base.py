@@ -11,7 +11,7 @@ from reward_modeling.data.messages import says_nothing
 from reward_modeling.data.pairs import with_system
 from reward_modeling.data.template_options import read_template_options
 from reward_modeling.generations.answers import Answers, NotScored, Unreadable
-from reward_modeling.generations.forms.sides import Side, in_own_words
+from reward_modeling.generations.forms.sides import HALF_A_CHARACTER, Side, has_half_a_character, in_own_words
 
 Row = Mapping[str, object]
 
@@ -65,11 +65,22 @@ def joined(sides: Sequence[Side | Unreadable], row: Row, notes: set[str]) -> Ans
         system = row.get("system")
         if not says_nothing(system):
             read = [side.with_prompt(with_system(side.prompt, system)) for side in read]
+        _check_characters(system, options)
     shared = _shared(read)
     found = iter(read)
     answers = [None if isinstance(side, Unreadable) else next(found).after(shared) for side in sides]
     options = json.loads(options) if options else {}
     return Answers(read[0].messages[:shared], answers, options, unreadable, frozenset(notes))
+
+
+def _check_characters(system: object, options: str) -> None:
+    """
+    Raises:
+        Unreadable: there is half a character, which JSON can write ("\\ud800") and no tokenizer takes.
+    """
+    for name, text in (("system", "" if says_nothing(system) else system), ("tools, chat_template_kwargs", options)):
+        if has_half_a_character(text):
+            raise Unreadable(NotScored.WRONG_TYPE, f"{name}: {HALF_A_CHARACTER}")
 
 
 def _shared(sides: Sequence[Side]) -> int:
@@ -91,7 +102,7 @@ def prompt_of(row: Row) -> object:
 
 
 def list_of(value: object) -> list | None:
-    """A list; a table of text has it as JSON. None where it is none."""
+    """A list, or what a text holds as the JSON of one. None where it is none."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
             value = json.loads(value)

@@ -7,7 +7,7 @@ from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import RowDropped, to_standard_columns
 from reward_modeling.generations.answers import Answers, NotScored, Unreadable
 from reward_modeling.generations.forms.base import Form, Reading, Row, joined, list_of, prompt_of
-from reward_modeling.generations.forms.sides import Side, in_own_words, read_sides
+from reward_modeling.generations.forms.sides import MESSAGES_AS_TEXT, Side, holds_messages, in_own_words, read_sides
 
 # Pairs that cannot be trained on, and whose answers are scored all the same, each by itself.
 STILL_SCORED = (DropReason.IDENTICAL_TEXT, DropReason.PROMPTS_DIFFER, DropReason.EMPTY_REPLY)
@@ -31,13 +31,15 @@ class Preference(Form):
             return joined(read_sides(prompt, answers, notes, plain_text=True), row, notes)
         with in_own_words():
             sides = _as_in_training({**row, "prompt": prompt, "system": None}, notes)
+        if any(map(holds_messages, (prompt, *answers))):
+            notes.add(MESSAGES_AS_TEXT)
         return joined(sides or read_sides(prompt, answers, notes, has_prompt=False), row, notes)
 
 
 def _as_in_training(row: Row, notes: set[str]) -> list[Side] | None:
     """The two sides of a pair; None of one that training drops, and whose answers are scored all the same."""
     try:
-        pair = read_pair(row, notes)
+        pair = read_pair(row, notes, json_texts=False)
     except RowDropped as dropped:
         if dropped.reason in STILL_SCORED:
             return None
@@ -57,7 +59,8 @@ class Arena(Form):
 
     def read(self, row: Row, reading: Reading) -> Answers:
         notes: set[str] = set()
-        sides = read_sides(None, [row["conversation_a"], row["conversation_b"]], notes, has_prompt=False)
+        both = [row["conversation_a"], row["conversation_b"]]
+        sides = read_sides(None, both, notes, has_prompt=False, json_texts=True)
         return joined(sides, row, notes)
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from reward_modeling.data.pairs import read_text
 from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.generations.answers import Answers, NotScored, Unreadable
 from reward_modeling.generations.forms.base import Form, Reading, list_of
 from reward_modeling.generations.forms.catalog import form_of
+from reward_modeling.generations.forms.sides import in_own_words
 
 NO_OPTIONS = ReadOptions()
+LISTS = ("responses", "completions", "choices", "history")  # columns that hold lists, of messages or of answers
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,19 @@ class RowReader:
         """
         return form_of(self.renamed(row), row)
 
+    def of_table(self, row: Mapping[str, object]) -> dict[str, object]:
+        """A row of a table of text (CSV, TSV), which has messages and lists of answers as JSON, with these as such.
+
+        Raises:
+            Unreadable: a text begins like messages, and is no JSON.
+        """
+        own = (names[0] for target, names in self.columns.columns if target in LISTS and len(names) == 1)
+        lists = {*LISTS, *own}
+        with in_own_words():
+            read = {name: read_text(value, set()) for name, value in row.items()}
+        found = {name: list_of(value) for name, value in read.items() if name in lists}
+        return read | {name: value for name, value in found.items() if value is not None}
+
     def renamed(self, row: object) -> Mapping[str, object]:
         """The row with its columns under the names by which they are read."""
         if not isinstance(row, Mapping):
@@ -40,9 +56,8 @@ class RowReader:
             return row
         inner = {name: column_of(row, name) for name in self.columns.named if "." in name and name not in row}
         renamed = self.columns.renamed({**row, **inner})
-        answers = renamed.get("responses") if self.columns.reads("responses") else None
-        if isinstance(answers, str) and list_of(answers) is None:  # the only one, where the user says what it is
-            renamed["responses"] = [answers]
+        if self.columns.reads("responses") and isinstance(renamed.get("responses"), str):
+            renamed["responses"] = [renamed["responses"]]  # the only one: the user says what it is
         return renamed
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from reward_modeling.data.held_prompts import holds_prompt, looks_rendered, shared_turns
-from reward_modeling.data.messages import Message, to_json
+from reward_modeling.data.messages import Message, UnreadableMessages, messages_in_text, to_json
 from reward_modeling.data.pairs import RENDERED_PROMPTS, RENDERED_TEXTS, TRANSCRIPTS, read_side, read_text
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.row_forms import RowDropped, is_blank
@@ -14,7 +14,9 @@ from reward_modeling.data.transcripts import invites_answer, merge_turns, parse_
 from reward_modeling.generations.answers import NotScored, Unreadable
 
 WITHOUT_WORDS = "answers without words"
+MESSAGES_AS_TEXT = "texts that hold messages as JSON, and are scored as texts"
 BEGINS_WITH_PROMPT = "answers that begin with their prompt"
+HALF_A_CHARACTER = "half a character (\\ud800 to \\udfff)"
 FEWEST_WORDS = 3  # of a prompt that an answer begins with: a shorter one may stand there by chance
 ASKERS = ("user", "system", "developer")  # whose turns make whole conversations of answers
 # A text that is no prompt's answer has a reason of its own here; the others are those of preference rows.
@@ -55,7 +57,13 @@ def in_own_words() -> Iterator[None]:
 
 
 def read_sides(
-    prompt: object, answers: Sequence[object], notes: set[str], *, plain_text: bool = False, has_prompt: bool = True
+    prompt: object,
+    answers: Sequence[object],
+    notes: set[str],
+    *,
+    plain_text: bool = False,
+    has_prompt: bool = True,
+    json_texts: bool = False,
 ) -> list[Side | Unreadable]:
     """What is scored of each answer, in order; an answer that cannot be read costs no other one its place.
 
@@ -63,12 +71,18 @@ def read_sides(
         notes: takes the names of what is worth counting.
         plain_text: texts are taken as they stand.
         has_prompt: whether answers that are texts need a prompt before them, unless they are transcripts.
+        json_texts: a text that holds messages as JSON is these messages. Not what a policy has written: it would put
+            turns of the user's into its answer.
 
     Raises:
         Unreadable: the prompt cannot be read.
     """
-    with in_own_words():
-        asked = None if prompt is None or is_blank(prompt) else read_text(prompt, notes)
+    asked = None if prompt is None or is_blank(prompt) else prompt
+    if json_texts:
+        with in_own_words():
+            asked, answers = read_text(asked, notes), [read_text(answer, notes) for answer in answers]
+    elif any(map(holds_messages, (asked, *answers))):
+        notes.add(MESSAGES_AS_TEXT)
     if plain_text and all(one is None or isinstance(one, str) for one in (asked, *answers)):
         read = partial(_text_behind, asked or "")
     else:
@@ -84,12 +98,20 @@ def _read_or_not(read: Callable[[object], Side], answer: object) -> Side | Unrea
     try:
         with in_own_words():
             side = read(answer)
-        to_json([side.prompt, side.answer]).encode()
     except Unreadable as unreadable:
         return unreadable
-    except UnicodeEncodeError:  # JSON's "\ud800" is half a character, which no tokenizer takes
-        return Unreadable(NotScored.WRONG_TYPE, "half a character (\\ud800 to \\udfff)")
+    if has_half_a_character(to_json([side.prompt, side.answer])):
+        return Unreadable(NotScored.WRONG_TYPE, HALF_A_CHARACTER)
     return side
+
+
+def has_half_a_character(text: str) -> bool:
+    """Whether a text holds what JSON can write ("\\ud800") and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _text_behind(asked: str, answer: str) -> Side:
@@ -111,7 +133,6 @@ def _read_prompt(asked: object, notes: set[str]) -> list[Message]:
 
 
 def _read_side(before: list[Message] | None, answer: object, notes: set[str], without_prompt: NotScored) -> Side:
-    answer = read_text(answer, notes)
     if isinstance(answer, str):
         return _behind(before, answer, notes) if before else _text_alone(answer, notes, without_prompt)
     messages = read_side(answer, "assistant", notes)
@@ -149,11 +170,19 @@ def _text_alone(text: str, notes: set[str], without_prompt: NotScored) -> Side:
     if turns is None:
         if looks_rendered(text):
             notes.add(RENDERED_TEXTS)
-        raise Unreadable(without_prompt)
+        raise Unreadable(without_prompt, "messages as JSON are read from lists" if holds_messages(text) else "")
     if turns[-1]["role"] != "assistant":
         raise Unreadable(NotScored.LAST_NOT_ASSISTANT, f"it ends in {turns[-1]['content'][-60:]!r}")
     notes.add(TRANSCRIPTS)
     return Side(turns[:-1], turns[-1:])
+
+
+def holds_messages(value: object) -> bool:
+    """Whether a value is a text that holds messages as JSON, or begins as if it did."""
+    try:
+        return messages_in_text(value, set()) is not value
+    except UnreadableMessages:
+        return True
 
 
 def _note_words(side: Side, notes: set[str]) -> None:

@@ -48,6 +48,7 @@ class Readout(ABC):
     """From the output of a forward pass to a row of numbers for each completion, and to what these say."""
 
     reward_weights: ClassVar[dict[str, float] | None] = None  # of the attributes in the reward, where they are fixed
+    beside: ClassVar[tuple[str, ...]] = ()  # what of `ScoredConversation` it has beside the reward
     reads_prompts: ClassVar[bool] = False  # also where the prompt ends: then it has a `collate`
     # From what is read of each completion (of the prompt and then of its end, as numbers of all that is read) to
     # further inputs of the model, as `Objective.collate` makes targets of them.

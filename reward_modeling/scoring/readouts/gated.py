@@ -21,6 +21,7 @@ from reward_modeling.scoring.readouts.base import REWARD, Readout, ScoredConvers
 class Gated(Readout):
     """The score, then the objectives on the scale of their ratings, then the gate's output for each of them."""
 
+    beside: ClassVar[tuple[str, ...]] = ("attributes", "gate_weights")
     reads_prompts: ClassVar[bool] = True
 
     def __init__(self, path: str, config: PreTrainedConfig):

@@ -1,6 +1,7 @@
 """One output for each attribute, or several quantiles of it; the reward is the weighted sum of the attributes."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from transformers.utils import ModelOutput
@@ -11,6 +12,8 @@ from reward_modeling.scoring.readouts.base import REWARD, Readout, ScoredConvers
 
 class Ratings(Readout):
     """The attributes on the scale of their ratings."""
+
+    beside: ClassVar[tuple[str, ...]] = ("attributes",)
 
     def __init__(self, outputs: RatingOutputs):
         self.outputs = outputs
@@ -34,6 +37,8 @@ class Quantiles(Ratings):
 
     Quantiles that come out crossed are put in order: the ends are the least and the greatest.
     """
+
+    beside: ClassVar[tuple[str, ...]] = ("attributes", "intervals")
 
     def columns(self, output: ModelOutput) -> torch.Tensor:
         """The reward, then the attributes, their lower ends, their upper ends."""
