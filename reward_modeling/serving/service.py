@@ -1,10 +1,8 @@
 """From a request's body to its answer: what all protocols have in common."""
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,9 +14,10 @@ from reward_modeling.common.errors import did_you_mean
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.batches import Batcher, Computed
 from reward_modeling.serving.errors import ApiError, bad_request, internal_error
+from reward_modeling.serving.lanes import Lanes, Steps
 from reward_modeling.serving.limits import State
 from reward_modeling.serving.metrics import Metrics
-from reward_modeling.serving.model import ServedModel
+from reward_modeling.serving.model import Lots, ServedModel
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.settings import Settings
 
@@ -53,8 +52,7 @@ class Service:
         self.settings = settings
         self.state = State()
         self.metrics = Metrics()
-        threads = settings.tokenizer_threads if model.tokenizer.is_fast else 1
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokens")
+        self._lanes = Lanes(settings.tokenizer_threads, together=not model.tokenizer.is_fast)
         self.batcher = Batcher(
             self._compute,
             batch_tokens=settings.batch_tokens or PASSES * model.max_tokens_per_pass,
@@ -68,13 +66,13 @@ class Service:
         self,
         request: Request,
         fields: type[Fields],
-        tokenize: Callable[[Fields], list[Tokens]],
+        tokenize: Callable[[Fields], Lots],
         write: Callable[[Asked[Fields], Scored], dict[str, Any]],
     ) -> JSONResponse:
         """
         Args:
             fields: what the body has.
-            tokenize: makes tokens of them, in a thread.
+            tokenize: makes tokens of them, in a thread, one lot after the other.
             write: makes the response.
 
         Raises:
@@ -83,16 +81,22 @@ class Service:
         self.batcher.check_room(1, 1)  # before work that would be for nothing
         body = await request.body()
 
-        def read() -> tuple[Asked[Fields], list[int]]:
-            given = read_fields(fields, body)
-            rows = tokenize(given)
-            return Asked(given, rows), self.model.costs(rows)
-
-        asked, costs = await asyncio.get_running_loop().run_in_executor(self._threads, read)
-        self._check_size(asked.rows)
+        asked, costs = await self._lanes.run(self._read(fields, body, tokenize), len(body))
         scored = await self.batcher.score(asked.rows, costs)
         self._check_finite(scored)
         return JSONResponse(write(asked, scored))
+
+    def _read(self, fields: type[Fields], body: bytes, tokenize: Callable[[Fields], Lots]) -> Steps:
+        """Steps of the work, the last of which is the request that was read and the costs of its rows."""
+        given = read_fields(fields, body)
+        rows: list[Tokens] = []
+        tokens = 0
+        for lot in tokenize(given):
+            rows += lot
+            tokens += sum(len(row.ids) for row in lot)
+            self._check_size(tokens, len(rows))
+            yield None
+        yield Asked(given, rows), self.model.costs(rows)
 
     def _compute(self, conversations: list[Tokens]) -> Computed:
         answers, counts = self.model.compute(conversations)
@@ -123,12 +127,11 @@ class Service:
                 param,
             )
 
-    def _check_size(self, rows: Sequence[Tokens]) -> None:
-        tokens = sum(len(row.ids) for row in rows)
+    def _check_size(self, tokens: int, conversations: int) -> None:
         if tokens > self.settings.max_queue_tokens:
             raise bad_request(
-                f"expected at most {self.settings.max_queue_tokens:,} tokens in a request, found {tokens:,}. Send the "
-                "conversations in several requests."
+                f"expected at most {self.settings.max_queue_tokens:,} tokens in a request, found {tokens:,} in its "
+                f"first {conversations:,} conversations. Send them in several requests."
             )
 
     def _check_finite(self, scored: Scored) -> None:
@@ -145,8 +148,14 @@ class Service:
                 "with --dtype float32."
             )
 
-    def count_open_ended(self, rows: Sequence[Tokens]) -> None:
-        """Of texts that came whole: a reward read elsewhere than in training is given as it is, and counted."""
+    def counted(self, lots: Lots) -> Lots:
+        """Texts that came whole, with those counted that have no proper end."""
+        for rows in lots:
+            self._count_open_ended(rows)
+            yield rows
+
+    def _count_open_ended(self, rows: Sequence[Tokens]) -> None:
+        """A reward that is read elsewhere than in training is given as it is, and counted."""
         last = self.model.last_token
         count = 0 if last is None else sum(row.ids[-1] != last for row in rows)
         if not count:
@@ -162,7 +171,7 @@ class Service:
 
     def close(self) -> None:
         self.batcher.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._lanes.close()
 
 
 def read_fields(fields: type[Fields], body: bytes) -> Fields:

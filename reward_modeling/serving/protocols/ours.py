@@ -19,8 +19,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.responses import JSONResponse
 
-from reward_modeling.data.conversations import Tokens
 from reward_modeling.scoring.readouts.base import columns_of_answers
+from reward_modeling.serving.model import Lots
 from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
@@ -62,7 +62,7 @@ class RewardsRequest(BaseModel):
 def rewards_router(service: Service) -> APIRouter:
     router = APIRouter()
 
-    def tokenize(fields: RewardsRequest) -> list[Tokens]:
+    def tokenize(fields: RewardsRequest) -> Lots:
         service.check_model(fields.model)
         options = checked_options(fields.template_options())
         if fields.input_ids is not None:
