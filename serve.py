@@ -45,6 +45,12 @@ class ScriptArguments:
         "Give (reward - mean) / deviation of the held-out rewards of the training in /v1/rewards and /get_reward. "
         "/classify, /pooling and /score give the model's raw outputs in any case.",
     )
+    complete_texts: bool = flag(
+        False,
+        "Add to a text that stops inside what the chat template writes behind an answer the rest of it: a policy stops "
+        "at <|im_end|>, and ChatML and Gemma write a line break behind it, where the reward is read. Messages and "
+        "tokens are complete, and stay as they are.",
+    )
     served_model_name: str | None = flag(
         None, "The model's name in answers, and in requests that name one. Unset: reward_name_or_path."
     )
@@ -157,6 +163,7 @@ def main() -> None:
     settings = Settings(
         model_name=args.served_model_name or args.reward_name_or_path,
         api_key=args.key,
+        complete_texts=args.complete_texts,
         max_body_bytes=args.max_body_mb * MEGABYTE,
         max_conversations=args.max_conversations,
         max_queue_conversations=args.max_queue_conversations,

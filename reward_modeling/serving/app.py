@@ -25,7 +25,8 @@ PROTOCOLS = (rewards_router, get_reward_router, vllm_router)
 
 def make_app(scorer: RewardScorer, settings: Settings) -> FastAPI:
     """The ASGI application; `app.state.service` is what it works with. Its thread runs from startup to shutdown."""
-    service = Service(ServedModel(scorer, settings.max_queue_tokens), settings)
+    model = ServedModel(scorer, settings.max_queue_tokens, complete_texts=settings.complete_texts)
+    service = Service(model, settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -17,6 +17,7 @@ from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.conversations import ScoringCounts
 from reward_modeling.scoring.given import with_options
 from reward_modeling.scoring.readouts.base import Readout
+from reward_modeling.serving.completion import EndOfAnswers
 from reward_modeling.serving.errors import bad_request
 from reward_modeling.serving.lots import Sizes, TextLimit, lots_of, short_key
 
@@ -61,10 +62,11 @@ class ServedModel:
 
     warm_up: ClassVar[list[dict[str, str]]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
-    def __init__(self, scorer: RewardScorer, max_tokens: int):
+    def __init__(self, scorer: RewardScorer, max_tokens: int, *, complete_texts: bool = False):
         """
         Args:
             max_tokens: of one request.
+            complete_texts: give a text the rest of an end that it has begun.
         """
         self.max_length = scorer.reader.max_length
         self.max_tokens_per_pass = scorer.batches.max_tokens
@@ -78,6 +80,7 @@ class ServedModel:
             readout=WithOutputs(scorer.readout),
         )
         self._limit = TextLimit(scorer.tokenizer, self.max_length or max_tokens)
+        self._end = EndOfAnswers(scorer.tokenizer) if complete_texts else None
         self.last_token = self._last_token()
 
     def _last_token(self) -> int | None:
@@ -120,14 +123,15 @@ class ServedModel:
             raise bad_request(str(error)) from error
 
     def texts_whole(self, texts: Sequence[str]) -> Lots:
-        """Texts as they stand, with exactly one BOS where the tokenizer puts one there, and nothing else added.
+        """Texts as they stand, with exactly one BOS where the tokenizer puts one there, and nothing else added, unless
+        texts are completed.
 
         Raises:
             ApiError: the model reads prompts; a text is empty, or is too long in any case.
         """
         self._check_texts(texts)
         for lot in self._lots_of_texts(texts):
-            yield [Tokens(ids) for ids in token_ids(lot, self.tokenizer)]
+            yield [self._of_text(ids) for ids in token_ids(lot, self.tokenizer)]
 
     def vllm_texts_whole(self, texts: Sequence[str], *, special_tokens: bool) -> Lots:
         """Texts as vLLM has them, but for a second BOS in front of a text that has one.
@@ -142,7 +146,7 @@ class ServedModel:
         options = {"add_special_tokens": special_tokens, "return_attention_mask": False, "verbose": False}
         for lot in self._lots_of_texts(texts):
             rows = self.tokenizer(lot, **options)["input_ids"]
-            yield [Tokens(ids[1:] if self._bos and ids[:2] == self._bos * 2 else ids) for ids in rows]
+            yield [self._of_text(ids[1:] if self._bos and ids[:2] == self._bos * 2 else ids) for ids in rows]
 
     def pairs_whole(self, pairs: Sequence[tuple[str, str]]) -> Lots:
         """As vLLM joins two texts: as the tokenizer does, unless the config says `use_sep_token: false`.
@@ -164,6 +168,9 @@ class ServedModel:
     def shortened(self, text: str, side: str) -> str:
         """A text of which tokens are to be cut away, without most of what is cut in any case."""
         return text[-self._limit.most :] if side == "left" else text[: self._limit.most]
+
+    def _of_text(self, ids: list[int]) -> Tokens:
+        return Tokens(ids if self._end is None else ids + self._end.missing(ids))
 
     def _lots_of_texts(self, texts: Sequence[str]) -> Iterator[list[str]]:
         for lot in lots_of(enumerate(texts), map(len, texts)):

@@ -165,7 +165,9 @@ class Service:
             self._said_open_ended = True
             logger.warning(
                 "A text does not end in token %d (%r), at which the model's chat template ends an answer: its reward "
-                "is read at another token than in training. Said once; reward_open_ended_texts in /metrics counts on.",
+                "is read at another token than in training. Where texts stop short of a line break behind their last "
+                "special token, start the server with --complete_texts true. Said once; reward_open_ended_texts_total "
+                "in /metrics counts on.",
                 *(last, self.model.tokenizer.convert_ids_to_tokens(last)),
             )
 
