@@ -75,7 +75,7 @@ class ScriptArguments:
     batching: str = flag("auto", "shared_prefix, packed, padded or auto: see eval_bench_mark.py.")
 
     # Limits
-    max_conversations: Annotated[int, at_least(1)] = flag(2048, "Conversations of one request.")
+    max_conversations: Annotated[int, from_to(1, 100_000)] = flag(2048, "Conversations of one request.")
     max_queue_conversations: Annotated[int, at_least(1)] = flag(
         16_384, "Conversations that wait. A request beyond is answered 503 with Retry-After."
     )

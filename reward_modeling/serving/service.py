@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from reward_modeling.common.errors import did_you_mean
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.batches import Batcher, Computed
-from reward_modeling.serving.errors import ApiError, bad_request, internal_error
+from reward_modeling.serving.errors import ApiError, bad_request, internal_error, shortened
 from reward_modeling.serving.lanes import Lanes, Steps
 from reward_modeling.serving.limits import State
 from reward_modeling.serving.metrics import Metrics
@@ -110,8 +110,8 @@ class Service:
         if name and name != self.settings.model_name:
             raise ApiError(
                 404,
-                f"model: expected {self.settings.model_name!r}, found {name!r}. Leave it out, or start the server with "
-                f"--served_model_name {name}.",
+                f"model: expected {self.settings.model_name!r}, found {shortened(name)!r}. Leave it out, or start the "
+                f"server with --served_model_name.",
                 param="model",
             )
 
@@ -184,10 +184,9 @@ def read_fields(fields: type[Fields], body: bytes) -> Fields:
     try:
         return fields.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-    first = problems[0]
+        first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else None
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "json_invalid":
         raise bad_request(f"expected a body of JSON, found what is none: {message.removeprefix('Invalid JSON: ')}.")
     kind = JSON_KINDS.get(type(first["input"]), "another value")
@@ -197,8 +196,10 @@ def read_fields(fields: type[Fields], body: bytes) -> Fields:
         param = message.partition(":")[0]  # of a check of several fields
         raise bad_request(f"{message}.", param if param in fields.model_fields else None)
     if first["type"] == "extra_forbidden":
-        known = list(fields.model_fields)
-        raise bad_request(f"expected known fields, found {name!r}{did_you_mean(name, known)}.", name)
+        known, name = list(fields.model_fields), shortened(name)
+        raise bad_request(f"expected known fields, found {name!r}{did_you_mean(name, known) or '.'}", name)
+    if first["type"] == "too_long" and not first["loc"][1:]:
+        raise bad_request(f"{name}: expected at most {first['ctx']['max_length']:,} in a request, found more.", name)
     place = "".join(f"[{step}]" for step in first["loc"][1:] if isinstance(step, int))
     expected = fields.model_fields[name].description or message
     raise bad_request(f"{name}: expected {expected}, found {kind}{' at ' + name + place if place else ''}.", name)

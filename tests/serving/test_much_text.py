@@ -1,16 +1,22 @@
 """Requests that stand for much text: refused before it is made, or read without keeping others waiting."""
 
 import asyncio
+import json
 import threading
 
 import pytest
 from asking import CONVERSATIONS, TOLERANCE, app_of, ask, ask_all, client_of, error_of
+from pydantic import ValidationError
 from served_models import make_model
 
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.conversations import ConversationReader
 from reward_modeling.serving import lots
 from reward_modeling.serving.lanes import SMALL_BODY
+from reward_modeling.serving.protocols.fields import MOST
+from reward_modeling.serving.protocols.openrlhf import GetRewardRequest
+from reward_modeling.serving.protocols.ours import RewardsRequest
+from reward_modeling.serving.protocols.vllm_fields import ClassifyRequest, ScoreRequest
 
 PATH = "/v1/rewards"
 WORDS = "word " * 20_000  # 100 KB
@@ -181,3 +187,49 @@ def test_small_requests_do_not_wait_for_the_tokens_of_large_ones(scorer, monkeyp
             assert {response.status_code for response in await asyncio.gather(*waiting)} == {200}
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        (RewardsRequest, {"conversations": [1] * 10_000}),
+        (RewardsRequest, {"messages": [1] * 10_000}),
+        (RewardsRequest, {"input_ids": [["a"] * 10_000] * 3}),
+        (RewardsRequest, {"prompt": "a", "responses": [1] * 10_000}),
+        (RewardsRequest, {"messages": [{}], "tools": [1] * 10_000}),
+        (RewardsRequest, {"input_ids": [[1]], "gate_positions": ["a"] * 10_000}),
+        (GetRewardRequest, {"query": [1] * 10_000}),
+        (ClassifyRequest, {"input": [None] * 10_000}),
+        (ClassifyRequest, {"messages": [None] * 10_000}),
+        (ScoreRequest, {"text_1": [None] * 10_000, "text_2": "a"}),
+    ],
+)
+def test_a_request_is_read_no_further_than_to_its_first_mistake(fields, body):
+    with pytest.raises(ValidationError) as mistakes:
+        fields.model_validate_json(json.dumps(body))
+    assert mistakes.value.error_count() <= 5  # of the kinds that a field may have
+
+
+def test_a_list_of_any_length_is_not_read(scorer):
+    response = ask(app_of(scorer), PATH, {"input_ids": [[]] * (MOST + 1)})
+    assert error_of(response)["message"] == "input_ids: expected at most 100,000 in a request, found more."
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PATH, {"m" * 1_000_000: 1}),
+        (PATH, {"model": "m" * 1_000_000, "messages": [{"role": "user", "content": "a"}]}),
+        (PATH, {"messages": [{"role": "r" * 1_000_000, "content": 3}]}),
+        (PATH, {"messages": [{"role": "r" * 10_000, "content": "a"}]}),
+        (PATH, {"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": {"tokenize": "k" * 1_000_000}}),
+        ("/pooling", {"input": "a", "task": "t" * 1_000_000}),
+        ("/classify", {"input": "a", "truncation_side": "t" * 1_000_000}),
+    ],
+)
+def test_an_error_repeats_little_of_a_request(scorer, path, body):
+    scorer.tokenizer.chat_template = "{{ raise_exception('no role ' + messages[0].role) }}"
+    response = ask(app_of(scorer), path, body)
+    assert response.status_code in (400, 404)
+    assert len(response.content) < 2000
+    assert len(error_of(response)["param"] or "") <= 103

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 
 from reward_modeling.serving.activations import sigmoid
 from reward_modeling.serving.model import Lots
+from reward_modeling.serving.protocols.fields import Texts
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
@@ -27,7 +28,7 @@ from reward_modeling.serving.service import Asked, Service
 class GetRewardRequest(BaseModel):
     """Prompts and labels are not read: whatever the client sends there will do."""
 
-    query: list[str] = Field(description="a list of texts")
+    query: Texts = Field(description="a list of texts")
 
 
 def get_reward_router(service: Service) -> APIRouter:

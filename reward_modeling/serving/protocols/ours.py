@@ -13,20 +13,21 @@ Exactly one of these, and beside it, of a model with a gate, where it reads the 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse
 
 from reward_modeling.scoring.readouts.base import columns_of_answers
 from reward_modeling.serving.model import Lots
+from reward_modeling.serving.protocols.fields import MOST, Conversations, Messages, Numbers, Rows
 from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
 FORMS = ("responses", "messages", "conversations", "input_ids")
-Messages = list[dict[str, Any]]
+Responses = Annotated[list[str | Messages], Field(max_length=MOST, fail_fast=True)]
 
 
 class RewardsRequest(BaseModel):
@@ -36,12 +37,12 @@ class RewardsRequest(BaseModel):
 
     model: str | None = None
     prompt: str | Messages | None = Field(None, description="a text or a list of messages")
-    responses: list[str | Messages] | None = Field(None, description="a list of texts, or of lists of messages")
+    responses: Responses | None = Field(None, description="a list of texts, or of lists of messages")
     messages: Messages | None = Field(None, description="a list of messages, each with role and content")
-    conversations: list[Messages] | None = Field(None, description="a list of lists of messages")
-    input_ids: list[list[StrictInt]] | None = Field(None, description="a list of lists of tokens")
-    gate_positions: list[StrictInt] | None = Field(None, description="a list of numbers, beside input_ids")
-    tools: list[dict[str, Any]] | None = Field(None, description="a list of objects")
+    conversations: Conversations | None = Field(None, description="a list of lists of messages")
+    input_ids: Rows | None = Field(None, description="a list of lists of tokens")
+    gate_positions: Numbers | None = Field(None, description="a list of numbers, beside input_ids")
+    tools: Messages | None = Field(None, description="a list of objects")
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="an object")
 
     @model_validator(mode="after")
