@@ -76,6 +76,15 @@ def test_a_port_that_is_taken_is_named_before_the_model_is_loaded():
         bind("no.such.host.invalid", 0)
 
 
+def test_of_two_servers_started_at_once_the_second_ends_before_its_model_is_loaded():
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: expected an address to listen at"):
+            bind("127.0.0.1", port)
+        with socket.create_connection(("127.0.0.1", port), timeout=5):  # which waits until the model is there
+            pass
+
+
 @pytest.mark.parametrize(
     ("host", "key", "warns"), [("127.0.0.1", None, False), ("0.0.0.0", KEY, False), ("0.0.0.0", None, True)]
 )
