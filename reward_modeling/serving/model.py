@@ -201,11 +201,13 @@ class ServedModel:
 
     def _check_gates(self, rows: Sequence[Sequence[int]], gates: Sequence[int]) -> None:
         if not self.reads_prompts:
-            raise bad_request("gate_positions: expected none, since the model has no gate. Leave them out.")
+            message = "gate_positions: expected none, since the model has no gate. Leave them out."
+            raise bad_request(message, "gate_positions")
         if len(gates) != len(rows) or any(not 0 <= gate < len(ids) for gate, ids in zip(gates, rows, strict=False)):
             raise bad_request(
                 f"gate_positions: expected a place in each of {len(rows)} rows of tokens, found {len(gates)} of which "
-                "one may be outside of its row. Send one for each, from 0."
+                "one may be outside of its row. Send one for each, from 0.",
+                "gate_positions",
             )
 
     def checked(self, lots: Iterable[list[Tokens]]) -> Lots:

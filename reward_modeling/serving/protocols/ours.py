@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse
 from reward_modeling.scoring.readouts.base import columns_of_answers
 from reward_modeling.serving.model import Lots
 from reward_modeling.serving.protocols.fields import MOST, Conversations, Messages, Numbers, Rows
+from reward_modeling.serving.protocols.message_parts import with_text_contents
 from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
@@ -53,6 +54,8 @@ class RewardsRequest(BaseModel):
             raise ValueError(f"expected one of {', '.join(FORMS)} (with prompt), found {found}")
         if (self.prompt is not None) != (given == ["responses"]):
             raise ValueError("expected prompt and responses together, found one without the other")
+        if self.gate_positions is not None and self.input_ids is None:
+            raise ValueError("gate_positions: expected them beside input_ids, found another form")
         return self
 
     def template_options(self) -> Mapping[str, Any] | None:
@@ -90,11 +93,12 @@ def rewards_router(service: Service) -> APIRouter:
 
 def _conversations(fields: RewardsRequest) -> list[Messages]:
     if fields.messages is not None:
-        return [fields.messages]
+        return [with_text_contents(fields.messages, "messages")]
     if fields.conversations is not None:
-        return fields.conversations
-    prompt = [{"role": "user", "content": fields.prompt}] if isinstance(fields.prompt, str) else fields.prompt
-    return [
-        prompt + ([{"role": "assistant", "content": response}] if isinstance(response, str) else response)
-        for response in fields.responses
-    ]
+        return [with_text_contents(messages, "conversations") for messages in fields.conversations]
+    prompt = _as_messages(fields.prompt, "user", "prompt")
+    return [prompt + _as_messages(response, "assistant", "responses") for response in fields.responses]
+
+
+def _as_messages(said: str | Messages, role: str, param: str) -> Messages:
+    return [{"role": role, "content": said}] if isinstance(said, str) else with_text_contents(said, param)

@@ -23,6 +23,7 @@ from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.activations import activation_of, base64_of
 from reward_modeling.serving.errors import bad_request
 from reward_modeling.serving.model import Answer, Lots
+from reward_modeling.serving.protocols.message_parts import with_text_contents
 from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.protocols.vllm_fields import ClassifyRequest, PoolingRequest, ScoreRequest, VllmRequest
 from reward_modeling.serving.queue import Scored
@@ -71,7 +72,7 @@ def read_input(service: Service) -> Callable[[ClassifyRequest], Lots]:
             for name in ("add_generation_prompt", "continue_final_message"):
                 if getattr(fields, name):
                     options[name] = True
-            messages = [with_text_content(message) for message in fields.messages]
+            messages = with_text_contents(fields.messages, "messages")
             return truncated(service, service.model.messages_whole([messages], options or None), fields)
         given = fields.input
         several = [given] if isinstance(given, str) or not given or isinstance(given[0], int) else given
@@ -101,17 +102,6 @@ def read_pairs(service: Service) -> Callable[[ScoreRequest], Lots]:
         return truncated(service, service.model.pairs_whole(pairs), fields)
 
     return read
-
-
-def with_text_content(message: dict[str, Any]) -> dict[str, Any]:
-    """A message whose content may come as OpenAI's list of parts; vLLM joins their texts by line breaks."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return message
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-    if not all(isinstance(text, str) for text in texts):
-        raise bad_request("messages: expected content as a text or as parts of type text, found another.", "messages")
-    return message | {"content": "\n".join(texts)}
 
 
 def side_of_cut(service: Service, fields: VllmRequest) -> str:
