@@ -72,6 +72,11 @@ class ScriptArguments:
     max_tokens_per_batch: Annotated[int | None, at_least(1)] = flag(
         None, "Tokens of one forward pass, which bounds its memory. Unset: 32,768 on a GPU, 2,048 else."
     )
+    threads: Annotated[int | None, at_least(1)] = flag(
+        None,
+        "Threads of the forward passes on a CPU. Unset: what OMP_NUM_THREADS says, else one less than there are cores, "
+        "which leaves one to the connections and the tokenizer. On a GPU: torch's own number.",
+    )
     batching: str = flag("auto", "shared_prefix, packed, padded or auto: see eval_bench_mark.py.")
 
     # Limits
@@ -180,7 +185,9 @@ def main() -> None:
 def load_scorer(args: ScriptArguments):
     """Load the model, and say what it is."""
     from reward_modeling.scoring import RewardScorer
+    from reward_modeling.serving.threads import set_threads
 
+    threads = set_threads(args.threads, args.device)
     scorer = RewardScorer.from_pretrained(
         args.reward_name_or_path,
         revision=args.revision,
@@ -195,10 +202,10 @@ def load_scorer(args: ScriptArguments):
         weights=read_weights(args.weights),
     )
     logging.getLogger("serve").info(
-        "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %d tokens on %s.",
+        "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %d tokens on %s, %d threads.",
         *(type(scorer.model).__name__, args.reward_name_or_path, scorer.dtype_name),
         *(scorer.reader.max_length or "any number of", scorer.batches.batching, scorer.batches.max_tokens),
-        scorer.model.device,
+        *(scorer.model.device, threads),
     )
     return scorer
 

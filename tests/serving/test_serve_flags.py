@@ -47,7 +47,7 @@ def test_a_key_comes_from_a_flag_a_file_or_a_variable(tmp_path, monkeypatch):
         (["--api_key", "schlüssel-schlüssel"], "ASCII"),
         (["--api_key_file", "/nowhere"], "expected a file of text"),
         (["--port", "70000"], "--port: expected 0 to 65535"),
-        (["--max_conversations", "0"], "--max_conversations: expected at least 1"),
+        (["--max_conversations", "0"], "--max_conversations: expected 1 to 100000"),
         (["--client_timeout", "0"], "--client_timeout"),
         (["--weights", "helpfulness"], "weights"),
         (["--reward_name_or_path", " "], "--reward_name_or_path"),
