@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.serving.asking import check_url
+from reward_modeling.serving.keys import check_key
 from reward_modeling.serving.posting import PATIENCE, TIMEOUT, post_json
 
 PER_REQUEST = 256  # conversations, whose prompts the server computes once
@@ -50,7 +52,8 @@ class Served:
             per_request: conversations in one request.
             chat_template_kwargs: what goes to the chat template beside the messages.
         """
-        self.url = url.rstrip("/")
+        self.url = check_url(url, "where")
+        api_key = None if api_key is None else check_key(api_key, "api_key")
         self.per_request = per_request
         self._options = {"api_key": api_key, "timeout": timeout, "patience": patience}
         self._template = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}

@@ -11,6 +11,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, one_of
 from reward_modeling.serving.client_connection import SECONDS, Connection
 from reward_modeling.serving.clients import CLIENTS
+from reward_modeling.serving.keys import check_key, read_key_file
 from reward_modeling.serving.verification import verify_server
 from reward_modeling.serving.verification_card import write_served
 from reward_modeling.serving.verification_probe import Probe
@@ -43,7 +44,7 @@ class VerifyFlags:
         False, "Where it is equal, write so into the model's README.md, and into served.json there."
     )
     api_key_file: Annotated[str | None, PATH] = flag(
-        None, f"A file that holds the server's key alone. Unset: the variable {KEY_VARIABLE}, or no key."
+        None, f"A file whose first line is the server's key. Unset: the variable {KEY_VARIABLE}, or no key."
     )
     timeout: Annotated[float, at_least(1)] = flag(SECONDS, "Seconds for one answer.")
     trust_remote_code: bool = flag(False, "Run code that the model's folder holds.")
@@ -92,9 +93,7 @@ def _check(flags: VerifyFlags) -> None:
 
 
 def _read_key(path: str | None) -> str | None:
-    if path is None:
-        return os.environ.get(KEY_VARIABLE)
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--api_key_file {path}: expected a file with the key, found [{error}].") from error
+    if path is not None:
+        return read_key_file(path)
+    key = os.environ.get(KEY_VARIABLE)
+    return check_key(key, KEY_VARIABLE) if key else None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripted_server import server_that_says
 from serving.verified_models import FaultyServer, conversations, running, save_verified
 from tiny_families import TOKENIZER_STYLES, train_tokenizer
 from transformers import AutoTokenizer
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.tokenizer import set_up_for_encoder
 from reward_modeling.serving.client_connection import Connection
-from reward_modeling.serving.clients import CLIENTS, VllmClient
+from reward_modeling.serving.clients import CLIENTS, ServerInfo, VllmClient
 from reward_modeling.serving.verification import Report, verify_server
 from reward_modeling.serving.verification_probe import Probe
 from reward_modeling.serving.verification_rows import read_checkpoint, row_of
@@ -353,13 +354,23 @@ def test_a_busy_server_is_asked_again(verify, server, monkeypatch):
     ("url", "protocol", "message"),
     [
         ("http://127.0.0.1:9", "vllm", "expected a server that answers GET /v1/models, found none"),
-        ("127.0.0.1:8000", "vllm", "expected a URL such as http://127.0.0.1:8000"),
+        ("127.0.0.1:8000", "vllm", "expected an http address such as http://127.0.0.1:8000"),
         (None, "ours", "expected POST /v1/rewards, found status 404 .*Is --protocol the one"),
     ],
 )
 def test_no_server(folder, served, server, url, protocol, message):
     with pytest.raises(UserError, match=message):
         verify_server(read_checkpoint(folder), CLIENTS[protocol](Connection(url or served[1])), load=not_needed)
+
+
+@pytest.mark.parametrize("protocol", ["vllm", "openrlhf"])
+def test_a_redirect_is_not_followed(folder, served, server, protocol, monkeypatch):
+    with server_that_says((307, {"Location": f"{served[1]}/classify"}, b"")) as (url, _):
+        client = CLIENTS[protocol](Connection(url, api_key="secret"))
+        monkeypatch.setattr(client, "about", lambda: ServerInfo("redirecting"))
+        with pytest.raises(UserError, match=r"--verify_server .* found a redirect \(status 307\)"):
+            verify_server(read_checkpoint(folder), client, load=not_needed)
+    assert server.requests == []
 
 
 def test_a_checkpoint_without_rows(folder, tmp_path):

@@ -214,7 +214,7 @@ def test_mistakes(flags, message, monkeypatch):
 def test_a_key_comes_from_a_file_or_a_variable(folder, verify, monkeypatch, tmp_path):
     server = FaultyServer(folder)
     server.key = "right-key"
-    (tmp_path / "key").write_text("right-key\n")
+    (tmp_path / "key").write_text("right-key\nanother line\n")
     with running(server) as url:
         flags = {"verify_server": url, "protocol": "vllm", "reward_name_or_path": folder}
         assert verify(**flags, api_key_file=tmp_path / "key")[0] == 0
