@@ -44,7 +44,8 @@ class Connection:
         self._check(path, response)
         found = _object(response)
         if not isinstance(found, dict):
-            raise self.not_understood(path, response.content.decode(errors="replace"))
+            said = response.content[:200].decode(errors="replace")
+            raise self.not_understood(f"POST {path}", f"expected an object of JSON, found {said!r}")
         return found
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
@@ -74,17 +75,11 @@ class Connection:
         if not 200 <= status < 300:
             raise UserError(f"--verify_server {self.url}: expected an answer to POST {path}, found {status} ({said}).")
 
-    def not_understood(self, path: str, found: object) -> UserError:
+    def not_understood(self, question: str, why: object) -> UserError:
         return UserError(
-            f"--verify_server {self.url}: expected rewards in the answer to POST {path}, found {str(found)[:200]!r}. "
-            "Is --protocol the one that this server speaks?"
+            f"--verify_server {self.url}: expected an answer to {question} that can be read: {str(why)[:300]}. Is "
+            "--protocol the one that this server speaks?"
         )
-
-    def values(self, path: str, numbers: Any, name: str) -> dict[str, float]:
-        """A list of numbers under the names name[0], name[1], ...; null is not a number."""
-        if not isinstance(numbers, list) or not numbers or not all(map(_is_number, numbers)):
-            raise self.not_understood(path, numbers)
-        return {f"{name}[{place}]": as_float(number) for place, number in enumerate(numbers)}
 
 
 def _object(response: Response) -> Any:
@@ -100,11 +95,3 @@ def _pause(header: str | None) -> float:
         return min(LONGEST_PAUSE, max(0.0, seconds)) if math.isfinite(seconds) else LONGEST_PAUSE
     except ValueError:  # a date
         return 1.0
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def as_float(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -98,7 +98,7 @@ def verify_server(
     comparisons = [
         _compare(checkpoint, client, way, rounding, server, load)
         for way in ways or client.ways
-        if way.decides or any(map(way.can_send, checkpoint.rows))
+        if (way.decides and not way.as_messages) or any(map(way.can_send, checkpoint.rows))
     ]
     return Report(checkpoint, server, client.connection.url, client.protocol, dtype, comparisons)
 

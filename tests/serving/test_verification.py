@@ -83,7 +83,8 @@ def test_an_equal_server_needs_no_model(folder, server, served):
 def test_a_text_with_its_bos_is_shown_and_does_not_decide(verify, server):
     report = verify()
     assert report.equal
-    assert [one.way for one in report.comparisons] == list(VllmClient.ways[:4])  # verl's is the right one
+    ways = [VllmClient.TOKENS, VllmClient.SILENT, VllmClient.TEXT, VllmClient.WHOLE_TEXT]
+    assert [one.way for one in report.comparisons] == ways  # verl's is the right one
     assert not report.comparisons[3].equal
     assert causes(report, 3) == ["a second BOS"]
     assert "Text with its BOS: other rewards, by up to" in "\n".join(report_lines(report))
