@@ -11,6 +11,7 @@ from typing import Any
 
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.serving.asking import NO_ANSWER, Response, ask
+from reward_modeling.serving.refusals import Refusal
 
 TIMEOUT, PATIENCE = 180.0, 600.0  # seconds for one answer, and for an answer at all
 LONGEST_WAIT = 30.0  # seconds between two tries
@@ -19,10 +20,6 @@ WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 REFUSALS = frozenset({400, 413, 422})  # of what was sent, and of nothing else
 # Waits differ from process to process, and the random state of a training is left as it is.
 _waits = random.Random()
-
-
-class Refusal(UserError):
-    """What was sent is not scored: one of the conversations, or so many of them at once."""
 
 
 def post_json(

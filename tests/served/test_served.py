@@ -22,7 +22,7 @@ def verify(command: list[str], url: str, *more: str, status: int = 0) -> str:
 
 
 def largest(said: str) -> str:
-    return re.search(r"The largest difference is\s+([\d.e+-]+)\.", said)[1]
+    return re.search(r"The\s+largest\s+difference\s+is\s+([\d.e+-]+)\.", said)[1]
 
 
 def check_equal(python: str, folder: Path, tmp_path: Path, seen: Callable, what: str, *more: str) -> None:
