@@ -12,13 +12,13 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, from_to
 from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
+from reward_modeling.serving.keys import check_key, read_key_file
 
 KEY_VARIABLE = "REWARD_API_KEY"
 SHORTEST_KEY = 8
@@ -127,18 +127,8 @@ class ScriptArguments:
         if len(given) > 1:
             raise UserError(f"expected one key, found {' and '.join(given)}. Pass one of them")
         ((name, key),) = given.items()
-        if name == "--api_key_file":
-            try:
-                key = Path(key).read_text(encoding="utf-8").partition("\n")[0]
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"--api_key_file {key}: expected a file of text ({type(error).__name__})") from error
-        key = key.strip()
-        if len(key) < SHORTEST_KEY or not key.isascii():
-            raise UserError(
-                f"{name}: expected a key of at least {SHORTEST_KEY} ASCII characters, found {len(key)} characters. "
-                "Make one with: openssl rand -hex 32"
-            )
-        return key
+        key = read_key_file(key) if name == "--api_key_file" else key
+        return check_key(key, name, shortest=SHORTEST_KEY)
 
 
 # ----------------------------------------------------------------------------------------------------------
