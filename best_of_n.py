@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Annotated
 
 from reward_modeling.best_of_n.choices import CHOICES, MAX_MIN, MAX_MIN_P, PairRule
+from reward_modeling.best_of_n.columns import SEVERAL_HELP, RewardColumns
 from reward_modeling.best_of_n.formats.catalog import FORMATS
 from reward_modeling.best_of_n.outputs import SUFFIXES, Outputs
-from reward_modeling.best_of_n.rows import RewardColumns
 from reward_modeling.best_of_n.selection import SELECTIONS, SelectionOptions
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
@@ -65,7 +65,9 @@ class ScriptArguments:
         "max_random any lower one, max_min_p the worst one by the reward less --len_penalty for each character.",
     )
     min_gap: Annotated[float, NOT_NEGATIVE] = flag(
-        0.0, "Of pairs, the least difference of the two rewards. Equal rewards make no pair in any case."
+        0.0,
+        "Of pairs, the least difference of what is chosen by: the two rewards, or what --len_penalty leaves of "
+        "them. Where that is equal there is no pair in any case.",
     )
     length_matched: bool = flag(
         False,
@@ -83,8 +85,9 @@ class ScriptArguments:
     seed: Annotated[int, SEED] = flag(0, "Of what is drawn: max_random, and which of answers with equal rewards.")
     write_margin: bool = flag(
         False,
-        "Write the gap of a pair as `margin` too. rm.py and TRL's RewardTrainer subtract a margin in their loss "
-        "unasked, so rewards of a model should not become margins unless that is wanted.",
+        "Write the gap of a pair as `margin` too: the one of --min_gap. rm.py and TRL's RewardTrainer "
+        "subtract a margin in their loss unasked, so rewards of a model should not become margins unless that is "
+        "wanted.",
     )
 
     # Columns
@@ -95,7 +98,7 @@ class ScriptArguments:
     questions: Annotated[str | None, PATH] = flag(
         None, "The file of questions that answers of Arena-Hard v0.1 and MT-Bench belong to."
     )
-    reward_column: str = flag("rewards", "The rewards, one for each answer of a row.")
+    reward_column: str = flag("rewards", "The rewards, one for each answer of a row." + SEVERAL_HELP)
     by: str | None = flag(None, "Choose by this attribute, in the place of the reward.")
     weights: str | None = flag(
         None, "Choose by a weighted sum of attributes, in the place of the reward: helpfulness=0.65,verbosity=-0.4."
@@ -103,10 +106,12 @@ class ScriptArguments:
     truth_column: str | None = flag(
         None,
         "Which answers are right (true or false, 1 or 0, one for each answer): the report then has the share of right "
-        "answers. Unset: is_correct, where rows have it.",
+        "answers. Unset: is_correct, where rows have it. Written as --reward_column.",
     )
     answer_column: str | None = flag(
-        None, "The final answer of each answer, such as a number: the report then has a majority, too."
+        None,
+        "The final answer of each answer, such as a number: the report then has a majority, too. "
+        "Written as --reward_column.",
     )
 
     def __post_init__(self):

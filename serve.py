@@ -12,13 +12,13 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, from_to
 from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
+from reward_modeling.serving.keys import check_key, read_key_file
 
 KEY_VARIABLE = "REWARD_API_KEY"
 SHORTEST_KEY = 8
@@ -45,6 +45,12 @@ class ScriptArguments:
         "Give (reward - mean) / deviation of the held-out rewards of the training in /v1/rewards and /get_reward. "
         "/classify, /pooling and /score give the model's raw outputs in any case.",
     )
+    complete_texts: bool = flag(
+        False,
+        "Add to a text that stops inside what the chat template writes behind an answer the rest of it: a policy stops "
+        "at <|im_end|>, and ChatML and Gemma write a line break behind it, where the reward is read. Messages and "
+        "tokens are complete, and stay as they are.",
+    )
     served_model_name: str | None = flag(
         None, "The model's name in answers, and in requests that name one. Unset: reward_name_or_path."
     )
@@ -66,10 +72,15 @@ class ScriptArguments:
     max_tokens_per_batch: Annotated[int | None, at_least(1)] = flag(
         None, "Tokens of one forward pass, which bounds its memory. Unset: 32,768 on a GPU, 2,048 else."
     )
+    threads: Annotated[int | None, at_least(1)] = flag(
+        None,
+        "Threads of the forward passes on a CPU. Unset: what OMP_NUM_THREADS says, else one less than there are cores, "
+        "which leaves one to the connections and the tokenizer. On a GPU: torch's own number.",
+    )
     batching: str = flag("auto", "shared_prefix, packed, padded or auto: see eval_bench_mark.py.")
 
     # Limits
-    max_conversations: Annotated[int, at_least(1)] = flag(2048, "Conversations of one request.")
+    max_conversations: Annotated[int, from_to(1, 100_000)] = flag(2048, "Conversations of one request.")
     max_queue_conversations: Annotated[int, at_least(1)] = flag(
         16_384, "Conversations that wait. A request beyond is answered 503 with Retry-After."
     )
@@ -116,18 +127,8 @@ class ScriptArguments:
         if len(given) > 1:
             raise UserError(f"expected one key, found {' and '.join(given)}. Pass one of them")
         ((name, key),) = given.items()
-        if name == "--api_key_file":
-            try:
-                key = Path(key).read_text(encoding="utf-8").partition("\n")[0]
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"--api_key_file {key}: expected a file of text ({type(error).__name__})") from error
-        key = key.strip()
-        if len(key) < SHORTEST_KEY or not key.isascii():
-            raise UserError(
-                f"{name}: expected a key of at least {SHORTEST_KEY} ASCII characters, found {len(key)} characters. "
-                "Make one with: openssl rand -hex 32"
-            )
-        return key
+        key = read_key_file(key) if name == "--api_key_file" else key
+        return check_key(key, name, shortest=SHORTEST_KEY)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -157,6 +158,7 @@ def main() -> None:
     settings = Settings(
         model_name=args.served_model_name or args.reward_name_or_path,
         api_key=args.key,
+        complete_texts=args.complete_texts,
         max_body_bytes=args.max_body_mb * MEGABYTE,
         max_conversations=args.max_conversations,
         max_queue_conversations=args.max_queue_conversations,
@@ -173,7 +175,9 @@ def main() -> None:
 def load_scorer(args: ScriptArguments):
     """Load the model, and say what it is."""
     from reward_modeling.scoring import RewardScorer
+    from reward_modeling.serving.threads import set_threads
 
+    threads = set_threads(args.threads, args.device)
     scorer = RewardScorer.from_pretrained(
         args.reward_name_or_path,
         revision=args.revision,
@@ -188,10 +192,10 @@ def load_scorer(args: ScriptArguments):
         weights=read_weights(args.weights),
     )
     logging.getLogger("serve").info(
-        "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %d tokens on %s.",
+        "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %d tokens on %s, %d threads.",
         *(type(scorer.model).__name__, args.reward_name_or_path, scorer.dtype_name),
         *(scorer.reader.max_length or "any number of", scorer.batches.batching, scorer.batches.max_tokens),
-        scorer.model.device,
+        *(scorer.model.device, threads),
     )
     return scorer
 

@@ -5,6 +5,7 @@ usable_answers(prompt.answers, dropped)   # without those that have no reward, s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,17 +33,22 @@ class ScoredAnswer:
 
     @property
     def length(self) -> int:
-        """Characters of what is said, calls of tools left out."""
+        """Characters of what the assistant says, calls of tools left out."""
         if isinstance(self.messages, str):
             return len(self.messages)
-        return sum(len(message["content"]) for message in self.messages)
+        return sum(len(message["content"]) for message in self._own)
 
     @property
     def is_empty(self) -> bool:
-        """Whether it neither says anything nor calls a tool."""
+        """Whether the assistant neither says anything nor calls a tool."""
         if isinstance(self.messages, str):
             return not self.messages.strip()
-        return not any(message["content"].strip() or message.get("tool_calls") for message in self.messages)
+        return not any(message["content"].strip() or message.get("tool_calls") for message in self._own)
+
+    @property
+    def _own(self) -> list[Message]:
+        """Between the assistant's messages may be the user's, and what tools have answered."""
+        return [message for message in self.messages if message["role"] == "assistant"]
 
 
 @dataclass
@@ -72,13 +78,21 @@ def usable_answers(prompt: ScoredPrompt, dropped: Dropped) -> list[ScoredAnswer]
             kept.setdefault(answer.key, []).append(answer)
     repeated = sum(len(same) - 1 for same in kept.values())
     dropped.add(Reason.DUPLICATE_ANSWER, prompt.where, repeated)
-    return [_joined(same) if len(same) > 1 else same[0] for same in kept.values()]
+    return [_joined(same, prompt.where, dropped) if len(same) > 1 else same[0] for same in kept.values()]
 
 
-def _joined(same: Sequence[ScoredAnswer]) -> ScoredAnswer:
-    """One answer for several that are the same: it does not depend on their order."""
+def _joined(same: Sequence[ScoredAnswer], where: str, dropped: Dropped) -> ScoredAnswer:
+    """One answer for several that are the same: it does not depend on their order.
+
+    It has their truth, final answer and label where those that have one have the same, and else none.
+    """
     rewards = sorted(answer.reward for answer in same)
     # The mean of equal numbers is not always the number.
     reward = rewards[0] if rewards[0] == rewards[-1] else float(np.mean(rewards))
     models = tuple(sorted({model for answer in same for model in answer.models}))
-    return replace(same[0], reward=reward, models=models)
+    said: dict[str, Any] = {}
+    for name in ("truth", "final", "label"):
+        values = {value for answer in same if (value := getattr(answer, name)) is not None}
+        said[name] = values.pop() if len(values) == 1 else None
+        dropped.add(Reason.SAID_OTHERWISE, where, int(len(values) > 1))
+    return replace(same[0], reward=reward, models=models, **said)

@@ -19,10 +19,13 @@ Four things are other than there (dpo_iteration/run_dpo.py of RLHFlow/Online-RLH
 A further pair of a prompt is chosen in the same way from the answers that no pair has yet.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 MAX_MIN, MAX_MAX, MAX_RANDOM, MAX_MIN_P = "max_min", "max_max", "max_random", "max_min_p"
+
+ROUNDING = 1e-9
 
 Pick = Callable[[list[int], Sequence[int]], int]
 """From the places of the answers that may be rejected, the best first, and the draws of all answers, to a place."""
@@ -65,6 +68,11 @@ def best_first(scores: Sequence[float], draws: Sequence[int]) -> list[int]:
     return sorted(range(len(scores)), key=lambda place: (-scores[place], draws[place]))
 
 
+def is_gap(gap: float, least: float) -> bool:
+    """Whether a difference is not below the least one, but for rounding: 1.2 - 0.9 is a hair below 0.3."""
+    return gap >= least or math.isclose(gap, least, rel_tol=ROUNDING)
+
+
 def choose_pairs(
     scores: Sequence[float], lengths: Sequence[int], draws: Sequence[int], rule: PairRule
 ) -> list[tuple[int, int]]:
@@ -82,7 +90,7 @@ def choose_pairs(
     while len(pairs) < rule.most and len(left) > 1:
         best = left[0]
         lower = [place for place in left if scores[place] < scores[best]]
-        candidates = [place for place in lower if scores[best] - scores[place] >= rule.min_gap]
+        candidates = [place for place in lower if is_gap(scores[best] - scores[place], rule.min_gap)]
         if not candidates:
             break  # the lowest is not far enough below the best: then no other two are
         if rule.length_matched:  # of equally near ones the lowest

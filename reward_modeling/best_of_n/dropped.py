@@ -21,11 +21,13 @@ class Reason(StrEnum):
 
     UNREADABLE_ROW = "unreadable_row", "rows", "prompt or answers cannot be read"
     NOT_SCORED = "not_scored", "rows", "it has no rewards"
+    PROMPTS_DIFFER = "prompts_differ", "rows", "its answers are of different prompts"
     REWARDS_DIFFER = "rewards_differ", "rows", "rewards and answers are not as many"
 
     NO_REWARD = "no_reward", "answers", "no finite reward"
     EMPTY_ANSWER = "empty_answer", "answers", "it says nothing"
     DUPLICATE_ANSWER = "duplicate_answer", "answers", "the prompt has the same answer already"
+    SAID_OTHERWISE = "said_otherwise", "truths, final answers, labels", "the same answer has others elsewhere"
 
     NO_ANSWER = "no_answer", "prompts", "none of its answers can be used"
     TOO_FEW_ANSWERS = "too_few_answers", "prompts", "fewer different answers than --min_answers"

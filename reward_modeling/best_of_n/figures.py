@@ -60,6 +60,7 @@ class Figures:
             "selected": self.selected.to_dict(),
             "lengths": self.lengths.to_dict(),
             "models": self.models.to_dict(),
+            "prompts_by_models": self.models.prompts_by_models(),
         }
 
 

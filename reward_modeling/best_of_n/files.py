@@ -56,7 +56,11 @@ def _entries(text: str) -> list[tuple[str, str]]:
     """(name, path) of each model."""
     if Path(text).exists() or "=" not in text:
         return [(_stem(Path(path)), path) for path in split_list(text)]
-    return [(name or _stem(Path(path)), path or name) for name, path in named_paths(text)]
+    return [
+        (name if name and path else _stem(Path(one)), one)
+        for name, path in named_paths(text)
+        for one in ([path] if path else split_list(name))
+    ]
 
 
 def _stem(path: Path) -> str:

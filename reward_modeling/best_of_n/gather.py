@@ -62,6 +62,8 @@ class Gathered:
             rows = [self._row(place) for place in places[order[start : end + 1]].tolist()]
             for row in rows[1:]:
                 rows[0].answers.extend(row.answers)
+            # Prompts may differ in white space: one of them is taken that does not depend on the order of the rows.
+            rows[0].messages = min((row.messages for row in rows), key=json.dumps)
             yield rows[0]
             start = end + 1
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from reward_modeling.best_of_n.answers import ScoredPrompt, usable_answers
+from reward_modeling.best_of_n.columns import RewardColumns
 from reward_modeling.best_of_n.dropped import Dropped, Reason
 from reward_modeling.best_of_n.figures import Figures
 from reward_modeling.best_of_n.files import InputFile
@@ -21,7 +22,7 @@ from reward_modeling.best_of_n.gather import Gathered, gather
 from reward_modeling.best_of_n.outputs import Outputs, Paths, write_json
 from reward_modeling.best_of_n.page import write_page
 from reward_modeling.best_of_n.report import dropped_table
-from reward_modeling.best_of_n.rows import RewardColumns, ScoredRowReader
+from reward_modeling.best_of_n.rows import ScoredRowReader
 from reward_modeling.best_of_n.selection import SELECTIONS, Selected, Selection, SelectionOptions
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import installed_versions
@@ -53,6 +54,11 @@ def run(job: Job) -> dict[str, Any]:
         UserError: a broken file; rows without what the flags ask for; nothing to write; or the disk is full.
     """
     job.outputs.make_folder()
+    with job.outputs.held():
+        return _run(job)
+
+
+def _run(job: Job) -> dict[str, Any]:
     dropped = Dropped()
     reader = ScoredRowReader(job.columns, job.reader, dropped)
     inputs = [input_entry(file) for file in job.files]
@@ -129,29 +135,40 @@ class Choosing:
             for prompt in prompts:
                 bar.update()
                 self.figures.add(prompt)
-                for row in self.rows(prompt):
-                    line = (json.dumps(row, ensure_ascii=False) + "\n").encode(errors="replace")
+                for line in self.lines(prompt):
                     content.update(line)
                     file.write(line)
                     rows += 1
         return {"rows": rows, "content_sha256": content.hexdigest()}
 
-    def rows(self, prompt: ScoredPrompt) -> list[dict[str, object]]:
+    def lines(self, prompt: ScoredPrompt) -> list[bytes]:
         """The rows of a prompt; none where it is dropped."""
         usable = usable_answers(prompt, self.dropped)
         selected = self.selection.select(prompt, usable)
         if isinstance(selected, Reason):
             self.dropped.add(selected, prompt.where)
             return []
-        written: list[tuple[Selected, dict]] = []
+        written: list[tuple[Selected, bytes]] = []
         for one in selected:
             try:
-                written.append((one, self.format.row(prompt, one)))
+                written.append((one, line_of(self.format.row(prompt, one))))
             except NotWritable as error:
                 self.dropped.add(Reason.NOT_WRITABLE, f"{prompt.where} ({error})")
         if written:
             self.figures.add_selected(usable, [one for one, _ in written])
-        return [row for _, row in written]
+        return [line for _, line in written]
+
+
+def line_of(row: Mapping[str, object]) -> bytes:
+    """A row as JSON on one line.
+
+    Raises:
+        NotWritable: there is half a character in it (JSON's "\\ud800"), which no tokenizer takes.
+    """
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError as error:
+        raise NotWritable("half a character, \\ud800 to \\udfff") from error
 
 
 @contextmanager
@@ -171,9 +188,10 @@ def columns_entry(reader: ScoredRowReader) -> dict[str, Any]:
     unread = {name: {"rows": number, "first": first} for name, (number, first) in seen.unread.items()}
     return {
         "chosen_by": " + ".join(columns.attributes) or columns.rewards,
-        "truth": columns.truth_name if seen.truths else None,
+        "truth": columns.truth_name if seen.truths or seen.no_truths else None,
         "final_answer": columns.final,
         "unread": unread,
+        "unread_truths": {"answers": seen.no_truths, "first": seen.first_no_truth},
     }
 
 
@@ -188,7 +206,7 @@ def write_beside(
     """Manifest, report and page, and the entry of LLaMA-Factory."""
     write_json(paths.manifest, manifest)
     write_json(paths.report, report)
-    paths.page.write_text(write_page(job.outputs.rows.name, report), encoding="utf-8")
+    paths.page.write_text(write_page(job.outputs.rows.name, report), encoding="utf-8", errors="backslashreplace")
     entry = row_format.beside(job.outputs.rows.name, pairs=SELECTIONS[job.select].pairs)
-    if entry is not None and paths.dataset_info is not None:
-        write_json(paths.dataset_info, job.outputs.dataset_info(entry))
+    if entry is not None and job.outputs.has_dataset_info:
+        job.outputs.add_dataset_info(entry)

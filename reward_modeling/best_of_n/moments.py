@@ -21,18 +21,32 @@ Mean = Mapping[str, float | int | None]
 
 
 class Moments:
-    """Counts, sums and sums of squares of some figures."""
+    """Counts, means and sums of squared differences from these, of some figures.
+
+    They are updated value by value, as Welford does ("Note on a method for calculating corrected sums of squares and
+    products", 1962): sums of squares would lose what differs between values that are far from 0.
+    """
 
     def __init__(self, figures: int):
         self.counts = np.zeros(figures, dtype=np.int64)
-        self.sums, self.squares = np.zeros(figures), np.zeros(figures)
+        self.centres, self.squares = np.zeros(figures), np.zeros(figures)
 
     def add(self, values: ArrayLike) -> None:
         """A value of one prompt for each of the first figures; it has none of the others."""
         values = np.asarray(values, dtype=np.float64)
-        self.counts[: len(values)] += 1
-        self.sums[: len(values)] += values
-        self.squares[: len(values)] += values**2
+        first = slice(len(values))
+        self.counts[first] += 1
+        before = values - self.centres[first]
+        self.centres[first] += before / self.counts[first]
+        self.squares[first] += before * (values - self.centres[first])
+
+    def with_zeros(self, prompts: int) -> "Moments":
+        """The same with zeros of as many more prompts as make it so many."""
+        found = Moments(len(self.counts))
+        found.counts[:] = prompts
+        found.centres = self.centres * self.counts / np.maximum(prompts, 1)
+        found.squares = self.squares + self.centres**2 * self.counts * (prompts - self.counts) / np.maximum(prompts, 1)
+        return found
 
     def means(self) -> list[Mean]:
         """Of values of any size."""
@@ -41,36 +55,31 @@ class Moments:
     def shares(self) -> list[Mean]:
         """Of values from 0 to 1."""
         # The share is half of what 1 and -1 come to, less what they come to at 1/2.
-        return [
-            _halved(_difference(count, 2 * total - count, 4 * (squares - total) + count))
-            for count, total, squares in self._rows()
-        ]
+        return [_halved(_difference(count, 2 * centre - 1, 4 * squares)) for count, centre, squares in self._rows()]
 
     def differences(self) -> list[Mean]:
         """Of values from -1 to 1, each the difference of two shares."""
         return [_difference(*row) for row in self._rows()]
 
     def _rows(self) -> list[tuple[int, float, float]]:
-        return list(zip(self.counts.tolist(), self.sums.tolist(), self.squares.tolist(), strict=True))
+        return list(zip(self.counts.tolist(), self.centres.tolist(), self.squares.tolist(), strict=True))
 
 
-def _mean(count: int, total: float, squares: float) -> Mean:
+def _mean(count: int, value: float, squares: float) -> Mean:
     if not count:
         return {"value": None, "low": None, "high": None, "prompts": 0}
-    value = total / count
     if count == 1:
         return {"value": value, "low": None, "high": None, "prompts": 1}
-    spread = max(squares / count - value**2, 0.0)
-    half = t_95(count - 1) * math.sqrt(spread / (count - 1))
+    half = t_95(count - 1) * math.sqrt(squares / count / (count - 1))
     return {"value": value, "low": value - half, "high": value + half, "prompts": count}
 
 
-def _difference(count: int, total: float, squares: float) -> Mean:
+def _difference(count: int, value: float, squares: float) -> Mean:
     """See `prompt_differences.difference_of_shares`: a prompt of 1 and one of -1 are added."""
     if not count:
         return {"value": None, "low": None, "high": None, "prompts": 0}
-    value, centre = total / count, total / (count + 2)
-    spread = max((squares + 2) / (count + 2) - centre**2, 0.0)
+    centre = value * count / (count + 2)
+    spread = (squares + 2 + count * value**2) / (count + 2) - centre**2
     half = t_95(count - 1) * math.sqrt(spread / (count + 2))
     low, high = max(-1.0, min(value, centre - half)), min(1.0, max(value, centre + half))
     return {"value": value, "low": low, "high": high, "prompts": count}

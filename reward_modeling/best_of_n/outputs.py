@@ -5,22 +5,24 @@
     OUTPUT.report.json, .html    what the choice is worth
     dataset_info.json            an entry for LLaMA-Factory, in --format llama_factory alone
 
-The rows get their name last: where they are there, the others are.
+The rows get their name last: where they are there, the others are. Until then one run alone writes them, and the next
+one is refused. A name that is a link stays one: what it leads to is written.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reward_modeling.common.atomic import check_writable, whole_file
+from reward_modeling.common.atomic import check_writable, hold_folder, whole_file
 from reward_modeling.common.errors import UserError, one_line
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 MANIFEST, REPORT, PAGE = ".manifest.json", ".report.json", ".report.html"
 DATASET_INFO = "dataset_info.json"
+LOCK_SECONDS = 60  # that a run waits for what another one does in a moment
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Outputs:
             UserError: something is in the way.
         """
         check_writable("--output", self.folder)
+        check_writable("--output", self.rows.resolve().parent)
         if self.rows.is_dir():
             raise UserError(f"--output {self.rows}: expected a file to write, found a folder. Name a file in it.")
         files = [self.rows, *map(self.beside, (MANIFEST, REPORT, PAGE))]
@@ -94,14 +97,49 @@ class Outputs:
         """Paths to write to, which get their names when the block ends without an error."""
         with ExitStack() as stack:
             names = [self.rows, *map(self.beside, (MANIFEST, REPORT, PAGE))]
-            if self.has_dataset_info:
-                names.append(self.folder / DATASET_INFO)
-            paths = [stack.enter_context(whole_file(name)) for name in names]  # named from the last to the first
+            # Named from the last to the first.
+            paths = [stack.enter_context(whole_file(name.resolve())) for name in names]
             yield Paths(*paths)
 
-    def dataset_info(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """dataset_info.json with the entry of this output, and the other entries that are there."""
-        return self._known_sets() | {self.name: dict(entry)}
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No other run writes the same output until the block ends.
+
+        Raises:
+            UserError: another one does; or an output has come to be there since `check`.
+        """
+        rows = self.rows.resolve()
+        lock = rows.with_name(f".{rows.name}.lock")
+        in_use = UserError(
+            f"--output {self.rows}: expected an output of this run alone, found that another run writes it. Wait for "
+            "it, or take another name."
+        )
+        with ExitStack() as stack:
+            with self.reported(), self._folder_held(rows.parent):
+                lock.touch()
+                stack.enter_context(hold_folder(lock, in_use))
+            try:
+                self.check()  # again: a run that held it may have ended
+                yield
+            finally:
+                with self.reported(), self._folder_held(rows.parent):
+                    lock.unlink(missing_ok=True)
+
+    def _folder_held(self, folder: Path) -> AbstractContextManager[None]:
+        """For a moment: a lock is made, held and removed by one run at a time, and so is dataset_info.json written."""
+        busy = UserError(
+            f"--output {self.rows}: expected to hold {folder} for a moment, found that another process has held it for "
+            f"{LOCK_SECONDS} seconds. Take another folder, or wait for it."
+        )
+        return hold_folder(folder, busy, LOCK_SECONDS)
+
+    def add_dataset_info(self, entry: Mapping[str, Any]) -> None:
+        """Write the entry of this output into dataset_info.json, beside the other entries that are there."""
+        path = (self.folder / DATASET_INFO).resolve()
+        with self._folder_held(path.parent):
+            known = self._known_sets() | {self.name: dict(entry)}
+            with whole_file(path) as unfinished:
+                write_json(unfinished, known)
 
     def _known_sets(self) -> dict[str, Any]:
         path = self.folder / DATASET_INFO
@@ -131,9 +169,10 @@ class Paths:
     manifest: Path
     report: Path
     page: Path
-    dataset_info: Path | None = None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Indented, for people too; without NaN, which JSON has not."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Indented, for people too; without NaN, which JSON has not. Half a character, as in the name of a file that is not
+    in UTF-8, is written as JSON does without others: "\\udcff"."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")

@@ -17,7 +17,7 @@ def report_lines(report: Mapping, output: str) -> list[str]:
     """All of it."""
     blocks = [
         wrap(head_text(report)),
-        [reward_heading(report), *align(reward_table(report)), *wrapped(curve_notes(report), indent=2)],
+        [*wrap(reward_heading(report)), *align(reward_table(report)), *wrapped(curve_notes(report), indent=2)],
         truth_lines(report),
         wrapped(selected_texts(report)),
         model_lines(report),
@@ -52,13 +52,34 @@ def head_text(report: Mapping) -> str:
     )
 
 
+def models_text(report: Mapping) -> str:
+    """How far the answers of several models are to the same prompts."""
+    found = report["prompts_by_models"]
+    named = "; ".join(f"of {models} model{'s' * (models != '1')}: {count(number)}" for models, number in found.items())
+    return f"Prompts with answers {named}."
+
+
 def warning_texts(report: Mapping) -> list[str]:
     """What a person should look at."""
-    return [
+    texts = []
+    found = report["prompts_by_models"]
+    if any(entry["model"] is not None for entry in report["inputs"]) and not any(int(models) > 1 for models in found):
+        texts.append(
+            "--mix: expected answers of several models to the same prompts, found no prompt that two models have "
+            "answered. Choices are among the answers of one model each. Are the prompts written alike?"
+        )
+    columns = report["columns"]
+    texts += [
         f"{name}: expected a value for each answer, found something else in {count(entry['rows'])} rows, the first at "
         f"{entry['first']}. Their answers count as without one."
-        for name, entry in report["columns"]["unread"].items()
+        for name, entry in columns["unread"].items()
     ]
+    if unread := columns["unread_truths"]["answers"]:
+        texts.append(
+            f"{columns['truth']}: expected true, false or a number from 0 to 1, found something else for "
+            f"{count(unread)} answers, the first at {columns['unread_truths']['first']}. They count as without one."
+        )
+    return texts
 
 
 def written_line(report: Mapping, output: str) -> str:
@@ -123,7 +144,7 @@ def truth_lines(report: Mapping) -> list[str]:
     """How often the answer is right that is taken."""
     if report["truth"] is None:
         return []
-    return [truth_heading(report), *align(truth_table(report)), *wrapped(truth_notes(report), indent=2)]
+    return [*wrap(truth_heading(report)), *align(truth_table(report)), *wrapped(truth_notes(report), indent=2)]
 
 
 def truth_table(report: Mapping, *, all_sizes: bool = False) -> Rows:
@@ -168,7 +189,8 @@ def selected_texts(report: Mapping) -> list[str]:
     correlation, chosen, difference = lengths["reward_and_length"], lengths["chosen"], lengths["difference"]
     found = "none can be computed" if correlation["value"] is None else number(correlation["value"])
     ends = "" if correlation["low"] is None else f" ({between(correlation)})"
-    texts = [f"Reward and length in characters, correlation among the answers of a prompt: {found}{ends}."]
+    texts = [models_text(report)] if len(report["models"]) > 1 else []
+    texts.append(f"Reward and length in characters, correlation among the answers of a prompt: {found}{ends}.")
     if chosen["value"] is not None:
         other = "rejected" if "rejected" in lengths else "usable"
         more = f"{difference['value']:+.3g} ({between(difference)})"

@@ -4,43 +4,25 @@ reader = ScoredRowReader(RewardColumns(by="helpfulness"), RowReader())
 prompt = reader.read(row, "scored.jsonl:12", dropped)     # a ScoredPrompt, or None where the row is dropped
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt
+from reward_modeling.best_of_n.columns import REWARD_COLUMN, MissingColumns, RewardColumns, value_of
 from reward_modeling.best_of_n.dropped import Dropped, Reason
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import to_json
+from reward_modeling.display.text import shorten
 from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
+from reward_modeling.generations.forms.sides import ASKERS
 
-TRUTH = "is_correct"  # read where it is there, unless --truth_column names another one
 YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong", "0")
 SIDES = ("chosen", "rejected")
+SHOWN_WIDTH = 40  # characters of a value that a message shows
+GREATEST = 3.4028234663852886e38  # of float32: sums of squares of what is greater would be infinite
 OF_MODELS = ("generator", "model")
-
-
-@dataclass(frozen=True)
-class RewardColumns:
-    """Where in a row the numbers stand."""
-
-    rewards: str = "rewards"
-    by: str | None = None
-    """An attribute that is chosen by, in the place of the reward."""
-    weights: Mapping[str, float] | None = None
-    """Of attributes, whose weighted sum is chosen by."""
-    truth: str | None = None
-    final: str | None = None
-
-    @property
-    def truth_name(self) -> str:
-        return self.truth or TRUTH
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return (self.by,) if self.by else tuple(self.weights or ())
 
 
 @dataclass
@@ -53,6 +35,9 @@ class Seen:
     truths: int = 0
     """Answers whose truth is known."""
     finals: int = 0
+    no_truths: int = 0
+    """Answers whose truth is none that is read."""
+    first_no_truth: str = ""
     kwargs: int = 0
     """Rows with chat_template_kwargs."""
     unread: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -64,12 +49,14 @@ class ScoredRowReader:
 
     def __init__(self, columns: RewardColumns, reader: RowReader, dropped: Dropped):
         self.columns, self.reader, self.dropped, self.seen = columns, reader, dropped, Seen()
+        self.missing = MissingColumns({**columns.named, "--columns": "+".join(reader.columns.named)})
 
     def read(self, row: Mapping[str, object], where: str, model: str | None = None) -> ScoredPrompt | None:
         """A prompt with the answers of one row, those without a reward too; None where the row is dropped."""
         self.seen.rows += 1
         for name in row:
             self.seen.columns[name] = self.seen.columns.get(name, 0) + 1
+        self.missing.see(row)
         try:
             answers = self.reader.read(row)
         except Unreadable as unreadable:
@@ -80,13 +67,15 @@ class ScoredRowReader:
             found = "" if rewards is None else f" ({len(rewards)} and {len(answers)})"
             self.dropped.add(Reason.NOT_SCORED if rewards is None else Reason.REWARDS_DIFFER, where + found)
             return None
+        if of_several_prompts(answers):
+            self.dropped.add(Reason.PROMPTS_DIFFER, where)
+            return None
         return self._prompt(row, answers, rewards, where, model)
 
     def _prompt(self, row: Mapping, answers: Answers, rewards: Sequence, where: str, model: str | None) -> ScoredPrompt:
         options = to_json(dict(answers.options)) if answers.options else ""
         self.seen.kwargs += any(name != "tools" for name in answers.options)
-        said = to_json(answers.prompt)
-        prompt = ScoredPrompt(answers.prompt or "", options, text_key(said, options), where)
+        prompt = ScoredPrompt(answers.prompt or "", options, key_of(answers, options), where)
         prompt.source = row["source"] if isinstance(row.get("source"), str) else None
         count = len(answers)
         truths = self._of_answers(row, self.columns.truth_name, count, where)
@@ -98,7 +87,7 @@ class ScoredRowReader:
                 self.dropped.add(Reason.NO_REWARD, where)
                 continue
             of = models[place] or model
-            truth = None if truths is None else truth_of(truths[place])
+            truth = None if truths is None else self._truth(truths[place], where)
             final = None if finals is None or finals[place] is None else str(finals[place]).strip()
             self.seen.truths += truth is not None
             self.seen.finals += final is not None
@@ -115,11 +104,18 @@ class ScoredRowReader:
             )
         return prompt
 
+    def _truth(self, value: object, where: str) -> float | None:
+        truth = truth_of(value)
+        if truth is None and value is not None:
+            self.seen.no_truths += 1
+            self.seen.first_no_truth = self.seen.first_no_truth or f"{where} ({shorten(str(value), SHOWN_WIDTH)})"
+        return truth
+
     def _rewards(self, row: Mapping, count: int) -> list | None:
         """A number or null for each answer, or None where the row has none of them."""
         name = self.columns.rewards
         if not self.columns.attributes:
-            value = row.get(name)
+            value = value_of(row, name)
             return [value] if count == 1 and not isinstance(value, list) and value is not None else as_list(value)
         entries = as_list(row.get("attributes"))
         return None if entries is None else [self._weighted(entry) for entry in entries]
@@ -134,11 +130,11 @@ class ScoredRowReader:
         if None in values.values():
             return None
         weights = self.columns.weights or {self.columns.by: 1.0}
-        return sum(weights[name] * value for name, value in values.items())
+        return finite(sum(weights[name] * value for name, value in values.items()))
 
     def _of_answers(self, row: Mapping, name: str | None, count: int, where: str) -> list | None:
         """A column with a value for each answer; None where it is not there, or cannot be read."""
-        value = None if name is None else row.get(name)
+        value = None if name is None else value_of(row, name)
         if value is None:
             return None
         values = value if isinstance(value, list) else [value]
@@ -157,20 +153,38 @@ class ScoredRowReader:
         there = ", ".join(list(seen.columns)[:12]) or "no columns"
         if not seen.rows:
             raise UserError(f"expected scored rows in {sources}, found none: it is empty.")
-        wanted = "attributes" if columns.attributes else columns.rewards
-        if wanted not in seen.columns:
-            advice = "Score them with score.py first" + ("" if columns.attributes else ", or name it: --reward_column")
-            raise UserError(f"expected the column {wanted} in {sources}, found {there}. {advice}.")
+        if columns.attributes and "attributes" not in seen.columns:
+            raise UserError(
+                f"expected the column attributes in {sources}, found {there}. Score them with score.py first."
+            )
+        for flag, name in self.missing.columns():
+            hint = did_you_mean(name, seen.columns)
+            if flag == REWARD_COLUMN:
+                hint += f". Score them with score.py first, or name it: {flag}"
+            raise UserError(f"{flag}: expected the column {name} in {sources}, found {there}{hint}.")
         for name in columns.attributes:
             if name not in seen.attributes:
                 known = ", ".join(seen.attributes) or "none"
                 hint = did_you_mean(name, seen.attributes)
                 flag = "--by" if columns.by else "--weights"
                 raise UserError(f"{flag} {name}: expected an attribute of the answers, found {known}{hint}.")
-        for flag, name in (("--truth_column", columns.truth), ("--answer_column", columns.final)):
-            if name is not None and name not in seen.columns:
-                hint = did_you_mean(name, seen.columns)
-                raise UserError(f"{flag} {name}: expected this column in {sources}, found {there}{hint}.")
+
+
+def of_several_prompts(answers: Answers) -> bool:
+    """Whether the answers have no prompt in common, or one that goes on in another way in each of them."""
+    said = [messages for messages in answers.answers if isinstance(messages, list)]
+    return bool(said) and (not answers.prompt or any(messages[0]["role"] in ASKERS for messages in said))
+
+
+def key_of(answers: Answers, options: str) -> int:
+    """The same for the same prompt and options, whatever white space stands around a message; texts without a prompt,
+    which is somewhere in them, stand for it."""
+    if isinstance(answers.prompt, str) and answers.prompt:
+        return text_key(to_json(answers.prompt), options)  # white space in front of an answer is a part of the text
+    if answers.prompt:
+        said = [{**message, "content": message["content"].strip()} for message in answers.prompt]
+        return text_key(to_json(said), options)
+    return text_key(to_json(sorted(text for text in answers.answers if text is not None)), options)
 
 
 def as_list(value: object) -> list | None:
@@ -178,8 +192,8 @@ def as_list(value: object) -> list | None:
 
 
 def finite(value: object) -> float | None:
-    """The value as a float; None of what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """The value as a float; None of what is no number, or none that a reward may have."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= GREATEST:  # not of NaN either
         return None
     return float(value)
 

@@ -50,12 +50,14 @@ class Models:
         self.rejected: dict[str, float] = {}
         self.shares: dict[str, Moments] = {}
         self.prompts = 0
+        self.together: Counter[int] = Counter()
 
     def add(self, scored: Sequence[ScoredAnswer]) -> None:
         of: dict[str, list[float]] = {}
         for answer in scored:
             for model in answer.models:
                 of.setdefault(model, []).append(answer.reward)
+        self.together[len(of)] += 1
         for model, rewards in of.items():
             self.answers[model] += len(rewards)
             self.rewards.setdefault(model, Moments(1)).add([np.mean(rewards)])
@@ -86,11 +88,13 @@ class Models:
             for model in sorted(self.answers)
         }
 
+    def prompts_by_models(self) -> dict[str, int]:
+        """How many prompts have answers of how many models: {"1": 20, "2": 300}; empty where rows name no models."""
+        return {str(models): self.together[models] for models in sorted(self.together)} if self.answers else {}
+
     def _share_chosen(self, model: str) -> Mean:
         """Of the chosen answers of a prompt, a mean over prompts."""
-        share = self.shares.get(model, Moments(1))
-        share.counts[:] = self.prompts  # where none is chosen it is 0
-        return share.shares()[0]
+        return self.shares.get(model, Moments(1)).with_zeros(self.prompts).shares()[0]  # 0 where none is chosen
 
 
 def _parts(answers: Iterable[ScoredAnswer]) -> dict[str, float]:

@@ -29,7 +29,7 @@ class Selected:
     rank: int = 1
     """Of the answer among those of its prompt, or of the pair."""
     gap: float | None = None
-    """By how much the score of the chosen answer is the greater one."""
+    """By how much the score of the chosen answer is the greater one: above 0, also where a penalty is in the scores."""
 
 
 @dataclass(frozen=True)

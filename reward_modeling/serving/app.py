@@ -25,7 +25,8 @@ PROTOCOLS = (rewards_router, get_reward_router, vllm_router)
 
 def make_app(scorer: RewardScorer, settings: Settings) -> FastAPI:
     """The ASGI application; `app.state.service` is what it works with. Its thread runs from startup to shutdown."""
-    service = Service(ServedModel(scorer), settings)
+    model = ServedModel(scorer, settings.max_queue_tokens, complete_texts=settings.complete_texts)
+    service = Service(model, settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -35,7 +36,8 @@ def make_app(scorer: RewardScorer, settings: Settings) -> FastAPI:
 
     # What OpenTelemetry would keep of a request holds its path, and of an error its words.
     telemetry = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=telemetry)
+    pages = dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))
+    app = FastAPI(lifespan=lifespan, redirect_slashes=False, telemetry=telemetry, **pages)
     app.state.service = service
     routers = [router(service) for router in (*PROTOCOLS, operation_router)]
     for router in routers:

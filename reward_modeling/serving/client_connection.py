@@ -1,13 +1,12 @@
-"""One HTTP connection to a server: its key, its errors, its answers."""
+"""What a client asks a server that is compared with a checkpoint: its key, its errors, its numbers."""
 
 import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import requests
-
 from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.serving.asking import NO_ANSWER, Response, ask, check_url
 
 SECONDS = 120.0  # for one answer: a large model on a CPU takes that long for a long conversation
 BUSY_TRIES, LONGEST_PAUSE = 5, 10.0  # of a server that answers 503, and the seconds between them
@@ -18,21 +17,16 @@ class Refused(Exception):
 
 
 class Connection:
-    """One server. Proxies and .netrc of the environment are left out: a key goes to the server that was named alone."""
+    """One server: the key and the rows go to it alone, and its own answers are read (see `asking`)."""
 
     def __init__(self, url: str, *, api_key: str | None = None, seconds: float = SECONDS):
-        if not url.startswith(("http://", "https://")):
-            raise UserError(f"--verify_server: expected a URL such as http://127.0.0.1:8000, found {url!r}.")
-        self.url, self.seconds = url.rstrip("/").removesuffix("/v1"), seconds
-        self.session = requests.Session()
-        self.session.trust_env = False
-        if api_key:
-            self.session.headers["Authorization"] = f"Bearer {api_key}"
+        self.url = check_url(url, "--verify_server").removesuffix("/v1")
+        self.api_key, self.seconds = api_key, seconds
 
     def get(self, path: str) -> dict[str, Any] | None:
         """The object of an address that not every server has; None where there is none."""
         response = self._send("GET", path)
-        found = _object(response) if response.ok else None
+        found = _object(response) if response.status == 200 else None
         return found if isinstance(found, dict) else None
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,29 +37,29 @@ class Connection:
         """
         response = self._send("POST", path, body)
         for _ in range(BUSY_TRIES - 1):
-            if response.status_code != 503:
+            if response.status != 503:
                 break
             time.sleep(_pause(response.headers.get("Retry-After")))
             response = self._send("POST", path, body)
         self._check(path, response)
         found = _object(response)
         if not isinstance(found, dict):
-            raise self._not_understood(path, response.text)
+            said = response.content[:200].decode(errors="replace")
+            raise self.not_understood(f"POST {path}", f"expected an object of JSON, found {said!r}")
         return found
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> requests.Response:
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
+        name, options = f"--verify_server {self.url}", {"api_key": self.api_key, "timeout": self.seconds}
         try:
-            return self.session.request(
-                method, f"{self.url}{path}", json=body, timeout=self.seconds, allow_redirects=False
-            )
-        except requests.RequestException as error:
+            return ask(method, f"{self.url}{path}", body, name=name, **options)
+        except NO_ANSWER as error:
             raise UserError(
-                f"--verify_server {self.url}: expected a server that answers {method} {path}, found none "
+                f"{name}: expected a server that answers {method} {path}, found none "
                 f"({type(error).__name__}: {first_line(error)}). Start it, and wait until its model is loaded."
             ) from error
 
-    def _check(self, path: str, response: requests.Response) -> None:
-        status, said = response.status_code, message_of(response)
+    def _check(self, path: str, response: Response) -> None:
+        status, said = response.status, response.message()
         if status in (401, 403):
             raise UserError(
                 f"--verify_server {self.url}: expected that the server takes the key, found status {status} ({said}). "
@@ -81,44 +75,23 @@ class Connection:
         if not 200 <= status < 300:
             raise UserError(f"--verify_server {self.url}: expected an answer to POST {path}, found {status} ({said}).")
 
-    def _not_understood(self, path: str, found: object) -> UserError:
+    def not_understood(self, question: str, why: object) -> UserError:
         return UserError(
-            f"--verify_server {self.url}: expected rewards in the answer to POST {path}, found {str(found)[:200]!r}. "
-            "Is --protocol the one that this server speaks?"
+            f"--verify_server {self.url}: expected an answer to {question} that can be read: {str(why)[:300]}. Is "
+            "--protocol the one that this server speaks?"
         )
 
-    def values(self, path: str, numbers: Any, name: str) -> dict[str, float]:
-        """A list of numbers under the names name[0], name[1], ...; null is not a number."""
-        if not isinstance(numbers, list) or not numbers or not all(map(_is_number, numbers)):
-            raise self._not_understood(path, numbers)
-        return {f"{name}[{place}]": as_float(number) for place, number in enumerate(numbers)}
 
-
-def message_of(response: requests.Response) -> str:
-    """What an error says, on one line."""
-    found = _object(response)
-    for key in ("error", "message", "detail"):
-        found = found.get(key, found) if isinstance(found, dict) else found
-    return " ".join(str(found if found is not None else response.text).split())[:300]
-
-
-def _object(response: requests.Response) -> Any:
+def _object(response: Response) -> Any:
     try:
         return response.json()
-    except requests.JSONDecodeError:
+    except ValueError:
         return None
 
 
 def _pause(header: str | None) -> float:
     try:
-        return min(LONGEST_PAUSE, max(0.0, float(header or 1)))
+        seconds = float(header or 1)
+        return min(LONGEST_PAUSE, max(0.0, seconds)) if math.isfinite(seconds) else LONGEST_PAUSE
     except ValueError:  # a date
         return 1.0
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def as_float(value: float | None) -> float:
-    return math.nan if value is None else float(value)

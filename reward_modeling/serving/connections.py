@@ -61,13 +61,16 @@ class TimedProtocol(H11Protocol):
             self._start_clock(self.client_timeout)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        super().on_response_complete()  # which begins with the next request, where that has come
         self._lingered = 0
         self._stop_clock()
-        if self.conn.their_state is h11.SEND_BODY:
+        if self._is_answered() and self.conn.their_state is h11.SEND_BODY:
             self._start_clock(LINGER_SECONDS)
-        elif self.transport.get_write_buffer_size():
+        elif self.transport.get_write_buffer_size() or self._has_part_of_a_request():
             self._start_clock(self.client_timeout)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """A client that asks for a WebSocket is answered by HTTP; uvicorn would log it, with advice to install one."""
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -80,6 +83,12 @@ class TimedProtocol(H11Protocol):
 
     def _is_answered(self) -> bool:
         return self.cycle is not None and self.cycle.response_complete
+
+    def _has_part_of_a_request(self) -> bool:
+        """Of its head, or of the body after it."""
+        if self._is_answered() or self.cycle is None:
+            return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        return self.cycle.more_body
 
     def _waits_for_us(self) -> bool:
         """A whole request has come, and has no answer yet."""
@@ -99,7 +108,9 @@ class TimedProtocol(H11Protocol):
         if self.transport.get_write_buffer_size():  # it does not read
             self.transport.abort()
             return
-        if not self.transport.is_closing() and not (self.cycle is not None and self.cycle.response_started):
+        has_begun_to_answer = self.cycle is not None and self.cycle.response_started and not self._is_answered()
+        lingers = self._is_answered() and self.conn.their_state is h11.SEND_BODY
+        if not self.transport.is_closing() and not has_begun_to_answer and not lingers:
             self.transport.write(_too_late(self.client_timeout))
         self.transport.close()
 

@@ -24,6 +24,8 @@ TYPES = {
     HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailableError",
 }
 INNERMOST = 4  # frames of an error that are logged
+QUOTED = 100  # characters of a request that a message repeats
+LONGEST = 1000  # of a message
 
 
 class ApiError(Exception):
@@ -39,14 +41,19 @@ class ApiError(Exception):
     ):
         super().__init__(message)
         self.status = status
-        self.message = message
-        self.param = param
+        self.message = shortened(message, LONGEST)
+        self.param = None if param is None else shortened(param)
         self.headers = dict(headers or {})
 
     def response(self) -> JSONResponse:
         kind = TYPES.get(HTTPStatus(self.status), "InternalServerError")
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.status}
         return JSONResponse({"error": error}, self.status, self.headers)
+
+
+def shortened(text: str, most: int = QUOTED) -> str:
+    """Its beginning, where a request may have made it as long as it likes."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def bad_request(message: str, param: str | None = None) -> ApiError:

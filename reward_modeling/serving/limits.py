@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reward_modeling.serving.errors import ApiError, internal_error, unavailable, whereabouts
+from reward_modeling.serving.errors import ApiError, bad_request, internal_error, unavailable, whereabouts
 from reward_modeling.serving.metrics import Metrics
 from reward_modeling.serving.settings import Settings
 
@@ -85,6 +85,7 @@ class Limits:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
+        _check_single(scope)
         if scope["path"] not in OPEN:
             self._check_key(headers)
         if self.state.stopping and scope["path"] not in OPEN:
@@ -197,6 +198,16 @@ class _Body:
             f"expected a body of at most {self.settings.max_body_bytes:,} bytes, found {found}. Send the conversations "
             "in several requests.",
         )
+
+
+def _check_single(scope: Scope) -> None:
+    """
+    Raises:
+        ApiError: there is more than one key, of which a proxy in front may have read the other one.
+    """
+    count = sum(name.lower() == b"authorization" for name, _ in scope["headers"])
+    if count > 1:
+        raise bad_request(f"expected one Authorization header, found {count}. Leave the others out.")
 
 
 async def _until_gone(receive: Receive) -> Message:

@@ -3,8 +3,8 @@
 Tokens are made in any thread, answers in a single one.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,8 +15,13 @@ from reward_modeling.data.conversations import Conversation, Tokens
 from reward_modeling.models.tokenizer import common_prefix_length, leading_bos, token_ids
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.conversations import ScoringCounts
+from reward_modeling.scoring.given import with_options
 from reward_modeling.scoring.readouts.base import Readout
+from reward_modeling.serving.completion import EndOfAnswers
 from reward_modeling.serving.errors import bad_request
+from reward_modeling.serving.lots import Sizes, TextLimit, lots_of, short_key
+
+Lots = Iterator[list[Tokens]]
 
 MESSAGES_ONLY = (
     "expected messages, since the model's gate reads where the prompt ends, found {found}. Send the conversation to "
@@ -57,7 +62,12 @@ class ServedModel:
 
     warm_up: ClassVar[list[dict[str, str]]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
-    def __init__(self, scorer: RewardScorer):
+    def __init__(self, scorer: RewardScorer, max_tokens: int, *, complete_texts: bool = False):
+        """
+        Args:
+            max_tokens: of one request.
+            complete_texts: give a text the rest of an end that it has begun.
+        """
         self.max_length = scorer.reader.max_length
         self.max_tokens_per_pass = scorer.batches.max_tokens
         self.tokenizer = scorer.tokenizer
@@ -69,6 +79,8 @@ class ServedModel:
             *(scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length, scorer.passes.statistics),
             readout=WithOutputs(scorer.readout),
         )
+        self._limit = TextLimit(scorer.tokenizer, self.max_length or max_tokens)
+        self._end = EndOfAnswers(scorer.tokenizer) if complete_texts else None
         self.last_token = self._last_token()
 
     def _last_token(self) -> int | None:
@@ -88,31 +100,40 @@ class ServedModel:
         return tokens.ids[-1]
 
     # --- tokens ------------------------------------------------------------------------------------------------
-    # Each comes in two steps, since a request may ask for a cut in between: the rows whole, and checked.
+    # They come in lots, each made when it is asked for, and in two steps, since a request may ask for a cut in
+    # between: the rows whole, and checked.
 
-    def messages_whole(
-        self, conversations: Sequence[Conversation], options: Mapping[str, Any] | None = None
-    ) -> list[Tokens]:
+    def messages_whole(self, conversations: Sequence[Conversation], options: Mapping[str, Any] | None = None) -> Lots:
         """As `RewardScorer.score` would compute them.
 
         Raises:
-            ApiError: one is empty, not made of messages, or refused by the chat template.
+            ApiError: one is empty, not made of messages, or refused by the chat template, or is too long in any case.
         """
+        reader, counts, sizes = self._scorer.reader, ScoringCounts(), Sizes()
+        given = with_options(conversations, options)
         try:
-            return self._scorer.tokenize(conversations, template_options=options, cut=False)
+            for lot in lots_of(enumerate(given), map(sizes.of, given)):
+                window = list(reader.take(lot, counts, cut=False))
+                for index, conversation in window:
+                    if sizes.of(conversation) > self._limit.most:  # which the template may leave out
+                        self._limit.check(index, len(reader.render(index, conversation)))
+                rows = reader.read(window, counts, cut=False)
+                yield [replace(row, prompt=short_key(row.prompt)) for row in rows]
         except UserError as error:
             raise bad_request(str(error)) from error
 
-    def texts_whole(self, texts: Sequence[str]) -> list[Tokens]:
-        """Texts as they stand, with exactly one BOS where the tokenizer puts one there, and nothing else added.
+    def texts_whole(self, texts: Sequence[str]) -> Lots:
+        """Texts as they stand, with exactly one BOS where the tokenizer puts one there, and nothing else added, unless
+        texts are completed.
 
         Raises:
-            ApiError: the model reads prompts; a text is empty.
+            ApiError: the model reads prompts; a text is empty, or is too long in any case.
         """
         self._check_texts(texts)
-        return [Tokens(ids) for ids in token_ids(list(texts), self.tokenizer)] if texts else []
+        for lot in self._lots_of_texts(texts):
+            yield [self._of_text(ids) for ids in token_ids(lot, self.tokenizer)]
 
-    def vllm_texts_whole(self, texts: Sequence[str], *, special_tokens: bool) -> list[Tokens]:
+    def vllm_texts_whole(self, texts: Sequence[str], *, special_tokens: bool) -> Lots:
         """Texts as vLLM has them, but for a second BOS in front of a text that has one.
 
         Args:
@@ -123,22 +144,41 @@ class ServedModel:
         """
         self._check_texts(texts)
         options = {"add_special_tokens": special_tokens, "return_attention_mask": False, "verbose": False}
-        rows = self.tokenizer(list(texts), **options)["input_ids"]
-        return [Tokens(ids[1:] if self._bos and ids[:2] == self._bos * 2 else ids) for ids in rows]
+        for lot in self._lots_of_texts(texts):
+            rows = self.tokenizer(lot, **options)["input_ids"]
+            yield [self._of_text(ids[1:] if self._bos and ids[:2] == self._bos * 2 else ids) for ids in rows]
 
-    def pairs_whole(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
+    def pairs_whole(self, pairs: Sequence[tuple[str, str]]) -> Lots:
         """As vLLM joins two texts: as the tokenizer does, unless the config says `use_sep_token: false`.
 
         Raises:
             ApiError: see `texts_whole`.
         """
-        if self.config.to_dict().get("use_sep_token", True):
-            self._check_texts([first for first, _ in pairs])
-            firsts, seconds = map(list, zip(*pairs, strict=True))
-            return [Tokens(ids) for ids in self.tokenizer(firsts, seconds, verbose=False)["input_ids"]]
-        return self.vllm_texts_whole([first + second for first, second in pairs], special_tokens=True)
+        if not self.config.to_dict().get("use_sep_token", True):
+            yield from self.vllm_texts_whole([first + second for first, second in pairs], special_tokens=True)
+            return
+        self._check_texts([first for first, _ in pairs])
+        sizes = [len(first) + len(second) for first, second in pairs]
+        for lot in lots_of(enumerate(pairs), sizes):
+            for index, _ in lot:
+                self._limit.check(index, sizes[index])
+            firsts, seconds = map(list, zip(*(pair for _, pair in lot), strict=True))
+            yield [Tokens(ids) for ids in self.tokenizer(firsts, seconds, verbose=False)["input_ids"]]
 
-    def ids_whole(self, rows: Sequence[Sequence[int]], gates: Sequence[int] | None = None) -> list[Tokens]:
+    def shortened(self, text: str, side: str) -> str:
+        """A text of which tokens are to be cut away, without most of what is cut in any case."""
+        return text[-self._limit.most :] if side == "left" else text[: self._limit.most]
+
+    def _of_text(self, ids: list[int]) -> Tokens:
+        return Tokens(ids if self._end is None else ids + self._end.missing(ids))
+
+    def _lots_of_texts(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        for lot in lots_of(enumerate(texts), map(len, texts)):
+            for index, text in lot:
+                self._limit.check(index, len(text))
+            yield [text for _, text in lot]
+
+    def ids_whole(self, rows: Sequence[Sequence[int]], gates: Sequence[int] | None = None) -> Lots:
         """
         Args:
             gates: where the gate of a model with one reads each prompt.
@@ -157,31 +197,39 @@ class ServedModel:
                     f"conversation {index}: expected tokens from 0 to {self.vocabulary - 1}, found {wrong}. Send ids "
                     "of the model's own tokenizer."
                 )
-        return [Tokens(ids, gate) for ids, gate in zip(rows, gates or [None] * len(rows), strict=True)]
+        yield [Tokens(ids, gate) for ids, gate in zip(rows, gates or [None] * len(rows), strict=True)]
 
     def _check_gates(self, rows: Sequence[Sequence[int]], gates: Sequence[int]) -> None:
         if not self.reads_prompts:
-            raise bad_request("gate_positions: expected none, since the model has no gate. Leave them out.")
+            message = "gate_positions: expected none, since the model has no gate. Leave them out."
+            raise bad_request(message, "gate_positions")
         if len(gates) != len(rows) or any(not 0 <= gate < len(ids) for gate, ids in zip(gates, rows, strict=False)):
             raise bad_request(
                 f"gate_positions: expected a place in each of {len(rows)} rows of tokens, found {len(gates)} of which "
-                "one may be outside of its row. Send one for each, from 0."
+                "one may be outside of its row. Send one for each, from 0.",
+                "gate_positions",
             )
 
-    def checked(self, rows: list[Tokens]) -> list[Tokens]:
+    def checked(self, lots: Iterable[list[Tokens]]) -> Lots:
         """
         Raises:
             ApiError: one has no token, or more than the model takes.
         """
-        for index, row in enumerate(rows):
-            if not len(row.ids):
-                raise bad_request(f"conversation {index}: expected at least one token, found none. Leave it out.")
-            if self.max_length is not None and len(row.ids) > self.max_length:
-                raise bad_request(
-                    f"conversation {index}: expected at most {self.max_length} tokens, found {len(row.ids)}. Send a "
-                    "shorter one: the server cuts nothing, since the reward would be one of another conversation."
-                )
-        return rows
+        index = 0
+        for lot in lots:
+            for row in lot:
+                self._check_row(index, row)
+                index += 1
+            yield lot
+
+    def _check_row(self, index: int, row: Tokens) -> None:
+        if not len(row.ids):
+            raise bad_request(f"conversation {index}: expected at least one token, found none. Leave it out.")
+        if self.max_length is not None and len(row.ids) > self.max_length:
+            raise bad_request(
+                f"conversation {index}: expected at most {self.max_length} tokens, found {len(row.ids)}. Send a "
+                "shorter one: the server cuts nothing, since the reward would be one of another conversation."
+            )
 
     def _check_texts(self, texts: Sequence[str]) -> None:
         self._refuse_without_messages("a text", texts)

@@ -1,25 +1,23 @@
 """Questions to a running server as JSON, asked again while it is busy or away.
 
-    post_json("http://127.0.0.1:8000/v1/rewards", {"conversations": [...]})
+post_json("http://127.0.0.1:8000/v1/rewards", {"conversations": [...]})
 
-The standard library alone, so that a trainer's own environment needs nothing else.
 """
 
-import json
 import random
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPException
 from typing import Any
 
 from reward_modeling.common.errors import UserError, first_line
+from reward_modeling.serving.asking import NO_ANSWER, Response, ask
+from reward_modeling.serving.refusals import Refusal
 
 TIMEOUT, PATIENCE = 180.0, 600.0  # seconds for one answer, and for an answer at all
 LONGEST_WAIT = 30.0  # seconds between two tries
 # A full queue, a server that stops, and proxies in front of one that starts. Everything else will not be better later.
 WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
+REFUSALS = frozenset({400, 413, 422})  # of what was sent, and of nothing else
 # Waits differ from process to process, and the random state of a training is left as it is.
 _waits = random.Random()
 
@@ -37,22 +35,20 @@ def post_json(
         patience: seconds until the last try begins; 0 for one try.
 
     Raises:
-        UserError: the server refuses the question, or what answers speaks no JSON.
+        Refusal: the server does not take what was sent.
+        UserError: it wants another key, has no such address or redirects, or what answers speaks no JSON.
         ConnectionError: no answer within `patience`.
     """
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     end = time.monotonic() + patience
     for tries, usual_wait in enumerate(_usual_waits(), start=1):
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:
-                return _read(url, answer.read())
-        except urllib.error.HTTPError as error:
-            if error.code not in WORTH_ANOTHER_TRY:
-                raise UserError(_refusal(url, error)) from error
-            wait, found = _seconds_named(error) or usual_wait, f"status {error.code}"
-        except (OSError, HTTPException) as error:  # refused, reset, timed out, or ended in the middle of an answer
+            response = ask("POST", url, body, api_key=api_key, timeout=timeout)
+        except NO_ANSWER as error:
             wait, found = usual_wait, first_line(error)
+        else:
+            if response.status not in WORTH_ANOTHER_TRY:
+                return _read(url, response)
+            wait, found = _seconds_named(response) or usual_wait, f"status {response.status}"
         if time.monotonic() + wait > end:
             raise ConnectionError(
                 f"{url}: expected an answer within {patience:g} seconds, found none in {tries} tries; the last one: "
@@ -69,26 +65,20 @@ def _usual_waits() -> Iterator[float]:
         wait = min(2 * wait, LONGEST_WAIT)
 
 
-def _seconds_named(error: urllib.error.HTTPError) -> float | None:
+def _seconds_named(response: Response) -> float | None:
     """What Retry-After says; None where it is missing or a date."""
-    named = error.headers.get("Retry-After", "")
-    return float(named) * _waits.uniform(1.0, 1.5) if named.isdigit() else None
+    named = response.headers.get("Retry-After", "")
+    return float(named) * _waits.uniform(1.0, 1.5) if named.isascii() and named.isdigit() else None
 
 
-def _read(url: str, text: bytes) -> Any:
+def _read(url: str, response: Response) -> Any:
+    if response.status != 200:
+        kind = Refusal if response.status in REFUSALS else UserError
+        raise kind(f"{url}: expected rewards, found status {response.status} ({response.reason}): {response.message()}")
     try:
-        return json.loads(text)
+        return response.json()
     except ValueError as error:
         raise UserError(
-            f"{url}: expected JSON, found {text[:80]!r}. Give the address of a server of rewards, as serve.py is."
+            f"{url}: expected JSON, found {response.content[:80]!r}. Give the address of a server of rewards, as "
+            "serve.py is."
         ) from error
-
-
-def _refusal(url: str, error: urllib.error.HTTPError) -> str:
-    """The server's own message where it has one."""
-    text = error.read().decode(errors="replace")
-    try:
-        said = json.loads(text)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        said = text[:300]
-    return f"{url}: expected rewards, found status {error.code} ({error.reason}): {said}"

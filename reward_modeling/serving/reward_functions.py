@@ -14,9 +14,12 @@ need an end (see `OpenRLHFReward`), a key, or more patience:
 
     reward_func = OpenRLHFReward("http://127.0.0.1:8000", end="<|im_end|>\\n")
 
-A function can be pickled; a model is then loaded anew.
+A conversation that the model does not take (too long, empty) is an error, which ends the training; `on_refusal=-5.0`
+gives it that reward instead, and logs it. A function can be pickled; a model is then loaded anew.
 """
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ import torch
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.serving.reward_sources import reward_source
+
+PARTS = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]|\s|[^<\[\s]+|.")  # of an end: markers, white space, words
 
 
 class TrlReward:
@@ -50,7 +55,7 @@ class TrlReward:
         """Rewards in the order of the completions, `(completions,)`.
 
         Raises:
-            UserError: the server refuses a conversation, or a reward is no finite number.
+            UserError: a conversation is refused and there is no `on_refusal`, or a reward is no finite number.
             ConnectionError: there is no server.
         """
         whole = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
@@ -79,7 +84,7 @@ class OpenRLHFReward:
 
     def __call__(self, queries: Sequence[str], prompts: Any, labels: Any, **_: Any) -> dict[str, Any]:
         """Of each query: `rewards` `(queries,)`, `scores` `(queries,)` from 0 to 1, for dynamic filtering, and in
-        `extra_logs` each attribute `(queries,)` where the model has some.
+        `extra_logs` each attribute `(queries,)` where the model has some, NaN of what was refused.
 
         Raises:
             UserError, ConnectionError: as `TrlReward`.
@@ -89,17 +94,27 @@ class OpenRLHFReward:
         columns = self._source.of_texts([ended(text, self._end) for text in queries])
         rewards = torch.tensor(columns["rewards"], dtype=torch.float32)
         attributes = columns.get("attributes", [])
-        logs = {name: torch.tensor([one[name] for one in attributes]) for name in (attributes[0] if attributes else ())}
+        names = next((list(one) for one in attributes if one is not None), [])
+        logs = {
+            name: torch.tensor([math.nan if one is None else one[name] for one in attributes], dtype=torch.float32)
+            for name in names
+        }
         return {"rewards": rewards, "scores": torch.sigmoid(rewards), "extra_logs": logs}
 
 
 def ended(text: str, end: str) -> str:
     """The text with what is missing of its end.
 
+    What is there already is a whole part of it: a marker such as <|im_end|>, a line break, or a word. An answer's own
+    "<" is no beginning of a marker.
+
     >>> ended("Hello.<|im_end|>", "<|im_end|>\\n")
     'Hello.<|im_end|>\\n'
     >>> ended("Hello.", "<|im_end|>\\n")
     'Hello.<|im_end|>\\n'
+    >>> ended("a <", "<|im_end|>\\n")
+    'a <<|im_end|>\\n'
     """
-    there = next(size for size in range(len(end), -1, -1) if text.endswith(end[:size]))
+    sizes = [0, *(part.end() for part in PARTS.finditer(end))]
+    there = next(size for size in reversed(sizes) if text.endswith(end[:size]))
     return text + end[there:]

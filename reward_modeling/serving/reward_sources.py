@@ -1,20 +1,27 @@
 """Where a reward function has its rewards from: a running serve.py, or a scorer in the same process.
 
-Both give the same numbers for the same conversations.
+Both give the same numbers for the same conversations, and both refuse the same ones: what is longer than the model
+takes is not cut, since the reward would be one of another conversation, and an empty text or list of messages has none.
+A refusal is an error, which ends a training, unless `on_refusal` names the reward to give in its place.
 """
 
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.serving.asking import check_url
+from reward_modeling.serving.keys import check_key
 from reward_modeling.serving.posting import PATIENCE, TIMEOUT, post_json
+from reward_modeling.serving.refusals import Columns, Refusal, Refusals, joined
+
+if TYPE_CHECKING:
+    from reward_modeling.data.conversations import Tokens
 
 PER_REQUEST = 256  # conversations, whose prompts the server computes once
 Messages = Sequence[Mapping[str, Any]]
-Columns = dict[str, list]  # `rewards`, and `attributes` where the model has some
 
 
 class RewardSource(Protocol):
@@ -43,35 +50,42 @@ class Served:
         patience: float = PATIENCE,
         per_request: int = PER_REQUEST,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        on_refusal: float | None = None,
     ):
         """
         Args:
             timeout, patience: as `post_json` takes them.
             per_request: conversations in one request.
             chat_template_kwargs: what goes to the chat template beside the messages.
+            on_refusal: the reward of a conversation that the server refuses, which is counted and logged; None: an
+                error.
         """
-        self.url = url.rstrip("/")
+        self.url = check_url(url, "where")
+        api_key = None if api_key is None else check_key(api_key, "api_key")
         self.per_request = per_request
+        self.refusals = Refusals(on_refusal)
         self._options = {"api_key": api_key, "timeout": timeout, "patience": patience}
         self._template = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}
 
     def of_conversations(self, conversations: Sequence[Messages]) -> Columns:
-        parts = [
-            self._ask("/v1/rewards", {"conversations": part} | self._template, len(part))
-            for part in self._parts(conversations)
-        ]
-        names = [name for name in parts[0] if name in ("rewards", "attributes")] if parts else ["rewards"]
-        return {name: [value for part in parts for value in part[name]] for name in names}
+        return self._in_parts(conversations, self._ask_for_conversations)
 
     def of_texts(self, texts: Sequence[str]) -> Columns:
-        columns: Columns = {"rewards": []}
-        for part in self._parts(texts):
-            answer = self._ask("/get_reward", {"query": part}, len(part))
-            columns["rewards"] += answer["rewards"]
-            if logs := answer.get("extra_logs"):
-                columns.setdefault("attributes", []).extend(
-                    dict(zip(logs, values, strict=True)) for values in zip(*logs.values(), strict=True)
-                )
+        return self._in_parts(texts, self._ask_for_texts)
+
+    def _in_parts(self, rows: Sequence, ask: Callable[[Sequence], Columns]) -> Columns:
+        return joined([self.refusals.columns(part, ask) for part in self._parts(rows)])
+
+    def _ask_for_conversations(self, part: Sequence[Messages]) -> Columns:
+        answer = self._ask("/v1/rewards", {"conversations": part} | self._template, len(part))
+        return {name: answer[name] for name in ("rewards", "attributes") if name in answer}
+
+    def _ask_for_texts(self, part: Sequence[str]) -> Columns:
+        answer = self._ask("/get_reward", {"query": part}, len(part))
+        columns = {"rewards": answer["rewards"]}
+        if logs := answer.get("extra_logs"):
+            rows = zip(*logs.values(), strict=True)
+            columns["attributes"] = [dict(zip(logs, values, strict=True)) for values in rows]
         return columns
 
     def _parts(self, rows: Sequence) -> Iterator[list]:
@@ -96,15 +110,18 @@ class InProcess:
         reward_name_or_path: str | Path,
         *,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        on_refusal: float | None = None,
         **options: Any,
     ):
         """
         Args:
             chat_template_kwargs: what goes to the chat template beside the messages.
+            on_refusal: as `Served` takes it.
             options: for `RewardScorer.from_pretrained`.
         """
         self._path, self._options = reward_name_or_path, options
         self._template = dict(chat_template_kwargs or {}) or None
+        self.refusals = Refusals(on_refusal)
         self._loaded, self._lock = None, threading.Lock()
         self._scorer()
 
@@ -116,22 +133,37 @@ class InProcess:
         return self._loaded
 
     def of_conversations(self, conversations: Sequence[Messages]) -> Columns:
-        return self._score(list(conversations), self._template)
+        return self.refusals.columns(list(conversations), self._of_messages)
 
     def of_texts(self, texts: Sequence[str]) -> Columns:
+        return self.refusals.columns(list(texts), self._of_texts)
+
+    def _of_messages(self, conversations: Sequence[Messages]) -> Columns:
+        with self._lock:  # OpenRLHF calls from many threads
+            try:
+                rows = self._scorer().tokenize(conversations, template_options=self._template, cut=False)
+            except UserError as error:
+                raise Refusal(str(error)) from error
+        return self._score(rows)
+
+    def _of_texts(self, texts: Sequence[str]) -> Columns:
         from reward_modeling.data.conversations import Tokens
         from reward_modeling.models.tokenizer import token_ids
 
+        if "" in texts:
+            raise Refusal(f"text {texts.index('')}: expected at least one character, found none. Leave it out.")
         with self._lock:
-            tokenizer = self._scorer().tokenizer
-            rows = token_ids(list(texts), tokenizer) if texts else []
-        return self._score([Tokens(ids) for ids in rows], None)
+            rows = token_ids(texts, self._scorer().tokenizer) if texts else []
+        return self._score([Tokens(ids) for ids in rows])
 
-    def _score(self, conversations: Sequence, options: Mapping[str, Any] | None) -> Columns:
+    def _score(self, rows: Sequence["Tokens"]) -> Columns:
         from reward_modeling.scoring.readouts.base import columns_of_answers
 
-        with self._lock:  # OpenRLHF calls from many threads
-            scored = self._scorer().score_named(conversations, template_options=options)
+        with self._lock:
+            try:
+                scored = self._scorer().score_named(rows)
+            except UserError as error:  # one is longer than the model takes, or lacks the place that a gate reads
+                raise Refusal(str(error)) from error
         wrong = [number for number, one in enumerate(scored) if not math.isfinite(one.reward)]
         if wrong:
             raise UserError(

@@ -32,7 +32,9 @@ BACKLOG = 2048  # connections that the system holds before they are accepted
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket of this address, which does not listen yet.
+    """A socket that listens at this address, where connections wait until they are served.
+
+    It listens at once: of two servers that are started together the second one ends here, before its model is loaded.
 
     Raises:
         UserError: there is no such address, or another process has it.
@@ -44,6 +46,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a server that was just ended
         bound.bind(address)
+        bound.listen(BACKLOG)
     except OSError as error:
         raise _cannot_listen(host, port, error) from error
     return bound
@@ -77,6 +80,23 @@ class WithoutWords(logging.Filter):
         return True
 
 
+class SaidOnce(logging.Filter):
+    """Lets a warning through once: what a client sends may be the reason for any number of them."""
+
+    def __init__(self):
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        if record.msg in self._said:
+            return False
+        self._said.add(record.msg)
+        record.msg = f"{record.msg.rstrip('.')}. Said once."
+        return True
+
+
 class Server(uvicorn.Server):
     """uvicorn's server with signals that are answered elsewhere."""
 
@@ -86,14 +106,11 @@ class Server(uvicorn.Server):
 
 
 def run(app: FastAPI, bound: socket.socket) -> None:
-    """Serve until a signal comes; returns when the last request is answered, and ends the process where one hangs.
-
-    Raises:
-        UserError: another process has begun to listen at the address.
-    """
+    """Serve until a signal comes; returns when the last request is answered, and ends the process where one hangs."""
     service: Service = app.state.service
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).addFilter(WithoutWords())
+    logging.getLogger("uvicorn.error").addFilter(SaidOnce())
     asyncio.run(_serve(app, bound, service))
     if not service.batcher.join(SECONDS_FOR_THE_THREAD):
         leave(0)
@@ -120,9 +137,6 @@ async def _serve(app: FastAPI, bound: socket.socket, service: Service) -> None:
         try:
             listening = asyncio.create_task(_announce(server, bound, settings))
             await server.serve(sockets=[bound])
-        except OSError as error:
-            host, port = bound.getsockname()[:2]
-            raise _cannot_listen(host, port, error) from error
         finally:
             listening.cancel()
     logger.info("Stopped.")

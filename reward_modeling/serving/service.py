@@ -1,10 +1,8 @@
 """From a request's body to its answer: what all protocols have in common."""
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,10 +13,11 @@ from starlette.responses import JSONResponse
 from reward_modeling.common.errors import did_you_mean
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.batches import Batcher, Computed
-from reward_modeling.serving.errors import ApiError, bad_request, internal_error
+from reward_modeling.serving.errors import ApiError, bad_request, internal_error, shortened
+from reward_modeling.serving.lanes import Lanes, Steps
 from reward_modeling.serving.limits import State
 from reward_modeling.serving.metrics import Metrics
-from reward_modeling.serving.model import ServedModel
+from reward_modeling.serving.model import Lots, ServedModel
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.settings import Settings
 
@@ -53,8 +52,7 @@ class Service:
         self.settings = settings
         self.state = State()
         self.metrics = Metrics()
-        threads = settings.tokenizer_threads if model.tokenizer.is_fast else 1
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokens")
+        self._lanes = Lanes(settings.tokenizer_threads, together=not model.tokenizer.is_fast)
         self.batcher = Batcher(
             self._compute,
             batch_tokens=settings.batch_tokens or PASSES * model.max_tokens_per_pass,
@@ -68,13 +66,13 @@ class Service:
         self,
         request: Request,
         fields: type[Fields],
-        tokenize: Callable[[Fields], list[Tokens]],
+        tokenize: Callable[[Fields], Lots],
         write: Callable[[Asked[Fields], Scored], dict[str, Any]],
     ) -> JSONResponse:
         """
         Args:
             fields: what the body has.
-            tokenize: makes tokens of them, in a thread.
+            tokenize: makes tokens of them, in a thread, one lot after the other.
             write: makes the response.
 
         Raises:
@@ -83,16 +81,22 @@ class Service:
         self.batcher.check_room(1, 1)  # before work that would be for nothing
         body = await request.body()
 
-        def read() -> tuple[Asked[Fields], list[int]]:
-            given = read_fields(fields, body)
-            rows = tokenize(given)
-            return Asked(given, rows), self.model.costs(rows)
-
-        asked, costs = await asyncio.get_running_loop().run_in_executor(self._threads, read)
-        self._check_size(asked.rows)
+        asked, costs = await self._lanes.run(self._read(fields, body, tokenize), len(body))
         scored = await self.batcher.score(asked.rows, costs)
         self._check_finite(scored)
         return JSONResponse(write(asked, scored))
+
+    def _read(self, fields: type[Fields], body: bytes, tokenize: Callable[[Fields], Lots]) -> Steps:
+        """Steps of the work, the last of which is the request that was read and the costs of its rows."""
+        given = read_fields(fields, body)
+        rows: list[Tokens] = []
+        tokens = 0
+        for lot in tokenize(given):
+            rows += lot
+            tokens += sum(len(row.ids) for row in lot)
+            self._check_size(tokens, len(rows))
+            yield None
+        yield Asked(given, rows), self.model.costs(rows)
 
     def _compute(self, conversations: list[Tokens]) -> Computed:
         answers, counts = self.model.compute(conversations)
@@ -106,8 +110,8 @@ class Service:
         if name and name != self.settings.model_name:
             raise ApiError(
                 404,
-                f"model: expected {self.settings.model_name!r}, found {name!r}. Leave it out, or start the server with "
-                f"--served_model_name {name}.",
+                f"model: expected {self.settings.model_name!r}, found {shortened(name)!r}. Leave it out, or start the "
+                f"server with --served_model_name.",
                 param="model",
             )
 
@@ -123,12 +127,11 @@ class Service:
                 param,
             )
 
-    def _check_size(self, rows: Sequence[Tokens]) -> None:
-        tokens = sum(len(row.ids) for row in rows)
+    def _check_size(self, tokens: int, conversations: int) -> None:
         if tokens > self.settings.max_queue_tokens:
             raise bad_request(
-                f"expected at most {self.settings.max_queue_tokens:,} tokens in a request, found {tokens:,}. Send the "
-                "conversations in several requests."
+                f"expected at most {self.settings.max_queue_tokens:,} tokens in a request, found {tokens:,} in its "
+                f"first {conversations:,} conversations. Send them in several requests."
             )
 
     def _check_finite(self, scored: Scored) -> None:
@@ -145,8 +148,14 @@ class Service:
                 "with --dtype float32."
             )
 
-    def count_open_ended(self, rows: Sequence[Tokens]) -> None:
-        """Of texts that came whole: a reward read elsewhere than in training is given as it is, and counted."""
+    def counted(self, lots: Lots) -> Lots:
+        """Texts that came whole, with those counted that have no proper end."""
+        for rows in lots:
+            self._count_open_ended(rows)
+            yield rows
+
+    def _count_open_ended(self, rows: Sequence[Tokens]) -> None:
+        """A reward that is read elsewhere than in training is given as it is, and counted."""
         last = self.model.last_token
         count = 0 if last is None else sum(row.ids[-1] != last for row in rows)
         if not count:
@@ -156,13 +165,15 @@ class Service:
             self._said_open_ended = True
             logger.warning(
                 "A text does not end in token %d (%r), at which the model's chat template ends an answer: its reward "
-                "is read at another token than in training. Said once; reward_open_ended_texts in /metrics counts on.",
+                "is read at another token than in training. Where texts stop short of a line break behind their last "
+                "special token, start the server with --complete_texts true. Said once; reward_open_ended_texts_total "
+                "in /metrics counts on.",
                 *(last, self.model.tokenizer.convert_ids_to_tokens(last)),
             )
 
     def close(self) -> None:
         self.batcher.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._lanes.close()
 
 
 def read_fields(fields: type[Fields], body: bytes) -> Fields:
@@ -173,10 +184,9 @@ def read_fields(fields: type[Fields], body: bytes) -> Fields:
     try:
         return fields.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-    first = problems[0]
+        first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else None
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "json_invalid":
         raise bad_request(f"expected a body of JSON, found what is none: {message.removeprefix('Invalid JSON: ')}.")
     kind = JSON_KINDS.get(type(first["input"]), "another value")
@@ -186,8 +196,10 @@ def read_fields(fields: type[Fields], body: bytes) -> Fields:
         param = message.partition(":")[0]  # of a check of several fields
         raise bad_request(f"{message}.", param if param in fields.model_fields else None)
     if first["type"] == "extra_forbidden":
-        known = list(fields.model_fields)
-        raise bad_request(f"expected known fields, found {name!r}{did_you_mean(name, known)}.", name)
+        known, name = list(fields.model_fields), shortened(name)
+        raise bad_request(f"expected known fields, found {name!r}{did_you_mean(name, known) or '.'}", name)
+    if first["type"] == "too_long" and not first["loc"][1:]:
+        raise bad_request(f"{name}: expected at most {first['ctx']['max_length']:,} in a request, found more.", name)
     place = "".join(f"[{step}]" for step in first["loc"][1:] if isinstance(step, int))
     expected = fields.model_fields[name].description or message
     raise bad_request(f"{name}: expected {expected}, found {kind}{' at ' + name + place if place else ''}.", name)

@@ -14,6 +14,7 @@ class Settings:
 
     model_name: str
     api_key: str | None = field(default=None, repr=False)
+    complete_texts: bool = False  # of an end that a text has begun, add the rest
     # Of one request
     max_body_bytes: int = 32 * MEGABYTE
     max_conversations: int = 2048

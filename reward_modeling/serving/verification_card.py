@@ -15,6 +15,7 @@ from reward_modeling.common.atomic import CONTENTS, write_whole
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.text import make_printable
 from reward_modeling.serving.verification import Report
+from reward_modeling.serving.verification_rows import FLOAT32
 
 SERVED, CARD = "served.json", "README.md"
 # In the model card, around the lines.
@@ -29,9 +30,11 @@ def write_served(report: Report) -> Path:
         The card.
 
     Raises:
-        UserError: the server was not equal, or the folder cannot be written.
+        UserError: the server was not equal, the files were not compared, or the folder cannot be written.
     """
     folder = report.checkpoint.folder
+    if report.local is None:
+        raise UserError("--write_card true: expected the model loaded here (--load_model true), found it was not.")
     if not report.equal:
         raise UserError(f"--write_card true: expected an equal server, found a different one. {folder} is as it was.")
     entry = entry_of(report)
@@ -71,11 +74,14 @@ def entry_of(report: Report) -> dict[str, Any]:
         "version": report.server.version,
         "protocol": report.protocol,
         "dtype": report.dtype,
+        "dtype_by": "server" if report.server.dtype else "--served_dtype",
         "ways": [one.way.name for one in report.deciding],
         "rows": max(len(one.rows) for one in report.deciding),
         "tokens": sum(len(row.ids) for row in report.checkpoint.rows),
+        "longest_row": report.longest_row,
+        "messages": report.messages,
         "largest_difference": report.largest,
-        "tolerance": max(value for one in report.deciding for value in one.tolerances.values()),
+        "tolerance": report.tolerance,
         "weights": weights_of(report.checkpoint.folder),
     }
 
@@ -92,10 +98,17 @@ def _is_replaced(old: dict[str, Any], new: dict[str, Any]) -> bool:
 def line_of(entry: dict[str, Any]) -> str:
     """The line of the card."""
     server = " ".join(filter(None, (entry["server"], entry["version"])))
+    rounding, template = "", "the chat template was not compared"
+    if entry["dtype"] != FLOAT32:
+        rounding = f" within the rounding of {entry['dtype']}, which hides differences up to {entry['tolerance']:.1e}"
+        rounding += ", a precision that the server does not name itself" if entry["dtype_by"] != "server" else ""
+    if entry["messages"]:
+        template = f"{entry['messages']} conversations through its chat template"
     return (
-        f"- Served equal on {entry['date']}: {make_printable(server)}, protocol `{entry['protocol']}`, "
-        f"{entry['rows']} rows in {entry['dtype']} ({'; '.join(entry['ways'])}); the largest difference is "
-        f"{entry['largest_difference']:.1e}, of {entry['tolerance']:.1e} that are allowed."
+        f"- Served equal{rounding} on {entry['date']}: {make_printable(server)}, protocol `{entry['protocol']}`, "
+        f"{entry['rows']} rows of up to {entry['longest_row']:,} tokens in {entry['dtype']} "
+        f"({'; '.join(entry['ways'])}), {template}; the largest difference is {entry['largest_difference']:.1e}, of "
+        f"{entry['tolerance']:.1e} that are allowed."
     )
 
 

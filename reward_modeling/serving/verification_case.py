@@ -1,6 +1,6 @@
 """One way of sending that gave other rewards: what was sent, what was due, what was served."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from reward_modeling.serving.clients import Row, Way
 from reward_modeling.serving.verification_rows import Outputs, SavedCheckpoint
 from reward_modeling.serving.verification_values import Values, distance
 
+Messages = Sequence[Mapping[str, str]]
 OF_ROWS = ("rows", "served", "refused", "counted")
 
 
@@ -15,6 +16,10 @@ class Checkpoint(Protocol):
     """The model itself, where its weights are needed: see `verification_probe.Probe`."""
 
     def outputs(self, rows: Sequence[Row], dtype: str = "float32") -> Outputs: ...
+
+    def templated(self, conversations: Sequence[Messages]) -> list[Row]: ...
+
+    def longest(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,11 @@ UNCHANGED = ValueChange("nothing", "nothing", lambda values: values)
 def value_changes(case: Case) -> Iterator[ValueChange]:
     """Those that come into question for these values."""
     yield ValueChange("a sigmoid", "The server applies a sigmoid", _sigmoid, RAW)
-    yield ValueChange("a softmax", "The server applies a softmax", _softmax, RAW)
+    if len(case.tolerances) > 1:
+        yield ValueChange("a softmax", "The server applies a softmax", _softmax, RAW)
+    else:
+        what = "The server applies a softmax to one label, which makes 1 of any reward, or always answers 1"
+        yield ValueChange("a softmax of one label, or a constant", what, _softmax, RAW)
     statistics = case.checkpoint.statistics
     if statistics is not None and statistics["reward_std"] > 0 and len(case.tolerances) == 1:
         mean, std = statistics["reward_mean"], statistics["reward_std"]

@@ -9,6 +9,7 @@ from reward_modeling.serving.verification_rows import Outputs
 from reward_modeling.serving.verification_values import distance
 
 MOST_TOKENS = 32_768  # that are computed to find a length
+LEAST_WHOLE = 2  # rows that are equal, where others are called long
 ROUND = 64  # lengths that people set are its multiples, where there is no room to try all
 
 
@@ -59,6 +60,21 @@ def find_cut(case: Case, checkpoint: Checkpoint, own: Outputs) -> Cause | None:
                 "the tokens that are left the checkpoint itself gives what was served. Give it a greater length.",
             )
     return None
+
+
+def long_rows_alone(case: Case) -> Cause | None:
+    """Where all rows are equal up to a length, and none beyond."""
+    due = case.values(case.outputs)
+    differs = [distance([one], [served], case.tolerances) > 1 for one, served in zip(due, case.served, strict=True)]
+    whole = [len(row.ids) for row, other in zip(case.rows, differs, strict=True) if not other]
+    others = [len(row.ids) for row, other in zip(case.rows, differs, strict=True) if other]
+    if not whole or not others or max(whole) >= min(others) or len(whole) < LEAST_WHOLE:
+        return None
+    return Cause(
+        "long rows",
+        f"Rows of up to {max(whole):,} tokens are equal, and those of {min(others):,} and more are not: the server "
+        "cuts them, or computes other positions or another attention window. Look at its greatest length.",
+    )
 
 
 def lengths_to_try(case: Case, longest_whole: int, shortest_cut: int) -> list[int]:

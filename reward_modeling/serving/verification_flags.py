@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, one_of
 from reward_modeling.serving.client_connection import SECONDS, Connection
 from reward_modeling.serving.clients import CLIENTS
+from reward_modeling.serving.keys import check_key, read_key_file
 from reward_modeling.serving.verification import verify_server
 from reward_modeling.serving.verification_card import write_served
 from reward_modeling.serving.verification_probe import Probe
@@ -39,11 +41,16 @@ class VerifyFlags:
     served_dtype: Annotated[str, one_of(FLOAT32, "bfloat16", "float16")] = flag(
         FLOAT32, "What the server computes in: below float32 its rounding, as this model has it, is allowed for."
     )
+    load_model: bool = flag(
+        True,
+        "Load the model here too: compare a row as long as those of the training, messages through the chat template "
+        "where the protocol takes them, and the model's files with what was saved.",
+    )
     write_card: bool = flag(
         False, "Where it is equal, write so into the model's README.md, and into served.json there."
     )
     api_key_file: Annotated[str | None, PATH] = flag(
-        None, f"A file that holds the server's key alone. Unset: the variable {KEY_VARIABLE}, or no key."
+        None, f"A file whose first line is the server's key. Unset: the variable {KEY_VARIABLE}, or no key."
     )
     timeout: Annotated[float, at_least(1)] = flag(SECONDS, "Seconds for one answer.")
     trust_remote_code: bool = flag(False, "Run code that the model's folder holds.")
@@ -65,8 +72,9 @@ def run_verification() -> None:
     report = verify_server(
         checkpoint,
         client,
-        load=lambda: Probe(name, trust_remote_code=flags.trust_remote_code),
+        load=cache(lambda: Probe(name, trust_remote_code=flags.trust_remote_code)),
         dtype=flags.served_dtype,
+        load_model=flags.load_model,
     )
     print("\n".join(report_lines(report)), flush=True)
     if flags.write_card and report.equal:
@@ -85,6 +93,11 @@ def _check(flags: VerifyFlags) -> None:
     names = ("verify_server", "protocol", "reward_name_or_path")
     if flags.write_card and flags.reward_name_or_path and not Path(flags.reward_name_or_path).is_dir():
         problems.append(f"--write_card true: expected a folder to write to, found the name {flags.reward_name_or_path}")
+    if flags.write_card and not flags.load_model:
+        problems.append(
+            "--write_card true: expected --load_model true, found false. A card is not written before the files in the "
+            "folder were seen to be the model that is served"
+        )
     if missing := [f"--{name}" for name in names if not getattr(flags, name)]:
         problems.append(f"--verify_server: expected {', '.join(f'--{name}' for name in names)}, found no {missing[0]}")
     if problems:
@@ -92,9 +105,7 @@ def _check(flags: VerifyFlags) -> None:
 
 
 def _read_key(path: str | None) -> str | None:
-    if path is None:
-        return os.environ.get(KEY_VARIABLE)
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--api_key_file {path}: expected a file with the key, found [{error}].") from error
+    if path is not None:
+        return read_key_file(path)
+    key = os.environ.get(KEY_VARIABLE)
+    return check_key(key, KEY_VARIABLE) if key else None

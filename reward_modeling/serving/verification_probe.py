@@ -1,17 +1,26 @@
-"""The checkpoint itself, loaded to explain a difference: what it gives other tokens, and in lower precision."""
+"""The checkpoint itself, loaded: what it gives other tokens than the saved ones, messages, and in lower precision."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers.utils import ModelOutput
 
+from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.scoring.readouts.base import Readout, ScoredConversation
 from reward_modeling.scoring.scorer import RewardScorer
 from reward_modeling.serving.clients import Row
-from reward_modeling.serving.verification_rows import Outputs
+from reward_modeling.serving.verification_case import Messages
+from reward_modeling.serving.verification_rows import Outputs, row_of
+
+# The longest row that is computed: a large model takes many seconds for a thousand tokens on a CPU.
+MOST_TOKENS = 4096
+ROOM = 2  # tokens of the context that are left to a second BOS and the like, which explain a difference
+SCRIPT_ARGUMENTS = "script_arguments.json"  # with what a run was started
 
 
 class RawOutputs(Readout):
@@ -39,9 +48,35 @@ class Probe:
             return np.array(scorer.score(conversations), dtype=np.float64)[:, None]
         return np.array([list(one.attributes.values()) for one in scorer.score_named(conversations)], dtype=np.float64)
 
+    def templated(self, conversations: Sequence[Messages]) -> list[Row]:
+        """The conversations as the checkpoint's own chat template writes them; those that it refuses are left out."""
+        scorer, rows = self._scorer("float32"), []
+        for messages in conversations:
+            try:
+                (tokens,) = scorer.tokenize([messages])
+            except UserError:  # such as a template without a system turn, or none at all
+                continue
+            rows.append(replace(row_of(list(tokens.ids), tokens.gate, scorer.tokenizer), messages=messages))
+        return rows
+
+    def longest(self) -> int:
+        """Tokens of the longest row that is worth a comparison: as in training, as far as that is known."""
+        file = Path(self.name, SCRIPT_ARGUMENTS)
+        trained = json.loads(file.read_text(encoding="utf-8")).get("max_length") if file.is_file() else None
+        context = self._scorer("float32").reader.max_length
+        return min(MOST_TOKENS, trained or MOST_TOKENS, (context or MOST_TOKENS) - ROOM)
+
+    def _device(self) -> str | None:
+        """The CPU where a server on the same GPU has left no room; None: the scorer's own choice."""
+        if not torch.cuda.is_available():
+            return None
+        free, whole = torch.cuda.mem_get_info()
+        in_float32 = 2 * sum(file.stat().st_size for file in Path(self.name).glob("*.safetensors"))
+        return None if free > max(1.5 * in_float32, whole / 2) else "cpu"
+
     def _scorer(self, dtype: str) -> RewardScorer:
         if dtype not in self._scorers:
-            options = {"dtype": dtype, "trust_remote_code": self.trust_remote_code}
+            options = {"dtype": dtype, "trust_remote_code": self.trust_remote_code, "device": self._device()}
             scorer = RewardScorer.from_pretrained(self.name, **options)
             if not scorer.readout.reads_prompts:
                 whole = scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length

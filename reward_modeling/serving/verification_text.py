@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.display.text import align, make_printable, wrap
 from reward_modeling.serving.verification import Comparison, Report
 from reward_modeling.serving.verification_rows import FLOAT32
@@ -84,11 +85,34 @@ def _number(difference: float) -> str:
 
 def _verdict(report: Report) -> list[str]:
     if report.equal:
-        within = "" if report.dtype == FLOAT32 else f" within the rounding of {report.dtype}"
+        within, hidden = "", ""
+        if report.dtype != FLOAT32:
+            within = f" within the rounding of {report.dtype} ({report.tolerance:.2g})"
+            hidden = f" That hides differences of the model up to {report.tolerance:.2g}{_who_says(report)}."
         ways = "; ".join(one.way.name for one in report.deciding)
-        size = f"The largest difference is {report.largest:.2g}."
-        return wrap(f"EQUAL{within}: what is served is what was saved (as {ways}). {size}")
+        size = f"The largest difference is {report.largest:.2g}.{hidden}"
+        scope = f"as {ways}; up to {report.longest_row:,} tokens"
+        return wrap(f"EQUAL{within}: what is served is what was saved ({scope}). {size}{_not_compared(report)}")
+    if report.is_changed:
+        return wrap(
+            f"DIFFERENT: the files of {report.checkpoint.name} give other rewards here than its {VERIFICATION} says "
+            "(changed files): they were changed after they were verified. The server was compared with the saved "
+            "rewards alone."
+        )
     if not report.deciding:
         return wrap("NOT COMPARED: no row has a text that gives its tokens, and this protocol takes texts alone.")
     names = dict.fromkeys(cause.name for one in report.deciding for cause in one.causes)
     return wrap(f"DIFFERENT: what is served is not what was saved ({make_printable('; '.join(names))}).")
+
+
+def _who_says(report: Report) -> str:
+    """A server says in what it computes, or the flag alone does."""
+    return "" if report.server.dtype else f", and that it computes in {report.dtype} is what --served_dtype says"
+
+
+def _not_compared(report: Report) -> str:
+    if report.local is None:
+        return " Not compared, without --load_model true: the chat template, longer rows, and the files as they are."
+    if report.messages or not report.takes_messages:
+        return ""
+    return " Not compared: the chat template, since the checkpoint has none that takes a plain conversation."

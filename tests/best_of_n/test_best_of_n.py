@@ -13,7 +13,6 @@ from pages import HOSTILE, Page
 from scored import choose, manifest_of, random_rows, read_rows, report_of, write_rows
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.preferences import load_preference_dataset
 
 ROOT = Path(__file__).parents[2]
 SELECTS = [
@@ -143,6 +142,63 @@ def test_models_of_a_mix(run, tmp_path):
     assert [entry["model"] for entry in manifest_of(output)["inputs"]] == ["A", "B"]
 
 
+def test_a_mix_says_how_far_its_prompts_meet(run, tmp_path):
+    def rows(model, *prompts):
+        return [{"prompt": name, "responses": [f"{model}1", f"{model}2"], "rewards": [1, 2]} for name in prompts]
+
+    a = write_rows(tmp_path / "a.jsonl", rows("a", "1?", "2? ", "3?"))
+    b = write_rows(tmp_path / "b.jsonl", rows("b", "1?", "\n2?", "4?"))
+    c = write_rows(tmp_path / "c.jsonl", rows("c", "5?"))
+    output = tmp_path / "pairs.jsonl"
+    words = run("--mix", f"{a},B={b}", "--output", output)
+    assert report_of(output)["prompts_by_models"] == {"1": 2, "2": 2}
+    assert "Prompts with answers of 1 model: 2; of 2 models: 2." in words and "WARNING" not in words
+    first = read_rows(output)
+    assert [row["chosen"][0]["content"] for row in first] == ["1?", "2? ", "3?", "4?"]  # as it stands
+    run("--mix", f"B={b},a={a}", "--output", output, "--overwrite_output", "true")
+    assert sorted(map(json.dumps, read_rows(output))) == sorted(map(json.dumps, first))
+    words = run("--mix", f"{a},{c}", "--output", output, "--overwrite_output", "true")
+    assert "WARNING: --mix: expected answers of several models to the same prompts" in words
+    assert "found no prompt that two models" in " ".join(words.split())
+    assert "WARNING" not in run("--input", f"{a},{c}", "--output", output, "--overwrite_output", "true")
+
+
+def test_truths_that_cannot_be_read_are_named(run, tmp_path):
+    rows = [
+        {"prompt": f"{n}?", "responses": ["a", "b"], "rewards": [2, 1], "is_correct": ["maybe", n]} for n in range(3)
+    ]
+    words = run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", tmp_path / "pairs.jsonl")
+    found = " ".join(words.split())
+    assert "WARNING: is_correct: expected true, false or a number from 0 to 1, found something else for 4" in found
+    assert "in.jsonl:1 (maybe). They count as without one." in found
+
+
+def test_what_no_row_was_written_of_is_no_part_of_the_figures(run, tmp_path):
+    """LLaMA-Factory has no place for the second prompt's options."""
+    rows = [{"prompt": f"{n}?", "responses": ["a", "b"], "rewards": [1, 2]} for n in range(2)]
+    rows[1] |= {"chat_template_kwargs": {"think": True}, "generator": "m"}
+    output = tmp_path / "pairs.jsonl"
+    run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", output, "--format", "llama_factory")
+    report = report_of(output)
+    assert (report["selected"]["prompts"], report["selected"]["rows"], report["lengths"]["chosen"]["prompts"]) == (
+        1,
+        1,
+        1,
+    )
+    assert report["models"]["m"]["share_chosen"]["prompts"] == 1
+    assert report["dropped"]["not_writable"]["count"] == 1
+
+
+def test_a_margin_is_the_gap_that_was_used(run, tmp_path):
+    """With a penalty it is not the difference of the rewards, which are equal here, and which is below 0 there."""
+    rows = [{"prompt": f"{n}?", "responses": ["a" * 11, "b"], "rewards": [1.0 + n, 1.0]} for n in range(2)]
+    output = tmp_path / "pairs.jsonl"
+    flags = ("--choose", "max_min_p", "--len_penalty", "0.25", "--min_gap", "1", "--write_margin", "true")
+    run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", output, *flags)
+    found = [(row["chosen_score"], row["rejected_score"], row["margin"]) for row in read_rows(output)]
+    assert found == [(1.0, 1.0, 2.5), (1.0, 2.0, 1.5)]
+
+
 def test_pairs_say_what_the_rewards_say_and_not_the_row(run, tmp_path):
     asked = {"role": "user", "content": "Why?"}
     rows = [
@@ -158,89 +214,6 @@ def test_pairs_say_what_the_rewards_say_and_not_the_row(run, tmp_path):
     assert [row["chosen"][-1]["content"] for row in read_rows(output)] == ["good", "bad", "bad"]
     assert asked["role"] == read_rows(output)[0]["chosen"][0]["role"]
     assert "Of 3 pairs whose rows say which answer is chosen, 2 (66.7%) are written the other way round" in words
-
-
-def test_the_folder_of_an_output_is_a_data_set(run, tmp_path):
-    """Manifest and report stand beside the rows, and are none."""
-    folder = tmp_path / "data"
-    source = write_rows(tmp_path / "in.jsonl", random_rows())
-    run("--input", source, "--output", folder / "pairs.jsonl.gz")
-    read = load_preference_dataset(str(folder), num_proc=1)
-    assert set(read["reason"]) == {""} and len(read) == len(read_rows(folder / "pairs.jsonl.gz"))
-    assert set(read["unread"]) == {""}
-    again = tmp_path / "again"
-    run("--input", source, "--output", again / "pairs.jsonl.gz")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        path.name: path.read_bytes() for path in again.iterdir()
-    }
-
-
-def test_nothing_is_left_of_a_run_that_fails(run, tmp_path, monkeypatch):
-    source = write_rows(tmp_path / "in.jsonl", random_rows())
-    folder = tmp_path / "out"
-    with pytest.raises(UserError, match="Nothing was written"), monkeypatch.context() as patched:
-        patched.setattr("reward_modeling.best_of_n.job.write_page", _full_disk)
-        run("--input", source, "--output", folder / "pairs.jsonl")
-    assert list(folder.iterdir()) == []
-    run("--input", source, "--output", folder / "pairs.jsonl")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(before) == {f"pairs.jsonl{end}" for end in ("", ".manifest.json", ".report.json", ".report.html")}
-    with pytest.raises(UserError, match=r"expected nothing of this name, found pairs.jsonl, .*--overwrite_output true"):
-        run("--input", source, "--output", folder / "pairs.jsonl")
-    with source.open("a") as file:
-        file.write('{"prompt": "x')
-    with pytest.raises(UserError, match=r"in.jsonl:41"):
-        run("--input", source, "--output", folder / "pairs.jsonl", "--overwrite_output", "true")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def _full_disk(*_):
-    raise OSError(28, "No space left on device")
-
-
-def test_a_manifest_says_what_was_read_and_written(run, tmp_path):
-    from hashlib import sha256
-
-    source, output = write_rows(tmp_path / "in.jsonl", random_rows()), tmp_path / "pairs.jsonl"
-    run("--input", source, "--output", output, "--choose", "max_random", "--seed", "3")
-    manifest = manifest_of(output)
-    assert manifest["inputs"][0]["sha256"] == sha256(source.read_bytes()).hexdigest()
-    assert manifest["written"] == {
-        "rows": len(read_rows(output)),
-        "content_sha256": sha256(output.read_bytes()).hexdigest(),
-    }
-    assert (manifest["flags"]["choose"], manifest["flags"]["seed"], manifest["rows_read"]) == ("max_random", 3, 40)
-    assert not {"input", "output"} & manifest["flags"].keys()
-
-
-def test_the_entry_of_llama_factory_joins_those_that_are_there(run, tmp_path):
-    source, info = write_rows(tmp_path / "in.jsonl", random_rows()), tmp_path / "data/dataset_info.json"
-    info.parent.mkdir()
-    info.write_text('{"alpaca": {"file_name": "alpaca.json"}}')
-    flags = ("--input", source, "--format", "llama_factory")
-    run(*flags, "--output", tmp_path / "data/pairs.jsonl")
-    run(*flags, "--output", tmp_path / "data/best.jsonl", "--select", "best")
-    entries = json.loads(info.read_text())
-    assert list(entries) == ["alpaca", "pairs", "best"]
-    assert entries["pairs"] == {
-        "file_name": "pairs.jsonl",
-        "formatting": "sharegpt",
-        "ranking": True,
-        "columns": {
-            "messages": "conversations",
-            "system": "system",
-            "tools": "tools",
-            "chosen": "chosen",
-            "rejected": "rejected",
-        },
-    }
-    assert "ranking" not in entries["best"]
-    for name in ("pairs", "best"):
-        named = set(entries[name]["columns"].values())
-        assert all(named <= row.keys() for row in read_rows(tmp_path / f"data/{name}.jsonl"))
-    info.write_text('{"pairs": ')
-    with pytest.raises(UserError, match=r"expected JSON in .*dataset_info.json"):
-        run(*flags, "--output", tmp_path / "data/other.jsonl")
 
 
 def test_texts_of_anybody_stay_texts_on_the_page(run, tmp_path):
@@ -275,7 +248,15 @@ WRONG = [
     (("--input", "none.jsonl"), "none.jsonl does not exist"),
     (("--input", "a.jsonl", "--output", "a.jsonl", "--overwrite_output"), "expected another file"),
     (("--input", "a.jsonl", "--reward_column", "scores"), "expected the column scores in a.jsonl, found prompt"),
-    (("--input", "a.jsonl", "--truth_column", "right"), "--truth_column right: expected this column"),
+    (
+        ("--input", "a.jsonl", "--truth_column", "right"),
+        "--truth_column: expected the column right in a.jsonl, found prompt",
+    ),
+    (("--input", "a.jsonl", "--truth_column", "a.x+b.x"), "--truth_column: expected the column a.x in a.jsonl"),
+    (
+        ("--input", "a.jsonl", "--columns", "prompt=promt"),
+        "--columns: expected the column promt in .*did you mean prompt",
+    ),
     (("--input", "equal.jsonl"), "(?s)everything was dropped.*1  all its answers have equal rewards"),
     (("--input", "empty.jsonl"), "expected scored rows in empty.jsonl, found none"),
 ]

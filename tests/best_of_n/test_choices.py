@@ -91,6 +91,13 @@ def test_of_equal_rewards_none_is_rejected_and_a_draw_decides():
     assert best_first([2.0, 2.0, 1.0], [1, 0, 0]) == [1, 0, 2]
 
 
+def test_a_gap_is_not_missed_by_rounding():
+    assert 1.2 - 0.9 < 0.3
+    assert choose_pairs([1.2, 0.9], [1, 1], [0, 0], PairRule(min_gap=0.3)) == [(0, 1)]
+    assert choose_pairs([1.2, 0.9], [1, 1], [0, 0], PairRule(min_gap=0.300001)) == []
+    assert choose_pairs([1.0, 1.0], [1, 1], [0, 0], PairRule()) == []
+
+
 def test_length_matched_takes_the_nearest_that_is_a_gap_below():
     lengths = [100, 99, 150, 40]
     assert choose_pairs([5.0, 4.9, 2.0, 1.0], lengths, [0] * 4, PairRule(min_gap=1, length_matched=True)) == [(0, 2)]

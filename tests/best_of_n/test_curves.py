@@ -107,6 +107,28 @@ def test_intervals_are_those_of_prompt_differences():
     assert [row["prompts"] for row in moments.means()] == [31, 30, 30]
 
 
+def test_intervals_of_values_far_from_0_have_their_width():
+    values = np.random.default_rng(0).uniform(size=50)
+    near, far = Moments(1), Moments(1)
+    for value in values:
+        near.add([value])
+        far.add([1e9 + value])
+    (near,), (far,) = near.means(), far.means()
+    # 1e9 + value keeps 7 digits of the value
+    assert far["high"] - far["low"] == pytest.approx(near["high"] - near["low"], rel=1e-5)
+
+
+def test_zeros_count_as_if_they_were_added():
+    one, other = Moments(1), Moments(1)
+    for value in (1.0, 0.5, 0.25):
+        one.add([value])
+        other.add([value])
+    for _ in range(4):
+        other.add([0.0])
+    assert one.with_zeros(7).shares()[0] == pytest.approx(other.shares()[0], rel=1e-12)
+    assert Moments(1).with_zeros(0).shares()[0]["value"] is None
+
+
 def test_intervals_of_nothing_and_of_one_prompt():
     moments = Moments(1)
     assert moments.means() == moments.shares() == moments.differences()

@@ -85,6 +85,32 @@ def test_trl_rows():
     assert (found["prompt"], found["completion"]) == ([USER], [said("Because.")])
 
 
+AGAIN = {"role": "user", "content": "And?"}
+TURNS = [said("So."), AGAIN]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_answers_of_several_turns_leave_the_users_turns_to_the_prompt(name, tmp_path):
+    """As an arena has them: trainers learn every message of `chosen`."""
+    row = row_of(name, prompt(), pair([*TURNS, said("a")], [*TURNS, said("b")]))
+    assert row == row_of(name, prompt(USER, *TURNS), pair([said("a")], [said("b")]))
+    with pytest.raises(NotWritable, match="answers of several"):
+        row_of(name, prompt(), pair([*TURNS, said("a")], [said("No."), AGAIN, said("b")]))
+    with pytest.raises(NotWritable, match="answers of several"):
+        row_of(name, prompt(), pair([*TURNS, said("a")], [said("b")]))
+    best = Selected(ScoredAnswer([*TURNS, said("a")], 1.0, 1))
+    if name == "trl":
+        assert row_of(name, prompt(), best)["prompt"] == [USER, *TURNS]
+    assert row_of(name, prompt(), best) == row_of(
+        name, prompt(USER, *TURNS), Selected(ScoredAnswer([said("a")], 1.0, 1))
+    )
+
+
+def test_trl_has_several_messages_of_the_assistant_in_an_answer():
+    row = row_of("trl", prompt(), pair([said("Hm."), said("a")], [said("Hm."), said("b")]))
+    assert (row["prompt"], row["chosen"]) == ([USER], [said("Hm."), said("a")])  # no prompt ends with the assistant
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_margin_is_written_only_where_it_is_asked_for(name):
     assert "margin" not in row_of(name, prompt(), GOOD_AND_BAD)

@@ -315,7 +315,8 @@ def test_the_card_says_how_to_serve_the_model_and_to_compare_what_is_served(run)
     """make test-serving runs these commands; here it is what they say, and that a line gets its place."""
     card = (run.model / "README.md").read_text()
     assert "None of these was run where this card was written." in card
-    vllm = f"`python -m vllm.entrypoints.openai.api_server --model {run.model} --runner pooling --dtype float32 --host 127.0.0.1`"
+    vllm = "`python -m vllm.entrypoints.openai.api_server "
+    vllm += f"--model {run.model} --runner pooling --dtype float32 --host 127.0.0.1`"
     assert vllm in card
     assert f"`python serve.py --reward_name_or_path {run.model}`" in card
     compare = "python score.py --verify_server http://127.0.0.1:8000 --protocol vllm"

@@ -22,7 +22,7 @@ def verify(command: list[str], url: str, *more: str, status: int = 0) -> str:
 
 
 def largest(said: str) -> str:
-    return re.search(r"The largest difference is\s+([\d.e+-]+)\.", said)[1]
+    return re.search(r"The\s+largest\s+difference\s+is\s+([\d.e+-]+)\.", said)[1]
 
 
 def check_equal(python: str, folder: Path, tmp_path: Path, seen: Callable, what: str, *more: str) -> None:
@@ -32,6 +32,8 @@ def check_equal(python: str, folder: Path, tmp_path: Path, seen: Callable, what:
         said = verify(commands["score.py"], url, "--write_card", "true")
     assert "EQUAL: what is served is what was saved" in said
     (entry,) = read_served(folder)
+    assert entry["messages"] >= 2
+    assert entry["longest_row"] > max(map(len, json.loads((folder / "verification.json").read_text())["rows"]))
     assert (entry["server"], entry["protocol"], entry["dtype"]) == ("vLLM", "vllm", "float32")
     assert "- Served equal on " in (folder / "README.md").read_text()
     rows = f"{entry['rows']} rows, {entry['tokens']} tokens"
@@ -141,7 +143,7 @@ def test_a_server_that_rounds_to_16_bits(trained, vllm_python, tmp_path, seen):
     command[command.index("float32")] = "bfloat16"
     with vllm_server(vllm_python, command, tmp_path, *EAGER) as url:
         said = verify(commands["score.py"], url, status=1)
-        assert "DIFFERENT: what is served is not what was saved (lower precision)" in said
+        assert re.search(r"DIFFERENT: what is served is not what was saved\s+\(lower precision", said)
         seen("tiny gemma2 in bfloat16", "lower precision")
         said = verify(commands["score.py"], url, "--served_dtype", "bfloat16")
         assert "EQUAL within the rounding of bfloat16" in said

@@ -237,6 +237,41 @@ def test_a_request_that_does_not_come_is_not_waited_for(server):
 
 
 @pytest.mark.usefixtures("still_serves")
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_nor_is_one_behind_a_request_that_was_answered(server, pipelined):
+    whole = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+    parts = [b"POST /v1/rew", head_of(1000), head_of(1000) + b"{", head_of("chunked") + b"1\r\n{\r\n"]
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(connect(server))) for _ in [*parts, b""]]
+        started = time.monotonic()
+        for connection, part in zip(connections, [*parts, b""], strict=True):
+            connection.sendall(whole + (part if pipelined else b""))
+            while not (received := connection.recv(65536)).endswith(b"}"):
+                assert received
+            if not pipelined and part:
+                connection.sendall(part)
+        for connection in connections[:-1]:
+            assert b"HTTP/1.1 408 " in read_all(connection)
+        assert CLIENT_TIMEOUT - 0.2 < time.monotonic() - started < CLIENT_TIMEOUT + 3
+        connections[-1].sendall(whole)  # a connection that asks for nothing stays open
+        assert b" 200 " in connections[-1].recv(65536)
+
+
+@pytest.mark.usefixtures("still_serves")
+def test_requests_that_are_no_http_are_logged_once(server):
+    for _ in range(5):
+        with closing(connect(server)) as connection:
+            connection.sendall(b"no request at all\r\n\r\n")
+            assert b" 400 " in read_all(connection)
+    with closing(connect(server)) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert b" 200 " in connection.recv(65536)
+    assert server.log().count("Invalid HTTP request received") == 1
+    assert "pip install" not in server.log()
+    assert "upgrade" not in server.log()
+
+
+@pytest.mark.usefixtures("still_serves")
 def test_a_byte_now_and_then_does_not_keep_a_connection(server):
     with closing(connect(server)) as connection:
         started = time.monotonic()

@@ -52,6 +52,14 @@ def test_only_the_key_opens(served):
     assert ask(app_of(served(), api_key=KEY), "/metrics", **authorized(f"Bearer {KEY}")).status_code == 200
 
 
+def test_two_keys_are_refused_even_where_one_is_right(served):
+    headers = [("Authorization", "Bearer another-key"), ("Authorization", f"Bearer {KEY}")]
+    for both in (headers, headers[::-1]):
+        response = ask(app_of(served(), api_key=KEY), PATH, BODY, headers=both)
+        assert response.status_code == 400
+        assert "expected one Authorization header, found 2" in error_of(response)["message"]
+
+
 def test_a_body_without_the_key_is_not_read(served):
     async def run() -> None:
         async def body():
@@ -134,8 +142,8 @@ def test_all_bodies_together_are_bounded_and_let_go_again(served):
 
 def test_unknown_paths_and_methods_are_named(served):
     app = app_of(served())
-    missing, wrong = ask_all(app, [("/v1/reward", BODY), (PATH, None)])
-    assert (missing.status_code, wrong.status_code) == (404, 405)
+    missing, slash, wrong = ask_all(app, [("/v1/reward", BODY), (f"{PATH}/", BODY), (PATH, None)])
+    assert (missing.status_code, slash.status_code, wrong.status_code) == (404, 404, 405)
     assert "/v1/rewards" in error_of(missing)["message"]
     assert "POST" in error_of(wrong)["message"]
     assert wrong.headers["Allow"] == "POST"

@@ -71,6 +71,47 @@ def test_texts_that_end_elsewhere_are_counted_and_told_once_without_their_words(
     (said,) = (record.getMessage() for record in caplog.records if "does not end" in record.getMessage())
     assert "SECRET" not in caplog.text
     assert scorer.tokenizer.eos_token in said
+    assert "--complete_texts true" in said
+
+
+@pytest.mark.parametrize("style", ["chatml", "gemma"])
+@pytest.mark.parametrize("path", [PATH, "/classify"])
+def test_texts_up_to_the_token_at_which_a_policy_stops_are_completed(served, style, path):
+    """They get the reward of their messages; without the flag they get another one."""
+    scorer = served(style=style)
+    stopped = [text.removesuffix("\n") for text in whole_texts(scorer)]
+    assert all(text.endswith(("<|im_end|>", "<end_of_turn>")) for text in stopped)
+    expected = scorer.score(CONVERSATIONS)
+    for texts in (stopped, whole_texts(scorer)):
+        app = app_of(scorer, complete_texts=True)
+        assert rewards_of(app, path, texts) == pytest.approx(expected, abs=TOLERANCE)
+        assert metric(app, "reward_open_ended_texts_total") == 0
+    app = app_of(scorer)
+    plain = rewards_of(app, path, stopped)
+    assert max(abs(a - b) for a, b in zip(plain, expected, strict=True)) > 1e-2
+    assert metric(app, "reward_open_ended_texts_total") == len(stopped)
+
+
+def rewards_of(app, path: str, texts: list[str]) -> list[float]:
+    if path == PATH:
+        return ask(app, path, body_of(*texts)).json()["rewards"]
+    return [one["probs"][0] for one in ask(app, path, {"input": texts}).json()["data"]]
+
+
+@pytest.mark.parametrize("ending", ["", " <", "<|im", "<|im_end|> and", "\n"])
+def test_what_is_no_whole_special_token_of_the_end_is_not_completed(served, ending):
+    scorer = served(style="chatml")
+    text = f"<|im_start|>user\nhello there{ending}"
+    asked = [app_of(scorer, complete_texts=flag) for flag in (True, False)]
+    completed, plain = (ask(app, PATH, body_of(text)).json()["rewards"] for app in asked)
+    assert completed == pytest.approx(plain, abs=TOLERANCE)
+
+
+def test_an_end_of_one_token_leaves_nothing_to_complete(served):
+    scorer = served(style="llama3")
+    texts = [*whole_texts(scorer)[:2], "hello there"]
+    completed, plain = (rewards_of(app_of(scorer, complete_texts=flag), PATH, texts) for flag in (True, False))
+    assert completed == pytest.approx(plain, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ from scripted_server import server_that_says
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.serving import posting
+from reward_modeling.serving.asking import check_url
+from reward_modeling.serving.keys import read_key_file
 from reward_modeling.serving.posting import post_json
+from reward_modeling.serving.reward_sources import Served
 
 RIGHT = (200, {}, b'{"rewards": [1.5]}')
 
@@ -59,7 +62,7 @@ def test_a_training_keeps_its_random_numbers(waits):
     [
         (400, b'{"error": {"message": "prompt: expected a text"}}', "400 (Bad Request): prompt: expected a text"),
         (401, b"no", "401 (Unauthorized): no"),
-        (500, b'{"error": "odd"}', '500 (Internal Server Error): {"error": "odd"}'),
+        (500, b'{"error": "odd"}', "500 (Internal Server Error): odd"),
     ],
 )
 def test_a_refusal_is_not_asked_again(waits, status, text, said):
@@ -89,3 +92,46 @@ def test_patience_ends(waits):
 def test_no_answer_in_time(waits):
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConnectionError, match="timed out"):
         post_json(f"http://127.0.0.1:{silent.getsockname()[1]}", {}, timeout=0.2, patience=0)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(waits, status):
+    """The key would go to another host, and its answer would be the reward."""
+    with server_that_says(RIGHT) as (other, asked_there):
+        redirect = (status, {"Location": f"{other}/get"}, b"")
+        with server_that_says(redirect) as (url, _), pytest.raises(UserError, match="found a redirect") as error:
+            post_json(url, {}, api_key="secret")
+    assert asked_there == []
+    assert "secret" not in str(error.value)
+
+
+def test_proxies_of_the_environment_are_not_asked(waits, monkeypatch):
+    with server_that_says(RIGHT) as (proxy, asked_there), server_that_says(RIGHT) as (url, asked):
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        post_json(url, {}, api_key="secret")
+    assert (len(asked_there), len(asked)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a", "http://", "http://me:secret@a", "http://a:port", "http://a b", "file:///a"]
+)
+def test_what_is_no_address(url):
+    with pytest.raises(UserError, match="expected an http address") as error:
+        check_url(url, "where")
+    assert "secret" not in str(error.value)
+
+
+def test_a_key_is_the_first_line_of_a_file_and_never_shown(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("sesame-open\r\nsecond line\n")
+    assert read_key_file(str(file)) == "sesame-open"
+    for text in ("sesame-öpen", "sesame\x00open", "", "\nsesame"):
+        file.write_bytes(text.encode())
+        with pytest.raises(UserError, match="ASCII characters, found") as error:
+            read_key_file(str(file))
+        assert "sesame" not in str(error.value)
+    with pytest.raises(UserError, match="ASCII"):
+        Served("http://127.0.0.1:9", api_key="sesame\nopen")

@@ -231,6 +231,48 @@ def test_a_server_that_refuses(server):
         TrlReward(server.url)([*PROMPTS[:1], []], [*COMPLETIONS[:1], []])
 
 
+LONG = [{"role": "assistant", "content": "Heat the water slowly. " * 900}]
+
+
+def refused_ones(tokenizer) -> dict:
+    """What is asked, by what is wrong with the second of it."""
+    texts = whole_texts(tokenizer)
+    long = tokenizer.apply_chat_template(PROMPTS[1] + LONG, tokenize=False)
+    return {
+        "too long messages": ((PROMPTS[:4], [COMPLETIONS[0], LONG, *COMPLETIONS[2:4]]), "expected at most"),
+        "too long text": (([texts[0], long, *texts[2:4]], [""] * 4), "expected at most"),
+        "an empty text": (([texts[0], "", *texts[2:4]], [""] * 4), "expected at least one"),
+        "no messages": (([PROMPTS[0], [], *PROMPTS[2:4]], [COMPLETIONS[0], [], *COMPLETIONS[2:4]]), "conversation 1"),
+    }
+
+
+@pytest.mark.parametrize("what", ["too long messages", "too long text", "an empty text", "no messages"])
+def test_what_is_refused_is_the_same_in_process_and_served(where, expected, tokenizer, what, caplog):
+    (prompts, completions), message = refused_ones(tokenizer)[what]
+    with pytest.raises(UserError, match=message):
+        TrlReward(**where)(prompts, completions)
+    reward = TrlReward(**where, on_refusal=-5.0)
+    for _ in range(2):
+        rewards = reward(prompts, completions)
+        assert rewards[1] == -5.0
+        assert furthest([rewards[0], *rewards[2:]], [expected[0], *expected[2:4]]) <= LIMIT
+    assert reward._source.refusals.count == 2
+    (record,) = [record for record in caplog.records if "is refused and gets the reward -5" in record.message]
+    assert message.split()[0] in record.message
+
+
+def test_attributes_of_what_is_refused(tokenizer, tmp_path):
+    config = with_ratings(tiny_config("llama", len(tokenizer), **token_ids(tokenizer)))
+    path = save_classifier(tmp_path, tokenizer, config)
+    reward = OpenRLHFReward(path, dtype="float32", device="cpu", on_refusal=-1)
+    told = reward([whole_texts(tokenizer)[0], ""], [], [])
+    assert told["rewards"][1] == -1
+    for name in NAMES:
+        assert told["extra_logs"][name].isnan().tolist() == [False, True]
+    with pytest.raises(UserError, match="on_refusal: expected a finite number"):
+        OpenRLHFReward("http://127.0.0.1:9", on_refusal=float("nan"))
+
+
 def test_one_text_is_no_list_of_texts():
     with pytest.raises(UserError, match="expected a list of texts"):
         OpenRLHFReward("http://127.0.0.1:9")("a text", [], [])
@@ -247,7 +289,15 @@ def test_a_reward_that_is_no_number(model, tokenizer, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "whole"),
-    [("a", "a<e>\n"), ("a<e>", "a<e>\n"), ("a<e>\n", "a<e>\n"), ("a\n", "a\n<e>\n"), ("a<", "a<e>\n"), ("", "<e>\n")],
+    [
+        ("a", "a<e>\n"),
+        ("a<e>", "a<e>\n"),
+        ("a<e>\n", "a<e>\n"),
+        ("a\n", "a\n<e>\n"),
+        ("a<", "a<<e>\n"),
+        ("a<e", "a<e<e>\n"),
+        ("", "<e>\n"),
+    ],
 )
 def test_the_end_of_a_text(text, whole):
     assert ended(text, "<e>\n") == whole

@@ -65,6 +65,29 @@ def test_all_forms_of_a_request_give_the_same_rewards(served):
     assert single.json()["rewards"] == pytest.approx(expected[1:], abs=TOLERANCE)
 
 
+def in_parts(messages: list[dict]) -> list[dict]:
+    """The same messages as OpenAI's lists of parts."""
+    return [
+        message | {"content": [{"type": "text", "text": part} for part in message["content"].split("\n")]}
+        for message in messages
+    ]
+
+
+def test_contents_may_come_in_parts_in_every_form(served):
+    scorer = served()
+    prompt = [{"role": "user", "content": "two lines\nof a question"}]
+    answer = [{"role": "assistant", "content": "two lines\nof an answer"}]
+    expected = scorer.score([prompt + answer])
+    forms = [
+        {"prompt": in_parts(prompt), "responses": [in_parts(answer)]},
+        {"prompt": in_parts(prompt), "responses": [answer[0]["content"]]},
+        {"messages": in_parts(prompt + answer)},
+        {"conversations": [in_parts(prompt + answer)]},
+    ]
+    for response in ask_all(app_of(scorer), [(PATH, form) for form in forms]):
+        assert response.json()["rewards"] == pytest.approx(expected, abs=TOLERANCE)
+
+
 def test_a_prompt_is_computed_once_for_all_its_answers(served):
     scorer = served()
     prompt = [{"role": "user", "content": "a question of some length, " * 20}]
@@ -133,6 +156,15 @@ MISTAKES = {
     "prompt alone": ({"prompt": "a"}, "found none"),
     "prompt and messages": ({"prompt": "a", "messages": [USER]}, "found one without the other"),
     "a misspelt field": ({"message": [USER]}, "did you mean messages?"),
+    "a misspelt field, to the end of its message": ({"promt": "a"}, "found 'promt'; did you mean prompt?"),
+    "a part that is no text": (
+        {"prompt": "a", "responses": [[{"role": "assistant", "content": [{"type": "image_url"}]}]]},
+        "responses: expected content as a text or as parts of type text, found another",
+    ),
+    "places of gates beside messages": (
+        {"messages": [USER], "gate_positions": [0]},
+        "gate_positions: expected them beside input_ids",
+    ),
     "another type": (
         {"prompt": 3, "responses": ["a"]},
         "prompt: expected a text or a list of messages, found a number",
@@ -163,6 +195,7 @@ def test_a_mistake_is_answered_by_what_was_expected_and_what_was_found(served):
     for (name, (_, words)), response in zip(MISTAKES.items(), responses, strict=True):
         assert response.status_code == 400, name
         assert words in error_of(response)["message"], (name, response.text)
+        assert "?." not in response.text
 
 
 def test_another_model_is_not_found(served):
@@ -188,6 +221,33 @@ def test_a_gated_model_wants_messages(served):
         assert response.status_code == 400
         assert "gate reads" in error_of(response)["message"]
     assert ask(app_of(served("gated")), "/get_reward", {"query": []}).status_code == 200
+
+
+def test_a_gated_model_takes_tokens_with_the_places_that_its_gate_reads(served):
+    scorer = served("gated")
+    rows = scorer.tokenize(CONVERSATIONS[:4])
+    ids, gates = [list(row.ids) for row in rows], [row.gate for row in rows]
+    expected = scorer.score(CONVERSATIONS[:4])
+    found = ask(app_of(scorer), PATH, {"input_ids": ids, "gate_positions": gates}).json()["rewards"]
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+    other = ask(app_of(scorer), PATH, {"input_ids": ids, "gate_positions": [0] * 4}).json()["rewards"]
+    assert max(abs(a - b) for a, b in zip(other, expected, strict=True)) > 1e-4  # they are read
+
+
+@pytest.mark.parametrize("gates", [[0], [0, 1, 1], [0, 2], [-1, 0], [3, 0], []])
+def test_places_of_gates_are_one_in_each_row(served, gates):
+    response = ask(app_of(served("gated")), PATH, {"input_ids": [[1, 2, 3], [1, 2]], "gate_positions": gates})
+    assert response.status_code == 400
+    message = error_of(response)["message"]
+    assert f"gate_positions: expected a place in each of 2 rows of tokens, found {len(gates)}" in message
+
+
+def test_a_model_without_a_gate_takes_no_places(served):
+    response = ask(app_of(served()), PATH, {"input_ids": [[1, 2]], "gate_positions": [0]})
+    assert response.status_code == 400
+    assert "gate_positions: expected none, since the model has no gate" in error_of(response)["message"]
+    mistyped = ask(app_of(served()), PATH, {"input_ids": [[1, 2]], "gate_positions": [0.5]})
+    assert "gate_positions: expected a list of numbers, beside input_ids" in error_of(mistyped)["message"]
 
 
 def test_a_reward_that_is_no_number_is_an_error_and_no_json(tmp_path):

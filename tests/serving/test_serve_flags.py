@@ -47,7 +47,7 @@ def test_a_key_comes_from_a_flag_a_file_or_a_variable(tmp_path, monkeypatch):
         (["--api_key", "schlüssel-schlüssel"], "ASCII"),
         (["--api_key_file", "/nowhere"], "expected a file of text"),
         (["--port", "70000"], "--port: expected 0 to 65535"),
-        (["--max_conversations", "0"], "--max_conversations: expected at least 1"),
+        (["--max_conversations", "0"], "--max_conversations: expected 1 to 100000"),
         (["--client_timeout", "0"], "--client_timeout"),
         (["--weights", "helpfulness"], "weights"),
         (["--reward_name_or_path", " "], "--reward_name_or_path"),
@@ -74,6 +74,15 @@ def test_a_port_that_is_taken_is_named_before_the_model_is_loaded():
             bind("127.0.0.1", port)
     with pytest.raises(UserError, match=r"--host no\.such\.host"):
         bind("no.such.host.invalid", 0)
+
+
+def test_of_two_servers_started_at_once_the_second_ends_before_its_model_is_loaded():
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: expected an address to listen at"):
+            bind("127.0.0.1", port)
+        with socket.create_connection(("127.0.0.1", port), timeout=5):  # which waits until the model is there
+            pass
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripted_server import server_that_says
 from serving.verified_models import FaultyServer, conversations, running, save_verified
 from tiny_families import TOKENIZER_STYLES, train_tokenizer
 from transformers import AutoTokenizer
@@ -12,8 +13,9 @@ from transformers import AutoTokenizer
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.tokenizer import set_up_for_encoder
 from reward_modeling.serving.client_connection import Connection
-from reward_modeling.serving.clients import CLIENTS, VllmClient
+from reward_modeling.serving.clients import CLIENTS, ServerInfo, VllmClient
 from reward_modeling.serving.verification import Report, verify_server
+from reward_modeling.serving.verification_card import write_served
 from reward_modeling.serving.verification_probe import Probe
 from reward_modeling.serving.verification_rows import read_checkpoint, row_of
 from reward_modeling.serving.verification_text import report_lines
@@ -82,7 +84,8 @@ def test_an_equal_server_needs_no_model(folder, server, served):
 def test_a_text_with_its_bos_is_shown_and_does_not_decide(verify, server):
     report = verify()
     assert report.equal
-    assert [one.way for one in report.comparisons] == list(VllmClient.ways[:4])  # verl's is the right one
+    ways = [VllmClient.TOKENS, VllmClient.SILENT, VllmClient.TEXT, VllmClient.WHOLE_TEXT]
+    assert [one.way for one in report.comparisons] == ways  # verl's is the right one
     assert not report.comparisons[3].equal
     assert causes(report, 3) == ["a second BOS"]
     assert "Text with its BOS: other rewards, by up to" in "\n".join(report_lines(report))
@@ -110,7 +113,7 @@ def faults(tokenizer) -> dict:
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     return {
         "a sigmoid": {"change_outputs": torch.sigmoid},
-        "a softmax": {"change_outputs": lambda outputs: outputs.softmax(0)},
+        "a softmax of one label, or a constant": {"change_outputs": lambda outputs: outputs.softmax(0)},
         "a normalisation": {"change_outputs": lambda outputs: (outputs - 0.4) / 1.7},
         "a scale and a shift": {"change_outputs": lambda outputs: outputs * 2 + 0.5},
         "a second BOS": {"change_ids": lambda ids: [bos, *ids]},
@@ -196,13 +199,139 @@ def test_weights_that_are_a_little_off_are_alike_and_not_the_same(verify, server
             torch.manual_seed(0)
             for weight in server.model.parameters():
                 weight += 0.01 * weight.std() * torch.randn_like(weight)
-        assert causes(verify(ways=[VllmClient.TOKENS])) in (["weights that are alike"], ["lower precision"])
+        found = causes(verify(ways=[VllmClient.TOKENS]))
+        assert found in (["weights that are alike"], ["lower precision or slightly other weights"])
         with torch.no_grad():
             for weight in server.model.parameters():
                 weight += 0.04 * weight.std() * torch.randn_like(weight)
         assert causes(verify(ways=[VllmClient.TOKENS])) == ["weights that are alike"]
     finally:
         server.model.load_state_dict(kept)
+
+
+def test_a_little_noise_is_not_called_rounding(verify, folder, server):
+    """Both are of one size; only what the checkpoint itself rounds to tells them apart."""
+    kept = {name: value.clone() for name, value in server.model.state_dict().items()}
+    try:
+        with torch.no_grad():
+            torch.manual_seed(0)
+            for weight in server.model.parameters():
+                weight += 1e-3 * weight.std() * torch.randn_like(weight)
+        report = verify(ways=[VllmClient.TOKENS])
+    finally:
+        server.model.load_state_dict(kept)
+    assert causes(report) == ["lower precision or slightly other weights"]
+    assert "Either the server computes in lower precision or its weights" in " ".join(report_lines(report)).replace(
+        "    ", ""
+    )
+
+
+def test_a_server_that_always_answers_1(verify, server):
+    server.change_outputs = torch.ones_like
+    for protocol in ("vllm", "openrlhf"):
+        (cause,) = verify(protocol).comparisons[0].causes
+        assert cause.name == "a softmax of one label, or a constant"
+        assert "or always answers 1" in cause.sentence
+
+
+# --- with the model loaded here -------------------------------------------------------------------------------
+
+
+def test_messages_and_a_long_row_are_compared_too(verify, server, probe):
+    report = verify(load_model=True)
+    text = " ".join(" ".join(report_lines(report)).split())
+    assert report.equal, text
+    rows = {one.way: [len(row.ids) for row in one.rows] for one in report.comparisons}
+    assert len(rows[VllmClient.MESSAGES]) == report.messages == 3
+    assert max(rows[VllmClient.TOKENS]) == report.longest_row == probe.longest()
+    assert f"up to {probe.longest():,} tokens). " in text
+    assert "Not compared" not in text
+    without = " ".join(" ".join(report_lines(verify())).split())
+    assert "Not compared, without --load_model true: the chat template, longer rows" in without
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda template: template.replace("|trim", "").replace(" | trim", "") + "Again.", "another chat template"),
+        (lambda template: "{{ bos_token }}" + template, "a second BOS"),
+    ],
+)
+def test_another_chat_template_is_found(verify, server, change, named):
+    """Token ids and texts know nothing of it."""
+    server.chat_template = change(server.tokenizer.chat_template)
+    assert verify().equal
+    report = verify(load_model=True)
+    assert not report.equal
+    assert {one.way.name: one.equal for one in report.deciding} == {
+        "token ids": True,
+        "token ids, with no word of an activation": True,
+        "text, without what the tokenizer adds": True,
+        "messages": False,
+    }
+    assert causes(report, 3) == [named]
+
+
+def test_messages_are_not_sent_to_another_model(verify, server):
+    server.change_outputs = lambda outputs: outputs + 1
+    report = verify(load_model=True)
+    assert "/classify" in {request["path"] for request in server.requests}
+    assert not any("messages" in request for request in server.requests)
+    assert not report.equal
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_cut_beyond_the_saved_rows_is_found(verify, folder, server, probe, tells, monkeypatch):
+    longest = max(map(len, json.loads((folder / "verification.json").read_text())["rows"]))
+    assert longest + 8 < probe.longest()
+    server.change_ids = lambda ids: ids[: longest + 8]
+    if not tells:
+        right = server.answer
+
+        def silent(path, body):
+            status, answer = right(path, body)
+            return status, {name: value for name, value in answer.items() if name != "usage"}
+
+        monkeypatch.setattr(server, "answer", silent)
+    assert verify(ways=[VllmClient.TOKENS]).equal
+    report = verify(ways=[VllmClient.TOKENS], load_model=True)
+    assert not report.equal
+    assert causes(report) == (["a cut"] if tells else ["long rows"])
+
+
+def test_files_that_are_not_what_was_saved_are_not_served(folder, server, served, tmp_path):
+    """The server has the model that was saved, and the folder another one."""
+    other = save_verified(tmp_path / "other", seed=1)
+    (other / "verification.json").write_bytes((folder / "verification.json").read_bytes())
+    client = VllmClient(Connection(served[1]))
+    report = verify_server(read_checkpoint(other), client, load=lambda: Probe(other), load_model=True)
+    assert all(one.equal for one in report.deciding)
+    assert not report.equal
+    assert "DIFFERENT: the files of" in "\n".join(report_lines(report))
+    with pytest.raises(UserError, match="expected an equal server"):
+        write_served(report)
+
+
+def test_a_card_is_not_written_before_the_files_were_compared(verify, server, folder):
+    with pytest.raises(UserError, match="expected the model loaded here"):
+        write_served(verify())
+    assert not (folder / "served.json").exists()
+
+
+def test_a_precision_that_hides_something_says_what(verify, server, monkeypatch):
+    server.dtype = torch.bfloat16
+    report = verify(ways=[VllmClient.TOKENS], dtype="bfloat16")
+    text = " ".join(" ".join(report_lines(report)).split())
+    hidden = f"{report.tolerance:.2g}"
+    assert f"EQUAL within the rounding of bfloat16 ({hidden})" in text
+    assert (
+        f"hides differences of the model up to {hidden}, and that it computes in bfloat16 is what --served_dtype"
+        in text
+    )
+    says = ServerInfo("serve.py", dtype="float32")
+    monkeypatch.setattr(VllmClient, "about", lambda self: says)
+    with pytest.raises(UserError, match="expected a server that computes in it, found one that says float32"):
+        verify(ways=[VllmClient.TOKENS], dtype="bfloat16")
 
 
 def test_rounding_is_allowed_for_where_it_is_expected(verify, server):
@@ -353,13 +482,23 @@ def test_a_busy_server_is_asked_again(verify, server, monkeypatch):
     ("url", "protocol", "message"),
     [
         ("http://127.0.0.1:9", "vllm", "expected a server that answers GET /v1/models, found none"),
-        ("127.0.0.1:8000", "vllm", "expected a URL such as http://127.0.0.1:8000"),
+        ("127.0.0.1:8000", "vllm", "expected an http address such as http://127.0.0.1:8000"),
         (None, "ours", "expected POST /v1/rewards, found status 404 .*Is --protocol the one"),
     ],
 )
 def test_no_server(folder, served, server, url, protocol, message):
     with pytest.raises(UserError, match=message):
         verify_server(read_checkpoint(folder), CLIENTS[protocol](Connection(url or served[1])), load=not_needed)
+
+
+@pytest.mark.parametrize("protocol", ["vllm", "openrlhf"])
+def test_a_redirect_is_not_followed(folder, served, server, protocol, monkeypatch):
+    with server_that_says((307, {"Location": f"{served[1]}/classify"}, b"")) as (url, _):
+        client = CLIENTS[protocol](Connection(url, api_key="secret"))
+        monkeypatch.setattr(client, "about", lambda: ServerInfo("redirecting"))
+        with pytest.raises(UserError, match=r"--verify_server .* found a redirect \(status 307\)"):
+            verify_server(read_checkpoint(folder), client, load=not_needed)
+    assert server.requests == []
 
 
 def test_a_checkpoint_without_rows(folder, tmp_path):

@@ -1,6 +1,7 @@
 """score.py --verify_server against serve.py's application, by each protocol, for each kind of model; and the card."""
 
 import json
+import re
 import sys
 import threading
 import time
@@ -166,12 +167,14 @@ def test_the_card_says_served_equal_where_it_was_asked_for_and_true(folder, veri
     lines = text[text.index(BEGIN) : text.index(END)].splitlines()[1:]
     assert len(lines) == 2
     assert lines[0].startswith("- Served equal on 20")
-    assert "vLLM 0.0.test, protocol `vllm`, 8 rows in float32" in lines[0]
+    assert re.search(r"vLLM 0.0.test, protocol `vllm`, 9 rows of up to [\d,]+ tokens in float32", lines[0])
+    assert "3 conversations through its chat template" in lines[0]
+    assert "the chat template was not compared" in lines[1]
     assert text.replace("\n".join(lines) + "\n", "") == CARD
     first, second = json.loads((folder / "served.json").read_text())
     assert (first["server"], first["version"], first["protocol"]) == ("vLLM", "0.0.test", "vllm")
     assert 0 <= first["largest_difference"] < first["tolerance"] < 1e-3
-    assert (first["rows"], second["protocol"]) == (8, "openrlhf")
+    assert (first["rows"], second["protocol"]) == (9, "openrlhf")
     entry = json.loads((folder / "contents.json").read_text())["README.md"]
     assert entry["bytes"] == (folder / "README.md").stat().st_size
     assert entry["xxh3_128"] != "0"
@@ -214,7 +217,7 @@ def test_mistakes(flags, message, monkeypatch):
 def test_a_key_comes_from_a_file_or_a_variable(folder, verify, monkeypatch, tmp_path):
     server = FaultyServer(folder)
     server.key = "right-key"
-    (tmp_path / "key").write_text("right-key\n")
+    (tmp_path / "key").write_text("right-key\nanother line\n")
     with running(server) as url:
         flags = {"verify_server": url, "protocol": "vllm", "reward_name_or_path": folder}
         assert verify(**flags, api_key_file=tmp_path / "key")[0] == 0

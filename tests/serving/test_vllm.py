@@ -228,6 +228,11 @@ MISTAKES = [
     ),
     ("/pooling", {"input": "a", "task": "embed"}, "expected classify"),
     ("/pooling", {"input": "a", "encoding_format": "bytes"}, "encoding_format"),
+    (
+        "/pooling",
+        {"input": "a", "dimensions": 3},
+        "dimensions: expected null, since the outputs are those of",
+    ),
     ("/score", {"text_1": "a"}, "found no pair"),
     ("/score", {"text_1": ["a", "b"], "text_2": "a"}, "found 2 and 1"),
     ("/score", {"text_1": [], "text_2": "a"}, "found 0 and 1"),

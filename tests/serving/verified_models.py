@@ -88,6 +88,7 @@ class FaultyServer:
         self.dtype = torch.float32
         self.max_length: int | None = None
         self.busy = 0  # answers that are 503
+        self.chat_template: str | None = None  # in the place of the tokenizer's own
 
     @torch.no_grad()
     def outputs(self, ids: list[int]) -> list[float]:
@@ -101,6 +102,9 @@ class FaultyServer:
             self.busy -= 1
             return 503, {"error": {"message": "the queue is full"}}
         if path == "/classify":
+            if "messages" in body:
+                options = {"chat_template": self.chat_template, "return_dict": False}
+                body["input"] = [self.tokenizer.apply_chat_template(body["messages"], **options)]
             (given,) = [body["input"]] if isinstance(body["input"], str) else body["input"]
             ids = self.tokenizer(given)["input_ids"] if isinstance(given, str) else given
             if self.max_length is not None and len(ids) > self.max_length:

@@ -2,14 +2,16 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward_modeling.best_of_n.answers import ScoredPrompt
+from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt
 from reward_modeling.best_of_n.selection import Selected
+from reward_modeling.data.messages import Message
 
 Row = dict[str, object]
+Messages = Sequence[Message] | str
 
 
 class NotWritable(Exception):
@@ -66,6 +68,29 @@ class RowFormat(ABC):
             name: of the file of rows.
         """
         return None
+
+
+def with_shared_turns(prompt: ScoredPrompt, *answers: ScoredAnswer) -> tuple[Messages, list[Messages]]:
+    """The prompt and the answers such that these are the assistant's messages alone: a trainer learns all of them.
+
+    What stands before belongs to the prompt, up to a last message that is not the assistant's, where it is the same in
+    all answers. Texts stay as they are.
+
+    Raises:
+        NotWritable: the answers have messages of others in which, or before which, they differ.
+    """
+    said = [answer.messages for answer in answers]
+    if isinstance(prompt.messages, str):
+        return prompt.messages, said
+    turns = max(_before_last_own(messages) for messages in said)
+    if any(messages[:turns] != said[0][:turns] for messages in said):
+        raise NotWritable("answers of several turns that differ before the last one")
+    return [*prompt.messages, *said[0][:turns]], [messages[turns:] for messages in said]
+
+
+def _before_last_own(messages: Sequence[Message]) -> int:
+    """How many messages stand before the assistant's last ones."""
+    return max((place for place, one in enumerate(messages, 1) if one["role"] != "assistant"), default=0)
 
 
 def labels(prompt: ScoredPrompt, selected: Selected) -> Row:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reward_modeling.best_of_n.answers import ScoredPrompt
-from reward_modeling.best_of_n.formats.base import NotWritable, Row, RowFormat, options_of
+from reward_modeling.best_of_n.formats.base import NotWritable, Row, RowFormat, options_of, with_shared_turns
 from reward_modeling.best_of_n.selection import Selected
 from reward_modeling.data.messages import Message, to_json
 
@@ -21,8 +21,9 @@ class LlamaFactory(RowFormat):
     """System message and tools have columns of their own; chat_template_kwargs have no place."""
 
     def pair(self, prompt: ScoredPrompt, selected: Selected) -> Row:
-        system, turns = _turns(prompt.messages)
-        sides = {"chosen": selected.chosen.messages, "rejected": selected.rejected.messages}
+        before, messages = with_shared_turns(prompt, selected.chosen, selected.rejected)
+        system, turns = _turns(before)
+        sides = dict(zip(("chosen", "rejected"), messages, strict=True))
         if any(len(messages) > 1 for messages in sides.values()):
             raise NotWritable("answers of several messages")
         row = {"conversations": turns, **{name: _turn(messages[0]) for name, messages in sides.items()}}
@@ -83,9 +84,7 @@ def _function(value: Any) -> Any:
 
 
 def _check_order(turns: Sequence[Row]) -> None:
-    """The user or a tool, and the assistant, one after the other, the assistant last."""
+    """The user or a tool, and the assistant, one after the other; the last one is the assistant's answer."""
     for place, turn in enumerate(turns):
         if (turn["from"] in ASKS.values()) != (place % 2 == 0):
             raise NotWritable("two turns in a row of one side")
-    if len(turns) % 2:
-        raise NotWritable("a conversation that does not end with the assistant")

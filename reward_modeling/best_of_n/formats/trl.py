@@ -2,7 +2,7 @@
 for SFTTrainer, which then trains on the completion alone."""
 
 from reward_modeling.best_of_n.answers import ScoredPrompt
-from reward_modeling.best_of_n.formats.base import Row, RowFormat, options_of
+from reward_modeling.best_of_n.formats.base import Row, RowFormat, options_of, with_shared_turns
 from reward_modeling.best_of_n.selection import Selected
 from reward_modeling.data.messages import to_json
 
@@ -11,14 +11,12 @@ class Trl(RowFormat):
     """The scores are columns that TRL passes over. A `margin` its RewardTrainer would subtract in the loss unasked."""
 
     def pair(self, prompt: ScoredPrompt, selected: Selected) -> Row:
-        return {
-            "prompt": prompt.messages,
-            "chosen": selected.chosen.messages,
-            "rejected": selected.rejected.messages,
-        }
+        before, (chosen, rejected) = with_shared_turns(prompt, selected.chosen, selected.rejected)
+        return {"prompt": before, "chosen": chosen, "rejected": rejected}
 
     def answer(self, prompt: ScoredPrompt, selected: Selected) -> Row:
-        return {"prompt": prompt.messages, "completion": selected.chosen.messages}
+        before, (completion,) = with_shared_turns(prompt, selected.chosen)
+        return {"prompt": before, "completion": completion}
 
     def template_options(self, prompt: ScoredPrompt) -> Row:
         """Tools as JSON, which TRL parses: Arrow would give every tool the keys of all. Where one row has

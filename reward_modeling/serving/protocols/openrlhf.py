@@ -18,8 +18,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.activations import sigmoid
+from reward_modeling.serving.model import Lots
+from reward_modeling.serving.protocols.fields import Texts
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
@@ -27,17 +28,15 @@ from reward_modeling.serving.service import Asked, Service
 class GetRewardRequest(BaseModel):
     """Prompts and labels are not read: whatever the client sends there will do."""
 
-    query: list[str] = Field(description="a list of texts")
+    query: Texts = Field(description="a list of texts")
 
 
 def get_reward_router(service: Service) -> APIRouter:
     router = APIRouter()
 
-    def tokenize(fields: GetRewardRequest) -> list[Tokens]:
+    def tokenize(fields: GetRewardRequest) -> Lots:
         service.check_count(len(fields.query), "query")
-        rows = service.model.checked(service.model.texts_whole(fields.query))
-        service.count_open_ended(rows)
-        return rows
+        return service.counted(service.model.checked(service.model.texts_whole(fields.query)))
 
     def write(_asked: Asked[GetRewardRequest], scored: Scored) -> dict[str, Any]:
         answers = [answer.scored for answer in scored.answers]

@@ -13,20 +13,22 @@ Exactly one of these, and beside it, of a model with a gate, where it reads the 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse
 
-from reward_modeling.data.conversations import Tokens
 from reward_modeling.scoring.readouts.base import columns_of_answers
+from reward_modeling.serving.model import Lots
+from reward_modeling.serving.protocols.fields import MOST, Conversations, Messages, Numbers, Rows
+from reward_modeling.serving.protocols.message_parts import with_text_contents
 from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
 FORMS = ("responses", "messages", "conversations", "input_ids")
-Messages = list[dict[str, Any]]
+Responses = Annotated[list[str | Messages], Field(max_length=MOST, fail_fast=True)]
 
 
 class RewardsRequest(BaseModel):
@@ -36,12 +38,12 @@ class RewardsRequest(BaseModel):
 
     model: str | None = None
     prompt: str | Messages | None = Field(None, description="a text or a list of messages")
-    responses: list[str | Messages] | None = Field(None, description="a list of texts, or of lists of messages")
+    responses: Responses | None = Field(None, description="a list of texts, or of lists of messages")
     messages: Messages | None = Field(None, description="a list of messages, each with role and content")
-    conversations: list[Messages] | None = Field(None, description="a list of lists of messages")
-    input_ids: list[list[StrictInt]] | None = Field(None, description="a list of lists of tokens")
-    gate_positions: list[StrictInt] | None = Field(None, description="a list of numbers, beside input_ids")
-    tools: list[dict[str, Any]] | None = Field(None, description="a list of objects")
+    conversations: Conversations | None = Field(None, description="a list of lists of messages")
+    input_ids: Rows | None = Field(None, description="a list of lists of tokens")
+    gate_positions: Numbers | None = Field(None, description="a list of numbers, beside input_ids")
+    tools: Messages | None = Field(None, description="a list of objects")
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="an object")
 
     @model_validator(mode="after")
@@ -52,6 +54,8 @@ class RewardsRequest(BaseModel):
             raise ValueError(f"expected one of {', '.join(FORMS)} (with prompt), found {found}")
         if (self.prompt is not None) != (given == ["responses"]):
             raise ValueError("expected prompt and responses together, found one without the other")
+        if self.gate_positions is not None and self.input_ids is None:
+            raise ValueError("gate_positions: expected them beside input_ids, found another form")
         return self
 
     def template_options(self) -> Mapping[str, Any] | None:
@@ -62,7 +66,7 @@ class RewardsRequest(BaseModel):
 def rewards_router(service: Service) -> APIRouter:
     router = APIRouter()
 
-    def tokenize(fields: RewardsRequest) -> list[Tokens]:
+    def tokenize(fields: RewardsRequest) -> Lots:
         service.check_model(fields.model)
         options = checked_options(fields.template_options())
         if fields.input_ids is not None:
@@ -89,11 +93,12 @@ def rewards_router(service: Service) -> APIRouter:
 
 def _conversations(fields: RewardsRequest) -> list[Messages]:
     if fields.messages is not None:
-        return [fields.messages]
+        return [with_text_contents(fields.messages, "messages")]
     if fields.conversations is not None:
-        return fields.conversations
-    prompt = [{"role": "user", "content": fields.prompt}] if isinstance(fields.prompt, str) else fields.prompt
-    return [
-        prompt + ([{"role": "assistant", "content": response}] if isinstance(response, str) else response)
-        for response in fields.responses
-    ]
+        return [with_text_contents(messages, "conversations") for messages in fields.conversations]
+    prompt = _as_messages(fields.prompt, "user", "prompt")
+    return [prompt + _as_messages(response, "assistant", "responses") for response in fields.responses]
+
+
+def _as_messages(said: str | Messages, role: str, param: str) -> Messages:
+    return [{"role": role, "content": said}] if isinstance(said, str) else with_text_contents(said, param)

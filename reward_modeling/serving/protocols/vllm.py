@@ -22,7 +22,8 @@ from starlette.responses import JSONResponse
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.activations import activation_of, base64_of
 from reward_modeling.serving.errors import bad_request
-from reward_modeling.serving.model import Answer
+from reward_modeling.serving.model import Answer, Lots
+from reward_modeling.serving.protocols.message_parts import with_text_contents
 from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.protocols.vllm_fields import ClassifyRequest, PoolingRequest, ScoreRequest, VllmRequest
 from reward_modeling.serving.queue import Scored
@@ -63,33 +64,33 @@ def vllm_router(service: Service) -> APIRouter:
 # --- requests to tokens ----------------------------------------------------------------------------------------
 
 
-def read_input(service: Service) -> Callable[[ClassifyRequest], list[Tokens]]:
-    def read(fields: ClassifyRequest) -> list[Tokens]:
+def read_input(service: Service) -> Callable[[ClassifyRequest], Lots]:
+    def read(fields: ClassifyRequest) -> Lots:
         service.check_model(fields.model)
         if fields.messages is not None:
             options = dict(checked_options(fields.chat_template_kwargs) or {})
             for name in ("add_generation_prompt", "continue_final_message"):
                 if getattr(fields, name):
                     options[name] = True
-            messages = [with_text_content(message) for message in fields.messages]
+            messages = with_text_contents(fields.messages, "messages")
             return truncated(service, service.model.messages_whole([messages], options or None), fields)
         given = fields.input
         several = [given] if isinstance(given, str) or not given or isinstance(given[0], int) else given
         service.check_count(len(several), "input")
         if not given:
             raise bad_request("input: expected at least one text, found none.", "input")
-        if isinstance(several[0], str):
-            rows = service.model.vllm_texts_whole(several, special_tokens=fields.add_special_tokens)
-            service.count_open_ended(rows)
-        else:
-            rows = service.model.ids_whole(several)
-        return truncated(service, rows, fields)
+        if not isinstance(several[0], str):
+            return truncated(service, service.model.ids_whole(several), fields)
+        if fields.truncate_prompt_tokens is not None:
+            several = [service.model.shortened(text, side_of_cut(service, fields)) for text in several]
+        lots = service.model.vllm_texts_whole(several, special_tokens=fields.add_special_tokens)
+        return truncated(service, service.counted(lots), fields)
 
     return read
 
 
-def read_pairs(service: Service) -> Callable[[ScoreRequest], list[Tokens]]:
-    def read(fields: ScoreRequest) -> list[Tokens]:
+def read_pairs(service: Service) -> Callable[[ScoreRequest], Lots]:
+    def read(fields: ScoreRequest) -> Lots:
         service.check_model(fields.model)
         if service.model.num_outputs != 1:
             raise bad_request(
@@ -103,18 +104,11 @@ def read_pairs(service: Service) -> Callable[[ScoreRequest], list[Tokens]]:
     return read
 
 
-def with_text_content(message: dict[str, Any]) -> dict[str, Any]:
-    """A message whose content may come as OpenAI's list of parts; vLLM joins their texts by line breaks."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return message
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-    if not all(isinstance(text, str) for text in texts):
-        raise bad_request("messages: expected content as a text or as parts of type text, found another.", "messages")
-    return message | {"content": "\n".join(texts)}
+def side_of_cut(service: Service, fields: VllmRequest) -> str:
+    return fields.truncation_side or service.model.tokenizer.truncation_side
 
 
-def truncated(service: Service, rows: list[Tokens], fields: VllmRequest) -> list[Tokens]:
+def truncated(service: Service, lots: Lots, fields: VllmRequest) -> Lots:
     """The rows, cut where the request asks for it.
 
     Raises:
@@ -122,23 +116,27 @@ def truncated(service: Service, rows: list[Tokens], fields: VllmRequest) -> list
     """
     most, longest = fields.truncate_prompt_tokens, service.model.max_length
     if most is None:
-        return service.model.checked(rows)
+        return service.model.checked(lots)
     if longest is not None and most > longest:
         raise bad_request(
             f"truncate_prompt_tokens: expected at most {longest}, found {most}.", "truncate_prompt_tokens"
         )
     most = longest if most == -1 else most
-    side = fields.truncation_side or service.model.tokenizer.truncation_side
-    cut = [
-        row if most is None else Tokens(row.ids[-most:] if side == "left" and most else row.ids[:most], row.gate)
-        for row in rows
-    ]
-    if service.model.reads_prompts and any(len(a.ids) != len(b.ids) for a, b in zip(cut, rows, strict=True)):
-        raise bad_request(
-            "truncate_prompt_tokens: expected no cut, since the model's gate reads the prompt. Send a shorter one.",
-            "truncate_prompt_tokens",
-        )
-    return service.model.checked(cut)
+    return service.model.checked(cut_rows(service, lots, most, side_of_cut(service, fields)))
+
+
+def cut_rows(service: Service, lots: Lots, most: int | None, side: str) -> Lots:
+    for rows in lots:
+        cut = [
+            row if most is None else Tokens(row.ids[-most:] if side == "left" and most else row.ids[:most], row.gate)
+            for row in rows
+        ]
+        if service.model.reads_prompts and any(len(a.ids) != len(b.ids) for a, b in zip(cut, rows, strict=True)):
+            raise bad_request(
+                "truncate_prompt_tokens: expected no cut, since the model's gate reads the prompt. Send a shorter one.",
+                "truncate_prompt_tokens",
+            )
+        yield cut
 
 
 # --- answers ---------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reward_modeling.serving.errors import bad_request
+from reward_modeling.serving.protocols.fields import Messages, Rows, Texts, TokenIds
 
 MESSAGES = "a list of messages, each with role and content"
 TEXTS = "a text or a list of texts"
@@ -30,10 +31,10 @@ class VllmRequest(BaseModel):
 class ClassifyRequest(VllmRequest):
     """`input`, or `messages` with what goes to the chat template."""
 
-    input: list[StrictInt] | list[list[StrictInt]] | str | list[str] | None = Field(
+    input: TokenIds | Rows | str | Texts | None = Field(
         None, description="a text, a list of texts, a list of tokens, or a list of lists of tokens"
     )
-    messages: list[dict[str, Any]] | None = Field(None, description=MESSAGES)
+    messages: Messages | None = Field(None, description=MESSAGES)
     add_special_tokens: bool = True
     add_generation_prompt: bool = False
     continue_final_message: bool = False
@@ -59,7 +60,7 @@ class PoolingRequest(ClassifyRequest):
     encoding_format: Literal["float", "base64"] = "float"
     embed_dtype: Literal["float32"] = "float32"
     endianness: Literal["native", "little"] = "native"
-    dimensions: None = None
+    dimensions: None = Field(None, description="null, since the outputs are those of the model's labels")
 
     @model_validator(mode="after")
     def _check_task(self) -> "PoolingRequest":
@@ -71,13 +72,13 @@ class PoolingRequest(ClassifyRequest):
 class ScoreRequest(VllmRequest):
     """Pairs of texts, under any of the names that vLLM knows."""
 
-    text_1: str | list[str] | None = Field(None, description=TEXTS)
-    text_2: str | list[str] | None = Field(None, description=TEXTS)
-    queries: str | list[str] | None = Field(None, description=TEXTS)
-    documents: str | list[str] | None = Field(None, description=TEXTS)
-    items: str | list[str] | None = Field(None, description=TEXTS)
-    data_1: str | list[str] | None = Field(None, description=TEXTS)
-    data_2: str | list[str] | None = Field(None, description=TEXTS)
+    text_1: str | Texts | None = Field(None, description=TEXTS)
+    text_2: str | Texts | None = Field(None, description=TEXTS)
+    queries: str | Texts | None = Field(None, description=TEXTS)
+    documents: str | Texts | None = Field(None, description=TEXTS)
+    items: str | Texts | None = Field(None, description=TEXTS)
+    data_1: str | Texts | None = Field(None, description=TEXTS)
+    data_2: str | Texts | None = Field(None, description=TEXTS)
 
     def pairs(self) -> list[tuple[str, str]]:
         names = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
