@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from reward_modeling.common.arguments import parse_script_arguments, without_tokens
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
 from reward_modeling.common.flags import PATH, flag
-from reward_modeling.common.interruption import TYPED_COMMAND, ends_at_once, with_flag
+from reward_modeling.common.interruption import TYPED_COMMAND, end_with_launcher, ends_at_once, with_flag
 from reward_modeling.data.read_options import read_options_problems
 from reward_modeling.generations.columns_flag import COLUMN_TARGETS, COLUMNS_HELP
 from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
@@ -151,6 +151,7 @@ def score_rows(args: ScriptArguments) -> None:
     from reward_modeling.generations.processes import from_first, start_processes
     from reward_modeling.generations.questions import read_questions
 
+    end_with_launcher()
     output = OutputFile(args.output)
     with report_once_per_node():
         output.check(resume=args.resume, overwrite=args.overwrite_output)

@@ -8,6 +8,7 @@ A thread answers, not Python's handler: that one waits for the main thread, whic
 that never returns.
 """
 
+import ctypes
 import os
 import shlex
 import signal
@@ -29,6 +30,7 @@ LAUNCHED = any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.
 # A terminal sends Ctrl-C to the launcher and to its processes, and the launcher sends it to them once more.
 SECONDS_TO_PASS_ON = 2.0
 AFTER_A_LAUNCHER = 2  # of one Ctrl-C
+PR_SET_PDEATHSIG = 1  # prctl(2)
 SETTLE = b"\0"  # to the thread that answers: no signal has this number
 SECONDS_FOR_A_SIGNAL = 1.0  # that another process has got and this one not yet
 
@@ -176,6 +178,15 @@ def ends_at_once(words: Callable[[signal.Signals], str] | None = None):
 def finishes_first(note: Callable[[signal.Signals], None], words: Callable[[signal.Signals], str]):
     """A block in which a signal calls `note` in the main thread; a second Ctrl-C ends the process, with `words`."""
     return _watch.responding(Response(words, note))
+
+
+def end_with_launcher() -> None:
+    """Let Linux send SIGTERM when the launcher ends: accelerate's launcher of one process does not pass it on.
+
+    Not where a person has started the process, who may leave it running on purpose (nohup).
+    """
+    if LAUNCHED and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def wait_for_a_signal() -> None:

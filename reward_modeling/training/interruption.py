@@ -1,6 +1,5 @@
 """Training that is told to end: the step is finished, a checkpoint saved, and one line says how to go on."""
 
-import ctypes
 import logging
 import shlex
 import signal
@@ -15,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from reward_modeling.common.arguments import without_tokens
 from reward_modeling.common.file_names import CHECKPOINT
-from reward_modeling.common.interruption import LAUNCHED, TYPED_COMMAND, finishes_first, leave, with_flag
+from reward_modeling.common.interruption import TYPED_COMMAND, end_with_launcher, finishes_first, leave, with_flag
 from reward_modeling.training.callbacks import update_report
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
 RESUME = "resume_from_checkpoint"
 
 
@@ -55,10 +53,7 @@ class InterruptionCallback(TrainerCallback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Within it a signal ends nothing at once, but for a second Ctrl-C."""
-        # Let Linux send SIGTERM when the launcher ends: accelerate's launcher of one process does not pass it on. Not
-        # where a person has started the process, who may leave it running on purpose (nohup).
-        if LAUNCHED and sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_with_launcher()
         with finishes_first(self._receive, self._last_words):
             yield
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,9 +53,9 @@ def rows_done(output: Path) -> int:
 
 
 @contextmanager
-def running(flags: dict, output: Path, processes: int):
+def running(flags: dict, output: Path, processes: int, launcher: Sequence[str] = ()):
     """score.py in processes of its own, when the first window of the output counts."""
-    command = [sys.executable, str(ROOT / "score.py"), *as_argv(flags | {"output": output})]
+    command = [sys.executable, *launcher, str(ROOT / "score.py"), *as_argv(flags | {"output": output})]
     places = places_of(processes) if processes > 1 else [{}]
     log = output.with_suffix(".log")
     with log.open("w") as out:
@@ -98,6 +99,21 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(made, tmp_path):
     assert f"Stopped by SIGTERM. What is scored is in {output}.partial. To go on:" in said
     assert "--resume true" in said
     assert "Traceback" not in said
+
+
+def test_a_run_ends_with_its_launcher(made, tmp_path):
+    """accelerate's launcher of one process does not pass SIGTERM on."""
+    flags, _ = made
+    output = tmp_path / "scored.jsonl"
+    launcher = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu"]
+    with running(flags, output, 1, launcher) as (ranks, log):
+        ranks[0].send_signal(signal.SIGTERM)
+        ranks[0].wait(60)
+        deadline = time.monotonic() + 30
+        while "Stopped by SIGTERM" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert f"Stopped by SIGTERM. What is scored is in {output}.partial." in log.read_text()
+    assert not output.exists()
 
 
 def test_a_mistake_that_all_processes_find_is_said_once(made, tmp_path):
