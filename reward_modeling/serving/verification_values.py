@@ -31,9 +31,11 @@ def largest_difference(expected: Values, served: Values | None) -> float:
 
 def distance(expected: Sequence[Values], served: Sequence[Values | None], tolerances: Values) -> float:
     """The largest difference of all, as a multiple of its tolerance: at most 1 is equal."""
-    scaled = (
-        {name: value / tolerances[name] for name, value in values.items()} if values is not None else None
-        for values in served
-    )
-    due = ({name: value / tolerances[name] for name, value in values.items()} for values in expected)
-    return max((largest_difference(*both) for both in zip(due, scaled, strict=True)), default=math.nan)
+
+    def scaled(values: Values | None) -> Values | None:
+        if values is None or values.keys() != tolerances.keys():
+            return None
+        return {name: value / tolerances[name] for name, value in values.items()}
+
+    both = zip(map(scaled, expected), map(scaled, served), strict=True)
+    return max((largest_difference(*one) for one in both), default=math.nan)

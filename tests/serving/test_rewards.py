@@ -198,6 +198,29 @@ def test_a_mistake_is_answered_by_what_was_expected_and_what_was_found(served):
         assert "?." not in response.text
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ({"input": 1}, "an object"),
+        (3, "a number"),
+        (-3, "a number"),
+        (0.5, "a number with a point"),
+        (1e30, "a number with a point"),
+        (True, "true or false"),
+        (False, "true or false"),
+        ([1], "a list"),
+        ('"input":{', "a text"),
+    ],
+)
+def test_what_was_found_is_named_by_its_kind(served, value, kind):
+    response = ask(app_of(served()), PATH, {"messages": [USER], "chat_template_kwargs": value})
+    if kind == "an object":
+        response = ask(app_of(served()), PATH, {"messages": value})
+        assert error_of(response)["message"].endswith("each with role and content, found an object.")
+    else:
+        assert error_of(response)["message"] == f"chat_template_kwargs: expected an object, found {kind}."
+
+
 def test_another_model_is_not_found(served):
     response = ask(app_of(served()), PATH, {"messages": [USER], "model": "other"})
     assert response.status_code == 404

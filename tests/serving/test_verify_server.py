@@ -363,6 +363,7 @@ def test_files_that_were_changed_after_they_were_verified(folder, server, served
         (torch.sigmoid, ["a sigmoid"]),
         (lambda outputs: outputs.softmax(0), ["a softmax"]),
         (lambda outputs: outputs[:2], ["another model"]),
+        (lambda outputs: torch.cat([outputs, outputs[:1]]), ["another model"]),
     ],
 )
 def test_all_outputs_are_compared(ratings, change, expected):
