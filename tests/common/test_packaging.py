@@ -1,5 +1,6 @@
 """The package as a library: rooms and nothing beside them, and a wheel that scores with three dependencies."""
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -68,6 +69,35 @@ def test_every_module_and_file_that_a_text_names_is_there():
         for name in named:
             if not any((ROOT / (name + ending)).is_file() for ending in ("", ".py", "/__init__.py")):
                 missing.append(f"{file.relative_to(ROOT)}: {name}")
+    assert missing == []
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a file imports, by their first name: outside a `try`, also within functions."""
+    tree = ast.parse(path.read_text())
+    tried = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and id(node) not in tried:
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and id(node) not in tried:
+            names.append(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def test_what_tests_import_is_installed_for_them():
+    """A fresh environment has requirements-dev.txt and no more: what stands in ours by chance does not count."""
+    lines = (ROOT / "requirements.txt").read_text() + (ROOT / "requirements-dev.txt").read_text()
+    named = [line.split("==")[0] for line in lines.splitlines() if "==" in line]
+    installed = set(with_their_dependencies(tuple(named)))
+    modules = [path for path in (ROOT / "tests").rglob("*.py") if not {"real", "served"} & set(path.parts)]
+    distributions = importlib.metadata.packages_distributions()
+    missing = []
+    for path in modules:
+        for name in imported(path):
+            from_outside = {canonicalize_name(found) for found in distributions.get(name, [])}
+            if from_outside and not from_outside & installed:
+                missing.append(f"{path.relative_to(ROOT)}: {name}")
     assert missing == []
 
 

@@ -26,7 +26,7 @@ def lines(rows, **options):
 
 
 def packed(text):
-    return gzip.compress(text.encode())
+    return gzip.compress(text.encode(), mtime=0)
 
 
 def write(path: Path, content) -> Path:
