@@ -74,8 +74,8 @@ class ScriptArguments:
     )
     threads: Annotated[int | None, at_least(1)] = flag(
         None,
-        "Threads of the forward passes on a CPU. Unset: what OMP_NUM_THREADS says, else one less than there are cores, "
-        "which leaves one to the connections and the tokenizer. On a GPU: torch's own number.",
+        "Threads of the forward passes on a CPU. Unset: torch's own number, which is what OMP_NUM_THREADS says, else that "
+        "of the cores. Fewer where other programs need the machine: threads that wait for each other spin.",
     )
     batching: str = flag("auto", "shared_prefix, packed, padded or auto: see eval_bench_mark.py.")
 
@@ -174,10 +174,12 @@ def main() -> None:
 
 def load_scorer(args: ScriptArguments):
     """Load the model, and say what it is."""
-    from reward_modeling.scoring import RewardScorer
-    from reward_modeling.serving.threads import set_threads
+    import torch
 
-    threads = set_threads(args.threads, args.device)
+    from reward_modeling.scoring import RewardScorer
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     scorer = RewardScorer.from_pretrained(
         args.reward_name_or_path,
         revision=args.revision,
@@ -195,7 +197,7 @@ def load_scorer(args: ScriptArguments):
         "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %d tokens on %s, %d threads.",
         *(type(scorer.model).__name__, args.reward_name_or_path, scorer.dtype_name),
         *(scorer.reader.max_length or "any number of", scorer.batches.batching, scorer.batches.max_tokens),
-        *(scorer.model.device, threads),
+        *(scorer.model.device, torch.get_num_threads()),
     )
     return scorer
 
