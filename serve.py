@@ -74,8 +74,8 @@ class ScriptArguments:
     )
     threads: Annotated[int | None, at_least(1)] = flag(
         None,
-        "Threads of the forward passes on a CPU. Unset: torch's own number, which is what OMP_NUM_THREADS says, else that "
-        "of the cores. Fewer where other programs need the machine: threads that wait for each other spin.",
+        "Threads of the forward passes on a CPU. Unset: torch's own number: what OMP_NUM_THREADS says, else the cores. "
+        "Fewer where other programs need the machine: threads that wait for each other spin.",
     )
     batching: str = flag("auto", "shared_prefix, packed, padded or auto: see eval_bench_mark.py.")
 
