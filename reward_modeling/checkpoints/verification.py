@@ -94,8 +94,8 @@ def token_rows(model_inputs: dict) -> list[list[int]]:
         is_real = model_inputs["attention_mask"].flatten().tolist()
         rows = (range(end // width * width, end + 1) for end in ends)
         return [[tokens[place] for place in row if is_real[place]] for row in rows]
-    spans = model_inputs["packed_layout"].read_spans
-    return [tokens[span.prefix_start : span.prefix_end] + tokens[span.start : span.end] for span in spans]
+    layout = model_inputs["packed_layout"]
+    return [[tokens[place] for place in layout.places_seen(read)] for read in range(len(ends))]
 
 
 @dataclass

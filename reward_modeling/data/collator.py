@@ -13,17 +13,26 @@ shared_prefix   input_ids (1, 6)   1 2 3 4 5 6                 position_ids 0 1 
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from reward_modeling.data.planning import PACKED, PADDED, MicroBatch, unit_weights
-from reward_modeling.models.packed_layout import PackedLayout, Span
+from reward_modeling.data.packed_row import PackedRow
+from reward_modeling.data.planning import PACKED, PADDED, MicroBatch, shared_lengths, unit_weights
+from reward_modeling.data.shared_beginnings import shared_among
 
-# Of a chunk the prefix, the completions that it needs, and per completion the tokens of prefix + completion that are
-# read.
-Responses = tuple[list[int], list[list[int]], list[list[int]]]
+
+class Responses(NamedTuple):
+    """Of a chunk the prefix and the completions that it needs, and what is read of each, counted from the prefix on.
+
+    `shared`: of each completion the tokens that it begins with as the one before it does, see shared_beginnings.py.
+    """
+
+    prefix: list[int]
+    completions: list[list[int]]
+    reads: list[list[int]]
+    shared: list[int]
 
 
 class MicroBatchCollator:
@@ -74,7 +83,8 @@ class MicroBatchCollator:
             own_lengths = [len(group["prefix_ids"]) + len(ids) for ids in completions]
             named = group.get("read_positions")  # without them it is the last token
             reads = [named[number] for number in used] if named else [[length - 1] for length in own_lengths]
-            responses.append((group["prefix_ids"], completions, reads))
+            shared = shared_among(shared_lengths(group), used)
+            responses.append(Responses(group["prefix_ids"], completions, reads, shared))
             lengths += own_lengths
             blocks += chunk.blocks or [0] * len(used)
         if self.batching == PADDED:
@@ -99,8 +109,8 @@ class MicroBatchCollator:
         self, responses: list[Responses], blocks: list[int]
     ) -> tuple[dict[str, Any], list[list[int]], list[int]]:
         """The model's inputs; per completion what is read of it, by its number in the logits, and its row of all."""
-        tokens = [prefix + ids for prefix, completions, _ in responses for ids in completions]
-        positions = [of_row for _, _, of_group in responses for of_row in of_group]
+        tokens = [of.prefix + ids for of in responses for ids in of.completions]
+        positions = [of_row for of in responses for of_row in of.reads]
         of_blocks: list[list[int]] = [[] for _ in range(max(blocks) + 1)]
         for number, block in enumerate(blocks):
             of_blocks[block].append(number)
@@ -134,37 +144,19 @@ class MicroBatchCollator:
 
     def _packed(self, responses: list[Responses]) -> tuple[dict[str, Any], list[list[int]]]:
         """The model's inputs, and per completion what is read of it, by its number in the logits."""
-        tokens: list[int] = []
-        position_ids: list[int] = []
-        spans: list[Span] = []
-        completion_spans: list[int] = []
-        places: list[list[int]] = []
-
-        def add_span(ids: list[int], first_position: int, prefix_start: int, prefix_end: int) -> None:
-            spans.append(Span(len(tokens), len(tokens) + len(ids), prefix_start, prefix_end))
-            tokens.extend(ids)
-            position_ids.extend(range(first_position, first_position + len(ids)))
-
-        for prefix, completions, reads in responses:
-            shared = self.batching != PACKED and len(prefix) > 0
-            prefix_start = len(tokens)
-            if shared:
-                add_span(prefix, 0, prefix_start, prefix_start)
-            skipped = len(tokens) - prefix_start  # tokens of the conversation that are not in the completion's own span
-            for completion, positions in zip(completions, reads, strict=True):
-                shift = len(tokens) - skipped
-                if shared:
-                    add_span(completion, skipped, prefix_start, prefix_start + skipped)
-                else:
-                    add_span(prefix + completion, 0, 0, 0)
-                places.append([each + (shift if each >= skipped else prefix_start) for each in positions])
-                completion_spans.append(len(spans) - 1)
+        row = PackedRow()
+        for prefix, completions, reads, shared in responses:
+            if self.batching == PACKED:
+                whole = [prefix + completion for completion in completions]
+                row.add([], whole, reads, [0] * len(whole))
+            else:
+                row.add(prefix, completions, reads, shared)
         # Each token is read once: one in a shared prefix belongs to several completions.
         number_of: dict[int, int] = {}
-        reads = [[number_of.setdefault(place, len(number_of)) for place in of] for of in places]
+        reads = [[number_of.setdefault(place, len(number_of)) for place in of] for of in row.places]
         return {
-            "input_ids": torch.tensor([tokens]),
-            "position_ids": torch.tensor([position_ids]),
-            "packed_layout": PackedLayout(tuple(spans), tuple(completion_spans), tuple(number_of)),
+            "input_ids": torch.tensor([row.tokens]),
+            "position_ids": torch.tensor([row.position_ids]),
+            "packed_layout": row.layout(list(number_of)),
             "read_positions": torch.tensor(list(number_of)),
         }, reads

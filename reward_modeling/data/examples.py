@@ -46,6 +46,7 @@ class RowReader(ABC):
     unit: ClassVar[str]  # what the loss is a mean over, in the plural
     completion_names: ClassVar[tuple[str, ...]] = ()  # of a unit, in their order; empty: they are numbered
     read_off: ClassVar[str] = "the reward"  # what the head makes of the tokens that are read
+    shares_beginnings: ClassVar[bool] = False  # completions of a prompt begin alike: more than the prompt is shared
     smaller_units: ClassVar[str] = ""  # what makes units smaller that do not fit into a micro-batch
 
     @abstractmethod

@@ -16,6 +16,7 @@ from reward_modeling.data.losses import unwritten_tools
 from reward_modeling.data.rendered_rows import GroupRow, Ids
 from reward_modeling.data.rendering import PROBE_ANSWER, read_options, render
 from reward_modeling.data.report import DropReason
+from reward_modeling.data.shared_beginnings import shared_with_previous
 from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.models.tokenizer import common_prefix_length, token_ids
 
@@ -56,8 +57,13 @@ class GroupBuilder:
         cut = Cut(kept, {ids: list(ids) for ids in _distinct_ids(kept)})
         if any(len(ids) > self.options.max_length for ids in cut.sequences):
             cut = self._cut_texts(kept, notes) if group[0].columns["is_text"] else self._cut_prompt(kept, notes)
+        if self.reader.shares_beginnings:
+            cut = cut._replace(sequences=dict(sorted(cut.sequences.items(), key=lambda item: item[1])))
         sequences = list(cut.sequences.values())
         prefix_length = common_prefix_length(sequences)
+        shared = [0] * len(sequences)
+        if self.reader.shares_beginnings:
+            shared = shared_with_previous(sequences, prefix_length)
         number_of = {ids: number for number, ids in enumerate(cut.sequences)}
         characters = {each.ids: each.characters for row in cut.rows for each in row.completions}
         for row in cut.rows:
@@ -73,6 +79,7 @@ class GroupBuilder:
             "completion_ids": [ids[prefix_length:] for ids in sequences],
             "prefix_length": prefix_length,
             "completion_lengths": [len(ids) - prefix_length for ids in sequences],
+            "shared_lengths": shared,
             "characters": [characters[ids] for ids in cut.sequences],
             "read_positions": self._read_positions(group[0], cut),
             "units": [numbers for _, numbers in units],

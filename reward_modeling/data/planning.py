@@ -21,6 +21,7 @@ from reward_modeling.common.words import PACKED as PACKED
 from reward_modeling.common.words import PADDED
 from reward_modeling.common.words import SHARED_PREFIX as SHARED_PREFIX  # of which others ask here
 from reward_modeling.data.micro_batches import Chunk, MicroBatch, activation_size, balance, balance_padded
+from reward_modeling.data.shared_beginnings import shared_among
 
 if TYPE_CHECKING:
     from datasets import Dataset  # training and scoring run where it is not installed
@@ -36,11 +37,13 @@ class GroupSizes:
     `prefix_lengths` is `(groups,)`; `completion_lengths` is flat, group g owning
     `completion_offsets[g]:completion_offsets[g + 1]`, and units `unit_offsets[g]:unit_offsets[g + 1]`; `members` is
     flat, unit u owning `member_offsets[u]:member_offsets[u + 1]`: numbers of completions within their group.
+    `shared_lengths` is flat as `completion_lengths`: tokens that each begins with as the one before it does.
     `unit_weights` and `unit_shares` are `(units,)`: how much each counts in the loss, and how much of a step it fills.
     """
 
     prefix_lengths: np.ndarray
     completion_lengths: np.ndarray
+    shared_lengths: np.ndarray
     completion_offsets: np.ndarray
     members: np.ndarray
     member_offsets: np.ndarray
@@ -56,6 +59,7 @@ class GroupSizes:
         return cls(
             prefix_lengths=groups.data.column("prefix_length").to_numpy(),
             completion_lengths=lengths.flatten().to_numpy(),
+            shared_lengths=groups.data.column("shared_lengths").combine_chunks().flatten().to_numpy(),
             completion_offsets=_offsets(lengths.value_lengths()),
             members=members.flatten().to_numpy(),
             member_offsets=_offsets(members.value_lengths()),
@@ -71,6 +75,7 @@ class GroupSizes:
         return cls(
             prefix_lengths=np.array([len(group["prefix_ids"]) for group in groups]),
             completion_lengths=np.array([len(ids) for group in groups for ids in group["completion_ids"]]),
+            shared_lengths=np.array([each for group in groups for each in shared_lengths(group)]),
             completion_offsets=_offsets([len(group["completion_ids"]) for group in groups]),
             members=np.array([number for unit in units for number in unit], dtype=np.int64),
             member_offsets=_offsets([len(unit) for unit in units]),
@@ -118,11 +123,14 @@ class GroupSizes:
     def chunk(self, batching: str, group: int, first: int, last: int) -> Chunk:
         """The units `first:last` of a group with the completions that they need."""
         prefix = int(self.prefix_lengths[group])
-        of_group = self.completion_lengths[self.completion_offsets[group] : self.completion_offsets[group + 1]].tolist()
-        lengths = [of_group[number] for number in sorted(set(self.group_members(group, first, last).tolist()))]
-        prefixes = 1 if batching == SHARED_PREFIX else len(lengths)
+        of_group = slice(*self.completion_offsets[group : group + 2])
+        numbers = sorted(set(self.group_members(group, first, last).tolist()))
+        lengths = self.completion_lengths[of_group][numbers].tolist()
+        if batching == SHARED_PREFIX:
+            shared = shared_among(self.shared_lengths[of_group], numbers)
+            return Chunk(group, first, last, int(prefix + sum(lengths) - sum(shared)))
         rows = tuple(prefix + length for length in lengths) if batching == PADDED else ()
-        return Chunk(group, first, last, prefix * prefixes + sum(lengths), rows)
+        return Chunk(group, first, last, prefix * len(lengths) + sum(lengths), rows)
 
     def group_members(self, group: int, start: int, end: int) -> np.ndarray:
         """Flat: the completions of these units of the group."""
@@ -133,6 +141,11 @@ class GroupSizes:
 def unit_weights(group: dict) -> Sequence[float]:
     """How much each unit of a group row counts; without weights they count alike."""
     return group.get("weights") or [1.0] * len(group["units"])
+
+
+def shared_lengths(group: dict) -> Sequence[int]:
+    """Of each completion of a group row the tokens that it begins with as the one before it does."""
+    return group.get("shared_lengths") or [0] * len(group["completion_ids"])
 
 
 def _offsets(lengths: Sequence[int]) -> np.ndarray:

@@ -20,7 +20,7 @@ from reward_modeling.data.preferences import read_column
 from reward_modeling.data.rendered_rows import GroupRow, RowRenderer
 from reward_modeling.data.report import CUT_UNITS, NOTED_ROWS, TOKENS_CUT, DataReport
 
-CACHE_VERSION = 8  # to be raised when what is written below changes
+CACHE_VERSION = 9  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
 ROWS_PER_WORKER = 2000  # a worker process costs about as much as tokenising this many rows
 
@@ -30,6 +30,7 @@ GROUP_FEATURES = Features(
         "completion_ids": List(List(Value("int32"))),
         "prefix_length": Value("int32"),
         "completion_lengths": List(Value("int32")),
+        "shared_lengths": List(Value("int32")),  # per completion, with the one before it, see shared_beginnings.py
         "characters": List(Value("int32")),  # of what each completion says, without the marks of the template
         "read_positions": List(List(Value("int32"))),  # per completion, counted from the beginning of the prefix
         "units": List(List(Value("int32"))),  # per unit the numbers of its completions

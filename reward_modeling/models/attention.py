@@ -1,12 +1,13 @@
 """Attention over packed rows whose sequences share prefixes.
 
 A packed row is one long row of tokens cut into spans. A span's queries see, causally, the keys of its prefix
-(an earlier span, or none) followed by its own keys:
+(an earlier span with its own prefix, or none) followed by its own keys:
 
     row     [ prompt A ][ answer A1 ][ answer A2 ][ prompt B ][ answer B1 ] ...
     answer A2 sees      prompt A + answer A2, at the positions that it has in the sequence "prompt A, answer A2"
 
-so each answer gets exactly what it would get in a row of its own, and the prompt is computed once. In the last
+so each answer gets exactly what it would get in a row of its own, and the prompt is computed once. Where answers begin
+alike, as solutions with the same first steps do, what they share is a span as well, and the spans are a tree. In the last
 layer only the tokens that the head reads matter, and only their queries are computed.
 """
 
@@ -70,11 +71,11 @@ def attention_by_span(
 
 
 def _seen(tensors: tuple[torch.Tensor, ...], layout: PackedLayout, span: Span, number: int) -> torch.Tensor:
-    """Keys or values of the prefix and of the span itself, up to the span's end."""
-    own, prefix = tensors[number], layout.prefix_spans[number]
+    """Keys or values of what the span follows and of the span itself, up to the span's end."""
+    own, before = tensors[number], layout.prefix_spans[number]
     if span.num_queries < own.shape[2]:
         own = own[:, :, : span.num_queries]
-    return own if prefix is None else torch.cat([tensors[prefix], own], dim=2)
+    return torch.cat([*(tensors[each] for each in before), own], dim=2) if before else own
 
 
 def _softcapped_attention(query, key, value, mask, scaling, dropout, softcap) -> torch.Tensor:

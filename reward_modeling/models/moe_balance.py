@@ -58,8 +58,7 @@ def load_balancing_losses(
 
 
 def _sums_of_spans(per_token: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-    """`(tokens, columns)` to `(completions, columns)`: a completion and its prefix, which several may share."""
-    spans = [span.sum(dim=0) for span in per_token.split(layout.span_lengths)]
-    sums = torch.stack([*spans, torch.zeros_like(spans[0])])  # the last one, -1, is that of no prefix
-    prefixes = [layout.prefix_spans[number] for number in layout.completion_spans]
-    return sums[list(layout.completion_spans)] + sums[[-1 if prefix is None else prefix for prefix in prefixes]]
+    """`(tokens, columns)` to `(completions, columns)`: a completion and what it follows, which several may share."""
+    spans = torch.stack([span.sum(dim=0) for span in per_token.split(layout.span_lengths)])
+    paths = [[*layout.prefix_spans[number], number] for number in layout.completion_spans]
+    return torch.stack([spans[path].sum(dim=0) for path in paths])

@@ -13,7 +13,10 @@ from reward_modeling.common.devices import to_device
 
 
 class Span(NamedTuple):
-    """Queries `start:end` of the row, after the keys `prefix_start:prefix_end` (empty for a span of its own)."""
+    """Queries `start:end` of the row, after the keys `prefix_start:prefix_end` (empty for a span of its own).
+
+    The prefix is a span too, and may have a prefix itself: the queries see the keys of all of them.
+    """
 
     start: int
     end: int
@@ -66,11 +69,20 @@ class PackedLayout:
         return [span.num_queries for span in self.spans]
 
     @cached_property
-    def prefix_spans(self) -> list[int | None]:
-        """Per span the index of the span that is its prefix, or None."""
+    def prefix_spans(self) -> list[list[int]]:
+        """Per span the numbers of the spans that it follows, the first of the conversation first; [] for none."""
         index_of = {(span.start, span.end): index for index, span in enumerate(self.spans)}
-        prefixes = [(span.prefix_start, span.prefix_end) for span in self.spans]
-        return [index_of[prefix] if prefix[0] < prefix[1] else None for prefix in prefixes]
+        before: list[list[int]] = []
+        for span in self.spans:  # a prefix stands before what follows it
+            prefix = index_of[span.prefix_start, span.prefix_end] if span.prefix_start < span.prefix_end else None
+            before.append([] if prefix is None else [*before[prefix], prefix])
+        return before
+
+    def places_seen(self, read: int) -> list[int]:
+        """The places in the row of what the token at a read position sees, in the order of its conversation."""
+        span = self.read_spans[read]
+        before = [self.spans[number] for number in self.prefix_spans[self.span_of_read[read]]]
+        return [place for each in (*before, span) for place in range(each.start, each.end)]
 
     def causal_mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> torch.Tensor | None:
         """`(queries, keys)`, True where a query sees a key; None where plain causality says the same.
@@ -100,14 +112,25 @@ class PackedLayout:
 
     def _variable_length(self, device: torch.device, reads_only: bool) -> "VariableLength":
         """With numpy, and one copy per tensor: a row of short answers has hundreds of spans."""
-        starts, ends, prefix_starts, prefix_ends = np.array(self.read_spans if reads_only else self.spans).T
-        own_lengths, prefix_lengths = ends - starts, prefix_ends - prefix_starts
-        lengths = (np.ones_like(own_lengths) if reads_only else own_lengths, prefix_lengths + own_lengths)
+        spans = self.read_spans if reads_only else self.spans
+        numbers = self.span_of_read if reads_only else range(len(spans))
+        # each span's keys are pieces of the row: what it follows, and its own
+        pieces = [
+            (self.spans[before].start, self.spans[before].num_queries)
+            for number in numbers
+            for before in self.prefix_spans[number]
+        ]
+        own_starts, own_lengths = np.array([(span.start, span.num_queries) for span in spans]).T
+        counts = np.array([len(self.prefix_spans[number]) for number in numbers])
+        before_starts, before_lengths = np.array(pieces, dtype=np.int64).reshape(-1, 2).T
+        own_places = np.cumsum(counts)  # where among the pieces before them the own ones stand
+        piece_starts = np.insert(before_starts, own_places, own_starts)
+        piece_lengths = np.insert(before_lengths, own_places, own_lengths)
+        ends_of_keys = np.cumsum(piece_lengths)[own_places + np.arange(len(spans))]
+        lengths = (np.ones_like(own_lengths) if reads_only else own_lengths, np.diff(ends_of_keys, prepend=0))
         key_index = None
-        if reads_only or prefix_lengths.any():
-            # each span's keys are two pieces of the row; within a piece the positions count up by one
-            piece_lengths = np.stack([prefix_lengths, own_lengths], axis=1).ravel()
-            piece_starts = np.stack([prefix_starts, starts], axis=1).ravel()
+        if reads_only or counts.any():
+            # within a piece the positions count up by one
             shifts = piece_starts - (np.cumsum(piece_lengths) - piece_lengths)
             key_index = np.arange(piece_lengths.sum()) + np.repeat(shifts, piece_lengths)
             key_index = to_device(torch.from_numpy(key_index), device)
