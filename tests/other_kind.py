@@ -35,7 +35,9 @@ class RankedReader(RowReader):
         answers = row["completions"]
         return Example(answers, (tuple(range(len(answers))),), ((float(len(answers)),),))
 
-    def read_positions(self, ids: Sequence[int], prompt_length: Callable[[], int]) -> list[int]:
+    def read_positions(
+        self, ids: Sequence[int], prompt_length: Callable[[], int], piece_lengths: Sequence[int]
+    ) -> list[int]:
         return [prompt_length() - 1, len(ids) - 1]
 
 

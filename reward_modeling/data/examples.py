@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from reward_modeling.data.composing import CONVERSATION, Composer
 from reward_modeling.data.read_options import ReadOptions
 
 if TYPE_CHECKING:  # scoring and the GPU benchmark run without these packages
@@ -24,7 +25,7 @@ class Example(NamedTuple):
     of model has, NaN for what is not known.
     """
 
-    completions: Sequence[str]  # each the JSON of the messages after the prompt, or a plain text
+    completions: Sequence[str]  # each the JSON of what the composer takes (messages after the prompt), or a plain text
     units: Sequence[Sequence[int]]
     targets: Sequence[Sequence[float]]
     weights: Sequence[float] = ()  # above 0: how much each unit counts in the loss; () for units that count alike
@@ -86,12 +87,20 @@ class RowReader(ABC):
         """Of which kinds the units are, where there are several; "" where there is one."""
         return ""
 
-    def read_positions(self, ids: Sequence[int], prompt_length: Callable[[], int]) -> list[int]:
+    @property
+    def composer(self) -> Composer:
+        """How a prompt and a completion become tokens."""
+        return CONVERSATION
+
+    def read_positions(
+        self, ids: Sequence[int], prompt_length: Callable[[], int], piece_lengths: Sequence[int]
+    ) -> list[int]:
         """Which tokens of a whole conversation are read: by default the last one.
 
         Args:
             ids: of prompt and completion.
             prompt_length: counts the tokens of the prompt, the header of the answer included.
+            piece_lengths: tokens of each piece of the composer; the first may have lost some of them since.
         """
         return [len(ids) - 1]
 

@@ -108,8 +108,9 @@ class GroupBuilder:
         """The prompt, by the same messages for all answers."""
         columns = rows[0].columns
         options = read_options(columns["template_options"])
-        cutter = PromptCutter(json.loads(columns["prompt"]), options, self.options.max_length, self.tokenizer)
-        answers = {each.ids: list(each.messages) for row in rows for each in row.completions}
+        prompt, composer = json.loads(columns["prompt"]), self.reader.composer
+        cutter = PromptCutter(prompt, options, self.options.max_length, self.tokenizer, composer)
+        answers = {each.ids: each.answer for row in rows for each in row.completions}
         cut = None if self.options.overlong == "drop" else cutter.cut(list(answers.values()))
         if cut is None:
             fits = dict(zip(answers, cutter.fits(list(answers.values())), strict=True))
@@ -140,13 +141,15 @@ class GroupBuilder:
 
     def _read_positions(self, row: GroupRow, cut: Cut) -> list[list[int]]:
         """Which tokens of each conversation are read, counted from its beginning."""
+        pieces = {each.ids: each.piece_lengths for row in cut.rows for each in row.completions}
         if cut.prompt is None:
             length = functools.cache(lambda: self._prompt_length(row, list(cut.sequences), None))
-            positions = ((whole, self.reader.read_positions(whole, length)) for whole in cut.sequences)
+            positions = ((whole, self.reader.read_positions(whole, length, pieces[whole])) for whole in cut.sequences)
             lost = {whole: len(whole) - len(ids) for whole, ids in cut.sequences.items()}
             return [[position - lost[whole] for position in of_one] for whole, of_one in positions]
         length = functools.cache(lambda: self._prompt_length(row, list(cut.sequences.values()), cut.prompt))
-        return [self.reader.read_positions(ids, length) for ids in cut.sequences.values()]
+        cut_ids = cut.sequences.items()
+        return [self.reader.read_positions(ids, length, pieces[whole]) for whole, ids in cut_ids]
 
     def _prompt_length(self, row: GroupRow, sequences: list[Sequence[int]], prompt: list[dict] | None) -> int:
         """Tokens of the prompt, the header of the answer included: what all answers share with one more, unlike them.

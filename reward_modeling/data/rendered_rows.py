@@ -8,15 +8,17 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from reward_modeling.data.composing import tokenize_pieces
 from reward_modeling.data.control_tokens import control_tokens, foreign_mark
 from reward_modeling.data.examples import Example, RowReader
 from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
-from reward_modeling.data.rendering import TemplateRefuses, read_options, render, render_prompt
-from reward_modeling.models.tokenizer import end_text, token_ids
+from reward_modeling.data.rendering import TemplateRefuses, read_options, render_prompt
+from reward_modeling.models.tokenizer import end_text
 
 Ids = tuple[int, ...]
 
@@ -30,13 +32,11 @@ class Completion:
     losses: Losses = NOTHING_LOST
     control_token: str = ""  # one that stands in what was said
     foreign_mark: str = ""  # or else one of another template's
-    messages: Sequence[dict] = ()  # () of a plain text
+    answer: Any = None  # as the composer takes it; None of a plain text
+    characters: int = 0  # of the answer, without its prompt and the marks of the template; of a plain text all count
+    pieces: Sequence[str] = ()  # of `rendered`, which are tokenised one by one
     ids: Ids = ()
-
-    @property
-    def characters(self) -> int:
-        """How long the answer is: its prompt and the marks of the template do not count; of a plain text all do."""
-        return sum(len(message["content"]) for message in self.messages) or len(self.rendered or "")
+    piece_lengths: Sequence[int] = ()  # of the ids of each piece
 
 
 class GroupRow(NamedTuple):
@@ -94,19 +94,22 @@ class RowRenderer:
         ended = end_text(text, self.tokenizer)
         said = text.removesuffix(self.tokenizer.eos_token or "").removeprefix(self.tokenizer.bos_token or "")
         control = self.control.find(said)
-        return Completion(ended, control_token=control, foreign_mark="" if control else foreign_mark(said))
+        foreign = "" if control else foreign_mark(said)
+        return Completion(ended, "", NOTHING_LOST, control, foreign, None, len(ended), [ended])
 
     def _render_answer(self, prompt: list[dict], options: dict, completion: str) -> Completion:
         answer = json.loads(completion)
         try:
-            text = render(prompt + answer, options, self.tokenizer)
+            pieces = self.reader.composer.pieces(prompt, answer, options, self.tokenizer)
         except TemplateRefuses as refusal:
             return Completion(None, refusal=str(refusal))
-        losses = find_losses(prompt + answer, text, len(answer))
-        said = [content for message in answer if isinstance(content := message.get("content"), str)]
+        text = "".join(pieces)
+        messages, own = self.reader.composer.said(prompt, answer)
+        losses = find_losses(messages, text, own)
+        said = [content for message in messages[-own:] if isinstance(content := message.get("content"), str)]
         control = next(filter(None, map(self.control.find, said)), "")
         foreign = "" if control else next(filter(None, map(foreign_mark, said)), "")
-        return Completion(text, "", losses, control, foreign, answer)
+        return Completion(text, "", losses, control, foreign, answer, sum(map(len, said)) or len(text), pieces)
 
     def tokenize(self, groups: list[list[GroupRow]]) -> None:
         """Fill in the ids, of each completion once."""
@@ -114,6 +117,7 @@ class RowRenderer:
         renderable = [each for each in completions.values() if each.rendered is not None]
         if not renderable:
             return
-        texts = [completion.rendered for completion in renderable]
-        for completion, ids in zip(renderable, token_ids(texts, self.tokenizer), strict=True):
-            completion.ids = tuple(ids)
+        rows = tokenize_pieces([completion.pieces for completion in renderable], self.tokenizer)
+        for completion, pieces in zip(renderable, rows, strict=True):
+            completion.ids = tuple(chain.from_iterable(pieces))
+            completion.piece_lengths = list(map(len, pieces))

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from reward_modeling.data.rendering import MOVED_ROLES, TemplateRefuses, render
-from reward_modeling.models.tokenizer import token_ids
+from reward_modeling.data.composing import CONVERSATION, Composer, composed_ids
+from reward_modeling.data.rendering import MOVED_ROLES, TemplateRefuses
 
 MARK = "[...]"
 LONGEST_MARK = 0.25  # of max_length: where the mark takes more, it is left out
@@ -32,12 +32,17 @@ class CutConversations(NamedTuple):
 
 
 class PromptCutter:
-    """One prompt, to be cut for its answers."""
+    """One prompt, to be cut for its answers, which are what the composer takes."""
 
     def __init__(
-        self, prompt: Messages, options: dict[str, Any], max_length: int, tokenizer: PreTrainedTokenizerBase
+        self,
+        prompt: Messages,
+        options: dict[str, Any],
+        max_length: int,
+        tokenizer: PreTrainedTokenizerBase,
+        composer: Composer = CONVERSATION,
     ) -> None:
-        self.options, self.max_length, self.tokenizer = options, max_length, tokenizer
+        self.options, self.max_length, self.tokenizer, self.composer = options, max_length, tokenizer, composer
         heads = next((number for number, message in enumerate(prompt) if message["role"] not in MOVED_ROLES), None)
         self.head = prompt[:heads]
         turns = [] if heads is None else prompt[heads:]
@@ -53,17 +58,17 @@ class PromptCutter:
         tokens = sum(len(self._tokenize(message.get("content"))) for message in self.head)
         return f"the system message alone has {tokens:,} tokens" if tokens > self.max_length else ""
 
-    def fits(self, answers: Sequence[Messages]) -> list[bool]:
+    def fits(self, answers: Sequence[Any]) -> list[bool]:
         """Whether each answer fits beside the shortest prompt: the system message, and marks in the last turn."""
         marked = [self._shortened(message, None) for message in self.last_turn]
         ids = self._ids(self.head + marked, answers)
         return [False] * len(answers) if ids is None else [len(each) <= self.max_length for each in ids]
 
-    def cut(self, answers: Sequence[Messages]) -> CutConversations | None:
+    def cut(self, answers: Sequence[Any]) -> CutConversations | None:
         """The prompt without as much as the longest of these answers needs; None where that does not do."""
         return self._without_turns(answers) or self._with_marks(answers)
 
-    def _without_turns(self, answers: Sequence[Messages]) -> CutConversations | None:
+    def _without_turns(self, answers: Sequence[Any]) -> CutConversations | None:
         """As many whole turns as need be, found by halving."""
         low, high, found = 0, len(self.candidates), None
         while low < high:
@@ -75,7 +80,7 @@ class PromptCutter:
                 low = middle + 1
         return found
 
-    def _with_marks(self, answers: Sequence[Messages]) -> CutConversations | None:
+    def _with_marks(self, answers: Sequence[Any]) -> CutConversations | None:
         """The last turn alone, with the beginnings of its messages cut, the oldest first."""
         turn = list(self.last_turn)
         for number, message in enumerate(turn):
@@ -122,13 +127,13 @@ class PromptCutter:
             return []
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
-    def _ids(self, prompt: Messages, answers: Sequence[Messages]) -> list[list[int]] | None:
+    def _ids(self, prompt: Messages, answers: Sequence[Any]) -> list[list[int]] | None:
         """The ids of each whole conversation; None where the template refuses what is left."""
         try:
-            texts = [render([*prompt, *answer], self.options, self.tokenizer) for answer in answers]
+            rows = [self.composer.pieces(prompt, answer, self.options, self.tokenizer) for answer in answers]
         except TemplateRefuses:
             return None
-        return token_ids(texts, self.tokenizer)
+        return composed_ids(rows, self.tokenizer)
 
 
 class TextCutter:

@@ -16,7 +16,9 @@ class ReadsPrompts(RowReader):
     read_off: ClassVar[str] = "the state of prompt and answer"
     tail: Tail | None  # see `gate_position`
 
-    def read_positions(self, ids: Sequence[int], prompt_length: Callable[[], int]) -> list[int]:
+    def read_positions(
+        self, ids: Sequence[int], prompt_length: Callable[[], int], piece_lengths: Sequence[int]
+    ) -> list[int]:
         return [gate_position(ids[: prompt_length()], self.tail), len(ids) - 1]
 
 

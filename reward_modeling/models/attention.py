@@ -7,8 +7,8 @@ A packed row is one long row of tokens cut into spans. A span's queries see, cau
     answer A2 sees      prompt A + answer A2, at the positions that it has in the sequence "prompt A, answer A2"
 
 so each answer gets exactly what it would get in a row of its own, and the prompt is computed once. Where answers begin
-alike, as solutions with the same first steps do, what they share is a span as well, and the spans are a tree. In the last
-layer only the tokens that the head reads matter, and only their queries are computed.
+alike, as solutions with the same first steps do, what they share is a span as well, and the spans are a tree. In the
+last layer only the tokens that the head reads matter, and only their queries are computed.
 """
 
 import torch

@@ -101,7 +101,7 @@ def test_pairs_and_margins_of_several_groups_follow_the_responses(batching):
 def test_the_second_group_of_a_packed_row_points_to_its_own_prefix():
     inputs = collate(SHARED_PREFIX, whole(EXAMPLE, WIDE), EXAMPLE, WIDE)["model_inputs"]
     assert inputs["packed_layout"].spans[3:] == (
-        Span(6, 8, 6, 6),
+        Span(6, 8, 0, 0),
         Span(8, 9, 6, 8),
         Span(9, 11, 6, 8),
         Span(11, 14, 6, 8),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PACKED, PADDED, Chunk
+from reward_modeling.data.shared_beginnings import shared_with_previous
 from reward_modeling.models import attention
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.packed_layout import PackedLayout
@@ -96,6 +97,48 @@ def test_negative_control_ignored_window_or_softcap_fails(models, family, monkey
             assert (
                 differences(reference, rewards_and_gradients(fast, SHARED_PREFIX, mixed_groups()))[0] > 100 * TOLERANCE
             )
+
+
+def tree_group(seed: int) -> dict:
+    """A prompt, three beginnings below it and below one of another, and completions of each."""
+    drawn = iter(make_group(12, [20, 30, 10, 9, 40, 8, 17], seed=seed)["completion_ids"])
+    one, deeper, *ends = drawn
+    completions = sorted([one + deeper + ends[0], one + deeper + ends[1], one + ends[2], ends[3], ends[4]])
+    group = make_group(12, [1] * len(completions), seed=seed)
+    shared = shared_with_previous(completions, 0)
+    assert sorted(shared) == [0, 0, 0, 20, 50]
+    return group | {"completion_ids": completions, "shared_lengths": shared}
+
+
+@pytest.mark.parametrize("kernel", [None, reference_varlen_kernel])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trees_of_shared_beginnings_equal_padded_rows(models, family, kernel):
+    """Windows reach beyond a segment here, into what it follows."""
+    eager, fast = models(family)
+    groups = [tree_group(seed=1), make_group(5, [7, 3], seed=2), tree_group(seed=3)]
+
+    def with_kernel(layout: PackedLayout) -> PackedLayout:
+        layout.kernel = kernel
+        return layout
+
+    fast_result = rewards_and_gradients(fast, SHARED_PREFIX, groups, layout_change=with_kernel)
+    assert max(differences(rewards_and_gradients(eager, PADDED, groups), fast_result)) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", DENSE)
+def test_negative_control_a_branch_that_forgets_the_trunk_fails(models, family):
+    eager, fast = models(family)
+    groups = [tree_group(seed=1)]
+
+    def without_trunk(layout: PackedLayout) -> PackedLayout:
+        deep = max(range(len(layout.spans)), key=lambda number: len(layout.prefix_spans[number]))
+        trunk = layout.spans[layout.prefix_spans[deep][-2]]
+        spans = list(layout.spans)
+        spans[deep] = spans[deep]._replace(prefix_start=trunk.start, prefix_end=trunk.end)
+        return PackedLayout(tuple(spans), layout.completion_spans, layout.read_positions)
+
+    fast_result = rewards_and_gradients(fast, SHARED_PREFIX, groups, layout_change=without_trunk)
+    assert min(differences(rewards_and_gradients(eager, PADDED, groups), fast_result)) > 100 * TOLERANCE
 
 
 def test_a_completion_may_begin_with_another(models):

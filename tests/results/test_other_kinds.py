@@ -35,7 +35,7 @@ class PairsAsLists(RankedReader):
     def read_row(self, row: dict) -> Example:
         return Example((row["chosen"], row["rejected"]), ((0, 1),), ((2.0,),))
 
-    def read_positions(self, ids, prompt_length):
+    def read_positions(self, ids, prompt_length, piece_lengths):
         return [len(ids) - 1]
 
 
