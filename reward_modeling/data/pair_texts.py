@@ -77,11 +77,12 @@ def check_opening(tokenizer: PreTrainedTokenizerBase) -> None:
     try:
         before = render_prompt(question, {}, tokenizer)
         asked = render(question, {"add_generation_prompt": True}, tokenizer)
-        alone = render(question, {}, tokenizer).removesuffix(tokenizer.eos_token or "")
+        alone = render(question, {}, tokenizer)
     except TemplateRefuses:
         return
-    missing = before.removeprefix(alone).strip()
-    if asked == alone and before.startswith(alone) and missing:
+    missing = before.removeprefix(asked).strip()
+    # `tokenizer.end_answers` may have put EOS behind what has no end
+    if alone in (asked, f"{asked}{tokenizer.eos_token}") and before.startswith(asked) and missing:
         raise UserError(
             f"chat template of {tokenizer.name_or_path}: expected it to open an answer with add_generation_prompt, "
             f"found that it writes {missing!r} before an answer and nothing where one is asked for. End the template "
