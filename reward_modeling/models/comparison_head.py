@@ -4,8 +4,8 @@ The logits of a language model are its head times the last hidden state, and the
 sigmoid of their difference. So a classifier of one label with the difference of two rows as its head gives, before
 training, what the language model gives; it needs no logits of the rest of the vocabulary.
 
-The rows are read from the checkpoint's files, which every engine has whole. Where the embeddings are tied they are rows
-of the embeddings.
+The rows are read from the checkpoint's files, which every engine has whole. Where these have no head of their own and
+the embeddings are tied to it, they are rows of the embeddings.
 """
 
 import copy
@@ -33,6 +33,7 @@ FACTORS = {
     "falcon_h1": ("lm_head_multiplier", 1),
     "granite": ("logits_scaling", -1),
     "hyperclovax": ("logits_scaling", 1),
+    "minicpm3": ("logits_scaling", -1),
 }
 FACTOR_NAMES = {name for name, _ in FACTORS.values()}
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "softcap")
@@ -85,20 +86,31 @@ def comparison_head(
     Raises:
         UserError: see `answer_tokens` and `check_language_model`; or the rows are not in the checkpoint's files.
     """
-    tokens, name = answer_tokens(tokenizer), _head_of(config).rows
+    tokens, hidden = answer_tokens(tokenizer), config.get_text_config().hidden_size
+    names = _head_of(config).rows
     try:
-        stored, rows = _stored_rows(model_name, name, tokens, config.get_text_config().hidden_size, revision)
+        found = next(filter(None, (_stored_rows(model_name, name, tokens, hidden, revision) for name in names)), None)
     except BROKEN_FILES as error:
         raise broken_weights(model_name, error) from error
+    if found is None:
+        raise UserError(
+            f"--model_name {model_name}: expected {' or '.join(names)} among its weights, of which --init_head lm "
+            f"makes the head, found none of {hidden} columns. {NEW_HEAD}"
+        )
+    stored, rows = found
     logger.warning('Score head: begins as the row of "A" less that of "B" in %s.', stored)
     first, second = rows.float() * _logit_factor(model_name, config)
     return {f"{HEAD}.weight": (first - second)[None]}
 
 
 class _Head(NamedTuple):
-    """Where a family's language models have the rows of their head, and whether it has a bias beside them."""
+    """Where a family's language models have the rows of their head, and whether it has a bias beside them.
 
-    rows: str
+    In the order in which transformers takes them: a head that differs from the embeddings is taken, though the
+    configuration ties it to them.
+    """
+
+    rows: tuple[str, ...]
     has_bias: bool
 
 
@@ -107,9 +119,9 @@ def _head_of(config: PreTrainedConfig) -> _Head:
         model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](copy.deepcopy(config))
     model.tie_weights()
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    module = embeddings if head.weight is embeddings.weight else head
+    modules = (head, embeddings) if head.weight is embeddings.weight else (head,)
     names = {id(each): name for name, each in model.named_modules()}
-    return _Head(f"{names[id(module)]}.weight", getattr(head, "bias", None) is not None)
+    return _Head(tuple(f"{names[id(module)]}.weight" for module in modules), getattr(head, "bias", None) is not None)
 
 
 def _logit_factor(model_name: str, config: PreTrainedConfig) -> float:
@@ -133,8 +145,8 @@ def _logit_factor(model_name: str, config: PreTrainedConfig) -> float:
 
 def _stored_rows(
     model_name: str, name: str, tokens: Sequence[int], hidden: int, revision: str | None
-) -> tuple[str, torch.Tensor]:
-    """The name under which the files have a matrix, and these rows of it, `(rows, hidden)`.
+) -> tuple[str, torch.Tensor] | None:
+    """The name under which the files have a matrix, and these rows of it, `(rows, hidden)`; None where they have none.
 
     A model's text part, and a model without its head, have it under a longer name or a shorter one.
     """
@@ -143,10 +155,7 @@ def _stored_rows(
         for stored, shape in shapes_in(file).items():
             if f".{stored}".endswith(f".{last}") and len(shape) == 2 and shape[1] == hidden and shape[0] > max(tokens):
                 return stored, _rows_of(file, stored, tokens)
-    raise UserError(
-        f"--model_name {model_name}: expected {name} among its weights, of which --init_head lm makes the head, found "
-        f"none of {hidden} columns. {NEW_HEAD}"
-    )
+    return None
 
 
 def _rows_of(file: Path, name: str, rows: Sequence[int]) -> torch.Tensor:
