@@ -45,6 +45,20 @@ class ScoringCounts:
             )
 
 
+def check_has_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        UserError: there is no chat template, or several and none for everything.
+    """
+    template = tokenizer.chat_template
+    if not template or (isinstance(template, dict) and "default" not in template):
+        raise UserError(
+            f"{tokenizer.name_or_path}: expected a tokenizer with a chat template, found none. Set "
+            "tokenizer.chat_template to the one that the model was trained with, and save the tokenizer beside "
+            "the model."
+        )
+
+
 class ConversationReader:
     """Tokens of conversations, exactly those that training makes of them; errors name a conversation by its number.
 
@@ -87,13 +101,7 @@ class ConversationReader:
 
     def check_template(self) -> None:
         """Raise a UserError where there is no chat template, or several and none for everything."""
-        template = self.tokenizer.chat_template
-        if not template or (isinstance(template, dict) and "default" not in template):
-            raise UserError(
-                f"{self.tokenizer.name_or_path}: expected a tokenizer with a chat template, found none. Set "
-                "tokenizer.chat_template to the one that the model was trained with, and save the tokenizer beside "
-                "the model."
-            )
+        check_has_template(self.tokenizer)
 
     def check(self, conversation: Sequence[dict] | Templated, answers: int = 1) -> tuple[str, Losses]:
         """What the chat template says against a conversation, empty if nothing, and what it leaves out of it.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.comparisons import Comparison
 from reward_modeling.data.conversations import Conversation, Templated, Tokens, parts_of
 
 # For the chat template, for all conversations or one for each.
@@ -28,12 +29,7 @@ def with_options(conversations: Sequence[Conversation], options: TemplateOptions
         raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
     if not options:
         return conversations
-    each = [options] * len(conversations) if isinstance(options, Mapping) else list(options)
-    if len(each) != len(conversations):
-        raise UserError(
-            f"template_options: expected one for each of {len(conversations)} conversations, found {len(each)}. Pass "
-            "None for those without, or one dict for all."
-        )
+    each = options_of_each(options, len(conversations), "conversations")
     for index, (conversation, one) in enumerate(zip(conversations, each, strict=True)):
         if one and isinstance(conversation, (str, Tokens)):
             found = "tokens" if isinstance(conversation, Tokens) else "a plain text"
@@ -43,6 +39,23 @@ def with_options(conversations: Sequence[Conversation], options: TemplateOptions
             )
     pairs = zip(conversations, each, strict=True)
     return [Templated(conversation, one) if one else conversation for conversation, one in pairs]
+
+
+def options_of_each(options: TemplateOptions, number: int, what: str) -> list[Mapping[str, Any] | None]:
+    """
+    Args:
+        number: of what is scored; `what` it is, in the plural.
+
+    Raises:
+        UserError: there are other numbers of options.
+    """
+    each = [options] * number if options is None or isinstance(options, Mapping) else list(options)
+    if len(each) != number:
+        raise UserError(
+            f"template_options: expected one for each of {number} {what}, found {len(each)}. Pass None for those "
+            "without, or one dict for all."
+        )
+    return each
 
 
 @dataclass(frozen=True)
@@ -134,8 +147,9 @@ def check_conversation(index: int, conversation: Sequence[dict] | Templated | st
             )
 
 
-def prompt_key(conversation: Conversation) -> str | None:
-    """Equal for conversations that differ in the last message alone; None of those that name no prompt.
+def prompt_key(conversation: Conversation | Comparison) -> str | None:
+    """Equal for conversations that differ in the last message alone, and for comparisons of answers to one prompt; None
+    of those that name no prompt.
 
     It decides what is computed together, never what comes out: only tokens that are really equal are shared.
     """
@@ -143,6 +157,10 @@ def prompt_key(conversation: Conversation) -> str | None:
         return None
     if isinstance(conversation, Tokens):
         return conversation.prompt
-    messages, options = parts_of(conversation)
-    said = [list(messages[:-1]), options] if options else list(messages[:-1])
+    if isinstance(conversation, Comparison):
+        prompt, options = conversation.prompt, conversation.options
+    else:
+        messages, options = parts_of(conversation)
+        prompt = messages[:-1]
+    said = [list(prompt), options] if options else list(prompt)
     return json.dumps(said, sort_keys=True, default=str)
