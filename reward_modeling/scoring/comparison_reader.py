@@ -16,7 +16,7 @@ from reward_modeling.data.comparisons import Comparison
 from reward_modeling.data.composing import composed_ids
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
-from reward_modeling.data.pair_texts import PairComposer
+from reward_modeling.data.pair_texts import COMPARISON, PairComposer
 from reward_modeling.data.rendering import TemplateRefuses
 from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.scoring.conversations import ScoringCounts, check_has_template
@@ -33,10 +33,10 @@ class ComparisonReader:
     training would drop, since they do not fit without their context either: there the first one loses its beginning.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None, composer: PairComposer | None = None):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None, composer: PairComposer = COMPARISON):
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.composer = composer or PairComposer()
+        self.composer = composer
 
     def take(
         self, numbered: Iterable[tuple[int, Comparison]], counts: ScoringCounts, *, cut: bool = True

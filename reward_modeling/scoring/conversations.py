@@ -37,6 +37,11 @@ class ScoringCounts:
     tokens: int = 0  # of all passes, padding included
     not_finite: int = 0  # conversations whose reward is infinite or not a number
 
+    def add(self, other: "ScoringCounts") -> None:
+        """Those of another call."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def warn_of_cuts(self, max_length: int | None) -> None:
         if self.cut:
             logger.warning(

@@ -139,12 +139,53 @@ def check_conversation(index: int, conversation: Sequence[dict] | Templated | st
     if not conversation:
         raise UserError(f"conversation {index}: expected at least one message, found none. Leave it out.")
     for number, message in enumerate(conversation):
-        fields = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
-        if not all(isinstance(value, str) for value in fields):
-            raise UserError(
-                f"conversation {index}, message {number}: expected role and content as texts, found "
-                f"{str(message)[:120]!r}. Pass messages as {{'role': ..., 'content': ...}}."
-            )
+        _check_message(f"conversation {index}, message {number}", message)
+
+
+def _check_message(where: str, message: Any) -> None:
+    fields = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
+    if not all(isinstance(value, str) for value in fields):
+        raise UserError(
+            f"{where}: expected role and content as texts, found {str(message)[:120]!r}. Pass messages as "
+            "{'role': ..., 'content': ...}."
+        )
+
+
+def comparison_of(index: int, given: tuple[Any, Any, Any], options: Mapping[str, Any] | None = None) -> Comparison:
+    """
+    Args:
+        given: a prompt (messages, or a text as the user's only one) and two answers to it, each a text, a message, or
+            the messages after the prompt.
+
+    Raises:
+        UserError: it is something else.
+    """
+    where = f"comparison {index}"
+    if not isinstance(given, (tuple, list)) or len(given) != 3:
+        raise UserError(f"{where}: expected (prompt, a, b), found {str(given)[:120]!r}.")
+    if options is not None and not isinstance(options, Mapping):
+        raise UserError(f"{where}: expected template options as a dict, found {str(options)[:80]!r}.")
+    prompt = _messages(f"{where}, prompt", given[0], "user")
+    a, b = (_messages(f"{where}, {name}", of, "assistant") for name, of in zip("ab", given[1:], strict=True))
+    for name, of in (("a", a), ("b", b)):
+        if not of:
+            raise UserError(f"{where}, {name}: expected an answer, found no message.")
+    return Comparison(prompt, a, b, dict(options or {}))
+
+
+def _messages(where: str, value: Any, role: str) -> list[dict[str, Any]]:
+    """A text as one message of the role."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    listed = [value] if isinstance(value, Mapping) else value
+    if not isinstance(listed, (list, tuple)):
+        raise UserError(
+            f"{where}: expected a text or a list of messages, [{{'role': ..., 'content': ...}}, ...], found "
+            f"{type(value).__name__} {str(value)[:80]!r}."
+        )
+    for number, message in enumerate(listed):
+        _check_message(f"{where}, message {number}", message)
+    return [dict(message) for message in listed]
 
 
 def prompt_key(conversation: Conversation | Comparison) -> str | None:

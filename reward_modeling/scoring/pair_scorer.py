@@ -6,14 +6,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.comparisons import Comparison
-from reward_modeling.models.pairwise_format import check_pairwise
 from reward_modeling.scoring.comparison_reader import ComparisonReader
 from reward_modeling.scoring.conversations import ScoringCounts
 from reward_modeling.scoring.given import TemplateOptions, comparison_of, options_of_each
@@ -21,7 +19,8 @@ from reward_modeling.scoring.loading import LoadedModel, load_model
 from reward_modeling.scoring.passes import ForwardPasses
 from reward_modeling.scoring.plan import Batches
 from reward_modeling.scoring.ranking import ROUND_ROBIN, Ranking, mean_probability, rank
-from reward_modeling.scoring.readouts.base import REWARD, Readout
+from reward_modeling.scoring.readouts.base import REWARD
+from reward_modeling.scoring.readouts.comparisons import comparison_readout
 from reward_modeling.scoring.readouts.one_label import OneLabel
 from reward_modeling.scoring.windows import read_list, read_stream
 
@@ -81,7 +80,9 @@ class PairScorer:
         """Of the computation, such as "bfloat16"; the head is computed in float32 in any case."""
         return str(self.model.dtype).removeprefix("torch.")
 
-    def compare(self, prompt: Prompt, a: Answer, b: Answer, *, template_options: Mapping[str, Any] | None = None) -> float:
+    def compare(
+        self, prompt: Prompt, a: Answer, b: Answer, *, template_options: Mapping[str, Any] | None = None
+    ) -> float:
         """The probability that `a` is better than `b`; exactly one half where they are equal.
 
         Args:
@@ -179,14 +180,3 @@ class PairScorer:
             yield number, row[REWARD]
         if process_index == 0:
             counts.warn_of_cuts(self.reader.max_length)
-
-
-def comparison_readout(path: str, config: Any, weights: Mapping[str, float] | None = None) -> Readout:
-    """
-    Raises:
-        UserError: the model does not compare answers, or weights are given.
-    """
-    check_pairwise(path, config)
-    if weights is not None:
-        raise UserError(f"weights: expected none, because {path} compares answers and has no outputs to weigh. Leave them out.")
-    return OneLabel()

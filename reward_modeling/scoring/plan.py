@@ -23,7 +23,7 @@ class Batches:
 
     `batching` is "shared_prefix", "packed" or "padded"; a pass has at most `max_tokens` tokens, padding included, or
     a single conversation. With `equal_lengths` only rows of one length make a padded pass: nothing is padded then. With
-    `trees` rows share all that any of them begin with alike (see data/shared_beginnings.py), and not their prompt alone.
+    `trees` rows share all that some of them begin with alike (see data/shared_beginnings.py), not their prompt alone.
     """
 
     batching: str

@@ -14,9 +14,7 @@ import numpy as np
 from reward_modeling.scoring.beginnings import LEAST_SHARED, order_of_tokens, shared_with_the_row_before
 
 
-def group_as_trees(
-    rows: Sequence[Sequence[int]], max_tokens: int, least_shared: int = LEAST_SHARED
-) -> list[list[int]]:
+def group_as_trees(rows: Sequence[Sequence[int]], max_tokens: int, least_shared: int = LEAST_SHARED) -> list[list[int]]:
     """Numbers of the rows, each once; a group has at most `max_tokens` tokens, each computed once, or one row.
 
     Rows that share less than `least_shared` tokens with the one before them begin a group.
