@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
+from reward_modeling.common.errors import UserError
 from reward_modeling.data.composing import Composer, Messages
 from reward_modeling.data.messages import THOUGHT_KEYS, TOOL_CALLS
-from reward_modeling.data.rendering import render
+from reward_modeling.data.rendering import TemplateRefuses, render, render_prompt
 
 MARK = re.compile(r"([\[<])(?=\\*(?:(?:CONTEXT|RESPONSE [AB])\]|turn> ))")
 ESCAPE = "\\"
@@ -62,6 +63,31 @@ def comparison(prompt: Messages, first: Messages, second: Messages) -> str:
     """
     context = f"\n{_turns(prompt)}\n"
     return f"[CONTEXT] {context} [RESPONSE A] {_answer(first)} [RESPONSE B] {_answer(second)} \n"
+
+
+def check_opening(tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        UserError: the template opens an answer where one follows, and not where one is asked for: what the model would
+            predict after the question is that opening, and neither A nor B.
+    """
+    if tokenizer.chat_template is None:
+        return  # which is refused where the rows are known
+    question = [{"role": "user", "content": "?"}]
+    try:
+        before = render_prompt(question, {}, tokenizer)
+        asked = render(question, {"add_generation_prompt": True}, tokenizer)
+        alone = render(question, {}, tokenizer)
+    except TemplateRefuses:
+        return
+    missing = before.removeprefix(asked).strip()
+    # `tokenizer.end_answers` may have put EOS behind what has no end
+    if alone in (asked, f"{asked}{tokenizer.eos_token}") and before.startswith(asked) and missing:
+        raise UserError(
+            f"chat template of {tokenizer.name_or_path}: expected it to open an answer with add_generation_prompt, "
+            f"found that it writes {missing!r} before an answer and nothing where one is asked for. End the template "
+            f"(--chat_template FILE.jinja) in {{% if add_generation_prompt %}}{missing}{{% endif %}}."
+        )
 
 
 def answer_length(answer: str) -> int:
