@@ -37,12 +37,31 @@ class ScoringCounts:
     tokens: int = 0  # of all passes, padding included
     not_finite: int = 0  # conversations whose reward is infinite or not a number
 
+    def add(self, other: "ScoringCounts") -> None:
+        """Those of another call."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def warn_of_cuts(self, max_length: int | None) -> None:
         if self.cut:
             logger.warning(
                 "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
                 *(self.cut, self.conversations, max_length, self.cut_tokens),
             )
+
+
+def check_has_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        UserError: there is no chat template, or several and none for everything.
+    """
+    template = tokenizer.chat_template
+    if not template or (isinstance(template, dict) and "default" not in template):
+        raise UserError(
+            f"{tokenizer.name_or_path}: expected a tokenizer with a chat template, found none. Set "
+            "tokenizer.chat_template to the one that the model was trained with, and save the tokenizer beside "
+            "the model."
+        )
 
 
 class ConversationReader:
@@ -87,13 +106,7 @@ class ConversationReader:
 
     def check_template(self) -> None:
         """Raise a UserError where there is no chat template, or several and none for everything."""
-        template = self.tokenizer.chat_template
-        if not template or (isinstance(template, dict) and "default" not in template):
-            raise UserError(
-                f"{self.tokenizer.name_or_path}: expected a tokenizer with a chat template, found none. Set "
-                "tokenizer.chat_template to the one that the model was trained with, and save the tokenizer beside "
-                "the model."
-            )
+        check_has_template(self.tokenizer)
 
     def check(self, conversation: Sequence[dict] | Templated, answers: int = 1) -> tuple[str, Losses]:
         """What the chat template says against a conversation, empty if nothing, and what it leaves out of it.

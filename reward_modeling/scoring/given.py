@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.data.comparisons import Comparison
 from reward_modeling.data.conversations import Conversation, Templated, Tokens, parts_of
 
 # For the chat template, for all conversations or one for each.
@@ -28,12 +29,7 @@ def with_options(conversations: Sequence[Conversation], options: TemplateOptions
         raise UserError("conversations: expected a list of conversations, found one text. Pass [text].")
     if not options:
         return conversations
-    each = [options] * len(conversations) if isinstance(options, Mapping) else list(options)
-    if len(each) != len(conversations):
-        raise UserError(
-            f"template_options: expected one for each of {len(conversations)} conversations, found {len(each)}. Pass "
-            "None for those without, or one dict for all."
-        )
+    each = options_of_each(options, len(conversations), "conversations")
     for index, (conversation, one) in enumerate(zip(conversations, each, strict=True)):
         if one and isinstance(conversation, (str, Tokens)):
             found = "tokens" if isinstance(conversation, Tokens) else "a plain text"
@@ -43,6 +39,23 @@ def with_options(conversations: Sequence[Conversation], options: TemplateOptions
             )
     pairs = zip(conversations, each, strict=True)
     return [Templated(conversation, one) if one else conversation for conversation, one in pairs]
+
+
+def options_of_each(options: TemplateOptions, number: int, what: str) -> list[Mapping[str, Any] | None]:
+    """
+    Args:
+        number: of what is scored; `what` it is, in the plural.
+
+    Raises:
+        UserError: there are other numbers of options.
+    """
+    each = [options] * number if options is None or isinstance(options, Mapping) else list(options)
+    if len(each) != number:
+        raise UserError(
+            f"template_options: expected one for each of {number} {what}, found {len(each)}. Pass None for those "
+            "without, or one dict for all."
+        )
+    return each
 
 
 @dataclass(frozen=True)
@@ -126,16 +139,58 @@ def check_conversation(index: int, conversation: Sequence[dict] | Templated | st
     if not conversation:
         raise UserError(f"conversation {index}: expected at least one message, found none. Leave it out.")
     for number, message in enumerate(conversation):
-        fields = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
-        if not all(isinstance(value, str) for value in fields):
-            raise UserError(
-                f"conversation {index}, message {number}: expected role and content as texts, found "
-                f"{str(message)[:120]!r}. Pass messages as {{'role': ..., 'content': ...}}."
-            )
+        _check_message(f"conversation {index}, message {number}", message)
 
 
-def prompt_key(conversation: Conversation) -> str | None:
-    """Equal for conversations that differ in the last message alone; None of those that name no prompt.
+def _check_message(where: str, message: Any) -> None:
+    fields = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
+    if not all(isinstance(value, str) for value in fields):
+        raise UserError(
+            f"{where}: expected role and content as texts, found {str(message)[:120]!r}. Pass messages as "
+            "{'role': ..., 'content': ...}."
+        )
+
+
+def comparison_of(index: int, given: tuple[Any, Any, Any], options: Mapping[str, Any] | None = None) -> Comparison:
+    """
+    Args:
+        given: a prompt (messages, or a text as the user's only one) and two answers to it, each a text, a message, or
+            the messages after the prompt.
+
+    Raises:
+        UserError: it is something else.
+    """
+    where = f"comparison {index}"
+    if not isinstance(given, (tuple, list)) or len(given) != 3:
+        raise UserError(f"{where}: expected (prompt, a, b), found {str(given)[:120]!r}.")
+    if options is not None and not isinstance(options, Mapping):
+        raise UserError(f"{where}: expected template options as a dict, found {str(options)[:80]!r}.")
+    prompt = _messages(f"{where}, prompt", given[0], "user")
+    a, b = (_messages(f"{where}, {name}", of, "assistant") for name, of in zip("ab", given[1:], strict=True))
+    for name, of in (("a", a), ("b", b)):
+        if not of:
+            raise UserError(f"{where}, {name}: expected an answer, found no message.")
+    return Comparison(prompt, a, b, dict(options or {}))
+
+
+def _messages(where: str, value: Any, role: str) -> list[dict[str, Any]]:
+    """A text as one message of the role."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    listed = [value] if isinstance(value, Mapping) else value
+    if not isinstance(listed, (list, tuple)):
+        raise UserError(
+            f"{where}: expected a text or a list of messages, [{{'role': ..., 'content': ...}}, ...], found "
+            f"{type(value).__name__} {str(value)[:80]!r}."
+        )
+    for number, message in enumerate(listed):
+        _check_message(f"{where}, message {number}", message)
+    return [dict(message) for message in listed]
+
+
+def prompt_key(conversation: Conversation | Comparison) -> str | None:
+    """Equal for conversations that differ in the last message alone, and for comparisons of answers to one prompt; None
+    of those that name no prompt.
 
     It decides what is computed together, never what comes out: only tokens that are really equal are shared.
     """
@@ -143,6 +198,10 @@ def prompt_key(conversation: Conversation) -> str | None:
         return None
     if isinstance(conversation, Tokens):
         return conversation.prompt
-    messages, options = parts_of(conversation)
-    said = [list(messages[:-1]), options] if options else list(messages[:-1])
+    if isinstance(conversation, Comparison):
+        prompt, options = conversation.prompt, conversation.options
+    else:
+        messages, options = parts_of(conversation)
+        prompt = messages[:-1]
+    said = [list(prompt), options] if options else list(prompt)
     return json.dumps(said, sort_keys=True, default=str)

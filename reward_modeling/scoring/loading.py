@@ -1,7 +1,7 @@
 """A checkpoint with all that scoring takes from it: `RewardScorer.from_pretrained` says what the options are."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.common.devices import align_parameters
 from reward_modeling.common.errors import UserError, first_line
@@ -31,6 +31,7 @@ from reward_modeling.scoring.readouts.catalog import readout_of
 
 # What torn weights, torn JSON and an adapter without weights raise.
 BROKEN_FILES = (SafetensorError, json.JSONDecodeError, HFValidationError, EOFError)
+ReadoutOf = Callable[..., Readout]
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,22 @@ class LoadedModel:
 def load_model(
     path: str | Path,
     *,
-    revision: str | None,
-    trust_remote_code: bool,
-    dtype: torch.dtype | str | None,
-    device: torch.device | str | None,
-    max_length: int | None,
-    max_tokens_per_batch: int | None,
-    batching: str,
-    normalize: bool,
-    chat_template: str | Path | None,
-    weights: Mapping[str, float] | None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    max_length: int | None = None,
+    max_tokens_per_batch: int | None = None,
+    batching: str = "auto",
+    normalize: bool = False,
+    chat_template: str | Path | None = None,
+    weights: Mapping[str, float] | None = None,
+    readout_of: ReadoutOf = readout_of,
 ) -> LoadedModel:
     """
+    Args:
+        readout_of: what is read off the model, or a UserError where it is another kind of model.
+
     Raises:
         UserError: see `RewardScorer.from_pretrained`.
     """
@@ -69,24 +74,24 @@ def load_model(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     max_tokens = choose_max_tokens(max_tokens_per_batch, device)
     dtype = choose_dtype(dtype, device)
-    model, tokenizer = _read(path, dtype, weights, revision=revision, trust_remote_code=trust_remote_code)
+    # of the config alone, before weights are read, which may take minutes
+    check = partial(readout_of, path, weights=weights)
+    model, tokenizer = _read(path, dtype, check, revision=revision, trust_remote_code=trust_remote_code)
     if chat_template is not None:
         set_chat_template(tokenizer, chat_template)
     batching = choose_batching(path, batching, model.config)
     max_length = checked_length(path, max_length, context_length(model.config))
     batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
-    readout = readout_of(path, model.config, weights)
+    readout = check(model.config)
     statistics = statistics_to_normalize_by(path, model.config, readout) if normalize else None
     align_parameters(model.to(device))
     return LoadedModel(model.eval(), tokenizer, batches, max_length, statistics, readout)
 
 
 def _read(
-    path: str, dtype: torch.dtype, weights: Mapping[str, float] | None, **options: object
+    path: str, dtype: torch.dtype, check: Callable[[PreTrainedConfig], Readout], **options: object
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     register_shared_prefix_attention()
-    # of the config alone, before weights are read, which may take minutes
-    check = partial(readout_of, path, weights=weights)
     try:
         return load_checkpoint(path, dtype, check=check, **options)
     except BROKEN_FILES as error:

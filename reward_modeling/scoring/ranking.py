@@ -1,0 +1,132 @@
+"""From comparisons of two answers to an order of many.
+
+round robin   every answer against every other: n (n - 1) / 2 comparisons; an answer's score is the mean probability
+              that it is better than another
+tournament    the winners of one round meet in the next: n - 1 comparisons, which find one best answer
+
+The two agree on the best answer where the comparisons are transitive.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reward_modeling.common.errors import UserError, did_you_mean
+
+ROUND_ROBIN, TOURNAMENT = "round_robin", "tournament"
+
+Compare = Callable[[Sequence[tuple[int, int]]], Sequence[float]]
+"""From pairs of answers, by their numbers, to the probabilities that the first of each is the better one."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Answers from the best to the last one.
+
+    `order` are their numbers, the best first; answers that stand alike keep their order. `ranks` are the rank of each
+    answer in the order given, 1 for the best; answers that stand alike have one rank. `scores` are what the order is
+    made of: of a round robin the mean probability of being better than another answer, of a tournament the rounds that
+    an answer has won. `comparisons` is how many were made, each of two orders.
+    """
+
+    order: list[int]
+    ranks: list[int]
+    scores: list[float]
+    comparisons: int
+
+    @property
+    def best(self) -> int:
+        return self.order[0]
+
+
+def rank(number: int, compare: Compare, method: str) -> Ranking:
+    """
+    Args:
+        number: of answers.
+
+    Raises:
+        UserError: there are no answers, or no such method.
+    """
+    if method not in METHODS:
+        known = " or ".join(METHODS)
+        raise UserError(f"method: expected {known}, found {method!r}{did_you_mean(str(method), list(METHODS))}.")
+    if not number:
+        raise UserError("answers: expected at least one answer, found none.")
+    scores, comparisons = METHODS[method](number, compare)
+    order = sorted(range(number), key=lambda answer: -scores[answer])
+    ranks = [1 + sum(other > score for other in scores) for score in scores]
+    return Ranking(order, ranks, scores, comparisons)
+
+
+def _round_robin(number: int, compare: Compare) -> tuple[list[float], int]:
+    pairs = list(combinations(range(number), 2))
+    return round_robin_scores(number, dict(zip(pairs, compare(pairs), strict=True))), len(pairs)
+
+
+def round_robin_scores(number: int, probabilities: dict[tuple[int, int], float]) -> list[float]:
+    """The mean probability that each answer is better than another one; one half of a single answer.
+
+    Args:
+        probabilities: that the first answer of a pair is better than the second, by their numbers.
+    """
+    table = np.full((number, number), np.nan)
+    for (one, other), probability in probabilities.items():
+        table[one, other], table[other, one] = probability, 1 - probability
+    return [0.5] if number == 1 else np.nanmean(table, axis=1).tolist()
+
+
+def _tournament(number: int, compare: Compare) -> tuple[list[float], int]:
+    """Neighbours meet, the last of an odd number goes through; where nobody is better the first one does."""
+    won = [0.0] * number
+    left, comparisons = list(range(number)), 0
+    while len(left) > 1:
+        pairs = list(zip(left[::2], left[1::2], strict=False))
+        through = [one if p >= 0.5 else other for (one, other), p in zip(pairs, compare(pairs), strict=True)]
+        comparisons += len(pairs)
+        left = through + left[2 * len(pairs) :]
+        for winner in left:
+            won[winner] += 1
+    return won, comparisons
+
+
+METHODS: dict[str, Callable[[int, Compare], tuple[list[float], int]]] = {
+    ROUND_ROBIN: _round_robin,
+    TOURNAMENT: _tournament,
+}
+
+
+# --- probabilities --------------------------------------------------------------------------------------------
+
+
+def mean_probability(first: float | NDArray, second: float | NDArray) -> NDArray:
+    """The probability that an answer is the better one, as the mean over both orders.
+
+    (sigmoid(first) + sigmoid(-second)) / 2: exactly one half where the logits are equal, so that equal answers are.
+
+    Args:
+        first: logit of A less that of B where the answer stands first, as A.
+        second: the same where it stands second, as B.
+    """
+    first, second = (np.asarray(of, dtype=np.float64) for of in (first, second))
+    mean = (_sigmoid(first) + _sigmoid(-second)) / 2
+    return np.where(first == second, 0.5, mean)
+
+
+def _sigmoid(x: NDArray) -> NDArray:
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+def log_odds(first: float | NDArray, second: float | NDArray) -> NDArray:
+    """Those of `mean_probability`: log(p / (1 - p)), without the loss of digits near 0 and 1."""
+    first, second = (np.asarray(of, dtype=np.float64) for of in (first, second))
+    for_it = np.logaddexp(_log_sigmoid(first), _log_sigmoid(-second))
+    against = np.logaddexp(_log_sigmoid(-first), _log_sigmoid(second))
+    return np.where(first == second, 0.0, for_it - against)
+
+
+def _log_sigmoid(x: NDArray) -> NDArray:
+    return -np.logaddexp(0, -x)
