@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pairwise_models import ROWS, STYLES, PlainPairs, edit_config, pair_text, save_pairwise
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.pair_probabilities import log_odds, mean_probability
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.comparisons import Comparison
 from reward_modeling.data.planning import PACKED, PADDED
@@ -23,7 +24,7 @@ from reward_modeling.scoring import PairScorer, RewardScorer
 from reward_modeling.scoring import windows as windows_module
 from reward_modeling.scoring.beginnings import LEAST_SHARED, shared_with_the_row_before
 from reward_modeling.scoring.plan import Batches
-from reward_modeling.scoring.ranking import log_odds, mean_probability, rank, round_robin_scores
+from reward_modeling.scoring.ranking import rank, round_robin_scores
 from reward_modeling.scoring.trees import group_as_trees
 
 TOLERANCE = 1e-4  # a tenth of what is promised
@@ -108,7 +109,7 @@ def test_negative_controls_are_beyond_the_tolerance(folder, reference):
     plain = PlainPairs(folder("gemma"))
     without = [plain.ids(prompt, a, b, ask=False) for prompt, a, b in comparisons()]
     asked = [first for first, _ in reference("gemma")]
-    assert max(abs(a - b) for a, b in zip(plain.logits(without), asked, strict=True)) > WRONG
+    assert max(abs(a - b) for a, b in zip(plain.logits(without).tolist(), asked, strict=True)) > WRONG
     exchanged = [(second, first) for first, second in reference("gemma")]
     assert largest_difference(exchanged, reference("gemma")) > WRONG
 
@@ -341,6 +342,7 @@ def test_log_odds_are_those_of_the_mean_probability(first, second):
     odds = float(log_odds(first, second))
     assert float(log_odds(second, first)) == -odds
     assert probability == pytest.approx(sigmoid(odds), abs=1e-12)
+    assert (odds > 0) is (first > second) and (odds < 0) is (first < second)
     assert (first != second) or (probability == 0.5 and odds == 0)
 
 
