@@ -45,11 +45,10 @@ def pair_tables(pairs: Mapping) -> list[tuple[str, Rows]]:
     """Every number behind `pair_plots`, in tables with their titles."""
     rows = {"all pairs": pairs["accuracy"], **pairs["by_length"], "always the longer answer": pairs["longer_wins"]}
     rows |= {"all pairs, by weight": pairs["weighted_accuracy"]} if "weighted_accuracy" in pairs else {}
-    calibration: Rows = [("confidence", "its mean", "percent right", "95% interval", "pairs", "ties")]
     margins = pairs["margins"]
     return [
         ("Pairs", accuracy_rows(rows)),
-        ("Calibration", [*calibration, *map(_calibration_row, pairs["calibration"])]),
+        ("Calibration", calibration_rows(pairs["calibration"])),
         ("Margins", histogram_rows(margins["edges"], {"pairs": margins["counts"]})),
         *([("Ties", _tie_rows(pairs["ties"], pairs["accuracy"]["rows"]))] if "ties" in pairs else []),
     ]
@@ -63,6 +62,12 @@ def _tie_rows(ties: Mapping, others: int) -> Rows:
         values = ("-" if distance is None else number(distance), "-" if predicted is None else percent(predicted))
         rows.append((name, count(pairs), *values))
     return rows
+
+
+def calibration_rows(bins: Sequence[Mapping]) -> Rows:
+    """The bins of `pair_statistics.calibration_bins`."""
+    head = ("confidence", "its mean", "percent right", "95% interval", "pairs", "ties")
+    return [head, *map(_calibration_row, bins)]
 
 
 def _calibration_row(row: Mapping) -> Sequence[str]:

@@ -262,43 +262,50 @@ def comparison_lines(logs: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def figure_lines(evaluation: Mapping) -> list[str]:
-    """The figures of evaluation.json in sentences, for a screen and for a page."""
+def accuracy_lines(evaluation: Mapping) -> list[str]:
+    """How many pairs are right, in sentences; none where all pairs are ties."""
     accuracy, longer = evaluation["accuracy"], evaluation["longer_wins"]
-    lines = []
-    if accuracy["rows"]:
-        equal = f", {count(accuracy['ties'])} at exactly one half count as half right" if accuracy["ties"] else ""
-        orders = (f"{name} {share(row)} ({interval(row)})" for name, row in evaluation["by_order"].items())
-        flips, first, second = (evaluation[name] for name in ("flips", "always_first", "always_second"))
-        groups = (f"{name} {share(row)} ({count(row['rows'])})" for name, row in evaluation["by_length"].items())
-        lines += [
-            f"mean of both orders: {share(accuracy)} right ({interval(accuracy)}){equal}",
-            f"each order alone: {', '.join(orders)}",
-            f"verdicts that flip with the order: {share(flips)} ({interval(flips)}); always the first answer "
-            f"{share(first)}, always the second {share(second)}"
-            + (f"; {count(flips['ties'])} have no verdict in one order" if flips["ties"] else ""),
-            f"always the longer answer: {share(longer)} right ({interval(longer)})",
-            f"by length: {', '.join(groups)}",
-        ]
+    if not accuracy["rows"]:
+        return []
+    equal = f", {count(accuracy['ties'])} at exactly one half count as half right" if accuracy["ties"] else ""
+    orders = (f"{name} {share(row)} ({interval(row)})" for name, row in evaluation["by_order"].items())
+    groups = (f"{name} {share(row)} ({count(row['rows'])})" for name, row in evaluation["by_length"].items())
+    return [
+        f"mean of both orders: {share(accuracy)} right ({interval(accuracy)}){equal}",
+        f"each order alone: {', '.join(orders)}",
+        f"always the longer answer: {share(longer)} right ({interval(longer)})",
+        f"by length: {', '.join(groups)}",
+    ]
+
+
+def order_lines(evaluation: Mapping) -> list[str]:
+    """What the order of the answers does, ties, and what else there is, in sentences."""
+    flips, lines = evaluation["flips"], []
+    if flips["rows"]:
+        places = f"always the first answer {share(evaluation['always_first'])}"
+        places += f", always the second {share(evaluation['always_second'])}"
+        none = f"; {count(flips['ties'])} have no verdict in one order" if flips["ties"] else ""
+        lines.append(f"verdicts that flip with the order: {share(flips)} ({interval(flips)}); {places}{none}")
     if ties := evaluation.get("label_ties"):
         distance = f"mean distance of the probability from one half {number(ties['mean_distance'])}"
-        lines.append(f"ties: {count(ties['pairs'])}, which are none of the above; {distance}")
+        lines.append(f"ties of the labels, which are not counted there: {count(ties['pairs'])}; {distance}")
     if weighted := evaluation.get("weighted_accuracy"):
         lines.append(f"by the weights of the rows: {share(weighted)} right ({interval(weighted)})")
     if "prompts" in evaluation:
         lines.append(f"the intervals take the pairs of each of {count(evaluation['prompts'])} prompts together")
-    first = percent(evaluation["first_probability"])
-    lines.append(
-        f"calibration error: {points(evaluation['calibration_error'])}; mean probability of the answer that "
-        f"stands first: {first}%"
-    )
+    first, error = percent(evaluation["first_probability"]), points(evaluation["calibration_error"])
+    lines.append(f"mean probability of the answer that stands first: {first}%; calibration error: {error}")
     return lines
+
+
+def _all_lines(evaluation: Mapping) -> list[str]:
+    return [*accuracy_lines(evaluation), *order_lines(evaluation)]
 
 
 def comparison_table(evaluation: Mapping) -> str:
     """evaluation.json for a screen."""
     lines = wrap(f"Held-out pairs, after step {evaluation['step']} ({evaluation['data']})")
-    lines += [line for text in figure_lines(evaluation) for line in wrap(text, indent=2)]
+    lines += [line for text in _all_lines(evaluation) for line in wrap(text, indent=2)]
     lines.append(f"  loss: {number(evaluation['loss'])}")
     if len(evaluation["by_source"]) > 1:
         sources = {shorten(name): row for name, row in evaluation["by_source"].items()}

@@ -2,19 +2,26 @@
 
 from collections.abc import Mapping
 
+from reward_modeling.results.comparisons import ComparisonResults
 from reward_modeling.results.kind import ResultsKind
 from reward_modeling.results.pairs import PairResults
 from reward_modeling.results.ratings import RatingResults
 
-KINDS: dict[str, type[ResultsKind]] = {"pairs": PairResults, "ratings": RatingResults}
+KINDS: dict[str, type[ResultsKind]] = {
+    "comparisons": ComparisonResults,
+    "pairs": PairResults,
+    "ratings": RatingResults,
+}
 
 
 def kind_of(run: Mapping | None, evaluation: Mapping | None = None) -> ResultsKind:
     """That of a run, from the contents of run.json and evaluation.json, either of which may be missing.
 
     A run.json that names no kind is of a version that knew pairs alone. Without run.json it is evaluation.json that
-    tells whether the figures are those of pairs.
+    tells whether the figures are those of pairs, or of pairs in both orders.
     """
+    if run is None and "by_order" in (evaluation or {}):
+        return ComparisonResults("pairs")
     if run is None:
         is_of_pairs = evaluation is None or "accuracy" in evaluation
         return PairResults("pairs") if is_of_pairs else ResultsKind("units")
