@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from reward_modeling.common.pair_probabilities import accuracy_of_orders, flip_figures, sigmoid
 from reward_modeling.display.text import Rows as TextRows
 from reward_modeling.display.text import accuracy_rows, count, interval, percent, share
 from reward_modeling.evaluation.benchmarks.base import Rows, prompts_of
 from reward_modeling.evaluation.triples import Triples
-from reward_modeling.objectives.held_out_comparisons import accuracy_of_orders, flip_figures
 
 # The lines of the record, and what of the figures stands there.
 RECORDED = {"chosen-first": ("by_order", "chosen first"), "rejected-first": ("by_order", "rejected first")}
@@ -48,7 +48,7 @@ def figures_of_comparisons(rows: Rows, triples: Triples | None) -> dict | None:
         "ties": int((outputs[0] == outputs[1]).sum()),
         "by_order": accuracy_of_orders(*outputs, numbers),
         **flip_figures(*outputs, numbers),
-        "first_probability": float(np.mean(1 / (1 + np.exp(-np.clip(in_front, -700, 700))))),
+        "first_probability": float(sigmoid(in_front).mean()),
     }
     return figures if triples is None else figures | {"triples": triples.figures()}
 
