@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from reward_modeling.common.early_answers import answer_early
 from reward_modeling.common.errors import run_script
-from reward_modeling.objectives.pairwise import Pairwise, PairwiseFlags
+from reward_modeling.objectives.pairwise_flags import PairwiseFlags
 from reward_modeling.training.flags import RunFlags
 
 
@@ -18,8 +18,8 @@ class ScriptArguments(PairwiseFlags, RunFlags):
     """The defaults to edit.
 
     What a flag means stands with its base class, and in `python rm_pairwise.py --help`: those of the loss in
-    objectives/pairwise.py, the others in training/flags.py. Every flag of transformers' TrainingArguments works under
-    its own name (`--help_all`).
+    objectives/pairwise_flags.py, the others in training/flags.py. Every flag of transformers' TrainingArguments works
+    under its own name (`--help_all`).
     """
 
     # Model
@@ -77,7 +77,8 @@ class ScriptArguments(PairwiseFlags, RunFlags):
 
 def main() -> None:
     answer_early(ScriptArguments)
-    # Only now, since they take seconds: transformers and what trains.
+    # Only now, since they take seconds: torch, transformers and what trains.
+    from reward_modeling.objectives.pairwise import Pairwise
     from reward_modeling.training.job import run_job
 
     run_job(ScriptArguments, Pairwise)

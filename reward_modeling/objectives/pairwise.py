@@ -2,32 +2,29 @@
 
 One output: the logit of "A" less that of "B", read where the answer of the model would begin. Each pair is read in both
 orders, in one step. What it reads of a row: comparison_reader.py; the text: data/pair_texts.py; the head that it begins
-with: models/comparison_head.py.
+with: models/comparison_head.py. The flags: pairwise_flags.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
-from reward_modeling.common.flags import LOGGED, OnResume, below, flag, one_of, unsupported
 from reward_modeling.data.pair_texts import check_opening
 from reward_modeling.models.comparison_head import answer_tokens, check_language_model, comparison_head
 from reward_modeling.models.pairwise_format import pairwise_values
 from reward_modeling.objectives.base import Objective
 from reward_modeling.objectives.bradley_terry import smoothed
 from reward_modeling.objectives.comparison_reader import CHOSEN_LENGTH, REJECTED_LENGTH, ComparisonReader
+from reward_modeling.objectives.comparison_words import comparison_lines, comparison_shares, comparison_table
 from reward_modeling.objectives.held_out_comparisons import (
     EvaluatedComparisons,
     comparison_figures,
-    comparison_lines,
     comparison_metrics,
-    comparison_shares,
-    comparison_table,
 )
 from reward_modeling.objectives.pair_reader import PROBABILITY
+from reward_modeling.objectives.pairwise_flags import PairwiseFlags
 from reward_modeling.objectives.ties import TIE
 
 if TYPE_CHECKING:
@@ -37,40 +34,6 @@ if TYPE_CHECKING:
 
 # Order of the sums that are kept during training. Compared are the pairs that are no ties.
 UNITS, COMPARED, CORRECT, FLIPPED, FIRST = range(5)
-
-
-@dataclass
-class PairwiseFlags:
-    """The flags of the loss, and those of all kinds that say something else here."""
-
-    best_metrics: ClassVar[dict[str, bool]] = {
-        "loss": False,
-        "accuracy": True,
-        "flips": False,
-        "calibration_error": False,
-    }
-
-    init_head: Annotated[str, one_of("lm", "new"), OnResume.FIXED, LOGGED] = flag(
-        "lm",
-        "What the head of a language model begins as: lm, its row of A less its row of B, so that the model begins "
-        "with what the language model says; new, drawn at random. A pairwise model goes on with its own head.",
-    )
-    ties: Annotated[str, one_of("half", "drop"), OnResume.FIXED, LOGGED] = flag(
-        "half", "Pairs with a chosen_probability of 0.5: half takes it as it is, drop leaves them out."
-    )
-    list_weight: Annotated[str, one_of("prompt", "pair"), OnResume.DATA, LOGGED] = flag(
-        "prompt", "A list counts as much as one pair, whatever its length (prompt), or as much as all its pairs (pair)."
-    )
-    label_smoothing: Annotated[float, below(0.5), OnResume.FREE, LOGGED] = flag(
-        0.0, "Assumed share of flipped labels, below 0.5."
-    )
-    label_smoothing_factor: Annotated[float, unsupported(0.0, "It is for classifiers: pass --label_smoothing")] = 0.0
-    plain_text: Annotated[bool, unsupported(False, "A comparison holds the prompt once and each answer by itself")] = (
-        flag(False, "Not used: a comparison holds the prompt once and each answer by itself.")
-    )
-
-    def objective_problems(self) -> Iterator[str]:
-        yield from ()
 
 
 class Pairwise(Objective):

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from reward_modeling.display.pair_blocks import calibration_rows
 from reward_modeling.display.text import Rows, accuracy_rows, count, interval, number, percent, share
-from reward_modeling.objectives.held_out_comparisons import accuracy_lines, order_lines
+from reward_modeling.objectives.comparison_words import accuracy_lines, order_lines
 from reward_modeling.results.kind import COMMON_FIGURES, HELD_OUT, LoggedFigure, ResultsKind, both_curves
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_gro
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.models.tokenizer import set_pad_token, token_ids
 from reward_modeling.objectives.held_out_comparisons import EvaluatedComparisons, comparison_figures
-from reward_modeling.objectives.pairwise import Pairwise, PairwiseFlags, comparison_loss
+from reward_modeling.objectives.pairwise import Pairwise, comparison_loss
+from reward_modeling.objectives.pairwise_flags import PairwiseFlags
 from reward_modeling.tiny.tokenizers import token_ids as special_token_ids
 
 pytestmark = pytest.mark.usefixtures("own_cache")
