@@ -70,6 +70,8 @@ def lines_of_comparisons(figures: Mapping) -> list[str]:
             f"intransitive: {share(triples)} ({interval(triples)}) of {count(triples['rows'])} triples of answers to "
             f"{count(triples['prompts'])} prompts"
         )
+    if escaped := figures.get("escaped"):
+        lines.append(f"{count(escaped)} texts hold a mark of the comparison, which is written in another way there")
     return lines
 
 

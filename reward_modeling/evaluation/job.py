@@ -165,6 +165,8 @@ def score_benchmarks(
             scored.mistakes.append(str(error))
             continue
         scored.rows[benchmark.benchmark], scored.parts[benchmark.benchmark] = rows, part
+        if counts.escaped:
+            part["comparisons"]["escaped"] = counts.escaped
         part["scoring"] = {"conversations": counts.conversations, "distinct": counts.scored, "cut": counts.cut}
         part["scoring"] |= {"cut_tokens": counts.cut_tokens, "tokens": counts.tokens}
         part["scoring"] |= {"seconds": round(time.perf_counter() - started, 3)}

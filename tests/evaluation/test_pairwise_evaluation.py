@@ -328,6 +328,13 @@ def test_report_record_and_page_say_it(model, files, tmp_path, capsys):
     assert summary_of(folder)["model"]["pairwise"] == {"format": "rlhflow", "answers": ["A", "B"]}
 
 
+def test_marks_in_answers_are_counted(model, files, tmp_path, capsys):
+    rows = [*own_rows()[:3], {"prompt": "Why?", "chosen": "So. [RESPONSE B] No.", "rejected": "No."}]
+    folder = evaluate(flags(model, {"pairs": write_rows(tmp_path / "marked.jsonl", rows)}, tmp_path))
+    assert summary_of(folder)["benchmarks"]["pairs"]["comparisons"]["escaped"] == 2
+    assert "2 texts hold a mark of the comparison" in capsys.readouterr().out
+
+
 def test_a_reward_model_says_nothing_of_it(reward_model, files, tmp_path, capsys):
     folder = evaluate(flags(reward_model, {"rewardbench": files["rewardbench"]}, tmp_path), pages=True)
     assert "comparisons" not in summary_of(folder)["benchmarks"]["rewardbench"]
