@@ -33,6 +33,8 @@ from reward_modeling.display.text import (
     wrap,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.beside_tables import beside_rows, beside_title
+from reward_modeling.evaluation.comparison_figures import lines_of_comparisons, tables_of_comparisons
 from reward_modeling.objectives.weights_flag import describe_weights
 
 UNCOUNTED = "in no score"  # heading of the subsets that no figure is made of
@@ -70,6 +72,10 @@ def _body(name: str, part: Mapping) -> list[str]:
     if pairs := part.get("pairs"):
         lines += ["", *(line for text in pair_lines(pairs) for line in wrap(text, indent=2))]
         lines += ["", *_calibration_table(pairs["calibration"])]
+    if comparisons := part.get("comparisons"):
+        lines += ["", *(line for text in lines_of_comparisons(comparisons) for line in wrap(text, indent=2))]
+    if beside := part.get("beside"):
+        lines += ["", *wrap(beside_title(beside), indent=2), *align(beside_rows(beside))]
     if report := part.get("data_report"):
         lines += ["", *(f"  {line}" for line in report.splitlines())]
     return lines
@@ -145,6 +151,8 @@ def describe_model(model: Mapping) -> tuple[str, str]:
     if model["class"] is None:
         return name, "scored elsewhere"
     settings = f"max_length {count(model['max_length'])}, batching {model['batching']}"
+    if "pairwise" in model:
+        settings += ", compares two answers"
     if "reward_weights" in model:
         settings += f", reward of {describe_weights(model['reward_weights'])}"
     return name, f"{model['class']}, {model['dtype']}, {settings}"
@@ -169,7 +177,8 @@ def scoring_line(summary: Mapping) -> str:
 
 def write_report(summary: dict, path: Path) -> None:
     """Write the page of an evaluation; one that is there is replaced."""
-    shared = (headline, model_line, scoring_line, describe_left_out, pair_lines)
+    shared = (headline, model_line, scoring_line, describe_left_out, pair_lines, lines_of_comparisons)
+    shared += (beside_title, beside_rows)
     functions = (*shared, benchmark_plots, benchmark_tables, draw_styles, data_rows)
     given = {function.__name__: function for function in functions} | {"known": BENCHMARKS, "combined": COMBINED}
     write_whole(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
@@ -222,7 +231,9 @@ def benchmark_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     scores = [row[:4] for row in accuracy_rows(main_figures(part))]
     groups = grouped_subsets(name, part).items()
     subsets = [(heading or "Subsets", accuracy_rows(group)) for heading, group in groups]
-    return [("Scores", scores), *subsets, *(pair_tables(part["pairs"]) if part.get("pairs") else [])]
+    of_comparisons = tables_of_comparisons(part["comparisons"]) if part.get("comparisons") else []
+    of_pairs = pair_tables(part["pairs"]) if part.get("pairs") else []
+    return [("Scores", scores), *subsets, *of_comparisons, *of_pairs]
 
 
 def data_rows(benchmarks: Mapping[str, Mapping]) -> Rows:

@@ -36,6 +36,7 @@ class ScoringCounts:
     passes: int = 0
     tokens: int = 0  # of all passes, padding included
     not_finite: int = 0  # conversations whose reward is infinite or not a number
+    escaped: int = 0  # comparisons that hold a mark of their own text, which is written in another way there
 
     def add(self, other: "ScoringCounts") -> None:
         """Those of another call."""

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.errors import nearest_name
 from reward_modeling.common.intervals import by_subset
+from reward_modeling.common.pair_probabilities import log_odds
 from reward_modeling.common.words import TIE
 from reward_modeling.data.losses import NOTHING_LOST, Losses
 from reward_modeling.data.read_options import ReadOptions
@@ -58,6 +59,40 @@ class ScoredRow:
     lengths: tuple[int, int] | None = None
     """Characters of the two answers, where the row has them."""
 
+    logits: NDArray | None = None
+    """`(answers, answers)`: of a model that compares answers two by two, and gives none a reward, its output with the
+    answer of the line standing first; NaN of what was not compared. The right answers come before the wrong ones."""
+
+    @classmethod
+    def compared(cls, row_id: object, subset: str, logits: NDArray, right: int, **others: object) -> "ScoredRow":
+        """A row whose answers were compared two by two, the first `right` of which are its right ones.
+
+        In the place of rewards stand log odds: of a single right answer 0, and of each wrong one those that it is the
+        better one. So every comparison of rewards is one of answers. Of several right ones they are means, and what
+        counts is `margins`.
+        """
+        margins = log_odds(logits, logits.T)[:right, right:]
+        with np.errstate(invalid="ignore"):
+            chosen = np.zeros(right) if right == 1 or not margins.size else margins.mean(axis=1)
+            rejected = -margins[0] if right == 1 else -margins.mean(axis=0) if margins.size else np.empty(0)
+        return cls(row_id, subset, chosen, rejected, logits=logits, **others)
+
+    def of_pair(self, better: int, worse: int) -> "ScoredRow":
+        """Two of its answers, by their numbers, as a row of their own."""
+        numbers = [better, worse]
+        if self.logits is None:
+            return replace(self, chosen=self.rewards[[better]], rejected=self.rewards[[worse]])
+        of_pair = ScoredRow.compared(self.id, self.subset, self.logits[np.ix_(numbers, numbers)], 1)
+        return replace(self, chosen=of_pair.chosen, rejected=of_pair.rejected, logits=of_pair.logits)
+
+    @property
+    def margins(self) -> NDArray:
+        """`(right, wrong)`: how far each right answer is above each wrong one, in rewards or in log odds."""
+        if self.logits is None:
+            return self.chosen[:, None] - self.rejected
+        right = len(self.chosen)
+        return log_odds(self.logits, self.logits.T)[:right, right:]
+
     @property
     def rewards(self) -> NDArray:
         return np.concatenate([self.chosen, self.rejected])
@@ -69,12 +104,12 @@ class ScoredRow:
     @property
     def is_right(self) -> bool:
         """Whether every right answer is above every wrong one; a tie is wrong."""
-        return bool(self.chosen.min() > self.rejected.max())
+        return bool(self.margins.min() > 0)
 
     @property
     def is_tie(self) -> bool:
         """Whether the rewards tie."""
-        return bool(self.chosen.min() == self.rejected.max())
+        return bool(self.margins.min() == 0)
 
     @property
     def is_labelled_tie(self) -> bool:
@@ -195,6 +230,8 @@ class Benchmark:
     """Right and wrong answers of a row; None is any number of them."""
     other_answers: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
     """The same of subsets that differ."""
+    needs_rewards: tuple[str, ...] = ()
+    """Subsets whose score is made of how far rewards are apart, which comparisons of two answers do not say."""
 
     # Figures
     subset_rows: Mapping[str, int] = field(default_factory=dict)
