@@ -56,7 +56,7 @@ def _best_cut(rows: list[Sequence[int]], max_tokens: int, least_shared: int) -> 
 
     Groups of two and more have a beginning of at least `least_shared` tokens. If it costs nothing, groups are small.
     """
-    shared = _shared_with_the_row_before(rows)
+    shared = shared_with_the_row_before(rows)
     before = np.concatenate([[0], np.cumsum([len(row) for row in rows])])  # tokens of the rows before each
     fewest = np.zeros(len(rows) + 1, dtype=np.int64)  # tokens of the groups before each row
     starts = np.zeros(len(rows), dtype=np.int64)  # of the group that ends with each row, where a group ends there
@@ -82,7 +82,7 @@ def _best_cut(rows: list[Sequence[int]], max_tokens: int, least_shared: int) -> 
     return ends[::-1]
 
 
-def _shared_with_the_row_before(rows: list[Sequence[int]]) -> NDArray[np.int64]:
+def shared_with_the_row_before(rows: list[Sequence[int]]) -> NDArray[np.int64]:
     """`(rows,)`: tokens in common, of which each row keeps its last one to itself; 0 for the first."""
     arrays = [np.asarray(row) for row in rows]
     return np.array([0] + [min(common_beginning(*pair), *(len(row) - 1 for row in pair)) for pair in pairwise(arrays)])

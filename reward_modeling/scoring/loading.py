@@ -1,15 +1,16 @@
 """A checkpoint with all that scoring takes from it: `RewardScorer.from_pretrained` says what the options are."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.common.devices import align_parameters
 from reward_modeling.common.errors import UserError, first_line
@@ -58,8 +59,12 @@ def load_model(
     normalize: bool,
     chat_template: str | Path | None,
     weights: Mapping[str, float] | None,
+    process: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """
+    Args:
+        process: that it shall be a process model, and what takes the place of what such a model has saved.
+
     Raises:
         UserError: see `RewardScorer.from_pretrained`.
     """
@@ -69,24 +74,25 @@ def load_model(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     max_tokens = choose_max_tokens(max_tokens_per_batch, device)
     dtype = choose_dtype(dtype, device)
-    model, tokenizer = _read(path, dtype, weights, revision=revision, trust_remote_code=trust_remote_code)
+    # of the config alone, before weights are read, which may take minutes
+    check = partial(readout_of, path, weights=weights, process=process)
+    model, tokenizer = _read(path, dtype, check, revision=revision, trust_remote_code=trust_remote_code)
     if chat_template is not None:
         set_chat_template(tokenizer, chat_template)
     batching = choose_batching(path, batching, model.config)
     max_length = checked_length(path, max_length, context_length(model.config))
-    batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
-    readout = readout_of(path, model.config, weights)
+    readout = check(model.config)
+    equal_lengths = not isinstance(model, RewardModelMixin)
+    batches = Batches(batching, max_tokens, equal_lengths=equal_lengths, trees=readout.trees)
     statistics = statistics_to_normalize_by(path, model.config, readout) if normalize else None
     align_parameters(model.to(device))
     return LoadedModel(model.eval(), tokenizer, batches, max_length, statistics, readout)
 
 
 def _read(
-    path: str, dtype: torch.dtype, weights: Mapping[str, float] | None, **options: object
+    path: str, dtype: torch.dtype, check: Callable[[PreTrainedConfig], Readout], **options: object
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     register_shared_prefix_attention()
-    # of the config alone, before weights are read, which may take minutes
-    check = partial(readout_of, path, weights=weights)
     try:
         return load_checkpoint(path, dtype, check=check, **options)
     except BROKEN_FILES as error:
