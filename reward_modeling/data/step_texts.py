@@ -22,6 +22,10 @@ class StepComposer(Composer):
     separator: str = "\n\n"
     chat: bool = True
 
+    @property
+    def uses_template(self) -> bool:
+        return self.chat
+
     def pieces(
         self, prompt: Messages, answer: Sequence[str], options: dict[str, Any], tokenizer: PreTrainedTokenizerBase
     ) -> list[str]:
