@@ -109,13 +109,13 @@ def _trl(row: Row, reading: LabelReading) -> FoundSteps | None:
         return None
     labels = [read_label(label) for label in _list(row["labels"], "labels")]
     tree = _chain(_list(steps, name), labels, reading.forms)
-    return FoundSteps(read_prompt(row["prompt"], reading.forms), tree, ("prompt", name, "labels"))
+    return FoundSteps(read_prompt(row.get("prompt"), reading.forms), tree, ("prompt", name, "labels"))
 
 
 def _tree(row: Row, reading: LabelReading) -> FoundSteps:
     """{"prompt": "...", "steps": [{"text": "step", "label": 1}, [{"text": "so", "label": 1, "chosen": true}, ...]]}"""
     tree = read_tree(_list(row["steps"], "steps"), reading)
-    return FoundSteps(read_prompt(row["prompt"], reading.forms), tree, ("prompt", "steps"))
+    return FoundSteps(read_prompt(row.get("prompt"), reading.forms), tree, ("prompt", "steps"))
 
 
 def _prm800k(row: Row, reading: LabelReading) -> FoundSteps | None:
@@ -212,7 +212,7 @@ FORMS = (
     StepForm("PRMBench", ("modified_process",), _prmbench),
     StepForm("texts with a mark behind each step (Math-Shepherd)", ("input", "label"), _math_shepherd),
     StepForm("dialogues in which the assistant says + or -", (), _dialogue),
-    StepForm("", ("prompt", "labels"), _trl),
-    StepForm("trees of alternatives", ("prompt", "steps"), _tree),
+    StepForm("", ("labels",), _trl),
+    StepForm("trees of alternatives", ("steps",), _tree),
     StepForm("answers with one label each (outcome)", (), _outcome),
 )
