@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,8 +27,9 @@ from reward_modeling.models.gated_model import gated_model_class, is_gated
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
 from reward_modeling.models.pairwise_format import compares_answers
+from reward_modeling.models.process_format import is_process_model
 from reward_modeling.models.rating_outputs import RANGES, output_names
-from reward_modeling.models.reward_model import reward_model_class, with_blocks
+from reward_modeling.models.reward_model import process_model_class, reward_model_class, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
 from reward_modeling.models.stored_weights import broken_weights
 from reward_modeling.models.support import why_no_rewards
@@ -263,6 +265,8 @@ def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def _model_class(config: PreTrainedConfig, float32_head: bool) -> type:
     if is_gated(config):
         return gated_model_class(type(config))
+    if is_process_model(config):
+        return process_model_class(type(config), float32_head=float32_head) or AutoModelForTokenClassification
     return reward_model_class(type(config), float32_head=float32_head) or AutoModelForSequenceClassification
 
 

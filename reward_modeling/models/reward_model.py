@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_layers import GenericForSequenceClassification
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_layers import GenericForSequenceClassification, GenericForTokenClassification
 from transformers.utils import ModelOutput
 
 from reward_modeling.models.attention import SHARED_PREFIX, scatter_tokens
@@ -200,7 +205,23 @@ def reward_model_class(
     base = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(config_class, None)
     if base is None or not issubclass(base, GenericForSequenceClassification):
         return None
+    return _with_mixin(base, float32_head)
+
+
+@functools.cache
+def process_model_class(
+    config_class: type[PreTrainedConfig], *, float32_head: bool = False
+) -> type[PreTrainedModel] | None:
+    """The token classification class of this config in the same way: its head is read at the ends of steps."""
+    base = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING.get(config_class, None)
+    if base is None or not issubclass(base, GenericForTokenClassification):
+        return None
+    return _with_mixin(base, float32_head)
+
+
+def _with_mixin(base: type[PreTrainedModel], float32_head: bool) -> type[PreTrainedModel]:
     attributes = {"__module__": base.__module__}
     if float32_head:
-        attributes["_keep_in_fp32_modules_strict"] = {*(base._keep_in_fp32_modules_strict or ()), "score.weight"}
+        names = {*(base._keep_in_fp32_modules_strict or ()), "score.weight", "score.bias"}
+        attributes["_keep_in_fp32_modules_strict"] = names
     return type(base.__name__, (RewardModelMixin, base), attributes)

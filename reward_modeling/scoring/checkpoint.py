@@ -17,6 +17,7 @@ from reward_modeling.models.loading import (
     read_config,
 )
 from reward_modeling.models.new_parts import HEAD, WRAPPED, is_within, new_modules_of
+from reward_modeling.models.process_format import is_process_model
 from reward_modeling.models.rating_outputs import names_of_saved_values
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import read_adapter_statistics, set_statistics
@@ -48,7 +49,7 @@ def load_checkpoint(
     if is_adapter:
         return _load_adapter(path, dtype, check, no_head, **options)
     config = read_config(path, **options)
-    if not has_score_head(config) and not is_gated(config):
+    if not has_score_head(config) and not is_gated(config) and not is_process_model(config):
         raise no_head(path, f"architectures {config.architectures} in its config.json")
     check(config)
     tokenizer = _load_tokenizer(path, **options)
