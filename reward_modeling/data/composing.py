@@ -9,7 +9,7 @@ are tokenised each by itself, so that no token reaches from one into the next.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -24,6 +24,8 @@ SENTENCEPIECE_SPACE = "\u2581"
 class Composer:
     """A whole conversation, as the chat template writes it."""
 
+    ends_answers: ClassVar[bool] = True  # a row ends in what the template writes behind an answer
+
     def pieces(
         self, prompt: Messages, answer: Any, options: dict[str, Any], tokenizer: PreTrainedTokenizerBase
     ) -> list[str]:
@@ -37,6 +39,10 @@ class Composer:
     def said(self, prompt: Messages, answer: Any) -> tuple[Messages, int]:
         """The messages whose contents stand in the text in this order, and how many of the last ones are the answer."""
         return [*prompt, *answer], len(answer)
+
+    def escaped(self, prompt: Messages, answer: Any) -> str:
+        """The first mark of the composer's own that somebody said, and that it writes in another way; "" for none."""
+        return ""
 
 
 CONVERSATION = Composer()

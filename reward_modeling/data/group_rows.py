@@ -171,12 +171,15 @@ class GroupBuilder:
         lost = sum(len(each.ids) - len(cut.sequences[each.ids]) for each in row.completions)
         if lost > 0:
             notes.add(row, "cut", lost)
-        names = self.reader.completion_names
+        names, found = self.reader.completion_names, {}
         for number, completion in enumerate(row.completions):
-            kind = "control" if completion.control_token else "foreign"
-            if found := completion.control_token or completion.foreign_mark:
-                side = names[number] if len(row.completions) == len(names) else "answers"
-                notes.add(row, f"{kind} {side}", 1, repr(found))
+            side = names[number] if len(row.completions) == len(names) else "answers"
+            if mark := completion.control_token or completion.foreign_mark:
+                found.setdefault(f"{'control' if completion.control_token else 'foreign'} {side}", mark)
+            if completion.escaped_mark:
+                found.setdefault("escaped", completion.escaped_mark)
+        for what, mark in found.items():
+            notes.add(row, what, 1, repr(mark))
         if self.unknown is not None and (unknown := sum(each.ids.count(self.unknown) for each in row.completions)):
             notes.add(row, "unknown", unknown)
         if any(completion.losses.thoughts for completion in row.completions):

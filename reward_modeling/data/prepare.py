@@ -84,7 +84,8 @@ def prepare_pairs(
     report, *eval_reports = sets.reports
     reader.check_rows([partial(kept_column, whole) for whole in sets.rows.values()], sets.reports)
     conversations = any(map(has_conversations, sets.rows.values()))
-    _check_tokenizer(sets.rows, tokenizer, conversations=conversations, plain_text=plain_text)
+    ends_answers = reader.composer.ends_answers
+    _check_tokenizer(sets.rows, tokenizer, conversations, ends_answers=ends_answers, plain_text=plain_text)
     parts = [key_by_template(whole, tokenizer, num_proc) for whole in sets.rows.values()]
     if not eval_reports:
         parts = list(split_by_prompt(parts[0], eval_size, seed))
@@ -156,14 +157,22 @@ def _read_sets(
 
 
 def _check_tokenizer(
-    sets: dict[str, Dataset], tokenizer: PreTrainedTokenizerBase, *, conversations: bool, plain_text: bool
+    sets: dict[str, Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: bool,
+    *,
+    ends_answers: bool,
+    plain_text: bool,
 ) -> None:
     """
+    Args:
+        ends_answers: of the composer of the rows.
+
     Raises:
         UserError: conversations beside a tokenizer without a fit chat template; plain texts beside one that has one.
     """
     if conversations:
-        check_chat_template(tokenizer)
+        check_chat_template(tokenizer, ends_answers=ends_answers)
     if plain_text:
         return
     for words, rows in sets.items():
@@ -182,14 +191,18 @@ def _sample(rows: Dataset, most: int, seed: int, report: DataReport, unit: str) 
     )
 
 
-def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+def check_chat_template(tokenizer: PreTrainedTokenizerBase, *, ends_answers: bool = True) -> None:
     """
+    Args:
+        ends_answers: rows end in an answer, as the template ends it.
+
     Raises:
         UserError: there is none, or it cannot be trained on.
     """
     if tokenizer.chat_template is None:
         raise UserError(no_chat_template(tokenizer))
-    check_template(tokenizer)
+    if ends_answers:
+        check_template(tokenizer)
 
 
 def _report_overlap(train_rows: Dataset, eval_rows: Dataset, report: DataReport) -> None:

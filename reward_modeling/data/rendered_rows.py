@@ -32,6 +32,7 @@ class Completion:
     losses: Losses = NOTHING_LOST
     control_token: str = ""  # one that stands in what was said
     foreign_mark: str = ""  # or else one of another template's
+    escaped_mark: str = ""  # one of the composer's own
     answer: Any = None  # as the composer takes it; None of a plain text
     characters: int = 0  # of the answer, without its prompt and the marks of the template; of a plain text all count
     pieces: Sequence[str] = ()  # of `rendered`, which are tokenised one by one
@@ -95,7 +96,7 @@ class RowRenderer:
         said = text.removesuffix(self.tokenizer.eos_token or "").removeprefix(self.tokenizer.bos_token or "")
         control = self.control.find(said)
         foreign = "" if control else foreign_mark(said)
-        return Completion(ended, "", NOTHING_LOST, control, foreign, None, len(ended), [ended])
+        return Completion(ended, "", NOTHING_LOST, control, foreign, "", None, len(ended), [ended])
 
     def _render_answer(self, prompt: list[dict], options: dict, completion: str) -> Completion:
         answer = json.loads(completion)
@@ -109,7 +110,8 @@ class RowRenderer:
         said = [content for message in messages[-own:] if isinstance(content := message.get("content"), str)]
         control = next(filter(None, map(self.control.find, said)), "")
         foreign = "" if control else next(filter(None, map(foreign_mark, said)), "")
-        return Completion(text, "", losses, control, foreign, answer, sum(map(len, said)) or len(text), pieces)
+        escaped, characters = self.reader.composer.escaped(prompt, answer), sum(map(len, said)) or len(text)
+        return Completion(text, "", losses, control, foreign, escaped, answer, characters, pieces)
 
     def tokenize(self, groups: list[list[GroupRow]]) -> None:
         """Fill in the ids, of each completion once."""

@@ -27,6 +27,7 @@ TOKENS_CUT = "tokens that these lost"
 NOTED_ROWS = {
     "control": "rows with control tokens of the tokenizer in {}",  # chosen, rejected
     "foreign": "rows with marks of other chat templates in {}",
+    "escaped": "rows that hold a mark of the comparison, which is written in another way there",
     "unknown": "rows with unknown tokens",
     "thoughts": "rows whose earlier thoughts the template leaves out, as it is meant to",
     "tools": "rows whose tools the template leaves out",

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from reward_modeling.models.fsdp import allocate_new_weights
 from reward_modeling.models.gated_model import gated_model_class, is_gated
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
+from reward_modeling.models.pairwise_format import compares_answers
 from reward_modeling.models.process_format import is_process_model
 from reward_modeling.models.rating_outputs import RANGES, output_names
 from reward_modeling.models.reward_model import process_model_class, reward_model_class, with_blocks
@@ -45,15 +46,18 @@ def load_config(
     num_labels: int = 1,
     label_names: Sequence[str] = (),
     any_head: bool = False,
+    compares: bool = False,
     **hub_options,
 ) -> PreTrainedConfig:
     """The configuration of a Hub id or a folder, with the labels that the head shall have.
 
     Args:
         any_head: whatever head the checkpoint has will be replaced.
+        compares: the model reads two answers, and so must one whose head is kept.
 
     Raises:
-        UserError: nothing is found there, or the checkpoint is a classifier of other labels or an encoder-decoder.
+        UserError: nothing is found there, or the checkpoint is a classifier of other labels, or of one answer where
+            two are compared, or an encoder-decoder.
     """
     if Path(model_name, "adapter_config.json").is_file():
         raise UserError(
@@ -80,6 +84,13 @@ def load_config(
         raise UserError(
             f"--model_name {model_name}: expected a causal language model or a reward model with {scores}, found "
             f"a classifier with {config.num_labels} labels. {instead}"
+        )
+    if goes_on and compares_answers(config) != compares:
+        kinds = ("a reward model, which reads one answer", "a pairwise model, which reads two answers")
+        wanted, found = (kinds[compares], kinds[not compares])
+        raise UserError(
+            f"--model_name {model_name}: expected a causal language model or {wanted}, found {found}: what its head "
+            "has learned says nothing here. Start from the language model it was made from."
         )
     if label_names and goes_on and hasattr(config, RANGES):
         _check_names(model_name, output_names(config), label_names)
@@ -155,6 +166,7 @@ def load_reward_model(
     adapter_follows: bool = False,
     own_head: bool = False,
     any_head: bool = False,
+    initial_head: Callable[[], dict[str, torch.Tensor]] | None = None,
     **options,
 ) -> PreTrainedModel:
     """A reward model from a language model (new head) or from a reward model (its own head).
@@ -162,7 +174,8 @@ def load_reward_model(
     Embeddings grow if the tokenizer has more tokens than the model; the config gets the tokenizer's pad token.
     `options` go to `from_pretrained`: `attn_implementation`, `revision`, `trust_remote_code`, `key_mapping` for a text
     part (see multimodal.py). `adapter_follows` where an adapter brings the head; `own_head` where the checkpoint must
-    have one, which is held in float32; `any_head` where what it has in the place of the head will be replaced.
+    have one, which is held in float32; `any_head` where what it has in the place of the head will be replaced;
+    `initial_head` gives the values of a head that is new, by their names ({}: it is drawn at random).
 
     Raises:
         UserError: the checkpoint lacks weights, other than those of a head that may be new, or cannot be read.
@@ -185,10 +198,12 @@ def load_reward_model(
         )
     missing = sorted(info["missing_keys"])
     allocate_new_weights(model, missing)
+    begun: dict[str, torch.Tensor] = {}
     if missing and not adapter_follows and not own_head and not any_head:
         copied = copied_head(model_name, config, revision=options.get("revision"))
-        _set_weights(model, copied)
-        missing = [name for name in missing if name not in copied]
+        begun = {} if copied or initial_head is None else initial_head()
+        _set_weights(model, copied | begun)
+        missing = [name for name in missing if name not in copied and name not in begun]
     may_be_new = new_weights(model) if missing else set()
     base_missing = [key for key in missing if key not in may_be_new]
     if base_missing:
@@ -204,7 +219,7 @@ def load_reward_model(
         logger.info("Score head: to be fitted.")
     elif missing:
         logger.warning("Score head: new (%s).", ", ".join(missing))
-    else:
+    elif not begun:  # whatever gave it has said so
         logger.warning("Score head: the one that the checkpoint has.")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))

@@ -74,7 +74,7 @@ def output_layers(config: PreTrainedConfig) -> list[str]:
 def on_meta_device(config: PreTrainedConfig) -> PreTrainedModel:
     """The reward model with shapes alone, no random numbers taken that anybody else would miss."""
     model_class = reward_model_class(type(config)) or MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
-    with _shapes_alone():
+    with shapes_alone():
         return model_class(copy.deepcopy(config))
 
 
@@ -89,7 +89,7 @@ def is_within(name: str, modules: Iterable[str]) -> bool:
 
 
 @contextmanager
-def _shapes_alone() -> Iterator[None]:
+def shapes_alone() -> Iterator[None]:
     """Weights get neither memory nor values, and under ZeRO-3 transformers leaves them whole (`set_zero3_state`)."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"), set_zero3_state():
         yield
@@ -97,6 +97,6 @@ def _shapes_alone() -> Iterator[None]:
 
 def _names_by_language_model(config: PreTrainedConfig) -> list[set[str]]:
     mappings = (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING)
-    with _shapes_alone():
+    with shapes_alone():
         classes = [mapping[type(config)] for mapping in mappings if type(config) in mapping]
         return [set(model_class(copy.deepcopy(config)).state_dict()) for model_class in classes]

@@ -1,5 +1,5 @@
-"""Figures saved beside the weights: mean and standard deviation of the held-out rewards, the threshold of ties, and
-what the outputs of a model of ratings are.
+"""Figures saved beside the weights: mean and standard deviation of the held-out rewards, the threshold of ties, what
+the outputs of a model of ratings are, and what a model reads.
 
 Nothing applies them unasked: raw logits stay raw. A whole model carries `reward_mean` and `reward_std` in its
 config.json, an adapter in a file of its own, since peft reads a configuration that knows no such keys.
@@ -12,17 +12,19 @@ from typing import Any
 
 from transformers import PreTrainedConfig, utils
 
+from reward_modeling.models.pairwise_format import PAIRWISE
 from reward_modeling.models.rating_outputs import LEVELS, RANGES, WEIGHTS
 
 NAMES = ("reward_mean", "reward_std")
 TIE_NAMES = ("tie_model", "tie_threshold")  # of a model that gives ties a probability, see objectives/ties.py
 RATING_NAMES = (RANGES, WEIGHTS, LEVELS)  # of a model of ratings
+KIND_NAMES = (PAIRWISE,)  # of a model that reads something else than one answer
 ADAPTER_FILE = "reward_statistics.json"
 
 
 def set_statistics(config: PreTrainedConfig, statistics: Mapping[str, Any] | None) -> None:
     """Put them into the configuration in place of others; None: take others out, which are of another model."""
-    for name in (*NAMES, *TIE_NAMES, *RATING_NAMES):
+    for name in (*NAMES, *TIE_NAMES, *RATING_NAMES, *KIND_NAMES):
         if hasattr(config, name):
             delattr(config, name)
     for name, value in (statistics or {}).items():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reward_modeling.data.examples import RowReader
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from reward_modeling.data.loader import PromptGroups
 
@@ -32,6 +32,7 @@ class Objective(ABC):
     num_labels: int = 1  # of the head
     label_names: tuple[str, ...] = ()  # of these, where they have any
     fits_head: ClassVar[bool] = False  # anew, whatever head the checkpoint has
+    compares: ClassVar[bool] = False  # two answers, which the model reads together
     progress_figures: ClassVar[tuple[str, ...]] = ()  # those of `figures` that stand beside the progress bar
 
     def __init__(self, flags: Any):
@@ -44,6 +45,20 @@ class Objective(ABC):
 
     def take_tokenizer(self, tokenizer: "PreTrainedTokenizerBase") -> None:  # noqa: B027 (most need nothing)
         """Take from the tokenizer what `reader` needs to know of it; called before any row is read."""
+
+    def check_model(self, model_name: str, config: "PreTrainedConfig") -> None:  # noqa: B027 (most take any)
+        """Raises `UserError`: no model of this kind begins with this language model; called before any row is read."""
+
+    def initial_head(
+        self,
+        model_name: str,
+        config: "PreTrainedConfig",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        revision: str | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The values that the head of a language model begins with, by their names; {}: drawn at random."""
+        return {}
 
     def go_on_from(self, saved: Mapping[str, Any]) -> None:  # noqa: B027 (most need nothing)
         """Take from the config.json of a model whose head is kept what its outputs mean."""

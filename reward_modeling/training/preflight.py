@@ -50,7 +50,7 @@ def run_preflight(
         problems += large_unit_problems(groups, reader, batching, max_tokens)
     numbers = np.flatnonzero(groups.sizes.units_per_group)
     sample = numbers[np.linspace(0, len(numbers) - 1, min(GROUPS_CHECKED, len(numbers))).astype(int)]
-    ending = expected_ending(tokenizer, conversations)
+    ending = expected_ending(tokenizer, conversations) if reader.composer.ends_answers else []
     found: dict[str, list[Problem]] = {}
     for number in sample.tolist():
         of_group = {problem.kind: problem for problem in check_group(groups.groups[number], tokenizer, ending)}

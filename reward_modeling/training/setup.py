@@ -76,11 +76,15 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
         num_labels=objective.num_labels,
         label_names=objective.label_names,
         any_head=objective.fits_head,
+        compares=objective.compares,
         **hub_options,
     )
+    is_new = not has_score_head(config)
     if has_score_head(config) and not objective.fits_head:
         objective.go_on_from(read_config(args.model_name, **hub_options).to_dict())
     config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
+    if is_new:
+        objective.check_model(args.model_name, config)
     context = context_length(config)
     if context is not None and args.max_length > context:
         raise UserError(context_too_short(args.max_length, config))
@@ -160,6 +164,7 @@ def load_data(args: RunArguments, setup: Setup, *, write_report: bool = False) -
 
 def load_model(args: RunArguments, setup: Setup) -> torch.nn.Module:
     """The reward model, with an adapter where one is asked for."""
+    of_model = args.model_name, setup.config, setup.tokenizer
     model = load_reward_model(
         args.model_name,
         setup.config,
@@ -167,6 +172,7 @@ def load_model(args: RunArguments, setup: Setup) -> torch.nn.Module:
         attn_implementation=args.attn_implementation if setup.batching == PADDED else SHARED_PREFIX,
         dtype=getattr(torch, args.model_dtype),
         any_head=setup.objective.fits_head,
+        initial_head=partial(setup.objective.initial_head, *of_model, revision=args.model_revision),
         **setup.loading_options,
         **(four_bit_options(setup.config, args.device) if args.load_in_4bit else {}),
     )
