@@ -9,7 +9,7 @@ whatever follows, and a score is read at the end of it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,12 +19,21 @@ from reward_modeling.data.rendering import render_prompt
 
 @dataclass(frozen=True)
 class StepComposer(Composer):
-    """An answer is a list of steps, each a text."""
+    """An answer is a list of steps, each a text.
 
+    White space around a step is none of it: the separator says what stands between steps. It stays where the separator
+    is "".
+    """
+
+    ends_answers: ClassVar[bool] = False  # a row ends in a separator, whatever the template writes behind an answer
     separator: str = "\n\n"
     """Stands behind each step; "" for nothing."""
     chat: bool = True
     """Whether the chat template writes the prompt; else its text stands in front as it is, the form of TRL."""
+
+    @property
+    def uses_template(self) -> bool:
+        return self.chat
 
     def pieces(
         self, prompt: Messages, answer: Sequence[str], options: dict[str, Any], tokenizer: PreTrainedTokenizerBase
