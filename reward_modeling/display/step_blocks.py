@@ -23,6 +23,12 @@ def step_lines(steps: Mapping) -> list[str]:
     return [*texts, f"Calibration: off by {error}; mean squared error {number(steps['brier'])}."]
 
 
+def describe_process(saved: Mapping) -> str:
+    """What config.json says of a process model, in words."""
+    steps = "the whole answer is one step" if saved["outcome"] else f"steps end in {saved['separator']!r}"
+    return f"{steps}, whose probabilities' {saved['aggregation']} is the reward"
+
+
 def step_plots(title: str, steps: Mapping) -> list[Plot]:
     return [
         make_plot(

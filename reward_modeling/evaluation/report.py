@@ -18,7 +18,7 @@ from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import pair_plots, pair_tables
 from reward_modeling.display.plot_style import Plot, make_plot
 from reward_modeling.display.plots import draw_bars
-from reward_modeling.display.step_blocks import step_lines, step_plots, step_tables
+from reward_modeling.display.step_blocks import describe_process, step_lines, step_plots, step_tables
 from reward_modeling.display.text import (
     MOST_SUBSETS,
     Rows,
@@ -34,7 +34,6 @@ from reward_modeling.display.text import (
     wrap,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
-from reward_modeling.models.process_format import described
 from reward_modeling.objectives.weights_flag import describe_weights
 
 UNCOUNTED = "in no score"  # heading of the subsets that no figure is made of
@@ -154,7 +153,7 @@ def describe_model(model: Mapping) -> tuple[str, str]:
     if "reward_weights" in model:
         settings += f", reward of {describe_weights(model['reward_weights'])}"
     if "process" in model:
-        settings += f", {described(model['process'])}"
+        settings += f", {describe_process(model['process'])}"
     return name, f"{model['class']}, {model['dtype']}, {settings}"
 
 
