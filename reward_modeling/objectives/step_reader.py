@@ -16,6 +16,7 @@ from reward_modeling.data.examples import Example, KeptColumn, RowReader, ShownR
 from reward_modeling.data.messages import to_json
 from reward_modeling.data.read_options import STEP_TARGETS, ReadOptions
 from reward_modeling.data.step_texts import StepComposer
+from reward_modeling.data.step_trees import chains_of
 from reward_modeling.models.process_format import last_places
 
 if TYPE_CHECKING:
@@ -66,27 +67,26 @@ class StepReader(RowReader):
         return load_step_rows(path, options, self.neutral_steps, num_proc=num_proc)
 
     def read_row(self, row: dict[str, Any]) -> Example:
-        chains = [
-            (to_json(steps), targets)
-            for steps, labels in zip(row["chains"], row["labels"], strict=True)
-            if _known(targets := self._targets(labels))
-        ]
-        units = [(number,) for number in range(len(chains))]
-        targets = [targets for _, targets in chains]
-        return Example([steps for steps, _ in chains], units, targets, [float(_known(each)) for each in targets])
-
-    def _targets(self, labels: Sequence[float | None]) -> tuple[float, ...]:
-        targets = tuple(math.nan if label is None else label for label in labels)
-        return (*(math.nan,) * (len(targets) - 1), *targets[-1:]) if self.last_step_only else targets
+        steps, labels, counted = row["steps"], row["labels"], set()
+        completions, targets = [], []
+        for chain in chains_of(row["parents"]):
+            passed = chain[:-1] if self.last_step_only else counted
+            known = tuple(math.nan if number in passed else _or_nan(labels[number]) for number in chain)
+            if _count(known):  # a chain without a label of its own is in no loss
+                completions.append(to_json([steps[number] for number in chain]))
+                targets.append(known)
+                counted.update(chain)
+        units = [(number,) for number in range(len(completions))]
+        return Example(completions, units, targets, [float(_count(known)) for known in targets])
 
     def drop_reason(self, row: dict[str, Any]) -> DropReason | None:
-        ends = [labels[-1] for labels in row["labels"]]
-        return DropReason.LAST_STEP_NOT_LABELLED if self.last_step_only and not any_known(ends) else None
+        has_none = self.last_step_only and not self.read_row(row).units
+        return DropReason.LAST_STEP_NOT_LABELLED if has_none else None
 
     # --- what is shown ---
 
     def excerpt(self, row: dict[str, Any]) -> str:
-        return " | ".join(row["chains"][0])[:SHOWN_CHARACTERS]
+        return " | ".join(row["steps"])[:SHOWN_CHARACTERS]
 
     def shown_row(
         self, units: Sequence[Sequence[int]], targets: Sequence[Sequence[float]], weights: Sequence[float]
@@ -130,12 +130,12 @@ def are_outcomes(groups: "PromptGroups") -> bool:
     return bool((of_unit.value_lengths().to_numpy() == 1).all())
 
 
-def any_known(labels: Sequence[float | None]) -> bool:
-    return any(label is not None for label in labels)
+def _or_nan(label: float | None) -> float:
+    return math.nan if label is None else label  # one object for all: rows that say the same are found by their targets
 
 
-def _known(targets: Sequence[float]) -> int:
-    """How many there are."""
+def _count(targets: Sequence[float]) -> int:
+    """How many are known."""
     return sum(not math.isnan(target) for target in targets)
 
 
