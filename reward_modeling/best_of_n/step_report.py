@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from reward_modeling.best_of_n.step_curves import MAJORITY, ORACLE, RANDOM
 from reward_modeling.common.aggregations import AGGREGATIONS
-from reward_modeling.display.text import Rows, align, count, interval, percent
+from reward_modeling.display.text import Rows, align, count, interval, percent, wrap
 
 BEST, VOTES = "best by ", "votes by "
 
@@ -24,21 +24,22 @@ def vote_heading() -> str:
     return "Right answers, percent: the final answer of n with the most votes, each vote weighted by an aggregation"
 
 
-def step_table(rows: list[Mapping]) -> Rows:
-    """Best of n by each aggregation; each with its interval."""
-    return _table(rows, BEST, (RANDOM, ORACLE))
+def step_table(rows: list[Mapping], *, with_intervals: bool = False) -> Rows:
+    """Best of n by each aggregation."""
+    return _table(rows, BEST, (RANDOM, ORACLE), with_intervals)
 
 
-def vote_table(rows: list[Mapping]) -> Rows:
+def vote_table(rows: list[Mapping], *, with_intervals: bool = False) -> Rows:
     """Weighted votes beside a majority."""
-    return _table(rows, VOTES, (MAJORITY,))
+    return _table(rows, VOTES, (MAJORITY,), with_intervals)
 
 
-def _table(rows: list[Mapping], kind: str, others: tuple[str, ...]) -> Rows:
+def _table(rows: list[Mapping], kind: str, others: tuple[str, ...], with_intervals: bool) -> Rows:
     table: Rows = [("n", "prompts", *AGGREGATIONS, *others)]
     for row in rows:
         means = [row["ways"][name] for name in (*(kind + name for name in AGGREGATIONS), *others)]
-        cells = (f"{percent(mean['value'])} ({interval(mean)})" for mean in means)
+        ends = [f" ({interval(mean)})" if with_intervals else "" for mean in means]
+        cells = (percent(mean["value"]) + of for mean, of in zip(means, ends, strict=True))
         table.append((str(row["n"]), count(row["ways"][RANDOM]["prompts"]), *cells))
     return table
 
@@ -47,8 +48,8 @@ def step_lines(rows: list[Mapping]) -> list[str]:
     """Both tables on the screen, of these n."""
     if not rows:
         return []
-    lines = [*align(step_table(rows))]
-    return [*lines, "", vote_heading(), *align(vote_table(rows))] if MAJORITY in rows[0]["ways"] else lines
+    lines = align(step_table(rows))
+    return [*lines, "", *wrap(vote_heading()), *align(vote_table(rows))] if MAJORITY in rows[0]["ways"] else lines
 
 
 def step_notes(steps: Mapping) -> list[str]:
@@ -72,10 +73,10 @@ def _ends(mean: Mapping) -> str:
 
 
 def step_tables(steps: Mapping) -> Iterator[tuple[str, Rows]]:
-    """For the page: all n."""
-    yield step_heading(steps), step_table(steps["rows"])
+    """For the page: all n, with their intervals."""
+    yield step_heading(steps), step_table(steps["rows"], with_intervals=True)
     if steps["rows"] and MAJORITY in steps["rows"][0]["ways"]:
-        yield vote_heading(), vote_table(steps["rows"])
+        yield vote_heading(), vote_table(steps["rows"], with_intervals=True)
 
 
 def step_curves(steps: Mapping) -> Iterator[tuple[str, str, dict[str, list]]]:
