@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
-from reward_modeling.common.flags import PATH, flag
+from reward_modeling.common.flags import PATH, flag, flag_problems, one_of
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.read_options import (
     COLUMNS_HELP,
@@ -29,6 +29,7 @@ from reward_modeling.data.read_options import (
     read_options_problems,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
+from reward_modeling.evaluation.benchmarks.processbench import SPLIT_ROWS, TUNED_ON
 from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
 
 if TYPE_CHECKING:  # what takes seconds to import is imported when the flags are known
@@ -119,6 +120,11 @@ class ScriptArguments(BenchmarkPaths):
         default=False, metadata={"help": "Weigh the two xstest subsets as tables of before September 2024 did."}
     )
 
+    tune_threshold_on: Annotated[str, one_of(*SPLIT_ROWS)] = flag(
+        TUNED_ON,
+        "Of ProcessBench, the split that a threshold is tuned on; figures at 0.5 stand beside those at it in any case.",
+    )
+
     # Pairs of your own
     columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
     preferred_values: str | None = field(default=None, metadata={"help": PREFERRED_HELP})
@@ -197,6 +203,9 @@ class ScriptArguments(BenchmarkPaths):
             if getattr(self, f"{name}_path") is not None and name not in self.benchmarks:
                 chosen = ",".join(self.benchmarks)
                 problems.append(f"--{name}_path is given, but not read: pass --benchmarks {chosen},{name} too")
+        problems += flag_problems(self)
+        if self.tune_threshold_on != TUNED_ON and "processbench" not in self.benchmarks:
+            problems.append("--tune_threshold_on: expected processbench among --benchmarks, whose threshold this is")
         if self.legacy_xstest_weights and "rewardbench" not in self.benchmarks:
             problems.append("--legacy_xstest_weights: expected rewardbench among --benchmarks, whose weights these are")
         if "pairs" in self.benchmarks and self.pairs_path is None and self.from_verdicts is None:
@@ -306,6 +315,7 @@ def evaluate_one(
     from reward_modeling.evaluation.beside import Beside, add_beside
     from reward_modeling.evaluation.earlier import check_same_scoring, merged_scores, together
     from reward_modeling.evaluation.files import SCORES, new_unfinished, write_results
+    from reward_modeling.evaluation.step_scoring import check_kind
 
     folder, is_main, legacy = args.model_folder(name), name == args.reward_name_or_path, args.legacy_xstest_weights
     arguments = args.as_passed() | ({} if is_main else {"reward_name_or_path": name, "beside": None})
@@ -322,6 +332,7 @@ def evaluate_one(
             chat_template=args.chat_template if is_main else None,
             weights=read_weights(args.weights) if is_main else None,
         )
+        check_kind(name, scorer, data)
         model = job.describe_model(name, args.revision_of(name), scorer)
         if earlier is not None:
             check_same_scoring(earlier, model, arguments)
@@ -329,7 +340,8 @@ def evaluate_one(
             job.check_plain_texts(data, scorer)
     unfinished = new_unfinished(folder, is_writer=state.is_main_process)
     with report_once_per_node():
-        scored = job.score_benchmarks(scorer, data, state, unfinished, legacy)
+        options = {"legacy_xstest_weights": legacy, "tune_on": args.tune_threshold_on}
+        scored = job.score_benchmarks(scorer, data, state, unfinished, **options)
     if scored.parts:
         if beside is not None:
             add_beside(scored.parts, scored.rows, beside, legacy_xstest_weights=legacy)

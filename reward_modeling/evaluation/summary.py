@@ -43,12 +43,14 @@ def summarise(
     legacy_xstest_weights: bool = False,
     predict_ties: PredictTies | None = None,
     triples: Triples | None = None,
+    tune_on: str | None = None,
 ) -> dict:
     """A benchmark's part of summary.json.
 
     Args:
         predict_ties: of a model that gives ties a probability of their own.
         triples: of a model that compares two answers, where it compared three of a prompt.
+        tune_on: the subset that a threshold is tuned on. None: the benchmark's own choice.
 
     Raises:
         UserError: a reward is not finite.
@@ -81,7 +83,7 @@ def summarise(
         part["pairs"] = pair_statistics(*arrays, _labels(scored), predict_ties if benchmark.pairs_of else None)
     if comparisons := figures_of_comparisons(scored, triples):
         part["comparisons"] = comparisons
-    part |= benchmark.extras(scored)
+    part |= benchmark.tuned_on(tune_on).extras(scored)
     if data.report is not None:
         part["data_report"] = data.report.table()
     return part

@@ -6,7 +6,7 @@ The model is a `*ForTokenClassification` with two labels, of which the second is
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from reward_modeling.common.errors import UserError, did_you_mean
 
 PROCESS = "process"  # the key in config.json
 RIGHT = 1  # the label
+LABELS = ("wrong", "right")
+TOKEN_CLASSIFIER = "ForTokenClassification"
 BLANK_LINE = "\n\n"
 BLANK_LINE_BEFORE = re.compile(r"(?<=\n\n)")
 
@@ -82,7 +84,12 @@ class ProcessFormat:
 
 def is_process_model(config: PreTrainedConfig) -> bool:
     """Whether a checkpoint says that it is a `*ForTokenClassification`."""
-    return any(name.endswith("ForTokenClassification") for name in config.architectures or ())
+    return any(name.endswith(TOKEN_CLASSIFIER) for name in config.architectures or ())
+
+
+def make_process_model(config: PreTrainedConfig) -> None:
+    """Let the configuration ask for a `*ForTokenClassification`, whatever the checkpoint is."""
+    config.architectures = [TOKEN_CLASSIFIER]  # saving writes the whole name of the class
 
 
 def check_labels(path: str, config: PreTrainedConfig) -> None:
@@ -109,9 +116,3 @@ def last_places(lengths: Sequence[int], separator: str) -> list[int]:
         if number and (not separator or number % 2 == 0):
             ends.append(place - 1)
     return ends
-
-
-def described(saved: Mapping[str, Any]) -> str:
-    """In words, for a line on the screen."""
-    steps = "the whole answer is one step" if saved["outcome"] else f"steps end in {saved['separator']!r}"
-    return f"{steps}; the reward is the {saved['aggregation']} of the steps' probabilities"
