@@ -219,7 +219,7 @@ def score_benchmark(
         UserError: no row can be scored, or the tokenizer has no chat template.
     """
     if BENCHMARKS[data.benchmark].of_steps:
-        return score_step_rows(scorer, data, state), _all_counts(scorer.counts)
+        return score_step_rows(scorer, data, state), all_counts(scorer.counts)
     rows = data.rows
     refused, losses = check_rows(rows, scorer.reader)
     if len(rows) and len(refused) == len(rows):
