@@ -19,6 +19,11 @@ from reward_modeling.data.conversations import Tokens
 # In verification.json, and the same for every kind of model.
 ROWS, GATES, READS, OUTPUTS = "rows", "gates", "reads", "rewards_alone"
 
+
+@dataclass(frozen=True)
+class VerifiedRows:
+    """Token ids of whole conversations, and what plain transformers makes of each alone, in float32."""
+
     rows: list[list[int]]
     outputs: list[list[float]]
     """`(rows, labels)`: of a model of one label, or with a gate, the reward; of a model of ratings each output of its
