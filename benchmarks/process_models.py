@@ -59,7 +59,7 @@ def read_options() -> argparse.Namespace:
 def run_steps(options: argparse.Namespace) -> None:
     rows = read_rows(options.rows)
     split(options, rows, lambda row: row["question"], lambda of: of)
-    train(options, "--separator", "\n\n")
+    train(options)
     run(
         options,
         *("eval_bench_mark.py", "--benchmarks", "prmbench", "--prmbench_path", options.output / HELD_OUT),
