@@ -18,11 +18,6 @@ from reward_modeling.data.conversations import Tokens
 
 # In verification.json, and the same for every kind of model.
 ROWS, GATES, READS, OUTPUTS = "rows", "gates", "reads", "rewards_alone"
-    "rows",
-    "gates",
-    "reads",
-    "rewards_alone",
-)  # in verification.json, and the same for every kind of model
 
 
 @dataclass(frozen=True)
