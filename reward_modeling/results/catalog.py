@@ -6,11 +6,13 @@ from reward_modeling.results.comparisons import ComparisonResults
 from reward_modeling.results.kind import ResultsKind
 from reward_modeling.results.pairs import PairResults
 from reward_modeling.results.ratings import RatingResults
+from reward_modeling.results.steps import StepResults
 
 KINDS: dict[str, type[ResultsKind]] = {
     "comparisons": ComparisonResults,
     "pairs": PairResults,
     "ratings": RatingResults,
+    "steps": StepResults,
 }
 
 
