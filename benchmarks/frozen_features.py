@@ -199,6 +199,7 @@ def generated_groups():
                 "completion_ids": answers,
                 "prefix_length": len(prefix),
                 "completion_lengths": list(map(len, answers)),
+                "shared_lengths": [0] * ANSWERS_EACH,
                 "characters": list(map(len, answers)),
                 "read_positions": [[len(prefix) - 1, len(prefix) + len(ids) - 1] for ids in answers],
                 "units": [[place] for place in range(ANSWERS_EACH)],

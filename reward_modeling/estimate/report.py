@@ -18,6 +18,7 @@ from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.micro_batches import activation_size, block_shapes, computed_tokens
 from reward_modeling.data.planning import PACKED, PADDED, Chunk, EpochPlan, GroupSizes, heaviest_micro_batch, plan_epoch
+from reward_modeling.data.shared_beginnings import shared_among
 from reward_modeling.display.page import render
 from reward_modeling.display.text import Row, Rows, align, count
 from reward_modeling.estimate.memory import (
@@ -171,8 +172,12 @@ def _attended(sizes: GroupSizes, batching: str, chunk: Chunk) -> int:
     used = np.unique(sizes.group_members(chunk.group, chunk.unit_start, chunk.unit_end))
     prefix = int(sizes.prefix_lengths[chunk.group])
     completions = sizes.completion_lengths[sizes.completion_offsets[chunk.group] + used].astype(np.int64)
-    prefixes = len(completions) if batching == PACKED else 1
-    return prefixes * prefix * prefix // 2 + int((completions * (prefix + completions // 2)).sum())
+    if batching == PACKED:
+        return len(completions) * prefix * prefix // 2 + int((completions * (prefix + completions // 2)).sum())
+    of_group = sizes.shared_lengths[sizes.completion_offsets[chunk.group] : sizes.completion_offsets[chunk.group + 1]]
+    shared = np.array(shared_among(of_group, used.tolist()), dtype=np.int64)
+    own = completions - shared
+    return prefix * prefix // 2 + int((own * (prefix + shared + own // 2)).sum())
 
 
 def operations_of_products(sizes: ModelSizes, tokens: int, again: int) -> float:

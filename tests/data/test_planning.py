@@ -27,6 +27,7 @@ def group_sizes(groups: list[tuple[int, list[int], list[tuple[int, int]]]]) -> G
     return GroupSizes(
         prefix_lengths=np.array([prefix for prefix, _, _ in groups]),
         completion_lengths=np.array([length for _, lengths, _ in groups for length in lengths]),
+        shared_lengths=np.zeros(sum(len(lengths) for _, lengths, _ in groups), dtype=np.int64),
         completion_offsets=np.cumsum([0] + [len(lengths) for _, lengths, _ in groups]),
         members=np.array([number for _, _, units in groups for unit in units for number in unit], dtype=np.int64),
         member_offsets=np.cumsum([0] + [len(unit) for _, _, units in groups for unit in units]),
@@ -347,7 +348,17 @@ def drawn_pairs(count: int) -> GroupSizes:
     answers = np.clip(rng.lognormal(np.log(120), 0.8, 2 * count), 3, 256).astype(int)
     offsets = np.arange(count + 1)
     members = np.tile([0, 1], count)
-    return GroupSizes(prompts, answers, 2 * offsets, members, 2 * offsets, offsets, np.ones(count), np.ones(count))
+    return GroupSizes(
+        prompts,
+        answers,
+        np.zeros_like(answers),
+        2 * offsets,
+        members,
+        2 * offsets,
+        offsets,
+        np.ones(count),
+        np.ones(count),
+    )
 
 
 @pytest.mark.parametrize("max_tokens", [1024, 8192])
@@ -423,6 +434,7 @@ def test_a_million_pairs_are_planned_in_seconds(batching, limit):
     sizes = GroupSizes(
         prefix_lengths=rng.integers(20, 600, groups).astype(np.int32),
         completion_lengths=rng.integers(1, 400, groups * completions).astype(np.int32),
+        shared_lengths=np.zeros(groups * completions, dtype=np.int32),
         completion_offsets=np.arange(groups + 1) * completions,
         members=np.tile([0, 1, 0, 2, 1, 2, 2, 3], groups),
         member_offsets=np.arange(4 * groups + 1) * 2,
@@ -449,6 +461,7 @@ def test_sizes_of_rows_in_memory_are_those_of_a_data_set():
     lengths = [
         {name: [1.0] * len(row["units"]) for name in ("weights", "shares")}
         | {"prefix_length": len(row["prefix_ids"]), "completion_lengths": [len(ids) for ids in row["completion_ids"]]}
+        | {"shared_lengths": [0] * len(row["completion_ids"])}
         for row in rows
     ]
     groups = Dataset.from_list([row | more for row, more in zip(rows, lengths, strict=True)])

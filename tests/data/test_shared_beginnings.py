@@ -99,8 +99,8 @@ def test_shared_beginnings_save_tokens_and_nothing_else_does():
 def test_a_kernel_gets_the_keys_of_all_that_a_span_follows(reads_only):
     import torch
 
-    group = group_of([[7, *[1] * 9, *[2] * 9, 3], [7, *[1] * 9, *[2] * 9, 4], [7, *[1] * 9, 5]])
-    batch = MicroBatchCollator(SHARED_PREFIX, 0)([Chunk(0, 0, 3, 0)], {0: group})
+    group = group_of([[7, *[1] * 9, *[2] * 9, 3], [7, *[1] * 9, *[2] * 9, 4], [7, *[1] * 9, 5], [7, 6]])
+    batch = MicroBatchCollator(SHARED_PREFIX, 0)([Chunk(0, 0, 4, 0)], {0: group})
     layout = batch["model_inputs"]["packed_layout"]
     lengths = layout.variable_length(torch.device("cpu"), reads_only)
     keys = np.split(lengths.key_index.numpy(), lengths.cu_seqlens_k[1:-1].tolist())
