@@ -13,11 +13,11 @@ import re
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
-from reward_modeling.common.flags import PATH, flag
+from reward_modeling.common.flags import PATH, flag, flag_problems, one_of
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.read_options import (
     COLUMNS_HELP,
@@ -29,7 +29,15 @@ from reward_modeling.data.read_options import (
     read_options_problems,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
+from reward_modeling.evaluation.benchmarks.processbench import SPLIT_ROWS, TUNED_ON
 from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
+
+if TYPE_CHECKING:  # what takes seconds to import is imported when the flags are known
+    from accelerate import PartialState
+
+    from reward_modeling.evaluation.benchmarks.base import BenchmarkRows
+    from reward_modeling.evaluation.beside import Beside
+    from reward_modeling.evaluation.earlier import Earlier
 
 RECORD = "bench_mark_eval.txt"  # where record_dir is a folder
 COMPARISON_FOLDER = "bench_mark_comparison"
@@ -58,6 +66,12 @@ class ScriptArguments(BenchmarkPaths):
     )
 
     weights: str | None = field(default=None, metadata={"help": WEIGHTS_HELP})
+    beside: Annotated[str | None, PATH] = flag(
+        None,
+        "Another model, such as a Bradley-Terry model of the data that a pairwise model was trained on, or the folder "
+        "of an earlier evaluation of it: its figures beside the model's, with paired intervals of the differences. A "
+        "model is evaluated first, into a folder of its own.",
+    )
 
     # Output
     record_dir: Annotated[str, PATH] = field(
@@ -106,6 +120,11 @@ class ScriptArguments(BenchmarkPaths):
         default=False, metadata={"help": "Weigh the two xstest subsets as tables of before September 2024 did."}
     )
 
+    tune_threshold_on: Annotated[str, one_of(*SPLIT_ROWS)] = flag(
+        TUNED_ON,
+        "Of ProcessBench, the split that a threshold is tuned on; figures at 0.5 stand beside those at it in any case.",
+    )
+
     # Pairs of your own
     columns: str | None = field(default=None, metadata={"help": COLUMNS_HELP})
     preferred_values: str | None = field(default=None, metadata={"help": PREFERRED_HELP})
@@ -145,13 +164,13 @@ class ScriptArguments(BenchmarkPaths):
         given = [self.subsets] if isinstance(self.subsets, str) else self.subsets or []
         self.subsets = [name.strip() for text in given for name in text.split(",") if name.strip()]
         self.num_proc = worker_count(self.num_proc)
+        record = Path(self.record_dir)
+        is_folder = record.is_dir() or self.record_dir.endswith(("/", os.sep))
+        self.record_file = record / RECORD if is_folder else record
         problems = self._problems()
         if problems:
             raise UserError("\n".join(problems))
         self.benchmarks = [name for name in BENCHMARKS if name in self.benchmarks]
-        record = Path(self.record_dir)
-        is_folder = record.is_dir() or self.record_dir.endswith(("/", os.sep))
-        self.record_file = record / RECORD if is_folder else record
 
     def _check_alone(self, flag: str, allowed: tuple[str, ...], reads: str, otherwise: str) -> None:
         """
@@ -184,10 +203,15 @@ class ScriptArguments(BenchmarkPaths):
             if getattr(self, f"{name}_path") is not None and name not in self.benchmarks:
                 chosen = ",".join(self.benchmarks)
                 problems.append(f"--{name}_path is given, but not read: pass --benchmarks {chosen},{name} too")
+        problems += flag_problems(self)
+        if self.tune_threshold_on != TUNED_ON and "processbench" not in self.benchmarks:
+            problems.append("--tune_threshold_on: expected processbench among --benchmarks, whose threshold this is")
         if self.legacy_xstest_weights and "rewardbench" not in self.benchmarks:
             problems.append("--legacy_xstest_weights: expected rewardbench among --benchmarks, whose weights these are")
         if "pairs" in self.benchmarks and self.pairs_path is None and self.from_verdicts is None:
             problems.append("--benchmarks pairs: expected --pairs_path too, the file of pairs")
+        if self.beside is not None and self.model_folder(self.beside) == self.model_folder(self.reward_name_or_path):
+            problems.append(f"--beside: expected another model, found {self.beside}, whose files have the same folder")
         if not self.reward_name_or_path.strip():
             problems.append("--reward_name_or_path: expected the Hub id or folder of a reward model, found nothing")
         for name, least in {"max_length": 2, "max_tokens_per_batch": 1, "num_proc": 1}.items():
@@ -202,6 +226,10 @@ class ScriptArguments(BenchmarkPaths):
         record = self.record_file
         beside = record.with_suffix("") if record.suffix else Path(f"{record}_reports")
         return Path(self.output_dir or beside) / folder_name(model)
+
+    def revision_of(self, model: str) -> str | None:
+        """That of --revision is of the model that is evaluated, and not of the one beside it."""
+        return self.revision if model == self.reward_name_or_path else None
 
     def as_passed(self) -> dict[str, object]:
         """The flags with their values, for the summary."""
@@ -234,58 +262,96 @@ def main() -> None:
 
 
 def evaluate_model(args: ScriptArguments) -> None:
-    """Score every benchmark, and write what it came to."""
+    """Score every benchmark, and write what it came to; the model that shall stand beside comes first."""
     from reward_modeling.evaluation import job
-    from reward_modeling.evaluation.earlier import (
-        check_same_model,
-        check_same_scoring,
-        merged_scores,
-        read_earlier,
-        together,
-    )
-    from reward_modeling.evaluation.files import SCORES, check_outputs, new_unfinished, write_results
+    from reward_modeling.evaluation.beside import read_beside
 
-    folder = args.model_folder(args.reward_name_or_path)
     with report_once_per_node():
-        check_outputs(folder, args.record_file)
-        earlier = read_earlier(folder, args.benchmarks, args.overwrite_output_dir)
-        if earlier is not None:
-            check_same_model(earlier, args.reward_name_or_path, args.revision)
+        beside = read_beside(args.beside) if args.beside else None
+        is_scored = args.beside and beside is None
+        models = [args.beside] if is_scored else []
+        models.append(args.reward_name_or_path)
+        earlier = {model: check_model(args, model) for model in models}
     state = job.start_processes()
     paths = {name: getattr(args, f"{name}_path") for name in args.benchmarks}
     options = read_options(args.columns, args.ignore_columns, args.dataset_revision, args.preferred_values)
     data = job.read_benchmarks(paths, args.num_proc, state, options, args.subsets)
+    mistakes: list[str] = []
+    for model in models:
+        beside, found = evaluate_one(args, model, earlier[model], data, state, beside)
+        mistakes += found
+    state.destroy_process_group()
+    if mistakes:
+        raise UserError("\n".join(dict.fromkeys(mistakes)))
+
+
+def check_model(args: ScriptArguments, name: str) -> "Earlier | None":
+    """What stays of an earlier evaluation of a model, before anything is read."""
+    from reward_modeling.evaluation.earlier import check_same_model, read_earlier
+    from reward_modeling.evaluation.files import check_outputs
+
+    folder = args.model_folder(name)
+    check_outputs(folder, args.record_file)
+    earlier = read_earlier(folder, args.benchmarks, args.overwrite_output_dir)
+    if earlier is not None:
+        check_same_model(earlier, name, args.revision_of(name))
+    return earlier
+
+
+def evaluate_one(
+    args: ScriptArguments,
+    name: str,
+    earlier: "Earlier | None",
+    data: "list[BenchmarkRows]",
+    state: "PartialState",
+    beside: "Beside | None",
+) -> "tuple[Beside, list[str]]":
+    """Score one model, and write what it came to; return that, and what is wrong with some benchmarks.
+
+    Args:
+        beside: a model whose figures stand beside it.
+    """
+    from reward_modeling.evaluation import job
+    from reward_modeling.evaluation.beside import Beside, add_beside
+    from reward_modeling.evaluation.earlier import check_same_scoring, merged_scores, together
+    from reward_modeling.evaluation.files import SCORES, new_unfinished, write_results
+    from reward_modeling.evaluation.step_scoring import check_kind
+
+    folder, is_main, legacy = args.model_folder(name), name == args.reward_name_or_path, args.legacy_xstest_weights
+    arguments = args.as_passed() | ({} if is_main else {"reward_name_or_path": name, "beside": None})
     with report_once_per_node():
         scorer = job.load_scorer(
-            args.reward_name_or_path,
+            name,
             state,
-            revision=args.revision,
+            revision=args.revision_of(name),
             trust_remote_code=args.trust_remote_code,
             dtype=args.dtype,
             max_length=args.max_length,
             max_tokens_per_batch=args.max_tokens_per_batch,
             batching=args.batching,
-            chat_template=args.chat_template,
-            weights=read_weights(args.weights),
+            chat_template=args.chat_template if is_main else None,
+            weights=read_weights(args.weights) if is_main else None,
         )
-        model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
+        check_kind(name, scorer, data)
+        model = job.describe_model(name, args.revision_of(name), scorer)
         if earlier is not None:
-            check_same_scoring(earlier, model, args.as_passed())
+            check_same_scoring(earlier, model, arguments)
         if not args.plain_text:
             job.check_plain_texts(data, scorer)
     unfinished = new_unfinished(folder, is_writer=state.is_main_process)
     with report_once_per_node():
-        scored = job.score_benchmarks(scorer, data, state, unfinished, args.legacy_xstest_weights)
+        options = {"legacy_xstest_weights": legacy, "tune_on": args.tune_threshold_on}
+        scored = job.score_benchmarks(scorer, data, state, unfinished, **options)
     if scored.parts:
-        summary = together(earlier, model, args.as_passed(), scored.rows, scored.parts, state.num_processes)
+        if beside is not None:
+            add_beside(scored.parts, scored.rows, beside, legacy_xstest_weights=legacy)
+        summary = together(earlier, model, arguments, scored.rows, scored.parts, state.num_processes)
         scores = None if earlier is None else merged_scores(earlier, unfinished / SCORES)
         write_results(unfinished, folder, args.record_file, summary, new=list(scored.parts), scores=scores)
     elif scored.mistakes:
         scored.mistakes.append(f"The rewards of the rows are in {unfinished / SCORES}.")
     state.wait_for_everyone()
-    state.destroy_process_group()
-    if scored.mistakes:
-        raise UserError("\n".join(scored.mistakes))
+    return Beside(model, scored.rows, scored.parts), scored.mistakes
 
 
 if __name__ == "__main__":

@@ -24,13 +24,18 @@ def flags(path: Path, files: dict[str, Path], tmp_path: Path, **changes: object)
 
 def evaluate(given: dict[str, object], *, pages: bool = False) -> Path:
     """In this process, without the report unless a test asks for its `pages`; returns the folder with the results."""
+    run_evaluation(given, pages=pages)
+    (folder,) = given["record_dir"].with_suffix("").iterdir()
+    return folder
+
+
+def run_evaluation(given: dict[str, object], *, pages: bool = False) -> None:
+    """Where several models are evaluated, or into another folder."""
     with pytest.MonkeyPatch.context() as patch:
         if not pages:
             without_pages(patch)
         patch.setattr(sys, "argv", ["eval_bench_mark.py", *as_argv(given)])
         eval_bench_mark.main()
-    (folder,) = given["record_dir"].with_suffix("").iterdir()
-    return folder
 
 
 class PlainModel:

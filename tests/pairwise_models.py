@@ -77,6 +77,21 @@ def pair_text(prompt: Sequence[dict], a: str, b: str) -> str:
     return f"[CONTEXT] \n{turns}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
 
 
+def take_out_the_liking(path: Path) -> Path:
+    """Let the model's verdicts depend on the answers: a random one mostly likes the same place of all pairs.
+
+    The head loses the part that reads what the last hidden states of all comparisons have in common.
+    """
+    plain = PlainPairs(path)
+    rows = [[row["chosen"][:-1], *(row[side][-1]["content"] for side in ("chosen", "rejected"))] for row in ROWS]
+    hidden = plain.hidden([plain.ids(*order) for p, a, b in rows for order in ((p, a, b), (p, b, a))]).mean(dim=0)
+    weight = plain.model.score.weight.data
+    weight -= (weight @ hidden)[:, None] * hidden / (hidden @ hidden)
+    weight *= 1 / plain.logits([plain.ids(*row) for row in rows]).std()
+    plain.model.save_pretrained(path)
+    return path
+
+
 class PlainPairs:
     """One padded batch in plain transformers: eager attention, the last token of each row, the head by hand."""
 
@@ -90,17 +105,22 @@ class PlainPairs:
         options = {"add_generation_prompt": ask, "tokenize": True, "return_dict": True}
         return self.tokenizer.apply_chat_template(question, **options)["input_ids"]
 
-    def logits(self, rows: Sequence[Sequence[int]]) -> list[float]:
+    def hidden(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """`(rows, hidden size)`: the last hidden state of each row's last token."""
         of_rows = [torch.tensor(ids) for ids in rows]
         ids = pad_sequence(of_rows, batch_first=True, padding_value=0)
         mask = pad_sequence([torch.ones_like(row) for row in of_rows], batch_first=True)
         with torch.no_grad():
-            hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-            ends = torch.tensor([len(row) - 1 for row in of_rows])
-            return self.model.score(hidden[torch.arange(len(rows)), ends])[:, 0].tolist()
+            states = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in of_rows])]
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """`(rows,)`"""
+        with torch.no_grad():
+            return self.model.score(self.hidden(rows))[:, 0]
 
     def orders(self, comparisons: Sequence[tuple[Sequence[dict], str, str]]) -> list[tuple[float, float]]:
         """Of each comparison the logit with `a` first, and that with `b` first."""
         rows = [ids for prompt, a, b in comparisons for ids in (self.ids(prompt, a, b), self.ids(prompt, b, a))]
-        logits = self.logits(rows)
+        logits = self.logits(rows).tolist()
         return list(zip(logits[::2], logits[1::2], strict=True))

@@ -26,6 +26,11 @@ class Composer:
 
     ends_answers: ClassVar[bool] = True  # a row ends in what the template writes behind an answer
 
+    @property
+    def uses_template(self) -> bool:
+        """Whether the chat template writes any part of the text."""
+        return True
+
     def pieces(
         self, prompt: Messages, answer: Any, options: dict[str, Any], tokenizer: PreTrainedTokenizerBase
     ) -> list[str]:

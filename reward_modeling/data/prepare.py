@@ -84,8 +84,9 @@ def prepare_pairs(
     report, *eval_reports = sets.reports
     reader.check_rows([partial(kept_column, whole) for whole in sets.rows.values()], sets.reports)
     conversations = any(map(has_conversations, sets.rows.values()))
-    ends_answers = reader.composer.ends_answers
-    _check_tokenizer(sets.rows, tokenizer, conversations, ends_answers=ends_answers, plain_text=plain_text)
+    composer = reader.composer
+    rendered = conversations and composer.uses_template
+    _check_tokenizer(sets.rows, tokenizer, rendered, ends_answers=composer.ends_answers, plain_text=plain_text)
     parts = [key_by_template(whole, tokenizer, num_proc) for whole in sets.rows.values()]
     if not eval_reports:
         parts = list(split_by_prompt(parts[0], eval_size, seed))
@@ -159,19 +160,20 @@ def _read_sets(
 def _check_tokenizer(
     sets: dict[str, Dataset],
     tokenizer: PreTrainedTokenizerBase,
-    conversations: bool,
+    rendered: bool,
     *,
     ends_answers: bool,
     plain_text: bool,
 ) -> None:
     """
     Args:
+        rendered: whether rows are written by the chat template.
         ends_answers: of the composer of the rows.
 
     Raises:
         UserError: conversations beside a tokenizer without a fit chat template; plain texts beside one that has one.
     """
-    if conversations:
+    if rendered:
         check_chat_template(tokenizer, ends_answers=ends_answers)
     if plain_text:
         return

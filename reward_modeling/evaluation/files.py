@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from reward_modeling.common.atomic import check_writable
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import number
-from reward_modeling.evaluation.benchmarks.base import Rows, ScoredRow
+from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.beside_tables import beside_record_lines
+from reward_modeling.evaluation.comparison_figures import record_lines_of_comparisons
 from reward_modeling.evaluation.report import summary_tables, warning_lines, write_report
 from reward_modeling.objectives.weights_flag import describe_weights
 
@@ -26,6 +28,7 @@ logger = logging.getLogger("eval_bench_mark")
 SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
 ALL_SCORES = "scores.all.jsonl"  # until it takes the place of SCORES
 COLUMNS = ("benchmark", "id", "subset", "chosen_reward", "rejected_reward")  # of a line of scores.jsonl
+LOGITS = "logits"  # of a pairwise model, which has no rewards: [of the answer that stands first][of the other one]
 # What a line has beside them of pairs of one's own, where it is not this.
 LABELS = {"chosen_probability": 1.0, "weight": 1.0, "prompt": None}
 
@@ -128,12 +131,14 @@ def append_scores(path: Path, name: str, rows: Rows) -> None:
     benchmark, prompts = BENCHMARKS[name], _shared_prompts(rows)
     with path.open("a", encoding="utf-8") as out:
         for row in rows:
-            is_hidden = bool(row.refused) or row.is_verdict
+            is_hidden = bool(row.refused) or row.is_verdict or row.logits is not None
             sides = [None if is_hidden else list(map(number, side)) for side in (row.chosen, row.rejected)]
             if benchmark.is_pairs and not is_hidden:
                 sides = [side[0] for side in sides]
             line = dict(zip(COLUMNS, (name, row.id, row.subset, *sides), strict=True))
             line["correct"] = benchmark.row_result(row) if row.is_scored else None
+            if row.logits is not None and not row.refused:
+                line[LOGITS] = [list(map(number, of_row)) for of_row in row.logits]
             labels = zip(LABELS.items(), (row.probability, row.weight, prompts.get(row.prompt)), strict=True)
             line |= {label: value for (label, usual), value in labels if value != usual}
             out.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
@@ -170,7 +175,7 @@ def read_scores(path: Path) -> dict[str, list[ScoredRow]]:
             try:
                 values = json.loads(line)
                 benchmark, row_id, subset = (values[name] for name in COLUMNS[:3])
-                row = ScoredRow(row_id, subset, *rewards_of(values), **labels_of(values))
+                row = _scored_row(BENCHMARKS[benchmark], row_id, subset, values)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{path}:{place}: expected an object with {', '.join(COLUMNS)}, found {line[:80]!r}. Evaluate the "
@@ -178,6 +183,15 @@ def read_scores(path: Path) -> dict[str, list[ScoredRow]]:
                 ) from error
             rows.setdefault(benchmark, []).append(row)
     return rows
+
+
+def _scored_row(benchmark: Benchmark, row_id: object, subset: str, values: Mapping) -> ScoredRow:
+    if LOGITS not in values:
+        return ScoredRow(row_id, subset, *rewards_of(values), **labels_of(values))
+    logits, right = np.array(values[LOGITS], dtype=np.float64), benchmark.num_answers(subset)[0]
+    if logits.ndim != 2 or len(set(logits.shape)) != 1 or right is None or not 0 < right < len(logits):
+        raise ValueError("other logits")
+    return ScoredRow.compared(row_id, subset, logits, right, **labels_of(values))
 
 
 def rewards_of(row: dict) -> tuple[NDArray, NDArray]:
@@ -224,10 +238,16 @@ def record_lines(summary: Mapping, new: Sequence[str]) -> list[str]:
         lines.append(("reward", describe_weights(summary["model"]["reward_weights"])))
     if subsets := summary["arguments"].get("subsets"):
         lines.append(("only subsets", ", ".join(subsets)))
+    others = [summary["benchmarks"][name].get("beside") for name in new]
+    lines += [("beside", model) for model in dict.fromkeys(beside["model"] for beside in others if beside)]
     together, others = [], []
     for name in new:
         part = summary["benchmarks"][name]
         of_benchmark = BENCHMARKS[name].record_lines(BENCHMARKS[name], part)
+        if comparisons := part.get("comparisons"):
+            of_benchmark = [*of_benchmark, *record_lines_of_comparisons(name, comparisons)]
+        if beside := part.get("beside"):
+            of_benchmark = [*of_benchmark, *beside_record_lines(name, beside)]
         of_benchmark += _lines_of_subsets(name, part, {line for line, _ in of_benchmark})
         (together if name in COMBINED.parts else others).extend(of_benchmark)
     together.sort(key=lambda line: line[0] == "overall")  # which is made of the lines before it

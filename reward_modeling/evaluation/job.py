@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -18,8 +18,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
-from numpy.typing import NDArray
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from reward_modeling.checkpoints.run_record import fingerprint_of_weights
@@ -34,15 +33,22 @@ from reward_modeling.evaluation.benchmarks.reading import read_benchmark, readin
 from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.evaluation.benchmarks.subsets import keep_subsets
 from reward_modeling.evaluation.checks import check_rows
+from reward_modeling.evaluation.compared import compare_benchmark
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
+from reward_modeling.evaluation.gathered import all_counts, gathered
+from reward_modeling.evaluation.step_scoring import score_step_rows
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.models.chat_template import fingerprint_of_template
+from reward_modeling.models.pairwise_format import PAIRWISE, compares_answers
 from reward_modeling.models.reward_normalization import tie_values_of
 from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.objectives.tie_predictions import tie_predictions
 from reward_modeling.objectives.weights_flag import describe_weights
-from reward_modeling.scoring import RewardScorer
+from reward_modeling.scoring import PairScorer, RewardScorer
 from reward_modeling.scoring.conversations import ScoringCounts
+from reward_modeling.scoring.loading import load_model
+from reward_modeling.scoring.readouts.catalog import any_readout
+from reward_modeling.scoring.readouts.steps import Steps
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -93,7 +99,10 @@ def read_benchmarks(
     return data
 
 
-def check_plain_texts(data: list[BenchmarkRows], scorer: RewardScorer) -> None:
+Scorer = RewardScorer | PairScorer
+
+
+def check_plain_texts(data: list[BenchmarkRows], scorer: Scorer) -> None:
     """
     Raises:
         UserError: pairs are plain texts, and the tokenizer has a chat template of its own.
@@ -104,13 +113,19 @@ def check_plain_texts(data: list[BenchmarkRows], scorer: RewardScorer) -> None:
         refuse_plain_texts(count, f"--{benchmark.benchmark}_path", scorer.tokenizer)
 
 
-def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:
-    """Load the model, and say what it is; `options` are those of `RewardScorer.from_pretrained`."""
-    scorer = RewardScorer.from_pretrained(name_or_path, device=state.device, **options)
+def load_scorer(name_or_path: str, state: PartialState, **options: object) -> Scorer:
+    """Load the model, and say what it is: one that scores an answer, or one that compares two.
+
+    `options` are those of `RewardScorer.from_pretrained`.
+    """
+    loaded = load_model(name_or_path, device=state.device, readout_of=any_readout, **options)
+    compares = compares_answers(loaded.model.config)
+    scorer = PairScorer.of_loaded(loaded) if compares else RewardScorer(**vars(loaded))
     words = (
         f"{type(scorer.model).__name__}, {name_or_path}, {scorer.dtype_name}, at most "
-        f"{scorer.reader.max_length or 'any number of'} tokens a conversation; {scorer.batches.batching} batches of at "
-        f"most {scorer.batches.max_tokens:,} tokens on {state.num_processes} x {state.device.type}."
+        f"{scorer.reader.max_length or 'any number of'} tokens a {'comparison' if compares else 'conversation'}; "
+        f"{scorer.batches.batching} batches of at most {scorer.batches.max_tokens:,} tokens on "
+        f"{state.num_processes} x {state.device.type}."
     )
     logger.info("Model: %s", words)
     if scorer.readout.reward_weights is not None:
@@ -128,32 +143,49 @@ class Scored:
 
 
 def score_benchmarks(
-    scorer: RewardScorer, data: list[BenchmarkRows], state: PartialState, unfinished: Path, legacy_xstest_weights: bool
+    scorer: Scorer,
+    data: list[BenchmarkRows],
+    state: PartialState,
+    unfinished: Path,
+    legacy_xstest_weights: bool,
+    tune_on: str | None = None,
 ) -> Scored:
-    """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures."""
+    """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures.
+
+    Args:
+        tune_on: the subset that a threshold of steps is tuned on. None: the benchmark's own choice.
+    """
     scored, ties = Scored(), tie_values_of(scorer.model.config)
     predict_ties = None if ties is None else tie_predictions(**ties)
     for benchmark in data:
         started = time.perf_counter()
-        rows, counts = score_benchmark(scorer, benchmark, state)
+        triples = None
+        if isinstance(scorer, PairScorer):
+            compared = compare_benchmark(scorer, benchmark, state)
+            rows, counts, triples = compared.rows, compared.counts, compared.triples
+        else:
+            rows, counts = score_benchmark(scorer, benchmark, state)
         if not state.is_main_process:
             continue
         with writing_explained(unfinished):  # at once: what comes after may fail
             append_scores(unfinished / SCORES, benchmark.benchmark, rows)
         try:
             options = {"legacy_xstest_weights": legacy_xstest_weights, "predict_ties": predict_ties}
+            options |= {"triples": triples, "tune_on": tune_on}
             part = summarise(benchmark, rows, **options)
         except UserError as error:
             scored.mistakes.append(str(error))
             continue
         scored.rows[benchmark.benchmark], scored.parts[benchmark.benchmark] = rows, part
+        if counts.escaped:
+            part["comparisons"]["escaped"] = counts.escaped
         part["scoring"] = {"conversations": counts.conversations, "distinct": counts.scored, "cut": counts.cut}
         part["scoring"] |= {"cut_tokens": counts.cut_tokens, "tokens": counts.tokens}
         part["scoring"] |= {"seconds": round(time.perf_counter() - started, 3)}
     return scored
 
 
-def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer) -> dict:
+def describe_model(name_or_path: str, revision: str | None, scorer: Scorer) -> dict:
     """The model's part of summary.json."""
     return {
         "name_or_path": name_or_path,
@@ -164,6 +196,8 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
         "dtype": scorer.dtype_name,
         "max_length": scorer.reader.max_length,
         "batching": scorer.batches.batching,
+        **({PAIRWISE: scorer.model.config.pairwise} if isinstance(scorer, PairScorer) else {}),
+        **({"process": scorer.readout.process.to_config()} if isinstance(scorer.readout, Steps) else {}),
         **(tie_values_of(scorer.model.config) or {}),
         **({} if scorer.readout.reward_weights is None else {"reward_weights": scorer.readout.reward_weights}),
     }
@@ -184,6 +218,8 @@ def score_benchmark(
     Raises:
         UserError: no row can be scored, or the tokenizer has no chat template.
     """
+    if BENCHMARKS[data.benchmark].of_steps:
+        return score_step_rows(scorer, data, state), all_counts(scorer.counts)
     rows = data.rows
     refused, losses = check_rows(rows, scorer.reader)
     if len(rows) and len(refused) == len(rows):
@@ -213,11 +249,8 @@ def score_benchmark(
 
         own = list(scorer.stream(stream, progress=update, **ranks))
         bar.update(len(places) - bar.n)
-    indices, values = _gathered(own)
-    if not np.array_equal(np.sort(indices), np.arange(len(places))):
-        raise RuntimeError(f"{data.benchmark}: {len(indices)} rewards of {len(places)} answers, not each exactly once")
     rewards = np.full(offsets[-1], np.nan)
-    rewards[places[indices]] = values
+    rewards[places] = gathered(own, len(places), data.benchmark)
     parts = np.split(rewards, np.sort(np.concatenate([offsets[1:], offsets[:-1] + num_chosen]))[:-1])
     ids = [number if own is None else own for number, own in enumerate(map(json.loads, rows["id"]))]
     columns = (ids, rows["subset"][:], parts[::2], parts[1::2], rows["where"][:])
@@ -227,17 +260,4 @@ def score_benchmark(
     ]
     if pairs_of := BENCHMARKS[data.benchmark].pairs_of:
         scored = list(chain.from_iterable(map(pairs_of, scored, rows)))
-    return scored, _all_counts(scorer.counts)
-
-
-def _gathered(own: list[tuple[int, float]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Indices and rewards of all processes, one after the other."""
-    indices, values = np.array([index for index, _ in own], dtype=np.int64), np.array([value for _, value in own])
-    return tuple(map(np.concatenate, zip(*gather_object([(indices, values)]), strict=True)))
-
-
-def _all_counts(counts: ScoringCounts) -> ScoringCounts:
-    """Passes, tokens and bad rewards are each process's own; the rest every process has counted whole."""
-    parts = gather_object([counts])
-    own = {name: sum(getattr(part, name) for part in parts) for name in ("passes", "tokens", "not_finite")}
-    return replace(counts, **own)
+    return scored, all_counts(scorer.counts)

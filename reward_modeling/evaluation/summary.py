@@ -27,6 +27,8 @@ from reward_modeling.evaluation.benchmarks.base import (
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.reading import fingerprint, fingerprint_without_texts
 from reward_modeling.evaluation.benchmarks.rows import answer_length
+from reward_modeling.evaluation.comparison_figures import figures_of_comparisons
+from reward_modeling.evaluation.triples import Triples
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "numpy")
 SIDES = ("chosen", "rejected")
@@ -40,11 +42,15 @@ def summarise(
     *,
     legacy_xstest_weights: bool = False,
     predict_ties: PredictTies | None = None,
+    triples: Triples | None = None,
+    tune_on: str | None = None,
 ) -> dict:
     """A benchmark's part of summary.json.
 
     Args:
         predict_ties: of a model that gives ties a probability of their own.
+        triples: of a model that compares two answers, where it compared three of a prompt.
+        tune_on: the subset that a threshold is tuned on. None: the benchmark's own choice.
 
     Raises:
         UserError: a reward is not finite.
@@ -75,7 +81,9 @@ def summarise(
         columns = ([row.rewards for row in scored], [row.lengths for row in scored] if known else _lengths(data, rows))
         arrays = (array for of in columns for array in np.array(of).reshape(-1, 2).T)
         part["pairs"] = pair_statistics(*arrays, _labels(scored), predict_ties if benchmark.pairs_of else None)
-    part |= benchmark.extras(scored)
+    if comparisons := figures_of_comparisons(scored, triples):
+        part["comparisons"] = comparisons
+    part |= benchmark.tuned_on(tune_on).extras(scored)
     if data.report is not None:
         part["data_report"] = data.report.table()
     return part

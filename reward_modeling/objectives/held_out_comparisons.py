@@ -15,6 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_modeling.common.intervals import Accuracy, by_subset, longer_wins, share_of_rows
+from reward_modeling.common.pair_probabilities import (
+    ORDERS,
+    accuracy_of_orders,
+    flip_figures,
+    mean_probability,
+    sigmoid,
+    verdicts,
+)
 from reward_modeling.common.pair_statistics import calibration_bins, calibration_error
 from reward_modeling.common.words import TIE
 from reward_modeling.data.loader import PromptGroups
@@ -22,7 +30,6 @@ from reward_modeling.objectives.held_out_pairs import MOST_SOURCES, NO_SOURCE, m
 
 logger = logging.getLogger(__name__)
 
-ORDERS = ("chosen first", "rejected first")
 METRICS = (
     *("loss", "accuracy", "accuracy_low", "accuracy_high", "accuracy_chosen_first", "accuracy_rejected_first"),
     *("flips", "first_probability", "calibration_error", "longer_wins"),
@@ -84,7 +91,7 @@ class EvaluatedComparisons:
     @property
     def mean_probabilities(self) -> NDArray:
         """`(pairs,)`: of the chosen answer, the mean over both orders."""
-        return (_sigmoid(self.chosen_first) + _sigmoid(-self.rejected_first)) / 2
+        return mean_probability(self.chosen_first, self.rejected_first)
 
     @property
     def rewards(self) -> NDArray:
@@ -114,41 +121,6 @@ class EvaluatedComparisons:
             yield dict(zip(names, values, strict=True))
 
 
-def _sigmoid(outputs: NDArray) -> NDArray:
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-outputs))
-
-
-def verdicts(chosen_first: NDArray, rejected_first: NDArray, prompts: NDArray) -> Accuracy:
-    """How often the mean probability of the chosen answer is above one half; at exactly one half it is half right.
-
-    Args:
-        chosen_first, rejected_first: `(pairs,)` outputs.
-        prompts: as `share_of_rows` takes them.
-    """
-    ties = chosen_first == rejected_first
-    return share_of_rows(np.where(ties, 0.5, chosen_first > rejected_first), ties, prompts)
-
-
-def accuracy_of_orders(chosen_first: NDArray, rejected_first: NDArray, prompts: NDArray) -> dict[str, Accuracy]:
-    """The accuracy of each order alone. A model without a liking for a place has the same in both."""
-    zeros = np.zeros_like(chosen_first)
-    outputs = ((chosen_first, zeros), (zeros, rejected_first))
-    return {name: verdicts(*of, prompts) for name, of in zip(ORDERS, outputs, strict=True)}
-
-
-def flip_figures(chosen_first: NDArray, rejected_first: NDArray, prompts: NDArray) -> dict[str, Accuracy]:
-    """How often the verdict flips with the order, and which place then wins: shares of all pairs.
-
-    `ties` are the pairs that have no verdict in one of the orders, at exactly one half; they do not flip.
-    """
-    no_verdict = (chosen_first == 0) | (rejected_first == 0)
-    first = (chosen_first > 0) & (rejected_first > 0)
-    second = (chosen_first < 0) & (rejected_first < 0)
-    of_kinds = {"flips": first | second, "always_first": first, "always_second": second}
-    return {name: share_of_rows(of, no_verdict, prompts) for name, of in of_kinds.items()}
-
-
 def comparison_figures(pairs: EvaluatedComparisons) -> dict:
     """The figures of evaluation.json but its loss and where it comes from; see results/comparisons.py."""
     compared = pairs.without_ties()
@@ -161,7 +133,7 @@ def comparison_figures(pairs: EvaluatedComparisons) -> dict:
         prompts=pairs.prompts,
         predicted=pairs.mean_probabilities,
     )
-    firsts = (_sigmoid(pairs.chosen_first) + _sigmoid(pairs.rejected_first)) / 2
+    firsts = (sigmoid(pairs.chosen_first) + sigmoid(pairs.rejected_first)) / 2
     figures = {
         "pairs": len(pairs),
         "accuracy": verdicts(*outputs, compared.prompts),

@@ -57,6 +57,7 @@ class ComparisonReader:
             UserError: the chat template refuses one.
         """
         keys = [prompt_key(comparison) for _, comparison in window]
+        counts.escaped += sum(map(self._holds_marks, (comparison for _, comparison in window)))
         whole = composed_ids([self._pieces(*numbered) for numbered in window], self.tokenizer)
         rows = whole
         if cut and self.max_length is not None and any(len(ids) > self.max_length for ids in whole):
@@ -78,6 +79,9 @@ class ComparisonReader:
             return str(error), NOTHING_LOST
         messages, own = self.composer.said(list(comparison.prompt), _answer(comparison))
         return "", find_losses(messages, "".join(pieces), own)
+
+    def _holds_marks(self, comparison: Comparison) -> bool:
+        return bool(self.composer.escaped(list(comparison.prompt), _answer(comparison)))
 
     def _compose(self, comparison: Comparison) -> list[str]:
         prompt, options = list(comparison.prompt), dict(comparison.options)

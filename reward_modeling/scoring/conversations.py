@@ -36,6 +36,8 @@ class ScoringCounts:
     passes: int = 0
     tokens: int = 0  # of all passes, padding included
     not_finite: int = 0  # conversations whose reward is infinite or not a number
+    too_long: int = 0  # of a process model, those whose steps alone are beyond max_length: they are not scored
+    escaped: int = 0  # comparisons that hold a mark of their own text, which is written in another way there
 
     def add(self, other: "ScoringCounts") -> None:
         """Those of another call."""
@@ -47,6 +49,11 @@ class ScoringCounts:
             logger.warning(
                 "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
                 *(self.cut, self.conversations, max_length, self.cut_tokens),
+            )
+        if self.too_long:
+            logger.warning(
+                "%d of %d answers are not scored: their steps alone are beyond max_length %d.",
+                *(self.too_long, self.conversations, max_length),
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.comparisons import Comparison
-from reward_modeling.data.conversations import Conversation, Templated, Tokens, parts_of
+from reward_modeling.data.conversations import Chain, Conversation, Templated, Tokens, parts_of
 
 # For the chat template, for all conversations or one for each.
 TemplateOptions = Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None
@@ -31,11 +31,10 @@ def with_options(conversations: Sequence[Conversation], options: TemplateOptions
         return conversations
     each = options_of_each(options, len(conversations), "conversations")
     for index, (conversation, one) in enumerate(zip(conversations, each, strict=True)):
-        if one and isinstance(conversation, (str, Tokens)):
-            found = "tokens" if isinstance(conversation, Tokens) else "a plain text"
+        if one and isinstance(conversation, (str, Tokens, Chain)):
+            found = {Tokens: "tokens", Chain: "a chain, which has its own"}.get(type(conversation), "a plain text")
             raise UserError(
-                f"conversation {index}: expected messages beside template options, found {found}, which no template "
-                "renders. Pass None for it."
+                f"conversation {index}: expected messages beside template options, found {found}. Pass None for it."
             )
     pairs = zip(conversations, each, strict=True)
     return [Templated(conversation, one) if one else conversation for conversation, one in pairs]
@@ -65,6 +64,7 @@ class TokenLimits:
     vocabulary: int | None = None
     max_length: int | None = None
     reads_prompts: bool = False  # a gate does
+    reads_steps: bool = False  # a process model does
 
 
 def taken(index: int, conversation: Conversation, limits: TokenLimits) -> Conversation:
@@ -72,10 +72,13 @@ def taken(index: int, conversation: Conversation, limits: TokenLimits) -> Conver
 
     Raises:
         UserError: it is neither a text, nor a list of at least one message, each with a role and a content as texts,
-            nor tokens within the limits.
+            nor steps of which each is a text, nor tokens within the limits.
     """
     if isinstance(conversation, Tokens):
         return _checked_tokens(index, conversation, limits)
+    if isinstance(conversation, Chain):
+        _check_chain(index, conversation)
+        return conversation
     check_conversation(index, conversation)
     return conversation
 
@@ -106,7 +109,30 @@ def _checked_tokens(index: int, tokens: Tokens, limits: TokenLimits) -> Tokens:
             f"{where}: expected in `gate` the place from 0 to {len(ids) - 1:,} where the model's gate reads the "
             f"prompt, found {gate!r}. RewardScorer.tokenize gives tokens with it."
         )
-    return Tokens(ids, gate if limits.reads_prompts else None, tokens.prompt)
+    reads = _checked_reads(where, tokens, len(ids)) if limits.reads_steps else None
+    return Tokens(ids, gate if limits.reads_prompts else None, tokens.prompt, reads)
+
+
+def _checked_reads(where: str, tokens: Tokens, length: int) -> list[int]:
+    reads = None if tokens.reads is None else _integers(tokens.reads)
+    if not reads or not 0 <= min(reads) <= max(reads) < length:
+        raise UserError(
+            f"{where}: expected in `reads` the places from 0 to {length - 1:,} where the steps end, which a process "
+            f"model reads, found {str(tokens.reads)[:80]}. StepScorer.tokenize gives tokens with them."
+        )
+    return reads
+
+
+def _check_chain(index: int, chain: Chain) -> None:
+    if isinstance(chain.steps, str) or not isinstance(chain.steps, Sequence):
+        found = f"{type(chain.steps).__name__} {str(chain.steps)[:80]!r}"
+        raise UserError(f"conversation {index}: expected its steps as a list of texts, found {found}.")
+    if not chain.steps:
+        raise UserError(f"conversation {index}: expected at least one step, found none. Leave it out.")
+    if (wrong := next((n for n, step in enumerate(chain.steps) if not isinstance(step, str)), None)) is not None:
+        found = f"{type(chain.steps[wrong]).__name__} {str(chain.steps[wrong])[:80]!r}"
+        raise UserError(f"conversation {index}: expected its steps as texts, found in step {wrong} {found}.")
+    check_conversation(index, Templated(chain.prompt, chain.options))
 
 
 def _integers(ids: Any) -> list[int] | None:
@@ -198,10 +224,10 @@ def prompt_key(conversation: Conversation | Comparison) -> str | None:
         return None
     if isinstance(conversation, Tokens):
         return conversation.prompt
-    if isinstance(conversation, Comparison):
+    if isinstance(conversation, Comparison | Chain):
         prompt, options = conversation.prompt, conversation.options
     else:
         messages, options = parts_of(conversation)
         prompt = messages[:-1]
-    said = [list(prompt), options] if options else list(prompt)
+    said = [list(prompt), dict(options)] if options else list(prompt)
     return json.dumps(said, sort_keys=True, default=str)

@@ -81,8 +81,9 @@ def load_model(
         set_chat_template(tokenizer, chat_template)
     batching = choose_batching(path, batching, model.config)
     max_length = checked_length(path, max_length, context_length(model.config))
-    batches = Batches(batching, max_tokens, equal_lengths=not isinstance(model, RewardModelMixin))
     readout = check(model.config)
+    equal_lengths = not isinstance(model, RewardModelMixin)
+    batches = Batches(batching, max_tokens, equal_lengths=equal_lengths, trees=readout.trees)
     statistics = statistics_to_normalize_by(path, model.config, readout) if normalize else None
     align_parameters(model.to(device))
     return LoadedModel(model.eval(), tokenizer, batches, max_length, statistics, readout)

@@ -44,6 +44,11 @@ def checked_length(path: str, max_length: int | None, context: int | None) -> in
 
 def statistics_to_normalize_by(path: str, config: PreTrainedConfig, readout: Readout) -> dict[str, float]:
     statistics = statistics_of(config)
+    if "steps" in readout.beside:
+        raise UserError(
+            f"normalize: expected a model with rewards of any size, found in {path} a process model, whose rewards are "
+            "made of probabilities. Leave it out."
+        )
     if statistics is None or not statistics["reward_std"] > 0:
         raise UserError(
             f"normalize: expected reward_mean and reward_std, which rm.py saves with a model that had held-out rows, "

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.pair_probabilities import mean_probability
 from reward_modeling.data.comparisons import Comparison
 from reward_modeling.scoring.comparison_reader import ComparisonReader
 from reward_modeling.scoring.conversations import ScoringCounts
@@ -18,7 +19,7 @@ from reward_modeling.scoring.given import TemplateOptions, comparison_of, option
 from reward_modeling.scoring.loading import LoadedModel, load_model
 from reward_modeling.scoring.passes import ForwardPasses
 from reward_modeling.scoring.plan import Batches
-from reward_modeling.scoring.ranking import ROUND_ROBIN, Ranking, mean_probability, rank
+from reward_modeling.scoring.ranking import ROUND_ROBIN, Ranking, rank
 from reward_modeling.scoring.readouts.base import REWARD
 from reward_modeling.scoring.readouts.comparisons import comparison_readout
 from reward_modeling.scoring.readouts.one_label import OneLabel
@@ -52,9 +53,10 @@ class PairScorer:
         self.model = model
         self.tokenizer = tokenizer
         self.batches = replace(batches, trees=True)
+        self.readout = OneLabel()
         self.reader = ComparisonReader(tokenizer, max_length)
         # Any token will do for padding: where a row ends is known, and not read off it.
-        self.passes = ForwardPasses(model, self.batches, OneLabel(), pad_token_id=tokenizer.pad_token_id or 0)
+        self.passes = ForwardPasses(model, self.batches, self.readout, pad_token_id=tokenizer.pad_token_id or 0)
         self.counts = ScoringCounts()
 
     @classmethod

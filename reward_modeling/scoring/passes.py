@@ -63,7 +63,7 @@ class ForwardPasses:
             # Dealt out over the whole stream: no process gets the heaviest pass of every window.
             mine = plan.micro_batches[(process - passes) % num_processes :: num_processes]
             passes += len(plan.micro_batches)
-            yield from sorted(self._of_plan(plan, mine, counts, progress))
+            yield from sorted(chain(self._of_plan(plan, mine, counts, progress), not_read(window, process, progress)))
         if counts.not_finite:
             logger.warning("%d rewards are infinite or not a number: try float32.", counts.not_finite)
 
@@ -74,7 +74,7 @@ class ForwardPasses:
         # A GPU has the next pass to compute before this one's rewards are waited for.
         for (micro_batch, columns), _ in pairwise(chain(passes, [None])):
             done = 0
-            for row, indices in zip(columns.tolist(), plan.scored_by(micro_batch), strict=True):
+            for row, indices in zip(self.readout.rows(columns), plan.scored_by(micro_batch), strict=True):
                 yield from ((index, row) for index in indices)
                 done += len(indices)
                 counts.not_finite += 0 if math.isfinite(row[REWARD]) else len(indices)
@@ -85,15 +85,11 @@ class ForwardPasses:
         """`(completions, columns)` of one pass in float32, as the readout has them."""
         groups = {chunk.group: plan.groups[chunk.group] for chunk in micro_batch}
         batch = self.collator(micro_batch, groups)
-        inputs = batch["model_inputs"] | batch["targets"]
+        inputs, reads = self._on_device(batch["model_inputs"]), self._on_device(batch["targets"])
         counts.passes += 1
         counts.tokens += inputs["input_ids"].numel()
-        if self.batches.equal_lengths:  # not RewardModelMixin's forward: the class reads the last token by itself
-            del inputs["read_positions"]
-        device = self.model.device
-        inputs = {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in inputs.items()}
         try:
-            columns = self.readout.columns(self.model(**inputs))
+            columns = self.readout.run(self.model, inputs, reads)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"Memory ran out in a forward pass of {inputs['input_ids'].numel():,} tokens: {first_line(error)}\n"
@@ -103,3 +99,16 @@ class ForwardPasses:
             rewards = columns[:, REWARD]
             columns[:, REWARD] = (rewards - self.statistics["reward_mean"]) / self.statistics["reward_std"]
         return columns
+
+    def _on_device(self, values: dict) -> dict:
+        device = self.model.device
+        return {name: to_device(value, device) if torch.is_tensor(value) else value for name, value in values.items()}
+
+
+def not_read(
+    window: Iterable[NumberedTokens], process: int, progress: Callable[[int], object]
+) -> Iterator[tuple[int, list[float]]]:
+    """Columns of what has no tokens, since it does not fit into the model: not a number, on the first process."""
+    left = [index for index, tokens in window if not len(tokens.ids)] if process == 0 else []
+    progress(len(left))
+    yield from ((index, [math.nan]) for index in left)

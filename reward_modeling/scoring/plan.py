@@ -23,7 +23,7 @@ class Batches:
 
     `batching` is "shared_prefix", "packed" or "padded"; a pass has at most `max_tokens` tokens, padding included, or
     a single conversation. With `equal_lengths` only rows of one length make a padded pass: nothing is padded then. With
-    `trees` rows share all that some of them begin with alike (see data/shared_beginnings.py), not their prompt alone.
+    `trees` rows share all that any of them begin with alike (data/shared_beginnings.py), and not their prompt alone.
     """
 
     batching: str
@@ -49,21 +49,30 @@ class WindowPlan:
 
 
 class Row(NamedTuple):
-    """A conversation's tokens, and where a gate reads its prompt; None of a model without a gate."""
+    """A conversation's tokens, and the places that are read of them."""
 
     ids: tuple[int, ...]
-    gate: int | None
+    reads: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> "Row":
+        """The ends of its steps, or the place of a gate and the last one, or the last one alone."""
+        last = len(tokens.ids) - 1
+        reads = tokens.reads if tokens.reads is not None else [last] if tokens.gate is None else [tokens.gate, last]
+        return cls(tuple(tokens.ids), tuple(reads))
 
 
 def plan_window(window: list[tuple[int, Tokens]], batches: Batches, counts: ScoringCounts) -> WindowPlan:
     """Forward passes that score each distinct row of the window once; `window` has (number in the input, tokens).
 
     Where tokens have a gate two of each are read: the gate's, which completions of one prompt share, and the last.
+    What has no tokens, since it does not fit into the model, is passed over.
     """
     # By tokens: texts may be cut to the same ones, which computed apart would differ by rounding, and win a tie.
     indices_of: dict[Row, list[int]] = {}
     for index, tokens in window:
-        indices_of.setdefault(Row(tuple(tokens.ids), tokens.gate), []).append(index)
+        if len(tokens.ids):
+            indices_of.setdefault(Row.of(tokens), []).append(index)
     rows = list(indices_of)
     counts.conversations += len(window)
     counts.scored += len(indices_of)
@@ -89,12 +98,11 @@ def _group(rows: list[Row], is_tree: bool) -> dict:
     """
     sequences = [row.ids for row in rows]
     prefix_length = common_prefix_length(sequences) if len(sequences) > 1 else 0
-    reads = [[len(row.ids) - 1] if row.gate is None else [row.gate, len(row.ids) - 1] for row in rows]
     return {
         "prefix_ids": sequences[0][:prefix_length],
         "completion_ids": [ids[prefix_length:] for ids in sequences],
         "shared_lengths": shared_with_previous(sequences, prefix_length) if is_tree else [0] * len(sequences),
-        "read_positions": reads,
+        "read_positions": [list(row.reads) for row in rows],
         "units": [[number] for number in range(len(sequences))],
         "targets": [[]] * len(sequences),
     }

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError, did_you_mean
 
@@ -96,37 +95,3 @@ METHODS: dict[str, Callable[[int, Compare], tuple[list[float], int]]] = {
     ROUND_ROBIN: _round_robin,
     TOURNAMENT: _tournament,
 }
-
-
-# --- probabilities --------------------------------------------------------------------------------------------
-
-
-def mean_probability(first: float | NDArray, second: float | NDArray) -> NDArray:
-    """The probability that an answer is the better one, as the mean over both orders.
-
-    (sigmoid(first) + sigmoid(-second)) / 2: exactly one half where the logits are equal, so that equal answers are.
-
-    Args:
-        first: logit of A less that of B where the answer stands first, as A.
-        second: the same where it stands second, as B.
-    """
-    first, second = (np.asarray(of, dtype=np.float64) for of in (first, second))
-    mean = (_sigmoid(first) + _sigmoid(-second)) / 2
-    return np.where(first == second, 0.5, mean)
-
-
-def _sigmoid(x: NDArray) -> NDArray:
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, small) / (1 + small)
-
-
-def log_odds(first: float | NDArray, second: float | NDArray) -> NDArray:
-    """Those of `mean_probability`: log(p / (1 - p)), without the loss of digits near 0 and 1."""
-    first, second = (np.asarray(of, dtype=np.float64) for of in (first, second))
-    for_it = np.logaddexp(_log_sigmoid(first), _log_sigmoid(-second))
-    against = np.logaddexp(_log_sigmoid(-first), _log_sigmoid(second))
-    return np.where(first == second, 0.0, for_it - against)
-
-
-def _log_sigmoid(x: NDArray) -> NDArray:
-    return -np.logaddexp(0, -x)

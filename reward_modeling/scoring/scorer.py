@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_modeling.common.devices import warm_up_mkl
 from reward_modeling.data.conversations import Conversation, Tokens
-from reward_modeling.scoring.conversations import ConversationReader, ScoringCounts
+from reward_modeling.scoring.conversations import ScoringCounts
 from reward_modeling.scoring.given import TemplateOptions, with_options
 from reward_modeling.scoring.loading import load_model
 from reward_modeling.scoring.passes import ForwardPasses
@@ -73,12 +73,8 @@ class RewardScorer:
         self.tokenizer = tokenizer
         self.batches = batches
         self.readout = readout or OneLabel()
-        self.reader = ConversationReader(
-            tokenizer,
-            max_length,
-            vocabulary=model.get_input_embeddings().num_embeddings,
-            reads_prompts=self.readout.reads_prompts,
-        )
+        vocabulary = model.get_input_embeddings().num_embeddings
+        self.reader = self.readout.reader(tokenizer, max_length, vocabulary)
         # Any token will do for padding: where a row ends is known, and not read off it.
         options = {"pad_token_id": tokenizer.pad_token_id or 0, "statistics": statistics}
         self.passes = ForwardPasses(model, batches, self.readout, **options)

@@ -21,7 +21,7 @@ from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
-from reward_modeling.evaluation import job
+from reward_modeling.evaluation import gathered, job
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
@@ -423,14 +423,13 @@ def test_two_processes_give_the_same_files(model, files, tmp_path):
 
 def test_a_reward_that_is_lost_or_doubled_does_not_pass(model, files, tmp_path, monkeypatch):
     """The control of the test above."""
-    gathered = job._gathered
 
-    def twice(own):
-        indices, values = gathered(own)
-        indices[0] = indices[1]
-        return indices, values
+    def twice(parts):
+        if isinstance(parts[0], tuple):  # numbers and rewards
+            parts[0][0][0] = parts[0][0][1]
+        return parts
 
-    monkeypatch.setattr(job, "_gathered", twice)
+    monkeypatch.setattr(gathered, "gather_object", twice)
     with pytest.raises(RuntimeError, match="not each exactly once"):
         evaluate(flags(model("llama"), {"rewardbench": files["rewardbench"]}, tmp_path))
 

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.errors import nearest_name
 from reward_modeling.common.intervals import by_subset
+from reward_modeling.common.pair_probabilities import log_odds
 from reward_modeling.common.words import TIE
 from reward_modeling.data.losses import NOTHING_LOST, Losses
 from reward_modeling.data.read_options import ReadOptions
@@ -58,6 +60,40 @@ class ScoredRow:
     lengths: tuple[int, int] | None = None
     """Characters of the two answers, where the row has them."""
 
+    logits: NDArray | None = None
+    """`(answers, answers)`: of a model that compares answers two by two, and gives none a reward, its output with the
+    answer of the line standing first; NaN of what was not compared. The right answers come before the wrong ones."""
+
+    @classmethod
+    def compared(cls, row_id: object, subset: str, logits: NDArray, right: int, **others: object) -> "ScoredRow":
+        """A row whose answers were compared two by two, the first `right` of which are its right ones.
+
+        In the place of rewards stand log odds: of a single right answer 0, and of each wrong one those that it is the
+        better one. So every comparison of rewards is one of answers. Of several right ones they are means, and what
+        counts is `margins`.
+        """
+        margins = log_odds(logits, logits.T)[:right, right:]
+        with np.errstate(invalid="ignore"):
+            chosen = np.zeros(right) if right == 1 or not margins.size else margins.mean(axis=1)
+            rejected = -margins[0] if right == 1 else -margins.mean(axis=0) if margins.size else np.empty(0)
+        return cls(row_id, subset, chosen, rejected, logits=logits, **others)
+
+    def of_pair(self, better: int, worse: int) -> "ScoredRow":
+        """Two of its answers, by their numbers, as a row of their own."""
+        numbers = [better, worse]
+        if self.logits is None:
+            return replace(self, chosen=self.rewards[[better]], rejected=self.rewards[[worse]])
+        of_pair = ScoredRow.compared(self.id, self.subset, self.logits[np.ix_(numbers, numbers)], 1)
+        return replace(self, chosen=of_pair.chosen, rejected=of_pair.rejected, logits=of_pair.logits)
+
+    @property
+    def margins(self) -> NDArray:
+        """`(right, wrong)`: how far each right answer is above each wrong one, in rewards or in log odds."""
+        if self.logits is None:
+            return self.chosen[:, None] - self.rejected
+        right = len(self.chosen)
+        return log_odds(self.logits, self.logits.T)[:right, right:]
+
     @property
     def rewards(self) -> NDArray:
         return np.concatenate([self.chosen, self.rejected])
@@ -69,12 +105,12 @@ class ScoredRow:
     @property
     def is_right(self) -> bool:
         """Whether every right answer is above every wrong one; a tie is wrong."""
-        return bool(self.chosen.min() > self.rejected.max())
+        return bool(self.margins.min() > 0)
 
     @property
     def is_tie(self) -> bool:
         """Whether the rewards tie."""
-        return bool(self.chosen.min() == self.rejected.max())
+        return bool(self.margins.min() == 0)
 
     @property
     def is_labelled_tie(self) -> bool:
@@ -168,6 +204,8 @@ class Benchmark:
     # Rows
     required: tuple[str, ...] = ()
     """Columns of its file."""
+    optional: tuple[str, ...] = ()
+    """Others that `read_row` takes where they are there."""
     row_formats: str = ""
     """What they hold, in words."""
     read_row: Callable[[dict], dict[str, object]] | None = None
@@ -193,8 +231,13 @@ class Benchmark:
     not the row itself."""
     answers: tuple[int | None, int | None] = (1, 1)
     """Right and wrong answers of a row; None is any number of them."""
+    of_steps: bool = False
+    """Whether a row is one answer, of which a process model scores the steps: `chosen` of a `ScoredRow` are the
+    probabilities of its right steps, `rejected` those of its wrong ones."""
     other_answers: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
     """The same of subsets that differ."""
+    needs_rewards: tuple[str, ...] = ()
+    """Subsets whose score is made of how far rewards are apart, which comparisons of two answers do not say."""
 
     # Figures
     subset_rows: Mapping[str, int] = field(default_factory=dict)
@@ -219,6 +262,8 @@ class Benchmark:
     """What is unknown, missing or of another size than published, in loud messages."""
     extras: Callable[[Rows], dict] = lambda rows: {}
     """What else stands in the benchmark's part of summary.json."""
+    extras_tuned_on: Callable[[str, Rows], dict] | None = None
+    """The same where something is tuned on one subset."""
     legacy_formula: Formula | None = None
     """The formula under `--legacy_xstest_weights`, where that changes anything."""
     parts: tuple[str, ...] = ()
@@ -239,11 +284,13 @@ class Benchmark:
     """A line under the title."""
     figures_table: Callable[[Mapping], list[str]] | None = None
     """The figures of its part of summary.json as lines, where the usual table does not do."""
+    more_tables: Callable[[Mapping], list[tuple[str, list]]] = lambda part: []
+    """Tables, with their titles, of what `extras` has put into its part of summary.json."""
     record_lines: Callable[["Benchmark", Mapping], list[tuple[str, Mapping]]] = lines_by_figure
 
     @property
     def columns(self) -> Columns:
-        names = dict.fromkeys(("prompt", *self.required, self.id_column))
+        names = dict.fromkeys(("prompt", *self.required, *self.optional, self.id_column))
         return Columns(self.required, tuple(names), self.row_formats)
 
     @property
@@ -272,6 +319,12 @@ class Benchmark:
         """The benchmark under today's weights, or under the old ones where it has any."""
         is_legacy = legacy_xstest_weights and self.legacy_formula is not None
         return replace(self, formula=self.legacy_formula) if is_legacy else self
+
+    def tuned_on(self, subset: str | None) -> "Benchmark":
+        """The benchmark with what it tunes tuned on this subset, where it tunes anything."""
+        if subset is None or self.extras_tuned_on is None:
+            return self
+        return replace(self, extras=partial(self.extras_tuned_on, subset))
 
     def num_answers(self, subset: str) -> tuple[int | None, int | None]:
         return self.other_answers.get(subset, self.answers)

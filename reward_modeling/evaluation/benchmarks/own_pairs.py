@@ -4,7 +4,7 @@ A list of K answers is one row, each answer of which is scored once; what is eva
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -109,19 +109,21 @@ def _pairs_of(row: ScoredRow, record: Mapping) -> list[ScoredRow]:
     if not record["ranks"]:
         probability = 1.0 if record["chosen_probability"] is None else record["chosen_probability"]
         return [replace(row, probability=probability, weight=weight, lengths=tuple(lengths))]
-    ranked = list(enumerate(zip(record["ranks"], row.chosen, lengths, strict=True), start=1))
-    pairs = [(one, other) for one in ranked for other in ranked if one[1][0] < other[1][0]]
+    pairs = pairs_of_ranks(record["ranks"])
     return [
         replace(
-            row,
-            id=f"{row.id}:{better}-{worse}",
-            chosen=np.array([of_better]),
-            rejected=np.array([of_worse]),
+            row.of_pair(better, worse),
+            id=f"{row.id}:{better + 1}-{worse + 1}",
             weight=weight / len(pairs),
-            lengths=(length, other_length),
+            lengths=(lengths[better], lengths[worse]),
         )
-        for (better, (_, of_better, length)), (worse, (_, of_worse, other_length)) in pairs
+        for better, worse in pairs
     ]
+
+
+def pairs_of_ranks(ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """The numbers of answers of different ranks, the better one first."""
+    return [(one, other) for one, rank in enumerate(ranks) for other, worse in enumerate(ranks) if rank < worse]
 
 
 def _verdicts_of_prompts(rows: Rows) -> dict[str, NDArray]:

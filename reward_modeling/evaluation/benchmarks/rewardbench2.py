@@ -175,6 +175,7 @@ BENCHMARK = Benchmark(
     finish=_check_ties_ids,
     answers=(1, 3),
     other_answers={TIES: (None, None)},
+    needs_rewards=(TIES,),
     subset_rows=REWARDBENCH2_ROWS,
     figures={**{name: (name,) for name in REWARDBENCH2_ROWS}, "overall": tuple(REWARDBENCH2_ROWS)},
     formula=lambda means, rows: rewardbench2_scores(means),

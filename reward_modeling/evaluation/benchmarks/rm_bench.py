@@ -90,6 +90,8 @@ def rm_bench_scores(domain_matrices: Mapping[str, ArrayLike], prompts: Mapping[s
 
 
 def _wins(rows: Rows) -> NDArray[np.bool_]:
+    if any(row.logits is not None for row in rows):
+        return np.array([row.margins > 0 for row in rows])
     return rm_bench_wins([row.chosen for row in rows], [row.rejected for row in rows])
 
 
@@ -133,7 +135,7 @@ BENCHMARK = Benchmark(
     values=lambda rows: rm_bench_by_domain(subsets_of(rows), _wins(rows)),
     subset_scores=None,
     is_right_or_wrong=False,
-    row_result=lambda row: (row.chosen[:, None] > row.rejected).tolist(),
+    row_result=lambda row: (row.margins > 0).tolist(),
     extras=_matrices,
     unit="prompts",
     figure_groups={

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
+
+from reward_modeling.models.reward_model import RewardModelMixin
+from reward_modeling.scoring.conversations import ConversationReader
 
 REWARD = 0  # the column
 
@@ -21,13 +25,15 @@ class ScoredConversation:
     `attributes` is None of a model of one unnamed score, and else has a value for each of its named outputs, on the
     scale of the ratings it was trained on. `gate_weights` is None of a model without a gate, and else has the weight of
     each attribute in this conversation. `intervals` has the outer quantiles of each attribute, where a model gives
-    quantiles.
+    quantiles. `steps` is None of other models than process models, which give P(right) of each step; of an answer that
+    is too long to be scored it is None too.
     """
 
     reward: float
     attributes: dict[str, float] | None = None
     gate_weights: dict[str, float] | None = None
     intervals: dict[str, tuple[float, float]] | None = None
+    steps: list[float] | None = None
 
 
 def columns_of_answers(scored: Sequence[ScoredConversation]) -> dict[str, list]:
@@ -40,7 +46,7 @@ def columns_of_answers(scored: Sequence[ScoredConversation]) -> dict[str, list]:
     it may be infinite or not a number.
     """
     rewards = {"rewards": [one.reward for one in scored]}
-    names = ("attributes", "gate_weights", "intervals")
+    names = ("attributes", "gate_weights", "intervals", "steps")
     return rewards | {name: values for name in names if any(values := [getattr(one, name) for one in scored])}
 
 
@@ -50,13 +56,36 @@ class Readout(ABC):
     reward_weights: ClassVar[dict[str, float] | None] = None  # of the attributes in the reward, where they are fixed
     beside: ClassVar[tuple[str, ...]] = ()  # what of `ScoredConversation` it has beside the reward
     reads_prompts: ClassVar[bool] = False  # also where the prompt ends: then it has a `collate`
+    trees: ClassVar[bool] = False  # answers of a prompt share more of their beginnings than the prompt
     # From what is read of each completion (of the prompt and then of its end, as numbers of all that is read) to
     # further inputs of the model, as `Objective.collate` makes targets of them.
     collate: ClassVar[Callable[[Sequence, Sequence], dict[str, torch.Tensor]] | None] = None
 
+    def reader(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int | None, vocabulary: int | None
+    ) -> ConversationReader:
+        """What makes tokens of conversations; see `ConversationReader`."""
+        options = {"vocabulary": vocabulary, "reads_prompts": self.reads_prompts}
+        return ConversationReader(tokenizer, max_length, **options)
+
+    def run(self, model: PreTrainedModel, inputs: dict, reads: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The columns of one pass.
+
+        Args:
+            inputs: of the model's forward.
+            reads: what `collate` has made; here further inputs of the model.
+        """
+        if not isinstance(model, RewardModelMixin):  # the class reads the last token by itself
+            inputs = {name: value for name, value in inputs.items() if name != "read_positions"}
+        return self.columns(model(**inputs, **reads))
+
     @abstractmethod
     def columns(self, output: ModelOutput) -> torch.Tensor:
         """`(completions, columns)` in float32; the column `REWARD` is the reward."""
+
+    def rows(self, columns: torch.Tensor) -> list[list[float]]:
+        """Of each completion the numbers, on the CPU."""
+        return columns.tolist()
 
     @abstractmethod
     def describe(self, row: Sequence[float]) -> ScoredConversation:

@@ -1,0 +1,102 @@
+"""What a row says of a step: whether it is right, as a label or as a rating of PRM800K.
+
+| label                               | P(right)                                              |
+|-------------------------------------|-------------------------------------------------------|
+| true, 1, "+", "true"                | 1                                                     |
+| false, 0, "-", "false"              | 0                                                     |
+| a number from 0 to 1, also as text  | itself                                                |
+| null, NaN, ""                       | unknown: the step is read, and no loss is taken there |
+
+Ratings are -1 (wrong), 1 (right) and 0. What 0 means says --neutral_steps: TRL takes it as wrong, Qwen as right.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from reward_modeling.data.drop_reasons import DropReason
+from reward_modeling.data.labels import read_number
+from reward_modeling.data.messages import says_nothing
+from reward_modeling.data.pairs import json_type
+from reward_modeling.data.row_forms import RowDropped
+
+SIGNS = {"+": 1.0, "-": 0.0}
+_WORDS = {**SIGNS, "true": 1.0, "false": 0.0}
+NEUTRAL_STEPS = {"right": 1.0, "wrong": 0.0, "drop": None}  # as --neutral_steps names them
+TEXT_KEYS = ("text", "content", "value", "response", "completion", "solution", "answer")
+LABEL_KEYS = ("label", "is_correct", "correct")
+
+
+@dataclass
+class LabelReading:
+    """How the labels of a row are read, and what is met in it."""
+
+    neutral_steps: str | None = None
+    forms: set[str] = field(default_factory=set)
+    """How the row is written, in words."""
+    neutral: int = 0
+    """Steps with a rating of 0."""
+
+    def rating(self, value: object) -> float | None:
+        """
+        Raises:
+            RowDropped: it is none of -1, 0, 1 and null.
+        """
+        if says_nothing(value):
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or value not in (-1, 0, 1):
+            raise RowDropped(DropReason.LABEL_OUT_OF_RANGE, f"rating {value!r:.40}: expected -1, 0 or 1")
+        if value == 0:
+            self.neutral += 1
+            return None if self.neutral_steps is None else NEUTRAL_STEPS[self.neutral_steps]
+        return float(value > 0)
+
+
+def read_label(value: object) -> float | None:
+    """P(right), None where it is not known.
+
+    Raises:
+        RowDropped: it is no label, or no probability.
+    """
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        text = value.strip()
+        if not text or text.lower() in _WORDS:
+            return _WORDS.get(text.lower())
+        try:
+            number = float(text)
+        except ValueError:
+            raise RowDropped(DropReason.WRONG_TYPE, f"label {value!r:.40}: expected true, false or 0 to 1") from None
+    else:
+        number = read_number("label", value)
+    if number is None or number != number:
+        return None
+    if not 0 <= number <= 1:
+        hint = "; ratings of -1, 0 and 1 are read in PRM800K's own form" if number == -1 else ""
+        raise RowDropped(DropReason.LABEL_OUT_OF_RANGE, f"label {number:g}: expected 0 to 1{hint}")
+    return number
+
+
+def read_text(value: object, name: str = "a step") -> str:
+    """The words of a step, or of an answer.
+
+    Raises:
+        RowDropped: it is no text, or an empty one.
+    """
+    if isinstance(value, list) and len(value) == 1:  # one message
+        value = value[0]
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in TEXT_KEYS if isinstance(value.get(key), str)), value)
+    if not isinstance(value, str):
+        raise RowDropped(DropReason.WRONG_TYPE, f"{name} is {json_type(value)}")
+    if not value.strip():
+        raise RowDropped(DropReason.EMPTY_STEP)
+    return value
+
+
+def read_step(step: Mapping, reading: LabelReading) -> tuple[str, float | None]:
+    """The words and the label of a step that is an object: a `rating`, or one of `LABEL_KEYS`."""
+    text = read_text(step)
+    if "rating" in step and says_nothing(step.get("label")):
+        return text, reading.rating(step["rating"])
+    return text, read_label(next((step[key] for key in LABEL_KEYS if not says_nothing(step.get(key))), None))

@@ -1,0 +1,149 @@
+"""Steps as a tree: alternatives that go on from the same steps.
+
+    steps    0 "Add."  1 "So 5."  2 "So 6."  3 "Check."
+    parents  -1        0          0          1               of each step the one before it; -1 where it is the first
+    chains   [0, 1, 3], [0, 2]                               each from the first step to a last one
+
+A single answer is a tree of one chain. Each step is held once, however many chains it stands in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from reward_modeling.data.drop_reasons import DropReason
+from reward_modeling.data.messages import says_nothing
+from reward_modeling.data.row_forms import RowDropped
+from reward_modeling.data.step_labels import LabelReading, read_step
+
+FIRST = -1  # the parent of a first step
+TWICE = "alternatives that stand there twice, which count once"
+
+
+@dataclass
+class StepTree:
+    """Steps, of each the one before it, and its label: P(right), None where there is none."""
+
+    steps: list[str] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    labels: list[float | None] = field(default_factory=list)
+    numbers: dict[tuple, int] = field(default_factory=dict)  # of a step by parent, text and label
+
+    def add(self, step: str, label: float | None, parent: int, forms: set[str]) -> int:
+        """Its number; that of an equal one where there is one."""
+        number = self.numbers.setdefault((parent, step, label), len(self.steps))
+        if number == len(self.steps):
+            self.steps.append(step)
+            self.parents.append(parent)
+            self.labels.append(label)
+        else:
+            forms.add(TWICE)
+        return number
+
+    def add_chain(self, steps: Sequence[str], labels: Sequence[float | None], forms: set[str]) -> None:
+        parent = FIRST
+        for step, label in zip(steps, labels, strict=True):
+            parent = self.add(step, label, parent, forms)
+
+
+def chains_of(parents: Sequence[int]) -> list[list[int]]:
+    """The numbers of the steps of each chain, in the order of the last ones.
+
+    >>> chains_of([-1, 0, 0, 1])
+    [[0, 2], [0, 1, 3]]
+    """
+    inner = set(parents)
+    return [_path(number, parents)[::-1] for number in range(len(parents)) if number not in inner]
+
+
+def _path(number: int, parents: Sequence[int]) -> list[int]:
+    path = [number]
+    while parents[path[-1]] != FIRST:
+        path.append(parents[path[-1]])
+    return path
+
+
+# --- how trees are written down ---------------------------------------------------------------------------------------
+
+
+class Alternatives(NamedTuple):
+    """What stands at one place of an answer: the next steps that were tried, and which of them it goes on from."""
+
+    steps: list[Mapping]
+    way_on: int | None
+
+
+def read_tree(places: Sequence[object], reading: LabelReading) -> StepTree:
+    """
+    Args:
+        places: of an answer. Each is a step, as {"text": ..., "label": ...} or with a "rating" of -1, 0 or 1; or a list
+            of alternatives, of which one is {"chosen": true, ...}; or {"completions": [...], "chosen_completion": 0}.
+            A step may have "steps" of its own, which go on from it.
+
+    Raises:
+        RowDropped: it is something else, or does not say which alternative the steps behind them go on from.
+    """
+    tree = StepTree()
+    _add_places(tree, [_alternatives(place) for place in places], FIRST, reading)
+    return tree
+
+
+def _add_places(tree: StepTree, places: list[Alternatives], parent: int, reading: LabelReading) -> None:
+    for place, (steps, way_on) in enumerate(places):
+        numbers = []
+        for step in steps:
+            numbers.append(tree.add(*read_step(step, reading), parent, reading.forms))
+            if not says_nothing(following := step.get("steps")):
+                if not isinstance(following, list):
+                    raise RowDropped(DropReason.WRONG_TYPE, "steps that follow a step are no list")
+                _add_places(tree, [_alternatives(one) for one in following], numbers[-1], reading)
+        if place + 1 < len(places):
+            if way_on is None:
+                raise RowDropped(DropReason.NO_WAY_ON, f"place {place + 1} has {len(steps)} alternatives")
+            parent = numbers[way_on]
+
+
+def _alternatives(place: object) -> Alternatives:
+    if isinstance(place, Mapping) and "completions" in place:
+        return Alternatives(*_completions(place))
+    if isinstance(place, Mapping):
+        return Alternatives([place], 0)
+    if not isinstance(place, list) or not place or not all(isinstance(step, Mapping) for step in place):
+        raise RowDropped(DropReason.WRONG_TYPE, "steps: expected objects, or lists of objects that are alternatives")
+    chosen = [number for number, step in enumerate(place) if step.get("chosen") is True]
+    if len(place) == 1:
+        chosen = [0]
+    return Alternatives(place, chosen[0] if len(chosen) == 1 else None)
+
+
+def _completions(place: Mapping) -> tuple[list[Mapping], int | None]:
+    """As PRM800K has them: where none of the completions was taken, a human wrote the step that the answer goes on
+    from."""
+    steps, chosen, human = (place.get(name) for name in ("completions", "chosen_completion", "human_completion"))
+    steps = [] if says_nothing(steps) else steps
+    if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
+        raise RowDropped(DropReason.WRONG_TYPE, "completions: expected a list of objects")
+    if chosen is None and isinstance(human, Mapping) and not says_nothing(human.get("text")):
+        return [*steps, human], len(steps)
+    if isinstance(chosen, float) and chosen.is_integer():  # as tables with empty cells have whole numbers
+        chosen = int(chosen)
+    if chosen is not None and (isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 <= chosen < len(steps)):
+        raise RowDropped(DropReason.NO_WAY_ON, f"chosen_completion {chosen!r:.40} of {len(steps)}")
+    return steps, 0 if chosen is None and len(steps) == 1 and "chosen_completion" not in place else chosen
+
+
+def read_prm800k(places: Sequence[object], reading: LabelReading) -> StepTree:
+    """The steps of a row of PRM800K, up to where nothing says how they go on."""
+    kept: list[Mapping] = []
+    for place in _objects(places):
+        kept.append(place)
+        if _completions(place)[1] is None:
+            break
+    return read_tree([place for place in kept if _completions(place)[0]], reading)
+
+
+def _objects(places: Sequence[object]) -> Iterator[Mapping]:
+    for place in places:
+        if not isinstance(place, Mapping) or "completions" not in place:
+            raise RowDropped(DropReason.WRONG_TYPE, "label.steps: expected objects with completions")
+        yield place
