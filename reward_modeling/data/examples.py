@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from reward_modeling.data.composing import CONVERSATION, Composer
 from reward_modeling.data.read_options import ReadOptions
 
 if TYPE_CHECKING:  # scoring and the GPU benchmark run without these packages
     import pyarrow as pa
     from datasets import Dataset
 
+    from reward_modeling.data.composing import Composer
     from reward_modeling.data.loader import PromptGroups
     from reward_modeling.data.report import DataReport, DropReason
 
@@ -88,8 +88,10 @@ class RowReader(ABC):
         return ""
 
     @property
-    def composer(self) -> Composer:
+    def composer(self) -> "Composer":
         """How a prompt and a completion become tokens."""
+        from reward_modeling.data.composing import CONVERSATION  # with transformers, which --help does without
+
         return CONVERSATION
 
     def read_positions(

@@ -15,8 +15,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.data.rendering import PROBE_ANSWER, TemplateRefuses, render
-from reward_modeling.models.tokenizer import common_prefix_length, token_ids
+from reward_modeling.models.tokenizer import token_ids
 
 # Compared as texts: another vocabulary with the same marks has other tokens. Those of Llama-3's and Gemma-2's stand
 # below.

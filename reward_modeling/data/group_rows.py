@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.losses import unwritten_tools
 from reward_modeling.data.rendered_rows import GroupRow, Ids
@@ -18,7 +19,7 @@ from reward_modeling.data.rendering import PROBE_ANSWER, read_options, render
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.shared_beginnings import shared_with_previous
 from reward_modeling.data.truncation import PromptCutter, TextCutter
-from reward_modeling.models.tokenizer import common_prefix_length, token_ids
+from reward_modeling.models.tokenizer import token_ids
 
 
 @dataclass(frozen=True)

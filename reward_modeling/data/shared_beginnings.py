@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from reward_modeling.models.tokenizer import common_prefix_length
+from reward_modeling.common.prefixes import common_prefix_length
 
 FEWEST_SHARED = 8  # tokens that are worth a span of their own
 

@@ -268,10 +268,3 @@ def cut_oldest(ids: Sequence[int], count: int, tokenizer: PreTrainedTokenizerBas
     """The tokens without the `count` oldest ones; BOS stays."""
     kept = 1 if len(ids) and ids[0] == tokenizer.bos_token_id else 0
     return ids[:kept] + ids[kept + count :]
-
-
-def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Tokens that all sequences begin with; every sequence keeps at least its last token to itself."""
-    smallest, largest = min(sequences, default=[]), max(sequences, default=[])
-    limit = min((len(sequence) - 1 for sequence in sequences), default=0)
-    return next((place for place in range(limit) if smallest[place] != largest[place]), limit)

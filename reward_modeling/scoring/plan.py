@@ -8,10 +8,10 @@ give bit for bit the same rewards.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.data.planning import PADDED, SHARED_PREFIX, Chunk, GroupSizes, MicroBatch, plan_evaluation
 from reward_modeling.data.shared_beginnings import shared_with_previous
-from reward_modeling.models.tokenizer import common_prefix_length
 from reward_modeling.scoring.beginnings import group_by_beginnings
 from reward_modeling.scoring.conversations import ScoringCounts
 from reward_modeling.scoring.trees import group_as_trees

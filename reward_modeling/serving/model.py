@@ -11,8 +11,9 @@ import torch
 from transformers.utils import ModelOutput
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.data.conversations import Conversation, Tokens
-from reward_modeling.models.tokenizer import common_prefix_length, leading_bos, token_ids
+from reward_modeling.models.tokenizer import leading_bos, token_ids
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.conversations import ScoringCounts
 from reward_modeling.scoring.given import with_options

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.planning import PACKED, SHARED_PREFIX, Chunk, GroupSizes
 from reward_modeling.data.shared_beginnings import (
@@ -14,7 +15,6 @@ from reward_modeling.data.shared_beginnings import (
     shared_among,
     shared_with_previous,
 )
-from reward_modeling.models.tokenizer import common_prefix_length
 
 # Few tokens and few lengths, so that many begin alike.
 PIECES = st.lists(st.sampled_from([[1] * 9, [2] * 9, [3], [4, 5]]), min_size=1, max_size=5)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from test_scoring import ROWS, TOLERANCE, folder, largest_difference, plain_rewards  # noqa: F401 (a fixture)
 
-from reward_modeling.models.tokenizer import common_prefix_length
+from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.scoring import RewardScorer, Tokens
 from reward_modeling.scoring import windows as windows_module
 from reward_modeling.scoring.beginnings import common_beginning, group_by_beginnings
