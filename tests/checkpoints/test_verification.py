@@ -61,6 +61,7 @@ def groups_of_lengths(lengths: list[tuple[int, list[int]]]) -> PromptGroups:
                 "shares": [1.0] * (len(numbers) - 1),
                 "prefix_length": prefix,
                 "completion_lengths": completions,
+                "shared_lengths": [0] * len(completions),
             }
         )
     return PromptGroups(Dataset.from_list(columns))

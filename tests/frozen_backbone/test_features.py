@@ -77,6 +77,7 @@ def _row(group: dict, units: list, targets: list, reads: list, number: int) -> d
         "completion_ids": group["completion_ids"],
         "prefix_length": len(group["prefix_ids"]),
         "completion_lengths": list(map(len, group["completion_ids"])),
+        "shared_lengths": [0] * len(group["completion_ids"]),
         "characters": list(map(len, group["completion_ids"])),
         "read_positions": reads,
         "units": units,

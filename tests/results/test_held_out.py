@@ -211,7 +211,12 @@ def test_one_pair_and_equal_rewards():
 
 def test_an_empty_source_column_is_no_source():
     record = {name: [[]] for name in GROUP_FEATURES} | {"prefix_ids": [[1, 2]], "prefix_length": [2]}
-    record |= {"completion_ids": [[[3], [4, 5]]], "completion_lengths": [[1, 2]], "truncated_units": [0]}
+    record |= {
+        "completion_ids": [[[3], [4, 5]]],
+        "completion_lengths": [[1, 2]],
+        "shared_lengths": [[0, 0]],
+        "truncated_units": [0],
+    }
     record |= {"weights": [[1.0]], "shares": [[1.0]]}
     record |= {
         "units": [[[0, 1]]],

@@ -52,6 +52,7 @@ def made_by_hand(prefix: list[int], completions: list[list[int]], groups: int = 
         "completion_ids": completions,
         "prefix_length": len(prefix),
         "completion_lengths": list(map(len, completions)),
+        "shared_lengths": [0] * len(completions),
         "read_positions": [[len(prefix) + len(completion) - 1] for completion in completions],
         "units": [[0, 1]],
         "targets": [[1.0, 1.0, 0.0]],
