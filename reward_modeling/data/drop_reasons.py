@@ -28,6 +28,15 @@ class DropReason(StrEnum):
     # Of answers with ratings.
     NO_RESPONSE = "no_response", "messages or the response is missing"
     NOT_RATED = "not_rated", "none of the attributes is rated"
+    # Of steps.
+    NO_STEPS = "no_steps", "the prompt, the steps or the labels are missing"
+    EMPTY_STEP = "empty_step", "a step is empty"
+    LABELS_DIFFER = "labels_differ", "steps and labels are not as many"
+    STEPS_NOT_LABELLED = "steps_not_labelled", "no step has a label"
+    LAST_STEP_NOT_LABELLED = "last_step_not_labelled", "the last step, which --last_step_only reads, has no label"
+    MARKS_DIFFER = "marks_differ", "the marks in input and label differ"
+    NO_FIRST_STEP = "no_first_step", "nothing says where the question ends and the first step begins"
+    NO_WAY_ON = "no_way_on", "it does not say which of several alternatives the steps go on from"
     # Found by later stages, which need the chat template, the tokens or the whole set.
     TIE = "tie", "a tie, which --ties drop leaves out"
     TEMPLATE_REFUSES = "template_refuses", "the chat template refuses it"

@@ -40,9 +40,24 @@ RATED_TARGETS = (
     "chat_template_kwargs",
     "source",
 )
+# Of prompts with steps, or with answers that are right or wrong.
+STEP_TARGETS = (
+    "prompt",
+    "completions",
+    "labels",
+    "steps",
+    "messages",
+    "response",
+    "responses",
+    "label",
+    "system",
+    "tools",
+    "chat_template_kwargs",
+    "source",
+)
 LISTED = ", ".join(TARGETS)
 OF_SEVERAL = ("preferred", "completions", "ranks", "scores")  # whose columns are the places of a list
-LISTS = (*OF_SEVERAL, "responses")  # the last one of generated answers
+LISTS = (*OF_SEVERAL, "responses", "labels")  # the last two of generated answers and of steps
 OF_NUMBERS = ("ranks", "scores")  # which a table of text (CSV) has as texts, each in a column of its own
 OWN = " (the file's own)"  # a column in whose place another one is read
 
@@ -54,6 +69,11 @@ RATED_COLUMNS_HELP = (
     "Columns to read under other names than theirs: prompt=question,response=answer,helpfulness=score. Texts of "
     f"several are joined by a line break: prompt=instruction+input. What may be read: {', '.join(RATED_TARGETS)}, and "
     "the attributes."
+)
+STEP_COLUMNS_HELP = (
+    "Columns to read under other names than theirs: prompt=question,completions=solution_steps,labels=step_labels. Of "
+    "prompt the texts of several are joined by a line break: prompt=instruction+input; of completions, labels and "
+    f"responses they are a list. What may be read: {', '.join(STEP_TARGETS)}."
 )
 REVISION_HELP = "Branch, tag or commit of the Hub's data set."
 IGNORE_HELP = "Columns that are left aside on purpose, with commas between, where a run would stop and name them."

@@ -91,7 +91,7 @@ def card_data(results: Results, *, adapter: bool) -> ModelCardData:
     names = [source["dataset_path"] or "" for source in manifest["sources"]] if manifest else results.train_sets
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag="text-classification" if kind_of(results.run).has_pipeline else "token-classification",
         tags=["reward-model", "rlhf", *kind_of(results.run).tags, *(["lora"] if adapter else [])],
         base_model=base,
         base_model_relation=None if base is None else "adapter" if adapter else "finetune",
