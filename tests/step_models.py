@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForTokenClassification
 
 from reward_modeling.data.conversations import Tokens
+from reward_modeling.models.tokenizer import set_up_for_encoder
 from reward_modeling.tiny.tokenizers import token_ids
 
 TEXTS = [
@@ -26,6 +27,7 @@ FAMILIES = {  # each with a trap
     "qwen2": "chatml",  # EOS within the template, no BOS
     "mistral": "mistral",  # SentencePiece's spaces; a window shorter than a row
     "gpt2": "chatml",  # its class gives the logits of all tokens
+    "bert": "bert",  # an encoder: its tokens see the steps after them
 }
 PACKABLE = ["gemma2", "llama", "qwen2", "mistral"]
 PROCESS = {"separator": "\n\n", "chat": True, "outcome": False, "aggregation": "min"}
@@ -33,7 +35,15 @@ PROCESS = {"separator": "\n\n", "chat": True, "outcome": False, "aggregation": "
 
 def tokenizer_of(family: str):
     style = TOKENIZER_STYLES[FAMILIES[family]]
-    return train_tokenizer([*TEXTS, *QUESTIONS, "\n\n"], 400, **style)
+    tokenizer = train_tokenizer([*TEXTS, *QUESTIONS, "\n\n"], 400, **style)
+    if family == "bert":
+        set_up_for_encoder(tokenizer)
+    return tokenizer
+
+
+def process_of(family: str) -> dict:
+    """An encoder's tokenizer knows no line breaks."""
+    return {**PROCESS, "separator": "[SEP]"} if family == "bert" else PROCESS
 
 
 def save_process_model(folder: Path, family: str = "qwen2", *, process: dict | None = PROCESS, **settings) -> Path:
@@ -53,7 +63,7 @@ def save_process_model(folder: Path, family: str = "qwen2", *, process: dict | N
         torch.manual_seed(0)
         model = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
     # a head that is sure of something
-    head = model.classifier if family == "gpt2" else model.score
+    head = model.classifier if family in ("gpt2", "bert") else model.score
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         head.weight.normal_(std=0.3)

@@ -71,6 +71,6 @@ def _tree(steps: list[str], labels: list[float | None], draw: random.Random) -> 
         if draw.random() < 0.3:
             places.append(way_on)
             continue
-        others = [{"text": _step(right, draw), "label": right} for right in draw.choices((0, 1), k=draw.randint(1, 2))]
+        others = [{"text": _step(right, draw), "label": right} for right in draw.choices((0, 1), k=draw.randint(1, 3))]
         places.append([way_on | {"chosen": True}, *others])
     return places

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluations import evaluate, flags, read_lines
-from runs import write_rows
+from processes import fork
+from runs import ROOT, as_argv, write_rows
 from step_models import QUESTIONS, TEXTS, plain_probabilities, save_process_model
+from test_comparison import run_compare
 from tiny_families import tiny_config
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import estimate
@@ -343,6 +346,37 @@ def test_each_kind_of_model_is_refused_where_it_does_not_belong(model, files, tm
     tokenizer.save_pretrained(tmp_path / "rewards")
     with pytest.raises(UserError, match=r"processbench,prmbench: expected a process model.*--benchmarks rewardbench"):
         evaluate(flags(tmp_path / "rewards", files, tmp_path))
+
+
+def test_two_processes_give_the_same_rows(evaluated, model, files, tmp_path):
+    given = flags(model, files, tmp_path, dtype="float32")
+    fork(ROOT / "eval_bench_mark.py", as_argv(given), tmp_path, processes=2)
+    (folder,) = (tmp_path / "record").iterdir()
+    assert (folder / "scores.jsonl").read_text() == (evaluated / "scores.jsonl").read_text()
+    one, two = (json.loads((of / "summary.json").read_text())["benchmarks"] for of in (evaluated, folder))
+    for name in files:
+        assert {key: value for key, value in two[name].items() if key != "scoring"} == {
+            key: value for key, value in one[name].items() if key != "scoring"
+        }
+
+
+def test_two_models_are_compared_row_by_row(evaluated, model, files, tmp_path):
+    """One and the same model, and one that calls right what this one calls wrong."""
+    other = tmp_path / "other"
+    turned = AutoModelForTokenClassification.from_pretrained(model)
+    with torch.no_grad():
+        turned.score.weight.neg_()
+        turned.score.bias.neg_()
+    turned.save_pretrained(other)
+    AutoTokenizer.from_pretrained(model).save_pretrained(other)
+    folder = evaluate(flags(other, files, tmp_path, dtype="float32"))
+    run_compare([evaluated, folder], output_dir=tmp_path / "compared")
+    text = (tmp_path / "compared" / "comparison.json").read_text()
+    parts = [json.loads((of / "summary.json").read_text())["benchmarks"] for of in (evaluated, folder)]
+    for name in files:
+        before, after = (part[name]["figures"]["overall"]["value"] for part in parts)
+        assert before != after
+        assert str(after - before)[:8] in text
 
 
 # --- calibration ----------------------------------------------------------------------------------------------

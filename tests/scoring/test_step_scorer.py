@@ -14,6 +14,7 @@ from step_models import (
     chains,
     largest_difference,
     plain_probabilities,
+    process_of,
     save_process_model,
 )
 from tiny_families import tiny_config
@@ -35,7 +36,8 @@ def folder(tmp_path_factory):
 
     def get(family):
         if family not in made:
-            made[family] = save_process_model(tmp_path_factory.mktemp("process") / family, family)
+            path = tmp_path_factory.mktemp("process") / family
+            made[family] = save_process_model(path, family, process=process_of(family))
         return made[family]
 
     return get

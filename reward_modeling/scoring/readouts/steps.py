@@ -9,7 +9,6 @@ from transformers.utils import ModelOutput
 
 from reward_modeling.common.aggregations import aggregate
 from reward_modeling.models.process_format import RIGHT, ProcessFormat
-from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.scoring.chains import ChainReader
 from reward_modeling.scoring.readouts.base import REWARD, Readout, ScoredConversation
 
@@ -36,12 +35,7 @@ class Steps(Readout):
         return {"steps": torch.tensor(rows, dtype=torch.long)}
 
     def run(self, model: PreTrainedModel, inputs: dict, reads: dict[str, torch.Tensor]) -> torch.Tensor:
-        if isinstance(model, RewardModelMixin):
-            logits = model(**inputs).logits
-        else:  # its class gives the logits of all tokens
-            places = inputs["read_positions"]
-            inputs = {name: value for name, value in inputs.items() if name != "read_positions"}
-            logits = model(**inputs).logits.flatten(0, 1).index_select(0, places)
+        logits = model(**inputs).logits  # of what is read: with any class, see `models.reward_model.with_blocks`
         right = logits.float().softmax(dim=-1)[:, RIGHT]
         return right[reads["steps"].clamp(min=0)].masked_fill(reads["steps"] == NO_STEP, NO_STEP)
 
