@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -34,12 +36,19 @@ def warm_up_mkl() -> None:
         getattr(torch, name)(torch.full((1,), 0.5))
 
 
+def class_of(path: str, options: dict) -> type:
+    """By what its config.json says: a token classifier reads a token of each row, any other model whole rows."""
+    architectures = AutoConfig.from_pretrained(path, **options).architectures or [""]
+    is_of_tokens = architectures[0].endswith("ForTokenClassification")
+    return AutoModelForTokenClassification if is_of_tokens else AutoModelForSequenceClassification
+
+
 def load_model(
     folder: str, tokenizer: PreTrainedTokenizerBase, load_in_4bit: bool, num_labels: int, options: dict
 ) -> tuple:
     """A checkpoint, or the adapter in a folder on the model that it names; and the names of missing weights."""
     if not Path(folder, "adapter_config.json").is_file():
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = class_of(folder, options).from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **options
         )
         return model, sorted(info["missing_keys"])
@@ -56,7 +65,9 @@ def load_model(
             llm_int8_skip_modules=config.modules_to_save,
         )
         options = options | {"quantization_config": four_bits, "device_map": {"": "cuda"}}
-    model = AutoModelForSequenceClassification.from_pretrained(
+    is_of_tokens = config.task_type == "TOKEN_CLS"
+    auto_class = AutoModelForTokenClassification if is_of_tokens else AutoModelForSequenceClassification
+    model = auto_class.from_pretrained(
         config.base_model_name_or_path, revision=config.revision, num_labels=num_labels, dtype=torch.float32, **options
     )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -75,12 +86,14 @@ def reference_rewards(
     dtype: str = "float32",
     load_in_4bit: bool = False,
     num_labels: int = 1,
+    reads: list[list[int]] | None = None,
     progress: str | None = None,
     **options,
 ) -> dict:
     """Outputs of token id rows, padded together by the checkpoint's own tokenizer and each row alone.
 
-    All outputs of a row stand together, then those of the next row.
+    All outputs of a row stand together, then those of the next row. Of a token classifier these are the outputs at the
+    tokens of the row that `reads` has, one after the other; no two rows are alike.
 
     They are computed in float32. With `rounded_by`, the padded rows are scored once more in `dtype`, which shows how
     far that moves this model's rewards: "autocast" keeps float32 weights, "weights" converts the whole model. The file
@@ -97,17 +110,23 @@ def reference_rewards(
     device = "cuda" if load_in_4bit else choose_device(model)
     model.to(device).eval()
 
+    def places_of(row: list[int], width: int) -> list[int]:
+        first = width - len(row) if tokenizer.padding_side == "left" else 0
+        return [first + place for place in reads[rows.index(row)]]
+
     @torch.no_grad()
     def score(batch: list[list[int]]) -> list[float]:
         if tokenizer.pad_token is None:
             inputs = {"input_ids": torch.tensor(batch, device=device)}
         else:
             inputs = tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(device)
-        rewards = model(**inputs).logits.float().flatten().tolist()
+        logits = model(**inputs).logits.float()
+        if reads is not None:  # (rows, tokens, labels)
+            logits = torch.cat([of_row[places_of(row, len(of_row))] for of_row, row in zip(logits, batch, strict=True)])
         if progress is not None:
             with Path(progress).open("ab") as file:
                 file.write(b"." * len(batch))
-        return rewards
+        return logits.flatten().tolist()
 
     answer = {
         "padded": None if tokenizer.pad_token is None else score(rows),

@@ -98,6 +98,31 @@ def token_rows(model_inputs: dict) -> list[list[int]]:
     return [[tokens[place] for place in layout.places_seen(read)] for read in range(len(ends))]
 
 
+def whole_rows(rows: list[list[int]], outputs: list[float]) -> tuple[list[list[int]], list[list[int]], list[float]]:
+    """Rows that are read at their ends, those that another one begins with as a place in that one.
+
+    Args:
+        rows: of a model that reads many tokens of an answer, one that ends at each of them.
+        outputs: of each row as many.
+
+    Returns:
+        The rows that no other begins with; of each the tokens that are read of it; and the outputs in this order.
+    """
+    labels = len(outputs) // max(1, len(rows))
+    whole: list[list[int]] = []
+    reads: list[list[int]] = []
+    ordered: list[float] = []
+    # Backwards a row stands behind all that begin with it.
+    for number in sorted(range(len(rows)), key=lambda number: rows[number], reverse=True):
+        row = rows[number]
+        if not whole or whole[-1][: len(row)] != row:
+            whole.append(row)
+            reads.append([])
+        reads[-1].append(len(row) - 1)
+        ordered += outputs[number * labels : (number + 1) * labels]
+    return whole, reads, ordered
+
+
 @dataclass
 class Verification:
     """What the check found; `verification.json` holds these fields under their names."""
@@ -112,6 +137,7 @@ class Verification:
     num_rows: int = 0
     num_tokens: int = 0
     rows: list[list[int]] = field(default_factory=list)  # token ids; `verified_rows` reads them
+    reads: list[list[int]] | None = None  # of a process model, the tokens of each row that are read
     rewards: list[float] = field(default_factory=list)
     rewards_padded: list[float] = field(default_factory=list)
     rewards_alone: list[float] = field(default_factory=list)
@@ -144,6 +170,7 @@ def verify_saved_model(
     autocast: bool = False,
     trust_remote_code: bool = False,
     load_in_4bit: bool = False,
+    reads_steps: bool = False,
     timeout: float = 3600,
 ) -> Verification:
     """Score the rows with the model saved in `folder` and compare; the result goes to the log and into the folder.
@@ -155,13 +182,17 @@ def verify_saved_model(
         autocast: the lower precision came from torch.autocast, and not from weights cast to it (bfloat16 weights,
             DeepSpeed, FSDP's mixed precision), which rounds more.
         load_in_4bit: the weights under an adapter were held in four bits, and have to be again.
+        reads_steps: of a process model, which reads many tokens of an answer: `rows` has one row for each of them.
         timeout: seconds for the other process.
     """
-    result = Verification(precision=_name(dtype), num_rows=len(rows), num_tokens=sum(map(len, rows)))
+    num_labels, reads = len(rewards) // max(1, len(rows)), None
+    if reads_steps:
+        rows, reads, rewards = whole_rows(rows, rewards)
+    result = Verification(precision=_name(dtype), num_rows=len(rows), num_tokens=sum(map(len, rows)), reads=reads)
     result.rows, result.rewards = rows, rewards
     started = time.perf_counter()
     request = {"rows": rows, "trust_remote_code": trust_remote_code, "load_in_4bit": load_in_4bit}
-    request["num_labels"] = len(rewards) // max(1, len(rows))
+    request |= {"num_labels": num_labels, "reads": reads}
     if dtype != torch.float32:
         request |= {"dtype": _name(dtype), "rounded_by": "autocast" if autocast else "weights"}
     answer = rewards_of_another_process(folder, request, timeout, result)

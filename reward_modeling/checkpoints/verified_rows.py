@@ -16,7 +16,8 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.data.conversations import Tokens
 
-ROWS, GATES, OUTPUTS = "rows", "gates", "rewards_alone"  # in verification.json, and the same for every kind of model
+# In verification.json, and the same for every kind of model.
+ROWS, GATES, READS, OUTPUTS = "rows", "gates", "reads", "rewards_alone"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def read_verified_rows(folder: Path) -> VerifiedRows:
         folder: of a checkpoint that rm.py, rm_regression.py or rm_gating.py has written and verified.
 
     Raises:
-        UserError: it has no verification.json, one from before the rows were kept, or one without finite outputs.
+        UserError: it has no verification.json, one from before the rows were kept, one without finite outputs, or one
+            of a process model.
     """
     file = folder / VERIFICATION
     again = "Train again with --verify_saved_model true (fold again, for a folded model), or take another checkpoint."
@@ -70,6 +72,11 @@ def read_verified_rows(folder: Path) -> VerifiedRows:
         raise UserError(
             f"{file}: expected the rows that were compared (`{ROWS}`), found none: it is from before they were kept. "
             f"{again}"
+        )
+    if record.get(READS):
+        raise UserError(
+            f"{folder}: expected a model that gives one reward for each answer, found a process model, which gives "
+            "one for each of its steps: a server is not compared with it."
         )
     rows, flat = record[ROWS], record.get(OUTPUTS) or []
     labels = len(flat) // len(rows)

@@ -33,6 +33,12 @@ class PromptGroups:
         """`(units, targets)`, of units that all have as many."""
         return self.groups.data.column("targets").combine_chunks().flatten().flatten().to_numpy().reshape(len(self), -1)
 
+    def target_lists(self) -> list[np.ndarray]:
+        """Of each unit its targets, of which it may have any number."""
+        of_units = self.groups.data.column("targets").combine_chunks().flatten()
+        lengths = of_units.value_lengths().to_numpy()
+        return np.split(of_units.flatten().to_numpy(), np.cumsum(lengths)[:-1]) if len(lengths) else []
+
     def completion_characters(self) -> np.ndarray:
         """`(members,)`: how long the completions of all units are, without their prompt."""
         characters = self.groups.data.column("characters").combine_chunks().flatten().to_numpy()

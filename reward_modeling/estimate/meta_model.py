@@ -11,14 +11,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_map_only
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.integrations import unset_hf_deepspeed_config
 
 from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.live_bytes import LiveBytes
 from reward_modeling.models.adapters import count_weights
 from reward_modeling.models.attention import SHARED_PREFIX
-from reward_modeling.models.reward_model import reward_model_class, with_blocks
+from reward_modeling.models.process_format import is_process_model
+from reward_modeling.models.reward_model import class_for, with_blocks
 
 # One weight in NF4 quantised twice: four bits, a byte for 64 weights, and a float32 for 256 of those (Dettmers et al.,
 # 2023, section 3).
@@ -64,13 +70,14 @@ def build_model(
     text_config = config.get_text_config()
     text_config.vocab_size = max(text_config.vocab_size, num_tokens)
     attention = attn_implementation if batching == PADDED else SHARED_PREFIX
-    model_class = reward_model_class(type(config))
+    model_class = class_for(config)
     options = {"dtype": dtype, "attn_implementation": attention}
     if model_class is not None:
         model = model_class._from_config(config, **options)
     else:
         options["trust_remote_code"] = trust_remote_code
-        model = with_blocks(AutoModelForSequenceClassification.from_config(config, **options))
+        auto_class = AutoModelForTokenClassification if is_process_model(config) else AutoModelForSequenceClassification
+        model = with_blocks(auto_class.from_config(config, **options))
     if adapt is not None:
         model = adapt(model)
     if gradient_checkpointing:

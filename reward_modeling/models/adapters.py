@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.common.words import ALL_LINEAR
 from reward_modeling.models.new_parts import WRAPPED, is_within, new_modules, new_modules_of
+from reward_modeling.models.process_format import is_process_model
 from reward_modeling.models.reward_model import RewardModelMixin
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def add_adapter(
     names = [name.strip() for name in target_modules.split(",")]
     trained_whole, exclude = _as_peft_finds_them(model, new)
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType.TOKEN_CLS if is_process_model(model.config) else TaskType.SEQ_CLS,
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,

@@ -27,17 +27,18 @@ from reward_modeling.models.gated_model import gated_model_class, is_gated
 from reward_modeling.models.new_parts import new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
 from reward_modeling.models.pairwise_format import compares_answers
-from reward_modeling.models.process_format import is_process_model
+from reward_modeling.models.process_format import check_labels, is_process_model, make_process_model
 from reward_modeling.models.rating_outputs import RANGES, output_names
-from reward_modeling.models.reward_model import process_model_class, reward_model_class, with_blocks
+from reward_modeling.models.reward_model import class_for, with_blocks
 from reward_modeling.models.reward_normalization import set_statistics
 from reward_modeling.models.stored_weights import broken_weights
-from reward_modeling.models.support import why_no_rewards
+from reward_modeling.models.support import why_no_rewards, why_no_steps
 from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 
 logger = logging.getLogger(__name__)
 
 HEAD = "score."
+OTHER_HEADS = r"^(score|classifier)\."  # of sequence classifiers, which token classifiers call alike
 
 
 def load_config(
@@ -47,6 +48,7 @@ def load_config(
     label_names: Sequence[str] = (),
     any_head: bool = False,
     compares: bool = False,
+    reads_steps: bool = False,
     **hub_options,
 ) -> PreTrainedConfig:
     """The configuration of a Hub id or a folder, with the labels that the head shall have.
@@ -54,6 +56,7 @@ def load_config(
     Args:
         any_head: whatever head the checkpoint has will be replaced.
         compares: the model reads two answers, and so must one whose head is kept.
+        reads_steps: it shall be a token classifier, and so must be one whose head is kept; any other head is left.
 
     Raises:
         UserError: nothing is found there, or the checkpoint is a classifier of other labels, or of one answer where
@@ -75,7 +78,8 @@ def load_config(
             f"objectives with a gate ({config.architectures[0]}), which no script trains on. Start from the model that "
             "it was made from."
         )
-    goes_on = has_score_head(config) and not any_head
+    _check_reads(model_name, config, reads_steps)
+    goes_on = has_score_head(config) and not any_head and not reads_steps
     if goes_on and config.num_labels != num_labels:
         scores = "one score" if num_labels == 1 else f"{num_labels} scores"
         instead = "Start from the language model it was made from."
@@ -100,7 +104,30 @@ def load_config(
         config.id2label = dict(enumerate(names))
         config.label2id = {name: number for number, name in enumerate(names)}
     set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
+    if reads_steps:
+        make_process_model(config)
     return config
+
+
+def _check_reads(model_name: str, config: PreTrainedConfig, reads_steps: bool) -> None:
+    """
+    Raises:
+        UserError: the checkpoint is a process model, and another kind is asked for; or one of other labels than two; or
+            transformers has no token classifier of its family.
+    """
+    if is_process_model(config):
+        if not reads_steps:
+            raise UserError(
+                f"--model_name {model_name}: expected a causal language model or a reward model, found a token "
+                "classifier such as rm_process.py saves, whose head says of single steps whether they are right. "
+                "Start from the language model it was made from, or go on with rm_process.py."
+            )
+        check_labels(f"--model_name {model_name}", config)
+    if reads_steps and why_no_steps(config) is not None:
+        raise UserError(
+            f"--model_name {model_name}: expected a model of which transformers has a token classifier, found "
+            f"{config.model_type}: {why_no_steps(config)}. Take another one, such as a Llama, Qwen or Gemma."
+        )
 
 
 def _check_names(model_name: str, found: Sequence[str], expected: Sequence[str]) -> None:
@@ -157,6 +184,26 @@ def has_score_head(config: PreTrainedConfig) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
 
 
+def head_of_checkpoint(config: PreTrainedConfig, *, reads_steps: bool = False) -> bool:
+    """Whether a model that is made of this checkpoint keeps its head.
+
+    Args:
+        config: of the checkpoint, as `read_config` gives it.
+    """
+    return is_process_model(config) if reads_steps else has_score_head(config)
+
+
+def without_other_head(model_name: str, config: PreTrainedConfig) -> dict[str, str]:
+    """The `key_mapping` with which a reward model's head is left out where a process model is made of it; or {}."""
+    if not has_score_head(config):
+        return {}
+    logger.warning(
+        "Score head: %s is a reward model, whose head reads whole answers. It is left out, and a new one begins.",
+        model_name,
+    )
+    return {OTHER_HEADS: "head_of_whole_answers."}
+
+
 def load_reward_model(
     model_name: str,
     config: PreTrainedConfig,
@@ -181,7 +228,8 @@ def load_reward_model(
         UserError: the checkpoint lacks weights, other than those of a head that may be new, or cannot be read.
     """
     model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
-    if info["missing_keys"] and not adapter_follows and not own_head and not any_head:
+    draws_head = not adapter_follows and not own_head and not any_head
+    if info["missing_keys"] and draws_head and not is_process_model(config):
         # before, the files were looked at only where they were on this disk
         renamed = renamed_head(model_name, config, revision=options.get("revision"))
         if renamed and not renamed.items() <= options.get("key_mapping", {}).items():
@@ -199,7 +247,7 @@ def load_reward_model(
     missing = sorted(info["missing_keys"])
     allocate_new_weights(model, missing)
     begun: dict[str, torch.Tensor] = {}
-    if missing and not adapter_follows and not own_head and not any_head:
+    if missing and draws_head and not is_process_model(config):
         copied = copied_head(model_name, config, revision=options.get("revision"))
         begun = {} if copied or initial_head is None else initial_head()
         _set_weights(model, copied | begun)
@@ -225,7 +273,7 @@ def load_reward_model(
         model.resize_token_embeddings(len(tokenizer))
         logger.warning("Embeddings: resized to %d for the new pad token.", len(tokenizer))
     # A reward is a logit as it is: without this word transformers' pipeline and vLLM would put it through a sigmoid.
-    model.config.problem_type = "regression"
+    model.config.problem_type = None if is_process_model(config) else "regression"
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return with_blocks(model)
@@ -265,9 +313,8 @@ def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def _model_class(config: PreTrainedConfig, float32_head: bool) -> type:
     if is_gated(config):
         return gated_model_class(type(config))
-    if is_process_model(config):
-        return process_model_class(type(config), float32_head=float32_head) or AutoModelForTokenClassification
-    return reward_model_class(type(config), float32_head=float32_head) or AutoModelForSequenceClassification
+    auto_class = AutoModelForTokenClassification if is_process_model(config) else AutoModelForSequenceClassification
+    return class_for(config, float32_head=float32_head) or auto_class
 
 
 def _read_weights(

@@ -15,7 +15,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.paths import expand_home, local_path
 from reward_modeling.models.loading import has_score_head, read_config, save_whole
-from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.models.process_format import is_process_model, make_process_model
+from reward_modeling.models.reward_model import class_for
 from reward_modeling.models.tokenizer import read_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,9 @@ def text_part(
     if not is_multimodal(config):
         return config, {}
     text_config = config.get_text_config()
-    text_class = reward_model_class(type(text_config))
+    if is_process_model(config):
+        make_process_model(text_config)
+    text_class = class_for(text_config)
     if text_class is None:
         raise UserError(
             f"--model_name {model_name}: expected a language model, found {config.model_type}, which also takes other "

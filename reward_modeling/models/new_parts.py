@@ -5,7 +5,7 @@ Which these are differs by family: a linear head (Llama), two layers (RoBERTa, D
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,13 +13,15 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.modeling_utils import set_zero3_state
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.models.reward_model import RewardModelMixin, reward_model_class
+from reward_modeling.models.process_format import is_process_model
+from reward_modeling.models.reward_model import RewardModelMixin, class_for
 
 HEAD = "score"  # what `RewardModelMixin` reads rewards with
 POOLER = ".pooler."  # of families that have no language model: some encoders were pretrained with one, some were not
@@ -60,7 +62,7 @@ def new_modules(model: PreTrainedModel) -> list[str]:
 
 def new_modules_of(config: PreTrainedConfig) -> list[str]:
     """`new_modules` of the model that will be loaded."""
-    return [HEAD] if reward_model_class(type(config)) is not None else new_modules(on_meta_device(config))
+    return [HEAD] if class_for(config) is not None else new_modules(on_meta_device(config))
 
 
 def output_layers(config: PreTrainedConfig) -> list[str]:
@@ -73,9 +75,18 @@ def output_layers(config: PreTrainedConfig) -> list[str]:
 
 def on_meta_device(config: PreTrainedConfig) -> PreTrainedModel:
     """The reward model with shapes alone, no random numbers taken that anybody else would miss."""
-    model_class = reward_model_class(type(config)) or MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    model_class = class_for(config) or classifiers(config)[type(config)]
     with shapes_alone():
         return model_class(copy.deepcopy(config))
+
+
+def classifiers(config: PreTrainedConfig) -> Mapping:
+    """transformers' mapping to the classes of which the configuration asks for one."""
+    return (
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
+        if is_process_model(config)
+        else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    )
 
 
 def names_of_language_models(config: PreTrainedConfig) -> set[str]:

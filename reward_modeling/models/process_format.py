@@ -17,6 +17,8 @@ from reward_modeling.common.errors import UserError, did_you_mean
 
 PROCESS = "process"  # the key in config.json
 RIGHT = 1  # the label
+LABELS = ("wrong", "right")
+TOKEN_CLASSIFIER = "ForTokenClassification"
 BLANK_LINE = "\n\n"
 BLANK_LINE_BEFORE = re.compile(r"(?<=\n\n)")
 
@@ -82,7 +84,12 @@ class ProcessFormat:
 
 def is_process_model(config: PreTrainedConfig) -> bool:
     """Whether a checkpoint says that it is a `*ForTokenClassification`."""
-    return any(name.endswith("ForTokenClassification") for name in config.architectures or ())
+    return any(name.endswith(TOKEN_CLASSIFIER) for name in config.architectures or ())
+
+
+def make_process_model(config: PreTrainedConfig) -> None:
+    """Let the configuration ask for a `*ForTokenClassification`, whatever the checkpoint is."""
+    config.architectures = [TOKEN_CLASSIFIER]  # saving writes the whole name of the class
 
 
 def check_labels(path: str, config: PreTrainedConfig) -> None:

@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 from reward_modeling.models.attention import SHARED_PREFIX, scatter_tokens
 from reward_modeling.models.moe_balance import load_balancing_losses
 from reward_modeling.models.packed_layout import PackedLayout, ReadTokens
+from reward_modeling.models.process_format import is_process_model
 
 
 class ScoreHead(nn.Linear):
@@ -52,6 +53,8 @@ class RewardModelMixin:
         if isinstance(module, ScoreHead):
             # N(0, 1 / (hidden + 1)): "Learning to summarize from human feedback" (Stiennon et al., 2020, B.1)
             nn.init.normal_(module.weight, mean=0.0, std=1.0 / math.sqrt(module.in_features + 1))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
             return
         super()._init_weights(module)
 
@@ -171,9 +174,15 @@ class BlocksMixin:
     def forward(
         self, *args, blocks: list[dict] | None = None, read_positions: torch.Tensor | None = None, **kwargs
     ) -> ModelOutput:
-        """As the class's own, but for `read_positions`, which are left out, and `blocks`: see `RewardModelMixin`."""
+        """As the class's own, but for `blocks` and `read_positions`: see `RewardModelMixin`.
+
+        A sequence classifier finds the token by itself; of what a token classifier makes of all, these are taken.
+        """
         if blocks is None:
-            return super().forward(*args, **kwargs)
+            output = super().forward(*args, **kwargs)
+            if read_positions is None or output.logits.dim() < 3:
+                return output
+            return RewardOutput(logits=output.logits.flatten(0, 1).index_select(0, read_positions))
         given = {name: value for name, value in kwargs.items() if value is not None}  # peft names all that it may pass
         return forward_of_blocks(functools.partial(BlocksMixin.forward, self, **given), blocks)
 
@@ -217,6 +226,12 @@ def process_model_class(
     if base is None or not issubclass(base, GenericForTokenClassification):
         return None
     return _with_mixin(base, float32_head)
+
+
+def class_for(config: PreTrainedConfig, *, float32_head: bool = False) -> type[PreTrainedModel] | None:
+    """`process_model_class` where the configuration asks for a token classifier, else `reward_model_class`."""
+    choose = process_model_class if is_process_model(config) else reward_model_class
+    return choose(type(config), float32_head=float32_head)
 
 
 def _with_mixin(base: type[PreTrainedModel], float32_head: bool) -> type[PreTrainedModel]:

@@ -13,12 +13,13 @@ from typing import Any
 from transformers import PreTrainedConfig, utils
 
 from reward_modeling.models.pairwise_format import PAIRWISE
+from reward_modeling.models.process_format import PROCESS
 from reward_modeling.models.rating_outputs import LEVELS, RANGES, WEIGHTS
 
 NAMES = ("reward_mean", "reward_std")
 TIE_NAMES = ("tie_model", "tie_threshold")  # of a model that gives ties a probability, see objectives/ties.py
 RATING_NAMES = (RANGES, WEIGHTS, LEVELS)  # of a model of ratings
-KIND_NAMES = (PAIRWISE,)  # of a model that reads something else than one answer
+KIND_NAMES = (PAIRWISE, PROCESS)  # of a model that reads something else than one answer
 ADAPTER_FILE = "reward_statistics.json"
 
 

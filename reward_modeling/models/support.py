@@ -1,8 +1,12 @@
 """What a model's configuration says it can do: give rewards at all, packed rows, checkpointing, a context's length."""
 
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    PreTrainedConfig,
+)
 
-from reward_modeling.models.reward_model import reward_model_class
+from reward_modeling.models.reward_model import class_for
 
 # Layer types whose state is attention over earlier tokens and nothing else: only these can share a prefix by
 # an attention function (a recurrent or a chunked layer also carries state that the function never sees).
@@ -52,6 +56,15 @@ def why_no_rewards(config: PreTrainedConfig) -> str | None:
     return None if is_known else "transformers has no sequence classification for it"
 
 
+def why_no_steps(config: PreTrainedConfig) -> str | None:
+    """The reason why no process model is made of this family, or None if one is."""
+    text_config = config.get_text_config()
+    if type(text_config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+        return None
+    has_own_class = "AutoModelForTokenClassification" in (getattr(config, "auto_map", None) or {})
+    return None if has_own_class else "transformers has no token classification for it"
+
+
 def why_not_checkpointed(config: PreTrainedConfig) -> str | None:
     """The reason why its activations cannot be recomputed, or None if they can."""
     model_class = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
@@ -70,7 +83,7 @@ def reads_the_last_place(config: PreTrainedConfig) -> bool:
 
 def why_not_packed(config: PreTrainedConfig) -> str | None:
     """The reason why this model cannot take packed rows, or None if it can."""
-    model_class = reward_model_class(type(config))
+    model_class = class_for(config)
     if model_class is None:
         return f"{config.model_type} is not a causal decoder with transformers' generic sequence classification"
     if not model_class._supports_attention_backend or config.model_type in OTHER_ATTENTION:

@@ -33,6 +33,7 @@ class Objective(ABC):
     label_names: tuple[str, ...] = ()  # of these, where they have any
     fits_head: ClassVar[bool] = False  # anew, whatever head the checkpoint has
     compares: ClassVar[bool] = False  # two answers, which the model reads together
+    reads_steps: ClassVar[bool] = False  # the model is a token classifier, which reads the ends of steps
     progress_figures: ClassVar[tuple[str, ...]] = ()  # those of `figures` that stand beside the progress bar
 
     def __init__(self, flags: Any):

@@ -1,5 +1,6 @@
 """Reward models as they were saved, for scoring: weights, head and tokenizer untouched."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from reward_modeling.models.loading import (
     read_config,
 )
 from reward_modeling.models.new_parts import HEAD, WRAPPED, is_within, new_modules_of
-from reward_modeling.models.process_format import is_process_model
+from reward_modeling.models.process_format import LABELS, PROCESS, is_process_model
 from reward_modeling.models.rating_outputs import names_of_saved_values
 from reward_modeling.models.reward_model import RewardModelMixin
 from reward_modeling.models.reward_normalization import read_adapter_statistics, set_statistics
@@ -102,6 +103,8 @@ def _not_in_adapter(config: PreTrainedConfig, weights: dict[str, torch.Tensor]) 
 
 def _head_of_adapter(weights: dict[str, torch.Tensor], saved: Mapping[str, Any]) -> dict[str, Any]:
     """How many labels the model under an adapter needs, and their names: peft writes down neither."""
+    if PROCESS in saved:
+        return {"num_labels": len(LABELS), "label_names": LABELS, "reads_steps": True}
     if names := names_of_saved_values(saved):
         return {"num_labels": len(names), "label_names": names}
     head = weights.get(f"{WRAPPED}{HEAD}.weight")
@@ -140,7 +143,7 @@ def _load_adapter(
     if not isinstance(merged, RewardModelMixin):
         _read_the_last_token(merged)
         return merged.to(dtype), tokenizer
-    head = merged.score.weight.data.clone()
+    head = copy.deepcopy(merged.score.state_dict())
     merged.to(dtype)
-    merged.score.to(torch.float32).weight.data.copy_(head)
+    merged.score.to(torch.float32).load_state_dict(head)
     return merged, tokenizer

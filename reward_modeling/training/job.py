@@ -277,6 +277,7 @@ def verify_final_model(
             autocast=args.load_in_4bit or (dtype != weights_dtype and not trainer.is_fsdp_enabled),
             trust_remote_code=args.trust_remote_code,
             load_in_4bit=args.load_in_4bit,
+            reads_steps=trainer.objective.reads_steps,
         ).raise_if_failed(folder)
 
 

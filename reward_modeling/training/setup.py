@@ -19,7 +19,13 @@ from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.meta_model import MetaModel, build_model
 from reward_modeling.models.adapters import add_adapter, four_bit_options
 from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
-from reward_modeling.models.loading import has_score_head, load_config, load_reward_model, read_config
+from reward_modeling.models.loading import (
+    head_of_checkpoint,
+    load_config,
+    load_reward_model,
+    read_config,
+    without_other_head,
+)
 from reward_modeling.models.moe_balance import why_no_load_balancing
 from reward_modeling.models.multimodal import text_part
 from reward_modeling.models.other_heads import renamed_head
@@ -77,20 +83,25 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
         label_names=objective.label_names,
         any_head=objective.fits_head,
         compares=objective.compares,
+        reads_steps=objective.reads_steps,
         **hub_options,
     )
-    is_new = not has_score_head(config)
-    if has_score_head(config) and not objective.fits_head:
-        objective.go_on_from(read_config(args.model_name, **hub_options).to_dict())
+    saved = read_config(args.model_name, **hub_options)
+    goes_on = head_of_checkpoint(saved, reads_steps=objective.reads_steps)
+    if goes_on and not objective.fits_head:
+        objective.go_on_from(saved.to_dict())
     config, loading_options = text_part(config, args.model_name, adapter=args.use_peft)
-    if is_new:
+    if not goes_on:
         objective.check_model(args.model_name, config)
     context = context_length(config)
     if context is not None and args.max_length > context:
         raise UserError(context_too_short(args.max_length, config))
     if args.router_aux_loss_coef and (reason := why_no_load_balancing(config)) is not None:
         raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
-    mapping = {} if objective.fits_head else renamed_head(args.model_name, config, revision=args.model_revision)
+    if objective.reads_steps:
+        mapping = without_other_head(args.model_name, saved)
+    else:
+        mapping = {} if objective.fits_head else renamed_head(args.model_name, config, revision=args.model_revision)
     if mapping:
         loading_options["key_mapping"] = loading_options.get("key_mapping", {}) | mapping
     if args.gradient_checkpointing and (reason := why_not_checkpointed(config)) is not None:
