@@ -80,7 +80,8 @@ def run_outcomes(options: argparse.Namespace) -> None:
         )
     chosen = options.output / "chosen.jsonl"
     chosen.unlink(missing_ok=True)
-    run(options, "best_of_n.py", "--input", scored, "--select", "best", "--output", chosen)
+    flags = ("--select", "best", "--answer_column", "final_answer", "--output", chosen)
+    run(options, "best_of_n.py", "--input", scored, *flags)
 
 
 def outcome_row(row: dict) -> dict:
