@@ -277,7 +277,9 @@ def test_an_encoder_reads_whole_answers_alone(base, rows, tmp_path):
     """BERT would see the steps behind the one that it judges."""
     bert = tiny_model(tmp_path / "bert", "bert", "bert", rows)
     flags = base | {"model_name": bert, "max_steps": 3, "max_length": 128}
-    with pytest.raises(UserError, match=r"expected a decoder, which reads a step before the next one, found an encoder"):
+    with pytest.raises(
+        UserError, match=r"expected a decoder, which reads a step before the next one, found an encoder"
+    ):
         run(flags, tmp_path / "refused")
     path = write_rows(tmp_path / "answers.jsonl", outcome_rows(40, seed=3))
     finished = run(flags | {"train_set_path": path, "verify_saved_model": "true"}, tmp_path / "output")
