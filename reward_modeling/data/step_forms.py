@@ -13,9 +13,10 @@ from reward_modeling.data.messages import Message, parse_json, says_nothing
 from reward_modeling.data.pairs import TRANSCRIPTS, json_type, read_side
 from reward_modeling.data.pairs import read_text as read_messages_in_text
 from reward_modeling.data.row_forms import Row, RowDropped, is_blank
+from reward_modeling.data.step_chains import FIRST
 from reward_modeling.data.step_labels import LABEL_KEYS, LabelReading, read_label, read_text
 from reward_modeling.data.step_marks import MARK, is_signed, read_dialogue, read_marked_text
-from reward_modeling.data.step_trees import FIRST, StepTree, read_prm800k, read_tree
+from reward_modeling.data.step_trees import StepTree, read_prm800k, read_tree
 from reward_modeling.data.transcripts import invites_answer, parse_transcript
 
 BEYOND = "error_steps beyond the last step, which are passed over"

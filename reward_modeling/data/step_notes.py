@@ -5,8 +5,7 @@ import pyarrow.compute as pc
 
 from reward_modeling.data.examples import KeptColumn
 from reward_modeling.data.report import DataReport
-
-EVEN = 0.5  # a step is right above it, wrong below
+from reward_modeling.data.step_chains import EVEN
 
 
 def note_steps(report: DataReport, column: KeptColumn, separator: str) -> None:

@@ -56,7 +56,7 @@ STEP_FEATURES = Features(
         "where": Value("string"),
         "prompt": Value("string"),
         "steps": List(Value("string")),
-        "parents": List(Value("int32")),  # of each step the number of the one before it, see step_trees.py
+        "parents": List(Value("int32")),  # of each step the number of the one before it, see step_chains.py
         "labels": List(Value("float64")),  # P(right); null where not known
         "neutral": Value("int32"),  # steps with a rating of 0
         "is_text": Value("bool"),

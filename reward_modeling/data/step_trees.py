@@ -1,11 +1,4 @@
-"""Steps as a tree: alternatives that go on from the same steps.
-
-    steps    0 "Add."  1 "So 5."  2 "So 6."  3 "Check."
-    parents  -1        0          0          1               of each step the one before it; -1 where it is the first
-    chains   [0, 1, 3], [0, 2]                               each from the first step to a last one
-
-A single answer is a tree of one chain. Each step is held once, however many chains it stands in.
-"""
+"""How trees of steps are written down: alternatives that go on from the same steps, see step_chains.py."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +7,9 @@ from typing import NamedTuple
 from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.data.messages import says_nothing
 from reward_modeling.data.row_forms import RowDropped
+from reward_modeling.data.step_chains import FIRST
 from reward_modeling.data.step_labels import LabelReading, read_step
 
-FIRST = -1  # the parent of a first step
 TWICE = "alternatives that stand there twice, which count once"
 
 
@@ -44,26 +37,6 @@ class StepTree:
         parent = FIRST
         for step, label in zip(steps, labels, strict=True):
             parent = self.add(step, label, parent, forms)
-
-
-def chains_of(parents: Sequence[int]) -> list[list[int]]:
-    """The numbers of the steps of each chain, in the order of the last ones.
-
-    >>> chains_of([-1, 0, 0, 1])
-    [[0, 2], [0, 1, 3]]
-    """
-    inner = set(parents)
-    return [_path(number, parents)[::-1] for number in range(len(parents)) if number not in inner]
-
-
-def _path(number: int, parents: Sequence[int]) -> list[int]:
-    path = [number]
-    while parents[path[-1]] != FIRST:
-        path.append(parents[path[-1]])
-    return path
-
-
-# --- how trees are written down ---------------------------------------------------------------------------------------
 
 
 class Alternatives(NamedTuple):

@@ -15,8 +15,9 @@ from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.data.examples import Example, KeptColumn, RowReader, ShownRow
 from reward_modeling.data.messages import to_json
 from reward_modeling.data.read_options import STEP_TARGETS, ReadOptions
+from reward_modeling.data.step_chains import EVEN as EVEN  # of which others ask here
+from reward_modeling.data.step_chains import chains_of
 from reward_modeling.data.step_texts import StepComposer
-from reward_modeling.data.step_trees import chains_of
 from reward_modeling.models.process_format import last_places
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from reward_modeling.data.loader import PromptGroups
     from reward_modeling.data.report import DataReport
 
-EVEN = 0.5  # a step is right above it
 SHOWN_CHARACTERS = 180
 
 
@@ -103,10 +103,11 @@ class StepReader(RowReader):
         known = ~np.isnan(targets)
         if not known.any():
             return ""
-        right, unit = float((targets[known] > EVEN).mean()), np.repeat(np.arange(len(lengths)), lengths)
+        right, unit = (targets[known] > EVEN).mean(), np.repeat(np.arange(len(lengths)), lengths)
         erring = len(np.unique(unit[known & (targets < EVEN)])) / len(lengths)
         return (
-            f"Of {int(known.sum()):,} steps with a label {right:.1%} are right; {erring:.1%} of them have a wrong step."
+            f"Of their {int(known.sum()):,} steps with a label {right:.1%} are right; {erring:.1%} of the {self.unit} "
+            "have a wrong one."
         )
 
     def check_rows(self, columns: Sequence[KeptColumn], reports: Sequence["DataReport"]) -> None:

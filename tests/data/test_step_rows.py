@@ -12,6 +12,7 @@ from reward_modeling.data import step_forms, step_marks, step_trees
 from reward_modeling.data.preferences import NO_OPTIONS, kept_column
 from reward_modeling.data.read_options import STEP_TARGETS, ReadOptions, read_options
 from reward_modeling.data.report import report_rows
+from reward_modeling.data.step_chains import chains_of
 from reward_modeling.data.step_rows import STEP_FEATURES, load_step_rows, step_row
 from reward_modeling.objectives.step_reader import StepReader
 
@@ -290,7 +291,7 @@ def test_a_tree_may_branch_anywhere_and_go_on_from_several_alternatives():
     }
     steps, parents, labels = tree(row)
     assert step_trees.TWICE in read(row)["form"]
-    chains = ["".join(steps[number] for number in chain) for chain in step_trees.chains_of(parents)]
+    chains = ["".join(steps[number] for number in chain) for chain in chains_of(parents)]
     assert sorted(chains) == ["abcd", "aef", "aeg"]
     assert dict(zip(steps, labels, strict=True)) == {"a": 1, "b": 0.2, "c": 0, "d": 0, "e": 1, "f": 1, "g": 0}
 
