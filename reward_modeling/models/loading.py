@@ -24,7 +24,7 @@ from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.fsdp import allocate_new_weights
 from reward_modeling.models.gated_model import gated_model_class, is_gated
-from reward_modeling.models.new_parts import new_weights
+from reward_modeling.models.new_parts import drawn_head, new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
 from reward_modeling.models.pairwise_format import compares_answers
 from reward_modeling.models.process_format import check_labels, is_process_model, make_process_model
@@ -38,7 +38,6 @@ from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
 logger = logging.getLogger(__name__)
 
 HEAD = "score."
-OTHER_HEADS = r"^(score|classifier)\."  # of sequence classifiers, which token classifiers call alike
 
 
 def load_config(
@@ -193,17 +192,6 @@ def head_of_checkpoint(config: PreTrainedConfig, *, reads_steps: bool = False) -
     return is_process_model(config) if reads_steps else has_score_head(config)
 
 
-def without_other_head(model_name: str, config: PreTrainedConfig) -> dict[str, str]:
-    """The `key_mapping` with which a reward model's head is left out where a process model is made of it; or {}."""
-    if not has_score_head(config):
-        return {}
-    logger.warning(
-        "Score head: %s is a reward model, whose head reads whole answers. It is left out, and a new one begins.",
-        model_name,
-    )
-    return {OTHER_HEADS: "head_of_whole_answers."}
-
-
 def load_reward_model(
     model_name: str,
     config: PreTrainedConfig,
@@ -213,6 +201,7 @@ def load_reward_model(
     adapter_follows: bool = False,
     own_head: bool = False,
     any_head: bool = False,
+    other_head: bool = False,
     initial_head: Callable[[], dict[str, torch.Tensor]] | None = None,
     **options,
 ) -> PreTrainedModel:
@@ -222,7 +211,8 @@ def load_reward_model(
     `options` go to `from_pretrained`: `attn_implementation`, `revision`, `trust_remote_code`, `key_mapping` for a text
     part (see multimodal.py). `adapter_follows` where an adapter brings the head; `own_head` where the checkpoint must
     have one, which is held in float32; `any_head` where what it has in the place of the head will be replaced;
-    `initial_head` gives the values of a head that is new, by their names ({}: it is drawn at random).
+    `other_head` where the checkpoint's head reads something else, and a new one begins in its place; `initial_head`
+    gives the values of a head that is new, by their names ({}: it is drawn at random).
 
     Raises:
         UserError: the checkpoint lacks weights, other than those of a head that may be new, or cannot be read.
@@ -238,6 +228,8 @@ def load_reward_model(
     if "key_mapping" in options:
         _forget_renaming(model, options["key_mapping"])
     mismatched = [key for key in info["mismatched_keys"] if not (any_head and key[0].startswith(HEAD))]
+    left = drawn_head(model) if other_head else {}
+    mismatched = [key for key in mismatched if key[0] not in left]
     if mismatched:
         name, found, expected = min(mismatched, key=lambda key: key[0])
         raise UserError(
@@ -246,6 +238,10 @@ def load_reward_model(
         )
     missing = sorted(info["missing_keys"])
     allocate_new_weights(model, missing)
+    if left:
+        logger.warning("Score head: that of the checkpoint reads whole answers, and is left out.")
+        _set_weights(model, left)
+        missing = sorted({*missing, *left})
     begun: dict[str, torch.Tensor] = {}
     if missing and draws_head and not is_process_model(config):
         copied = copied_head(model_name, config, revision=options.get("revision"))

@@ -65,6 +65,18 @@ def new_modules_of(config: PreTrainedConfig) -> list[str]:
     return [HEAD] if class_for(config) is not None else new_modules(on_meta_device(config))
 
 
+def drawn_head(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Values to begin with of the linear layers that are new, by their names, as the model's class draws them."""
+    values = {}
+    for name in new_modules(model):
+        module = model.get_submodule(name)
+        if isinstance(module, torch.nn.Linear):
+            head = type(module)(module.in_features, module.out_features, bias=module.bias is not None)
+            model._init_weights(head)
+            values |= {f"{name}.{weight}": value.detach() for weight, value in head.named_parameters()}
+    return values
+
+
 def output_layers(config: PreTrainedConfig) -> list[str]:
     """The weights, and the biases, that have a row for each label."""
     more = copy.deepcopy(config)

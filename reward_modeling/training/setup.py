@@ -20,11 +20,11 @@ from reward_modeling.estimate.meta_model import MetaModel, build_model
 from reward_modeling.models.adapters import add_adapter, four_bit_options
 from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
 from reward_modeling.models.loading import (
+    has_score_head,
     head_of_checkpoint,
     load_config,
     load_reward_model,
     read_config,
-    without_other_head,
 )
 from reward_modeling.models.moe_balance import why_no_load_balancing
 from reward_modeling.models.multimodal import text_part
@@ -98,10 +98,10 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
         raise UserError(context_too_short(args.max_length, config))
     if args.router_aux_loss_coef and (reason := why_no_load_balancing(config)) is not None:
         raise UserError(f"--router_aux_loss_coef: {reason}. Leave it out.")
-    if objective.reads_steps:
-        mapping = without_other_head(args.model_name, saved)
-    else:
-        mapping = {} if objective.fits_head else renamed_head(args.model_name, config, revision=args.model_revision)
+    takes_any_name = not objective.fits_head and not objective.reads_steps
+    mapping = renamed_head(args.model_name, config, revision=args.model_revision) if takes_any_name else {}
+    if objective.reads_steps and has_score_head(saved):
+        loading_options["other_head"] = True
     if mapping:
         loading_options["key_mapping"] = loading_options.get("key_mapping", {}) | mapping
     if args.gradient_checkpointing and (reason := why_not_checkpointed(config)) is not None:
