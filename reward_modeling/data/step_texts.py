@@ -19,11 +19,7 @@ from reward_modeling.data.rendering import render_prompt
 
 @dataclass(frozen=True)
 class StepComposer(Composer):
-    """An answer is a list of steps, each a text.
-
-    White space around a step is none of it: the separator says what stands between steps. It stays where the separator
-    is "".
-    """
+    """An answer is a list of steps, each a text."""
 
     ends_answers: ClassVar[bool] = False  # a row ends in a separator, whatever the template writes behind an answer
     separator: str = "\n\n"
