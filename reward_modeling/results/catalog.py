@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from reward_modeling.results.kind import ResultsKind
 from reward_modeling.results.pairs import PairResults
 from reward_modeling.results.ratings import RatingResults
+from reward_modeling.results.steps import StepResults
 
-KINDS: dict[str, type[ResultsKind]] = {"pairs": PairResults, "ratings": RatingResults}
+KINDS: dict[str, type[ResultsKind]] = {"pairs": PairResults, "ratings": RatingResults, "steps": StepResults}
 
 
 def kind_of(run: Mapping | None, evaluation: Mapping | None = None) -> ResultsKind:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from reward_modeling.common.file_names import LAST_CHECKPOINT, MERGED_CHECKPOINT
+from reward_modeling.data.composing import writes_space_before
 from reward_modeling.data.report import dropped_rows
 from reward_modeling.display.page import mark_as_code, render
 from reward_modeling.models.tokenizer import end_text, is_for_encoder, leading_bos, token_ids
@@ -70,6 +71,7 @@ def model_card(results: Results, *, name: str, adapter: bool, tokenizer: PreTrai
         plain_text=PLAIN_TEXT,
         as_text=text_that_is_tokenised_alike(tokenizer),
         writes_bos=bool(leading_bos(tokenizer)),
+        pieces_stand_alone=not writes_space_before(tokenizer),
         encoder_marks=(tokenizer.cls_token, tokenizer.sep_token) if is_for_encoder(tokenizer) else None,
         evaluation=results.evaluation,
         warnings=results.warnings,
@@ -91,7 +93,7 @@ def card_data(results: Results, *, adapter: bool) -> ModelCardData:
     names = [source["dataset_path"] or "" for source in manifest["sources"]] if manifest else results.train_sets
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=kind_of(results.run).pipeline,
         tags=["reward-model", "rlhf", *kind_of(results.run).tags, *(["lora"] if adapter else [])],
         base_model=base,
         base_model_relation=None if base is None else "adapter" if adapter else "finetune",

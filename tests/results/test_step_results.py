@@ -1,0 +1,120 @@
+"""What a run on steps says of its model: the card and its snippets, the page, warnings, and where figures are missing."""
+
+import json
+import math
+
+import pytest
+from labelled_steps import outcome_rows, step_rows, texts
+from runs import FEW_STEPS, Run, run_snippets, train, write_rows
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
+
+import rm_process
+from reward_modeling.results.catalog import kind_of
+from reward_modeling.results.steps import StepResults
+from reward_modeling.tiny.models import build_tiny_checkpoint
+from reward_modeling.tiny.tokenizers import token_ids
+
+STYLES = {"llama": "llama3", "qwen2": "chatml", "mistral": "mistral", "gemma2": "gemma"}
+
+
+def run_of(tmp_path_factory, family: str, rows: list[dict], **flags: object) -> Run:
+    folder = tmp_path_factory.mktemp(family)
+    tokenizer = train_tokenizer([*texts(rows), "\n\n"], 500, **TOKENIZER_STYLES[STYLES[family]])
+    model = build_tiny_checkpoint(
+        folder / "model", tokenizer, tiny_config(family, len(tokenizer), **token_ids(tokenizer))
+    )
+    given = {"model_name": model, "train_set_path": write_rows(folder / "rows.jsonl", rows), "max_steps": 3}
+    flags = FEW_STEPS | {"pairs_per_step": 8, "eval_size": 12, "eval_every_steps": 2} | given | flags
+    return train(flags, folder / "output", main=rm_process.main, pages=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Run:
+    return run_of(tmp_path_factory, "llama", step_rows(60, seed=5))
+
+
+def evaluation_of(run: Run) -> dict:
+    return json.loads((run.output / "evaluation.json").read_text())
+
+
+def test_the_card(finished):
+    card = (finished.model / "README.md").read_text()
+    figures = evaluation_of(finished)
+    assert "pipeline_tag: token-classification" in card and "- prm" in card
+    assert "`LlamaForTokenClassification` with 2 labels" in card and "a process model, PRM" in card
+    assert f"{figures['steps']['right']} right and {figures['steps']['wrong']} wrong steps" in card
+    assert (
+        "first errors, F1" in card and "always the same" in card and "text-classification" not in card.split("---")[2]
+    )
+    assert (finished.model / "held_out_calibration.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("family", "flags"),
+    [
+        ("llama", {}),
+        ("qwen2", {"step_separator": "\\n"}),
+        ("mistral", {}),
+        ("gemma2", {"prompt_format": "plain"}),
+        ("qwen2", {"step_separator": ""}),
+    ],
+    ids=str,
+)
+def test_the_snippets_of_the_card_agree(family, flags, tmp_path_factory):
+    """Plain transformers and StepScorer, whatever the tokenizer writes before a text."""
+    run = run_of(tmp_path_factory, family, step_rows(30, seed=5), **flags)
+    plain, toolkit = run_snippets(run.model / "README.md")
+    assert len(plain["probabilities"]) == len(toolkit["steps"]) == 2
+    assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
+    assert toolkit["rewards"]["min"] == min(toolkit["probabilities"])
+
+
+def test_the_snippets_of_an_adapter_and_of_an_outcome_model(tmp_path_factory):
+    rows = outcome_rows(40, seed=3)
+    run = run_of(tmp_path_factory, "llama", rows, use_peft="true", lora_r=4)
+    plain, toolkit = run_snippets(run.model / "README.md")
+    assert len(plain["probabilities"]) == 1
+    assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
+    assert "an outcome model, ORM" in (run.model / "README.md").read_text()
+
+
+def test_the_page(finished):
+    page = (finished.output / "report.html").read_text()
+    for words in ("Balanced accuracy of steps", "First errors, F1", "AUC of solutions", "Calibration", "What is found"):
+        assert words in page
+    assert "{{" not in page and "None" not in page and "nan" not in page.lower().replace("finance", "")
+
+
+def test_what_is_warned_of():
+    """A model that tells nothing apart, held against one that does."""
+    share = {"value": 0.5, "low": 0.45, "high": 0.55}
+    evaluation = {
+        "steps": {"right": 400, "wrong": 12, "labelled": 412},
+        "balanced_accuracy": share,
+        "auc": share,
+        "loss": 0.6,
+        "constant_loss": 0.5,
+    }
+    kind = kind_of({"kind": "steps", "unit": "solutions"})
+    assert isinstance(kind, StepResults)
+    said = list(kind.warnings(evaluation))
+    assert len(said) == 4
+    assert said[0] == "Few held-out steps are wrong: 12 of 412" and "guessing, 50%" in said[1]
+    good = {"value": 0.8, "low": 0.7, "high": 0.9}
+    evaluation |= {"balanced_accuracy": good, "auc": good, "loss": 0.3}
+    evaluation["steps"] = {"right": 400, "wrong": 40, "labelled": 440}
+    assert not list(kind.warnings(evaluation))
+
+
+def test_held_out_steps_of_one_kind_alone(tmp_path_factory):
+    """Balanced accuracy, AUC and F1 are not known then: null, a dash, and no error."""
+    rows = [row | {"labels": [1.0] * len(row["labels"])} for row in step_rows(30, seed=5)]
+    run = run_of(tmp_path_factory, "llama", rows)
+    figures = evaluation_of(run)
+    assert figures["balanced_accuracy"]["value"] is None and figures["auc"]["value"] is None
+    assert figures["first_error"]["f1"]["value"] is None and figures["first_error"]["with_error"]["rows"] == 0
+    assert figures["constant_loss"] == 0 and figures["loss"] > 0
+    logged = [entry for entry in run.history if "eval_loss" in entry]
+    assert all(math.isnan(entry["eval_auc"]) for entry in logged)
+    assert "first errors, F1 | -" in (run.model / "README.md").read_text()
+    assert (run.output / "report.html").is_file()
