@@ -16,7 +16,7 @@ evaluation.json of such a run has, beside what run.py describes for every kind:
     }
 
 "loss" is the mean over steps, as in training, and "constant_loss" that of always saying the share of right steps.
-"labelled" steps are right, wrong, or have a label of one half, which no figure but the loss and the calibration takes.
+"labelled" steps are right, wrong, or have a label of one half, which the loss and the calibration alone take.
 "always_the_same" is the accuracy of who takes all steps for what most of them are; "found_right" is the share of right
 steps that are taken for right, "found_wrong" that of wrong ones. "first_error" has ProcessBench's F1 and the two shares
 that it is the harmonic mean of, at a threshold of one half, over the solutions whose labels say where the first error
@@ -29,7 +29,8 @@ run.json also has what the model's config.json has: "process".
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from reward_modeling.display.text import Rows, count, interval, number, percent
@@ -140,8 +141,8 @@ class StepResults(ResultsKind):
         heads = ("steps right, percent", "balanced, percent", "first errors F1, percent", "loss", "AUC")
         rows: Rows = [("step", "epoch", *heads)]
         for entry in entries:
-            values = [percent(entry.get(f"eval_{name}")) for name in shares]
-            values += [number(entry.get(f"eval_{name}")) for name in numbers]
+            values = [_logged(entry, name, percent) for name in shares]
+            values += [_logged(entry, name, number) for name in numbers]
             rows.append((count(entry["step"]), f"{entry['epoch']:.2f}", *values))
         return rows
 
@@ -175,6 +176,11 @@ def calibration_rows(bins: Sequence[Mapping]) -> Rows:
             values = (count(row["rows"]), number(row["confidence"]), number(row["value"]), ends)
             rows.append((f"{row['low']:.1f} to {row['high']:.1f}", *values))
     return rows
+
+
+def _logged(entry: Mapping, name: str, in_words: Callable[[float], str]) -> str:
+    value = entry.get(f"eval_{name}")
+    return "-" if value is None or math.isnan(value) else in_words(value)
 
 
 def _is_above(figure: Mapping, chance: float) -> bool:
