@@ -20,8 +20,8 @@ evaluation.json of such a run has, beside what run.py describes for every kind:
 "always_the_same" is the accuracy of who takes all steps for what most of them are; "found_right" is the share of right
 steps that are taken for right, "found_wrong" that of wrong ones. "first_error" has ProcessBench's F1 and the two shares
 that it is the harmonic mean of, at a threshold of one half, over the solutions whose labels say where the first error
-is. "aggregations" are areas under the curve of solutions without a wrong step against those with one. All intervals take
-the solutions of a prompt together. Figures that cannot be computed are null.
+is. "aggregations" are areas under the curve of solutions without a wrong step against those with one. All intervals
+take the solutions of a prompt together. Figures that cannot be computed are null.
 
 A line of eval_scores.jsonl has "where", "reward", and of each step "steps", P(right), and "labels" (null: not known).
 
