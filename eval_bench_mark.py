@@ -17,7 +17,7 @@ from typing import Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
-from reward_modeling.common.flags import PATH, flag
+from reward_modeling.common.flags import PATH, flag, flag_problems, one_of
 from reward_modeling.common.launch import worker_count
 from reward_modeling.data.read_options import (
     COLUMNS_HELP,
@@ -29,6 +29,7 @@ from reward_modeling.data.read_options import (
     read_options_problems,
 )
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, BenchmarkPaths
+from reward_modeling.evaluation.benchmarks.processbench import SPLIT_ROWS, TUNED_ON
 from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
 
 RECORD = "bench_mark_eval.txt"  # where record_dir is a folder
@@ -104,6 +105,11 @@ class ScriptArguments(BenchmarkPaths):
     )
     legacy_xstest_weights: bool = field(
         default=False, metadata={"help": "Weigh the two xstest subsets as tables of before September 2024 did."}
+    )
+
+    tune_threshold_on: Annotated[str, one_of(*SPLIT_ROWS)] = flag(
+        TUNED_ON,
+        "Of ProcessBench, the split that a threshold is tuned on; figures at 0.5 stand beside those at it in any case.",
     )
 
     # Pairs of your own
@@ -184,6 +190,9 @@ class ScriptArguments(BenchmarkPaths):
             if getattr(self, f"{name}_path") is not None and name not in self.benchmarks:
                 chosen = ",".join(self.benchmarks)
                 problems.append(f"--{name}_path is given, but not read: pass --benchmarks {chosen},{name} too")
+        problems += flag_problems(self)
+        if self.tune_threshold_on != TUNED_ON and "processbench" not in self.benchmarks:
+            problems.append("--tune_threshold_on: expected processbench among --benchmarks, whose threshold this is")
         if self.legacy_xstest_weights and "rewardbench" not in self.benchmarks:
             problems.append("--legacy_xstest_weights: expected rewardbench among --benchmarks, whose weights these are")
         if "pairs" in self.benchmarks and self.pairs_path is None and self.from_verdicts is None:
@@ -244,6 +253,7 @@ def evaluate_model(args: ScriptArguments) -> None:
         together,
     )
     from reward_modeling.evaluation.files import SCORES, check_outputs, new_unfinished, write_results
+    from reward_modeling.evaluation.step_scoring import check_kind
 
     folder = args.model_folder(args.reward_name_or_path)
     with report_once_per_node():
@@ -268,6 +278,7 @@ def evaluate_model(args: ScriptArguments) -> None:
             chat_template=args.chat_template,
             weights=read_weights(args.weights),
         )
+        check_kind(args.reward_name_or_path, scorer, data)
         model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
         if earlier is not None:
             check_same_scoring(earlier, model, args.as_passed())
@@ -275,7 +286,8 @@ def evaluate_model(args: ScriptArguments) -> None:
             job.check_plain_texts(data, scorer)
     unfinished = new_unfinished(folder, is_writer=state.is_main_process)
     with report_once_per_node():
-        scored = job.score_benchmarks(scorer, data, state, unfinished, args.legacy_xstest_weights)
+        options = {"legacy_xstest_weights": args.legacy_xstest_weights, "tune_on": args.tune_threshold_on}
+        scored = job.score_benchmarks(scorer, data, state, unfinished, **options)
     if scored.parts:
         summary = together(earlier, model, args.as_passed(), scored.rows, scored.parts, state.num_processes)
         scores = None if earlier is None else merged_scores(earlier, unfinished / SCORES)

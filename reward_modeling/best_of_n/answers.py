@@ -30,6 +30,8 @@ class ScoredAnswer:
     """Its final answer, which a majority votes by."""
     label: str | None = None
     """"chosen" or "rejected", where it comes from a row that says so."""
+    steps: tuple[float, ...] | None = None
+    """Of a process model, P(right) of each of its steps."""
 
     @property
     def length(self) -> int:
@@ -84,15 +86,15 @@ def usable_answers(prompt: ScoredPrompt, dropped: Dropped) -> list[ScoredAnswer]
 def _joined(same: Sequence[ScoredAnswer], where: str, dropped: Dropped) -> ScoredAnswer:
     """One answer for several that are the same: it does not depend on their order.
 
-    It has their truth, final answer and label where those that have one have the same, and else none.
+    It has their truth, final answer, label and steps where those that have one have the same, and else none.
     """
     rewards = sorted(answer.reward for answer in same)
     # The mean of equal numbers is not always the number.
     reward = rewards[0] if rewards[0] == rewards[-1] else float(np.mean(rewards))
     models = tuple(sorted({model for answer in same for model in answer.models}))
     said: dict[str, Any] = {}
-    for name in ("truth", "final", "label"):
+    for name in ("truth", "final", "label", "steps"):
         values = {value for answer in same if (value := getattr(answer, name)) is not None}
         said[name] = values.pop() if len(values) == 1 else None
-        dropped.add(Reason.SAID_OTHERWISE, where, int(len(values) > 1))
+        dropped.add(Reason.SAID_OTHERWISE, where, int(len(values) > 1 and name != "steps"))
     return replace(same[0], reward=reward, models=models, **said)

@@ -16,17 +16,19 @@ from reward_modeling.best_of_n.majority import majority
 from reward_modeling.best_of_n.moments import Moments
 from reward_modeling.best_of_n.selected_figures import Lengths, Models, SelectedFigures
 from reward_modeling.best_of_n.selection import Selected
+from reward_modeling.best_of_n.step_curves import StepCurves
 from reward_modeling.data.keys import mix_keys
 
 
 class Figures:
     """Sums over prompts."""
 
-    def __init__(self, greatest: int, *, has_truth: bool, has_finals: bool, seed: int):
+    def __init__(self, greatest: int, *, has_truth: bool, has_finals: bool, has_steps: bool = False, seed: int):
         self.sizes = sizes_up_to(greatest)
         self.prompts = self.answers = self.scored = 0
         self.curve = RewardCurve(self.sizes)
         self.truth = TruthCurves(self.sizes, has_finals=has_finals, seed=seed) if has_truth else None
+        self.steps = StepCurves(self.sizes, has_finals=has_finals, seed=seed) if has_truth and has_steps else None
         self.lengths, self.models, self.selected = Lengths(), Models(), SelectedFigures()
 
     def add(self, prompt: ScoredPrompt) -> None:
@@ -42,6 +44,9 @@ class Figures:
         self.models.add(scored)
         if self.truth is not None:
             self.truth.add([answer for answer in scored if answer.truth is not None], prompt.key)
+        if self.steps is not None:
+            known = (answer for answer in scored if answer.truth is not None and answer.steps is not None)
+            self.steps.add(list(known), prompt.key)
 
     def add_selected(self, usable: Sequence[ScoredAnswer], selected: Sequence[Selected]) -> None:
         """What was written of a prompt."""
@@ -57,6 +62,7 @@ class Figures:
             "scored_answers": self.scored,
             "curve": self.curve.rows(),
             "truth": None if self.truth is None else self.truth.to_dict(),
+            "steps": None if self.steps is None else self.steps.to_dict(),
             "selected": self.selected.to_dict(),
             "lengths": self.lengths.to_dict(),
             "models": self.models.to_dict(),

@@ -70,8 +70,13 @@ class Gathered:
     def _row(self, place: int) -> ScoredPrompt:
         self._file.seek(place)
         fields = json.loads(self._file.readline())
-        answers = [ScoredAnswer(**{**answer, "models": tuple(answer["models"])}) for answer in fields.pop("answers")]
-        return ScoredPrompt(**fields, answers=answers)
+        return ScoredPrompt(**{**fields, "answers": [_answer(answer) for answer in fields["answers"]]})
+
+
+def _answer(fields: dict) -> ScoredAnswer:
+    """As it was before it became JSON, which has no tuples."""
+    steps = None if fields["steps"] is None else tuple(fields["steps"])
+    return ScoredAnswer(**{**fields, "models": tuple(fields["models"]), "steps": steps})
 
 
 @contextmanager

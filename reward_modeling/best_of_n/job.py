@@ -126,7 +126,8 @@ class Choosing:
         self.format: RowFormat = FORMATS[job.format](options)
         scored = gathered.scored_of_prompts()
         self.prompts, greatest = len(scored), int(scored.max(initial=0))
-        self.figures = Figures(greatest, has_truth=seen.truths > 0, has_finals=seen.finals > 0, seed=job.options.seed)
+        has = {"has_truth": seen.truths > 0, "has_finals": seen.finals > 0, "has_steps": seen.steps > 0}
+        self.figures = Figures(greatest, **has, seed=job.options.seed)
 
     def write(self, prompts: Iterable[ScoredPrompt], path: Path) -> dict[str, Any]:
         """Write the rows; returns how many, and the sha256 of the lines."""

@@ -24,14 +24,20 @@ def majority(finals: Sequence[Hashable], truths: ArrayLike, sizes: Sequence[int]
         truths: `(count,)`. Where answers with one final answer have several truths, it counts their mean.
         seed: of the random orders.
     """
-    names = {final: place for place, final in enumerate(dict.fromkeys(final for final in finals if final is not None))}
-    votes = np.array([len(names) + place if final is None else names[final] for place, final in enumerate(finals)])
-    _, votes, counts = np.unique(votes, return_inverse=True, return_counts=True)
+    votes = vote_classes(finals)
+    counts = np.bincount(votes)
     means = np.bincount(votes, np.asarray(truths, dtype=np.float64)) / counts
     if len(votes) > EXACT:
         return shuffled_wins(votes, sizes, seed) @ means
     order = np.argsort(-counts, kind="stable")
     return win_shares(tuple(counts[order].tolist()), tuple(sizes)) @ means[order]
+
+
+def vote_classes(finals: Sequence[Hashable]) -> NDArray[np.int64]:
+    """`(count,)`: the number of each answer's final answer; where there is none, a number of its own."""
+    names = {final: place for place, final in enumerate(dict.fromkeys(final for final in finals if final is not None))}
+    votes = np.array([len(names) + place if final is None else names[final] for place, final in enumerate(finals)])
+    return np.unique(votes, return_inverse=True)[1]
 
 
 @lru_cache(maxsize=4096)

@@ -16,6 +16,7 @@ from reward_modeling.best_of_n.report import (
     truth_notes,
     warning_texts,
 )
+from reward_modeling.best_of_n.step_report import step_curves, step_notes
 from reward_modeling.display.page import render
 from reward_modeling.display.plot_style import MODELS, WIDTH, Plot, make_plot, new_axes, new_figure
 from reward_modeling.display.plots import name_series
@@ -32,7 +33,7 @@ def write_page(output: str, report: Mapping) -> str:
         output=output,
         report=report,
         head=head_text(report),
-        texts=[*curve_notes(report), *truth_notes(report), *selected_texts(report)],
+        texts=[*curve_notes(report), *truth_notes(report), *_notes_of_steps(report), *selected_texts(report)],
         warning_texts=warning_texts(report),
         plots=[*_plots(report)],
         titled_rows=[*tables(report)],
@@ -40,6 +41,10 @@ def write_page(output: str, report: Mapping) -> str:
         between=between,
         between_points=between_points,
     )
+
+
+def _notes_of_steps(report: Mapping) -> list[str]:
+    return step_notes(report["steps"]) if report["steps"] else []
 
 
 def _plots(report: Mapping) -> Iterator[Plot]:
@@ -56,6 +61,8 @@ def _plots(report: Mapping) -> Iterator[Plot]:
             "Percent of prompts whose answer is right, if it is the one of the greatest reward, or another one of n."
         )
         yield make_plot("Right answers", caption, draw_over_n, named, "percent", scale=100)
+    for title, caption, curves in step_curves(report["steps"]) if report["steps"] else ():
+        yield make_plot(title, caption, draw_over_n, curves, "percent", scale=100)
 
 
 def draw_over_n(curves: Mapping[str, list[tuple[int, Mapping]]], ylabel: str, *, scale: float) -> Figure:
@@ -76,17 +83,10 @@ def draw_over_n(curves: Mapping[str, list[tuple[int, Mapping]]], ylabel: str, *,
         axes.fill_between([n for n, _ in ends], *bands, color=colors[name], alpha=0.18, linewidth=0)
     first = dict(list(colors.items())[:3])
     name_series(axes, first)
-    for name, color in list(colors.items())[3:]:
-        axes.annotate(
-            name,
-            (1, 1),
-            xytext=(0, 14),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=color,
-            weight="bold",
-            ha="right",
-        )
+    places = ((1, "right"), (0.5, "center"), (0, "left"))  # of a second line of names
+    for (name, color), (x, side) in zip(list(colors.items())[3:], places, strict=False):
+        above = {"xytext": (0, 14), "xycoords": "axes fraction", "textcoords": "offset points"}
+        axes.annotate(name, (x, 1), color=color, weight="bold", ha=side, **above)
     axes.locator_params(axis="both", nbins=6)
     axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="n", ylabel=ylabel)

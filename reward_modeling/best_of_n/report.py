@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from reward_modeling.best_of_n.dropped import dropped_rows
 from reward_modeling.best_of_n.majority import EXACT, SHUFFLES
+from reward_modeling.best_of_n.step_report import step_heading, step_lines, step_notes, step_tables
 from reward_modeling.display.text import Rows, align, count, interval, make_printable, number, percent, shorten, wrap
 
 MOST_SIZES = 12  # n with a line of their own on the screen; the report has all
@@ -19,6 +20,7 @@ def report_lines(report: Mapping, output: str) -> list[str]:
         wrap(head_text(report)),
         [*wrap(reward_heading(report)), *align(reward_table(report)), *wrapped(curve_notes(report), indent=2)],
         truth_lines(report),
+        lines_of_steps(report),
         wrapped(selected_texts(report)),
         model_lines(report),
         dropped_table(report),
@@ -180,6 +182,14 @@ def truth_notes(report: Mapping) -> list[str]:
     ]
 
 
+def lines_of_steps(report: Mapping) -> list[str]:
+    """What each aggregation of the steps is worth."""
+    if not report["steps"]:
+        return []
+    steps, rows = report["steps"], shown_sizes(report["steps"]["rows"])
+    return [*wrap(step_heading(steps)), *step_lines(rows), *wrapped(step_notes(steps), indent=2)]
+
+
 # --- what was taken -------------------------------------------------------------------------------------------
 
 
@@ -247,5 +257,7 @@ def tables(report: Mapping) -> Iterator[tuple[str, Rows]]:
     yield reward_heading(report), reward_table(report, all_sizes=True)
     if report["truth"]:
         yield truth_heading(report), truth_table(report, all_sizes=True)
+    if report["steps"]:
+        yield from step_tables(report["steps"])
     if report["models"]:
         yield "Models", model_table(report)

@@ -22,6 +22,7 @@ YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong",
 SIDES = ("chosen", "rejected")
 SHOWN_WIDTH = 40  # characters of a value that a message shows
 GREATEST = 3.4028234663852886e38  # of float32: sums of squares of what is greater would be infinite
+STEPS = "steps"
 OF_MODELS = ("generator", "model")
 
 
@@ -35,6 +36,8 @@ class Seen:
     truths: int = 0
     """Answers whose truth is known."""
     finals: int = 0
+    steps: int = 0
+    """Answers whose steps have probabilities."""
     no_truths: int = 0
     """Answers whose truth is none that is read."""
     first_no_truth: str = ""
@@ -80,7 +83,7 @@ class ScoredRowReader:
         count = len(answers)
         truths = self._of_answers(row, self.columns.truth_name, count, where)
         finals = self._of_answers(row, self.columns.final, count, where)
-        models = _models(row, count)
+        models, steps = _models(row, count), _steps(row, count)
         labelled = count == 2 and all(row.get(name) is not None for name in SIDES)
         for place, messages in enumerate(answers.answers):
             if messages is None:  # it could not be scored
@@ -91,6 +94,7 @@ class ScoredRowReader:
             final = None if finals is None or finals[place] is None else str(finals[place]).strip()
             self.seen.truths += truth is not None
             self.seen.finals += final is not None
+            self.seen.steps += steps[place] is not None
             prompt.answers.append(
                 ScoredAnswer(
                     messages,
@@ -100,6 +104,7 @@ class ScoredRowReader:
                     truth,
                     final,
                     SIDES[place] if labelled else None,
+                    steps[place],
                 )
             )
         return prompt
@@ -216,3 +221,15 @@ def _models(row: Mapping, count: int) -> list[str | None]:
     value = next((row[name] for name in OF_MODELS if row.get(name) is not None), None)
     values = value if isinstance(value, list) and len(value) == count else [value] * count
     return [one if isinstance(one, str) and one else None for one in values]
+
+
+def _steps(row: Mapping, count: int) -> list[tuple[float, ...] | None]:
+    """P(right) of the steps of each answer, as score.py writes them; texts of that name are something else."""
+    value = row.get(STEPS)
+    values = value if isinstance(value, list) and len(value) == count else [None] * count
+    return [_probabilities(one) for one in values]
+
+
+def _probabilities(value: object) -> tuple[float, ...] | None:
+    numbers = [finite(one) for one in value] if isinstance(value, list) and value else [None]
+    return tuple(numbers) if all(one is not None and 0 <= one <= 1 for one in numbers) else None

@@ -184,13 +184,13 @@ def draw_calibration(bins: Sequence[Mapping]) -> Figure:
     for row, rows in zip(bins, counts, strict=True):
         middle, width = 50 * (row["low"] + row["high"]), 100 * (row["high"] - row["low"])
         below.bar(middle, rows, 0.8 * width, color=GRID)
-        below.text(middle, rows + 0.06 * tallest, _short(rows), ha="center", fontsize=6.5)
+        below.text(middle, rows + 0.06 * tallest, short_count(rows), ha="center", fontsize=6.5)
     below.set(xlim=(49, 101), ylim=(0, 1.4 * tallest), xticks=range(50, 101, 10), yticks=[])
     below.set_ylabel("pairs", labelpad=12)
     below.set_xlabel("confidence, percent")
     return figure
 
 
-def _short(rows: int) -> str:
+def short_count(rows: int) -> str:
     """A count in at most four characters: it stands over a narrow bar."""
     return str(rows) if rows < 1000 else f"{rows / 1000:.1f}k" if rows < 9950 else f"{rows / 1000:.0f}k"

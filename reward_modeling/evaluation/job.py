@@ -35,6 +35,7 @@ from reward_modeling.evaluation.benchmarks.rows import conversations
 from reward_modeling.evaluation.benchmarks.subsets import keep_subsets
 from reward_modeling.evaluation.checks import check_rows
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
+from reward_modeling.evaluation.step_scoring import score_step_rows
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.models.chat_template import fingerprint_of_template
 from reward_modeling.models.reward_normalization import tie_values_of
@@ -43,6 +44,7 @@ from reward_modeling.objectives.tie_predictions import tie_predictions
 from reward_modeling.objectives.weights_flag import describe_weights
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.conversations import ScoringCounts
+from reward_modeling.scoring.readouts.steps import Steps
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -128,9 +130,18 @@ class Scored:
 
 
 def score_benchmarks(
-    scorer: RewardScorer, data: list[BenchmarkRows], state: PartialState, unfinished: Path, legacy_xstest_weights: bool
+    scorer: RewardScorer,
+    data: list[BenchmarkRows],
+    state: PartialState,
+    unfinished: Path,
+    legacy_xstest_weights: bool,
+    tune_on: str | None = None,
 ) -> Scored:
-    """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures."""
+    """What one benchmark after the other came to, on process 0; what is wrong with one costs no other its figures.
+
+    Args:
+        tune_on: the subset that a threshold of steps is tuned on. None: the benchmark's own choice.
+    """
     scored, ties = Scored(), tie_values_of(scorer.model.config)
     predict_ties = None if ties is None else tie_predictions(**ties)
     for benchmark in data:
@@ -141,7 +152,7 @@ def score_benchmarks(
         with writing_explained(unfinished):  # at once: what comes after may fail
             append_scores(unfinished / SCORES, benchmark.benchmark, rows)
         try:
-            options = {"legacy_xstest_weights": legacy_xstest_weights, "predict_ties": predict_ties}
+            options = {"legacy_xstest_weights": legacy_xstest_weights, "predict_ties": predict_ties, "tune_on": tune_on}
             part = summarise(benchmark, rows, **options)
         except UserError as error:
             scored.mistakes.append(str(error))
@@ -164,6 +175,7 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
         "dtype": scorer.dtype_name,
         "max_length": scorer.reader.max_length,
         "batching": scorer.batches.batching,
+        **({"process": scorer.readout.process.to_config()} if isinstance(scorer.readout, Steps) else {}),
         **(tie_values_of(scorer.model.config) or {}),
         **({} if scorer.readout.reward_weights is None else {"reward_weights": scorer.readout.reward_weights}),
     }
@@ -184,6 +196,8 @@ def score_benchmark(
     Raises:
         UserError: no row can be scored, or the tokenizer has no chat template.
     """
+    if BENCHMARKS[data.benchmark].of_steps:
+        return score_step_rows(scorer, data, state), _all_counts(scorer.counts)
     rows = data.rows
     refused, losses = check_rows(rows, scorer.reader)
     if len(rows) and len(refused) == len(rows):

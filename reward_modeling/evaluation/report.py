@@ -18,6 +18,7 @@ from reward_modeling.display.page import render
 from reward_modeling.display.pair_blocks import pair_plots, pair_tables
 from reward_modeling.display.plot_style import Plot, make_plot
 from reward_modeling.display.plots import draw_bars
+from reward_modeling.display.step_blocks import describe_process, step_lines, step_plots, step_tables
 from reward_modeling.display.text import (
     MOST_SUBSETS,
     Rows,
@@ -67,6 +68,10 @@ def _body(name: str, part: Mapping) -> list[str]:
         lines += wrap(f"from {', '.join(map(str, part['sources']))}", indent=2)
     lines += [f"  {benchmark.note}"] if benchmark.note else []
     lines += benchmark.figures_table(part["figures"]) if benchmark.figures_table else _figures_table(name, part)
+    for title, rows in benchmark.more_tables(part):
+        lines += ["", *wrap(title, indent=2), *align(rows)]
+    if steps := part.get("steps"):
+        lines += ["", *(line for text in step_lines(steps) for line in wrap(text, indent=2))]
     if pairs := part.get("pairs"):
         lines += ["", *(line for text in pair_lines(pairs) for line in wrap(text, indent=2))]
         lines += ["", *_calibration_table(pairs["calibration"])]
@@ -147,6 +152,8 @@ def describe_model(model: Mapping) -> tuple[str, str]:
     settings = f"max_length {count(model['max_length'])}, batching {model['batching']}"
     if "reward_weights" in model:
         settings += f", reward of {describe_weights(model['reward_weights'])}"
+    if "process" in model:
+        settings += f", {describe_process(model['process'])}"
     return name, f"{model['class']}, {model['dtype']}, {settings}"
 
 
@@ -169,7 +176,7 @@ def scoring_line(summary: Mapping) -> str:
 
 def write_report(summary: dict, path: Path) -> None:
     """Write the page of an evaluation; one that is there is replaced."""
-    shared = (headline, model_line, scoring_line, describe_left_out, pair_lines)
+    shared = (headline, model_line, scoring_line, describe_left_out, pair_lines, step_lines)
     functions = (*shared, benchmark_plots, benchmark_tables, draw_styles, data_rows)
     given = {function.__name__: function for function in functions} | {"known": BENCHMARKS, "combined": COMBINED}
     write_whole(path, render("evaluation/templates/evaluation.html", summary=summary, **given))
@@ -191,6 +198,8 @@ def benchmark_plots(name: str, part: Mapping) -> Iterator[Plot]:
         yield make_plot(by, note, draw_bars, subsets, label=label, tall=tall, **marks)
     if pairs:
         yield from pair_plots(title, pairs)
+    if steps := part.get("steps"):
+        yield from step_plots(title, steps)
     if matrix := part.get("matrix"):
         caption = "Percent of prompts where the chosen answer (row) beats the rejected one (column)."
         yield Plot("Styles", caption, draw_styles(matrix["all"]), tall=False)
@@ -222,7 +231,9 @@ def benchmark_tables(name: str, part: Mapping) -> list[tuple[str, Rows]]:
     scores = [row[:4] for row in accuracy_rows(main_figures(part))]
     groups = grouped_subsets(name, part).items()
     subsets = [(heading or "Subsets", accuracy_rows(group)) for heading, group in groups]
-    return [("Scores", scores), *subsets, *(pair_tables(part["pairs"]) if part.get("pairs") else [])]
+    of_steps = step_tables(part["steps"]) if part.get("steps") else []
+    of_pairs = pair_tables(part["pairs"]) if part.get("pairs") else []
+    return [("Scores", scores), *subsets, *BENCHMARKS[name].more_tables(part), *of_steps, *of_pairs]
 
 
 def data_rows(benchmarks: Mapping[str, Mapping]) -> Rows:

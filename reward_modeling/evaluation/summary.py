@@ -40,11 +40,13 @@ def summarise(
     *,
     legacy_xstest_weights: bool = False,
     predict_ties: PredictTies | None = None,
+    tune_on: str | None = None,
 ) -> dict:
     """A benchmark's part of summary.json.
 
     Args:
         predict_ties: of a model that gives ties a probability of their own.
+        tune_on: the subset that a threshold is tuned on. None: the benchmark's own choice.
 
     Raises:
         UserError: a reward is not finite.
@@ -75,7 +77,7 @@ def summarise(
         columns = ([row.rewards for row in scored], [row.lengths for row in scored] if known else _lengths(data, rows))
         arrays = (array for of in columns for array in np.array(of).reshape(-1, 2).T)
         part["pairs"] = pair_statistics(*arrays, _labels(scored), predict_ties if benchmark.pairs_of else None)
-    part |= benchmark.extras(scored)
+    part |= benchmark.tuned_on(tune_on).extras(scored)
     if data.report is not None:
         part["data_report"] = data.report.table()
     return part

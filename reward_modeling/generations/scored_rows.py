@@ -4,6 +4,7 @@
 |----------------|------------------------------------------------------------------------------------------|
 | `rewards`      | its reward; null where it has none. null of a row of which no answer has one             |
 | `attributes`   | the named outputs of a model that has some, and `gate_weights`, `intervals` where it has |
+| `steps`        | of a process model, P(right) of each step                                                |
 | `not_scored`   | of such a row alone: why                                                                 |
 """
 

@@ -14,7 +14,7 @@ from reward_modeling.generations.input_rows import InputRow, values_to_read
 from reward_modeling.scoring.windows import WINDOW
 
 REWARDS, REASON = "rewards", "not_scored"
-ADDED = (REWARDS, "attributes", "gate_weights", "intervals", REASON)  # the columns of scored rows
+ADDED = (REWARDS, "attributes", "gate_weights", "intervals", "steps", REASON)  # the columns of scored rows
 
 
 @dataclass

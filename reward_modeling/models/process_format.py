@@ -6,7 +6,7 @@ The model is a `*ForTokenClassification` with two labels, of which the second is
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -116,9 +116,3 @@ def last_places(lengths: Sequence[int], separator: str) -> list[int]:
         if number and (not separator or number % 2 == 0):
             ends.append(place - 1)
     return ends
-
-
-def described(saved: Mapping[str, Any]) -> str:
-    """In words, for a line on the screen."""
-    steps = "the whole answer is one step" if saved["outcome"] else f"steps end in {saved['separator']!r}"
-    return f"{steps}; the reward is the {saved['aggregation']} of the steps' probabilities"

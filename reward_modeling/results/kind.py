@@ -68,7 +68,8 @@ class ResultsKind:
     card_template: ClassVar[str] = "results/templates/model_card.md"
     page_template: ClassVar[str] = "results/templates/training.html"
     tags: ClassVar[tuple[str, ...]] = ()  # of the card, for the Hub
-    pipeline: ClassVar[str] = "text-classification"  # as the Hub calls what the model does
+    task: ClassVar[str] = "SequenceClassification"  # transformers' class for it is AutoModelFor...
+    has_pipeline: ClassVar[bool] = True  # of transformers that gives the outputs
     outputs: ClassVar[str] = "outputs"  # what the saved model was compared by
     has_named_outputs: ClassVar[bool] = False  # which RewardScorer gives beside the reward
     card_plots: ClassVar[dict[str, str]] = {}  # {name of the file: what it shows}

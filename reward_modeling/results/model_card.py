@@ -11,13 +11,10 @@ import re
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from reward_modeling.common.file_names import LAST_CHECKPOINT, MERGED_CHECKPOINT
-from reward_modeling.data.composing import writes_space_before
-from reward_modeling.data.rendering import TemplateRefuses, render_prompt
 from reward_modeling.data.report import dropped_rows
 from reward_modeling.display.page import mark_as_code, render
 from reward_modeling.models.tokenizer import end_text, is_for_encoder, leading_bos, token_ids
@@ -73,8 +70,6 @@ def model_card(results: Results, *, name: str, adapter: bool, tokenizer: PreTrai
         plain_text=PLAIN_TEXT,
         as_text=text_that_is_tokenised_alike(tokenizer),
         writes_bos=bool(leading_bos(tokenizer)),
-        behind_prompt=behind_prompt(tokenizer),
-        pieces_stand_alone=not writes_space_before(tokenizer),
         encoder_marks=(tokenizer.cls_token, tokenizer.sep_token) if is_for_encoder(tokenizer) else None,
         evaluation=results.evaluation,
         warnings=results.warnings,
@@ -89,17 +84,6 @@ def model_card(results: Results, *, name: str, adapter: bool, tokenizer: PreTrai
     )
 
 
-def behind_prompt(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the chat template writes before an answer behind its own generation prompt, such as a space; else ""."""
-    prompt = [{"role": "user", "content": "How do I brew green tea?"}]
-    try:
-        whole = render_prompt(prompt, {}, tokenizer)
-        begun = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    except (TemplateRefuses, ValueError, TemplateError):  # transformers raises ValueError where there is no template
-        return ""
-    return whole.removeprefix(begun) if whole.startswith(begun) else ""
-
-
 def card_data(results: Results, *, adapter: bool) -> ModelCardData:
     """What the Hub files a model under. Names that are none of the Hub's are left out: it would refuse them."""
     base, manifest = hub_id(results.run["model_name"]), results.run["manifest"]
@@ -107,7 +91,7 @@ def card_data(results: Results, *, adapter: bool) -> ModelCardData:
     names = [source["dataset_path"] or "" for source in manifest["sources"]] if manifest else results.train_sets
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
-        pipeline_tag=kind_of(results.run).pipeline,
+        pipeline_tag="text-classification" if kind_of(results.run).has_pipeline else "token-classification",
         tags=["reward-model", "rlhf", *kind_of(results.run).tags, *(["lora"] if adapter else [])],
         base_model=base,
         base_model_relation=None if base is None else "adapter" if adapter else "finetune",

@@ -1,67 +1,81 @@
-"""What runs on steps say of their models: how right and wrong steps, and first errors, are told apart.
+"""What runs on steps say of their models: how often a step is found to be what it is, and where solutions go wrong.
 
 evaluation.json of such a run has, beside what run.py describes for every kind:
 
     {
-      "step": 120, "epoch": 1.0, "data": "held out of steps.jsonl",
-      "solutions": 500, "prompts": 480, "loss": 0.31, "constant_loss": 0.52, "reward_mean": 0.6, "reward_std": 0.3,
-      "steps": {"all": 3100, "labelled": 3000, "right": 2300, "wrong": 690},
-      "step_accuracy": {"value": 0.86, "low": 0.84, "high": 0.88, "rows": 2990, "right": 2571, "ties": 0},
+      "step": 120, "epoch": 1.0, "data": "held out of steps.jsonl", "solutions": 500, "prompts": 250,
+      "loss": 0.31, "constant_loss": 0.55, "reward_mean": 0.44, "reward_std": 0.31,
+      "steps": {"all": 2400, "labelled": 2300, "right": 1800, "wrong": 480},
+      "step_accuracy": {"value": 0.87, "low": 0.85, "high": 0.89, "rows": 2280, "right": 1984, "ties": 0},
       "always_the_same": {...}, "found_right": {...}, "found_wrong": {...},
-      "balanced_accuracy": {"value": 0.81, "low": 0.79, "high": 0.83}, "auc": {...},
-      "first_error": {"f1": {"value": 0.62, ...}, "with_error": {...}, "without_error": {...}},
-      "calibration_error": {"value": 0.04, ...},
-      "calibration": [{"low": 0.0, "high": 0.1, "confidence": 0.05, "value": 0.07, "value_low": ..., ...}, ...],
-      "aggregation": "min", "aggregations": {"min": {"value": 0.83, ...}, "product": {...}, ...}
+      "balanced_accuracy": {"value": 0.81, "low": 0.78, "high": 0.84}, "auc": {...},
+      "first_error": {"f1": {...}, "with_error": {...}, "without_error": {...}},
+      "calibration_error": {...}, "calibration": [{"low": 0.0, "high": 0.1, "confidence": 0.06, "value": 0.08, ...}],
+      "aggregation": "min", "aggregations": {"min": {...}, "product": {...}, "last": {...}, "mean": {...}}
     }
 
-"loss" is the mean over steps, as in training, and "constant_loss" that of always saying the share of right steps.
-"labelled" steps are right, wrong, or have a label of one half, which the loss and the calibration alone take.
-"always_the_same" is the accuracy of who takes all steps for what most of them are; "found_right" is the share of right
-steps that are taken for right, "found_wrong" that of wrong ones. "first_error" has ProcessBench's F1 and the two shares
-that it is the harmonic mean of, at a threshold of one half, over the solutions whose labels say where the first error
-is. "aggregations" are areas under the curve of solutions without a wrong step against those with one. All intervals
-take the solutions of a prompt together. Figures that cannot be computed are null.
+A step is taken for right where P(right) is above one half. "steps" counts them: "right" and "wrong" leave out labels of
+one half, and a step that several chains of a tree have counts once. "step_accuracy" is over the right and the wrong
+ones together, "found_right" and "found_wrong" over each, and "balanced_accuracy" is the mean of these two.
+"always_the_same" is the accuracy of a judge who gives all steps the verdict that is right more often, "constant_loss"
+the loss of one who always says the share of right ones. "auc" is how often a right step has the greater P(right) than a
+wrong one, equal ones as half.
 
-A line of eval_scores.jsonl has "where", "reward", and of each step "steps", P(right), and "labels" (null: not known).
+"first_error" is ProcessBench's: of solutions with a wrong step the share whose first one is found ("with_error"), of
+the others the share where none is found ("without_error"), and their harmonic mean. Solutions whose labels do not say
+which step is the first wrong one are in none of them. "aggregations" has for each way to make one reward of a
+solution's steps how often a solution without a wrong step is above one with; "aggregation" is the one that is saved.
 
-run.json also has what the model's config.json has: "process".
+All intervals take the solutions to a prompt together. Figures that cannot be computed are null.
+
+A line of eval_scores.jsonl has "where", "reward", and of each step P(right) ("steps") and the label ("labels", null
+where there is none).
+
+run.json also has what the model's config.json has: "process", see models/process_format.py.
 """
 
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from reward_modeling.display.text import Rows, count, interval, number, percent
-from reward_modeling.results.kind import COMMON_FIGURES, HELD_OUT, LoggedFigure, ResultsKind, both_curves, with_interval
+from reward_modeling.display.text import Rows, accuracy_rows, count, interval, number, percent, share
+from reward_modeling.objectives.held_out_steps import in_numbers, in_percent
+from reward_modeling.results.kind import COMMON_FIGURES, HELD_OUT, LoggedFigure, ResultsKind, both_curves
 
 if TYPE_CHECKING:
     from reward_modeling.display.plot_style import Plot
 
-FEW_WRONG = 30  # steps: with fewer the figures of wrong steps say little
-BALANCED_CHANCE = 0.5
+FEW_STEPS = 50  # of one kind: with fewer the intervals are wide, and themselves not certain
+AGGREGATED = {
+    "min": "the least of them",
+    "product": "their product",
+    "last": "that of the last one",
+    "mean": "their mean",
+}
 FIGURES = {
-    "loss": LoggedFigure("Loss", "The cross-entropy of steps, the mean over those with a label.", both_curves("loss")),
+    "loss": LoggedFigure("Loss", "Cross-entropy of a step's label; mean over steps.", both_curves("loss")),
     "step_accuracy": LoggedFigure(
-        "Steps found to be what they are",
-        "In percent of the steps that are right or wrong.",
-        both_curves("step_accuracy"),
-        is_share=True,
+        "Steps right, percent", "Steps that are found to be what they are.", both_curves("step_accuracy"), is_share=True
     ),
     "balanced_accuracy": LoggedFigure(
-        "Balanced accuracy",
-        "The mean of the shares of right and of wrong steps that are found to be what they are, in percent.",
+        "Balanced accuracy, percent",
+        "Mean of the shares of right and of wrong steps that are found to be what they are.",
         both_curves("balanced_accuracy"),
         is_share=True,
     ),
-    "auc": LoggedFigure(
-        "Area under the curve", "How often a right step gets more than a wrong one.", {HELD_OUT: "eval_auc"}
-    ),
     "first_error_f1": LoggedFigure(
-        "First errors", "ProcessBench's F1, in percent.", {HELD_OUT: "eval_first_error_f1"}, is_share=True
+        "First errors, F1 in percent",
+        "Of ProcessBench: solutions whose first wrong step is found, and solutions in which none is.",
+        {HELD_OUT: "eval_first_error_f1"},
+        is_share=True,
     ),
-} | COMMON_FIGURES
+    "auc": LoggedFigure(
+        "AUC of steps", "How often a right step has the greater probability than a wrong one.", {HELD_OUT: "eval_auc"}
+    ),
+    "right_steps": LoggedFigure(
+        "Right steps, percent", "Of those that were trained on.", both_curves("right_steps"), is_share=True
+    ),
+    **COMMON_FIGURES,
+}
 
 
 class StepResults(ResultsKind):
@@ -69,81 +83,106 @@ class StepResults(ResultsKind):
 
     card_template = "results/templates/model_card_steps.md"
     page_template = "results/templates/training_steps.html"
-    pipeline = "token-classification"
-    tags = ("process-reward-model", "prm")
+    tags = ("process-reward-model",)
+    task = "TokenClassification"
+    has_pipeline = False
     outputs = "outputs"
-    card_plots: ClassVar[dict[str, str]] = {"held_out_calibration.png": "Share of right steps over P(right)"}
+    card_plots: ClassVar[dict[str, str]] = {
+        "held_out_steps.png": "Steps and first errors that are found, with 95% intervals",
+        "held_out_calibration.png": "Probability of a step against the share of right ones",
+    }
 
     def warnings(self, evaluation: Mapping) -> Iterator[str]:
-        steps, balanced, auc = evaluation["steps"], evaluation["balanced_accuracy"], evaluation["auc"]
-        for kind in ("right", "wrong"):
-            if steps[kind] < FEW_WRONG:
-                yield f"Few held-out steps are {kind}: {count(steps[kind])} of {count(steps['labelled'])}"
-        if balanced["value"] is not None and not _is_above(balanced, BALANCED_CHANCE):
-            words = f"{percent(balanced['value'])}% ({percent(balanced['low'])}-{percent(balanced['high'])})"
-            yield f"The balanced accuracy of the held-out steps, {words}, is not clearly above guessing, 50%"
-        if auc["value"] is not None and not _is_above(auc, BALANCED_CHANCE):
-            yield f"Right steps do not clearly get more than wrong ones: AUC {with_interval(auc)}, by chance 0.5"
-        if evaluation["constant_loss"] is not None and evaluation["loss"] >= evaluation["constant_loss"]:
-            losses = f"{number(evaluation['loss'])} against {number(evaluation['constant_loss'])}"
-            yield f"The held-out loss is not below that of always saying the share of right steps: {losses}"
+        steps, accuracy, auc = evaluation["steps"], evaluation["step_accuracy"], evaluation["auc"]
+        counts = f"{count(steps['right'])} right and {count(steps['wrong'])} wrong ones"
+        if not steps["right"] or not steps["wrong"]:
+            yield f"All held-out steps are of one kind, so that nothing is known of the other: {counts}"
+            return
+        if min(steps["right"], steps["wrong"]) < FEW_STEPS:
+            yield f"Few held-out steps of one kind: {counts}"
+        if accuracy["low"] <= evaluation["always_the_same"]["value"]:
+            yield (
+                f"The share of held-out steps that are found to be what they are, {share(accuracy)} "
+                f"({interval(accuracy)}), is not clearly above that of always the same verdict, "
+                f"{share(evaluation['always_the_same'])}"
+            )
+        if auc["low"] is not None and auc["low"] <= 0.5:
+            words = f"{number(auc['value'])} ({number(auc['low'])} to {number(auc['high'])})"
+            yield f"The AUC of the held-out steps, {words}, is not clearly above guessing, 0.5"
+        if evaluation["loss"] >= evaluation["constant_loss"]:
+            yield (
+                f"The held-out loss, {number(evaluation['loss'])}, is not below that of always saying the share of "
+                f"right steps, {number(evaluation['constant_loss'])}"
+            )
 
     # --- the model card and the page ---
 
-    def in_words(self, evaluation: Mapping) -> str:
-        """How the classes stand to each other."""
+    def reward_words(self, run: Mapping) -> str:
+        """What the saved reward is."""
+        return AGGREGATED[run["process"]["aggregation"]]
+
+    def balance_words(self, evaluation: Mapping) -> str:
+        """How many steps are right and wrong."""
         steps = evaluation["steps"]
-        told = steps["right"] + steps["wrong"]
-        share = percent(steps["right"] / told) if told else "-"
-        return f"{count(steps['right'])} right and {count(steps['wrong'])} wrong steps ({share}% are right)."
+        compared = steps["right"] + steps["wrong"]
+        shares = f" ({percent(steps['wrong'] / compared)}% are wrong)" if compared else ""
+        rest = steps["labelled"] - compared
+        halves = f", {count(rest)} with a label of one half" if rest else ""
+        return f"{count(steps['right'])} right and {count(steps['wrong'])} wrong steps{shares}{halves}"
 
-    def example(self, run: Mapping) -> str:
-        """The Python of a prompt and of its steps."""
-        steps = ["Half of 12 is 6.", "With 5 more it is 11."]
-        if run["process"]["outcome"]:
-            steps = ["\n\n".join(steps)]
-        return f'prompt = "What is half of 12, and 5 more?"\nsteps = {json.dumps(steps)}'
-
-    def step_rows(self, evaluation: Mapping) -> Rows:
-        """Accuracies, AUC, first errors and calibration, a line for each."""
+    def share_rows(self, evaluation: Mapping) -> Rows:
+        """Shares of steps and of solutions that are found to be what they are."""
         errors = evaluation["first_error"]
-        rows: Rows = [("figure", "value", "95% interval", "of")]
-        for name, of, unit in (
-            ("steps found to be what they are", evaluation["step_accuracy"], "steps"),
-            ("always the same", evaluation["always_the_same"], "steps"),
-            ("right steps found", evaluation["found_right"], "steps"),
-            ("wrong steps found", evaluation["found_wrong"], "steps"),
-            ("first error found", errors["with_error"], "solutions"),
-            ("no error seen where there is none", errors["without_error"], "solutions"),
-        ):
-            value = "-" if of["value"] is None else f"{percent(of['value'])}%"
-            rows.append((name, value, interval(of) or "-", f"{count(of['rows'])} {unit}"))
-        for name, of in (("balanced accuracy", evaluation["balanced_accuracy"]), ("first errors, F1", errors["f1"])):
-            rows.append((name, *_in_percent(of), ""))
-        for name, of in (("AUC", evaluation["auc"]), ("calibration error", evaluation["calibration_error"])):
-            rows.append((name, *_in_numbers(of), ""))
-        return rows
+        return accuracy_rows(
+            {
+                "steps": evaluation["step_accuracy"],
+                "always the same verdict": evaluation["always_the_same"],
+                "right steps": evaluation["found_right"],
+                "wrong steps": evaluation["found_wrong"],
+                "first error, solutions with one": errors["with_error"],
+                "no error, solutions without": errors["without_error"],
+            },
+            "found to be what they are",
+        )
+
+    def mean_rows(self, evaluation: Mapping) -> Rows:
+        """What is no share of rows."""
+        return [
+            ("figure", "value", "95% interval"),
+            ("balanced accuracy, percent", *in_percent(evaluation["balanced_accuracy"])),
+            ("first errors, F1 in percent (ProcessBench)", *in_percent(evaluation["first_error"]["f1"])),
+            ("AUC of steps", *in_numbers(evaluation["auc"])),
+            ("calibration error", *in_numbers(evaluation["calibration_error"])),
+        ]
 
     def aggregation_rows(self, evaluation: Mapping) -> Rows:
-        lines = ((name, *_in_numbers(of)) for name, of in evaluation["aggregations"].items())
-        return [("of the steps", "AUC of solutions", "95% interval"), *lines]
+        rows: Rows = [("reward", "AUC of solutions", "95% interval")]
+        for name, of in evaluation["aggregations"].items():
+            saved = " (saved)" if name == evaluation["aggregation"] else ""
+            rows.append((f"{name}{saved}", *in_numbers(of)))
+        return rows
 
     def draw_card_plots(self, evaluation: Mapping) -> list[bytes]:
         from reward_modeling.results.step_plots import draw_card_plots
 
         return draw_card_plots(evaluation)
 
+    # --- the page ---
+
     def figures(self, history: Sequence[Mapping]) -> dict[str, LoggedFigure]:
         return FIGURES
 
     def evaluation_rows(self, entries: Sequence[Mapping]) -> Rows:
-        shares, numbers = ("step_accuracy", "balanced_accuracy", "first_error_f1"), ("loss", "auc")
-        heads = ("steps right, percent", "balanced, percent", "first errors F1, percent", "loss", "AUC")
-        rows: Rows = [("step", "epoch", *heads)]
+        shares = {
+            "steps right, percent": "step_accuracy",
+            "balanced, percent": "balanced_accuracy",
+            "first errors, F1": "first_error_f1",
+        }
+        rows: Rows = [("step", "epoch", "loss", *shares, "AUC")]
         for entry in entries:
-            values = [_logged(entry, name, percent) for name in shares]
-            values += [_logged(entry, name, number) for name in numbers]
-            rows.append((count(entry["step"]), f"{entry['epoch']:.2f}", *values))
+            each = (_percent(entry.get(f"eval_{name}")) for name in shares.values())
+            head = count(entry["step"]), f"{entry['epoch']:.2f}", number(entry["eval_loss"])
+            rows.append((*head, *each, _number(entry.get("eval_auc"))))
         return rows
 
     def held_out_plots(self, evaluation: Mapping) -> "Iterator[Plot]":
@@ -152,50 +191,45 @@ class StepResults(ResultsKind):
         return held_out_plots(evaluation)
 
     def held_out_tables(self, evaluation: Mapping) -> list[tuple[str, Rows]]:
+        names = ("loss", "constant_loss", "reward_mean", "reward_std")
         return [
-            ("Steps and first errors", self.step_rows(evaluation)),
-            ("Solutions", self.aggregation_rows(evaluation)),
+            (
+                "Losses and rewards",
+                [("", ""), *((name.replace("_", " "), _number(evaluation[name])) for name in names)],
+            ),
+            ("Steps", [("", ""), *((name, count(rows)) for name, rows in evaluation["steps"].items())]),
+            ("Shares", self.share_rows(evaluation)),
+            ("Other figures", self.mean_rows(evaluation)),
+            ("Rewards of solutions", self.aggregation_rows(evaluation)),
             ("Calibration", calibration_rows(evaluation["calibration"])),
         ]
 
     def set_rows(self, evaluation: Mapping) -> Rows:
-        rows: Rows = [("evaluation set", "solutions", "steps right", "balanced", "AUC", "first errors, F1", "loss")]
+        heads = ("solutions", "loss", "percent of steps right", "balanced", "first errors, F1", "AUC")
+        rows: Rows = [("evaluation set", *heads)]
         for name, of in evaluation["sets"].items():
-            shares = (percent(of["step_accuracy"]["value"]), percent(of["balanced_accuracy"]["value"]))
-            last = (number(of["auc"]["value"]), percent(of["first_error"]["f1"]["value"]), number(of["loss"]))
-            rows.append((name, count(of["solutions"]), *shares, *last))
+            shares = (_percent(of[figure]["value"]) for figure in ("step_accuracy", "balanced_accuracy"))
+            last = _percent(of["first_error"]["f1"]["value"]), _number(of["auc"]["value"])
+            rows.append((name, count(of["solutions"]), number(of["loss"]), *shares, *last))
         return rows
 
 
 def calibration_rows(bins: Sequence[Mapping]) -> Rows:
-    """Of each bin of P(right) that has steps."""
-    rows: Rows = [("P(right)", "steps", "mean", "mean label", "95% interval")]
+    """The share of right steps in each bin of the probability."""
+    rows: Rows = [("probability", "its mean", "percent right", "95% interval", "steps")]
     for row in bins:
+        place = f"{100 * row['low']:.0f}-{100 * row['high']:.0f}"
+        known = ("-", "-", "-")
         if row["rows"]:
-            ends = f"{number(row['value_low'])} to {number(row['value_high'])}"
-            values = (count(row["rows"]), number(row["confidence"]), number(row["value"]), ends)
-            rows.append((f"{row['low']:.1f} to {row['high']:.1f}", *values))
+            ends = interval(row, "value_low", "value_high")
+            known = (percent(row["confidence"]), percent(row["value"]), ends)
+        rows.append((place, *known, count(row["rows"])))
     return rows
 
 
-def _logged(entry: Mapping, name: str, in_words: Callable[[float], str]) -> str:
-    value = entry.get(f"eval_{name}")
-    return "-" if value is None or math.isnan(value) else in_words(value)
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else number(value)
 
 
-def _is_above(figure: Mapping, chance: float) -> bool:
-    return figure["low"] is not None and figure["low"] > chance
-
-
-def _in_percent(figure: Mapping) -> tuple[str, str]:
-    if figure["value"] is None:
-        return "-", "-"
-    ends = "-" if figure["low"] is None else f"{percent(figure['low'])}-{percent(figure['high'])}"
-    return f"{percent(figure['value'])}%", ends
-
-
-def _in_numbers(figure: Mapping) -> tuple[str, str]:
-    if figure["value"] is None:
-        return "-", "-"
-    ends = "-" if figure["low"] is None else f"{number(figure['low'])} to {number(figure['high'])}"
-    return number(figure["value"]), ends
+def _percent(value: float | None) -> str:
+    return "-" if value is None or value != value else percent(value)

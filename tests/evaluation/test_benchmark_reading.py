@@ -90,6 +90,10 @@ REWARDMATH = [
     solution(7, False, "four"),
     solution(3, True, "right", subject="Geometry"),
 ]
+PROCESSBENCH = [{"id": "a", "problem": "1 + 1?", "steps": ["It is 2."], "label": -1}]
+PRMBENCH = [
+    {"modified_question": "1 + 1?", "modified_process": ["It is 3."], "error_steps": [1], "classification": "circular"}
+]
 
 
 def save(path, rows):
@@ -663,6 +667,8 @@ def test_the_published_rows_are_the_default(monkeypatch):
         "THU-KEG/RM-Bench": {"train": RM_BENCH},
         "ScalerLab/JudgeBench": {"claude": JUDGEBENCH[2:], "gpt": JUDGEBENCH[:2]},
         "RewardMATH/RewardMATH": {"test": REWARDMATH},
+        "Qwen/ProcessBench": dict.fromkeys(("omnimath", "math", "olympiadbench", "gsm8k"), PROCESSBENCH),
+        "hitsmy/PRMBench_Preview": {"train": PRMBENCH},
     }
     load = datasets.load_dataset
 
@@ -681,7 +687,10 @@ def test_the_published_rows_are_the_default(monkeypatch):
         "rm_bench": 1,
         "judgebench": 4,
         "rewardmath": 2,
+        "processbench": 4,
+        "prmbench": 1,
     }
+    assert found["processbench"].rows["subset"][:] == ["gsm8k", "math", "olympiadbench", "omnimath"]
     assert found["judgebench"].sources == ("ScalerLab/JudgeBench:gpt", "ScalerLab/JudgeBench:claude")
     assert found["rewardbench"].sources == ("allenai/reward-bench:filtered",)
     assert found[SETS].rows["subset"][:] == list(TEST_SET_ROWS)

@@ -34,6 +34,7 @@ from reward_modeling.scoring.readouts.base import columns_of_answers
 from reward_modeling.scoring.readouts.gated import Gated
 from reward_modeling.scoring.readouts.one_label import OneLabel
 from reward_modeling.scoring.readouts.ratings import Quantiles, Ratings
+from reward_modeling.scoring.readouts.steps import Steps
 
 ROWS = generations()
 
@@ -262,8 +263,8 @@ def test_an_infinite_reward_is_null(tmp_path, rows, output):
 
 
 def test_every_column_that_a_model_adds_is_known():
-    assert {name for kind in (OneLabel, Ratings, Quantiles, Gated) for name in kind.beside} < {*ADDED}
-    everything = ScoredConversation(0.5, {"a": 1.0}, {"a": 1.0}, {"a": (0.0, 1.0)})
+    assert {name for kind in (OneLabel, Ratings, Quantiles, Gated, Steps) for name in kind.beside} < {*ADDED}
+    everything = ScoredConversation(0.5, {"a": 1.0}, {"a": 1.0}, {"a": (0.0, 1.0)}, [0.5])
     assert all(getattr(everything, field.name) for field in fields(everything))
     assert set(ADDED) == {*columns_of_answers([everything]), "not_scored"}
 

@@ -1,120 +1,311 @@
-"""What a run on steps says of its model: the card and its snippets, the page, warnings, and missing figures."""
+"""What a run on steps leaves: its figures against ones written out from eval_scores.jsonl, its card and its page."""
 
 import json
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
-from labelled_steps import outcome_rows, step_rows, texts
-from runs import FEW_STEPS, Run, run_snippets, train, write_rows
-from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
+import torch
+from pages import Page, tables
+from runs import Run, run_snippets, train, write_rows
+from stepped_rows import chains_in, outcome_rows, stepped_rows
+from transformers import AutoModelForTokenClassification
 
 import rm_process
+from reward_modeling.display.text import percent
+from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
+from reward_modeling.objectives.held_out_steps import step_figures
+from reward_modeling.objectives.step_statistics import area_under_curve, area_with_interval, first_error
 from reward_modeling.results.catalog import kind_of
-from reward_modeling.results.steps import StepResults
-from reward_modeling.tiny.models import build_tiny_checkpoint
-from reward_modeling.tiny.tokenizers import token_ids
+from reward_modeling.results.read_run import read_run
+from reward_modeling.results.report import training_page
+from reward_modeling.results.steps import FEW_STEPS, StepResults
+from reward_modeling.scoring import StepScorer
 
-STYLES = {"llama": "llama3", "qwen2": "chatml", "mistral": "mistral", "gemma2": "gemma"}
+PNG = b"\x89PNG\r\n"
+NAN = math.nan
 
 
-def run_of(tmp_path_factory, family: str, rows: list[dict], **flags: object) -> Run:
-    folder = tmp_path_factory.mktemp(family)
-    tokenizer = train_tokenizer([*texts(rows), "\n\n"], 500, **TOKENIZER_STYLES[STYLES[family]])
-    model = build_tiny_checkpoint(
-        folder / "model", tokenizer, tiny_config(family, len(tokenizer), **token_ids(tokenizer))
-    )
-    given = {"model_name": model, "train_set_path": write_rows(folder / "rows.jsonl", rows), "max_steps": 3}
-    flags = FEW_STEPS | {"pairs_per_step": 8, "eval_size": 12, "eval_every_steps": 2} | given | flags
-    return train(flags, folder / "output", main=rm_process.main, pages=True)
+def flags_of(model: str, rows: list[dict], folder: Path) -> dict[str, object]:
+    return {
+        "model_name": model,
+        "train_set_path": write_rows(folder / "steps.jsonl", rows),
+        "max_length": 256,
+        "max_steps": 30,
+        "pairs_per_step": 16,
+        "learning_rate": 3e-3,
+        "eval_size": 30,
+        "eval_every_steps": 10,
+        "logging_steps": 2,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": "true",
+        "num_proc": 1,
+    }
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Run:
-    return run_of(tmp_path_factory, "llama", step_rows(60, seed=5))
+def rows() -> list[dict]:
+    return stepped_rows(150, seed=6)
 
 
-def evaluation_of(run: Run) -> dict:
-    return json.loads((run.output / "evaluation.json").read_text())
+@pytest.fixture(scope="module")
+def run(gemma_folder, rows, tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("run")
+    return train(flags_of(gemma_folder, rows, folder), folder / "output", pages=True, main=rm_process.main)
 
 
-def test_the_card(finished):
-    card = (finished.model / "README.md").read_text()
-    figures = evaluation_of(finished)
-    assert "pipeline_tag: token-classification" in card and "- prm" in card
-    assert "`LlamaForTokenClassification` with 2 labels" in card and "a process model, PRM" in card
-    assert f"{figures['steps']['right']} right and {figures['steps']['wrong']} wrong steps" in card
-    assert (
-        "first errors, F1" in card and "always the same" in card and "text-classification" not in card.split("---")[2]
+def lines_of(run: Run) -> list[dict]:
+    return [json.loads(line) for line in (run.output / "eval_scores.jsonl").open()]
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+# --- the figures --------------------------------------------------------------------------------------------------
+
+
+def test_probabilities_in_the_files_are_those_of_the_saved_model(run, rows):
+    """And the labels are those of the rows, also where another chain of a tree counts the step."""
+    scorer = StepScorer.from_pretrained(run.model, dtype="float32")
+    for line in lines_of(run):
+        row = rows[int(line["where"].rpartition(":")[2]) - 1]
+        (steps,) = [
+            steps
+            for steps, labels in chains_in(row)
+            if scorer.score(row["prompt"], steps) == pytest.approx(line["steps"], abs=1e-4)
+            and labels == pytest.approx(line["labels"])
+        ]
+        assert len(steps) == len(line["labels"])
+        assert line["reward"] == pytest.approx(min(line["steps"]))
+
+
+def test_figures_are_those_of_the_lines(run):
+    """Shares of chains; a step that several chains have is in them once, as in the training."""
+    evaluation, lines = read(run.output / "evaluation.json"), lines_of(run)
+    errors = {True: [], False: []}
+    for line in lines:
+        if None in line["labels"]:
+            known = line["labels"][: line["labels"].index(None)]
+            if all(label > 0.5 for label in known):
+                continue
+        else:
+            known = line["labels"]
+        first = next((place for place, label in enumerate(known) if label < 0.5), None)
+        found = next((place for place, probability in enumerate(line["steps"]) if probability <= 0.5), None)
+        errors[first is not None].append(first == found)
+    with_error, without = (sum(errors[kind]) / len(errors[kind]) for kind in (True, False))
+    of = evaluation["first_error"]
+    assert (of["with_error"]["value"], of["without_error"]["value"]) == pytest.approx((with_error, without))
+    assert of["f1"]["value"] == pytest.approx(2 * with_error * without / (with_error + without))
+    assert evaluation["solutions"] == len(lines)
+    assert evaluation["steps"]["all"] == sum(len(line["steps"]) for line in lines)
+    assert evaluation["steps"]["labelled"] < sum(label is not None for line in lines for label in line["labels"])
+    assert evaluation["reward_mean"] == pytest.approx(np.mean([line["reward"] for line in lines]))
+    logged = [entry for entry in run.history if "eval_loss" in entry][-1]
+    for name in ("step_accuracy", "balanced_accuracy", "auc"):
+        assert evaluation[name]["value"] == pytest.approx(logged[f"eval_{name}"])
+    assert evaluation["loss"] == pytest.approx(logged["eval_loss"])
+
+
+def held_out_of(probabilities: list[list[float]], labels: list[list[float]], prompts: list[int]) -> EvaluatedSteps:
+    losses = []
+    for of, known in zip(probabilities, labels, strict=True):
+        terms = [
+            -label * math.log(p) - (1 - label) * math.log(1 - p)
+            for p, label in zip(of, known, strict=True)
+            if label == label
+        ]
+        losses.append(sum(terms) / len(terms))
+    arrays = ([np.array(each) for each in of] for of in (probabilities, labels, labels))
+    where = [f"rows:{number}" for number in range(len(labels))]
+    return EvaluatedSteps(where, *arrays, np.array(losses), np.array(prompts), "min")
+
+
+def test_figures_by_hand():
+    held_out = held_out_of(
+        [[0.9, 0.4, 0.8], [0.7], [0.6, 0.3], [0.2, 0.9]],
+        [[1.0, 0.1, NAN], [0.5], [1.0, 1.0], [0.0, 0.9]],
+        [0, 0, 1, 2],
     )
-    assert (finished.model / "held_out_calibration.png").stat().st_size > 5000
+    figures = step_figures(held_out)
+    assert figures["steps"] == {"all": 8, "labelled": 7, "right": 4, "wrong": 2}
+    assert figures["step_accuracy"]["value"] == pytest.approx(5 / 6)  # 0.3 of a right step is wrong
+    assert figures["always_the_same"]["value"] == pytest.approx(4 / 6)
+    assert (figures["found_right"]["value"], figures["found_wrong"]["value"]) == pytest.approx((3 / 4, 1))
+    assert figures["balanced_accuracy"]["value"] == pytest.approx(7 / 8)
+    assert figures["auc"]["value"] == pytest.approx(7 / 8)  # of 0.9 0.6 0.3 0.9 against 0.4 0.2, one pair is wrong
+    # with an error: the first at its second step, the last at its first; without: one, whose second step is taken
+    # for wrong; a label of one half says neither
+    assert (figures["first_error"]["with_error"]["value"], figures["first_error"]["with_error"]["rows"]) == (1.0, 2)
+    assert (figures["first_error"]["without_error"]["value"], figures["first_error"]["f1"]["value"]) == (0.0, 0.0)
+    assert figures["reward_mean"] == pytest.approx((0.4 + 0.7 + 0.3 + 0.2) / 4)
+    mean = (1 + 0.1 + 0.5 + 1 + 1 + 0 + 0.9) / 7
+    assert figures["constant_loss"] == pytest.approx(-mean * math.log(mean) - (1 - mean) * math.log(1 - mean))
+    known = [(0.9, 1), (0.4, 0.1), (0.7, 0.5), (0.6, 1), (0.3, 1), (0.2, 0), (0.9, 0.9)]
+    by_bin: dict[int, list] = {}
+    for probability, label in known:
+        by_bin.setdefault(int(round(probability * 10, 6)), []).append(probability - label)
+    expected = sum(abs(sum(of)) for of in by_bin.values()) / len(known)
+    assert figures["calibration_error"]["value"] == pytest.approx(expected)
+    losses = [-label * math.log(p) - (1 - label) * math.log(1 - p) for p, label in known]
+    assert figures["loss"] == pytest.approx(sum(losses) / len(losses))  # a mean over steps, and not over solutions
+
+
+def test_the_first_error_is_that_of_process_bench():
+    cases = {(1.0, 1.0): -1, (1.0, 0.0, 1.0): 1, (0.2,): 0, (1.0, NAN, 0.0): -2, (1.0, 0.0, NAN): 1, (0.5, 0.0): -2}
+    assert {labels: first_error(labels) for labels in cases} == cases
+
+
+def test_the_area_and_its_interval():
+    """Against all pairs of a right and a wrong step; the interval, against draws of prompts written out.
+
+    Steps of one prompt that agree say as much as one: taken for prompts of their own, the negative control, they make
+    the interval narrower."""
+    draw = np.random.default_rng(0)
+    of_prompt = draw.normal(size=60)
+    right = np.repeat(draw.random(60) < 0.6, 4)
+    probabilities = np.round(1 / (1 + np.exp(-np.repeat(of_prompt, 4) - right)), 2)
+    prompts = np.repeat(np.arange(60), 4)
+
+    def area(rows: np.ndarray) -> float:
+        p, kind = probabilities[rows], right[rows]
+        differences = p[kind][:, None] - p[~kind][None]
+        return float(((differences > 0) + 0.5 * (differences == 0)).mean())
+
+    found = area_with_interval(probabilities, right, prompts)
+    assert found["value"] == pytest.approx(area(np.arange(240)))
+    draws = []
+    for _ in range(1500):
+        chosen = draw.integers(60, size=60)
+        draws.append(area((4 * chosen[:, None] + np.arange(4)).ravel()))
+    assert (found["low"], found["high"]) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
+    alone = area_with_interval(probabilities, right, np.arange(240))
+    assert alone["high"] - alone["low"] < 0.7 * (found["high"] - found["low"])
+    assert math.isnan(area_under_curve(np.array([0.5]), np.array([True]))[0])
+
+
+def test_one_kind_of_steps_alone_has_figures():
+    figures = step_figures(held_out_of([[0.9], [0.8]], [[1.0], [1.0]], [0, 1]))
+    assert figures["auc"]["value"] is None and figures["balanced_accuracy"]["value"] is None
+    assert figures["first_error"]["f1"]["value"] is None and figures["step_accuracy"]["value"] == 1
+    json.dumps(figures, allow_nan=False)
+    (warning,) = StepResults("solutions").warnings(figures)
+    assert warning == (
+        "All held-out steps are of one kind, so that nothing is known of the other: 2 right and 0 wrong ones"
+    )
+
+
+# --- the card and the page ----------------------------------------------------------------------------------------
+
+
+def test_run_json_says_of_which_kind_it_is(run):
+    about, config = read(run.output / "run.json"), read(run.model / "config.json")
+    assert (about["kind"], about["unit"], about["solutions_per_step"]) == ("steps", "solutions", 16)
+    assert about["process"] == config["process"]
+    assert isinstance(kind_of(about), StepResults)
+    assert about["kinds"].startswith("Of ") and "steps with a label" in about["kinds"]
+
+
+def test_the_card_has_the_figures(run):
+    card, evaluation = (run.model / "README.md").read_text(), read(run.output / "evaluation.json")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line[:1] == "|"]
+    values = {row[0]: row[1] for row in rows}
+    assert values["steps"] == percent(evaluation["step_accuracy"]["value"])
+    assert values["wrong steps"] == percent(evaluation["found_wrong"]["value"])
+    assert values["always the same verdict"] == percent(evaluation["always_the_same"]["value"])
+    assert values["first errors, F1 in percent (ProcessBench)"] == percent(evaluation["first_error"]["f1"]["value"])
+    assert "min (saved)" in values and {"product", "last", "mean"} <= values.keys()
+    assert "steps of 16 solutions" in card and "`GemmaForTokenClassification` with 2 labels" in card
+    assert "pipeline_tag: token-classification" in card and "- process-reward-model\n" in card
+    assert "This was not run where this card was written." in card and "sigmoid" not in card
+    plots = re.findall(r"!\[.*?\]\((.*?)\)", card)
+    assert plots == list(StepResults.card_plots)
+    assert all((run.model / name).read_bytes().startswith(PNG) for name in plots)
+    assert "chosen" not in card and "margin" not in card and "pipeline(" not in card
+
+
+def assert_snippets_agree(folder: Path, tolerance: float = 1e-5) -> list[float]:
+    """Those of the card, in plain transformers and with StepScorer."""
+    transformers, scorer = run_snippets(folder / "README.md")
+    assert transformers["probabilities"] == pytest.approx(scorer["probabilities"], abs=tolerance)
+    assert scorer["rewards"].keys() == {"min", "product", "last", "mean"}
+    return scorer["probabilities"]
+
+
+def test_the_python_of_the_card_gives_the_probabilities(run):
+    assert len(assert_snippets_agree(run.model)) == 2
 
 
 @pytest.mark.parametrize(
-    ("family", "flags"),
+    "changes",
     [
-        ("llama", {}),
-        ("qwen2", {"step_separator": "\\n"}),
-        ("mistral", {}),
-        ("gemma2", {"prompt_format": "plain"}),
-        ("qwen2", {"step_separator": ""}),
+        {"prompt_format": "plain", "step_separator": "\\n"},
+        {"step_separator": ""},
+        {"use_peft": "true", "lora_r": 4},
+        {"eval_size": 0},
     ],
     ids=str,
 )
-def test_the_snippets_of_the_card_agree(family, flags, tmp_path_factory):
-    """Plain transformers and StepScorer, whatever the tokenizer writes before a text."""
-    run = run_of(tmp_path_factory, family, step_rows(30, seed=5), **flags)
-    plain, toolkit = run_snippets(run.model / "README.md")
-    assert len(plain["probabilities"]) == len(toolkit["steps"]) == 2
-    assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
-    assert toolkit["rewards"]["min"] == min(toolkit["probabilities"])
+def test_cards_of_other_forms(changes, gemma_folder, rows, tmp_path):
+    flags = flags_of(gemma_folder, rows[:40], tmp_path) | {"max_steps": 2} | changes
+    finished = train(flags, tmp_path / "output", main=rm_process.main)
+    assert_snippets_agree(finished.model)
+    assert read(finished.model / "verification.json")["passed"]
 
 
-def test_the_snippets_of_an_adapter_and_of_an_outcome_model(tmp_path_factory):
-    rows = outcome_rows(40, seed=3)
-    run = run_of(tmp_path_factory, "llama", rows, use_peft="true", lora_r=4)
-    plain, toolkit = run_snippets(run.model / "README.md")
-    assert len(plain["probabilities"]) == 1
-    assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
-    assert "an outcome model, ORM" in (run.model / "README.md").read_text()
+def test_an_outcome_model_and_its_page(gemma_folder, tmp_path):
+    rows = outcome_rows(40, seed=1)
+    sets = ",".join(
+        f"{name}={write_rows(tmp_path / f'{name}.jsonl', outcome_rows(9, seed))}"
+        for name, seed in (("one", 7), ("other", 8))
+    )
+    flags = flags_of(gemma_folder, rows, tmp_path) | {"eval_set_path": sets, "max_steps": 8}
+    finished = train(flags, tmp_path / "output", pages=True, main=rm_process.main)
+    assert read(finished.model / "config.json")["process"]["outcome"] is True
+    card = (finished.model / "README.md").read_text()
+    assert "An outcome reward model" in card and len(assert_snippets_agree(finished.model)) == 1
+    evaluation = read(finished.output / "evaluation.json")
+    assert list(evaluation["sets"]) == ["one", "other"]
+    assert evaluation["first_error"]["with_error"]["rows"] == evaluation["first_error"]["without_error"]["rows"] == 9
+    page = training_page(read_run(finished.output))
+    (head,) = [head for head in tables(page) if head.startswith("evaluation set")]
+    assert [row[0] for row in tables(page)[head]] == ["one", "other"]
 
 
-def test_the_page(finished):
-    page = (finished.output / "report.html").read_text()
-    for words in ("Balanced accuracy of steps", "First errors, F1", "AUC of solutions", "Calibration", "What is found"):
-        assert words in page
-    assert "{{" not in page and "None" not in page and ">nan<" not in page
+def test_the_page(run):
+    text = training_page(read_run(run.output))
+    page = Page(text)
+    said = " ".join(page.texts)
+    evaluation = read(run.output / "evaluation.json")
+    assert f"{percent(evaluation['step_accuracy']['value'])}%" in said
+    for title in ("Steps and first errors", "Calibration of steps", "Balanced accuracy, percent", "AUC of steps"):
+        assert title in said
+    (head,) = [head for head in tables(text) if head.startswith("reward | AUC of solutions")]
+    assert len(tables(text)[head]) >= 4
+    assert not [reference for reference in page.references if reference.startswith("http")]
 
 
-def test_what_is_warned_of():
-    """A model that tells nothing apart, held against one that does."""
-    share = {"value": 0.5, "low": 0.45, "high": 0.55}
-    evaluation = {
-        "steps": {"right": 400, "wrong": 12, "labelled": 412},
-        "balanced_accuracy": share,
-        "auc": share,
-        "loss": 0.6,
-        "constant_loss": 0.5,
-    }
-    kind = kind_of({"kind": "steps", "unit": "solutions"})
-    assert isinstance(kind, StepResults)
-    said = list(kind.warnings(evaluation))
-    assert len(said) == 4
-    assert said[0] == "Few held-out steps are wrong: 12 of 412" and "guessing, 50%" in said[1]
-    good = {"value": 0.8, "low": 0.7, "high": 0.9}
-    evaluation |= {"balanced_accuracy": good, "auc": good, "loss": 0.3}
-    evaluation["steps"] = {"right": 400, "wrong": 40, "labelled": 440}
-    assert not list(kind.warnings(evaluation))
+def test_warnings(run):
+    evaluation = read(run.output / "evaluation.json")
+    kind = StepResults("solutions")
+    weak = evaluation | {"loss": 2 * evaluation["constant_loss"], "auc": {"value": 0.55, "low": 0.48, "high": 0.6}}
+    weak |= {"step_accuracy": evaluation["step_accuracy"] | {"low": 0.1}}
+    weak |= {"steps": evaluation["steps"] | {"wrong": FEW_STEPS - 1}}
+    found = list(kind.warnings(weak))
+    for words in ("Few held-out steps", "always the same verdict", "not clearly above guessing, 0.5", "is not below"):
+        assert sum(words in warning for warning in found) == 1
+    good = evaluation | {"loss": 0.0, "auc": {"value": 0.9, "low": 0.8, "high": 0.95}}
+    good |= {"step_accuracy": evaluation["step_accuracy"] | {"low": 0.99}}
+    good |= {"steps": {"all": 400, "labelled": 400, "right": 200, "wrong": 200}}
+    assert list(kind.warnings(good)) == []
 
 
-def test_held_out_steps_of_one_kind_alone(tmp_path_factory):
-    """Balanced accuracy, AUC and F1 are not known then: null, a dash, and no error."""
-    rows = [row | {"labels": [1.0] * len(row["labels"])} for row in step_rows(30, seed=5)]
-    run = run_of(tmp_path_factory, "llama", rows)
-    figures = evaluation_of(run)
-    assert figures["balanced_accuracy"]["value"] is None and figures["auc"]["value"] is None
-    assert figures["first_error"]["f1"]["value"] is None and figures["first_error"]["with_error"]["rows"] == 0
-    assert figures["constant_loss"] == 0 and figures["loss"] > 0
-    logged = [entry for entry in run.history if "eval_loss" in entry]
-    assert all(math.isnan(entry["eval_auc"]) for entry in logged)
-    assert "first errors, F1 | -" in (run.model / "README.md").read_text()
-    assert (run.output / "report.html").is_file()
+def test_plain_transformers_reads_the_saved_class(run):
+    model, info = AutoModelForTokenClassification.from_pretrained(run.model, output_loading_info=True)
+    assert type(model).__module__.startswith("transformers.") and not info["missing_keys"]
+    assert not info["unexpected_keys"] and model.config.id2label == {0: "wrong", 1: "right"}
+    assert model.score.weight.dtype == torch.float32

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -168,6 +169,8 @@ class Benchmark:
     # Rows
     required: tuple[str, ...] = ()
     """Columns of its file."""
+    optional: tuple[str, ...] = ()
+    """Others that `read_row` takes where they are there."""
     row_formats: str = ""
     """What they hold, in words."""
     read_row: Callable[[dict], dict[str, object]] | None = None
@@ -193,6 +196,9 @@ class Benchmark:
     not the row itself."""
     answers: tuple[int | None, int | None] = (1, 1)
     """Right and wrong answers of a row; None is any number of them."""
+    of_steps: bool = False
+    """Whether a row is one answer, of which a process model scores the steps: `chosen` of a `ScoredRow` are the
+    probabilities of its right steps, `rejected` those of its wrong ones."""
     other_answers: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
     """The same of subsets that differ."""
 
@@ -219,6 +225,8 @@ class Benchmark:
     """What is unknown, missing or of another size than published, in loud messages."""
     extras: Callable[[Rows], dict] = lambda rows: {}
     """What else stands in the benchmark's part of summary.json."""
+    extras_tuned_on: Callable[[str, Rows], dict] | None = None
+    """The same where something is tuned on one subset."""
     legacy_formula: Formula | None = None
     """The formula under `--legacy_xstest_weights`, where that changes anything."""
     parts: tuple[str, ...] = ()
@@ -239,11 +247,13 @@ class Benchmark:
     """A line under the title."""
     figures_table: Callable[[Mapping], list[str]] | None = None
     """The figures of its part of summary.json as lines, where the usual table does not do."""
+    more_tables: Callable[[Mapping], list[tuple[str, list]]] = lambda part: []
+    """Tables, with their titles, of what `extras` has put into its part of summary.json."""
     record_lines: Callable[["Benchmark", Mapping], list[tuple[str, Mapping]]] = lines_by_figure
 
     @property
     def columns(self) -> Columns:
-        names = dict.fromkeys(("prompt", *self.required, self.id_column))
+        names = dict.fromkeys(("prompt", *self.required, *self.optional, self.id_column))
         return Columns(self.required, tuple(names), self.row_formats)
 
     @property
@@ -272,6 +282,12 @@ class Benchmark:
         """The benchmark under today's weights, or under the old ones where it has any."""
         is_legacy = legacy_xstest_weights and self.legacy_formula is not None
         return replace(self, formula=self.legacy_formula) if is_legacy else self
+
+    def tuned_on(self, subset: str | None) -> "Benchmark":
+        """The benchmark with what it tunes tuned on this subset, where it tunes anything."""
+        if subset is None or self.extras_tuned_on is None:
+            return self
+        return replace(self, extras=partial(self.extras_tuned_on, subset))
 
     def num_answers(self, subset: str) -> tuple[int | None, int | None]:
         return self.other_answers.get(subset, self.answers)

@@ -16,6 +16,8 @@ FILES = (
     "rm_bench",
     "judgebench",
     "rewardmath",
+    "processbench",
+    "prmbench",
     "own_pairs",
 )
 

@@ -35,6 +35,7 @@ from reward_modeling.evaluation.benchmarks.rows import (
 SHOWN_ROWS = 3  # unreadable rows that a message shows
 FINGERPRINT_COLUMNS = ["id", "subset", "prompt", "chosen", "rejected"]
 LABEL_COLUMNS = ["ranks", "chosen_probability", "weight"]
+STEP_COLUMNS = ["steps", "step_labels"]
 
 
 def read_benchmark(
@@ -129,7 +130,7 @@ def reading_order(rows: Dataset) -> np.ndarray:
 
 def fingerprint(rows: Dataset) -> str:
     """32 hex digits of what is scored, in its order: equal for equal rows, wherever they were read from."""
-    records = rows.select_columns([*FINGERPRINT_COLUMNS, "template_options", *LABEL_COLUMNS])
+    records = rows.select_columns([*FINGERPRINT_COLUMNS, "template_options", *LABEL_COLUMNS, *STEP_COLUMNS])
     # only where there are some: the digests of published rows are in earlier summaries
     return _digest(tuple(record[name] for name in FINGERPRINT_COLUMNS) + _labels(record) for record in records)
 
@@ -137,7 +138,8 @@ def fingerprint(rows: Dataset) -> str:
 def _labels(record: dict) -> tuple:
     """What a row says beside its texts; () where it only says what is preferred."""
     options, labels = record["template_options"], tuple(record[name] for name in LABEL_COLUMNS)
-    return ((options,) if options else ()) + (labels if any(labels) else ())
+    steps = tuple(record[name] for name in STEP_COLUMNS)
+    return ((options,) if options else ()) + (labels if any(labels) else ()) + (steps if any(steps) else ())
 
 
 def fingerprint_without_texts(rows: Rows) -> str:

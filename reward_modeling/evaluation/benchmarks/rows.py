@@ -13,7 +13,7 @@ from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import ROLES, Message, UnreadableMessages, read_messages, to_json
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 
-CACHE_VERSION = 8  # raise it when rows are read otherwise than before
+CACHE_VERSION = 9  # raise it when rows are read otherwise than before
 EXCERPT_LENGTH = 160
 MISSING_COLUMN = "expected every column, found a row that lacks one"
 
@@ -29,6 +29,8 @@ EVALUATION_FEATURES = Features(
         "ranks": List(Value("int32")),  # of a ranked list, whose answers all stand in `chosen`: 1 for the best
         "chosen_probability": Value("float64"),  # and weight: null where a row does not say it
         "weight": Value("float64"),
+        "steps": List(Value("string")),  # of an answer whose steps are scored; then there is no chosen and no rejected
+        "step_labels": List(Value("int32")),  # of each step: see `RIGHT_STEP`
         "prompt_key": Value("int64"),
         "reason": Value("string"),  # why a row cannot be read, else ""
         "excerpt": Value("string"),
@@ -36,8 +38,11 @@ EVALUATION_FEATURES = Features(
 )
 UNFILLED = {
     **dict.fromkeys(EVALUATION_FEATURES, ""),
-    **{"chosen": [], "rejected": [], "ranks": [], "chosen_probability": None, "weight": None, "prompt_key": 0},
+    **{name: [] for name in ("chosen", "rejected", "ranks", "steps", "step_labels")},
+    **{"chosen_probability": None, "weight": None, "prompt_key": 0},
 }
+
+RIGHT_STEP, WRONG_STEP, UNKNOWN_STEP = 1, 0, -1
 
 Fields = dict[str, object]  # subset, prompt, chosen and rejected, before they become JSON
 
@@ -93,15 +98,18 @@ def filled_row(
     *,
     subset: str,
     prompt: list[Message] | None,
-    chosen: list,
-    rejected: list,
+    chosen: list = (),
+    rejected: list = (),
+    steps: list[str] = (),
+    step_labels: list[int] = (),
     template_options: str = "",
 ) -> dict[str, object]:
     """A row that can be scored; `prompt` is None where chosen and rejected are plain texts."""
     row = {**UNFILLED, "where": where, "id": _json_id(row_id), "subset": subset, "template_options": template_options}
     row["prompt"] = "" if prompt is None else to_json(prompt)
     row["chosen"], row["rejected"] = ([to_json(answer) for answer in answers] for answers in (chosen, rejected))
-    answers = (*row["chosen"], *row["rejected"])
+    row["steps"], row["step_labels"] = list(steps), list(step_labels)
+    answers = (*row["chosen"], *row["rejected"], *steps)
     try:
         for text in (row["id"], subset, *answers, row["prompt"]):
             text.encode()
@@ -171,6 +179,11 @@ def answers_of(row: dict, name: str, count: int | None) -> list[list[Message]]:
         number = "at least one text" if count is None else f"{count} text{'s' if count > 1 else ''}"
         raise UnreadableRow(f"expected {name} as a list of {number}, found {_kind(texts)}")
     return [[assistant(text)] for text in texts]
+
+
+def steps_of(row: dict, name: str) -> list[str]:
+    """At least one text."""
+    return [message["content"] for (message,) in answers_of(row, name, None)]
 
 
 def assistant(text: str) -> Message:

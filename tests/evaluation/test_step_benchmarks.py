@@ -1,0 +1,368 @@
+"""ProcessBench and PRMBench: formulas by hand, and the script on a process model against plain transformers."""
+
+import json
+import random
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluations import evaluate, flags, read_lines
+from runs import write_rows
+from step_models import QUESTIONS, TEXTS, plain_probabilities, save_process_model
+from tiny_families import tiny_config
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.intervals import estimate
+from reward_modeling.common.step_statistics import step_statistics
+from reward_modeling.evaluation.benchmarks.base import Benchmark, ScoredRow
+from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.prmbench import CLASS_ROWS
+from reward_modeling.evaluation.benchmarks.processbench import SPLIT_ROWS, best_threshold, is_right, tuned_part
+from reward_modeling.evaluation.benchmarks.reading import fingerprint, read_benchmark
+from reward_modeling.scoring import StepScorer
+from reward_modeling.tiny.quickstart import rewardbench_like_rows
+from reward_modeling.tiny.tokenizers import token_ids
+
+PROCESSBENCH, PRMBENCH = BENCHMARKS["processbench"], BENCHMARKS["prmbench"]
+
+
+def figures_of(benchmark: Benchmark, rows: list[ScoredRow]) -> dict[str, float]:
+    values = benchmark.values(rows)
+    return {name: figure.value for name, figure in estimate(benchmark.formula_of(values), values).items()}
+
+
+def scored(subset: str, right: list[float], wrong: list[float] = ()) -> ScoredRow:
+    return ScoredRow(0, subset, np.array(right, dtype=float), np.array(wrong, dtype=float))
+
+
+def random_row(draw: random.Random, subset: str) -> ScoredRow:
+    steps = [round(draw.random(), 2) for _ in range(draw.randint(0, 4))]
+    return scored(subset, steps, [round(draw.random(), 2)] if draw.random() < 0.5 or not steps else [])
+
+
+# --- ProcessBench ---------------------------------------------------------------------------------------------
+
+
+def test_processbench_by_hand():
+    """The first step below 0.5 must be the first wrong one; one of just 0.5 is right."""
+    rows = [
+        scored("gsm8k", [0.9, 0.5], [0.4]),  # right
+        scored("gsm8k", [0.9, 0.4], [0.1]),  # too early
+        scored("gsm8k", [0.9], [0.6]),  # not seen
+        scored("gsm8k", [], [0.2]),  # right: the first step
+        scored("gsm8k", [0.9, 0.8]),  # right
+        scored("gsm8k", [0.9, 0.8, 0.49]),
+        scored("gsm8k", [0.5]),  # right
+    ]
+    figures = figures_of(PROCESSBENCH, rows)
+    assert figures["gsm8k erroneous"] == 0.5
+    assert figures["gsm8k correct"] == pytest.approx(2 / 3)
+    assert figures["gsm8k"] == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))
+    assert np.isnan([figures["math"], figures["overall"]]).all()
+
+
+def test_processbench_is_the_mean_of_four_and_zero_where_both_accuracies_are():
+    rows = [scored(split, [0.9], [0.1]) for split in SPLIT_ROWS] + [scored(split, [0.9]) for split in SPLIT_ROWS]
+    assert figures_of(PROCESSBENCH, rows)["overall"] == 1
+    rows = [row for row in rows if row.subset != "math"] + [scored("math", [0.4], [0.9]), scored("math", [0.1])]
+    figures = figures_of(PROCESSBENCH, rows)
+    assert (figures["math"], figures["overall"]) == (0, 0.75)
+
+
+def test_a_tuned_threshold_is_the_best_one():
+    draw = random.Random(0)
+    for seed in range(20):
+        draw.seed(seed)
+        rows = [random_row(draw, "gsm8k") for _ in range(30)]
+        erroneous = [row for row in rows if len(row.rejected)]
+        correct = [row for row in rows if not len(row.rejected)]
+
+        def f1(threshold, erroneous=erroneous, correct=correct):
+            one, other = (np.mean([is_right(row, threshold) for row in of]) for of in (erroneous, correct))
+            return 2 * one * other / (one + other) if one + other else 0
+
+        best = max(map(f1, np.linspace(0.0025, 0.9975, 399)))
+        assert f1(best_threshold(rows)) == pytest.approx(best)
+
+
+def test_a_threshold_is_tuned_on_one_split_and_used_on_all():
+    """Probabilities of gsm8k are half of what they mean."""
+    rows = [scored("gsm8k", [0.4], [0.2]), scored("gsm8k", [0.45]), scored("math", [0.4], [0.2]), scored("math", [0.2])]
+    part = tuned_part("gsm8k", rows)["tuned"]
+    assert part["on"] == "gsm8k"
+    assert 0.2 < part["threshold"] < 0.4
+    assert (part["figures"]["gsm8k"]["value"], part["figures"]["math"]["value"]) == (1, 0)
+    assert part["figures"]["overall"]["value"] is None
+    assert "tuned" not in tuned_part("omnimath", rows)
+    with pytest.raises(UserError, match="expected erroneous and correct answers"):
+        best_threshold(rows[:1])
+
+
+# --- PRMBench -------------------------------------------------------------------------------------------------
+
+
+def test_prmbench_by_hand():
+    """Valid: 3 of 4 seen; wrong: 1 of 2 seen. F1 of valid 6/8, of wrong 2/4."""
+    rows = [scored("circular", [0.9, 0.5, 0.1], [0.2]), scored("circular", [0.8], [0.7])]
+    assert figures_of(PRMBENCH, rows)["circular"] == pytest.approx((6 / 8 + 2 / 4) / 2)
+
+
+def test_prmbench_pools_all_steps_and_has_f1_alone_where_nothing_is_wrong():
+    rows = [scored(name, [0.9], [0.1]) for name in CLASS_ROWS if name != "multi_solutions"]
+    rows += [scored("multi_solutions", [0.9, 0.9, 0.1])] * 2
+    figures = figures_of(PRMBENCH, rows)
+    assert figures["multi_solutions"] == pytest.approx(8 / 10)
+    assert figures["circular"] == 1
+    # pooled: 12 valid ones seen, 2 valid ones missed, 8 wrong ones seen
+    assert figures["overall"] == pytest.approx((24 / 26 + 16 / 18) / 2)
+    assert np.isnan(figures_of(PRMBENCH, rows[1:])["overall"])
+
+
+def test_prmbench_of_all_valid_and_of_a_coin():
+    """With the share of wrong steps that the published set has: 45.7 and 43.4 percent."""
+    steps, wrong = 83_456, 13_180
+    share = wrong / steps
+    draw = np.random.default_rng(0)
+
+    def figures(verdicts):
+        rows = [
+            scored(name, verdicts(round(9000 * (1 - share))), verdicts(round(9000 * share)))
+            for name in CLASS_ROWS
+            if name != "multi_solutions"
+        ]
+        rows.append(scored("multi_solutions", []))  # no steps: it changes nothing
+        return figures_of(PRMBENCH, rows)["overall"]
+
+    assert figures(lambda count: np.ones(count)) == pytest.approx(0.457, abs=5e-4)
+    assert figures(lambda count: draw.integers(0, 2, count)) == pytest.approx(0.434, abs=3e-3)
+
+
+def prm_row(number: int, name: str = "circular", errors: tuple = (2,), steps=TEXTS[:3], **more) -> dict:
+    row = {"modified_question": QUESTIONS[number % 6], "modified_process": [f"1. {steps[0]}", *steps[1:]]}
+    return row | {"error_steps": list(errors), "classification": name, "idx": f"{name}_{number}"} | more
+
+
+def test_prmbench_rows(tmp_path):
+    rows = [
+        prm_row(1),
+        prm_row(2, errors=(1, 9)),  # a step that does not exist
+        prm_row(1, steps=TEXTS[3:]),  # repeated: the first counts
+        prm_row(1, "deception"),  # of another class
+        prm_row(3, "multi_solutions", ()),
+        prm_row(4, modified_question=None, question="What else?"),
+        {**prm_row(5), "idx": None},
+        {**prm_row(5), "idx": None},  # repeated: the same answer
+    ]
+    read = read_benchmark("prmbench", str(write_rows(tmp_path / "prm.jsonl", rows)))
+    labels = [list(row) for row in read.rows["step_labels"]]
+    assert labels == [[1, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 1], [1, 0, 1], [1, 0, 1]]
+    assert read.rows["subset"][:] == ["circular"] * 2 + ["deception", "multi_solutions"] + ["circular"] * 2
+    assert read.rows[0]["steps"][0] == f"1. {TEXTS[0]}"
+    assert json.loads(read.rows[4]["prompt"])[0]["content"] == "What else?"
+    for wrong in ({"error_steps": ["2"]}, {"modified_process": []}, {"modified_question": None}):
+        with pytest.raises(UserError, match="1 of 1 rows that cannot be read"):
+            read_benchmark("prmbench", str(write_rows(tmp_path / "bad.jsonl", [prm_row(1, **wrong)])))
+
+
+# --- rows of ProcessBench -------------------------------------------------------------------------------------
+
+
+def process_row(number: int, split: str = "gsm8k", label: int = -1, steps=TEXTS[:3]) -> dict:
+    return {"id": f"{split}-{number}", "problem": QUESTIONS[number % 6], "steps": steps, "label": label}
+
+
+def test_processbench_rows_of_one_file_and_of_a_folder(tmp_path):
+    rows = [process_row(0), process_row(1, "math", 1), process_row(2, "omnimath", 2)]
+    one = read_benchmark("processbench", str(write_rows(tmp_path / "one.jsonl", rows)))
+    assert one.rows["subset"][:] == ["gsm8k", "math", "omnimath"]
+    assert [list(row) for row in one.rows["step_labels"]] == [[1, 1, 1], [1, 0, -1], [1, 1, 0]]
+    unnamed = [{**row, "id": number} for number, row in enumerate(rows)]
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    write_rows(folder / "math.jsonl", unnamed[1:])
+    write_rows(folder / "gsm8k.jsonl", unnamed[:1])
+    assert read_benchmark("processbench", str(folder)).rows["subset"][:] == ["gsm8k", "math", "math"]
+    for label in (3, -2, True, "1"):
+        with pytest.raises(UserError, match="rows that cannot be read"):
+            path = write_rows(tmp_path / "bad.jsonl", [process_row(0, label=label)])
+            read_benchmark("processbench", str(path))
+
+
+def test_labels_are_a_part_of_the_fingerprint(tmp_path):
+    """And rows without steps have the one that they had."""
+    first, other = (
+        read_benchmark("processbench", str(write_rows(tmp_path / f"{label}.jsonl", [process_row(0, label=label)])))
+        for label in (0, 1)
+    )
+    assert fingerprint(first.rows) != fingerprint(other.rows)
+    pairs = rewardbench_like_rows(1, seed=0, unlike=[])
+    without = read_benchmark("rewardbench", str(write_rows(tmp_path / "pairs.jsonl", pairs))).rows
+    columns = [without[name][:] for name in ("id", "subset", "prompt", "chosen", "rejected")]
+    digest = blake2b(digest_size=16)
+    for record in zip(*columns, strict=True):
+        digest.update(json.dumps(record).encode() + b"\n")
+    assert fingerprint(without) == digest.hexdigest()
+
+
+# --- the script -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_process_model(tmp_path_factory.mktemp("process") / "model")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    folder, draw = tmp_path_factory.mktemp("benchmarks"), random.Random(0)
+    rows = []
+    for split in SPLIT_ROWS:
+        for number in range(12):
+            steps = [draw.choice(TEXTS) for _ in range(draw.randint(1, 4))]
+            label = draw.randint(-1, len(steps) - 1) if number > 3 else -1
+            rows.append(process_row(number, split, label, steps))
+    draw.shuffle(rows)
+    prm = [
+        prm_row(number, name, () if name == "multi_solutions" else (draw.randint(1, 3), 7), draw.sample(TEXTS, 3))
+        for name in CLASS_ROWS
+        for number in range(5)
+    ]
+    return {
+        "processbench": write_rows(folder / "process.jsonl", rows),
+        "prmbench": write_rows(folder / "prm.jsonl", prm),
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluated(model, files, tmp_path_factory) -> Path:
+    return evaluate(flags(model, files, tmp_path_factory.mktemp("evaluation"), dtype="float32"), pages=True)
+
+
+def plain(model: Path, rows: list[dict], question: str, steps: str) -> list[list[float]]:
+    scorer = StepScorer.from_pretrained(model, dtype="float32", device="cpu")
+    return plain_probabilities(model, scorer.tokenize([(row[question], row[steps]) for row in rows]))
+
+
+def test_the_script_gives_processbench_of_plain_transformers(evaluated, model, files):
+    part = json.loads((evaluated / "summary.json").read_text())["benchmarks"]["processbench"]
+    rows = read_lines(files["processbench"])
+    found = plain(model, rows, "problem", "steps")
+
+    def f1(split: str, threshold: float) -> float:
+        right = {True: [], False: []}
+        for row, steps in zip(rows, found, strict=True):
+            if row["id"].startswith(split):
+                below = [place for place, each in enumerate(steps) if each < threshold]
+                verdict = below[0] if below else -1
+                right[row["label"] == -1].append(verdict == row["label"])
+        one, other = np.mean(right[True]), np.mean(right[False])
+        return 2 * one * other / (one + other) if one + other else 0.0
+
+    tuned = part["tuned"]
+    assert tuned["on"] == "gsm8k"
+    for split in SPLIT_ROWS:
+        assert part["figures"][split]["value"] == pytest.approx(f1(split, 0.5))
+        assert tuned["figures"][split]["value"] == pytest.approx(f1(split, tuned["threshold"]))
+    overall = part["figures"]["overall"]
+    assert overall["value"] == pytest.approx(np.mean([f1(split, 0.5) for split in SPLIT_ROWS]))
+    assert overall["low"] <= overall["value"] <= overall["high"]
+    assert overall["rows"] == len(rows) == part["rows"]
+    labelled = sum(len(row["steps"]) if row["label"] == -1 else row["label"] + 1 for row in rows)
+    assert part["steps"]["steps"] == labelled
+    record = (evaluated.parent.parent / "record.txt").read_text()
+    assert "processbench/gsm8k-tuned\t" in record
+    assert "processbench/overall\t" in record
+
+
+def test_the_script_gives_prmbench_of_plain_transformers(evaluated, model, files):
+    part = json.loads((evaluated / "summary.json").read_text())["benchmarks"]["prmbench"]
+    rows = read_lines(files["prmbench"])
+    counts = np.zeros((2, 2))  # by label and verdict
+    labels, all_steps = [], []
+    for row, steps in zip(rows, plain(model, rows, "modified_question", "modified_process"), strict=True):
+        for place, probability in enumerate(steps):
+            valid = place + 1 not in row["error_steps"]
+            counts[int(valid), int(probability >= 0.5)] += 1
+            labels.append(valid)
+            all_steps.append(probability)
+    (tn, fp), (fn, tp) = counts
+    assert min(tn, fp, fn, tp) > 0
+    score = (2 * tp / (2 * tp + fp + fn) + 2 * tn / (2 * tn + fp + fn)) / 2
+    assert part["figures"]["overall"]["value"] == pytest.approx(score)
+    assert part["steps"]["brier"] == pytest.approx(np.mean((np.array(all_steps) - labels) ** 2), abs=1e-6)
+    assert any("expected 6,211" in words for words in part["warnings"])
+
+
+def test_scores_are_by_the_label_of_the_steps(evaluated, model, files):
+    lines = [line for line in read_lines(evaluated / "scores.jsonl") if line["benchmark"] == "processbench"]
+    rows = read_lines(files["processbench"])
+    assert [line["id"] for line in lines] == [row["id"] for row in rows]
+    found = plain(model, rows, "problem", "steps")
+    for line, row, steps in zip(lines, rows, found, strict=True):
+        end = len(steps) if row["label"] == -1 else row["label"]
+        assert line["chosen_reward"] == pytest.approx(steps[:end], abs=1e-5)
+        assert line["rejected_reward"] == pytest.approx(steps[end : end + 1] if row["label"] != -1 else [], abs=1e-5)
+
+
+def test_the_page_shows_both_thresholds_and_the_calibration(evaluated):
+    page = (evaluated / "report.html").read_text()
+    for words in ("Calibration of steps", "which is the best one on gsm8k", "gsm8k (tuned on)", "PRMScore"):
+        assert words in page
+
+
+def test_another_split_to_tune_on(model, files, tmp_path):
+    given = flags(model, {"processbench": files["processbench"]}, tmp_path, tune_threshold_on="math")
+    part = json.loads((evaluate(given) / "summary.json").read_text())["benchmarks"]["processbench"]
+    assert part["tuned"]["on"] == "math"
+    with pytest.raises(UserError, match="tune_threshold_on: expected"):
+        evaluate(given | {"tune_threshold_on": "aime"})
+    with pytest.raises(UserError, match="expected processbench among"):
+        evaluate(flags(model, {"prmbench": files["prmbench"]}, tmp_path, tune_threshold_on="math"))
+
+
+def test_answers_that_do_not_fit_are_refused_and_counted(model, files, tmp_path):
+    rows = [*read_lines(files["processbench"]), process_row(99, "math", 0, TEXTS * 9)]
+    longer = write_rows(tmp_path / "longer.jsonl", rows)
+    part = json.loads(
+        (evaluate(flags(model, {"processbench": longer}, tmp_path, max_length=120)) / "summary.json").read_text()
+    )["benchmarks"]["processbench"]
+    assert any("its steps alone are longer than max_length" in words for words in part["warnings"])
+    assert part["figures"]["math"]["value"] is None  # one of 13 is too many
+    assert part["figures"]["gsm8k"]["value"] is not None
+
+
+def test_each_kind_of_model_is_refused_where_it_does_not_belong(model, files, tmp_path):
+    pairs = write_rows(tmp_path / "rewardbench.jsonl", rewardbench_like_rows(1, seed=0, unlike=[]))
+    with pytest.raises(UserError, match=r"rewardbench: expected a reward model.*--benchmarks processbench,prmbench"):
+        evaluate(flags(model, {"rewardbench": pairs}, tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    config = tiny_config("qwen2", len(tokenizer), num_labels=1, **token_ids(tokenizer))
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "rewards")
+    tokenizer.save_pretrained(tmp_path / "rewards")
+    with pytest.raises(UserError, match=r"processbench,prmbench: expected a process model.*--benchmarks rewardbench"):
+        evaluate(flags(tmp_path / "rewards", files, tmp_path))
+
+
+# --- calibration ----------------------------------------------------------------------------------------------
+
+
+def test_calibration_by_hand():
+    """Four steps of 0.75, of which two are right, and one of 0.05 that is wrong: off by (4 x 0.25 + 0.05) / 5."""
+    found = step_statistics([0.75] * 4 + [0.05], [1, 1, 0, 0, 0])
+    assert found["calibration_error"] == pytest.approx((4 * 0.25 + 0.05) / 5)
+    assert found["accuracy"]["value"] == pytest.approx(3 / 5)
+    assert found["right"]["value"] == pytest.approx(2 / 5)
+    assert found["auc"] == pytest.approx((2 * (2 * 0.5 + 1)) / 6)
+    assert [row["rows"] for row in found["calibration"]] == [1, 0, 0, 0, 0, 0, 0, 4, 0, 0]
+    assert found["brier"] == pytest.approx((2 * 0.0625 + 2 * 0.5625 + 0.0025) / 5)
+    assert step_statistics([0.5], [1])["auc"] is None
+
+
+def test_steps_of_one_answer_say_less_than_as_many_answers():
+    draw = np.random.default_rng(0)
+    right = np.repeat(draw.integers(0, 2, 50), 10)
+    together = step_statistics(right, right, np.repeat(np.arange(50), 10))["right"]
+    apart = step_statistics(right, right)["right"]
+    assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])

@@ -1,0 +1,319 @@
+"""The loss of steps in every kind of batch against one written out from plain transformers: values and all gradients.
+
+The reference has each chain of steps alone in a row of the plain token classifier, and takes steps and labels from the
+rows as they were written: no reader, collator or loss of ours. A step that several chains of a tree have is one step.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from exactness import TOLERANCE, differences
+from runs import write_rows
+from stepped_rows import RIGHT, WRONG, chains_in, outcome_rows, stepped_rows
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
+from transformers import AutoModelForTokenClassification
+
+from reward_modeling.common.errors import UserError
+from reward_modeling.common.words import BATCHINGS, PACKED, PADDED, SHARED_PREFIX
+from reward_modeling.data.collator import MicroBatchCollator
+from reward_modeling.data.group_rows import TokenizeOptions
+from reward_modeling.data.loader import PromptGroups
+from reward_modeling.data.planning import Chunk
+from reward_modeling.data.prompt_groups import tokenize_and_group
+from reward_modeling.data.read_options import ReadOptions
+from reward_modeling.models.reward_model import process_model_class
+from reward_modeling.objectives.process import Process, step_losses
+from reward_modeling.objectives.process_flags import ProcessFlags
+from reward_modeling.tiny.preferences import TEXTS
+from reward_modeling.tiny.tokenizers import token_ids
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+NAN = math.nan
+STYLES = {  # of families: BOS by template and tokenizer, no BOS, spaces of SentencePiece, soft caps, windows, experts
+    "gemma": "gemma",
+    "gemma2": "gemma",
+    "llama": "llama3",
+    "mistral": "mistral",
+    "qwen2": "chatml",
+    "qwen3": "chatml",
+    "qwen3_moe": "chatml",
+}
+PROBE = "the answer stands here"
+NO_OPTIONS = ReadOptions()
+
+
+class Step(NamedTuple):
+    row: list[int]
+    place: int
+    label: float
+    times: int  # how many chains it stands in
+
+
+def tokenizer_of(family: str):
+    texts = [*RIGHT, *WRONG, *TEXTS["neutral"], *TEXTS["openings"], *TEXTS["tasks"], *TEXTS["occasions"], "\n\n", "?!"]
+    return train_tokenizer(texts, 500, **TOKENIZER_STYLES[STYLES[family]])
+
+
+def steps_of(rows: list[dict], tokenizer, separator: str = "\n\n", chat: bool = True) -> list[Step]:
+    """Every step that has a label, once, with the row of tokens of the first chain that it stands in."""
+    found: dict[tuple, Step] = {}
+    for row in rows:
+        before = row["prompt"]
+        if chat:
+            turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": PROBE}]
+            before = tokenizer.apply_chat_template(turns, tokenize=False).partition(PROBE)[0]
+        for steps, labels in chains_in(row):
+            ids = tokenizer(before, add_special_tokens=not chat)["input_ids"]
+            places = []
+            for step in steps:
+                for piece in [step, separator] if separator else [step]:
+                    ids = ids + tokenizer(piece, add_special_tokens=False)["input_ids"]
+                places.append(len(ids) - 1)
+            for number, (place, label) in enumerate(zip(places, labels, strict=True)):
+                key = (row["prompt"], *steps[: number + 1])
+                if label is not None:
+                    times = found[key].times if key in found else 0
+                    found[key] = Step(ids, place, label, times + 1)
+    return list(found.values())
+
+
+def plain_model(family: str, tokenizer):
+    config = tiny_config(family, len(tokenizer), **token_ids(tokenizer))
+    config.num_labels = 2
+    torch.manual_seed(0)
+    model = AutoModelForTokenClassification.from_config(config, attn_implementation="eager").eval()  # no dropout
+    with torch.no_grad():
+        model.score.weight.normal_(std=0.1)
+        model.score.bias.normal_()
+    return model
+
+
+def written_out(model, steps: list[Step], *, shift: int = 0, whole: bool = False, repeated: bool = False):
+    """The cross-entropy of each step, and their mean.
+
+    Negative controls: read `shift` tokens before; labels as `whole` numbers, as TRL's int() has them; the steps that
+    chains share `repeated` in each.
+    """
+    model.zero_grad()
+    losses, weights = [], []
+    for step in steps:
+        logits = model(torch.tensor([step.row])).logits[0, step.place - shift]
+        right = torch.exp(logits[1]) / torch.exp(logits).sum()
+        label = int(step.label) if whole else step.label
+        losses.append(-label * torch.log(right) - (1 - label) * torch.log(1 - right))
+        weights.append(step.times if repeated else 1)
+    values = torch.stack(losses)
+    ((values * torch.tensor(weights)).sum() / sum(weights)).backward()
+    return values.detach(), {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def groups_of(rows: list[dict], tokenizer, objective: Process, folder: Path) -> PromptGroups:
+    path = write_rows(folder / "rows.jsonl", rows)
+    standard = objective.reader.load_rows(str(path), 1, NO_OPTIONS)
+    assert set(standard["reason"]) == {""}
+    return PromptGroups(tokenize_and_group(standard, tokenizer, objective.reader, TokenizeOptions(1000)))
+
+
+def batch_of(batching: str, groups: PromptGroups, pad: int, objective: Process) -> dict:
+    count = groups.sizes.units_per_group.tolist()
+    chunks = [Chunk(number, 0, units, 0) for number, units in enumerate(count)]
+    return MicroBatchCollator(batching, pad, objective.collate)(chunks, dict(enumerate(groups.groups.to_list())))
+
+
+def computed(model, batch: dict, objective: Process, *, by_chain: bool = False):
+    """The losses of steps, and gradients of the mean as the trainer takes it; or of a mean over chains."""
+    model.zero_grad()
+    logits = model(**batch["model_inputs"]).logits.float()
+    weights = torch.ones_like(batch["weights"]) if by_chain else batch["weights"]
+    ((objective.loss(logits, batch["targets"]) * weights).sum() / weights.sum()).backward()
+    labels = batch["targets"]["labels"]
+    losses = step_losses(logits[batch["targets"]["steps"]], labels)[~torch.isnan(labels)].detach()
+    return losses.sort().values, {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def in_order(of_reference):
+    values, gradients = of_reference
+    return values.sort().values, gradients
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return stepped_rows(9, seed=5)
+
+
+@pytest.mark.parametrize("family", STYLES)
+def test_every_batch_against_plain_transformers(family, rows, tmp_path):
+    tokenizer, objective = tokenizer_of(family), Process(ProcessFlags())
+    plain = plain_model(family, tokenizer)
+    models = {}
+    for attention in ("eager", SHARED_PREFIX):
+        models[attention] = process_model_class(type(plain.config))._from_config(
+            plain.config, attn_implementation=attention
+        )
+        models[attention].load_state_dict(plain.state_dict())
+    groups = groups_of(rows, tokenizer, objective, tmp_path)
+    steps = steps_of(rows, tokenizer)
+    assert {step.label for step in steps} == {0.0, 0.1, 0.9, 1.0} and max(step.times for step in steps) > 2
+    reference = in_order(written_out(plain, steps))
+    tokens = {}
+    for batching in BATCHINGS:
+        batch = batch_of(batching, groups, plain.config.pad_token_id or 0, objective)
+        tokens[batching] = batch["num_tokens"]
+        found = computed(models["eager" if batching == PADDED else SHARED_PREFIX].train(), batch, objective)
+        assert max(differences(reference, found)) < TOLERANCE
+    assert tokens[SHARED_PREFIX] < 0.75 * tokens[PACKED]  # and in the place of a row for each alternative, a tree
+    controls = ({"shift": 1}, {"whole": True}, {"repeated": True})
+    others = [in_order(written_out(plain, steps, **control)) for control in controls]
+    others.append(computed(models[SHARED_PREFIX], batch, objective, by_chain=True))
+    for other in others:
+        assert max(differences(other, found)) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize(("separator", "flag"), [("", ""), ("\n", "\\n"), (" ?! ", " ?! ")], ids=repr)
+def test_other_separators(separator, flag, rows, tmp_path):
+    """And the form of TRL, whose prompts stand as they are."""
+    tokenizer = tokenizer_of("llama")
+    for form in ("chat", "plain"):
+        objective = Process(ProcessFlags(step_separator=flag, prompt_format=form))
+        plain = plain_model("llama", tokenizer)
+        fast = process_model_class(type(plain.config))._from_config(plain.config, attn_implementation=SHARED_PREFIX)
+        fast.load_state_dict(plain.state_dict())
+        groups = groups_of(rows, tokenizer, objective, tmp_path)
+        steps = steps_of(rows, tokenizer, separator, chat=form == "chat")
+        found = computed(fast.train(), batch_of(SHARED_PREFIX, groups, 0, objective), objective)
+        assert max(differences(in_order(written_out(plain, steps)), found)) < TOLERANCE
+
+
+def test_trees_are_rows_for_each_alternative(rows, tmp_path):
+    """Their steps, each with its label in the first row alone, give the same loss and the same gradients."""
+    tokenizer, objective = tokenizer_of("qwen2"), Process(ProcessFlags())
+    flat, seen = [], set()
+    for row in rows:
+        for steps, labels in chains_in(row):
+            keys = [(row["prompt"], *steps[: number + 1]) for number in range(len(steps))]
+            own = [None if key in seen else label for key, label in zip(keys, labels, strict=True)]
+            seen.update(keys)
+            if any(label is not None for label in own):
+                flat.append({"prompt": row["prompt"], "completions": steps, "labels": own})
+    assert len(flat) > 1.5 * len(rows)
+    plain = plain_model("qwen2", tokenizer)
+    fast = process_model_class(type(plain.config))._from_config(plain.config, attn_implementation=SHARED_PREFIX)
+    fast.load_state_dict(plain.state_dict())
+    results, tokens = [], []
+    for given, batching in ((rows, SHARED_PREFIX), (flat, PACKED)):
+        batch = batch_of(batching, groups_of(given, tokenizer, objective, tmp_path), 0, objective)
+        results.append(computed(fast, batch, objective))
+        tokens.append((batch["num_tokens"], batch["weights"].sum().item()))
+    assert max(differences(*results)) < TOLERANCE
+    assert tokens[0][0] < 0.75 * tokens[1][0] and tokens[0][1] == tokens[1][1]
+
+
+def test_the_last_steps_alone(rows, tmp_path):
+    """Of each chain of a tree."""
+    tokenizer, objective = tokenizer_of("qwen2"), Process(ProcessFlags(last_step_only=True))
+    ends = {}
+    for row in rows:
+        for steps, labels in chains_in(row):
+            ends[row["prompt"], tuple(steps)] = labels[-1]
+    labels = sorted(label for label in ends.values() if label is not None)
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    standard = objective.reader.load_rows(str(path), 1, NO_OPTIONS)
+    groups = PromptGroups(tokenize_and_group(standard, tokenizer, objective.reader, TokenizeOptions(1000)))
+    targets = [target for group in groups.groups["targets"] for unit in group for target in unit]
+    assert sorted(target for target in targets if target == target) == pytest.approx(labels)
+    assert set(groups.sizes.unit_weights.tolist()) == {1.0}
+
+
+def test_soft_labels_stay_as_they_are():
+    """0.9 is learned as 0.9: the loss is least where P(right) is, and not at 0 as int(0.9) would have it."""
+    labels = torch.tensor([0.9, 0.1, 1.0, NAN])
+    outputs = torch.zeros(4, 2, requires_grad=True)
+    optimizer = torch.optim.Adam([outputs], lr=0.05)
+    for _ in range(800):
+        optimizer.zero_grad()
+        step_losses(outputs, labels).sum().backward()
+        optimizer.step()
+    right = outputs.detach().softmax(dim=1)[:, 1]
+    assert right[:2].tolist() == pytest.approx([0.9, 0.1], abs=1e-3)
+    assert right[2] > 0.99 and right[3] == 0.5
+
+
+def test_what_is_not_known_leaks_nothing():
+    """Whatever the outputs there; a mask that multiplies, the negative control, gives NaN."""
+    objective = Process(ProcessFlags())
+    logits = torch.tensor([[0.0, 1.0], [3e38, -3e38], [2.0, 0.0], [math.inf, 0.0]], requires_grad=True)
+    targets = objective.collate([[0, 1], [2, 3]], [[1.0, NAN], [0.25, NAN]])
+    losses = objective.loss(logits, targets)
+    losses.sum().backward()
+    p, q = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(2))
+    assert losses.tolist() == pytest.approx([-math.log(p), -0.25 * math.log(q) - 0.75 * math.log(1 - q)])
+    assert logits.grad[[0, 2]].flatten().tolist() == pytest.approx([1 - p, p - 1, 0.25 - q, q - 0.25])
+    assert not logits.grad[[1]].any()
+
+
+def test_sums_add_up_however_a_step_is_cut():
+    """And a micro-batch without solutions adds nothing."""
+    objective = Process(ProcessFlags())
+    draw = torch.Generator().manual_seed(1)
+    sizes = [3, 1, 4, 2]
+    targets = [[1.0, 0.0, NAN], [0.9], [0.0, 1.0, 0.5, 0.1], [NAN, 1.0]]
+    logits = torch.randn(sum(sizes), 2, generator=draw)
+
+    def of(first: int, last: int):
+        start = sum(sizes[:first])
+        units, place = [], 0
+        for size in sizes[first:last]:
+            units.append(list(range(place, place + size)))
+            place += size
+        batch, part = objective.collate(units, targets[first:last]), logits[start : start + place]
+        return objective.sums(part, batch), objective.loss(part, batch), objective.evaluated(part, batch)
+
+    whole, parts = of(0, 4), [of(0, 1), of(1, 1), of(1, 3), of(3, 4)]
+    assert torch.stack([part[0] for part in parts]).sum(dim=0).tolist() == pytest.approx(whole[0].tolist())
+    assert torch.cat([part[1] for part in parts]).tolist() == pytest.approx(whole[1].tolist())
+    rows = [value for part in parts for row in part[2] for value in row]
+    assert rows == pytest.approx([value for row in whole[2] for value in row])
+    figures = objective.figures(whole[0].tolist())
+    labels = torch.tensor([target for unit in targets for target in unit])
+    says, known = logits[:, 1] > logits[:, 0], (labels == labels) & (labels != 0.5)
+    agree = says == (labels > 0.5)
+    of_right, of_wrong = agree[known & (labels > 0.5)].float().mean(), agree[known & (labels < 0.5)].float().mean()
+    assert figures["step_accuracy"] == pytest.approx(agree[known].float().mean().item())
+    assert figures["balanced_accuracy"] == pytest.approx(((of_right + of_wrong) / 2).item())
+
+
+def test_whole_answers_make_an_outcome_model(tmp_path):
+    tokenizer, objective = tokenizer_of("qwen2"), Process(ProcessFlags())
+    objective.fit(groups_of(outcome_rows(6, seed=2), tokenizer, objective, tmp_path))
+    assert objective.saved_values()["process"] == {
+        "separator": "\n\n",
+        "chat": True,
+        "outcome": True,
+        "aggregation": "min",
+    }
+    objective.fit(groups_of(stepped_rows(6, seed=2), tokenizer, objective, tmp_path))
+    assert objective.saved_values()["process"]["outcome"] is False
+
+
+def test_a_separator_without_tokens_is_refused():
+    tokenizer = tokenizer_of("mistral")
+    objective = Process(ProcessFlags(step_separator="\u200b"))
+    if tokenizer("\u200b", add_special_tokens=False)["input_ids"]:
+        objective.take_tokenizer(tokenizer)
+        return
+    with pytest.raises(UserError, match="expected a text that has tokens"):
+        objective.take_tokenizer(tokenizer)
+
+
+def test_flags_go_on_from_the_model():
+    saved = json.loads('{"process": {"separator": "\\n", "chat": false, "outcome": true, "aggregation": "last"}}')
+    objective = Process(ProcessFlags())
+    objective.go_on_from(saved)
+    assert (objective.reader.separator, objective.reader.chat) == ("\n", False)
+    given = Process(ProcessFlags(step_separator="\\n\\n", prompt_format="chat"))
+    given.go_on_from(saved)
+    assert (given.reader.separator, given.reader.chat) == ("\n\n", True)

@@ -1,0 +1,76 @@
+"""Learnable solutions with a label for each step: chains, trees of alternatives, soft labels, steps without a label."""
+
+import random
+
+from reward_modeling.tiny.preferences import TEXTS
+
+RIGHT, WRONG = TEXTS["kind"] + TEXTS["step"], TEXTS["rude"] + TEXTS["vague"]  # steps that are right, and wrong
+SPREAD = (1, 1, 0)  # two of three steps are right
+
+
+def stepped_rows(num_prompts: int, seed: int) -> list[dict]:
+    """One row in three is a tree; one step in five has the label 0.9 or 0.1, and another none."""
+    draw = random.Random(seed)
+    rows = []
+    for number, prompt in enumerate(_prompts(num_prompts, draw)):
+        truth = [draw.choice(SPREAD) for _ in range(draw.randint(1, 5))]
+        steps = [_step(right, draw) for right in truth]
+        labels = [_label(right, draw) for right in truth]
+        if all(label is None for label in labels):
+            labels[-1] = float(truth[-1])
+        if number % 3:
+            rows.append({"prompt": prompt, "completions": steps, "labels": labels})
+        else:
+            rows.append({"prompt": prompt, "steps": _tree(steps, labels, draw)})
+    return rows
+
+
+def outcome_rows(num_prompts: int, seed: int) -> list[dict]:
+    """Two whole answers to each prompt, one right and one wrong."""
+    draw = random.Random(seed)
+    return [
+        {"prompt": prompt, "response": _step(right, draw), "label": bool(right)}
+        for prompt in _prompts(num_prompts, draw)
+        for right in (1, 0)
+    ]
+
+
+def chains_in(row: dict) -> list[tuple[list[str], list[float | None]]]:
+    """Every chain of a row with its labels; a step that several have in common stands in each of them."""
+    if "completions" in row:
+        return [(row["completions"], row["labels"])]
+    found: list[tuple[list[str], list[float | None]]] = []
+    steps: list[str] = []
+    labels: list[float | None] = []
+    for place in row["steps"]:
+        way_on, *others = place if isinstance(place, list) else [place]
+        found += [([*steps, other["text"]], [*labels, other["label"]]) for other in others]
+        steps, labels = [*steps, way_on["text"]], [*labels, way_on["label"]]
+    return [*found, (steps, labels)]
+
+
+def _prompts(count: int, draw: random.Random) -> list[str]:
+    every = [f"{opening} {task}?" for opening in TEXTS["openings"] for task in TEXTS["tasks"]]
+    every += [f"{prompt[:-1]} {occasion}?" for prompt in every for occasion in TEXTS["occasions"]]
+    return draw.sample(every, count)
+
+
+def _step(right: int, draw: random.Random) -> str:
+    return f"{draw.choice(RIGHT if right else WRONG)} {draw.choice(TEXTS['neutral'])}"
+
+
+def _label(right: int, draw: random.Random) -> float | None:
+    return draw.choice((float(right), float(right), float(right), 0.9 if right else 0.1, None))
+
+
+def _tree(steps: list[str], labels: list[float | None], draw: random.Random) -> list:
+    """At most places there are alternatives, of which the answer goes on from the first."""
+    places: list = []
+    for step, label in zip(steps, labels, strict=True):
+        way_on = {"text": step, "label": label}
+        if draw.random() < 0.3:
+            places.append(way_on)
+            continue
+        others = [{"text": _step(right, draw), "label": right} for right in draw.choices((0, 1), k=draw.randint(1, 3))]
+        places.append([way_on | {"chosen": True}, *others])
+    return places
