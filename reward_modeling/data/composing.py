@@ -65,14 +65,19 @@ def composed_ids(rows: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBa
     return [list(chain.from_iterable(pieces)) for pieces in tokenize_pieces(rows, tokenizer)]
 
 
+def writes_space_before(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it puts a space before every text, as SentencePiece does."""
+    letter = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"])
+    return letter[0].startswith(SENTENCEPIECE_SPACE)
+
+
 def _continued_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Tokens of texts that stand behind another: without the space that some tokenizers put before every text."""
     if not texts:
         return []
     options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
     alone = tokenizer(texts, **options)["input_ids"]
-    letter = tokenizer.convert_ids_to_tokens(tokenizer("a", **options)["input_ids"])
-    if not letter[0].startswith(SENTENCEPIECE_SPACE):
+    if not writes_space_before(tokenizer):
         return alone
     line = tokenizer("\n", **options)["input_ids"]
     behind = tokenizer([f"\n{text}" for text in texts], **options)["input_ids"]

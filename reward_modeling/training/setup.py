@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import DATA_REPORT
@@ -101,6 +102,12 @@ def load_setup(args: RunArguments, objective: Objective) -> Setup:
     takes_any_name = not objective.fits_head and not objective.reads_steps
     mapping = renamed_head(args.model_name, config, revision=args.model_revision) if takes_any_name else {}
     if objective.reads_steps and has_score_head(saved):
+        if is_deepspeed_zero3_enabled():  # transformers loads no weights of other shapes there
+            raise UserError(
+                f"--model_name {args.model_name}: expected a language model or a process model under ZeRO-3, found a "
+                "reward model, whose head would be replaced. Start from the language model it was made from, or pass "
+                "another engine, such as FSDP2 or ZeRO-2."
+            )
         loading_options["other_head"] = True
     if mapping:
         loading_options["key_mapping"] = loading_options.get("key_mapping", {}) | mapping

@@ -1,0 +1,172 @@
+"""The figures of held-out steps against formulas that are written out, and their intervals against slow draws."""
+
+import math
+
+import numpy as np
+import pytest
+
+from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
+from reward_modeling.objectives.held_out_steps import step_figures, step_lines, step_metrics, step_table
+from reward_modeling.objectives.step_statistics import (
+    UNKNOWN,
+    area_under_curve,
+    area_with_interval,
+    constant_loss,
+    first_error,
+    harmonic,
+)
+
+NAN = math.nan
+
+
+def held_out(solutions: list[tuple[int, list[float], list[float]]]) -> EvaluatedSteps:
+    """Of (prompt, P(right), labels)."""
+    prompts, probabilities, labels = zip(*solutions, strict=True)
+    losses = []
+    for of, known in zip(probabilities, labels, strict=True):
+        terms = [
+            -(y * math.log(p) + (1 - y) * math.log(1 - p)) for p, y in zip(of, known, strict=True) if not math.isnan(y)
+        ]
+        losses.append(sum(terms) / len(terms))
+    arrays = [[np.array(each, dtype=float) for each in of] for of in (probabilities, labels)]
+    where = [f"rows:{number}" for number in range(len(solutions))]
+    return EvaluatedSteps(where, *arrays, arrays[1], np.array(losses), np.array(prompts), "product")
+
+
+SOLUTIONS = [
+    (0, [0.9, 0.8, 0.3], [1, 1, 0]),  # its first error is found
+    (0, [0.9, 0.4, 0.3], [1, 1, 0]),  # seen too early
+    (1, [0.7, 0.6], [1, 0.9]),  # none, and none is seen
+    (2, [0.2, 0.9], [1, 1]),  # one is seen
+    (3, [0.6, 0.5, 0.9], [1, 0, NAN]),  # found, with one half, and later steps not known
+    (4, [0.9, 0.1], [NAN, 0]),  # not known which is the first
+    (5, [0.75], [0.5]),  # neither
+]
+
+
+def test_every_figure_by_hand():
+    figures = step_figures(held_out(SOLUTIONS))
+    assert (figures["solutions"], figures["prompts"]) == (7, 6)
+    assert figures["steps"] == {"all": 16, "labelled": 14, "right": 9, "wrong": 4}
+    # of .9 .8 .9 .4 .7 .6 .2 .9 .6 two are below one half
+    assert figures["found_right"]["rows"] == 9 and figures["found_right"]["right"] == 7
+    assert figures["first_error"]["with_error"]["rows"] == 3 and figures["first_error"]["with_error"]["right"] == 2
+    assert figures["first_error"]["without_error"]["rows"] == 2
+    assert figures["first_error"]["f1"]["value"] == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    values = {"min": 0.6, "product": 0.42, "last": 0.6, "mean": 0.65}
+    aggregated = held_out(SOLUTIONS).aggregated
+    assert {name: aggregated[name][2] for name in aggregated} == pytest.approx(values)
+    assert figures["reward_mean"] == pytest.approx(aggregated["product"].mean())
+
+
+def written_out(solutions: list[tuple]) -> dict[str, float]:
+    """Loops alone."""
+    right, wrong, terms, erring, whole = [], [], [], [], []
+    for _, probabilities, labels in solutions:
+        for p, y in zip(probabilities, labels, strict=True):
+            if math.isnan(y):
+                continue
+            terms.append(-(y * math.log(p) + (1 - y) * math.log(1 - p)))
+            if y != 0.5:
+                (right if y > 0.5 else wrong).append(p)
+        truth = next((n for n, y in enumerate(labels) if not y > 0.5), -1)
+        if truth >= 0 and not labels[truth] < 0.5:
+            continue
+        seen = next((n for n, p in enumerate(probabilities) if p <= 0.5), -1)
+        (whole if truth == -1 else erring).append(seen == truth)
+    one, other = (sum(p > 0.5 for p in right) / len(right), sum(p <= 0.5 for p in wrong) / len(wrong))
+    a, b = sum(erring) / len(erring), sum(whole) / len(whole)
+    pairs = [1.0 if p > q else 0.5 if p == q else 0.0 for p in right for q in wrong]
+    hits = sum(p > 0.5 for p in right) + sum(p <= 0.5 for p in wrong)
+    return {
+        "loss": sum(terms) / len(terms),
+        "step_accuracy": hits / (len(right) + len(wrong)),
+        "balanced_accuracy": (one + other) / 2,
+        "auc": sum(pairs) / len(pairs),
+        "first_error_f1": 2 * a * b / (a + b) if a + b else 0.0,
+    }
+
+
+def random_solutions(count: int, seed: int) -> list[tuple]:
+    draw = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        steps = int(draw.integers(1, 7))
+        labels = [
+            float(draw.choice([0, 0.2, 0.5, 0.9, 1, NAN], p=[0.1, 0.05, 0.05, 0.2, 0.5, 0.1])) for _ in range(steps)
+        ]
+        if all(map(math.isnan, labels)):
+            labels[0] = 1.0
+        shown = [0.3 if math.isnan(label) else label for label in labels]
+        probabilities = [float(np.clip(round(0.5 * y + draw.uniform(0, 0.5), 2), 0.01, 0.99)) for y in shown]
+        made.append((number // 3, probabilities, labels))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_are_those_of_loops(seed):
+    solutions = random_solutions(80, seed)
+    metrics, expected = step_metrics(held_out(solutions)), written_out(solutions)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    figures = step_figures(held_out(solutions))
+    assert figures["loss"] == pytest.approx(expected["loss"])
+    assert figures["step_accuracy"]["value"] == pytest.approx(expected["step_accuracy"])
+    for name in ("balanced_accuracy", "auc"):
+        assert figures[name]["value"] == pytest.approx(expected[name])
+    assert figures["first_error"]["f1"]["value"] == pytest.approx(expected["first_error_f1"])
+
+
+@pytest.mark.parametrize("figure", ["auc", "balanced_accuracy", "first_error_f1"])
+def test_intervals_are_those_of_prompts_drawn_one_by_one(figure):
+    """The negative control draws single solutions, of which three to a prompt say the same: it is too narrow."""
+    alike = [
+        (prompt, [p + 0.001 * copy for p in of], known)
+        for prompt, of, known in [(number, *rest) for number, (_, *rest) in enumerate(random_solutions(50, 7))]
+        for copy in range(3)
+    ]
+    figures = step_figures(held_out(alike))
+    found = figures["first_error"]["f1"] if figure == "first_error_f1" else figures[figure]
+    draw, widths = np.random.default_rng(1), {}
+    by_prompt = [alike[start : start + 3] for start in range(0, len(alike), 3)]
+    for name, units in (("prompts", by_prompt), ("solutions", [[one] for one in alike])):
+        values = []
+        for _ in range(400):
+            drawn = [one for number in draw.integers(len(units), size=len(units)) for one in units[number]]
+            values.append(written_out(drawn)[figure])
+        low, high = np.quantile(values, [0.025, 0.975])
+        widths[name] = high - low
+    assert found["high"] - found["low"] == pytest.approx(widths["prompts"], rel=0.2)
+    assert widths["solutions"] < 0.75 * widths["prompts"]
+
+
+def test_area_with_weights_is_that_of_repeated_steps():
+    draw = np.random.default_rng(0)
+    probabilities, is_right = draw.integers(0, 6, size=40) / 5, draw.random(40) < 0.6
+    weights = draw.integers(0, 4, size=(3, 40)).astype(float)
+    for found, of in zip(area_under_curve(probabilities, is_right, weights), weights, strict=True):
+        p, kinds = (np.repeat(each, of.astype(int)) for each in (probabilities, is_right))
+        assert found == pytest.approx(float(area_under_curve(p, kinds)[0]))
+    assert math.isnan(area_under_curve(probabilities, np.ones(40, dtype=bool))[0])
+    assert area_with_interval(np.zeros(0), np.zeros(0, dtype=bool), np.zeros(0))["value"] is None
+
+
+def test_edges():
+    assert first_error([1, 0.5, 0]) == UNKNOWN and first_error([0.9, NAN]) == UNKNOWN and first_error([1, 0, NAN]) == 1
+    assert harmonic(np.array([3.0, 0, 2, 0])) == 0 and math.isnan(harmonic(np.array([0.0, 0, 2, 1])))
+    assert constant_loss(np.array([1.0, 1])) == 0
+    assert constant_loss(np.array([1.0, 0.5])) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+
+
+def test_not_finite_outputs_have_no_figures():
+    broken = held_out(SOLUTIONS)
+    broken.probabilities[3][0] = NAN
+    assert "in 1 of 7 solutions, the first rows:3" in broken.not_finite
+    assert math.isnan(step_metrics(broken)["auc"]) and step_metrics(broken)["solutions"] == 7
+
+
+def test_text():
+    evaluation = {"step": 4, "data": "rows", **step_figures(held_out(SOLUTIONS))}
+    said = step_table(evaluation)
+    assert "9 right and 4 wrong steps" in said and "first errors, F1" in said
+    logs = {f"eval_{name}": value for name, value in step_metrics(held_out(SOLUTIONS)).items()}
+    assert step_lines(logs)[0].startswith("evaluation of 7 solutions: loss ")

@@ -1,0 +1,71 @@
+"""The snippets of the card of a process model, run for several tokenizers; and held-out steps of one kind."""
+
+import json
+import math
+
+import pytest
+from labelled_steps import outcome_rows, step_rows, texts
+from runs import FEW_STEPS, Run, run_snippets, train, write_rows
+from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
+
+import rm_process
+from reward_modeling.tiny.models import build_tiny_checkpoint
+from reward_modeling.tiny.tokenizers import token_ids
+
+STYLES = {"llama": "llama3", "qwen2": "chatml", "mistral": "mistral", "gemma2": "gemma"}
+
+
+def run_of(tmp_path_factory, family: str, rows: list[dict], **flags: object) -> Run:
+    folder = tmp_path_factory.mktemp(family)
+    tokenizer = train_tokenizer([*texts(rows), "\n\n"], 500, **TOKENIZER_STYLES[STYLES[family]])
+    model = build_tiny_checkpoint(
+        folder / "model", tokenizer, tiny_config(family, len(tokenizer), **token_ids(tokenizer))
+    )
+    given = {"model_name": model, "train_set_path": write_rows(folder / "rows.jsonl", rows), "max_steps": 3}
+    flags = FEW_STEPS | {"pairs_per_step": 8, "eval_size": 12, "eval_every_steps": 2} | given | flags
+    return train(flags, folder / "output", main=rm_process.main, pages=True)
+
+
+def evaluation_of(run: Run) -> dict:
+    return json.loads((run.output / "evaluation.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("family", "flags"),
+    [
+        ("llama", {}),
+        ("qwen2", {"step_separator": "\\n"}),
+        ("mistral", {}),
+        ("gemma2", {"prompt_format": "plain"}),
+        ("qwen2", {"step_separator": ""}),
+    ],
+    ids=str,
+)
+def test_the_snippets_of_the_card_agree(family, flags, tmp_path_factory):
+    """Plain transformers and StepScorer, whatever the tokenizer writes before a text."""
+    run = run_of(tmp_path_factory, family, step_rows(30, seed=5), **flags)
+    plain, toolkit = run_snippets(run.model / "README.md")
+    assert len(plain["probabilities"]) == len(toolkit["steps"]) == 2
+    assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
+    assert toolkit["rewards"]["min"] == min(toolkit["probabilities"])
+
+
+def test_the_snippets_of_an_adapter_and_of_an_outcome_model(tmp_path_factory):
+    rows = outcome_rows(40, seed=3)
+    run = run_of(tmp_path_factory, "llama", rows, use_peft="true", lora_r=4)
+    plain, toolkit = run_snippets(run.model / "README.md")
+    assert len(plain["probabilities"]) == 1
+    assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
+
+
+def test_held_out_steps_of_one_kind_alone(tmp_path_factory):
+    """Balanced accuracy, AUC and F1 are not known then: null, a dash, and no error."""
+    rows = [row | {"labels": [1.0] * len(row["labels"])} for row in step_rows(30, seed=5)]
+    run = run_of(tmp_path_factory, "llama", rows)
+    figures = evaluation_of(run)
+    assert figures["balanced_accuracy"]["value"] is None and figures["auc"]["value"] is None
+    assert figures["first_error"]["f1"]["value"] is None and figures["first_error"]["with_error"]["rows"] == 0
+    assert figures["constant_loss"] == 0 and figures["loss"] > 0
+    logged = [entry for entry in run.history if "eval_loss" in entry]
+    assert all(math.isnan(entry["eval_auc"]) for entry in logged)
+    assert (run.output / "report.html").is_file()
