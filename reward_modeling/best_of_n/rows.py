@@ -16,7 +16,7 @@ from reward_modeling.data.messages import to_json
 from reward_modeling.display.text import shorten
 from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
-from reward_modeling.generations.forms.sides import ASKERS
+from reward_modeling.generations.forms.base import of_several_prompts
 
 YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong", "0")
 SIDES = ("chosen", "rejected")
@@ -173,12 +173,6 @@ class ScoredRowReader:
                 hint = did_you_mean(name, seen.attributes)
                 flag = "--by" if columns.by else "--weights"
                 raise UserError(f"{flag} {name}: expected an attribute of the answers, found {known}{hint}.")
-
-
-def of_several_prompts(answers: Answers) -> bool:
-    """Whether the answers have no prompt in common, or one that goes on in another way in each of them."""
-    said = [messages for messages in answers.answers if isinstance(messages, list)]
-    return bool(said) and (not answers.prompt or any(messages[0]["role"] in ASKERS for messages in said))
 
 
 def key_of(answers: Answers, options: str) -> int:

@@ -32,6 +32,9 @@ class NotScored(StrEnum):
     PLAIN_TEXT = "plain_text", "a text without a prompt, which --plain_text true scores as it stands"
     TEMPLATE_REFUSES = "template_refuses", "the chat template refuses it"
     NO_PROMPT_END = "no_prompt_end", "it is not known where the prompt ends, which the model's gate reads"
+    ALONE = "alone", "there is no other answer in its row to compare it with"
+    NO_STEP = "no_step", "it has no step that could be scored"
+    TOO_LONG = "too_long", "its steps do not fit into max_length, whatever is cut of the prompt"
     NOT_FINITE = "not_finite", "the reward is infinite or not a number"
 
 
