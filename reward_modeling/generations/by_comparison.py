@@ -14,12 +14,13 @@ from reward_modeling.data.comparisons import Comparison
 from reward_modeling.data.conversations import Conversation
 from reward_modeling.data.losses import Losses
 from reward_modeling.data.messages import to_json
+from reward_modeling.generations.added_columns import REWARD_KIND, WIN_PROBABILITY
 from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.by_answer import template_refuses
 from reward_modeling.generations.counts import ESCAPED, Counts
 from reward_modeling.generations.forms.base import of_several_prompts
 from reward_modeling.generations.row_scoring import Given, RowScoring, Scored
-from reward_modeling.generations.windows import REWARD_KIND, WIN_PROBABILITY, ReadRow, answers_in
+from reward_modeling.generations.windows import ReadRow, answers_in
 from reward_modeling.models.pairwise_format import PAIRWISE
 from reward_modeling.scoring import ScoredConversation
 from reward_modeling.scoring.ranking import round_robin_scores

@@ -21,6 +21,7 @@ from accelerate.utils import gather_object
 from reward_modeling.checkpoints.run_record import fingerprint_of_weights
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import installed_versions
+from reward_modeling.generations.added_columns import REWARD_KIND
 from reward_modeling.generations.counts import Counts, report
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.input_rows import stream_rows
@@ -29,7 +30,7 @@ from reward_modeling.generations.output_file import STATE_VERSION, OutputFile, P
 from reward_modeling.generations.progress import RowProgress
 from reward_modeling.generations.row_scoring import RowScoring, Scored
 from reward_modeling.generations.scored_rows import line_of
-from reward_modeling.generations.windows import REWARD_KIND, ReadRow, read_row, windows_of
+from reward_modeling.generations.windows import ReadRow, read_row, windows_of
 from reward_modeling.models.chat_template import fingerprint_of_template
 
 logger = logging.getLogger("score")

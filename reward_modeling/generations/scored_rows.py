@@ -14,10 +14,11 @@ import math
 from collections.abc import Mapping
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.generations.added_columns import ADDED, REASON, REWARD_KIND, REWARDS
 from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.counts import EQUAL_ANSWERS, NO_NUMBERS, Counts
 from reward_modeling.generations.input_rows import InputRow, json_of
-from reward_modeling.generations.windows import ADDED, REASON, REWARD_KIND, REWARDS, ReadRow
+from reward_modeling.generations.windows import ReadRow
 from reward_modeling.scoring import ScoredConversation
 from reward_modeling.scoring.readouts.base import columns_of_answers
 

@@ -8,14 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from reward_modeling.data.conversations import Conversation
+from reward_modeling.generations.added_columns import ADDED
 from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.input_rows import InputRow, values_to_read
 from reward_modeling.scoring.windows import WINDOW
-
-REWARDS, REWARD_KIND, REASON = "rewards", "reward_kind", "not_scored"
-ADDED = (REWARDS, "attributes", "gate_weights", "intervals", "steps", REWARD_KIND, REASON)  # the columns of scored rows
-WIN_PROBABILITY = "win probability among the answers of this row"  # a `REWARD_KIND`
 
 
 @dataclass

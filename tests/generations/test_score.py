@@ -28,7 +28,7 @@ from score_runs import (
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.generations import output_file, progress
-from reward_modeling.generations.windows import ADDED
+from reward_modeling.generations.added_columns import ADDED
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.readouts.base import columns_of_answers
 from reward_modeling.scoring.readouts.gated import Gated

@@ -14,7 +14,7 @@ from score_runs import PAIRS, make_model, read_lines, run_score, set_window, wri
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.pair_probabilities import mean_probability
-from reward_modeling.generations.windows import WIN_PROBABILITY
+from reward_modeling.generations.added_columns import WIN_PROBABILITY
 from reward_modeling.scoring import PairScorer
 from reward_modeling.scoring.ranking import round_robin_scores
 
