@@ -1,6 +1,6 @@
 """The answers of one row: what is scored, and in the order in which `rewards` gives the rewards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -66,6 +66,8 @@ class Answers:
     """What goes to the chat template beside the messages: {"tools": [...], "enable_thinking": False}."""
     unreadable: Mapping[int, Unreadable] = field(default_factory=dict)
     """Of each answer that is None what is wrong with it."""
+    steps: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Of each answer that is given as a list of steps these, by its place; its message has them as one text."""
     notes: frozenset[str] = frozenset()
     """How it is written, where that is worth counting."""
 

@@ -1,11 +1,12 @@
 """Rewards of models that score an answer: each answer by itself, of process models by its steps."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.composing import tokenize_pieces
-from reward_modeling.data.conversations import Conversation, parts_of
+from reward_modeling.data.conversations import Chain, Conversation, parts_of
 from reward_modeling.data.losses import NOTHING_LOST, Losses
 from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.counts import MAY_BE_STEPS, Counts
@@ -89,10 +90,27 @@ class BySteps(ByAnswer):
     def refusal(self, row: ReadRow, place: int, conversation: Conversation) -> tuple[Unreadable | None, Losses]:
         if not row.answers.text(place).strip():
             return Unreadable(NotScored.NO_STEP, "white space alone"), NOTHING_LOST
-        refused, losses = super().refusal(row, place, conversation)
+        blank = next((n for n, step in enumerate(row.answers.steps.get(place, ())) if not step.strip()), None)
+        if blank is not None:
+            return Unreadable(NotScored.NO_STEP, f"step {blank} is empty"), NOTHING_LOST
+        what = self._chain(row, place, conversation)
+        refusal, losses = self.scorer.reader.check(what)
+        refused = template_refuses(refusal, conversation)
         if refused is None and not self.scorer.readout.process.separator:
-            refused = self._without_tokens(conversation)
+            refused = self._without_tokens(what)
         return refused, losses
+
+    def _chain(self, row: ReadRow, place: int, conversation: Conversation) -> Conversation:
+        """The steps that a row gives; where it gives a text, that, which the scorer splits."""
+        steps = row.answers.steps.get(place)
+        if steps is None or self.scorer.readout.process.outcome:
+            return conversation
+        messages, options = parts_of(conversation)
+        return Chain(messages[:-1], steps, options)
+
+    def given(self, window: Sequence[ReadRow]) -> list[Given]:
+        given = super().given(window)
+        return [replace(one, what=self._chain(window[one.row], one.place, one.what)) for one in given]
 
     def _without_tokens(self, conversation: Conversation) -> Unreadable | None:
         """A step without a separator is read at its own last token."""

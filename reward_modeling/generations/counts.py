@@ -27,7 +27,7 @@ ADVICE = {
     BEGINS_WITH_PROMPT: "some samplers give back the prompt before the answer. Take it off, and score again.",
 }
 ADVICE |= {
-    MAY_BE_STEPS: "each was scored as an answer of its own. Give an answer whole, its steps apart as in training.",
+    MAY_BE_STEPS: "each was scored as an answer of its own. Give the steps of one answer as `completion`, a list.",
     NotScored.ALONE.words: "give all answers to a prompt in one row, as `responses`.",
 }
 SHOWN_WIDTH = 70  # characters of what the first row of a kind shows

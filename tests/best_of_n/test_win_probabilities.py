@@ -104,7 +104,7 @@ def test_what_needs_rewards_of_several_rows_is_refused(run, tmp_path):
     other = write_rows(tmp_path / "plain.jsonl", plain)
     with pytest.raises(UserError, match=rf"expected rewards of one kind.* in 3 rows, the first at {first}:1, .* in 2"):
         run("--input", f"{first},{other}", *output)
-    with pytest.raises(UserError, match=r"--min_gap: expected at most 1, because the rewards are win probab.*found 1\.5"):
+    with pytest.raises(UserError, match=r"--min_gap: expected at most 1, because .* win probabilities, found 1\.5"):
         run("--input", first, "--min_gap", "1.5", *output)
     assert not list(tmp_path.glob("pairs*"))
 

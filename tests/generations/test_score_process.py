@@ -8,6 +8,7 @@ from score_runs import read_lines, run_score, write_lines
 from step_models import PROCESS, QUESTIONS, TEXTS, process_of, save_process_model
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.generations.forms.sides import STEP_LISTS
 from reward_modeling.scoring import StepScorer
 
 BLANK_LINE = "\n\n"
@@ -84,6 +85,31 @@ def test_without_a_separator_a_step_needs_a_token(tmp_path, output):
     assert manifest(output)["counts"]["not_scored"] == {}
 
 
+def test_lists_of_steps_are_steps_whatever_stands_in_them(model, tmp_path, output):
+    """A text is split at the model's separator; a list is not, and is one step of an outcome model."""
+    lists = [["First.", "So.\n\nYes."], ["No."]]
+    rows = [
+        {"prompt": "Why?", "responses": lists},
+        {"prompt": "Why?", "completion": lists[0]},
+        {"prompt": "Why?", "responses": [BLANK_LINE.join(of) for of in lists]},
+        {"prompt": "Why?", "responses": [["So.", " "], lists[1]]},
+    ]
+    scored = score(model, rows, output)
+    first, second = StepScorer.from_pretrained(model).score_many([("Why?", of) for of in lists])
+    assert scored[0]["steps"] == [pytest.approx(first, abs=1e-5), pytest.approx(second, abs=1e-5)]
+    assert scored[1]["steps"] == [pytest.approx(first, abs=1e-5)]
+    assert [len(steps) for steps in scored[2]["steps"]] == [3, 1]
+    assert scored[3]["steps"] == [None, pytest.approx(second, abs=1e-5)]
+    counts = manifest(output)["counts"]
+    assert counts["not_scored"]["no_step"]["detail"] == "step 1 is empty"
+    assert (
+        counts["notes"]["answers given as lists of steps, which stand apart by a blank line in the text"]["rows"] == 3
+    )
+    outcome = save_process_model(tmp_path / "orm", process=PROCESS | {"outcome": True, "separator": ""})
+    whole = score(outcome, rows[:3], tmp_path / "orm.jsonl")
+    assert whole[0]["steps"] == whole[2]["steps"] == [[reward] for reward in whole[0]["rewards"]]
+
+
 def test_an_outcome_model_has_one_step(tmp_path, output):
     path = save_process_model(tmp_path / "model", process=PROCESS | {"outcome": True, "separator": ""})
     for row in score(path, ROWS, output):
@@ -110,7 +136,7 @@ def test_rows_of_steps_for_training_are_pointed_out(model, output, capsys):
     score(model, [{"prompt": "Why?", "completions": ["First.", "So."], "labels": [True, False]}], output)
     screen = capsys.readouterr().out
     assert "which may be the steps of one answer" in screen
-    assert "Give an answer whole" in screen
+    assert "Give the steps of one answer as `completion`" in screen
 
 
 @pytest.mark.parametrize(

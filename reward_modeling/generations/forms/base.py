@@ -65,7 +65,7 @@ def joined(sides: Sequence[Side | Unreadable], row: Row, notes: set[str]) -> Ans
         raise next(iter(unreadable.values()), Unreadable(NotScored.NO_ANSWER, "an empty list"))
     if isinstance(read[0].answer, str):  # then all are texts
         texts = [None if isinstance(side, Unreadable) else side.answer for side in sides]
-        return Answers(read[0].prompt, texts, {}, unreadable, frozenset(notes))
+        return Answers(read[0].prompt, texts, {}, unreadable, notes=frozenset(notes))
     with in_own_words():
         options = read_template_options(dict(row))
         system = row.get("system")
@@ -76,7 +76,8 @@ def joined(sides: Sequence[Side | Unreadable], row: Row, notes: set[str]) -> Ans
     found = iter(read)
     answers = [None if isinstance(side, Unreadable) else next(found).after(shared) for side in sides]
     options = json.loads(options) if options else {}
-    return Answers(read[0].messages[:shared], answers, options, unreadable, frozenset(notes))
+    steps = {place: side.steps for place, side in enumerate(sides) if isinstance(side, Side) and side.steps}
+    return Answers(read[0].messages[:shared], answers, options, unreadable, steps, frozenset(notes))
 
 
 def _check_characters(system: object, options: str) -> None:
