@@ -3,8 +3,9 @@
     accelerate launch score.py --reward_name_or_path ./models/gemma2b_rm/last_checkpoint \
         --input generations.jsonl --output scored.jsonl
 
-Rows are {"prompt": ..., "responses": [...]} and what else people have (reward_modeling/generations/forms). A run that
-was killed goes on where it was with --resume true.
+Rows are {"prompt": ..., "responses": [...]} and what else people have (reward_modeling/generations/forms). A process
+model gives the probabilities of steps beside its rewards. Those of a pairwise model are win probabilities among the
+answers of a row. A run that was killed goes on where it was with --resume true.
 
 Or compare what a running server gives with what the saved model gave (its flags: --verify_server URL --help):
 

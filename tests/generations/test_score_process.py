@@ -1,9 +1,12 @@
 """score.py with a process model: the probabilities of steps, and rows that have none."""
 
 import json
+import os
 import re
 
 import pytest
+from processes import fork
+from runs import ROOT, as_argv
 from score_runs import read_lines, run_score, write_lines
 from step_models import PROCESS, QUESTIONS, TEXTS, process_of, save_process_model
 
@@ -63,6 +66,22 @@ def test_an_answer_that_does_not_fit_has_a_reason_of_its_own(model, output, caps
     assert "1 row and 2 answers" in capsys.readouterr().out
 
 
+def test_two_processes_write_the_same_bytes(model, tmp_path):
+    """Also of answers that do not fit, which one process alone gives back."""
+    long = BLANK_LINE.join(TEXTS * 10)
+    rows = write_lines(tmp_path / "rows.jsonl", [*ROWS, {"prompt": "Why?", "responses": ["So.", long]}, *ROWS])
+    written = []
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    for processes in (None, 2):
+        output = tmp_path / f"{processes}.jsonl"
+        flags = {"reward_name_or_path": model, "input": rows, "output": output, "max_length": 100}
+        flags |= {"max_tokens_per_batch": 150}
+        fork(ROOT / "score.py", as_argv(flags), tmp_path, environment=one_thread, processes=processes)
+        written.append((output.read_bytes(), manifest(output)))
+    assert written[0] == written[1]
+    assert written[0][1]["counts"]["not_scored"]["too_long"]["answers"] == 1
+
+
 def test_a_long_prompt_is_cut_and_counted(model, output):
     prompt = " ".join(TEXTS * 10)
     (row,) = score(model, [{"prompt": prompt, "responses": ["So.", "No."]}], output, max_length=100)
@@ -102,9 +121,7 @@ def test_lists_of_steps_are_steps_whatever_stands_in_them(model, tmp_path, outpu
     assert scored[3]["steps"] == [None, pytest.approx(second, abs=1e-5)]
     counts = manifest(output)["counts"]
     assert counts["not_scored"]["no_step"]["detail"] == "step 1 is empty"
-    assert (
-        counts["notes"]["answers given as lists of steps, which stand apart by a blank line in the text"]["rows"] == 3
-    )
+    assert counts["notes"][STEP_LISTS]["rows"] == 3
     outcome = save_process_model(tmp_path / "orm", process=PROCESS | {"outcome": True, "separator": ""})
     whole = score(outcome, rows[:3], tmp_path / "orm.jsonl")
     assert whole[0]["steps"] == whole[2]["steps"] == [[reward] for reward in whole[0]["rewards"]]
