@@ -44,7 +44,8 @@ class ScriptArguments:
     mix: Annotated[None | str | list[str], PATH] = flag(  # noqa: RUF009, RUF036 (as above)
         None,
         "In the place of --input the answers of several models to the same prompts: A.jsonl,B.jsonl, or with names "
-        "llama=A.jsonl,qwen=B.jsonl. Best and worst are then chosen among the answers of all.",
+        "llama=A.jsonl,qwen=B.jsonl. Best and worst are then chosen among the answers of all. Not for rewards of a "
+        "pairwise model, which compare within a row alone.",
     )
     output: Annotated[str, PATH] = flag(
         "chosen.jsonl", "File of the rows to write, .jsonl or .jsonl.gz; manifest and report go beside it."
@@ -67,7 +68,7 @@ class ScriptArguments:
     min_gap: Annotated[float, NOT_NEGATIVE] = flag(
         0.0,
         "Of pairs, the least difference of what is chosen by: the two rewards, or what --len_penalty leaves of "
-        "them. Where that is equal there is no pair in any case.",
+        "them. Where that is equal there is no pair in any case. Rewards of a pairwise model are from 0 to 1.",
     )
     length_matched: bool = flag(
         False,

@@ -3,8 +3,9 @@
     accelerate launch score.py --reward_name_or_path ./models/gemma2b_rm/last_checkpoint \
         --input generations.jsonl --output scored.jsonl
 
-Rows are {"prompt": ..., "responses": [...]} and what else people have (reward_modeling/generations/forms). A run that
-was killed goes on where it was with --resume true.
+Rows are {"prompt": ..., "responses": [...]} and what else people have (reward_modeling/generations/forms). A process
+model gives the probabilities of steps beside its rewards. Those of a pairwise model are win probabilities among the
+answers of a row. A run that was killed goes on where it was with --resume true.
 
 Or compare what a running server gives with what the saved model gave (its flags: --verify_server URL --help):
 
@@ -37,7 +38,8 @@ class ScriptArguments:
 
     # Model
     reward_name_or_path: Annotated[str, PATH] = flag(
-        "./models/gemma2b_rm/last_checkpoint", "Hub id or folder of a reward model, or of a LoRA adapter of one."
+        "./models/gemma2b_rm/last_checkpoint",
+        "Hub id or folder of a reward model of any kind, or of a LoRA adapter of one.",
     )
     revision: str | None = flag(None, "Branch, tag or commit of the model.")
     trust_remote_code: bool = flag(False, "Run code that the model's repository holds.")
@@ -146,6 +148,7 @@ def score_rows(args: ScriptArguments) -> None:
     from reward_modeling.generations.forms import RowReader, read_columns
     from reward_modeling.generations.forms.base import Reading
     from reward_modeling.generations.input_files import find_files, folders_passed_over
+    from reward_modeling.generations.loading import check_columns, check_template, load_scoring
     from reward_modeling.generations.look import look_at_rows
     from reward_modeling.generations.output_file import OutputFile
     from reward_modeling.generations.processes import from_first, start_processes
@@ -165,7 +168,7 @@ def score_rows(args: ScriptArguments) -> None:
     if passed_over := folders_passed_over(args.input):
         job.logger.warning("Not read: the folders in those of --input, such as %s. Pass them too.", passed_over[0])
     with report_once_per_node():
-        scorer = job.load_scorer(
+        scoring = load_scoring(
             args.reward_name_or_path,
             state,
             revision=args.revision,
@@ -175,14 +178,15 @@ def score_rows(args: ScriptArguments) -> None:
             max_tokens_per_batch=args.max_tokens_per_batch,
             batching=args.batching,
             normalize=args.normalize,
+            plain_text=args.plain_text,
             chat_template=args.chat_template,
             weights=read_weights(args.weights),
         )
-        job.check_template(scorer, look)
+        check_template(scoring, look)
         if not args.overwrite_rewards:
-            job.check_columns(scorer, look)
-    model = job.describe_model(args.reward_name_or_path, args.revision, scorer)
-    run = job.run_of(look, model, {name: getattr(args, name) for name in OF_ROWS}, scorer)
+            check_columns(scoring, look)
+    model = job.describe_model(args.reward_name_or_path, args.revision, scoring)
+    run = job.run_of(look, model, {name: getattr(args, name) for name in OF_ROWS}, scoring)
     may_be_finished = args.resume and not args.overwrite_output
     if from_first(state, lambda: may_be_finished and output.is_finished(run)):
         job.logger.info("Finished already: %s", output.path)
@@ -190,10 +194,11 @@ def score_rows(args: ScriptArguments) -> None:
         return
     done = from_first(state, lambda: output.begin(run, resume=args.resume))
     with ends_at_once(lambda of: f"Stopped by {of.name}. {how_to_go_on(output)}"):
-        rows = job.Job(scorer, files, reader, state, args.limit, args.overwrite_rewards)
+        rows = job.Job(scoring, files, reader, state, args.limit, args.overwrite_rewards)
         counts = rows.score(output, run, done, look)
         if state.is_main_process:
-            job.finish(output, run, counts, {"model": args.reward_name_or_path, "input": args.input})
+            about = {"model": args.reward_name_or_path, "input": args.input}
+            job.finish(output, run, counts, about, scoring.kind)
     state.wait_for_everyone()
     state.destroy_process_group()
 

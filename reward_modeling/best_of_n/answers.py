@@ -66,6 +66,8 @@ class ScoredPrompt:
     """The first row that has it."""
     answers: list[ScoredAnswer] = field(default_factory=list)
     source: str | None = None
+    answer_sets: int = 1
+    """How many different sets of answers its rows have: win probabilities compare within one."""
 
 
 def usable_answers(prompt: ScoredPrompt, dropped: Dropped) -> list[ScoredAnswer]:

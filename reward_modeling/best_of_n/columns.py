@@ -6,6 +6,7 @@ value_of({"a": {"right": True}, "b": {"right": False}}, "a.right+b.right")      
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reward_modeling.generations.added_columns import REWARDS
 from reward_modeling.generations.forms.reader import column_of
 
 TRUTH = "is_correct"  # read where it is there, unless --truth_column names another one
@@ -17,7 +18,7 @@ SEVERAL_HELP = " Several columns, one for each answer, have + between; a dot lea
 class RewardColumns:
     """Where in a row the numbers stand."""
 
-    rewards: str = "rewards"
+    rewards: str = REWARDS
     by: str | None = None
     """An attribute that is chosen by, in the place of the reward."""
     weights: Mapping[str, float] | None = None
@@ -35,6 +36,11 @@ class RewardColumns:
         flags = {REWARD_COLUMN: None if self.attributes else self.rewards}
         flags |= {"--truth_column": self.truth, "--answer_column": self.final}
         return {flag: name for flag, name in flags.items() if name is not None}
+
+    @property
+    def are_scores(self) -> bool:
+        """Whether what is chosen by is the reward that score.py has written."""
+        return self.rewards == REWARDS and not self.attributes
 
     @property
     def attributes(self) -> tuple[str, ...]:

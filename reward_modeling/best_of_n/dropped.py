@@ -29,6 +29,7 @@ class Reason(StrEnum):
     DUPLICATE_ANSWER = "duplicate_answer", "answers", "the prompt has the same answer already"
     SAID_OTHERWISE = "said_otherwise", "truths, final answers, labels", "the same answer has others elsewhere"
 
+    SEVERAL_ROWS = "several_rows", "prompts", "its win probabilities are of several rows with different answers"
     NO_ANSWER = "no_answer", "prompts", "none of its answers can be used"
     TOO_FEW_ANSWERS = "too_few_answers", "prompts", "fewer different answers than --min_answers"
     EQUAL_REWARDS = "equal_rewards", "prompts", "all its answers have equal rewards"

@@ -60,6 +60,7 @@ class Gathered:
         start = 0
         for end in ends.tolist():
             rows = [self._row(place) for place in places[order[start : end + 1]].tolist()]
+            rows[0].answer_sets = len({tuple(sorted(answer.key for answer in row.answers)) for row in rows})
             for row in rows[1:]:
                 rows[0].answers.extend(row.answers)
             # Prompts may differ in white space: one of them is taken that does not depend on the order of the rows.

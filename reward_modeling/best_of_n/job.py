@@ -27,6 +27,7 @@ from reward_modeling.best_of_n.selection import SELECTIONS, Selected, Selection,
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import installed_versions
 from reward_modeling.common.screen import shows_bars
+from reward_modeling.generations.added_columns import REWARD_KIND, WIN_PROBABILITY
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.input_rows import stream_rows, values_to_read
 
@@ -64,12 +65,15 @@ def _run(job: Job) -> dict[str, Any]:
     inputs = [input_entry(file) for file in job.files]
     with job.outputs.reported(), gather(read_files(job.files, reader), job.outputs.folder) as gathered:
         reader.check(", ".join(entry["path"] for entry in inputs))
+        if reader.are_win_probabilities:
+            check_win_probabilities(job)
         choosing = Choosing(job, reader, gathered)
         with job.outputs.open() as paths:
             written = choosing.write(gathered.prompts(), paths.rows)
             report = {
                 "select": job.select,
                 "format": job.format,
+                "write_margin": job.write_margin,
                 "inputs": inputs,
                 "rows_read": reader.seen.rows,
                 **choosing.figures.to_dict(),
@@ -83,10 +87,29 @@ def _run(job: Job) -> dict[str, Any]:
                 "flags": dict(job.flags),
                 "written": written,
                 "dropped": report["dropped"],
+                **({REWARD_KIND: WIN_PROBABILITY} if reader.are_win_probabilities else {}),
                 "versions": installed_versions(["numpy"]),
             }
             write_beside(job, paths, manifest, report, choosing.format)
     return report
+
+
+def check_win_probabilities(job: Job) -> None:
+    """
+    Raises:
+        UserError: what the flags ask for needs rewards that compare between rows, or of another size.
+    """
+    if any(file.model is not None for file in job.files):
+        raise UserError(
+            "--mix: expected rewards that compare between rows, found win probabilities among the answers of a row. "
+            "Put the answers of all models to a prompt into one row, `responses` beside `model` (a list of names), "
+            "score these rows, and pass them as --input."
+        )
+    rule = job.options.rule
+    if rule.min_gap > 1 and not job.options.len_penalty:
+        raise UserError(
+            f"--min_gap: expected at most 1, because the rewards are win probabilities, found {rule.min_gap:g}."
+        )
 
 
 def input_entry(file: InputFile) -> dict[str, Any]:
@@ -125,6 +148,7 @@ class Choosing:
         options = WriteOptions(job.write_margin, all_have_kwargs=seen.kwargs > 0)
         self.format: RowFormat = FORMATS[job.format](options)
         scored = gathered.scored_of_prompts()
+        self.within_rows = reader.are_win_probabilities
         self.prompts, greatest = len(scored), int(scored.max(initial=0))
         has = {"has_truth": seen.truths > 0, "has_finals": seen.finals > 0, "has_steps": seen.steps > 0}
         self.figures = Figures(greatest, **has, seed=job.options.seed)
@@ -135,6 +159,10 @@ class Choosing:
         with open_lines(path) as file, progress("choosing", "prompt", self.prompts) as bar:
             for prompt in prompts:
                 bar.update()
+                if self.within_rows and prompt.answer_sets > 1:
+                    self.dropped.add(Reason.SEVERAL_ROWS, prompt.where)
+                    self.figures.prompts += 1
+                    continue
                 self.figures.add(prompt)
                 for line in self.lines(prompt):
                     content.update(line)
@@ -189,6 +217,8 @@ def columns_entry(reader: ScoredRowReader) -> dict[str, Any]:
     unread = {name: {"rows": number, "first": first} for name, (number, first) in seen.unread.items()}
     return {
         "chosen_by": " + ".join(columns.attributes) or columns.rewards,
+        "reward_kind": WIN_PROBABILITY if reader.are_win_probabilities else None,
+        "answers_of_rows": [min(seen.sizes), max(seen.sizes)] if seen.sizes else None,
         "truth": columns.truth_name if seen.truths or seen.no_truths else None,
         "final_answer": columns.final,
         "unread": unread,

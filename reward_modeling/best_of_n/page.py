@@ -17,6 +17,7 @@ from reward_modeling.best_of_n.report import (
     warning_texts,
 )
 from reward_modeling.best_of_n.step_report import step_curves, step_notes
+from reward_modeling.best_of_n.win_report import are_win_probabilities, reward_name
 from reward_modeling.display.page import render
 from reward_modeling.display.plot_style import MODELS, WIDTH, Plot, make_plot, new_axes, new_figure
 from reward_modeling.display.plots import name_series
@@ -31,6 +32,7 @@ def write_page(output: str, report: Mapping) -> str:
     return render(
         "best_of_n/templates/best_of_n.html",
         output=output,
+        reward_name=reward_name(report),
         report=report,
         head=head_text(report),
         texts=[*curve_notes(report), *truth_notes(report), *_notes_of_steps(report), *selected_texts(report)],
@@ -50,8 +52,11 @@ def _notes_of_steps(report: Mapping) -> list[str]:
 def _plots(report: Mapping) -> Iterator[Plot]:
     rows = report["curve"]
     caption = "The greatest reward of n answers, over all subsets of a prompt's answers, with its 95% interval."
-    curves = {"reward": [(row["n"], row["reward"]) for row in rows]}
-    yield make_plot("Best of n", caption, draw_over_n, curves, "reward", scale=1)
+    if are_win_probabilities(report):
+        caption = "The greatest win probability of n answers of a row, over all subsets, with its 95% interval."
+    name = reward_name(report)
+    curves = {name: [(row["n"], row["reward"]) for row in rows]}
+    yield make_plot("Best of n", caption, draw_over_n, curves, name, scale=1)
     if report["truth"] and report["truth"]["rows"]:
         rows = report["truth"]["rows"]
         named = {

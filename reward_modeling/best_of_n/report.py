@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from reward_modeling.best_of_n.dropped import dropped_rows
 from reward_modeling.best_of_n.majority import EXACT, SHUFFLES
 from reward_modeling.best_of_n.step_report import step_heading, step_lines, step_notes, step_tables
+from reward_modeling.best_of_n.win_report import margin_warning, plural_of_reward, reward_name, win_notes
 from reward_modeling.display.text import Rows, align, count, interval, make_printable, number, percent, shorten, wrap
 
 MOST_SIZES = 12  # n with a line of their own on the screen; the report has all
@@ -71,6 +72,7 @@ def warning_texts(report: Mapping) -> list[str]:
             "answered. Choices are among the answers of one model each. Are the prompts written alike?"
         )
     columns = report["columns"]
+    texts += margin_warning(report, writes_margin=report["write_margin"])
     texts += [
         f"{name}: expected a value for each answer, found something else in {count(entry['rows'])} rows, the first at "
         f"{entry['first']}. Their answers count as without one."
@@ -113,13 +115,14 @@ def between_points(row: Mapping) -> str:
 
 def reward_heading(report: Mapping) -> str:
     """What the table of rewards shows."""
-    return f"The greatest of n rewards ({report['columns']['chosen_by']}), a mean over all subsets and prompts"
+    of = f"{plural_of_reward(report)} ({report['columns']['chosen_by']})"
+    return f"The greatest of n {of}, a mean over all subsets and prompts"
 
 
 def reward_table(report: Mapping, *, all_sizes: bool = False) -> Rows:
     """The curve of the reward."""
     rows = report["curve"] if all_sizes else shown_sizes(report["curve"])
-    table: Rows = [("n", "prompts", "reward", "95% interval", "gain over one", "95% interval")]
+    table: Rows = [("n", "prompts", reward_name(report), "95% interval", "gain over one", "95% interval")]
     for row in rows:
         reward, gain = row["reward"], row["gain"]
         gained = ("", "") if row["n"] == 1 else (number(gain["value"]), between(gain))
@@ -128,8 +131,12 @@ def reward_table(report: Mapping, *, all_sizes: bool = False) -> Rows:
 
 
 def curve_notes(report: Mapping) -> list[str]:
+    """What to know of the table of rewards."""
+    return [*win_notes(report), *_fewer_prompts(report["curve"])]
+
+
+def _fewer_prompts(rows: list[Mapping]) -> list[str]:
     """Where lines are of other prompts."""
-    rows = report["curve"]
     fewer = next((row for row in rows if row["reward"]["prompts"] < rows[0]["reward"]["prompts"]), None)
     if fewer is None:
         return []
@@ -200,7 +207,8 @@ def selected_texts(report: Mapping) -> list[str]:
     found = "none can be computed" if correlation["value"] is None else number(correlation["value"])
     ends = "" if correlation["low"] is None else f" ({between(correlation)})"
     texts = [models_text(report)] if len(report["models"]) > 1 else []
-    texts.append(f"Reward and length in characters, correlation among the answers of a prompt: {found}{ends}.")
+    name = reward_name(report).capitalize()
+    texts.append(f"{name} and length in characters, correlation among the answers of a prompt: {found}{ends}.")
     if chosen["value"] is not None:
         other = "rejected" if "rejected" in lengths else "usable"
         more = f"{difference['value']:+.3g} ({between(difference)})"
@@ -209,7 +217,7 @@ def selected_texts(report: Mapping) -> list[str]:
         texts.append(f"{text}; the longer one is chosen in {share_between(longer)}." if longer else f"{text}.")
     if gaps := selected["gaps"]:
         named = ", ".join(f"{name} {number(value)}" for name, value in gaps.items())
-        texts.append(f"Gap between chosen and rejected: {named}.")
+        texts.append(f"Gap between chosen and rejected, of {plural_of_reward(report)}: {named}.")
     if selected["tied"]:
         texts.append(
             f"In {count(selected['tied'])} of {count(selected['prompts'])} prompts several answers have the reward of "
@@ -231,7 +239,16 @@ def model_lines(report: Mapping) -> list[str]:
 
 def model_table(report: Mapping) -> Rows:
     is_pairs = report["select"] == "dpo_pairs"
-    head = ["model", "answers", "percent", "mean reward", "95% interval", "chosen", "percent", "95% interval"]
+    head = [
+        "model",
+        "answers",
+        "percent",
+        f"mean {reward_name(report)}",
+        "95% interval",
+        "chosen",
+        "percent",
+        "95% interval",
+    ]
     table: Rows = [[*head, "rejected"] if is_pairs else head]
     for name, row in report["models"].items():
         line = [shorten(name), count(row["answers"]), percent(row["share_of_answers"]), number(row["reward"]["value"])]

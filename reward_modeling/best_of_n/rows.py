@@ -14,9 +14,10 @@ from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import to_json
 from reward_modeling.display.text import shorten
+from reward_modeling.generations.added_columns import REWARD_KIND, WIN_PROBABILITY
 from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
-from reward_modeling.generations.forms.sides import ASKERS
+from reward_modeling.generations.forms.base import of_several_prompts
 
 YES, NO = ("true", "yes", "correct", "1"), ("false", "no", "incorrect", "wrong", "0")
 SIDES = ("chosen", "rejected")
@@ -43,6 +44,10 @@ class Seen:
     first_no_truth: str = ""
     kwargs: int = 0
     """Rows with chat_template_kwargs."""
+    kinds: dict[str | None, tuple[int, str]] = field(default_factory=dict)
+    """What the rewards of rows are, where they are not a model's own outputs: how many rows, and the first place."""
+    sizes: set[int] = field(default_factory=set)
+    """How many answers with a reward rows have."""
     unread: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Columns that a row has in another form than is read: how many rows, and the first place."""
 
@@ -73,7 +78,19 @@ class ScoredRowReader:
         if of_several_prompts(answers):
             self.dropped.add(Reason.PROMPTS_DIFFER, where)
             return None
+        self._see_kind(row, rewards, where)
         return self._prompt(row, answers, rewards, where, model)
+
+    def _see_kind(self, row: Mapping, rewards: Sequence, where: str) -> None:
+        kind = row.get(REWARD_KIND) if self.columns.are_scores else None
+        kind = WIN_PROBABILITY if kind == WIN_PROBABILITY else None
+        number, first = self.seen.kinds.get(kind, (0, where))
+        self.seen.kinds[kind] = number + 1, first
+        self.seen.sizes.add(sum(finite(reward) is not None for reward in rewards))
+
+    @property
+    def are_win_probabilities(self) -> bool:
+        return WIN_PROBABILITY in self.seen.kinds
 
     def _prompt(self, row: Mapping, answers: Answers, rewards: Sequence, where: str, model: str | None) -> ScoredPrompt:
         options = to_json(dict(answers.options)) if answers.options else ""
@@ -162,6 +179,12 @@ class ScoredRowReader:
             raise UserError(
                 f"expected the column attributes in {sources}, found {there}. Score them with score.py first."
             )
+        if len(seen.kinds) > 1:
+            (won, first), (others, other) = seen.kinds[WIN_PROBABILITY], seen.kinds[None]
+            raise UserError(
+                f"expected rewards of one kind in {sources}, found win probabilities of a pairwise model in {won:,} "
+                f"rows, the first at {first}, and others in {others:,}, the first at {other}. Pass them one by one."
+            )
         for flag, name in self.missing.columns():
             hint = did_you_mean(name, seen.columns)
             if flag == REWARD_COLUMN:
@@ -173,12 +196,6 @@ class ScoredRowReader:
                 hint = did_you_mean(name, seen.attributes)
                 flag = "--by" if columns.by else "--weights"
                 raise UserError(f"{flag} {name}: expected an attribute of the answers, found {known}{hint}.")
-
-
-def of_several_prompts(answers: Answers) -> bool:
-    """Whether the answers have no prompt in common, or one that goes on in another way in each of them."""
-    said = [messages for messages in answers.answers if isinstance(messages, list)]
-    return bool(said) and (not answers.prompt or any(messages[0]["role"] in ASKERS for messages in said))
 
 
 def key_of(answers: Answers, options: str) -> int:

@@ -17,13 +17,17 @@ def mean_probability(first: ArrayLike, second: ArrayLike) -> NDArray:
     """The probability that an answer is the better one, the mean over both orders.
 
     (sigmoid(first) + sigmoid(-second)) / 2: exactly one half where the outputs are equal, as they are of equal answers.
+    The probability of the other answer, for which the outputs change places, is 1 less this one to the last bit.
 
     Args:
         first: the output where the answer stands first.
         second: the output where it stands second.
     """
     first, second = (np.asarray(of, dtype=np.float64) for of in (first, second))
-    return np.where(first == second, 0.5, (sigmoid(first) + sigmoid(-second)) / 2)
+    # Of the likelier answer: from one half to 1 the difference to 1 is exact.
+    more, less = np.maximum(first, second), np.minimum(first, second)
+    likelier = np.maximum(0.5, (sigmoid(more) + sigmoid(-less)) / 2)
+    return np.where(first == second, 0.5, np.where(first > second, likelier, 1 - likelier))
 
 
 def log_odds(first: ArrayLike, second: ArrayLike) -> NDArray:

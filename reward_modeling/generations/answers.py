@@ -1,6 +1,6 @@
 """The answers of one row: what is scored, and in the order in which `rewards` gives the rewards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -32,6 +32,9 @@ class NotScored(StrEnum):
     PLAIN_TEXT = "plain_text", "a text without a prompt, which --plain_text true scores as it stands"
     TEMPLATE_REFUSES = "template_refuses", "the chat template refuses it"
     NO_PROMPT_END = "no_prompt_end", "it is not known where the prompt ends, which the model's gate reads"
+    ALONE = "alone", "there is no other answer in its row to compare it with"
+    NO_STEP = "no_step", "it has no step that could be scored"
+    TOO_LONG = "too_long", "its steps do not fit into max_length, whatever is cut of the prompt"
     NOT_FINITE = "not_finite", "the reward is infinite or not a number"
 
 
@@ -63,6 +66,8 @@ class Answers:
     """What goes to the chat template beside the messages: {"tools": [...], "enable_thinking": False}."""
     unreadable: Mapping[int, Unreadable] = field(default_factory=dict)
     """Of each answer that is None what is wrong with it."""
+    steps: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Of each answer that is given as a list of steps these, by its place; its message has them as one text."""
     notes: frozenset[str] = frozenset()
     """How it is written, where that is worth counting."""
 

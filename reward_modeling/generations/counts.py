@@ -15,6 +15,8 @@ CONTROL = "answers with control tokens of the tokenizer, which a sampler has lef
 FOREIGN = "answers with marks of another chat template"
 LOSES_ANSWER = "answers of which the chat template leaves out a part"
 LOSES_MESSAGE = "answers of whose prompt the chat template leaves out a message"
+ESCAPED = "rows that hold a mark of the text of comparisons, which is written in another way there"
+MAY_BE_STEPS = "rows of `completions` and `labels`, which may be the steps of one answer"
 # What to do about some of them.
 ADVICE = {
     CONTROL: "the reward is of what stands behind the end of an answer too. Take the tokens off, and score again.",
@@ -23,6 +25,10 @@ ADVICE = {
     BEHIND_ASSISTANT: "where an answer goes on with that turn, give the turn whole, as the last of `messages`.",
     MESSAGES_AS_TEXT: "where they stand for messages, write them as lists, or in a column named messages.",
     BEGINS_WITH_PROMPT: "some samplers give back the prompt before the answer. Take it off, and score again.",
+}
+ADVICE |= {
+    MAY_BE_STEPS: "each was scored as an answer of its own. Give the steps of one answer as `completion`, a list.",
+    NotScored.ALONE.words: "give all answers to a prompt in one row, as `responses`.",
 }
 SHOWN_WIDTH = 70  # characters of what the first row of a kind shows
 
@@ -51,6 +57,10 @@ class Counts:
     cut: int = 0
     cut_tokens: int = 0
     tokens: int = 0
+    # Of a pairwise model, of which `cut` counts single orders.
+    comparisons: int = 0
+    flips: int = 0  # the two orders say otherwise
+    answers_cut: int = 0  # orders whose answers alone are beyond max_length
 
     @classmethod
     def of_json(cls, content: Mapping) -> "Counts":
@@ -83,13 +93,35 @@ def report(counts: Counts) -> str:
         *_table("not scored, because", ((NotScored(key).words, of) for key, of in counts.not_scored.items())),
         *_table("of note", counts.notes.items()),
     ]
-    lines += [f"{note.capitalize()}: {advice}" for note, advice in ADVICE.items() if note in counts.notes]
+    lines += [f"{words.capitalize()}: {ADVICE[words]}" for words in _words_of(counts) if words in ADVICE]
+    if counts.comparisons:
+        lines += _comparisons(counts)
     if counts.cut:
+        unit = "order" if counts.comparisons else "answer"
         lines.append(
-            f"{_count(counts.cut, 'answer')} cut to max_length, which takes the beginning of the prompt: "
+            f"{_count(counts.cut, unit)} cut to max_length, which takes the beginning of the prompt: "
             f"{_count(counts.cut_tokens, 'token')} in all"
         )
+    if counts.answers_cut:
+        lines.append(
+            f"In {_count(counts.answers_cut, 'order')} of these the two answers do not fit without any prompt: the one "
+            "that stands first lost its beginning. Rewards of their rows are not to be trusted."
+        )
     return "\n".join(lines)
+
+
+def _words_of(counts: Counts) -> Iterable[str]:
+    return [*(NotScored(key).words for key in counts.not_scored), *counts.notes]
+
+
+def _comparisons(counts: Counts) -> list[str]:
+    share = counts.flips / counts.comparisons
+    return [
+        f"{_count(counts.comparisons, 'comparison')} of two answers, each in both orders, which say otherwise in "
+        f"{share:.1%} of them",
+        "A reward is the mean probability that an answer is better than another one of its row. It is 0.5 on average "
+        "in every row, and does not compare with rewards of other rows or models.",
+    ]
 
 
 def _table(head: str, entries: Iterable[tuple[str, First]]) -> list[str]:

@@ -1,16 +1,18 @@
 """What score.py does, from a loaded model to the file of scored rows.
 
 look = from_first(state, lambda: look_at_rows(files, reader, None, overwrite=False))
-scorer = load_scorer("./last_checkpoint", state)
-run = run_of(scorer, look, ...)
-counts = score_files(scorer, files, reader, output, run, progress, state)
+scoring = load_scoring("./last_checkpoint", state)
+run = run_of(look, model, flags, scoring)
+counts = Job(scoring, files, reader, state).score(output, run, done, look)
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -19,67 +21,26 @@ from accelerate.utils import gather_object
 from reward_modeling.checkpoints.run_record import fingerprint_of_weights
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.launch import installed_versions
+from reward_modeling.generations.added_columns import REWARD_KIND
 from reward_modeling.generations.counts import Counts, report
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.input_rows import stream_rows
 from reward_modeling.generations.look import Look
 from reward_modeling.generations.output_file import STATE_VERSION, OutputFile, Progress, Writer
 from reward_modeling.generations.progress import RowProgress
-from reward_modeling.generations.scored_rows import has_rewards, line_of
-from reward_modeling.generations.template_checks import TemplateChecks
+from reward_modeling.generations.row_scoring import RowScoring, Scored
+from reward_modeling.generations.scored_rows import line_of
 from reward_modeling.generations.windows import ReadRow, read_row, windows_of
 from reward_modeling.models.chat_template import fingerprint_of_template
-from reward_modeling.objectives.weights_flag import describe_weights
-from reward_modeling.scoring import RewardScorer, ScoredConversation
-from reward_modeling.scoring import scorer as scorer_module
 
 logger = logging.getLogger("score")
 
 PACKAGES = ("torch", "transformers", "tokenizers")  # those that could make other rewards of the same rows
 
 
-def load_scorer(name_or_path: str, state: PartialState, **options: object) -> RewardScorer:
-    """Load the model, and say what it is; `options` are those of `RewardScorer.from_pretrained`."""
-    scorer = RewardScorer.from_pretrained(name_or_path, device=state.device, **options)
-    logger.info(
-        "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %s tokens on %d x %s.",
-        *(type(scorer.model).__name__, name_or_path, scorer.dtype_name, scorer.reader.max_length or "any number of"),
-        *(scorer.batches.batching, f"{scorer.batches.max_tokens:,}", state.num_processes, state.device.type),
-    )
-    if scorer.readout.reward_weights is not None:
-        logger.info("Reward: the weighted sum of %s.", describe_weights(scorer.readout.reward_weights))
-    # Of each window it would say what is counted over all of them here.
-    logging.getLogger(scorer_module.__name__).setLevel(logging.ERROR)
-    return scorer
-
-
-def check_template(scorer: RewardScorer, look: Look) -> None:
-    """
-    Raises:
-        UserError: there are messages, and the tokenizer has no chat template.
-    """
-    if not look.has_messages:
-        return
-    try:
-        scorer.reader.check_template()
-    except UserError as error:
-        raise UserError(
-            f"{error} Or pass --chat_template FILE; --plain_text true scores prompts and answers that are texts as "
-            "they stand."
-        ) from error
-
-
-def check_columns(scorer: RewardScorer, look: Look) -> None:
-    """
-    Raises:
-        UserError: rows have a column of a name that this model adds.
-    """
-    if name := next((name for name in scorer.readout.beside if name in look.taken), None):
-        raise UserError(has_rewards(look.taken[name], name))
-
-
-def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer) -> dict:
+def describe_model(name_or_path: str, revision: str | None, scoring: RowScoring) -> dict:
     """What decides the rewards, and is the same wherever the model's files lie."""
+    scorer = scoring.scorer
     return {
         "weights": fingerprint_of_weights(name_or_path, scorer.model.config),
         "revision": revision,
@@ -88,15 +49,15 @@ def describe_model(name_or_path: str, revision: str | None, scorer: RewardScorer
         "dtype": scorer.dtype_name,
         "max_length": scorer.reader.max_length,
         "batching": scorer.batches.batching,
-        "normalize": None if scorer.statistics is None else dict(scorer.statistics),
-        "reward_weights": scorer.readout.reward_weights,
+        **scoring.model_entry(),
     }
 
 
-def run_of(look: Look, model: Mapping, flags: Mapping, scorer: RewardScorer) -> dict:
+def run_of(look: Look, model: Mapping, flags: Mapping, scoring: RowScoring) -> dict:
     """What one run computes: a run that goes on from its rows has to have the same, but for `output_file.FREE`."""
     files = {"fingerprint": look.fingerprint, "rows": look.rows}
     run = {"version": STATE_VERSION, "input": files, "model": model, "flags": flags}
+    scorer = scoring.scorer
     device = scorer.model.device.type
     threads = torch.get_num_threads() if device == "cpu" else None  # by which sums are cut into parts
     return {**run, "device": device, "max_tokens_per_batch": scorer.batches.max_tokens, "threads": threads}
@@ -109,7 +70,7 @@ def run_of(look: Look, model: Mapping, flags: Mapping, scorer: RewardScorer) -> 
 class Job:
     """Scores the rows of files, window by window, on every process together."""
 
-    scorer: RewardScorer
+    scoring: RowScoring
     files: Sequence[Path]
     reader: RowReader
     state: PartialState
@@ -124,6 +85,10 @@ class Job:
         """
         counts = Counts.of_json(done.counts)
         progress = RowProgress(look.rows, done.rows, speaks=self.state.is_main_process)
+        with _counted_over_all():
+            return self._write(output, run, done, counts, progress)
+
+    def _write(self, output: OutputFile, run: Mapping, done: Progress, counts: Counts, progress: RowProgress) -> Counts:
         if not self.state.is_main_process:
             self._score(None, counts, done.rows, progress)
             return counts
@@ -132,56 +97,66 @@ class Job:
         return counts
 
     def _score(self, writer: Writer | None, counts: Counts, skip: int, progress: RowProgress) -> None:
-        checks = TemplateChecks(self.scorer)
         rows = (read_row(row, self.reader) for row in islice(stream_rows(self.files), skip, self.limit))
-        for number, window in enumerate(windows_of(rows)):
-            checks.check(window, counts)
+        for number, window in enumerate(windows_of(rows, self.scoring.size)):
+            self.scoring.check(window, counts)
             scored = self._rewards(window, number, counts, progress)
             if writer is not None:
-                lines = [
-                    line_of(row, of_row, counts, overwrite=self.overwrite_rewards)
-                    for row, of_row in zip(window, scored, strict=True)
-                ]
+                options = {"overwrite": self.overwrite_rewards, "kind": self.scoring.kind}
+                lines = [line_of(row, of_row, counts, **options) for row, of_row in zip(window, scored, strict=True)]
                 writer.append(lines, counts.as_json())
             progress.finish(len(window))
         progress.close()
 
-    def _rewards(
-        self, window: list[ReadRow], number: int, counts: Counts, progress: RowProgress
-    ) -> list[dict[int, ScoredConversation]]:
+    def _rewards(self, window: list[ReadRow], number: int, counts: Counts, progress: RowProgress) -> Scored:
         """Of each row what the model says of its answers, by their places; the same on every process."""
-        to_score = [(row, place, one) for row, of in enumerate(window) for place, one in of.to_score()]
+        given = self.scoring.given(window)
         processes, finished = self.state.num_processes, 0
 
         def advance(more: int) -> None:
             """By the own share: the other processes are about as far."""
             nonlocal finished
             finished += more
-            progress.within(finished * processes / len(to_score), len(window))
+            progress.within(finished * processes / len(given), len(window))
 
         # Another process begins with the heaviest pass of each window.
         ranks = {"process_index": (self.state.process_index + number) % processes, "num_processes": processes}
-        own = list(self.scorer.stream_named((one for *_, one in to_score), progress=advance, **ranks))
-        counts.cut += self.scorer.counts.cut
-        counts.cut_tokens += self.scorer.counts.cut_tokens
-        scored: list[dict[int, ScoredConversation]] = [{} for _ in window]
-        found = 0
-        for part, tokens in gather_object([(own, self.scorer.counts.tokens)]):
+        own = list(self.scoring.stream((one.what for one in given), progress=advance, **ranks))
+        made = self.scoring.scorer.counts
+        counts.cut += made.cut
+        counts.cut_tokens += made.cut_tokens
+        counts.answers_cut += made.answers_cut
+        found: dict[int, Any] = {}
+        total = 0
+        for part, tokens in gather_object([(own, made.tokens)]):
             counts.tokens += tokens
-            found += len(part)
-            for index, one in part:
-                row, place, _ = to_score[index]
-                scored[row][place] = one
-        if found != len(to_score) or sum(map(len, scored)) != found:
-            raise RuntimeError(f"{found} rewards of {len(to_score)} answers, not each exactly once")
-        return scored
+            total += len(part)
+            found.update(part)
+        if total != len(given) or len(found) != total:
+            raise RuntimeError(f"{total} results of {len(given)} texts, not each exactly once")
+        return self.scoring.rewards(window, given, found, counts)
+
+
+@contextmanager
+def _counted_over_all() -> Iterator[None]:
+    """Without what scoring says of each window: it is counted over all of them here."""
+    of_windows = logging.getLogger("reward_modeling.scoring")
+    level = of_windows.level
+    of_windows.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        of_windows.setLevel(level)
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-def finish(output: OutputFile, run: Mapping, counts: Counts, about: Mapping) -> None:
+def finish(output: OutputFile, run: Mapping, counts: Counts, about: Mapping, kind: str | None) -> None:
     """The counts on the screen, the manifest, and the output under its name.
+
+    Args:
+        kind: what the rewards are, where they are not a model's own outputs.
 
     Raises:
         UserError: no row has a reward; nothing is left behind then.
@@ -189,8 +164,9 @@ def finish(output: OutputFile, run: Mapping, counts: Counts, about: Mapping) -> 
     if not counts.rows_scored:
         output.discard()
         raise UserError(f"expected rows that can be scored, found none among {counts.rows:,}.\n{report(counts)}")
-    manifest = {"what": "rewards of generated answers", **about, "run": run, "counts": counts.as_json()}
-    output.finish({**manifest, "versions": installed_versions(PACKAGES)})
+    manifest = {"what": "rewards of generated answers", **about, **({REWARD_KIND: kind} if kind else {})}
+    manifest |= {"run": run, "counts": counts.as_json(), "versions": installed_versions(PACKAGES)}
+    output.finish(manifest)
     print(report(counts), flush=True)
     logger.info("Scored rows: %s", output.path)
     logger.info("Manifest: %s", output.manifest)

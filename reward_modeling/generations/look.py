@@ -9,13 +9,14 @@ from tqdm import tqdm
 
 from reward_modeling.common.errors import UserError, did_you_mean
 from reward_modeling.common.screen import shows_bars
+from reward_modeling.generations.added_columns import ADDED
 from reward_modeling.generations.counts import Counts, report
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.forms.reader import column_of
 from reward_modeling.generations.input_files import fingerprint_of_files
 from reward_modeling.generations.input_rows import stream_rows
 from reward_modeling.generations.scored_rows import has_rewards, rows_with_rewards
-from reward_modeling.generations.windows import ADDED, read_row
+from reward_modeling.generations.windows import read_row
 
 ROWS_OF_NAMES = 100  # whose columns a message names
 ROW_FORMATS = (

@@ -5,6 +5,7 @@
 | `rewards`      | its reward; null where it has none. null of a row of which no answer has one             |
 | `attributes`   | the named outputs of a model that has some, and `gate_weights`, `intervals` where it has |
 | `steps`        | of a process model, P(right) of each step                                                |
+| `reward_kind`  | of a pairwise model, that rewards are win probabilities among the answers of the row     |
 | `not_scored`   | of such a row alone: why                                                                 |
 """
 
@@ -13,27 +14,31 @@ import math
 from collections.abc import Mapping
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.generations.added_columns import ADDED, REASON, REWARD_KIND, REWARDS
 from reward_modeling.generations.answers import NotScored, Unreadable
 from reward_modeling.generations.counts import EQUAL_ANSWERS, NO_NUMBERS, Counts
 from reward_modeling.generations.input_rows import InputRow, json_of
-from reward_modeling.generations.windows import ADDED, REASON, REWARDS, ReadRow
+from reward_modeling.generations.windows import ReadRow
 from reward_modeling.scoring import ScoredConversation
 from reward_modeling.scoring.readouts.base import columns_of_answers
 
 Scored = Mapping[int, ScoredConversation]
 
 
-def line_of(row: ReadRow, scored: Scored, counts: Counts, *, overwrite: bool) -> str:
+def line_of(row: ReadRow, scored: Scored, counts: Counts, *, overwrite: bool = False, kind: str | None = None) -> str:
     """The row as it stands with its rewards behind, as JSON on one line; `counts` takes what became of it.
 
     Args:
         scored: by the answers' places.
         overwrite: replaces rewards that the row already has.
+        kind: what the rewards are, where they are not a model's own outputs.
 
     Raises:
         UserError: it has some, or another column of a name that is added.
     """
     columns = _columns(row, scored, counts)
+    if kind is not None and columns[REWARDS] is not None:
+        columns[REWARD_KIND] = kind
     values, text = row.row.values, row.row.text
     if there := [name for name in ADDED if name in values and (name in columns or (overwrite and REWARDS in values))]:
         if not overwrite:

@@ -4,17 +4,15 @@ What a window is follows from the rows alone. So every window gives the same rew
 processes and wherever a run was begun again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from reward_modeling.data.conversations import Conversation
+from reward_modeling.generations.added_columns import ADDED
 from reward_modeling.generations.answers import Answers, Unreadable
 from reward_modeling.generations.forms import RowReader
 from reward_modeling.generations.input_rows import InputRow, values_to_read
 from reward_modeling.scoring.windows import WINDOW
-
-REWARDS, REASON = "rewards", "not_scored"
-ADDED = (REWARDS, "attributes", "gate_weights", "intervals", "steps", REASON)  # the columns of scored rows
 
 
 @dataclass
@@ -52,8 +50,16 @@ def read_row(row: InputRow, reader: RowReader) -> ReadRow:
         return ReadRow(row, form, None, problem)
 
 
-def windows_of(rows: Iterable[ReadRow]) -> Iterator[list[ReadRow]]:
-    """Windows that end where a prompt ends, as those of the scorer: answers to it that are equal get equal rewards."""
+def answers_in(row: ReadRow) -> int:
+    return 0 if row.answers is None else len(row.answers)
+
+
+def windows_of(rows: Iterable[ReadRow], size_of: Callable[[ReadRow], int] = answers_in) -> Iterator[list[ReadRow]]:
+    """Windows that end where a prompt ends, as those of the scorer: answers to it that are equal get equal rewards.
+
+    Args:
+        size_of: how much of a window a row is.
+    """
     window: list[ReadRow] = []
     size, last = 0, None
     for row in rows:
@@ -63,7 +69,7 @@ def windows_of(rows: Iterable[ReadRow]) -> Iterator[list[ReadRow]]:
             yield window
             window, size = [], 0
         window.append(row)
-        size += 0 if row.answers is None else len(row.answers)
+        size += size_of(row)
         last = prompt
     if window:
         yield window

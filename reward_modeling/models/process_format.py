@@ -50,7 +50,8 @@ class ProcessFormat:
         if saved is None and "separator" not in given:
             raise UserError(
                 f"{path}: expected in its config.json what rm_process.py saves ({PROCESS}), found nothing that says "
-                'where a step ends. Pass the separator that the model was trained with: separator="\\n" is TRL\'s.'
+                'where a step ends. Pass the separator that the model was trained with (separator="\\n" is TRL\'s), or '
+                f'write it into config.json: "{PROCESS}": {{"separator": "\\n", "chat": false}}.'
             )
         known = cls.__dataclass_fields__.keys()
         # TRL, from which a model without our entry most likely is, writes prompts as they are

@@ -4,14 +4,15 @@ reader = ChainReader(tokenizer, max_length=4096, process=ProcessFormat())
 tokens = reader.read([(0, Chain(prompt, steps))], ScoringCounts())     # tokens[0].reads: where its steps end
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain as flat
 
 from transformers import PreTrainedTokenizerBase
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.composing import tokenize_pieces
-from reward_modeling.data.conversations import Chain, Conversation, Tokens, parts_of
+from reward_modeling.data.conversations import Chain, Conversation, Templated, Tokens, parts_of
+from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
 from reward_modeling.data.rendering import TemplateRefuses
 from reward_modeling.data.step_texts import StepComposer
 from reward_modeling.data.truncation import PromptCutter
@@ -72,6 +73,25 @@ class ChainReader(ConversationReader):
         options = parts_of(conversation)[1]
         return Chain(messages[:-1], self.process.split(messages[-1]["content"]), options)
 
+    def check(self, conversation: Sequence[dict] | Templated, answers: int = 1) -> tuple[str, Losses]:
+        """What the chat template says against the prompt, empty if nothing, and what it leaves out of it."""
+        one = self._as_chain(0, conversation)
+        try:
+            pieces = self.pieces_of(one)
+        except TemplateRefuses as error:
+            return str(error), NOTHING_LOST
+        messages, steps = self.composer.said(list(one.prompt), list(one.steps))
+        return "", find_losses(messages, "".join(pieces), steps)
+
+    def pieces_of(self, conversation: Conversation) -> list[str]:
+        """The texts of a conversation: its prompt, then each step, and each separator where there is one.
+
+        Raises:
+            TemplateRefuses: the chat template does not take the prompt.
+        """
+        one = self._as_chain(0, conversation)
+        return self.composer.pieces(list(one.prompt), list(one.steps), dict(one.options), self.tokenizer)
+
     def _tokenize(self, window: list[tuple[int, Chain]], counts: ScoringCounts, cut: bool) -> list[Tokens]:
         texts = [self._pieces(index, one) for index, one in window]
         pieces = tokenize_pieces(texts, self.tokenizer)
@@ -99,7 +119,7 @@ class ChainReader(ConversationReader):
     def _pieces(self, index: int, one: Chain) -> list[str]:
         self.check_template()
         try:
-            return self.composer.pieces(list(one.prompt), list(one.steps), dict(one.options), self.tokenizer)
+            return self.pieces_of(one)
         except TemplateRefuses as error:
             roles = ", ".join(message["role"] for message in one.prompt)
             raise UserError(

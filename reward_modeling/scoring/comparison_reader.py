@@ -4,7 +4,6 @@ reader = ComparisonReader(tokenizer, max_length=4096)
 tokens = reader.read([(0, comparison), (1, comparison.swapped())], ScoringCounts())
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -21,8 +20,6 @@ from reward_modeling.data.rendering import TemplateRefuses
 from reward_modeling.data.truncation import PromptCutter, TextCutter
 from reward_modeling.scoring.conversations import ScoringCounts, check_has_template
 from reward_modeling.scoring.given import prompt_key
-
-logger = logging.getLogger(__name__)
 
 
 class ComparisonReader:
@@ -61,7 +58,7 @@ class ComparisonReader:
         whole = composed_ids([self._pieces(*numbered) for numbered in window], self.tokenizer)
         rows = whole
         if cut and self.max_length is not None and any(len(ids) > self.max_length for ids in whole):
-            rows = self._cut([comparison for _, comparison in window], keys, whole)
+            rows = self._cut([comparison for _, comparison in window], keys, whole, counts)
         lost = [len(before) - len(after) for before, after in zip(whole, rows, strict=True)]
         counts.cut += sum(tokens > 0 for tokens in lost)
         counts.cut_tokens += sum(max(0, tokens) for tokens in lost)
@@ -100,22 +97,17 @@ class ComparisonReader:
     def _text_cutter(self) -> TextCutter:
         return TextCutter(self.max_length, self.tokenizer)
 
-    def _cut(self, comparisons: list[Comparison], keys: list[str], rows: list[list[int]]) -> list[list[int]]:
+    def _cut(
+        self, comparisons: list[Comparison], keys: list[str], rows: list[list[int]], counts: ScoringCounts
+    ) -> list[list[int]]:
         """The rows, with those of prompts that have a row beyond `max_length` cut."""
         cut = [self._text_cutter.cut(ids) for ids in rows]
         of_prompt: dict[str, list[int]] = {}
         for number, key in enumerate(keys):
             of_prompt.setdefault(key, []).append(number)
-        beyond = 0
         for numbers in of_prompt.values():
             if any(len(rows[number]) > self.max_length for number in numbers):
-                beyond += len(numbers) - self._cut_prompt(numbers, comparisons, cut)
-        if beyond:
-            logger.warning(
-                "%d comparisons are longer than max_length %d without any context: there the first answer lost its "
-                "beginning.",
-                *(beyond, self.max_length),
-            )
+                counts.answers_cut += len(numbers) - self._cut_prompt(numbers, comparisons, cut)
         return cut
 
     def _cut_prompt(self, numbers: list[int], comparisons: list[Comparison], cut: list[list[int]]) -> int:

@@ -7,11 +7,10 @@ tournament    the winners of one round meet in the next: n - 1 comparisons, whic
 The two agree on the best answer where the comparisons are transitive.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-
-import numpy as np
 
 from reward_modeling.common.errors import UserError, did_you_mean
 
@@ -69,12 +68,15 @@ def round_robin_scores(number: int, probabilities: dict[tuple[int, int], float])
     """The mean probability that each answer is better than another one; one half of a single answer.
 
     Args:
-        probabilities: that the first answer of a pair is better than the second, by their numbers.
+        probabilities: that the first answer of a pair is better than the second, by their numbers, of every pair. Where
+            one is not a number the scores of both answers are not either.
     """
-    table = np.full((number, number), np.nan)
+    beside: list[list[float]] = [[] for _ in range(number)]
     for (one, other), probability in probabilities.items():
-        table[one, other], table[other, one] = probability, 1 - probability
-    return [0.5] if number == 1 else np.nanmean(table, axis=1).tolist()
+        beside[one].append(probability)
+        beside[other].append(1 - probability)
+    # Rounded once, whatever the order: answers that are the same stand alike to the last bit.
+    return [0.5] if number == 1 else [math.fsum(of) / len(of) for of in beside]
 
 
 def _tournament(number: int, compare: Compare) -> tuple[list[float], int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pairwise_models import save_pairwise
 from processes import fork, places_of
 from runs import ROOT, as_argv
 from score_runs import make_model, read_lines, write_lines
@@ -21,6 +22,7 @@ from score_runs import make_model, read_lines, write_lines
 pytestmark = pytest.mark.slow
 
 ROWS = 7_000  # of one short answer: several windows
+PAIRWISE_ROWS = 600  # each of 12 orders
 SECONDS_TO_BEGIN = 120
 WORDS = ("salt", "water", "green", "tea", "river", "stone", "light", "paper")
 
@@ -77,16 +79,35 @@ def running(flags: dict, output: Path, processes: int, launcher: Sequence[str] =
 def test_after_kill_9_the_output_is_byte_for_byte_the_same(made, tmp_path, before, after):
     flags, whole = made
     output = tmp_path / "scored.jsonl"
+    kill_and_go_on(flags, output, ROWS, before, after)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def kill_and_go_on(flags: dict, output: Path, rows: int, before: int, after: int) -> None:
+    """A run on some processes, of which the first is killed after a window, and one on others that goes on."""
     with running(flags, output, before) as (ranks, _):
         ranks[0].send_signal(signal.SIGKILL)
         ranks[0].wait()
     assert not output.exists()
-    assert 0 < rows_done(output) < ROWS
+    assert 0 < rows_done(output) < rows
     processes = None if after == 1 else after
     go_on = as_argv(flags | {"output": output, "resume": "true"})
-    process = fork(ROOT / "score.py", go_on, tmp_path, environment=one_thread(), processes=processes)
+    process = fork(ROOT / "score.py", go_on, output.parent, environment=one_thread(), processes=processes)
     assert re.search(r"Going on behind [\d,]+ rows", process.stderr)
+
+
+def test_after_kill_9_a_pairwise_model_goes_on_to_the_same_bytes(tmp_path):
+    model = save_pairwise(tmp_path / "model", "qwen2")
+    rows = [
+        {"prompt": words(number, 4), "responses": [words(number + place, 5) for place in range(4)], "id": number}
+        for number in range(PAIRWISE_ROWS)
+    ]
+    flags = {"reward_name_or_path": model, "input": write_lines(tmp_path / "rows.jsonl", rows)}
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "scored.jsonl"
+    fork(ROOT / "score.py", as_argv(flags | {"output": whole}), tmp_path, environment=one_thread())
+    kill_and_go_on(flags, output, PAIRWISE_ROWS, 2, 1)
     assert output.read_bytes() == whole.read_bytes()
+    assert [row["id"] for row in read_lines(whole)] == list(range(PAIRWISE_ROWS))
 
 
 def test_a_run_that_is_told_to_end_says_how_to_go_on(made, tmp_path):

@@ -28,7 +28,7 @@ from score_runs import (
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.generations import output_file, progress
-from reward_modeling.generations.windows import ADDED
+from reward_modeling.generations.added_columns import ADDED
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.readouts.base import columns_of_answers
 from reward_modeling.scoring.readouts.gated import Gated
@@ -266,7 +266,7 @@ def test_every_column_that_a_model_adds_is_known():
     assert {name for kind in (OneLabel, Ratings, Quantiles, Gated, Steps) for name in kind.beside} < {*ADDED}
     everything = ScoredConversation(0.5, {"a": 1.0}, {"a": 1.0}, {"a": (0.0, 1.0)}, [0.5])
     assert all(getattr(everything, field.name) for field in fields(everything))
-    assert set(ADDED) == {*columns_of_answers([everything]), "not_scored"}
+    assert set(ADDED) == {*columns_of_answers([everything]), "reward_kind", "not_scored"}
 
 
 def test_lines_say_how_far_it_is_where_nobody_looks_at_a_bar(caplog, monkeypatch):

@@ -420,7 +420,8 @@ def test_a_model_ranks_as_its_comparisons_do(folder):
 def test_log_odds_are_those_of_the_mean_probability(first, second):
     probability = float(mean_probability(first, second))
     assert 0 <= probability <= 1
-    assert float(mean_probability(second, first)) == pytest.approx(1 - probability, abs=1e-12)
+    assert float(mean_probability(second, first)) == 1 - probability
+    assert probability == pytest.approx((sigmoid(first) + sigmoid(-second)) / 2, abs=1e-12)
     odds = float(log_odds(first, second))
     assert float(log_odds(second, first)) == -odds
     assert probability == pytest.approx(sigmoid(odds), abs=1e-12)

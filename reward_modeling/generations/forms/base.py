@@ -11,7 +11,13 @@ from reward_modeling.data.messages import says_nothing
 from reward_modeling.data.pairs import with_system
 from reward_modeling.data.template_options import read_template_options
 from reward_modeling.generations.answers import Answers, NotScored, Unreadable
-from reward_modeling.generations.forms.sides import HALF_A_CHARACTER, Side, has_half_a_character, in_own_words
+from reward_modeling.generations.forms.sides import (
+    ASKERS,
+    HALF_A_CHARACTER,
+    Side,
+    has_half_a_character,
+    in_own_words,
+)
 
 Row = Mapping[str, object]
 
@@ -59,7 +65,7 @@ def joined(sides: Sequence[Side | Unreadable], row: Row, notes: set[str]) -> Ans
         raise next(iter(unreadable.values()), Unreadable(NotScored.NO_ANSWER, "an empty list"))
     if isinstance(read[0].answer, str):  # then all are texts
         texts = [None if isinstance(side, Unreadable) else side.answer for side in sides]
-        return Answers(read[0].prompt, texts, {}, unreadable, frozenset(notes))
+        return Answers(read[0].prompt, texts, {}, unreadable, notes=frozenset(notes))
     with in_own_words():
         options = read_template_options(dict(row))
         system = row.get("system")
@@ -70,7 +76,8 @@ def joined(sides: Sequence[Side | Unreadable], row: Row, notes: set[str]) -> Ans
     found = iter(read)
     answers = [None if isinstance(side, Unreadable) else next(found).after(shared) for side in sides]
     options = json.loads(options) if options else {}
-    return Answers(read[0].messages[:shared], answers, options, unreadable, frozenset(notes))
+    steps = {place: side.steps for place, side in enumerate(sides) if isinstance(side, Side) and side.steps}
+    return Answers(read[0].messages[:shared], answers, options, unreadable, steps, frozenset(notes))
 
 
 def _check_characters(system: object, options: str) -> None:
@@ -90,6 +97,12 @@ def _shared(sides: Sequence[Side]) -> int:
         return len(prompts[0])
     are_equal = (all(one == messages[0] for one in messages) for messages in zip(*prompts, strict=False))
     return sum(1 for _ in takewhile(bool, are_equal))
+
+
+def of_several_prompts(answers: Answers) -> bool:
+    """Whether the answers have no prompt in common, or one that goes on in another way in each of them."""
+    said = [messages for messages in answers.answers if isinstance(messages, list)]
+    return bool(said) and (not answers.prompt or any(messages[0]["role"] in ASKERS for messages in said))
 
 
 def prompt_of(row: Row) -> object:

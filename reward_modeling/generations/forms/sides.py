@@ -16,7 +16,9 @@ from reward_modeling.generations.answers import NotScored, Unreadable
 WITHOUT_WORDS = "answers without words"
 MESSAGES_AS_TEXT = "texts that hold messages as JSON, and are scored as texts"
 BEGINS_WITH_PROMPT = "answers that begin with their prompt"
+STEP_LISTS = "answers given as lists of steps, which stand apart by a blank line in the text"
 HALF_A_CHARACTER = "half a character (\\ud800 to \\udfff)"
+BETWEEN_STEPS = "\n\n"
 BEHIND_ASSISTANT = "answers behind a prompt that ends with a turn of the assistant's, as a turn of their own"
 FEWEST_WORDS = 3  # of a prompt that an answer begins with: a shorter one may stand there by chance
 ASKERS = ("user", "system", "developer")  # whose turns make whole conversations of answers
@@ -34,6 +36,8 @@ class Side:
 
     prompt: list[Message] | str
     answer: list[Message] | str
+    steps: tuple[str, ...] = ()
+    """Where the answer is given as a list of steps these."""
 
     @property
     def messages(self) -> list[Message]:
@@ -84,6 +88,8 @@ def read_sides(
             asked, answers = read_text(asked, notes), [read_text(answer, notes) for answer in answers]
     elif any(map(holds_messages, (asked, *answers))):
         notes.add(MESSAGES_AS_TEXT)
+    if any(map(steps_of, answers)):
+        notes.add(STEP_LISTS)
     if plain_text and all(one is None or isinstance(one, str) for one in (asked, *answers)):
         read = partial(_text_behind, asked or "")
     else:
@@ -96,14 +102,21 @@ def read_sides(
 def _read_or_not(read: Callable[[object], Side], answer: object) -> Side | Unreadable:
     if answer is None:
         return Unreadable(NotScored.NO_ANSWER, "null")
+    steps = steps_of(answer)
     try:
         with in_own_words():
-            side = read(answer)
+            side = replace(read(BETWEEN_STEPS.join(steps) if steps else answer), steps=steps)
     except Unreadable as unreadable:
         return unreadable
     if has_half_a_character(to_json([side.prompt, side.answer])):
         return Unreadable(NotScored.WRONG_TYPE, HALF_A_CHARACTER)
     return side
+
+
+def steps_of(answer: object) -> tuple[str, ...]:
+    """The steps of an answer that is a list of texts; none of another one."""
+    is_steps = isinstance(answer, list) and all(isinstance(step, str) for step in answer)
+    return tuple(answer) if is_steps else ()
 
 
 def has_half_a_character(text: str) -> bool:
