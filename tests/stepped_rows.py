@@ -35,6 +35,34 @@ def outcome_rows(num_prompts: int, seed: int) -> list[dict]:
     ]
 
 
+def chain_rows(num_prompts: int, seed: int) -> list[dict]:
+    """The same as TRL has it: a row for each alternative, none of which begins with another or ends without a label."""
+    rows = []
+    for row in stepped_rows(num_prompts, seed):
+        chains = [of for of in up_to_last_labels(row) if of[0]]
+        whole = [of for of in chains if not any(len(of[0]) < len(o[0]) and of[0] == o[0][: len(of[0])] for o in chains)]
+        numbers = [[None if label is None else float(label) for label in labels] for _, labels in whole]
+        rows += [
+            {"prompt": row["prompt"], "completions": steps, "labels": labels}
+            for (steps, _), labels in zip(whole, numbers, strict=True)
+        ]
+    return rows
+
+
+def texts_of(rows: list[dict]) -> list[str]:
+    """What a tokenizer has to know; of rows that are no trees."""
+    return [text for row in rows for text in (row["prompt"], *row.get("completions", [row.get("response", "")]))]
+
+
+def up_to_last_labels(row: dict) -> list[tuple[list[str], list[float | None]]]:
+    """The chains of a row without the steps behind the last label of each, which are not read."""
+    found = []
+    for steps, labels in chains_in(row):
+        last = max((number for number, label in enumerate(labels, start=1) if label is not None), default=0)
+        found.append((steps[:last], labels[:last]))
+    return found
+
+
 def chains_in(row: dict) -> list[tuple[list[str], list[float | None]]]:
     """Every chain of a row with its labels; a step that several have in common stands in each of them."""
     if "completions" in row:

@@ -11,7 +11,6 @@ those that go on from it.
 from collections.abc import Iterable, Sequence
 
 FIRST = -1  # the parent of a first step
-EVEN = 0.5  # a label says right above it, wrong below
 
 
 def chains_of(parents: Sequence[int], numbers: Iterable[int] | None = None) -> list[list[int]]:

@@ -6,9 +6,10 @@ from collections import Counter
 import numpy as np
 import pyarrow.compute as pc
 
+from reward_modeling.common.step_statistics import EVEN
 from reward_modeling.data.examples import KeptColumn
 from reward_modeling.data.report import DataReport
-from reward_modeling.data.step_chains import EVEN, up_to_labels
+from reward_modeling.data.step_chains import up_to_labels
 
 
 def note_steps(report: DataReport, column: KeptColumn, separator: str, *, whole: bool = False) -> None:

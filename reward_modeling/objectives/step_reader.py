@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from reward_modeling.common.step_statistics import EVEN
 from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.data.examples import Example, KeptColumn, RowReader, ShownRow
 from reward_modeling.data.messages import to_json
 from reward_modeling.data.read_options import STEP_TARGETS, ReadOptions
-from reward_modeling.data.step_chains import EVEN as EVEN  # of which others ask here
 from reward_modeling.data.step_chains import chains_of, up_to_labels
 from reward_modeling.data.step_texts import StepComposer
 from reward_modeling.models.process_format import last_places
@@ -127,6 +127,13 @@ class StepReader(RowReader):
         for name, column, report in zip(flags, columns, reports, strict=True):
             note_rows(report, column, name, STEP_TARGETS)
             note_steps(report, column, self.separator, whole=self.last_step_only)
+
+
+def only_label(groups: "PromptGroups") -> float | None:
+    """The label that all steps have; None where there are several."""
+    labels = groups.groups.data.column("targets").combine_chunks().flatten().flatten().to_numpy()
+    distinct = np.unique(labels[~np.isnan(labels)])
+    return float(distinct[0]) if len(distinct) == 1 else None
 
 
 def are_outcomes(groups: "PromptGroups") -> bool:

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from reward_modeling.common.step_statistics import area_under_curve
 from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
 from reward_modeling.objectives.held_out_steps import step_figures, step_lines, step_metrics, step_table
 from reward_modeling.objectives.step_statistics import (
     UNKNOWN,
-    area_under_curve,
     area_with_interval,
     constant_loss,
     first_error,
@@ -38,7 +38,7 @@ SOLUTIONS = [
     (0, [0.9, 0.4, 0.3], [1, 1, 0]),  # seen too early
     (1, [0.7, 0.6], [1, 0.9]),  # none, and none is seen
     (2, [0.2, 0.9], [1, 1]),  # one is seen
-    (3, [0.6, 0.5, 0.9], [1, 0, NAN]),  # found, with one half, and later steps not known
+    (3, [0.6, 0.5, 0.9], [1, 0, NAN]),  # not seen, since one half says right; later steps are not known
     (4, [0.9, 0.1], [NAN, 0]),  # not known which is the first
     (5, [0.75], [0.5]),  # neither
 ]
@@ -50,9 +50,13 @@ def test_every_figure_by_hand():
     assert figures["steps"] == {"all": 16, "labelled": 14, "right": 9, "wrong": 4}
     # of .9 .8 .9 .4 .7 .6 .2 .9 .6 two are below one half
     assert figures["found_right"]["rows"] == 9 and figures["found_right"]["right"] == 7
-    assert figures["first_error"]["with_error"]["rows"] == 3 and figures["first_error"]["with_error"]["right"] == 2
+    # of .3 .3 .5 .1 one is not
+    assert figures["found_wrong"]["rows"] == 4 and figures["found_wrong"]["right"] == 3
+    assert figures["step_accuracy"]["value"] == pytest.approx((7 + 3) / (9 + 4))
+    # of prompts 0, 0, 3 the first alone
+    assert figures["first_error"]["with_error"]["rows"] == 3 and figures["first_error"]["with_error"]["right"] == 1
     assert figures["first_error"]["without_error"]["rows"] == 2
-    assert figures["first_error"]["f1"]["value"] == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    assert figures["first_error"]["f1"]["value"] == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
     values = {"min": 0.6, "product": 0.42, "last": 0.6, "mean": 0.65}
     aggregated = held_out(SOLUTIONS).aggregated
     assert {name: aggregated[name][2] for name in aggregated} == pytest.approx(values)
@@ -72,12 +76,12 @@ def written_out(solutions: list[tuple]) -> dict[str, float]:
         truth = next((n for n, y in enumerate(labels) if not y > 0.5), -1)
         if truth >= 0 and not labels[truth] < 0.5:
             continue
-        seen = next((n for n, p in enumerate(probabilities) if p <= 0.5), -1)
+        seen = next((n for n, p in enumerate(probabilities) if p < 0.5), -1)
         (whole if truth == -1 else erring).append(seen == truth)
-    one, other = (sum(p > 0.5 for p in right) / len(right), sum(p <= 0.5 for p in wrong) / len(wrong))
+    one, other = (sum(p >= 0.5 for p in right) / len(right), sum(p < 0.5 for p in wrong) / len(wrong))
     a, b = sum(erring) / len(erring), sum(whole) / len(whole)
     pairs = [1.0 if p > q else 0.5 if p == q else 0.0 for p in right for q in wrong]
-    hits = sum(p > 0.5 for p in right) + sum(p <= 0.5 for p in wrong)
+    hits = sum(p >= 0.5 for p in right) + sum(p < 0.5 for p in wrong)
     return {
         "loss": sum(terms) / len(terms),
         "step_accuracy": hits / (len(right) + len(wrong)),

@@ -10,14 +10,14 @@ import pytest
 import torch
 from pages import Page, tables
 from runs import Run, run_snippets, train, write_rows
-from stepped_rows import chains_in, outcome_rows, stepped_rows
+from stepped_rows import outcome_rows, stepped_rows, up_to_last_labels
 from transformers import AutoModelForTokenClassification
 
 import rm_process
 from reward_modeling.display.text import percent
 from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
 from reward_modeling.objectives.held_out_steps import step_figures
-from reward_modeling.objectives.step_statistics import area_under_curve, area_with_interval, first_error
+from reward_modeling.objectives.step_statistics import first_error
 from reward_modeling.results.catalog import kind_of
 from reward_modeling.results.read_run import read_run
 from reward_modeling.results.report import training_page
@@ -75,7 +75,7 @@ def test_probabilities_in_the_files_are_those_of_the_saved_model(run, rows):
         row = rows[int(line["where"].rpartition(":")[2]) - 1]
         (steps,) = [
             steps
-            for steps, labels in chains_in(row)
+            for steps, labels in up_to_last_labels(row)
             if scorer.score(row["prompt"], steps) == pytest.approx(line["steps"], abs=1e-4)
             and labels == pytest.approx(line["labels"])
         ]
@@ -95,7 +95,7 @@ def test_figures_are_those_of_the_lines(run):
         else:
             known = line["labels"]
         first = next((place for place, label in enumerate(known) if label < 0.5), None)
-        found = next((place for place, probability in enumerate(line["steps"]) if probability <= 0.5), None)
+        found = next((place for place, probability in enumerate(line["steps"]) if probability < 0.5), None)
         errors[first is not None].append(first == found)
     with_error, without = (sum(errors[kind]) / len(errors[kind]) for kind in (True, False))
     of = evaluation["first_error"]
@@ -158,34 +158,6 @@ def test_figures_by_hand():
 def test_the_first_error_is_that_of_process_bench():
     cases = {(1.0, 1.0): -1, (1.0, 0.0, 1.0): 1, (0.2,): 0, (1.0, NAN, 0.0): -2, (1.0, 0.0, NAN): 1, (0.5, 0.0): -2}
     assert {labels: first_error(labels) for labels in cases} == cases
-
-
-def test_the_area_and_its_interval():
-    """Against all pairs of a right and a wrong step; the interval, against draws of prompts written out.
-
-    Steps of one prompt that agree say as much as one: taken for prompts of their own, the negative control, they make
-    the interval narrower."""
-    draw = np.random.default_rng(0)
-    of_prompt = draw.normal(size=60)
-    right = np.repeat(draw.random(60) < 0.6, 4)
-    probabilities = np.round(1 / (1 + np.exp(-np.repeat(of_prompt, 4) - right)), 2)
-    prompts = np.repeat(np.arange(60), 4)
-
-    def area(rows: np.ndarray) -> float:
-        p, kind = probabilities[rows], right[rows]
-        differences = p[kind][:, None] - p[~kind][None]
-        return float(((differences > 0) + 0.5 * (differences == 0)).mean())
-
-    found = area_with_interval(probabilities, right, prompts)
-    assert found["value"] == pytest.approx(area(np.arange(240)))
-    draws = []
-    for _ in range(1500):
-        chosen = draw.integers(60, size=60)
-        draws.append(area((4 * chosen[:, None] + np.arange(4)).ravel()))
-    assert (found["low"], found["high"]) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
-    alone = area_with_interval(probabilities, right, np.arange(240))
-    assert alone["high"] - alone["low"] < 0.7 * (found["high"] - found["low"])
-    assert math.isnan(area_under_curve(np.array([0.5]), np.array([True]))[0])
 
 
 def test_one_kind_of_steps_alone_has_figures():

@@ -6,8 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from labelled_steps import step_rows
 from runs import ROOT, as_argv, train, write_rows
+from stepped_rows import chain_rows
 
 import rm
 import rm_process
@@ -23,7 +23,7 @@ def flags(gemma_folder, tmp_path) -> dict[str, object]:
     """A command line that works and takes no time."""
     return {
         "model_name": gemma_folder,
-        "train_set_path": write_rows(tmp_path / "train.jsonl", step_rows(12, seed=1)),
+        "train_set_path": write_rows(tmp_path / "train.jsonl", chain_rows(12, seed=1)),
         "max_length": 256,
         "max_steps": 1,
         "pairs_per_step": 4,
@@ -69,7 +69,7 @@ def test_help_is_quick_and_speaks_of_solutions():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"neutral_steps": "half"}, "--neutral_steps"),
+        ({"neutral_steps": "maybe"}, "--neutral_steps"),
         ({"aggregation": "median"}, "--aggregation"),
         ({"prompt_format": "text"}, "--prompt_format"),
         ({"step_separator": " "}, "--step_separator: expected a text that stands out"),
@@ -107,6 +107,20 @@ def test_a_step_that_is_neutral_has_to_be_spoken_of(flags, tmp_path):
     with pytest.raises(UserError, match="--neutral_steps"):
         run(flags, tmp_path / "output")
     assert run(flags | {"neutral_steps": "drop"}, tmp_path / "dropped").losses()
+
+
+@pytest.mark.parametrize(("label", "said"), [(1.0, "all right"), (0.0, "all wrong"), (0.75, "all 0.75")])
+def test_steps_that_are_all_alike_are_refused(label, said, flags, tmp_path):
+    """Where the last ones alone count, they alone have to differ; with their first steps the control trains."""
+    rows = [row | {"labels": [label for _ in row["labels"]]} for row in chain_rows(12, seed=1)]
+    flags |= {"train_set_path": write_rows(tmp_path / "rows.jsonl", rows)}
+    with pytest.raises(UserError, match=f"expected right and wrong steps, found labels that are {said}"):
+        run(flags, tmp_path / "output")
+    others = [row | {"labels": [1 - label, *row["labels"][1:]]} for row in rows if len(row["labels"]) > 1]
+    flags |= {"train_set_path": write_rows(tmp_path / "others.jsonl", others)}
+    with pytest.raises(UserError, match=rf"found labels \(of last steps alone, .*\) that are {said}"):
+        run(flags | {"last_step_only": "true"}, tmp_path / "output")
+    assert run(flags, tmp_path / "output").losses()
 
 
 def test_an_empty_separator_reads_the_last_token_of_a_step(flags, tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from engines import BY_WEIGHTS, assert_same_weights, run_engine
-from labelled_steps import step_rows, texts
 from runs import ON_ENGINES, ROOT, Run, train, write_rows
+from stepped_rows import chain_rows, texts_of
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 import rm_process
@@ -30,13 +30,13 @@ def rows() -> list[dict]:
         tree | {"completions": [*tree["completions"], end], "labels": [1.0, 1.0, label]}
         for end, label in zip(ends, (0.0, 1.0), strict=True)
     ]
-    return [*step_rows(40, seed=3), tree, *branches]
+    return [*chain_rows(40, seed=3), tree, *branches]
 
 
 @pytest.fixture(scope="module")
 def base(rows, tmp_path_factory) -> dict[str, object]:
     """More than an epoch."""
-    tokenizer = train_tokenizer([*texts(rows), "\n\n"], 500, **TOKENIZER_STYLES["llama3"])
+    tokenizer = train_tokenizer([*texts_of(rows), "\n\n"], 500, **TOKENIZER_STYLES["llama3"])
     config = tiny_config("llama", len(tokenizer), **token_ids(tokenizer))
     model = build_tiny_checkpoint(tmp_path_factory.mktemp("models") / "llama", tokenizer, config)
     return ON_ENGINES | {
