@@ -1,7 +1,11 @@
 """Learnable solutions with a label for each step: chains, trees of alternatives, soft labels, steps without a label."""
 
+import math
 import random
 
+import numpy as np
+
+from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
 from reward_modeling.tiny.preferences import TEXTS
 
 RIGHT, WRONG = TEXTS["kind"] + TEXTS["step"], TEXTS["rude"] + TEXTS["vague"]  # steps that are right, and wrong
@@ -36,14 +40,17 @@ def outcome_rows(num_prompts: int, seed: int) -> list[dict]:
 
 
 def chain_rows(num_prompts: int, seed: int) -> list[dict]:
-    """The same as TRL has it: a row for each alternative, none of which begins with another or ends without a label."""
+    """The same as TRL has it: a row for each alternative, none of which begins with another or ends without a label.
+
+    A last word says of each step whether it is right, so that a few steps of training show.
+    """
     rows = []
     for row in stepped_rows(num_prompts, seed):
         chains = [of for of in up_to_last_labels(row) if of[0]]
         whole = [of for of in chains if not any(len(of[0]) < len(o[0]) and of[0] == o[0][: len(of[0])] for o in chains)]
         numbers = [[None if label is None else float(label) for label in labels] for _, labels in whole]
         rows += [
-            {"prompt": row["prompt"], "completions": steps, "labels": labels}
+            {"prompt": row["prompt"], "completions": list(map(_with_word, steps, labels)), "labels": labels}
             for (steps, _), labels in zip(whole, numbers, strict=True)
         ]
     return rows
@@ -77,10 +84,28 @@ def chains_in(row: dict) -> list[tuple[list[str], list[float | None]]]:
     return [*found, (steps, labels)]
 
 
+def held_out(solutions: list[tuple[int, list[float], list[float]]]) -> EvaluatedSteps:
+    """Solutions as a model sees them: the number of the prompt, P(right) and the label of each step."""
+    prompts, probabilities, labels = zip(*solutions, strict=True)
+    losses = []
+    for of, known in zip(probabilities, labels, strict=True):
+        terms = [
+            -(y * math.log(p) + (1 - y) * math.log(1 - p)) for p, y in zip(of, known, strict=True) if not math.isnan(y)
+        ]
+        losses.append(sum(terms) / len(terms))
+    arrays = [[np.array(each, dtype=float) for each in of] for of in (probabilities, labels)]
+    where = [f"rows:{number}" for number in range(len(solutions))]
+    return EvaluatedSteps(where, *arrays, arrays[1], np.array(losses), np.array(prompts), "product")
+
+
 def _prompts(count: int, draw: random.Random) -> list[str]:
     every = [f"{opening} {task}?" for opening in TEXTS["openings"] for task in TEXTS["tasks"]]
     every += [f"{prompt[:-1]} {occasion}?" for prompt in every for occasion in TEXTS["occasions"]]
     return draw.sample(every, count)
+
+
+def _with_word(step: str, label: float | None) -> str:
+    return f"{step} {'Perhaps' if label is not None and label < 0.5 else 'Surely'}."
 
 
 def _step(right: int, draw: random.Random) -> str:

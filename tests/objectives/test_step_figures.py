@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from stepped_rows import held_out
 
 from reward_modeling.common.step_statistics import area_under_curve, step_statistics
-from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
 from reward_modeling.objectives.held_out_steps import step_figures, step_lines, step_metrics, step_table
 from reward_modeling.objectives.step_statistics import (
     UNKNOWN,
@@ -17,20 +17,6 @@ from reward_modeling.objectives.step_statistics import (
 )
 
 NAN = math.nan
-
-
-def held_out(solutions: list[tuple[int, list[float], list[float]]]) -> EvaluatedSteps:
-    """Of (prompt, P(right), labels)."""
-    prompts, probabilities, labels = zip(*solutions, strict=True)
-    losses = []
-    for of, known in zip(probabilities, labels, strict=True):
-        terms = [
-            -(y * math.log(p) + (1 - y) * math.log(1 - p)) for p, y in zip(of, known, strict=True) if not math.isnan(y)
-        ]
-        losses.append(sum(terms) / len(terms))
-    arrays = [[np.array(each, dtype=float) for each in of] for of in (probabilities, labels)]
-    where = [f"rows:{number}" for number in range(len(solutions))]
-    return EvaluatedSteps(where, *arrays, arrays[1], np.array(losses), np.array(prompts), "product")
 
 
 SOLUTIONS = [

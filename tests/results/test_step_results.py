@@ -10,8 +10,7 @@ import pytest
 import torch
 from pages import Page, tables
 from runs import Run, run_snippets, train, write_rows
-from stepped_rows import outcome_rows, stepped_rows, up_to_last_labels
-from test_step_figures import held_out
+from stepped_rows import held_out, outcome_rows, stepped_rows, up_to_last_labels
 from transformers import AutoModelForTokenClassification
 
 import rm_process
