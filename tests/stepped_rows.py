@@ -39,21 +39,23 @@ def outcome_rows(num_prompts: int, seed: int) -> list[dict]:
     ]
 
 
-def chain_rows(num_prompts: int, seed: int) -> list[dict]:
-    """The same as TRL has it: a row for each alternative, none of which begins with another or ends without a label.
+def chain_rows(count: int, seed: int) -> list[dict]:
+    """`prompt`, `completions`, `labels`: hard ones and soft ones, some missing, several solutions of a prompt.
 
-    A last word says of each step whether it is right, so that a few steps of training show.
+    No trees; and steps that say whether they are right, so that a few steps of training show.
     """
-    rows = []
-    for row in stepped_rows(num_prompts, seed):
-        chains = [of for of in up_to_last_labels(row) if of[0]]
-        whole = [of for of in chains if not any(len(of[0]) < len(o[0]) and of[0] == o[0][: len(of[0])] for o in chains)]
-        numbers = [[None if label is None else float(label) for label in labels] for _, labels in whole]
-        rows += [
-            {"prompt": row["prompt"], "completions": list(map(_with_word, steps, labels)), "labels": labels}
-            for (steps, _), labels in zip(whole, numbers, strict=True)
-        ]
-    return rows
+    draw, rows = random.Random(seed), []
+    for number in range(count):
+        question, steps, labels = _solution(draw)
+        given = [0.9 if label and number % 4 == 0 else label for label in labels]
+        if number % 5 == 0 and len(given) > 1:
+            given[0] = None
+        rows.append({"prompt": question, "completions": steps, "labels": given})
+        if number % 3 == 0:  # goes on from the same beginning
+            _, others, more = _solution(draw)
+            rows.append({"prompt": question, "completions": [*steps[:1], *others], "labels": [given[0], *more]})
+    # Of a column of booleans and numbers JSON's reader would make one type by itself.
+    return [row | {"labels": [None if each is None else float(each) for each in row["labels"]]} for row in rows]
 
 
 def texts_of(rows: list[dict]) -> list[str]:
@@ -104,8 +106,16 @@ def _prompts(count: int, draw: random.Random) -> list[str]:
     return draw.sample(every, count)
 
 
-def _with_word(step: str, label: float | None) -> str:
-    return f"{step} {'Perhaps' if label is not None and label < 0.5 else 'Surely'}."
+def _solution(draw: random.Random, wrong: float = 0.3) -> tuple[str, list[str], list[bool | float]]:
+    """A question, steps and labels: after a wrong step all are wrong, and say so to whoever looks."""
+    first = draw.randint(1, 60)
+    steps, labels, right = [], [], True
+    for _ in range(draw.randint(1, 5)):
+        right = right and draw.random() > wrong
+        sure = "surely" if right else "perhaps"
+        steps.append(f"Then add {draw.randint(1, 9)} to it, {sure} this is right.")
+        labels.append(right)
+    return f"Begin with {first}. What is it in the end?", steps, labels
 
 
 def _step(right: int, draw: random.Random) -> str:
