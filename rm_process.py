@@ -35,7 +35,7 @@ class ScriptArguments(ProcessFlags, RunFlags):
     eval_size: int = 500
     max_length: int = 4096
     overlong: str = "truncate"  # or drop
-    neutral_steps: str | None = None  # what PRM800K's rating 0 means: right, wrong or drop
+    neutral_steps: str | None = None  # what PRM800K's rating 0 means: right, wrong, half or drop
 
     # Steps
     step_separator: str | None = None  # unset: that of the model to go on with, else a blank line

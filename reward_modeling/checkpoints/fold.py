@@ -27,7 +27,8 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.flags import PATH, flag
 from reward_modeling.common.screen import set_up_screen
 from reward_modeling.display.page import render
-from reward_modeling.models.loading import has_score_head, no_score_head, read_config
+from reward_modeling.models.checkpoint_config import no_score_head, read_config
+from reward_modeling.models.checkpoint_kinds import has_score_head
 from reward_modeling.models.new_parts import output_layers
 from reward_modeling.models.rating_outputs import LEVELS, RANGES, WEIGHTS, RatingOutputs, has_ratings
 from reward_modeling.models.reward_normalization import NAMES

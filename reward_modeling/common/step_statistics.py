@@ -1,9 +1,8 @@
 """What the probabilities of steps are worth: how often they are right, and whether they mean what they say.
 
-Plain dictionaries of JSON's types come out.
+Of a benchmark, and of held-out steps during training (objectives/step_statistics.py adds intervals of whole prompts). A
+step whose label is one half is neither right nor wrong: it is compared with nothing, and has its place in calibration.
 """
-
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,11 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from reward_modeling.common.intervals import number, share_of_rows
 from reward_modeling.common.pair_statistics import calibration_error
 
-THRESHOLD = 0.5  # below it a step is said to be wrong
+THRESHOLD = 0.5  # a step is said to be right from here on, and wrong below
+EVEN = 0.5  # a label says right above, wrong below
+BINS = 10  # of P(right), all of a width
 
 
 def step_statistics(probabilities: ArrayLike, labels: ArrayLike, chains: ArrayLike | None = None) -> dict:
-    """Of steps whose label is known.
+    """Of steps whose label is known, in JSON's types.
 
     Args:
         probabilities: `(steps,)`, P(right).
@@ -23,53 +24,79 @@ def step_statistics(probabilities: ArrayLike, labels: ArrayLike, chains: ArrayLi
         chains: `(steps,)`, the number of each step's answer: steps of one answer are not independent. None: they are.
 
     Returns:
-        `right`, the share of right steps, and `accuracy`, how often the step is on the side of 0.5 that its label is
-        on, as an `intervals.Accuracy`; `brier`, the mean squared distance of probability and label; `auc`, how often a
-        right step has the higher probability than a wrong one; `calibration` by ten bins of the probability, and
+        `right`, the share of right steps, and `accuracy`, how often the step is said to be what its label says, as an
+        `intervals.Accuracy`; `brier`, the mean squared distance of probability and label; `auc`, how often a right step
+        has the higher probability than a wrong one; `calibration` by ten bins of the probability, and
         `calibration_error`, the mean distance of probability and label in a bin, weighted by its steps.
     """
     probabilities, labels = (np.asarray(of, dtype=np.float64) for of in (probabilities, labels))
     chains = np.arange(len(labels)) if chains is None else np.asarray(chains)
-    agrees = (probabilities >= THRESHOLD) == (labels >= THRESHOLD)
-    bins = reliability_bins(probabilities, labels, chains)
+    compared, is_right = labels != EVEN, labels > EVEN
+    agrees = (says_right(probabilities) == is_right)[compared]
+    bins = calibration_bins(probabilities, labels, chains)
     return {
         "steps": len(labels),
         "chains": len(np.unique(chains)),
         "right": share_of_rows(labels, np.zeros(len(labels), dtype=bool), chains),
-        "accuracy": share_of_rows(agrees, np.zeros(len(labels), dtype=bool), chains),
+        "accuracy": share_of_rows(agrees, np.zeros(len(agrees), dtype=bool), chains[compared]),
         "brier": number(((probabilities - labels) ** 2).mean()) if len(labels) else None,
-        "auc": area_under_curve(probabilities, labels >= THRESHOLD),
+        "auc": number(area_under_curve(probabilities[compared], is_right[compared])[0]),
         "calibration_error": calibration_error(bins),
         "calibration": bins,
     }
 
 
-def reliability_bins(probabilities: NDArray, labels: NDArray, chains: NDArray, bins: int = 10) -> list[dict]:
-    """The predicted probability against the share of right steps, in `bins` equal bins of [0, 1].
+def says_right(probabilities: NDArray) -> NDArray[np.bool_]:
+    """Of each P(right) whether the step is said to be right; one half says so."""
+    return probabilities >= THRESHOLD
 
-    Returns:
-        As `pair_statistics.calibration_bins`: `confidence` is the mean probability of a bin.
+
+def bins_of(probabilities: NDArray) -> NDArray[np.int64]:
+    """The number of the bin of each P(right); the last one holds 1 too.
+
+    >>> bins_of(np.array([0.0, 0.3, 0.99, 1.0]))
+    array([0, 3, 9, 9])
     """
-    edges = np.linspace(0, 1, bins + 1)
-    bin_of = np.minimum(np.searchsorted(edges, probabilities, side="right") - 1, bins - 1)
-    table = []
-    for index, (low, high) in enumerate(pairwise(edges.tolist())):
-        inside = bin_of == index
-        observed = share_of_rows(labels[inside], np.zeros(inside.sum(), dtype=bool), chains[inside])
+    return np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
+
+
+def calibration_bins(probabilities: NDArray, labels: NDArray, units: NDArray) -> list[dict]:
+    """Of each bin [low, high) of P(right) its mean (`confidence`) and the mean label, as `share_of_rows` has it.
+
+    Args:
+        units: `(steps,)`: what is independent, the number of each step's answer or prompt.
+    """
+    bins, table = bins_of(probabilities), []
+    for index in range(BINS):
+        inside = bins == index
+        observed = share_of_rows(labels[inside], np.zeros(int(inside.sum()), dtype=bool), units[inside])
         observed |= {"value_low": observed.pop("low"), "value_high": observed.pop("high")}
         confidence = float(probabilities[inside].mean()) if inside.any() else None
-        table.append({"low": low, "high": high, "confidence": confidence, **observed})
+        table.append({"low": index / BINS, "high": (index + 1) / BINS, "confidence": confidence, **observed})
     return table
 
 
-def area_under_curve(probabilities: NDArray, right: NDArray[np.bool_]) -> float | None:
-    """How often a right step is above a wrong one, equal ones half of the time; None where one kind is missing.
+def area_under_curve(probabilities: NDArray, is_right: NDArray[np.bool_], weights: NDArray | None = None) -> NDArray:
+    """How often a right step has the greater probability than a wrong one, equal ones as half.
+
+    Args:
+        probabilities, is_right: `(steps,)`.
+        weights: `(draws, steps)`: how often each step is drawn. None: each once.
+
+    Returns:
+        `(draws,)`, NaN where steps of one kind are missing.
 
     >>> area_under_curve(np.array([0.9, 0.5, 0.5, 0.1]), np.array([True, True, False, False]))
-    0.875
+    array([0.875])
     """
-    wrong = np.sort(probabilities[~right])
-    if not len(wrong) or not right.any():
-        return None
-    below, up_to = (np.searchsorted(wrong, probabilities[right], side=side) for side in ("left", "right"))
-    return float((below + up_to).mean() / 2 / len(wrong))
+    weights = np.ones((1, len(probabilities))) if weights is None else weights
+    if not len(probabilities):
+        return np.full(len(weights), np.nan)
+    order = np.argsort(probabilities, kind="stable")
+    values, kinds = probabilities[order], is_right[order]
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    ordered = weights[:, order]
+    right, wrong = (np.add.reduceat(ordered * of, starts, axis=1) for of in (kinds, ~kinds))
+    below = np.cumsum(wrong, axis=1) - wrong / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (right * below).sum(axis=1) / (right.sum(axis=1) * wrong.sum(axis=1))

@@ -4,6 +4,7 @@ The forms are a table, `FORMS`: a further one is one more function and one line.
 the form's columns say something, and gives back what it read (None: the row is not of this form).
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,9 +15,9 @@ from reward_modeling.data.pairs import TRANSCRIPTS, json_type, read_side
 from reward_modeling.data.pairs import read_text as read_messages_in_text
 from reward_modeling.data.row_forms import Row, RowDropped, is_blank
 from reward_modeling.data.step_chains import FIRST
-from reward_modeling.data.step_labels import LABEL_KEYS, LabelReading, read_label, read_text
+from reward_modeling.data.step_labels import LABEL_KEYS, LabelReading, is_without_text, read_label, read_text
 from reward_modeling.data.step_marks import MARK, is_signed, read_dialogue, read_marked_text
-from reward_modeling.data.step_trees import StepTree, read_prm800k, read_tree
+from reward_modeling.data.step_trees import BLANK, StepTree, read_prm800k, read_tree
 from reward_modeling.data.transcripts import invites_answer, parse_transcript
 
 BEYOND = "error_steps beyond the last step, which are passed over"
@@ -84,7 +85,7 @@ def _list(value: object, name: str) -> list:
     return value
 
 
-def _chain(steps: Sequence[object], labels: Sequence[float | None], forms: set[str]) -> StepTree:
+def _chain(steps: Sequence[object], labels: Sequence[float | None]) -> StepTree:
     """
     Raises:
         RowDropped: a step is empty or no text, or there are not as many labels.
@@ -93,7 +94,7 @@ def _chain(steps: Sequence[object], labels: Sequence[float | None], forms: set[s
     if len(texts) != len(labels):
         raise RowDropped(DropReason.LABELS_DIFFER, f"{len(texts)} steps, {len(labels)} labels")
     tree = StepTree()
-    tree.add_chain(texts, labels, forms)
+    tree.add_chain(texts, labels)
     return tree
 
 
@@ -109,7 +110,7 @@ def _trl(row: Row, reading: LabelReading) -> FoundSteps | None:
     if says_nothing(steps):
         return None
     labels = [read_label(label) for label in _list(row["labels"], "labels")]
-    tree = _chain(_list(steps, name), labels, reading.forms)
+    tree = _chain(_list(steps, name), labels)
     return FoundSteps(read_prompt(row.get("prompt"), reading.forms), tree, ("prompt", name, "labels"))
 
 
@@ -140,7 +141,7 @@ def _prmbench(row: Row, reading: LabelReading) -> FoundSteps:
     labels = [float(number not in errors) for number in range(1, len(steps) + 1)]
     name = next((name for name in ("modified_question", "question", "prompt") if not says_nothing(row.get(name))), "")
     columns = ("prompt", "question", "modified_question", "original_question", "original_process", "modified_process")
-    tree = _chain(steps, labels, reading.forms)
+    tree = _chain(steps, labels)
     return FoundSteps(read_prompt(row.get(name), reading.forms), tree, (*columns, "error_steps"))
 
 
@@ -149,7 +150,7 @@ def _math_shepherd(row: Row, reading: LabelReading) -> FoundSteps | None:
     if not (isinstance(row["input"], str) and isinstance(row["label"], str) and MARK in row["input"]):
         return None
     question, steps, labels = read_marked_text(row["input"], row["label"], reading.forms)
-    tree = _chain(steps, labels, reading.forms)
+    tree = _chain(steps, labels)
     return FoundSteps(read_prompt(question, reading.forms), tree, ("input", "label"))
 
 
@@ -165,7 +166,7 @@ def _dialogue(row: Row, reading: LabelReading) -> FoundSteps | None:
     question = row.get("prompt")
     asked = question if isinstance(question, str) else None
     prompt, steps, labels = read_dialogue(messages, asked, reading.forms)
-    tree = _chain(steps, labels, reading.forms)
+    tree = _chain(steps, labels)
     return FoundSteps(read_prompt(prompt, reading.forms), tree, (name, *("prompt",) * (asked is not None)))
 
 
@@ -189,7 +190,7 @@ def _outcome(row: Row, reading: LabelReading) -> FoundSteps | None:
     if label is None:
         raise RowDropped(DropReason.STEPS_NOT_LABELLED)
     known = label[0] if isinstance(label, list) and len(label) == 1 else label
-    tree = _chain([read_text(answer, "the answer")], [read_label(known)], reading.forms)
+    tree = _chain([read_text(answer, "the answer")], [read_label(known)])
     return FoundSteps(read_prompt(prompt, reading.forms), tree, columns)
 
 
@@ -203,8 +204,13 @@ def _outcomes(row: Row, labels: object, reading: LabelReading) -> FoundSteps:
     labels, tree = _list(labels, "labels"), StepTree()
     if len(answers) != len(labels):
         raise RowDropped(DropReason.LABELS_DIFFER, f"{len(answers)} responses, {len(labels)} labels")
-    for answer, label in zip(answers, labels, strict=True):
-        tree.add(read_text(answer, "an answer"), read_label(label), FIRST, reading.forms)
+    blank = [is_without_text(answer) for answer in answers]
+    if all(blank):
+        raise RowDropped(DropReason.EMPTY_STEP)
+    reading.counts += Counter({BLANK: sum(blank)})
+    for answer, label, says_nothing_at_all in zip(answers, labels, blank, strict=True):
+        if not says_nothing_at_all:
+            tree.add(read_text(answer, "an answer"), read_label(label), FIRST, reading.counts)
     return FoundSteps(read_prompt(row.get("prompt"), reading.forms), tree, OUTCOME_COLUMNS)
 
 

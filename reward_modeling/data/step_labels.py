@@ -7,9 +7,12 @@
 | a number from 0 to 1, also as text  | itself                                                |
 | null, NaN, ""                       | unknown: the step is read, and no loss is taken there |
 
-Ratings are -1 (wrong), 1 (right) and 0. What 0 means says --neutral_steps: TRL takes it as wrong, Qwen as right.
+Ratings are -1 (wrong), 1 (right) and 0. What 0 means says --neutral_steps: TRL takes it as wrong, Qwen as right. A
+rating of null is no label (TRL takes it as wrong), but for a step that a human wrote to go on from: that one is right,
+as TRL has it too.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,7 +24,7 @@ from reward_modeling.data.row_forms import RowDropped
 
 SIGNS = {"+": 1.0, "-": 0.0}
 _WORDS = {**SIGNS, "true": 1.0, "false": 0.0}
-NEUTRAL_STEPS = {"right": 1.0, "wrong": 0.0, "drop": None}  # as --neutral_steps names them
+NEUTRAL_STEPS = {"right": 1.0, "wrong": 0.0, "half": 0.5, "drop": None}  # as --neutral_steps names them
 TEXT_KEYS = ("text", "content", "value", "response", "completion", "solution", "answer")
 LABEL_KEYS = ("label", "is_correct", "correct")
 
@@ -33,6 +36,8 @@ class LabelReading:
     neutral_steps: str | None = None
     forms: set[str] = field(default_factory=set)
     """How the row is written, in words."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """What its steps show, in words."""
     neutral: int = 0
     """Steps with a rating of 0."""
 
@@ -92,6 +97,14 @@ def read_text(value: object, name: str = "a step") -> str:
     if not value.strip():
         raise RowDropped(DropReason.EMPTY_STEP)
     return value
+
+
+def is_without_text(step: object) -> bool:
+    """Whether what `read_text` reads is there, and blank or null."""
+    if isinstance(step, Mapping):
+        texts = [step[key] for key in TEXT_KEYS if key in step]
+        return bool(texts) and all(is_without_text(text) for text in texts)
+    return step is None or (isinstance(step, str) and not step.strip())
 
 
 def read_step(step: Mapping, reading: LabelReading) -> tuple[str, float | None]:

@@ -4,12 +4,13 @@
 
     user "How many? Step 1: Two."   assistant "+"   user "Step 2: Three."   assistant "-"
 
-Neither says where the question ends. The first step begins with "Step 1:"; where nothing does, behind the last question
-mark of what stands before the first sign.
+Neither says where the question ends. The first step begins at the last "Step 1:" before the first sign; where there is
+none, behind the question mark, if there is one alone before the first sign. Nothing else is guessed.
 """
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.data.messages import Message
@@ -18,8 +19,9 @@ from reward_modeling.data.step_labels import SIGNS
 
 MARK = "ки"  # stands in `input` where `label` has a sign
 MARK_IN_QUESTION = "texts with a mark inside the question, which is left out"
-BEHIND_QUESTION_MARK = "first steps that begin behind the question's last question mark"
+BEHIND_QUESTION_MARK = "first steps that begin behind the question mark"
 FIRST_STEP = re.compile(r"(?<!\w)step 1\s*[:.]", re.IGNORECASE)
+SECOND_STEP = re.compile(r"\s*step 2\s*[:.]", re.IGNORECASE)
 SHOWN = 80  # characters
 
 
@@ -58,10 +60,14 @@ def _signs(pieces: Sequence[str], label: str) -> list[float]:
 
 
 def _first_step(pieces: Sequence[str], forms: set[str]) -> tuple[int, int]:
-    """The piece in which the first step begins, and where in it."""
-    for number, piece in enumerate(pieces):
-        if found := FIRST_STEP.search(piece):
-            return number, found.start()
+    """The piece in which the first step begins, and where in it.
+
+    It is another than the first one where a mark stands inside the question; a later step may name step 1 as well, but
+    no "Step 2:" follows that one.
+    """
+    for number, (piece, following) in enumerate(pairwise(pieces)):
+        if (place := _last_step_1(piece)) is not None and (number == 0 or SECOND_STEP.match(following)):
+            return number, place
     return 0, behind_question(pieces[0], forms)
 
 
@@ -71,13 +77,19 @@ def behind_question(text: str, forms: set[str]) -> int:
     Raises:
         RowDropped: nothing says so.
     """
-    if found := FIRST_STEP.search(text):
-        return found.start()
-    place = text.rstrip().rfind("?", 0, len(text.rstrip()) - 1)
-    if place < 0:
+    if (place := _last_step_1(text)) is not None:
+        return place
+    question, mark, step = text.partition("?")
+    if not mark or not step.strip() or "?" in step:
         raise RowDropped(DropReason.NO_FIRST_STEP, f"{text[:SHOWN]!r}")
     forms.add(BEHIND_QUESTION_MARK)
-    return place + 1
+    return len(question) + 1
+
+
+def _last_step_1(text: str) -> int | None:
+    """Where the last "Step 1:" begins."""
+    places = [found.start() for found in FIRST_STEP.finditer(text)]
+    return places[-1] if places else None
 
 
 # --- dialogues --------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from reward_modeling.data.step_labels import LabelReading
 from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.unread_columns import is_suspect, unread_columns, unread_message_keys
 
-CACHE_VERSION = 1  # to be raised when other rows come out than before
+CACHE_VERSION = 2  # to be raised when other rows come out than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
 READ = ("system", "tools", "chat_template_kwargs", "source")  # beside what a form reads
@@ -59,6 +59,7 @@ STEP_FEATURES = Features(
         "parents": List(Value("int32")),  # of each step the number of the one before it, see step_chains.py
         "labels": List(Value("float64")),  # P(right); null where not known
         "neutral": Value("int32"),  # steps with a rating of 0
+        "counted": Value("string"),  # what else its steps show, as JSON: {"in words": how many}; "" for nothing
         "is_text": Value("bool"),
         "source": Value("string"),
         "template_options": Value("string"),
@@ -77,7 +78,7 @@ def load_step_rows(
     """One row of `STEP_FEATURES` for every row of `path`, as `preferences.load_preference_dataset` reads pairs.
 
     Args:
-        neutral_steps: what a rating of 0 is, "right", "wrong" or "drop".
+        neutral_steps: what a rating of 0 is, "right", "wrong", "half" or "drop".
 
     Raises:
         UserError: nothing readable at `path`, no steps in it, a broken file; or ratings of 0 and no word of what they
@@ -112,7 +113,7 @@ def _refuse_neutral(rows: Dataset) -> None:
         raise UserError(
             f"expected to be told what a rating of 0 means, found {pc.sum(counts).as_py():,} steps that have it, in "
             f"{number:,} rows (first: {where}). PRM800K says neutral; TRL takes it as wrong, Qwen as right. Pass "
-            "--neutral_steps wrong, right, or drop, which takes no loss there."
+            "--neutral_steps wrong, right, half, which is a label of 0.5, or drop, which takes no loss there."
         )
 
 
@@ -123,7 +124,7 @@ def step_row(row: object, where: str, options: ReadOptions, neutral_steps: str |
         return {"where": where, **_checked(row, reading, options)}
     except RowDropped as dropped:
         excerpt = f"{dropped.detail} | {to_json(row)}" if dropped.detail else to_json(row)
-        nothing = dict.fromkeys(("prompt", "template_options", "form", "unread"), "")
+        nothing = dict.fromkeys(("prompt", "template_options", "form", "unread", "counted"), "")
         nothing |= {"steps": [], "parents": [], "labels": [], "source": None, "prompt_key": 0, "is_text": False}
         shown = excerpt[:EXCERPT_LENGTH].encode(errors="replace").decode()  # half a character must not reach Arrow
         return {"where": where, **nothing, "neutral": reading.neutral, "reason": dropped.reason.value, "excerpt": shown}
@@ -166,5 +167,6 @@ def _fields(row: Row, found: FoundSteps, reading: LabelReading, options: ReadOpt
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
         raise RowDropped(DropReason.WRONG_TYPE, "half a character (\\ud800 to \\udfff)") from None
     values = {"steps": tree.steps, "parents": tree.parents, "labels": tree.labels, "neutral": reading.neutral}
+    values |= {"counted": to_json(reading.counts) if reading.counts else ""}
     values |= {"is_text": False, "template_options": template_options, "form": "; ".join(sorted(reading.forms))}
     return {**texts, **values, "prompt_key": key, "reason": ""}

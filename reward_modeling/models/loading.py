@@ -1,8 +1,8 @@
-"""Load a reward model from a language model or from a reward model."""
+"""Load the weights of a reward model from a language model or from a reward model, and save it."""
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedConfig,
@@ -22,174 +21,19 @@ from transformers.utils import logging as transformers_logging
 from reward_modeling.common.atomic import commit, unfinished
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.checkpoint_config import no_score_head
 from reward_modeling.models.fsdp import allocate_new_weights
 from reward_modeling.models.gated_model import gated_model_class, is_gated
 from reward_modeling.models.new_parts import drawn_head, new_weights
 from reward_modeling.models.other_heads import copied_head, renamed_head
-from reward_modeling.models.pairwise_format import compares_answers
-from reward_modeling.models.process_format import check_labels, is_process_model, make_process_model
-from reward_modeling.models.rating_outputs import RANGES, output_names
+from reward_modeling.models.process_format import is_process_model
 from reward_modeling.models.reward_model import class_for, with_blocks
-from reward_modeling.models.reward_normalization import set_statistics
 from reward_modeling.models.stored_weights import broken_weights
-from reward_modeling.models.support import why_no_rewards, why_no_steps
-from reward_modeling.models.tokenizer import HUB_ERRORS, not_found
+from reward_modeling.models.tokenizer import not_found
 
 logger = logging.getLogger(__name__)
 
 HEAD = "score."
-
-
-def load_config(
-    model_name: str,
-    *,
-    num_labels: int = 1,
-    label_names: Sequence[str] = (),
-    any_head: bool = False,
-    compares: bool = False,
-    reads_steps: bool = False,
-    **hub_options,
-) -> PreTrainedConfig:
-    """The configuration of a Hub id or a folder, with the labels that the head shall have.
-
-    Args:
-        any_head: whatever head the checkpoint has will be replaced.
-        compares: the model reads two answers, and so must one whose head is kept.
-        reads_steps: it shall be a token classifier, and so must be one whose head is kept; any other head is left.
-
-    Raises:
-        UserError: nothing is found there, or the checkpoint is a classifier of other labels, or of one answer where
-            two are compared, or an encoder-decoder.
-    """
-    if Path(model_name, "adapter_config.json").is_file():
-        raise UserError(
-            f"--model_name {model_name}: expected a model, found an adapter. Merge it first: "
-            f"python -m reward_modeling.scoring.merge_adapter {model_name} NEW_FOLDER. To go on with its training, "
-            "pass the model that it was trained on, with --resume_from_checkpoint."
-        )
-    if not Path(model_name).exists():
-        logger.info("Model: %s is no folder here; asking the Hugging Face Hub.", model_name)
-    config = read_config(model_name, **hub_options)
-    check_family(model_name, config)
-    if is_gated(config):
-        raise UserError(
-            f"--model_name {model_name}: expected a causal language model or a reward model, found a mixture of "
-            f"objectives with a gate ({config.architectures[0]}), which no script trains on. Start from the model that "
-            "it was made from."
-        )
-    _check_reads(model_name, config, reads_steps)
-    goes_on = has_score_head(config) and not any_head and not reads_steps
-    if goes_on and config.num_labels != num_labels:
-        scores = "one score" if num_labels == 1 else f"{num_labels} scores"
-        instead = "Start from the language model it was made from."
-        if num_labels == 1 and hasattr(config, RANGES):
-            instead = f"Fold it first: python rm_regression.py --fold {model_name} --output_path NEW_FOLDER."
-        raise UserError(
-            f"--model_name {model_name}: expected a causal language model or a reward model with {scores}, found "
-            f"a classifier with {config.num_labels} labels. {instead}"
-        )
-    if goes_on and compares_answers(config) != compares:
-        kinds = ("a reward model, which reads one answer", "a pairwise model, which reads two answers")
-        wanted, found = (kinds[compares], kinds[not compares])
-        raise UserError(
-            f"--model_name {model_name}: expected a causal language model or {wanted}, found {found}: what its head "
-            "has learned says nothing here. Start from the language model it was made from."
-        )
-    if label_names and goes_on and hasattr(config, RANGES):
-        _check_names(model_name, output_names(config), label_names)
-    config.num_labels = num_labels
-    if label_names or hasattr(config, RANGES):  # the name of a rating is not that of another score
-        names = label_names or [f"LABEL_{number}" for number in range(num_labels)]
-        config.id2label = dict(enumerate(names))
-        config.label2id = {name: number for number, name in enumerate(names)}
-    set_statistics(config, None)  # those of the checkpoint are not those of what is made of it
-    if reads_steps:
-        make_process_model(config)
-    return config
-
-
-def _check_reads(model_name: str, config: PreTrainedConfig, reads_steps: bool) -> None:
-    """
-    Raises:
-        UserError: the checkpoint is a process model, and another kind is asked for; or one of other labels than two; or
-            transformers has no token classifier of its family.
-    """
-    if is_process_model(config):
-        if not reads_steps:
-            raise UserError(
-                f"--model_name {model_name}: expected a causal language model or a reward model, found a token "
-                "classifier such as rm_process.py saves, whose head says of single steps whether they are right. "
-                "Start from the language model it was made from, or go on with rm_process.py."
-            )
-        check_labels(f"--model_name {model_name}", config)
-    if reads_steps and why_no_steps(config) is not None:
-        raise UserError(
-            f"--model_name {model_name}: expected a model of which transformers has a token classifier, found "
-            f"{config.model_type}: {why_no_steps(config)}. Take another one, such as a Llama, Qwen or Gemma."
-        )
-
-
-def _check_names(model_name: str, found: Sequence[str], expected: Sequence[str]) -> None:
-    """
-    Raises:
-        UserError: the outputs of a model of ratings would go on as those of other attributes.
-    """
-    place = next((n for n, names in enumerate(zip(found, expected, strict=True)) if names[0] != names[1]), None)
-    if place is not None:
-        raise UserError(
-            f"--model_name {model_name}: expected a model whose output {place + 1} is {expected[place]}, as "
-            f"--attributes says, found {found[place]}. Pass the attributes in the order in which the model has them, "
-            "or start from the language model it was made from."
-        )
-
-
-def check_family(model_name: str, config: PreTrainedConfig) -> None:
-    """Raises `UserError`: no reward model is made of this family, or not of weights that are quantised."""
-    if (reason := why_no_rewards(config)) is not None:
-        raise UserError(
-            f"--model_name {model_name}: expected a decoder or an encoder that can be a reward model, found "
-            f"{config.model_type}: {reason}. Take a causal language model or an encoder, such as those in the README."
-        )
-    quantised = getattr(config, "quantization_config", None)
-    if quantised is None:
-        return
-    settings = quantised if isinstance(quantised, dict) else quantised.to_dict()
-    method = settings.get("quant_method", "a method that it does not name")
-    raise UserError(
-        f"--model_name {model_name}: expected weights in float32, bfloat16 or float16, found quantised ones "
-        f"({getattr(method, 'value', method)}), which cannot be trained or merged with. Take the model that they were "
-        "made from; with --use_peft, --load_in_4bit quantises it by itself."
-    )
-
-
-def read_config(model_name: str, **options) -> PreTrainedConfig:
-    """The configuration as it is; a UserError where nothing is found."""
-    try:
-        return AutoConfig.from_pretrained(model_name, **options)
-    except HUB_ERRORS as error:
-        raise not_found(model_name, "a model", error) from error
-
-
-def no_score_head(model_name: str, found: str) -> UserError:
-    """For scoring, which draws no head."""
-    return UserError(
-        f"{model_name}: expected a reward model (*ForSequenceClassification with one label), found {found}. A score "
-        "head drawn at random would give random rewards: train one with rm.py, or pass a model that has one."
-    )
-
-
-def has_score_head(config: PreTrainedConfig) -> bool:
-    """Whether the checkpoint says that it is a `*ForSequenceClassification`."""
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
-
-
-def head_of_checkpoint(config: PreTrainedConfig, *, reads_steps: bool = False) -> bool:
-    """Whether a model that is made of this checkpoint keeps its head.
-
-    Args:
-        config: of the checkpoint, as `read_config` gives it.
-    """
-    return is_process_model(config) if reads_steps else has_score_head(config)
 
 
 def load_reward_model(
@@ -217,25 +61,13 @@ def load_reward_model(
     Raises:
         UserError: the checkpoint lacks weights, other than those of a head that may be new, or cannot be read.
     """
-    model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
     draws_head = not adapter_follows and not own_head and not any_head
-    if info["missing_keys"] and draws_head and not is_process_model(config):
-        # before, the files were looked at only where they were on this disk
-        renamed = renamed_head(model_name, config, revision=options.get("revision"))
-        if renamed and not renamed.items() <= options.get("key_mapping", {}).items():
-            options["key_mapping"] = options.get("key_mapping", {}) | renamed
-            model, info = _read_weights(model_name, config, own_head, dtype=dtype, **options)
-    if "key_mapping" in options:
-        _forget_renaming(model, options["key_mapping"])
-    mismatched = [key for key in info["mismatched_keys"] if not (any_head and key[0].startswith(HEAD))]
+    may_rename = draws_head and not is_process_model(config)
+    model, info = _read_named_weights(model_name, config, own_head, may_rename, dtype=dtype, **options)
     left = drawn_head(model) if other_head else {}
-    mismatched = [key for key in mismatched if key[0] not in left]
-    if mismatched:
-        name, found, expected = min(mismatched, key=lambda key: key[0])
-        raise UserError(
-            f"--model_name {model_name}: expected the shape {tuple(expected)} of {name}, which its config.json asks "
-            f"for, found {tuple(found)}. The weights belong to another configuration."
-        )
+    _check_shapes(
+        model_name, info["mismatched_keys"], lambda name: name in left or (any_head and name.startswith(HEAD))
+    )
     missing = sorted(info["missing_keys"])
     allocate_new_weights(model, missing)
     if left:
@@ -243,18 +75,12 @@ def load_reward_model(
         _set_weights(model, left)
         missing = sorted({*missing, *left})
     begun: dict[str, torch.Tensor] = {}
-    if missing and draws_head and not is_process_model(config):
+    if missing and may_rename:
         copied = copied_head(model_name, config, revision=options.get("revision"))
         begun = {} if copied or initial_head is None else initial_head()
         _set_weights(model, copied | begun)
         missing = [name for name in missing if name not in copied and name not in begun]
-    may_be_new = new_weights(model) if missing else set()
-    base_missing = [key for key in missing if key not in may_be_new]
-    if base_missing:
-        raise UserError(
-            f"--model_name {model_name}: expected all the weights of {type(model).__name__}, found none for "
-            f"{len(base_missing)} of them, such as {base_missing[0]}. The checkpoint is incomplete or of another model."
-        )
+    _check_missing(model_name, model, missing)
     if own_head and missing:
         raise no_score_head(model_name, f"no {missing[0]} among its weights")
     if adapter_follows:
@@ -265,14 +91,63 @@ def load_reward_model(
         logger.warning("Score head: new (%s).", ", ".join(missing))
     elif not begun:  # whatever gave it has said so
         logger.warning("Score head: the one that the checkpoint has.")
+    return _as_trained(model, tokenizer)
+
+
+def _as_trained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """With a place for each token, and what its configuration has to say of it."""
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
         logger.warning("Embeddings: resized to %d for the new pad token.", len(tokenizer))
     # A reward is a logit as it is: without this word transformers' pipeline and vLLM would put it through a sigmoid.
-    model.config.problem_type = None if is_process_model(config) else "regression"
+    model.config.problem_type = None if is_process_model(model.config) else "regression"
     # Not before: the embeddings that are built from a config refuse a pad token beyond them.
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return with_blocks(model)
+
+
+def _check_shapes(model_name: str, mismatched: Iterable[tuple], is_replaced: Callable[[str], bool]) -> None:
+    """
+    Raises:
+        UserError: a weight of the checkpoint has another shape, and nothing replaces it.
+    """
+    wrong = [key for key in mismatched if not is_replaced(key[0])]
+    if wrong:
+        name, found, expected = min(wrong, key=lambda key: key[0])
+        raise UserError(
+            f"--model_name {model_name}: expected the shape {tuple(expected)} of {name}, which its config.json asks "
+            f"for, found {tuple(found)}. The weights belong to another configuration."
+        )
+
+
+def _check_missing(model_name: str, model: PreTrainedModel, missing: Sequence[str]) -> None:
+    """
+    Raises:
+        UserError: other weights are missing than those that may be new.
+    """
+    may_be_new = new_weights(model) if missing else set()
+    base_missing = [key for key in missing if key not in may_be_new]
+    if base_missing:
+        raise UserError(
+            f"--model_name {model_name}: expected all the weights of {type(model).__name__}, found none for "
+            f"{len(base_missing)} of them, such as {base_missing[0]}. The checkpoint is incomplete or of another model."
+        )
+
+
+def _read_named_weights(
+    model_name: str, config: PreTrainedConfig, float32_head: bool, may_rename: bool, **options
+) -> tuple[PreTrainedModel, dict]:
+    """`_read_weights`; where the head is missing, and may have another name, under that."""
+    model, info = _read_weights(model_name, config, float32_head, **options)
+    if info["missing_keys"] and may_rename:
+        # before, the files were looked at only where they were on this disk
+        renamed = renamed_head(model_name, config, revision=options.get("revision"))
+        if renamed and not renamed.items() <= options.get("key_mapping", {}).items():
+            options["key_mapping"] = options.get("key_mapping", {}) | renamed
+            model, info = _read_weights(model_name, config, float32_head, **options)
+    if "key_mapping" in options:
+        _forget_renaming(model, options["key_mapping"])
+    return model, info
 
 
 def _set_weights(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> None:

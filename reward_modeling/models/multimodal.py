@@ -14,7 +14,9 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 
 from reward_modeling.common.errors import UserError, run_script
 from reward_modeling.common.paths import expand_home, local_path
-from reward_modeling.models.loading import has_score_head, read_config, save_whole
+from reward_modeling.models.checkpoint_config import read_config
+from reward_modeling.models.checkpoint_kinds import has_score_head
+from reward_modeling.models.loading import save_whole
 from reward_modeling.models.process_format import is_process_model, make_process_model
 from reward_modeling.models.reward_model import class_for
 from reward_modeling.models.tokenizer import read_tokenizer

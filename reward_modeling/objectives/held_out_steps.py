@@ -13,18 +13,16 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.aggregations import AGGREGATIONS
 from reward_modeling.common.intervals import number, share_of_rows
+from reward_modeling.common.step_statistics import EVEN, area_under_curve, calibration_bins, says_right
 from reward_modeling.display.text import align, count, interval, percent, share
 from reward_modeling.display.text import number as shown
 from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
-from reward_modeling.objectives.step_reader import EVEN
 from reward_modeling.objectives.step_statistics import (
     NO_ERROR,
     UNKNOWN,
-    area_under_curve,
     area_with_interval,
     balanced,
     bin_sums,
-    calibration_bins,
     calibration_error,
     constant_loss,
     figure_of_sums,
@@ -63,8 +61,8 @@ class LabelledSteps(NamedTuple):
 
     @property
     def are_found(self) -> NDArray[np.bool_]:
-        """Whether the model finds a step to be what it is; a probability of one half says that it is wrong."""
-        return (self.probabilities > EVEN) == self.are_right
+        """Whether the model finds a step to be what it is."""
+        return says_right(self.probabilities) == self.are_right
 
 
 class FirstErrors(NamedTuple):
@@ -78,7 +76,7 @@ class FirstErrors(NamedTuple):
     @classmethod
     def of(cls, held_out: EvaluatedSteps) -> "FirstErrors":
         labelled = np.array([first_error(of.tolist()) for of in held_out.known_labels], dtype=np.int64)
-        predicted = np.array([_first_below(of) for of in held_out.probabilities], dtype=np.int64)
+        predicted = np.array([_first_wrong(of) for of in held_out.probabilities], dtype=np.int64)
         known = np.flatnonzero(labelled != UNKNOWN)
         return cls(labelled[known], predicted[known], held_out.prompts[known], known)
 
@@ -91,8 +89,8 @@ class FirstErrors(NamedTuple):
         return self.labelled == self.predicted
 
 
-def _first_below(probabilities: NDArray) -> int:
-    wrong = np.flatnonzero(probabilities <= EVEN)
+def _first_wrong(probabilities: NDArray) -> int:
+    wrong = np.flatnonzero(~says_right(probabilities))
     return int(wrong[0]) if len(wrong) else NO_ERROR
 
 

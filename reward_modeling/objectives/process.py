@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.common.step_statistics import EVEN
 from reward_modeling.models.process_format import LABELS, PROCESS, RIGHT, ProcessFormat
 from reward_modeling.models.tokenizer import is_for_encoder
 from reward_modeling.objectives.base import Objective
 from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
 from reward_modeling.objectives.held_out_steps import step_figures, step_lines, step_metrics, step_shares, step_table
 from reward_modeling.objectives.process_flags import CHAT, ProcessFlags, read_separator
-from reward_modeling.objectives.step_reader import EVEN, StepReader, are_outcomes
+from reward_modeling.objectives.step_reader import StepReader, are_outcomes, only_label
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,8 +90,16 @@ class Process(Objective):
         """Take from the training set whether each answer is one step.
 
         Raises:
-            UserError: there are several, and the model is an encoder.
+            UserError: there are several, and the model is an encoder; or all steps have the same label.
         """
+        label = only_label(groups)
+        if label is not None:
+            which = " (of last steps alone, as --last_step_only says)" if self.options.last_step_only else ""
+            words = {0.0: "wrong", 1.0: "right"}.get(label, f"{label:g}")
+            raise UserError(
+                f"--train_set_path: expected right and wrong steps, found labels{which} that are all {words}, of which "
+                "a model learns to say the same of any step. Add solutions that have other labels."
+            )
         outcome = are_outcomes(groups)
         self.format = replace(self.format, outcome=outcome)
         if self.is_encoder and not (outcome and all(map(are_outcomes, evaluations))):
@@ -130,7 +139,7 @@ class Process(Objective):
 
     def sums(self, logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         outputs, labels = logits[targets["steps"]], targets["labels"]
-        says_right = outputs[:, RIGHT] > outputs[:, 1 - RIGHT]
+        says_right = outputs[:, RIGHT] >= outputs[:, 1 - RIGHT]  # as `step_statistics.says_right`
         is_right, is_wrong = labels > EVEN, labels < EVEN  # NaN is neither
         counts = (is_right, is_wrong, is_right & says_right, is_wrong & ~says_right)
         return torch.stack([logits.new_tensor(float(len(targets["sizes"]))), *(each.sum().float() for each in counts)])

@@ -34,10 +34,10 @@ class ProcessFlags:
         "chat: the chat template writes the prompt, up to where the answer begins; plain: the prompt stands as it is, "
         "as TRL has it. Unset: that of the model to go on with, else chat.",
     )
-    neutral_steps: Annotated[str | None, one_of("right", "wrong", "drop"), OnResume.DATA, LOGGED] = flag(
+    neutral_steps: Annotated[str | None, one_of("right", "wrong", "half", "drop"), OnResume.DATA, LOGGED] = flag(
         None,
-        "What PRM800K's rating 0 means: right (as Qwen takes it), wrong (as TRL does), or drop: no label. It has to be "
-        "said where there are such ratings.",
+        "What PRM800K's rating 0 means: right (as Qwen takes it), wrong (as TRL does), half (a label of 0.5), or drop: "
+        "no label. It has to be said where there are such ratings.",
     )
     last_step_only: Annotated[bool, OnResume.DATA, LOGGED] = flag(
         False, "Learn from the label of each solution's last step alone."

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from reward_modeling.common.step_statistics import EVEN
 from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.data.examples import Example, KeptColumn, RowReader, ShownRow
 from reward_modeling.data.messages import to_json
 from reward_modeling.data.read_options import STEP_TARGETS, ReadOptions
-from reward_modeling.data.step_chains import EVEN as EVEN  # of which others ask here
-from reward_modeling.data.step_chains import chains_of
+from reward_modeling.data.step_chains import chains_of, up_to_labels
 from reward_modeling.data.step_texts import StepComposer
 from reward_modeling.models.process_format import last_places
 
@@ -36,6 +36,9 @@ class StepReader(RowReader):
     Targets of a unit: P(right) of each of its steps, NaN where there is no label or where another chain counts the
     step. Its weight is the number of those that are known, so that the mean over units, each the mean over its steps,
     is the mean over steps.
+
+    A chain ends at its last label, of whatever set it is: what stands behind it is in no loss and no figure, and the
+    steps before it do not read it. With `last_step_only`, where the last label alone counts, chains are whole.
 
     `separator` and `chat` are as in `step_texts.StepComposer`; `neutral_steps` and `last_step_only` as the flags have
     them.
@@ -69,10 +72,11 @@ class StepReader(RowReader):
     def read_row(self, row: dict[str, Any]) -> Example:
         steps, labels, counted = row["steps"], row["labels"], set()
         completions, targets = [], []
-        for chain in chains_of(row["parents"]):
+        numbers = None if self.last_step_only else up_to_labels(row["parents"], labels)
+        for chain in chains_of(row["parents"], numbers):
             passed = chain[:-1] if self.last_step_only else counted
             known = tuple(math.nan if number in passed else _or_nan(labels[number]) for number in chain)
-            if _count(known):  # a chain without a label of its own is in no loss
+            if _count(known):  # a last step without a label is in no loss
                 completions.append(to_json([steps[number] for number in chain]))
                 targets.append(known)
                 counted.update(chain)
@@ -122,7 +126,14 @@ class StepReader(RowReader):
         flags = ("--train_set_path", *["--eval_set_path"] * (len(reports) - 1))
         for name, column, report in zip(flags, columns, reports, strict=True):
             note_rows(report, column, name, STEP_TARGETS)
-            note_steps(report, column, self.separator)
+            note_steps(report, column, self.separator, whole=self.last_step_only)
+
+
+def only_label(groups: "PromptGroups") -> float | None:
+    """The label that all steps have; None where there are several."""
+    labels = groups.groups.data.column("targets").combine_chunks().flatten().flatten().to_numpy()
+    distinct = np.unique(labels[~np.isnan(labels)])
+    return float(distinct[0]) if len(distinct) == 1 else None
 
 
 def are_outcomes(groups: "PromptGroups") -> bool:

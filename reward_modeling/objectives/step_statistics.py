@@ -1,7 +1,8 @@
-"""How well P(right) of steps agrees with their labels, as numbers with intervals that draw whole prompts.
+"""How well P(right) of held-out steps agrees with their labels, with intervals that draw whole prompts.
 
 Steps of one solution, and solutions of one prompt, are not independent. Accuracies and bins are sums over steps, which
 are summed once by prompt: a draw is a weighted sum over prompts. The area under the curve is computed of every draw.
+What needs no draws is in common/step_statistics.py.
 """
 
 import math
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reward_modeling.common.intervals import RESAMPLES, share_of_rows
+from reward_modeling.common.intervals import RESAMPLES
+from reward_modeling.common.step_statistics import BINS, EVEN, area_under_curve, bins_of
 from reward_modeling.objectives.rating_statistics import (
     NUMBERS_AT_ONCE,
     SEED,
@@ -19,11 +21,9 @@ from reward_modeling.objectives.rating_statistics import (
     sums_by_prompt,
     with_interval,
 )
-from reward_modeling.objectives.step_reader import EVEN
 
 NO_ERROR = -1  # the place of the first wrong step of a solution that has none
 UNKNOWN = -2  # of one whose labels do not say it
-BINS = 10
 
 
 def first_error(labels: Sequence[float]) -> int:
@@ -80,29 +80,6 @@ def figure_of_sums(formula, rows: NDArray, prompts: NDArray) -> Figure:
 # --- the area under the curve -----------------------------------------------------------------------------------------
 
 
-def area_under_curve(probabilities: NDArray, is_right: NDArray[np.bool_], weights: NDArray | None = None) -> NDArray:
-    """How often a right step has the greater probability than a wrong one, equal ones as half.
-
-    Args:
-        probabilities, is_right: `(steps,)`.
-        weights: `(draws, steps)`: how often each step is drawn. None: each once.
-
-    Returns:
-        `(draws,)`, NaN where steps of one kind are missing.
-    """
-    weights = np.ones((1, len(probabilities))) if weights is None else weights
-    if not len(probabilities):
-        return np.full(len(weights), np.nan)
-    order = np.argsort(probabilities, kind="stable")
-    values, kinds = probabilities[order], is_right[order]
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
-    ordered = weights[:, order]
-    right, wrong = (np.add.reduceat(ordered * of, starts, axis=1) for of in (kinds, ~kinds))
-    below = np.cumsum(wrong, axis=1) - wrong / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (right * below).sum(axis=1) / (right.sum(axis=1) * wrong.sum(axis=1))
-
-
 def area_with_interval(probabilities: NDArray, is_right: NDArray[np.bool_], prompts: NDArray) -> Figure:
     """`area_under_curve` with the middle 95% of draws of whole prompts."""
     distinct, numbers = np.unique(prompts, return_inverse=True)
@@ -124,8 +101,7 @@ def area_with_interval(probabilities: NDArray, is_right: NDArray[np.bool_], prom
 
 def bin_sums(probabilities: NDArray, labels: NDArray) -> NDArray:
     """`(steps, 3 BINS)`: of each bin of P(right) whether a step is in it, its probability, and its label."""
-    bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
-    inside = bins[:, None] == np.arange(BINS)
+    inside = bins_of(probabilities)[:, None] == np.arange(BINS)
     return np.hstack([inside, inside * probabilities[:, None], inside * labels[:, None]]).astype(np.float64)
 
 
@@ -134,19 +110,6 @@ def calibration_error(sums: NDArray) -> NDArray:
     rows, predicted, observed = np.split(sums, 3, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.abs(predicted - observed).sum(axis=-1) / rows.sum(axis=-1)
-
-
-def calibration_bins(probabilities: NDArray, labels: NDArray, prompts: NDArray) -> list[dict]:
-    """Of each bin [low, high) of P(right) its mean, and the mean label, as `share_of_rows` has it."""
-    bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
-    table = []
-    for number in range(BINS):
-        inside = bins == number
-        observed = share_of_rows(labels[inside], np.zeros(int(inside.sum()), dtype=bool), prompts[inside])
-        observed |= {"value_low": observed.pop("low"), "value_high": observed.pop("high")}
-        mean = float(probabilities[inside].mean()) if inside.any() else None
-        table.append({"low": number / BINS, "high": (number + 1) / BINS, "confidence": mean, **observed})
-    return table
 
 
 def constant_loss(labels: NDArray) -> float:

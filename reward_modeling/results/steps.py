@@ -14,12 +14,12 @@ evaluation.json of such a run has, beside what run.py describes for every kind:
       "aggregation": "min", "aggregations": {"min": {...}, "product": {...}, "last": {...}, "mean": {...}}
     }
 
-A step is taken for right where P(right) is above one half. "steps" counts them: "right" and "wrong" leave out labels of
-one half, and a step that several chains of a tree have counts once. "step_accuracy" is over the right and the wrong
-ones together, "found_right" and "found_wrong" over each, and "balanced_accuracy" is the mean of these two.
-"always_the_same" is the accuracy of a judge who gives all steps the verdict that is right more often, "constant_loss"
-the loss of one who always says the share of right ones. "auc" is how often a right step has the greater P(right) than a
-wrong one, equal ones as half.
+A solution ends at its last label. A step is taken for right where P(right) is at least one half. "steps" counts them:
+"right" and "wrong" leave out labels of one half, and a step that several chains of a tree have counts once.
+"step_accuracy" is over the right and the wrong ones together, "found_right" and "found_wrong" over each, and
+"balanced_accuracy" is the mean of these two. "always_the_same" is the accuracy of a judge who gives all steps the
+verdict that is right more often, "constant_loss" the loss of one who always says the share of right ones. "auc" is how
+often a right step has the greater P(right) than a wrong one, equal ones as half.
 
 "first_error" is ProcessBench's: of solutions with a wrong step the share whose first one is found ("with_error"), of
 the others the share where none is found ("without_error"), and their harmonic mean. Solutions whose labels do not say

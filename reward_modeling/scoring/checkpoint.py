@@ -9,14 +9,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.attention import SHARED_PREFIX
+from reward_modeling.models.checkpoint_config import load_config, no_score_head, read_config
+from reward_modeling.models.checkpoint_kinds import has_score_head
 from reward_modeling.models.gated_model import is_gated
-from reward_modeling.models.loading import (
-    has_score_head,
-    load_config,
-    load_reward_model,
-    no_score_head,
-    read_config,
-)
+from reward_modeling.models.loading import load_reward_model
 from reward_modeling.models.new_parts import HEAD, WRAPPED, is_within, new_modules_of
 from reward_modeling.models.process_format import LABELS, PROCESS, is_process_model
 from reward_modeling.models.rating_outputs import names_of_saved_values

@@ -18,8 +18,8 @@ from transformers.utils import cached_file, find_adapter_config_file
 from reward_modeling.checkpoints.verified_rows import GATES, read_verified_rows
 from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.common.file_names import VERIFICATION
+from reward_modeling.models.checkpoint_config import read_config
 from reward_modeling.models.gated_model import is_gated
-from reward_modeling.models.loading import read_config
 from reward_modeling.models.rating_outputs import names_of_saved_values
 from reward_modeling.models.reward_normalization import read_adapter_statistics, set_statistics, statistics_of
 from reward_modeling.models.tokenizer import read_tokenizer, token_ids

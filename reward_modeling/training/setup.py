@@ -20,13 +20,9 @@ from reward_modeling.data.planning import PADDED
 from reward_modeling.estimate.meta_model import MetaModel, build_model
 from reward_modeling.models.adapters import add_adapter, four_bit_options
 from reward_modeling.models.attention import SHARED_PREFIX, register_shared_prefix_attention
-from reward_modeling.models.loading import (
-    has_score_head,
-    head_of_checkpoint,
-    load_config,
-    load_reward_model,
-    read_config,
-)
+from reward_modeling.models.checkpoint_config import head_of_checkpoint, load_config, read_config
+from reward_modeling.models.checkpoint_kinds import has_score_head
+from reward_modeling.models.loading import load_reward_model
 from reward_modeling.models.moe_balance import why_no_load_balancing
 from reward_modeling.models.multimodal import text_part
 from reward_modeling.models.other_heads import renamed_head

@@ -21,7 +21,7 @@ from reward_modeling.checkpoints import fold as fold_module
 from reward_modeling.checkpoints.fold import fold_model
 from reward_modeling.checkpoints.folded_outputs import compare_outputs
 from reward_modeling.common.errors import UserError
-from reward_modeling.models.loading import load_config, read_config
+from reward_modeling.models.checkpoint_config import load_config, read_config
 from reward_modeling.models.new_parts import output_layers
 from reward_modeling.models.rating_outputs import RatingOutputs
 from reward_modeling.models.reward_normalization import write_adapter_statistics

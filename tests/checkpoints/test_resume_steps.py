@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from labelled_steps import outcome_rows, step_rows, texts
 from runs import ROOT, TO_BE_RESUMED, Run, same_weights, sigterm_in_step, train, weights_of, write_rows
 from safetensors.torch import load_file, save_file
+from stepped_rows import chain_rows, outcome_rows, texts_of
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
 
@@ -29,11 +29,11 @@ PROCESS = {"separator": "\n\n", "chat": True, "outcome": False, "aggregation": "
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
-    return step_rows(40, seed=4)
+    return chain_rows(40, seed=4)
 
 
 def tiny_model(folder: Path, family: str, style: str, rows: list[dict]) -> str:
-    tokenizer = train_tokenizer([*texts(rows), "\n\n"], 500, **TOKENIZER_STYLES[style])
+    tokenizer = train_tokenizer([*texts_of(rows), "\n\n"], 500, **TOKENIZER_STYLES[style])
     ids = token_ids(tokenizer)
     if family == "gpt2":
         config = AutoConfig.for_model("gpt2", vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=4, **ids)

@@ -34,7 +34,8 @@ from reward_modeling.data.collator import MicroBatchCollator
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.models.attention import SHARED_PREFIX
-from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.checkpoint_config import load_config
+from reward_modeling.models.loading import load_reward_model
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.bradley_terry import BradleyTerry
 

@@ -27,6 +27,10 @@ def read(row: object, neutral_steps: str | None = None, options: ReadOptions = N
     return found
 
 
+def counted(found: dict) -> dict:
+    return json.loads(found["counted"] or "{}")
+
+
 def reason(row: object, neutral_steps: str | None = None) -> str:
     return read(row, neutral_steps)["reason"]
 
@@ -206,13 +210,49 @@ def test_a_mark_inside_the_question_is_left_out_with_its_sign():
     assert step_marks.MARK_IN_QUESTION in found["form"]
 
 
-def test_without_step_1_the_first_step_begins_behind_the_last_question_mark():
+def marked(*steps: str) -> dict:
+    """Math-Shepherd's row: each step is right but the last."""
+    signs = [*"+" * (len(steps) - 1), "-"]
+    return {
+        name: "\n".join(f"{step} {sign}" for step, sign in zip(steps, of, strict=True))
+        for name, of in (("input", [step_marks.MARK] * len(steps)), ("label", signs))
+    }
+
+
+def test_a_question_that_names_step_1_ends_at_the_last_one_before_the_first_sign():
+    asked = f"Step 1: read. Step 2: answer. {QUESTION}"
+    for row in (marked(f"{asked} {ONE}", TWO), {"messages": signed(f"{asked} {ONE}", "+", TWO, "-")}):
+        found = read(row)
+        assert json.loads(found["prompt"])[0]["content"] == asked
+        assert ([step.strip() for step in found["steps"]], found["labels"]) == ([ONE, TWO], [1.0, 0.0])
+
+
+def test_a_later_step_that_names_step_1_is_no_first_one():
+    later = "As in step 1: two, so four."
+    found = read(marked(f"{QUESTION} Two each.", later, "Four."))
+    assert [step.strip() for step in found["steps"]] == ["Two each.", later, "Four."]
+    assert reason(marked("Two hens. Two each.", later, "Four.")) == "no_first_step"
+
+
+@pytest.mark.parametrize("first", ["How many? So x = ? Two.", "Why? How many? Two.", "Two hens. Is it four?"])
+def test_more_than_one_question_mark_says_nothing(first):
+    """Behind which of them does the first step begin? The control has one."""
+    assert reason(marked(first, "Four.")) == reason({"messages": signed(first, "+", "Four.", "-")}) == "no_first_step"
+    assert reason(marked("How many? Two.", "Is it four?")) == ""
+
+
+def test_a_question_beside_a_dialogue_may_have_several_question_marks():
+    found = read({"prompt": "Why? How many?", "messages": signed("Why? How many? Is it two?", "+")})
+    assert (json.loads(found["prompt"])[0]["content"], found["steps"]) == ("Why? How many?", [" Is it two?"])
+
+
+def test_without_step_1_the_first_step_begins_behind_the_question_mark():
     for row in (
-        {"input": f"Why? {QUESTION} Two each. ки\nFour. ки", "label": f"Why? {QUESTION} Two each. +\nFour. -"},
-        {"messages": signed(f"Why? {QUESTION} Two each.", "+", "Four.", "-")},
+        marked(f"{QUESTION} Two each.", "Four."),
+        {"messages": signed(f"{QUESTION} Two each.", "+", "Four.", "-")},
     ):
         found = read(row)
-        assert json.loads(found["prompt"])[0]["content"] == f"Why? {QUESTION}"
+        assert json.loads(found["prompt"])[0]["content"] == QUESTION
         assert ([step.strip() for step in found["steps"]], found["labels"]) == (["Two each.", "Four."], [1.0, 0.0])
         assert step_marks.BEHIND_QUESTION_MARK in found["form"]
 
@@ -253,10 +293,61 @@ def test_alternatives_of_prm800k_go_on_from_the_chosen_one():
     steps, parents, labels = tree(row)
     assert steps == ["First 0", "First 1", "Second 0", "Second 1", "By hand", "Third 0", "Third 1"]
     assert parents == [-1, -1, 1, 1, 1, 4, 4]
-    assert labels == [0.0, 1.0, 0.0, 0.0, None, 1.0, None]
+    assert labels == [0.0, 1.0, 0.0, 0.0, 1.0, 1.0, None]  # what a human wrote is right, what nobody rated unknown
+    assert counted(read(row)) == {step_trees.HUMAN: 1}
+    rating = {"text": "By hand", "rating": -1}
+    row = prm800k(rated(1, chosen=None, human=rating), rated(1, text="Third"))
+    assert tree(row)[2] == [1.0, 0.0, 1.0] and counted(read(row)) == {}
 
 
-@pytest.mark.parametrize(("meaning", "expected"), [("right", 1.0), ("wrong", 0.0), ("drop", None)])
+def without_text(place: dict, *numbers: int, text: object = " ") -> dict:
+    for number in numbers:
+        place["completions"][number]["text"] = text
+    return place
+
+
+@pytest.mark.parametrize("text", ["", " \n", None])
+def test_an_alternative_without_text_is_left_out_alone(text):
+    row = prm800k(
+        without_text(rated(-1, -1, 1, chosen=2, text="First"), 1, text=text), rated(1, chosen=None, text="Second")
+    )
+    assert tree(row) == (["First 0", "First 2", "Second 0"], [-1, -1, 1], [0.0, 1.0, 1.0])
+    assert counted(read(row)) == {step_trees.BLANK: 1}
+    alternatives = [{"text": "a", "label": 1}, {"text": text, "label": 0}]
+    for steps in ([alternatives, {"text": "b", "label": 0}], [alternatives[::-1], {"text": "b", "label": 0}]):
+        row = {"prompt": QUESTION, "steps": steps}
+        assert tree(row) == (["a", "b"], [-1, 0], [1.0, 0.0]) and counted(read(row)) == {step_trees.BLANK: 1}
+    row = {"prompt": QUESTION, "responses": ["Four.", text, "Five."], "labels": [1, 1, 0]}
+    assert tree(row) == (["Four.", "Five."], [-1, -1], [1.0, 0.0]) and counted(read(row)) == {step_trees.BLANK: 1}
+
+
+def test_nothing_goes_on_from_an_alternative_without_text():
+    """PRM800K's answer ends before it; other trees, which say that more follows, are dropped."""
+    row = prm800k(rated(1), without_text(rated(1, -1, text="Second"), 0), rated(1, text="Third"))
+    assert tree(row) == (["Rated 0", "Second 1"], [-1, 0], [1.0, 0.0])
+    alternatives = [{"text": "", "label": 1, "chosen": True}, {"text": "a", "label": 1}]
+    assert reason({"prompt": QUESTION, "steps": [alternatives, {"text": "b", "label": 0}]}) == "no_way_on"
+    assert reason({"prompt": QUESTION, "steps": [{"text": "", "label": 1}]}) == "empty_step"
+    assert reason({"prompt": QUESTION, "steps": [[{"text": "", "label": 1}] * 2]}) == "empty_step"
+    assert reason({"prompt": QUESTION, "responses": ["", " "], "labels": [1, 0]}) == "empty_step"
+
+
+def test_the_same_alternative_with_two_labels_is_one_with_their_mean():
+    row = {"prompt": QUESTION, "responses": ["Four."] * 3 + ["Five.", "Five."], "labels": [1, 1, 0, 0, None]}
+    assert tree(row) == (["Four.", "Five."], [-1, -1], [2 / 3, 0.0])
+    assert counted(read(row)) == {step_trees.TWICE: 2, step_trees.UNLIKE: 1}
+    row = {
+        "prompt": QUESTION,
+        "steps": [
+            [{"text": "a", "label": 1, "chosen": True}, {"text": "a", "label": 0.5}, {"text": "b", "label": 0}],
+            {"text": "a", "label": 0},  # the same words at another place
+        ],
+    }
+    assert tree(row) == (["a", "b", "a"], [-1, -1, 0], [0.75, 0.0, 0.0])
+    assert counted(read(row)) == {step_trees.UNLIKE: 1}
+
+
+@pytest.mark.parametrize(("meaning", "expected"), [("right", 1.0), ("wrong", 0.0), ("half", 0.5), ("drop", None)])
 def test_neutral_steps_are_what_the_flag_says(meaning, expected):
     row = prm800k(rated(1), rated(0, text="So"))
     assert tree(row, meaning)[2] == [1.0, expected]
@@ -270,7 +361,9 @@ def test_a_rating_of_0_without_a_word_of_it_stops_the_run(own_cache, tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=r"3 steps that have it, in 2 rows \(first: .*rows.jsonl:2\)") as caught:
         load_step_rows(str(path), NO_OPTIONS)
-    assert all(word in str(caught.value) for word in ("TRL takes it as wrong", "Qwen as right", "--neutral_steps"))
+    assert all(
+        word in str(caught.value) for word in ("TRL takes it as wrong", "Qwen as right", "--neutral_steps", "half")
+    )
     assert len(load_step_rows(str(path), NO_OPTIONS, "right")) == 3
     path.write_text(json.dumps(rows[0]) + "\n")  # the control
     assert len(load_step_rows(str(path), NO_OPTIONS)) == 1
@@ -290,7 +383,7 @@ def test_a_tree_may_branch_anywhere_and_go_on_from_several_alternatives():
         ],
     }
     steps, parents, labels = tree(row)
-    assert step_trees.TWICE in read(row)["form"]
+    assert counted(read(row)) == {step_trees.TWICE: 1}
     chains = ["".join(steps[number] for number in chain) for chain in chains_of(parents)]
     assert sorted(chains) == ["abcd", "aef", "aeg"]
     assert dict(zip(steps, labels, strict=True)) == {"a": 1, "b": 0.2, "c": 0, "d": 0, "e": 1, "f": 1, "g": 0}

@@ -20,7 +20,7 @@ from reward_modeling.estimate.live_bytes import LiveBytes
 from reward_modeling.estimate.memory import DDP, FSDP2, SINGLE, ZERO2, ZERO3, EngineMemory, engine_memory
 from reward_modeling.estimate.meta_model import MetaModel, build_model, flash_attention_bytes, pass_bytes
 from reward_modeling.models.adapters import add_adapter
-from reward_modeling.models.loading import load_config
+from reward_modeling.models.checkpoint_config import load_config
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.objectives.bradley_terry import PairReader
 from reward_modeling.tiny.preferences import learnable_preferences

@@ -27,7 +27,8 @@ from reward_modeling.frozen_backbone.feature_key import feature_key
 from reward_modeling.frozen_backbone.feature_pass import FeaturePass
 from reward_modeling.frozen_backbone.features import Features
 from reward_modeling.frozen_backbone.readers import PairFeatureReader, RatingFeatureReader
-from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.checkpoint_config import load_config
+from reward_modeling.models.loading import load_reward_model
 from reward_modeling.models.tokenizer import load_tokenizer
 
 TOLERANCE = 1e-5

@@ -28,8 +28,8 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
 from reward_modeling.frozen_backbone import gate_results, gated_saving, gated_verification
 from reward_modeling.frozen_backbone.gate_flags import GatingFlags
+from reward_modeling.models.checkpoint_config import load_config
 from reward_modeling.models.gated_model import Gate, gated_model_class
-from reward_modeling.models.loading import load_config
 from reward_modeling.models.tokenizer import token_ids
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.tiny.ratings import ATTRIBUTES, rated_world

@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelF
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.pair_texts import COMPARISON
+from reward_modeling.models.checkpoint_config import load_config
 from reward_modeling.models.comparison_head import (
     CAPS,
     FACTOR_NAMES,
@@ -21,7 +22,7 @@ from reward_modeling.models.comparison_head import (
     check_language_model,
     comparison_head,
 )
-from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.loading import load_reward_model
 from reward_modeling.models.reward_model import reward_model_class
 from reward_modeling.models.support import NO_REWARDS
 from reward_modeling.models.tokenizer import load_tokenizer

@@ -24,7 +24,8 @@ from transformers import (
 from reward_modeling.checkpoints.reference_rewards import reference_rewards
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.adapters import add_adapter, save_adapter
-from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.checkpoint_config import load_config
+from reward_modeling.models.loading import load_reward_model
 from reward_modeling.models.new_parts import new_modules, new_modules_of
 from reward_modeling.models.stored_weights import stored_shapes
 from reward_modeling.models.support import (

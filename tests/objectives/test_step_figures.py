@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from stepped_rows import held_out
 
-from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
+from reward_modeling.common.step_statistics import area_under_curve, step_statistics
 from reward_modeling.objectives.held_out_steps import step_figures, step_lines, step_metrics, step_table
 from reward_modeling.objectives.step_statistics import (
     UNKNOWN,
-    area_under_curve,
     area_with_interval,
     constant_loss,
     first_error,
@@ -19,26 +19,12 @@ from reward_modeling.objectives.step_statistics import (
 NAN = math.nan
 
 
-def held_out(solutions: list[tuple[int, list[float], list[float]]]) -> EvaluatedSteps:
-    """Of (prompt, P(right), labels)."""
-    prompts, probabilities, labels = zip(*solutions, strict=True)
-    losses = []
-    for of, known in zip(probabilities, labels, strict=True):
-        terms = [
-            -(y * math.log(p) + (1 - y) * math.log(1 - p)) for p, y in zip(of, known, strict=True) if not math.isnan(y)
-        ]
-        losses.append(sum(terms) / len(terms))
-    arrays = [[np.array(each, dtype=float) for each in of] for of in (probabilities, labels)]
-    where = [f"rows:{number}" for number in range(len(solutions))]
-    return EvaluatedSteps(where, *arrays, arrays[1], np.array(losses), np.array(prompts), "product")
-
-
 SOLUTIONS = [
     (0, [0.9, 0.8, 0.3], [1, 1, 0]),  # its first error is found
     (0, [0.9, 0.4, 0.3], [1, 1, 0]),  # seen too early
     (1, [0.7, 0.6], [1, 0.9]),  # none, and none is seen
     (2, [0.2, 0.9], [1, 1]),  # one is seen
-    (3, [0.6, 0.5, 0.9], [1, 0, NAN]),  # found, with one half, and later steps not known
+    (3, [0.6, 0.5, 0.9], [1, 0, NAN]),  # not seen, since one half says right; later steps are not known
     (4, [0.9, 0.1], [NAN, 0]),  # not known which is the first
     (5, [0.75], [0.5]),  # neither
 ]
@@ -50,13 +36,59 @@ def test_every_figure_by_hand():
     assert figures["steps"] == {"all": 16, "labelled": 14, "right": 9, "wrong": 4}
     # of .9 .8 .9 .4 .7 .6 .2 .9 .6 two are below one half
     assert figures["found_right"]["rows"] == 9 and figures["found_right"]["right"] == 7
-    assert figures["first_error"]["with_error"]["rows"] == 3 and figures["first_error"]["with_error"]["right"] == 2
+    # of .3 .3 .5 .1 one is not
+    assert figures["found_wrong"]["rows"] == 4 and figures["found_wrong"]["right"] == 3
+    assert figures["step_accuracy"]["value"] == pytest.approx((7 + 3) / (9 + 4))
+    # of prompts 0, 0, 3 the first alone
+    assert figures["first_error"]["with_error"]["rows"] == 3 and figures["first_error"]["with_error"]["right"] == 1
     assert figures["first_error"]["without_error"]["rows"] == 2
-    assert figures["first_error"]["f1"]["value"] == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    assert figures["first_error"]["f1"]["value"] == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
     values = {"min": 0.6, "product": 0.42, "last": 0.6, "mean": 0.65}
     aggregated = held_out(SOLUTIONS).aggregated
     assert {name: aggregated[name][2] for name in aggregated} == pytest.approx(values)
     assert figures["reward_mean"] == pytest.approx(aggregated["product"].mean())
+
+
+def test_losses_and_calibration_by_hand():
+    """The loss is a mean over steps, and not over solutions; the figures of calibration take labels of one half."""
+    solutions = [
+        (0, [0.9, 0.4, 0.8], [1, 0.1, NAN]),
+        (0, [0.7], [0.5]),
+        (1, [0.6, 0.3], [1, 1]),
+        (2, [0.2, 0.9], [0, 0.9]),
+    ]
+    figures = step_figures(held_out(solutions))
+    assert figures["steps"] == {"all": 8, "labelled": 7, "right": 4, "wrong": 2}
+    assert figures["step_accuracy"]["value"] == pytest.approx(5 / 6)  # 0.3 of a right step is wrong
+    assert figures["always_the_same"]["value"] == pytest.approx(4 / 6)
+    assert (figures["found_right"]["value"], figures["found_wrong"]["value"]) == pytest.approx((3 / 4, 1))
+    assert figures["balanced_accuracy"]["value"] == pytest.approx(7 / 8)
+    assert figures["auc"]["value"] == pytest.approx(7 / 8)  # of 0.9 0.6 0.3 0.9 against 0.4 0.2, one pair is wrong
+    # with an error: the first at its second step, the last at its first; without: one, whose second step is taken
+    # for wrong; a label of one half says neither
+    errors = figures["first_error"]
+    assert (errors["with_error"]["value"], errors["with_error"]["rows"]) == (1.0, 2)
+    assert (errors["without_error"]["value"], errors["f1"]["value"]) == (0.0, 0.0)
+    mean = (1 + 0.1 + 0.5 + 1 + 1 + 0 + 0.9) / 7
+    assert figures["constant_loss"] == pytest.approx(-mean * math.log(mean) - (1 - mean) * math.log(1 - mean))
+    # bins: 0.9 and 0.9 with 1 and 0.9, 0.4 with 0.1, 0.7 with 0.5, 0.6 with 1, 0.3 with 1, 0.2 with 0
+    off = abs(1.8 - 1.9) + abs(0.4 - 0.1) + abs(0.7 - 0.5) + abs(0.6 - 1) + abs(0.3 - 1) + abs(0.2 - 0)
+    assert figures["calibration_error"]["value"] == pytest.approx(off / 7)
+    known = [(0.9, 1), (0.4, 0.1), (0.7, 0.5), (0.6, 1), (0.3, 1), (0.2, 0), (0.9, 0.9)]
+    losses = [-label * math.log(p) - (1 - label) * math.log(1 - p) for p, label in known]
+    assert figures["loss"] == pytest.approx(sum(losses) / len(losses))
+
+
+def test_the_figures_of_a_benchmark_are_those_of_held_out_steps():
+    """`step_statistics`, which has no draws, of the same steps; also of probabilities on the edge of a bin."""
+    solutions = [*SOLUTIONS, (6, [0.3, 0.7, 0.58, 0.995, 0.005], [0, 1, 1, 1, 0])]
+    figures = step_figures(held_out(solutions))
+    rows = [(p, label, prompt) for prompt, of, known in solutions for p, label in zip(of, known, strict=True)]
+    found = step_statistics(*zip(*(row for row in rows if not math.isnan(row[1])), strict=True))
+    for name in ("calibration_error", "auc"):
+        assert found[name] == pytest.approx(figures[name]["value"])
+    assert found["accuracy"] == figures["step_accuracy"] and found["calibration"] == figures["calibration"]
+    assert [row["rows"] for row in found["calibration"]] == [1, 1, 1, 3, 1, 2, 2, 3, 1, 4]
 
 
 def written_out(solutions: list[tuple]) -> dict[str, float]:
@@ -72,12 +104,12 @@ def written_out(solutions: list[tuple]) -> dict[str, float]:
         truth = next((n for n, y in enumerate(labels) if not y > 0.5), -1)
         if truth >= 0 and not labels[truth] < 0.5:
             continue
-        seen = next((n for n, p in enumerate(probabilities) if p <= 0.5), -1)
+        seen = next((n for n, p in enumerate(probabilities) if p < 0.5), -1)
         (whole if truth == -1 else erring).append(seen == truth)
-    one, other = (sum(p > 0.5 for p in right) / len(right), sum(p <= 0.5 for p in wrong) / len(wrong))
+    one, other = (sum(p >= 0.5 for p in right) / len(right), sum(p < 0.5 for p in wrong) / len(wrong))
     a, b = sum(erring) / len(erring), sum(whole) / len(whole)
     pairs = [1.0 if p > q else 0.5 if p == q else 0.0 for p in right for q in wrong]
-    hits = sum(p > 0.5 for p in right) + sum(p <= 0.5 for p in wrong)
+    hits = sum(p >= 0.5 for p in right) + sum(p < 0.5 for p in wrong)
     return {
         "loss": sum(terms) / len(terms),
         "step_accuracy": hits / (len(right) + len(wrong)),
@@ -152,6 +184,7 @@ def test_area_with_weights_is_that_of_repeated_steps():
 
 def test_edges():
     assert first_error([1, 0.5, 0]) == UNKNOWN and first_error([0.9, NAN]) == UNKNOWN and first_error([1, 0, NAN]) == 1
+    assert first_error([0.2]) == 0 and first_error([1, NAN, 0]) == UNKNOWN and first_error([1, 1]) == -1
     assert harmonic(np.array([3.0, 0, 2, 0])) == 0 and math.isnan(harmonic(np.array([0.0, 0, 2, 1])))
     assert constant_loss(np.array([1.0, 1])) == 0
     assert constant_loss(np.array([1.0, 0.5])) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))

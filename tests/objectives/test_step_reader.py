@@ -16,7 +16,7 @@ from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import NO_OPTIONS, kept_column
 from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
 from reward_modeling.data.report import report_rows
-from reward_modeling.data.step_chains import chains_of
+from reward_modeling.data.step_chains import chains_of, up_to_labels
 from reward_modeling.data.step_rows import STEP_FEATURES, step_row
 from reward_modeling.objectives.step_reader import StepReader, are_outcomes
 from reward_modeling.training.shown_units import show_unit
@@ -53,16 +53,37 @@ def test_the_first_chain_of_a_step_counts_it():
     example = READER.read_row(row_of([-1, 0, 0, 2, 2], [1.0, 0.0, 1.0, 0.5, None]))
     assert [json.loads(chain) for chain in example.completions] == [
         ["step 0", "step 1"],
-        ["step 0", "step 2", "step 3"],  # the chain whose own end has no label is in no loss
+        ["step 0", "step 2", "step 3"],  # step 4, which has no label, is no end of a chain
     ]
     assert np.array_equal(example.targets[1], (math.nan, 1.0, 0.5), equal_nan=True)
     assert example.weights == [2.0, 2.0]
 
 
-def test_a_chain_of_shared_steps_is_counted_in_one_that_is_kept():
-    """The first chain has labels on the steps that it shares alone."""
+def test_a_chain_ends_at_its_last_label():
+    """What stands behind it costs, and is in no loss. With the last step alone, the control, a chain is whole."""
+    example = READER.read_row(row_of([-1, 0, 1, 2, 1], [None, 1.0, None, None, None]))
+    assert [json.loads(chain) for chain in example.completions] == [["step 0", "step 1"]]
+    assert np.array_equal(example.targets, [(math.nan, 1.0)], equal_nan=True) and example.weights == [1.0]
     example = READER.read_row(row_of([-1, 0, 0], [1.0, None, 0.0]))
-    assert example.weights == [1.0, 1.0] and known(example.targets[0]) == [1.0] and known(example.targets[1]) == [0.0]
+    assert [json.loads(chain) for chain in example.completions] == [["step 0", "step 2"]]
+    assert example.targets == [(1.0, 0.0)] and example.weights == [2.0]
+    row = row_of([-1, 0, 1], [1.0, 0.0, None])
+    assert READER.read_row(row).targets == [(1.0, 0.0)]
+    assert not StepReader(last_step_only=True).read_row(row).units
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES)
+def test_of_the_steps_that_are_left_each_last_one_has_a_label(row):
+    parents, labels = row["parents"], row["labels"]
+    kept = up_to_labels(parents, labels)
+    chains = chains_of(parents, kept)
+    assert all(labels[chain[-1]] is not None for chain in chains)
+    assert sorted({number for chain in chains for number in chain}) == kept
+    for number, label in enumerate(labels):  # by its meaning: itself or some step behind it has a label
+        behind = [chain[chain.index(number) :] for chain in chains_of(parents) if number in chain]
+        assert (number in kept) == any(labels[step] is not None for chain in behind for step in chain)
+        assert number in kept or label is None
 
 
 @settings(max_examples=300, deadline=None)
@@ -185,6 +206,7 @@ def test_the_report_counts_right_and_wrong_steps_of_trees_once(own_cache):
         "steps that are wrong": 2,
         "steps with a probability between 0 and 1": 2,
         "steps without a label": 1,
+        "steps behind the last label, which are not read": 1,
         "rows with a wrong step": 1,
         "rows with several chains of steps": 1,
     }

@@ -6,8 +6,9 @@ from real.published import SMOLLM2, smollm2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reward_modeling.data.pair_texts import COMPARISON, check_opening
+from reward_modeling.models.checkpoint_config import load_config
 from reward_modeling.models.comparison_head import comparison_head
-from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.loading import load_reward_model
 from reward_modeling.models.tokenizer import load_tokenizer
 
 PAIRS = [

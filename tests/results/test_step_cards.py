@@ -4,8 +4,8 @@ import json
 import math
 
 import pytest
-from labelled_steps import outcome_rows, step_rows, texts
 from runs import FEW_STEPS, Run, run_snippets, train, write_rows
+from stepped_rows import chain_rows, outcome_rows, texts_of
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 import rm_process
@@ -17,7 +17,7 @@ STYLES = {"llama": "llama3", "qwen2": "chatml", "mistral": "mistral", "gemma2": 
 
 def run_of(tmp_path_factory, family: str, rows: list[dict], **flags: object) -> Run:
     folder = tmp_path_factory.mktemp(family)
-    tokenizer = train_tokenizer([*texts(rows), "\n\n"], 500, **TOKENIZER_STYLES[STYLES[family]])
+    tokenizer = train_tokenizer([*texts_of(rows), "\n\n"], 500, **TOKENIZER_STYLES[STYLES[family]])
     model = build_tiny_checkpoint(
         folder / "model", tokenizer, tiny_config(family, len(tokenizer), **token_ids(tokenizer))
     )
@@ -43,7 +43,7 @@ def evaluation_of(run: Run) -> dict:
 )
 def test_the_snippets_of_the_card_agree(family, flags, tmp_path_factory):
     """Plain transformers and StepScorer, whatever the tokenizer writes before a text."""
-    run = run_of(tmp_path_factory, family, step_rows(30, seed=5), **flags)
+    run = run_of(tmp_path_factory, family, chain_rows(30, seed=5), **flags)
     plain, toolkit = run_snippets(run.model / "README.md")
     assert len(plain["probabilities"]) == len(toolkit["steps"]) == 2
     assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
@@ -60,8 +60,9 @@ def test_the_snippets_of_an_adapter_and_of_an_outcome_model(tmp_path_factory):
 
 def test_held_out_steps_of_one_kind_alone(tmp_path_factory):
     """Balanced accuracy, AUC and F1 are not known then: null, a dash, and no error."""
-    rows = [row | {"labels": [1.0] * len(row["labels"])} for row in step_rows(30, seed=5)]
-    run = run_of(tmp_path_factory, "llama", rows)
+    rows = [row | {"labels": [1.0] * len(row["labels"])} for row in chain_rows(30, seed=5)]
+    path = write_rows(tmp_path_factory.mktemp("held_out") / "right.jsonl", rows)
+    run = run_of(tmp_path_factory, "llama", chain_rows(30, seed=6), eval_set_path=path)
     figures = evaluation_of(run)
     assert figures["balanced_accuracy"]["value"] is None and figures["auc"]["value"] is None
     assert figures["first_error"]["f1"]["value"] is None and figures["first_error"]["with_error"]["rows"] == 0

@@ -10,14 +10,12 @@ import pytest
 import torch
 from pages import Page, tables
 from runs import Run, run_snippets, train, write_rows
-from stepped_rows import chains_in, outcome_rows, stepped_rows
+from stepped_rows import held_out, outcome_rows, stepped_rows, up_to_last_labels
 from transformers import AutoModelForTokenClassification
 
 import rm_process
 from reward_modeling.display.text import percent
-from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
 from reward_modeling.objectives.held_out_steps import step_figures
-from reward_modeling.objectives.step_statistics import area_under_curve, area_with_interval, first_error
 from reward_modeling.results.catalog import kind_of
 from reward_modeling.results.read_run import read_run
 from reward_modeling.results.report import training_page
@@ -75,7 +73,7 @@ def test_probabilities_in_the_files_are_those_of_the_saved_model(run, rows):
         row = rows[int(line["where"].rpartition(":")[2]) - 1]
         (steps,) = [
             steps
-            for steps, labels in chains_in(row)
+            for steps, labels in up_to_last_labels(row)
             if scorer.score(row["prompt"], steps) == pytest.approx(line["steps"], abs=1e-4)
             and labels == pytest.approx(line["labels"])
         ]
@@ -95,7 +93,7 @@ def test_figures_are_those_of_the_lines(run):
         else:
             known = line["labels"]
         first = next((place for place, label in enumerate(known) if label < 0.5), None)
-        found = next((place for place, probability in enumerate(line["steps"]) if probability <= 0.5), None)
+        found = next((place for place, probability in enumerate(line["steps"]) if probability < 0.5), None)
         errors[first is not None].append(first == found)
     with_error, without = (sum(errors[kind]) / len(errors[kind]) for kind in (True, False))
     of = evaluation["first_error"]
@@ -111,85 +109,8 @@ def test_figures_are_those_of_the_lines(run):
     assert evaluation["loss"] == pytest.approx(logged["eval_loss"])
 
 
-def held_out_of(probabilities: list[list[float]], labels: list[list[float]], prompts: list[int]) -> EvaluatedSteps:
-    losses = []
-    for of, known in zip(probabilities, labels, strict=True):
-        terms = [
-            -label * math.log(p) - (1 - label) * math.log(1 - p)
-            for p, label in zip(of, known, strict=True)
-            if label == label
-        ]
-        losses.append(sum(terms) / len(terms))
-    arrays = ([np.array(each) for each in of] for of in (probabilities, labels, labels))
-    where = [f"rows:{number}" for number in range(len(labels))]
-    return EvaluatedSteps(where, *arrays, np.array(losses), np.array(prompts), "min")
-
-
-def test_figures_by_hand():
-    held_out = held_out_of(
-        [[0.9, 0.4, 0.8], [0.7], [0.6, 0.3], [0.2, 0.9]],
-        [[1.0, 0.1, NAN], [0.5], [1.0, 1.0], [0.0, 0.9]],
-        [0, 0, 1, 2],
-    )
-    figures = step_figures(held_out)
-    assert figures["steps"] == {"all": 8, "labelled": 7, "right": 4, "wrong": 2}
-    assert figures["step_accuracy"]["value"] == pytest.approx(5 / 6)  # 0.3 of a right step is wrong
-    assert figures["always_the_same"]["value"] == pytest.approx(4 / 6)
-    assert (figures["found_right"]["value"], figures["found_wrong"]["value"]) == pytest.approx((3 / 4, 1))
-    assert figures["balanced_accuracy"]["value"] == pytest.approx(7 / 8)
-    assert figures["auc"]["value"] == pytest.approx(7 / 8)  # of 0.9 0.6 0.3 0.9 against 0.4 0.2, one pair is wrong
-    # with an error: the first at its second step, the last at its first; without: one, whose second step is taken
-    # for wrong; a label of one half says neither
-    assert (figures["first_error"]["with_error"]["value"], figures["first_error"]["with_error"]["rows"]) == (1.0, 2)
-    assert (figures["first_error"]["without_error"]["value"], figures["first_error"]["f1"]["value"]) == (0.0, 0.0)
-    assert figures["reward_mean"] == pytest.approx((0.4 + 0.7 + 0.3 + 0.2) / 4)
-    mean = (1 + 0.1 + 0.5 + 1 + 1 + 0 + 0.9) / 7
-    assert figures["constant_loss"] == pytest.approx(-mean * math.log(mean) - (1 - mean) * math.log(1 - mean))
-    known = [(0.9, 1), (0.4, 0.1), (0.7, 0.5), (0.6, 1), (0.3, 1), (0.2, 0), (0.9, 0.9)]
-    by_bin: dict[int, list] = {}
-    for probability, label in known:
-        by_bin.setdefault(int(round(probability * 10, 6)), []).append(probability - label)
-    expected = sum(abs(sum(of)) for of in by_bin.values()) / len(known)
-    assert figures["calibration_error"]["value"] == pytest.approx(expected)
-    losses = [-label * math.log(p) - (1 - label) * math.log(1 - p) for p, label in known]
-    assert figures["loss"] == pytest.approx(sum(losses) / len(losses))  # a mean over steps, and not over solutions
-
-
-def test_the_first_error_is_that_of_process_bench():
-    cases = {(1.0, 1.0): -1, (1.0, 0.0, 1.0): 1, (0.2,): 0, (1.0, NAN, 0.0): -2, (1.0, 0.0, NAN): 1, (0.5, 0.0): -2}
-    assert {labels: first_error(labels) for labels in cases} == cases
-
-
-def test_the_area_and_its_interval():
-    """Against all pairs of a right and a wrong step; the interval, against draws of prompts written out.
-
-    Steps of one prompt that agree say as much as one: taken for prompts of their own, the negative control, they make
-    the interval narrower."""
-    draw = np.random.default_rng(0)
-    of_prompt = draw.normal(size=60)
-    right = np.repeat(draw.random(60) < 0.6, 4)
-    probabilities = np.round(1 / (1 + np.exp(-np.repeat(of_prompt, 4) - right)), 2)
-    prompts = np.repeat(np.arange(60), 4)
-
-    def area(rows: np.ndarray) -> float:
-        p, kind = probabilities[rows], right[rows]
-        differences = p[kind][:, None] - p[~kind][None]
-        return float(((differences > 0) + 0.5 * (differences == 0)).mean())
-
-    found = area_with_interval(probabilities, right, prompts)
-    assert found["value"] == pytest.approx(area(np.arange(240)))
-    draws = []
-    for _ in range(1500):
-        chosen = draw.integers(60, size=60)
-        draws.append(area((4 * chosen[:, None] + np.arange(4)).ravel()))
-    assert (found["low"], found["high"]) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
-    alone = area_with_interval(probabilities, right, np.arange(240))
-    assert alone["high"] - alone["low"] < 0.7 * (found["high"] - found["low"])
-    assert math.isnan(area_under_curve(np.array([0.5]), np.array([True]))[0])
-
-
 def test_one_kind_of_steps_alone_has_figures():
-    figures = step_figures(held_out_of([[0.9], [0.8]], [[1.0], [1.0]], [0, 1]))
+    figures = step_figures(held_out([(0, [0.9], [1.0]), (1, [0.8], [1.0])]))
     assert figures["auc"]["value"] is None and figures["balanced_accuracy"]["value"] is None
     assert figures["first_error"]["f1"]["value"] is None and figures["step_accuracy"]["value"] == 1
     json.dumps(figures, allow_nan=False)

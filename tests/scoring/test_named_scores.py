@@ -21,7 +21,7 @@ from test_scoring import (
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.models.loading import load_config
+from reward_modeling.models.checkpoint_config import load_config
 from reward_modeling.models.reward_normalization import write_adapter_statistics
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring import windows as windows_module

@@ -25,7 +25,8 @@ from transformers import (
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.attention import SHARED_PREFIX
-from reward_modeling.models.loading import load_config, load_reward_model
+from reward_modeling.models.checkpoint_config import load_config
+from reward_modeling.models.loading import load_reward_model
 from reward_modeling.models.tokenizer import load_tokenizer
 from reward_modeling.tiny.models import build_tiny_checkpoint, tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences

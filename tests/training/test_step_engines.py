@@ -4,9 +4,10 @@ import json
 
 import pytest
 from engines import BY_WEIGHTS, assert_same_weights, run_engine
-from labelled_steps import step_rows, texts
 from runs import ON_ENGINES, ROOT, Run, train, write_rows
+from stepped_rows import chain_rows, texts_of
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import rm_process
 from reward_modeling.tiny.models import build_tiny_checkpoint
@@ -30,13 +31,13 @@ def rows() -> list[dict]:
         tree | {"completions": [*tree["completions"], end], "labels": [1.0, 1.0, label]}
         for end, label in zip(ends, (0.0, 1.0), strict=True)
     ]
-    return [*step_rows(40, seed=3), tree, *branches]
+    return [*chain_rows(40, seed=3), tree, *branches]
 
 
 @pytest.fixture(scope="module")
 def base(rows, tmp_path_factory) -> dict[str, object]:
     """More than an epoch."""
-    tokenizer = train_tokenizer([*texts(rows), "\n\n"], 500, **TOKENIZER_STYLES["llama3"])
+    tokenizer = train_tokenizer([*texts_of(rows), "\n\n"], 500, **TOKENIZER_STYLES["llama3"])
     config = tiny_config("llama", len(tokenizer), **token_ids(tokenizer))
     model = build_tiny_checkpoint(tmp_path_factory.mktemp("models") / "llama", tokenizer, config)
     return ON_ENGINES | {
@@ -113,6 +114,20 @@ def test_a_new_head_in_the_place_of_a_reward_models(engine, base, tmp_path):
     run_engine(engine, flags, tmp_path / "two", script=SCRIPT)
     assert Run(tmp_path / "two").losses() == pytest.approx(one.losses(), abs=1e-5)
     assert_same_weights(Run(tmp_path / "two"), one, 1e-4)
+
+
+@pytest.mark.parametrize("engine", [each for each in BY_WEIGHTS if each.values[0] == "zero3"])
+def test_under_zero3_a_reward_models_head_is_not_replaced(engine, base, tmp_path):
+    """One message of both processes, and no traceback."""
+    config = AutoConfig.from_pretrained(base["model_name"], num_labels=1)
+    model = AutoModelForSequenceClassification.from_config(config)
+    model.save_pretrained(tmp_path / "reward_model")
+    AutoTokenizer.from_pretrained(base["model_name"]).save_pretrained(tmp_path / "reward_model")
+    flags = base | {"model_name": tmp_path / "reward_model", "max_steps": 1}
+    process = run_engine(engine, flags, tmp_path / "two" / "output", script=SCRIPT, status=2)
+    said = process.stdout + process.stderr
+    assert said.count("expected a language model or a process model under ZeRO-3, found a reward model") == 1
+    assert "Traceback" not in said and not list((tmp_path / "two").glob("output/checkpoint-*"))
 
 
 @pytest.mark.parametrize("change", ["a label", "seed", "separator"])
