@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=2 python benchmarks/trees.py --prmbench prmbench_part.jsonl.gz \
         --gsm8k gsm8k_model_solutions.jsonl.gz
     OMP_NUM_THREADS=2 python benchmarks/trees.py --model SmolLM2-135M-Instruct --answers 4 --words 60 40 \
-        --row_tokens 2500 --repeats 2 --ways tree rows --prmbench ... --gsm8k ...
+        --row_tokens 1800 --repeats 2 --ways tree rows --prmbench ... --gsm8k ...
 
 Pairwise rows in both orders, and solutions whose steps have labels. Four ways to compute the same losses:
 

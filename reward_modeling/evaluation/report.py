@@ -72,6 +72,8 @@ def _body(name: str, part: Mapping) -> list[str]:
     lines += benchmark.figures_table(part["figures"]) if benchmark.figures_table else _figures_table(name, part)
     for title, rows in benchmark.more_tables(part):
         lines += ["", *wrap(title, indent=2), *align(rows)]
+    if more := benchmark.more_lines(part):
+        lines += ["", *(line for text in more for line in wrap(text, indent=2))]
     if steps := part.get("steps"):
         lines += ["", *(line for text in step_lines(steps) for line in wrap(text, indent=2))]
     if pairs := part.get("pairs"):
