@@ -204,7 +204,7 @@ def benchmark_plots(name: str, part: Mapping) -> Iterator[Plot]:
     figures, subsets = _bar_groups(name, part)
     yield make_plot("Scores", note, draw_bars, figures, label=f"{title}: scores with 95% intervals", **marks)
     if subsets:
-        by = "Domains and levels" if benchmark.figure_cells else "Subsets"
+        by = benchmark.cells_title if benchmark.figure_cells else "Subsets"
         label, tall = f"{title}: {by.lower()} with 95% intervals", sum(len(rows) + 1 for rows in subsets.values()) > 12
         yield make_plot(by, note, draw_bars, subsets, label=label, tall=tall, **marks)
     if pairs:

@@ -349,6 +349,7 @@ def test_the_page_shows_both_thresholds_and_the_calibration(evaluated):
     page = (evaluated / "report.html").read_text()
     for words in ("Calibration of steps", "which is the best one on gsm8k", "gsm8k (tuned on)", "PRMScore"):
         assert words in page
+    assert "Erroneous and correct answers" in page and "Domains" not in page
     part = json.loads((evaluated / "summary.json").read_text())["benchmarks"]["processbench"]
     at_half, tuned = (of["overall"]["value"] for of in (part["figures"], part["tuned"]["figures"]))
     assert tuned != at_half

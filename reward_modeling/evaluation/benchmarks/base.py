@@ -176,6 +176,8 @@ class Benchmark:
     """Headings, each with figures to see first; none: all figures."""
     figure_cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """{heading: {label: figure}} of the figures that `figure_groups` leaves out."""
+    cells_title: str = "Domains and levels"
+    """What these are, over their plot."""
     note: str = ""
     """A line under the title."""
     figures_table: Callable[[Mapping], list[str]] | None = None

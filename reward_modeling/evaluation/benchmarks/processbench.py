@@ -221,6 +221,7 @@ BENCHMARK = Benchmark(
     chance_note=": a model that finds no error, or one in every first step",
     figure_groups={"F1": (*SPLIT_ROWS, "overall")},
     figure_cells={split: dict(zip((ERRONEOUS, CORRECT), kinds, strict=True)) for split, kinds in KINDS.items()},
+    cells_title="Erroneous and correct answers",
     figures_table=_figures_table,
     more_tables=_tuned_table,
     more_lines=_tuned_lines,
