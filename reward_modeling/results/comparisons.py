@@ -28,7 +28,6 @@ where not all are 1, "chosen_probability".
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from reward_modeling.display.pair_blocks import calibration_rows
 from reward_modeling.display.text import Rows, accuracy_rows, count, interval, number, percent, share
 from reward_modeling.objectives.comparison_words import accuracy_lines, order_lines
 from reward_modeling.results.kind import COMMON_FIGURES, HELD_OUT, LoggedFigure, ResultsKind, both_curves
@@ -139,6 +138,8 @@ class ComparisonResults(ResultsKind):
         return held_out_plots(evaluation)
 
     def held_out_tables(self, evaluation: Mapping) -> list[tuple[str, Rows]]:
+        from reward_modeling.display.pair_blocks import calibration_rows
+
         places = {
             "verdicts that flip": evaluation["flips"],
             "always the first answer": evaluation["always_first"],

@@ -14,9 +14,12 @@ from accelerate.state import AcceleratorState, GradientState
 from engines import launch_environment
 from runs import ROOT, Run, train, write_rows
 from safetensors.torch import load_file
+from stepped_rows import stepped_rows
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 import rm
+import rm_pairwise
+import rm_process
 import rm_regression
 from reward_modeling.common.arguments import ScriptArgumentParser, parse_script_arguments
 from reward_modeling.common.errors import UserError
@@ -29,16 +32,22 @@ from reward_modeling.training.arguments import RunArguments, arguments_of
 from reward_modeling.training.launch_checks import launch_problems
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-SCRIPTS = {"rm.py": rm, "rm_regression.py": rm_regression}
+SCRIPTS = {
+    "rm.py": rm,
+    "rm_pairwise.py": rm_pairwise,
+    "rm_process.py": rm_process,
+    "rm_regression.py": rm_regression,
+}
 PUBLISHED = {
     # what the header calls it: the flag, and how its value is written there
     "lr": ("learning_rate", r"lr (\S+?),"),
-    "pairs": ("pairs_per_step", r"(\d+) (?:pairs|answers) a step"),
+    "pairs": ("pairs_per_step", r"(\d+) (?:pairs|answers|solutions) a step"),
     "epochs": ("num_train_epochs", r"(\d+) epoch"),
     "max_length": ("max_length", r"max_length (\d+)"),
 }
 FAMILIES = {
     "HuggingFaceTB/SmolLM2-": "llama",
+    "Qwen/Qwen2.5-": "qwen2",
     "google/gemma-2-": "gemma2",
     "google/gemma-": "gemma",
     "mistralai/": "mistral",
@@ -46,7 +55,8 @@ FAMILIES = {
     "models/llama31_70b_helpsteer2_folded": "llama",  # which the header says how to make
 }
 RATINGS, SCALED = (ROOT / "recipes" / f"llama31_70b_helpsteer2_{half}.yaml" for half in ("ratings", "scaled"))
-STYLES = {"gemma": "gemma", "gemma2": "gemma", "mistral": "mistral", "llama": "llama3"}
+STYLES = {"gemma": "gemma", "gemma2": "gemma", "mistral": "mistral", "llama": "llama3", "qwen2": "chatml"}
+CONSTANT, WARMED_UP = r"constant after (\d+) warm-up steps", r"(cosine|linear), ([\d.]+)(%| warm-up steps)"
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 
 
@@ -63,6 +73,23 @@ def script_of(recipe: Path) -> str:
     """The script that all its commands launch."""
     (script,) = {word for words in commands(recipe) for word in words if word in SCRIPTS}
     return script
+
+
+def one_line(recipe: Path) -> str:
+    """The header with each paragraph on a line: what begins in capitals and ends in a colon begins one."""
+    return re.sub(r"\n(?!\n|[A-Z][\w -]*: )", " ", header(recipe))
+
+
+def schedule(recipe: Path, published: str | None) -> tuple[str, float]:
+    """What the published line says of it, or, of the others, what rm.py does by itself."""
+    if recipe == SCALED:  # of which no schedule was published: it takes that of the first half
+        return schedule(RATINGS, one_line(RATINGS))
+    if found := re.search(CONSTANT, published or ""):
+        return "constant_with_warmup", float(found[1])
+    if published is None:
+        return "cosine", 0.03
+    name, number, unit = re.search(WARMED_UP, published).groups()
+    return name, float(number) / (100 if unit == "%" else 1)
 
 
 def parsed(recipe: Path, *flags: str, script: str | None = None) -> RunArguments:
@@ -82,18 +109,16 @@ def test_a_recipe_sets_what_its_header_says(recipe):
     """The figures that were published, or that were run here, stand in the header and nowhere else; a recipe of none
     says so.
     """
-    args, published = parsed(recipe), re.search(r"^(?:Published|Run here): (.*)", header(recipe), re.MULTILINE)
-    constant = recipe in (RATINGS, SCALED)
-    assert args.lr_scheduler_type == ("constant_with_warmup" if constant else "cosine")
-    assert (args.warmup_steps, args.bf16) == (10 if constant else 0.03, True)
+    args, published = parsed(recipe), re.search(r"^(?:Published|Run here): (.*)", one_line(recipe), re.MULTILINE)
+    assert (args.lr_scheduler_type, args.warmup_steps) == schedule(recipe, published and published[1])
+    assert args.bf16
     if "Published: " not in header(recipe):
         assert "No published row" in header(recipe)
+    if "No published row" in header(recipe):
         assert "no score to compare" in " ".join(header(recipe).split())
     if published is None:
         assert args.num_train_epochs == 1
         return
-    if recipe != SCALED:  # of which no schedule was published, and its header says so
-        assert ("constant after 10 warm-up steps" if constant else "cosine, 3% warm-up") in published[1]
     found = {flag: match[1] for flag, pattern in PUBLISHED.values() if (match := re.search(pattern, published[1]))}
     assert "learning_rate" in found
     for flag, value in found.items():
@@ -104,14 +129,14 @@ def test_a_recipe_sets_what_its_header_says(recipe):
 
 @every_recipe
 def test_the_published_score_is_that_of_its_sections(recipe):
-    """RewardBench's own formula, or the mean of four sections: a figure copied wrongly does not add up."""
-    line = re.search(r"^RewardBench: (.*)", header(recipe), re.MULTILINE)
-    assert (line is None) == ("No published row" in header(recipe))
+    """RewardBench's own formula, or the mean of four sections or splits: a figure copied wrongly does not add up."""
+    line = re.search(r"^(RewardBench|ProcessBench): (.*?)(?: \(|$)", header(recipe), re.MULTILINE)
+    assert (line is None) == ("No published row" in header(recipe) or "Best of 1024" in header(recipe))
     if line is not None:
-        *sections, score = map(float, re.findall(r"\d+\.\d", line[1]))
-        prior = [sections.pop()] if "prior sets" in line[1] else []
+        *sections, score = map(float, re.findall(r" (\d+\.\d)", line[2]))
+        prior = [sections.pop()] if "prior sets" in line[2] else []
         assert len(sections) == 4
-        assert prior or "(the mean of the four)" in line[1]
+        assert prior or "(the mean of the four" in header(recipe)
         whole = (sum(sections) + 0.5 * sum(prior)) / (4 + 0.5 * len(prior))
         assert score == pytest.approx(whole, abs=0.0501)
 
@@ -195,6 +220,8 @@ def test_its_first_steps_run(recipe, tiny_models, tmp_path):
 
 
 def rows_for(recipe: Path, num_prompts: int, seed: int) -> list[dict]:
+    if script_of(recipe) == "rm_process.py":
+        return stepped_rows(num_prompts, seed)
     if recipe == RATINGS:
         return [
             {"messages": row["messages"], "helpfulness": row["kindness"]}
