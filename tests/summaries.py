@@ -8,11 +8,12 @@ import numpy as np
 
 from reward_modeling.common.intervals import by_subset, estimate, pair_accuracy
 from reward_modeling.common.pair_statistics import pair_statistics
-from reward_modeling.evaluation.benchmarks.base import ScoredRow, check_subsets
+from reward_modeling.evaluation.benchmarks.base import check_subsets
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS, best_of_four_credit, ties_units
 from reward_modeling.evaluation.benchmarks.rm_bench import rm_bench_by_domain, rm_bench_wins
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 
 
 def without_nan(value):

@@ -1,19 +1,20 @@
 """A second model beside the one that is evaluated, such as a Bradley-Terry model of the same data.
 
-    beside = read_beside("bench_mark_eval/bt")        # an earlier evaluation; None where it is a model, to be evaluated
-    add_beside(parts, rows, beside, legacy_xstest_weights=False)      # differences with paired intervals
+    beside = read_beside("bench_mark_eval/bt", ["pairs"])     # an earlier evaluation; None where it is a model
+    add_beside(parts, rows, beside, legacy_xstest_weights=False)     # differences with paired intervals
 
 Differences are over the rows that both have scored, as in a comparison of two evaluations (comparison.py).
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows
+from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows
 from reward_modeling.evaluation.comparison import paired_differences
 from reward_modeling.evaluation.evaluations import are_same_rows, read_summary
 from reward_modeling.evaluation.files import SCORES, read_scores
@@ -33,11 +34,11 @@ class Beside:
     parts: Mapping[str, Mapping]
 
 
-def read_beside(path: str) -> Beside | None:
+def read_beside(path: str, benchmarks: Sequence[str]) -> Beside | None:
     """An earlier evaluation in a folder; None where the path is something else.
 
     Raises:
-        UserError: it has no rows.
+        UserError: it has no rows, or none of these benchmarks.
     """
     folder = Path(path).expanduser()
     summary = read_summary(folder)
@@ -47,6 +48,11 @@ def read_beside(path: str) -> Beside | None:
         raise UserError(
             f"--beside {path}: expected {SCORES} beside its summary, of which paired intervals are made, found none. "
             "Evaluate the model again, or pass the model itself."
+        )
+    if not {*benchmarks} & summary["benchmarks"].keys():
+        raise UserError(
+            f"--beside {path}: expected an evaluation of some of {', '.join(benchmarks)}, found one of "
+            f"{', '.join(summary['benchmarks'])}. Pass another one, or the model itself."
         )
     return Beside(summary["model"], read_scores(folder / SCORES), summary["benchmarks"])
 

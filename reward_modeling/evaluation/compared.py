@@ -20,10 +20,11 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.screen import shows_bars
 from reward_modeling.data.comparisons import Comparison
 from reward_modeling.data.losses import NOTHING_LOST, Losses
-from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, ScoredRow
+from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.own_pairs import pairs_of_ranks
 from reward_modeling.evaluation.benchmarks.reading import reading_order
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 from reward_modeling.evaluation.checks import RowChecks
 from reward_modeling.evaluation.gathered import all_counts, gathered
 from reward_modeling.evaluation.triples import Triples, count_triples

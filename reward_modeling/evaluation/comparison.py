@@ -14,8 +14,10 @@ from reward_modeling.common.atomic import check_writable, write_whole
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import Estimate, estimate_difference, number, wilson_interval
 from reward_modeling.display.text import count
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows
+from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.benchmarks.means import Means
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows
 from reward_modeling.evaluation.comparison_report import comparison_page, comparison_tables
 from reward_modeling.evaluation.evaluations import (
     Evaluation,

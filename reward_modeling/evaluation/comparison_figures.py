@@ -13,7 +13,7 @@ import numpy as np
 from reward_modeling.common.pair_probabilities import accuracy_of_orders, flip_figures, sigmoid
 from reward_modeling.display.text import Rows as TextRows
 from reward_modeling.display.text import accuracy_rows, count, interval, percent, share
-from reward_modeling.evaluation.benchmarks.base import Rows, prompts_of
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, prompts_of
 from reward_modeling.evaluation.triples import Triples
 
 # The lines of the record, and what of the figures stands there.

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.evaluation.benchmarks.base import Rows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows
 from reward_modeling.evaluation.evaluations import read_summary
 from reward_modeling.evaluation.files import REPORT, SCORES, SUMMARY, check_nothing_is_there, read_scores
 from reward_modeling.evaluation.summary import whole_summary
@@ -93,8 +93,9 @@ def check_same_scoring(earlier: Earlier, model: Mapping, arguments: Mapping) -> 
     changes = [f"{name} {before.get(name)}, not {model[name]}" for name in SETTINGS if before.get(name) != model[name]]
     if before.get("weights") != model["weights"]:
         changes.append(f"other weights ({before.get('weights')}, not {model['weights']})")
-    if before.get("reward_weights") != model.get("reward_weights"):
-        changes.append(f"reward_weights {before.get('reward_weights')}, not {model.get('reward_weights')}")
+    for name in ("reward_weights", "process"):
+        if before.get(name) != model.get(name):
+            changes.append(f"{name} {before.get(name)}, not {model.get(name)}")
     legacy = earlier.summary["arguments"]["legacy_xstest_weights"]
     if legacy != arguments["legacy_xstest_weights"]:
         changes.append(f"--legacy_xstest_weights {str(legacy).lower()}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.display.text import count
-from reward_modeling.evaluation.benchmarks.base import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow
 from reward_modeling.evaluation.files import SCORES, SUMMARY, read_scores
 
 LETTERS = "ABCDEFGH"  # of the models, in the order in which they are given

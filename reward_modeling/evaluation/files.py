@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from reward_modeling.common.atomic import check_writable
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import number
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows, ScoredRow
+from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow
 from reward_modeling.evaluation.beside_tables import beside_record_lines
 from reward_modeling.evaluation.comparison_figures import record_lines_of_comparisons
 from reward_modeling.evaluation.report import summary_tables, warning_lines, write_report

@@ -21,34 +21,28 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
-from reward_modeling.checkpoints.run_record import fingerprint_of_weights
 from reward_modeling.common.errors import SECONDS_TO_SPEAK, UserError
 from reward_modeling.common.screen import set_up_screen, shows_bars
 from reward_modeling.data.losses import NOTHING_LOST
-from reward_modeling.data.preferences import kept_column, read_column
+from reward_modeling.data.preferences import read_column
 from reward_modeling.data.read_options import ReadOptions
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, Rows, ScoredRow
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.reading import read_benchmark, reading_order
 from reward_modeling.evaluation.benchmarks.rows import conversations
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.subsets import keep_subsets
 from reward_modeling.evaluation.checks import check_rows
 from reward_modeling.evaluation.compared import compare_benchmark
 from reward_modeling.evaluation.files import SCORES, append_scores, writing_explained
 from reward_modeling.evaluation.gathered import all_counts, gathered
+from reward_modeling.evaluation.scorers import Scorer
 from reward_modeling.evaluation.step_scoring import score_step_rows
 from reward_modeling.evaluation.summary import summarise
-from reward_modeling.models.chat_template import fingerprint_of_template
-from reward_modeling.models.pairwise_format import PAIRWISE, compares_answers
 from reward_modeling.models.reward_normalization import tie_values_of
-from reward_modeling.models.tokenizer import refuse_plain_texts
 from reward_modeling.objectives.tie_predictions import tie_predictions
-from reward_modeling.objectives.weights_flag import describe_weights
 from reward_modeling.scoring import PairScorer, RewardScorer
 from reward_modeling.scoring.conversations import ScoringCounts
-from reward_modeling.scoring.loading import load_model
-from reward_modeling.scoring.readouts.catalog import any_readout
-from reward_modeling.scoring.readouts.steps import Steps
 
 logger = logging.getLogger("eval_bench_mark")
 
@@ -97,40 +91,6 @@ def read_benchmarks(
         if benchmark.report is not None and state.is_main_process:
             print(benchmark.report.table(), flush=True)
     return data
-
-
-Scorer = RewardScorer | PairScorer
-
-
-def check_plain_texts(data: list[BenchmarkRows], scorer: Scorer) -> None:
-    """
-    Raises:
-        UserError: pairs are plain texts, and the tokenizer has a chat template of its own.
-    """
-    for benchmark in data:
-        prompts = [] if benchmark.rows is None else kept_column(benchmark.rows, "prompt")
-        count = sum(not prompt.as_py() for prompt in prompts)
-        refuse_plain_texts(count, f"--{benchmark.benchmark}_path", scorer.tokenizer)
-
-
-def load_scorer(name_or_path: str, state: PartialState, **options: object) -> Scorer:
-    """Load the model, and say what it is: one that scores an answer, or one that compares two.
-
-    `options` are those of `RewardScorer.from_pretrained`.
-    """
-    loaded = load_model(name_or_path, device=state.device, readout_of=any_readout, **options)
-    compares = compares_answers(loaded.model.config)
-    scorer = PairScorer.of_loaded(loaded) if compares else RewardScorer(**vars(loaded))
-    words = (
-        f"{type(scorer.model).__name__}, {name_or_path}, {scorer.dtype_name}, at most "
-        f"{scorer.reader.max_length or 'any number of'} tokens a {'comparison' if compares else 'conversation'}; "
-        f"{scorer.batches.batching} batches of at most {scorer.batches.max_tokens:,} tokens on "
-        f"{state.num_processes} x {state.device.type}."
-    )
-    logger.info("Model: %s", words)
-    if scorer.readout.reward_weights is not None:
-        logger.info("Reward: the weighted sum of %s.", describe_weights(scorer.readout.reward_weights))
-    return scorer
 
 
 @dataclass
@@ -183,24 +143,6 @@ def score_benchmarks(
         part["scoring"] |= {"cut_tokens": counts.cut_tokens, "tokens": counts.tokens}
         part["scoring"] |= {"seconds": round(time.perf_counter() - started, 3)}
     return scored
-
-
-def describe_model(name_or_path: str, revision: str | None, scorer: Scorer) -> dict:
-    """The model's part of summary.json."""
-    return {
-        "name_or_path": name_or_path,
-        "revision": revision,
-        "weights": fingerprint_of_weights(name_or_path, scorer.model.config),
-        "chat_template": fingerprint_of_template(scorer.tokenizer),
-        "class": type(scorer.model).__name__,
-        "dtype": scorer.dtype_name,
-        "max_length": scorer.reader.max_length,
-        "batching": scorer.batches.batching,
-        **({PAIRWISE: scorer.model.config.pairwise} if isinstance(scorer, PairScorer) else {}),
-        **({"process": scorer.readout.process.to_config()} if isinstance(scorer.readout, Steps) else {}),
-        **(tie_values_of(scorer.model.config) or {}),
-        **({} if scorer.readout.reward_weights is None else {"reward_weights": scorer.readout.reward_weights}),
-    }
 
 
 # --- the rewards of one benchmark ------------------------------------------------------------------------------

@@ -72,6 +72,8 @@ def _body(name: str, part: Mapping) -> list[str]:
     lines += benchmark.figures_table(part["figures"]) if benchmark.figures_table else _figures_table(name, part)
     for title, rows in benchmark.more_tables(part):
         lines += ["", *wrap(title, indent=2), *align(rows)]
+    if more := benchmark.more_lines(part):
+        lines += ["", *(line for text in more for line in wrap(text, indent=2))]
     if steps := part.get("steps"):
         lines += ["", *(line for text in step_lines(steps) for line in wrap(text, indent=2))]
     if pairs := part.get("pairs"):
@@ -202,7 +204,7 @@ def benchmark_plots(name: str, part: Mapping) -> Iterator[Plot]:
     figures, subsets = _bar_groups(name, part)
     yield make_plot("Scores", note, draw_bars, figures, label=f"{title}: scores with 95% intervals", **marks)
     if subsets:
-        by = "Domains and levels" if benchmark.figure_cells else "Subsets"
+        by = benchmark.cells_title if benchmark.figure_cells else "Subsets"
         label, tall = f"{title}: {by.lower()} with 95% intervals", sum(len(rows) + 1 for rows in subsets.values()) > 12
         yield make_plot(by, note, draw_bars, subsets, label=label, tall=tall, **marks)
     if pairs:

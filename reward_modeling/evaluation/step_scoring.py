@@ -4,7 +4,7 @@ rows = score_step_rows(scorer, data, state)      # chosen: of right steps, rejec
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from accelerate import PartialState
@@ -16,32 +16,14 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.screen import shows_bars
 from reward_modeling.data.conversations import Chain
 from reward_modeling.data.rendering import TemplateRefuses
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
-from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows
 from reward_modeling.evaluation.benchmarks.reading import reading_order
 from reward_modeling.evaluation.benchmarks.rows import RIGHT_STEP, WRONG_STEP
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.chains import ChainReader
 
 TOO_LONG = "its steps alone are longer than max_length"
-
-
-def check_kind(name_or_path: str, scorer: RewardScorer, data: Sequence[BenchmarkRows]) -> None:
-    """
-    Raises:
-        UserError: benchmarks of steps for a model of rewards, or of rewards for a process model.
-    """
-    is_process = isinstance(scorer.reader, ChainReader)
-    wrong = [of.benchmark for of in data if BENCHMARKS[of.benchmark].of_steps != is_process]
-    if not wrong:
-        return
-    theirs = ",".join(name for name, benchmark in BENCHMARKS.items() if benchmark.of_steps == is_process)
-    found = f"found {name_or_path}, a process model, which scores steps" if is_process else f"found {name_or_path}"
-    expected = "a reward model, which scores answers" if is_process else "a process model, as rm_process.py saves it"
-    raise UserError(
-        f"--benchmarks {','.join(wrong)}: expected {expected}, {found} "
-        f"({type(scorer.model).__name__}). Benchmarks for it are: --benchmarks {theirs}."
-    )
 
 
 def score_step_rows(scorer: RewardScorer, data: BenchmarkRows, state: PartialState) -> list[ScoredRow]:

@@ -15,18 +15,11 @@ from reward_modeling.common.intervals import Accuracy, Estimate, estimate, numbe
 from reward_modeling.common.launch import installed_versions
 from reward_modeling.common.pair_statistics import PairLabels, PredictTies, pair_statistics
 from reward_modeling.data.drop_reasons import DropReason
-from reward_modeling.evaluation.benchmarks.base import (
-    LARGEST_SHARE_UNREADABLE,
-    Benchmark,
-    BenchmarkRows,
-    Rows,
-    ScoredRow,
-    prompts_of,
-    subsets_of,
-)
+from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.reading import fingerprint, fingerprint_without_texts
 from reward_modeling.evaluation.benchmarks.rows import answer_length
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow, prompts_of, subsets_of
 from reward_modeling.evaluation.comparison_figures import figures_of_comparisons
 from reward_modeling.evaluation.triples import Triples
 

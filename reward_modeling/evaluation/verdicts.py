@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.json_lines import FILE_ERRORS, broken_file
-from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows, Rows, ScoredRow
+from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow
 from reward_modeling.evaluation.files import (
     REPORT,
     SCORES,

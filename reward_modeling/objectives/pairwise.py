@@ -1,7 +1,7 @@
 """Pairwise: the model reads a prompt with two answers and says which is the better one, trained on preference pairs.
 
 One output: the logit of "A" less that of "B", read where the answer of the model would begin. Each pair is read in both
-orders, in one step. What it reads of a row: comparison_reader.py; the text: data/pair_texts.py; the head that it begins
+orders, in one step. What it reads of a row: pairwise_reader.py; the text: data/pair_texts.py; the head that it begins
 with: models/comparison_head.py. The flags: pairwise_flags.py.
 """
 
@@ -16,7 +16,6 @@ from reward_modeling.models.comparison_head import answer_tokens, check_language
 from reward_modeling.models.pairwise_format import pairwise_values
 from reward_modeling.objectives.base import Objective
 from reward_modeling.objectives.bradley_terry import smoothed
-from reward_modeling.objectives.comparison_reader import CHOSEN_LENGTH, REJECTED_LENGTH, ComparisonReader
 from reward_modeling.objectives.comparison_words import comparison_lines, comparison_shares, comparison_table
 from reward_modeling.objectives.held_out_comparisons import (
     EvaluatedComparisons,
@@ -25,6 +24,7 @@ from reward_modeling.objectives.held_out_comparisons import (
 )
 from reward_modeling.objectives.pair_reader import PROBABILITY
 from reward_modeling.objectives.pairwise_flags import PairwiseFlags
+from reward_modeling.objectives.pairwise_reader import CHOSEN_LENGTH, REJECTED_LENGTH, PairwiseReader
 from reward_modeling.objectives.ties import TIE
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class Pairwise(Objective):
     progress_figures = ("accuracy", "flips")
 
     @property
-    def reader(self) -> ComparisonReader:
-        return ComparisonReader(ties=self.options.ties, list_weight=self.options.list_weight)
+    def reader(self) -> PairwiseReader:
+        return PairwiseReader(ties=self.options.ties, list_weight=self.options.list_weight)
 
     # --- the head ---
 

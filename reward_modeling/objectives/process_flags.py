@@ -85,14 +85,21 @@ class ProcessFlags:
         return STEP_TARGETS
 
     def objective_problems(self) -> Iterator[str]:
-        separator = read_separator(self.step_separator)
-        if separator and not separator.strip(" ") and separator.strip("\n"):
-            yield (
-                "--step_separator: expected a text that stands out, such as \\n\\n, found spaces alone, which stand "
-                "between all words"
-            )
+        if problem := separator_problem(self.step_separator):
+            yield problem
 
 
 def read_separator(text: str | None) -> str | None:
     """As a command line has it: a backslash and n for a line break."""
     return None if text is None else text.replace("\\n", "\n")
+
+
+def separator_problem(text: str | None) -> str | None:
+    """What is wrong with --step_separator as it was given; None if nothing is."""
+    separator = read_separator(text)
+    if separator and not separator.strip(" "):
+        return (
+            "--step_separator: expected a text that stands out, such as \\n\\n, found spaces alone, which stand "
+            "between all words"
+        )
+    return None

@@ -17,7 +17,7 @@ from reward_modeling.data.preferences import STANDARD_FEATURES, standardise_row
 from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
 from reward_modeling.data.report import CUT_UNITS, NOTED_ROWS, DataReport, report_rows
 from reward_modeling.data.truncation import MARK
-from reward_modeling.objectives.comparison_reader import ComparisonReader
+from reward_modeling.objectives.pairwise_reader import PairwiseReader
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 CORPUS = [
@@ -47,7 +47,7 @@ def standard(*rows: dict) -> Dataset:
     return Dataset.from_list(standard_rows, features=STANDARD_FEATURES)
 
 
-def grouped(tokenizer, *rows: dict, max_length: int = 2000, reader=ComparisonReader()) -> tuple[list[dict], DataReport]:  # noqa: B008
+def grouped(tokenizer, *rows: dict, max_length: int = 2000, reader=PairwiseReader()) -> tuple[list[dict], DataReport]:  # noqa: B008
     groups = tokenize_and_group(standard(*rows), tokenizer, reader, TokenizeOptions(max_length))
     report = report_rows("train", standard(*rows))
     report_groups(report, groups, reader.unit)
@@ -193,7 +193,7 @@ def test_soft_labels_ties_and_weights(tokenizers):
     assert group["weights"] == [3.0, 1.0]
     first = [texts(tokenizers["gemma"], group)[unit[0]] for unit in group["units"]]
     assert "[RESPONSE A] Then? [RESPONSE B] Wait." in first[0]  # turned round: chosen is the likelier one
-    (group,), report = grouped(tokenizers["gemma"], *rows, reader=ComparisonReader(ties="drop"))
+    (group,), report = grouped(tokenizers["gemma"], *rows, reader=PairwiseReader(ties="drop"))
     assert len(group["units"]) == 1 and report.dropped["tie"].count == 1
 
 

@@ -20,7 +20,7 @@ from reward_modeling.common.intervals import (
     wilson_interval,
 )
 from reward_modeling.common.pair_statistics import calibration_bins, calibration_error
-from reward_modeling.evaluation.benchmarks.base import Benchmark, ScoredRow, check_subsets
+from reward_modeling.evaluation.benchmarks.base import Benchmark, check_subsets
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS, overall_with_prior, prior_score
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, section_scores
@@ -38,6 +38,7 @@ from reward_modeling.evaluation.benchmarks.rm_bench import (
     rm_bench_scores,
     rm_bench_wins,
 )
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 
 REWARDBENCH, REWARDBENCH2 = BENCHMARKS["rewardbench"], BENCHMARKS["rewardbench2"]
 PREFERENCE_TEST_SETS, RM_BENCH = BENCHMARKS["preference_test_sets"], BENCHMARKS["rm_bench"]

@@ -9,9 +9,11 @@ from test_verdicts import evaluate, write_lines
 
 from eval_bench_mark import ScriptArguments
 from reward_modeling.common.intervals import estimate
-from reward_modeling.evaluation.benchmarks.base import Benchmark, ScoredRow, plain_mean
+from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.judgebench import JUDGEBENCH_ROWS
+from reward_modeling.evaluation.benchmarks.means import plain_mean
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 
 JUDGEBENCH, REWARDMATH = BENCHMARKS["judgebench"], BENCHMARKS["rewardmath"]
 

@@ -19,12 +19,13 @@ import eval_bench_mark
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import estimate_difference, wilson_interval
 from reward_modeling.display.text import percent
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS, COMBINED
 from reward_modeling.evaluation.benchmarks.preference_test_sets import OVERALL_WITH_PRIOR, PRIOR_SETS, TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_WEIGHTS, section_scores
 from reward_modeling.evaluation.benchmarks.rewardbench2 import REWARDBENCH2_ROWS
 from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES, UNFILLED
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 from reward_modeling.evaluation.comparison import compare, paired_differences
 from reward_modeling.evaluation.comparison_report import comparison_page, comparison_tables
 from reward_modeling.evaluation.evaluations import read_evaluations

@@ -22,10 +22,11 @@ from transformers import AutoModelForSequenceClassification
 
 import eval_bench_mark
 from reward_modeling.evaluation import gathered, job
-from reward_modeling.evaluation.benchmarks.base import BenchmarkRows, ScoredRow
+from reward_modeling.evaluation.benchmarks.base import BenchmarkRows
 from reward_modeling.evaluation.benchmarks.preference_test_sets import TEST_SET_ROWS
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, SUBSET_ROWS, SUBSET_WEIGHTS
 from reward_modeling.evaluation.benchmarks.rows import EVALUATION_FEATURES, UNFILLED
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 from reward_modeling.evaluation.summary import summarise
 from reward_modeling.scoring import windows as windows_module
 from reward_modeling.tiny.preferences import learnable_preferences

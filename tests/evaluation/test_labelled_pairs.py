@@ -14,9 +14,9 @@ from test_added_benchmarks import save_model
 
 import eval_bench_mark
 from reward_modeling.common.errors import UserError
-from reward_modeling.evaluation.benchmarks.base import ScoredRow
 from reward_modeling.evaluation.benchmarks.own_pairs import BENCHMARK
 from reward_modeling.evaluation.benchmarks.reading import fingerprint, read_benchmark
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 from reward_modeling.evaluation.comparison import compare
 from reward_modeling.evaluation.evaluations import read_evaluations
 from reward_modeling.objectives.tie_predictions import tie_predictions

@@ -14,8 +14,8 @@ from processes import fork
 from runs import ROOT, as_argv, write_rows
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.evaluation.benchmarks.base import ScoredRow
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 from reward_modeling.evaluation.comparison_figures import figures_of_comparisons
 from reward_modeling.evaluation.files import read_scores
 from reward_modeling.evaluation.triples import count_triples
@@ -388,6 +388,16 @@ def test_beside_other_rows_there_are_no_differences(model, reward_model, files, 
     assert "was evaluated on other rows" in caplog.text
     with pytest.raises(UserError, match="--beside: expected another model"):
         evaluate(flags(model, {"pairs": fewer}, tmp_path / "c", beside=model))
+
+
+def test_what_cannot_stand_beside_is_refused_before_anything_is_scored(model, reward_model, files, tmp_path):
+    other = evaluate(flags(reward_model, {"pairs": files["pairs"]}, tmp_path / "a"))
+    some = {"rewardbench": files["rewardbench"]}
+    with pytest.raises(UserError, match=r"--beside .*: expected an evaluation of some of rewardbench, found .* pairs"):
+        evaluate(flags(model, some, tmp_path / "b", beside=other))
+    with pytest.raises(UserError, match=r"--beside .*nothing: expected a model in a local folder"):
+        evaluate(flags(model, some, tmp_path / "b", beside=tmp_path / "nothing"))
+    assert not (tmp_path / "b").exists()
 
 
 def test_two_evaluations_are_compared_as_ever(model, reward_model, files, tmp_path, capsys):

@@ -2,13 +2,14 @@
 
 import json
 import random
+import shutil
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from evaluations import evaluate, flags, read_lines
+from evaluations import evaluate, flags, read_lines, run_evaluation
 from processes import fork
 from runs import ROOT, as_argv, write_rows
 from step_models import QUESTIONS, TEXTS, plain_probabilities, save_process_model
@@ -19,11 +20,13 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import estimate
 from reward_modeling.common.step_statistics import step_statistics
-from reward_modeling.evaluation.benchmarks.base import Benchmark, ScoredRow
+from reward_modeling.data.conversations import Tokens
+from reward_modeling.evaluation.benchmarks.base import Benchmark
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
-from reward_modeling.evaluation.benchmarks.prmbench import CLASS_ROWS
+from reward_modeling.evaluation.benchmarks.prmbench import CLASS_ROWS, prmbench_scores
 from reward_modeling.evaluation.benchmarks.processbench import SPLIT_ROWS, best_threshold, is_right, tuned_part
 from reward_modeling.evaluation.benchmarks.reading import fingerprint, read_benchmark
+from reward_modeling.evaluation.benchmarks.scored_rows import ScoredRow
 from reward_modeling.scoring import StepScorer
 from reward_modeling.tiny.quickstart import rewardbench_like_rows
 from reward_modeling.tiny.tokenizers import token_ids
@@ -123,23 +126,56 @@ def test_prmbench_pools_all_steps_and_has_f1_alone_where_nothing_is_wrong():
     assert np.isnan(figures_of(PRMBENCH, rows[1:])["overall"])
 
 
+# Of the first rows of each class that were published (ssmisya/PRMBench): rows, valid steps, wrong steps.
+PUBLISHED_STEPS = {
+    "redundency": (200, 2707, 382),
+    "circular": (200, 1587, 579),
+    "counterfactual": (200, 2288, 541),
+    "step_contradiction": (200, 2531, 330),
+    "domain_inconsistency": (200, 2366, 358),
+    "confidence": (200, 2560, 355),
+    "missing_condition": (200, 2072, 498),
+    "deception": (200, 2294, 465),
+    "multi_solutions": (167, 2368, 0),
+}
+
+
+def prmbench_of(share: float) -> dict[str, float]:
+    """Where this share of valid and of wrong steps is said to be valid, over the classes in their published sizes."""
+    means = {
+        name: np.array([valid * share, wrong * share, wrong * (1 - share), valid * (1 - share)]) / rows
+        for name, (rows, valid, wrong) in PUBLISHED_STEPS.items()
+    }
+    return {name: float(score) for name, score in prmbench_scores(means, CLASS_ROWS).items()}
+
+
 def test_prmbench_of_all_valid_and_of_a_coin():
-    """With the share of wrong steps that the published set has: 45.7 and 43.4 percent."""
-    steps, wrong = 83_456, 13_180
-    share = wrong / steps
-    draw = np.random.default_rng(0)
+    """Of the published rows that are at hand 45.78 and 43.27 percent, by the formula and by hand."""
+    steps = {side: sum(CLASS_ROWS[name] * of[side] / of[0] for name, of in PUBLISHED_STEPS.items()) for side in (1, 2)}
+    valid, wrong = (steps[side] / sum(steps.values()) for side in (1, 2))
+    # 2 TP / (2 TP + FP + FN): all valid has TP = valid and FP = wrong, a coin half of each in all four places
+    by_hand = {1.0: valid / (2 * valid + wrong), 0.5: (valid / (valid + 0.5) + wrong / (wrong + 0.5)) / 2}
+    for share, expected in ((1.0, 0.4578), (0.5, 0.43275)):
+        found = prmbench_of(share)
+        assert found["overall"] == pytest.approx(expected, abs=5e-5)
+        assert found["overall"] == pytest.approx(by_hand[share], abs=1e-12)
+    assert prmbench_of(1.0)["multi_solutions"] == 1
+    assert prmbench_of(0.5)["multi_solutions"] == pytest.approx(2 / 3)  # F1 alone: the negative F1 would halve it
+    pooled, of_classes = prmbench_of(1.0)["overall"], np.mean([prmbench_of(1.0)[name] for name in CLASS_ROWS])
+    assert abs(pooled - of_classes) > 0.05  # all steps together, and not the mean of the classes
 
-    def figures(verdicts):
-        rows = [
-            scored(name, verdicts(round(9000 * (1 - share))), verdicts(round(9000 * share)))
-            for name in CLASS_ROWS
-            if name != "multi_solutions"
-        ]
-        rows.append(scored("multi_solutions", []))  # no steps: it changes nothing
-        return figures_of(PRMBENCH, rows)["overall"]
 
-    assert figures(lambda count: np.ones(count)) == pytest.approx(0.457, abs=5e-4)
-    assert figures(lambda count: draw.integers(0, 2, count)) == pytest.approx(0.434, abs=3e-3)
+def test_the_published_figures_of_prmbench_belong_together():
+    """All valid is 45.7, so 84.2% of the steps are valid; a fair coin has then 43.4, which was published too."""
+    share = 0.457 / (1 - 0.457)
+    rows = [
+        scored(name, np.repeat([0.9, 0.1], round(500 * share)), np.repeat([0.9, 0.1], 500 - round(500 * share)))
+        for name in CLASS_ROWS
+        if name != "multi_solutions"
+    ]
+    rows.append(scored("multi_solutions", []))  # no steps: it changes nothing
+    assert figures_of(PRMBENCH, rows)["overall"] == pytest.approx(0.434, abs=5e-4)
+    assert PRMBENCH.guessing == "guessing, 43% (a fair coin; 45.7 where every step is said to be valid)"
 
 
 def prm_row(number: int, name: str = "circular", errors: tuple = (2,), steps=TEXTS[:3], **more) -> dict:
@@ -313,6 +349,24 @@ def test_the_page_shows_both_thresholds_and_the_calibration(evaluated):
     page = (evaluated / "report.html").read_text()
     for words in ("Calibration of steps", "which is the best one on gsm8k", "gsm8k (tuned on)", "PRMScore"):
         assert words in page
+    assert "Erroneous and correct answers" in page and "Domains" not in page
+    part = json.loads((evaluated / "summary.json").read_text())["benchmarks"]["processbench"]
+    at_half, tuned = (of["overall"]["value"] for of in (part["figures"], part["tuned"]["figures"]))
+    assert tuned != at_half
+    open_part = page[: page.index("All numbers of ProcessBench")]  # the tables are folded away
+    assert f"on gsm8k is {part['tuned']['threshold']:.3f}. F1: overall {100 * at_half:.1f} at 0.5, " in open_part
+    assert f" at 0.5, {100 * tuned:.1f} (" in open_part
+
+
+def test_of_one_split_both_thresholds_are_said_of_it():
+    rows = [scored("gsm8k", [0.4], [0.2]), scored("gsm8k", [0.45])]
+    figures = figures_of(PROCESSBENCH, rows)
+    part = {"figures": {name: {"value": value, "low": 0.0, "high": 1.0} for name, value in figures.items()}}
+    part["figures"] |= {name: of | {"value": None} for name, of in part["figures"].items() if np.isnan(of["value"])}
+    (line,) = PROCESSBENCH.more_lines(part | tuned_part("gsm8k", rows))
+    assert line == "The threshold that is best on gsm8k is 0.300. F1: gsm8k 0.0 at 0.5, 100.0 at that one."
+    (line,) = PROCESSBENCH.more_lines(part | tuned_part("math", rows))
+    assert line == "No threshold is tuned: of math there are not both erroneous and correct answers here."
 
 
 def test_another_split_to_tune_on(model, files, tmp_path):
@@ -336,16 +390,104 @@ def test_answers_that_do_not_fit_are_refused_and_counted(model, files, tmp_path)
     assert part["figures"]["gsm8k"]["value"] is not None
 
 
-def test_each_kind_of_model_is_refused_where_it_does_not_belong(model, files, tmp_path):
-    pairs = write_rows(tmp_path / "rewardbench.jsonl", rewardbench_like_rows(1, seed=0, unlike=[]))
-    with pytest.raises(UserError, match=r"rewardbench: expected a reward model.*--benchmarks processbench,prmbench"):
-        evaluate(flags(model, {"rewardbench": pairs}, tmp_path))
-    tokenizer = AutoTokenizer.from_pretrained(model)
+@pytest.fixture(scope="module")
+def reward_model(model, tmp_path_factory) -> Path:
+    folder, tokenizer = tmp_path_factory.mktemp("rewards"), AutoTokenizer.from_pretrained(model)
     config = tiny_config("qwen2", len(tokenizer), num_labels=1, **token_ids(tokenizer))
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "rewards")
-    tokenizer.save_pretrained(tmp_path / "rewards")
-    with pytest.raises(UserError, match=r"processbench,prmbench: expected a process model.*--benchmarks rewardbench"):
-        evaluate(flags(tmp_path / "rewards", files, tmp_path))
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_each_kind_of_model_is_refused_where_it_does_not_belong(model, reward_model, files, tmp_path):
+    pairs = write_rows(tmp_path / "rewardbench.jsonl", rewardbench_like_rows(1, seed=0, unlike=[]))
+    with pytest.raises(UserError, match=r"rewardbench: expected a model that .* whole .*for it: processbench,prmbench"):
+        evaluate(flags(model, {"rewardbench": pairs}, tmp_path))
+    with pytest.raises(UserError, match=r"processbench,prmbench: expected a process model.*for it: rewardbench"):
+        evaluate(flags(reward_model, files, tmp_path))
+    assert not any(tmp_path.rglob("*.json"))
+
+
+def test_a_model_beside_of_another_kind_is_refused_before_any_is_scored(model, reward_model, files, tmp_path):
+    for main, beside in ((model, reward_model), (reward_model, model)):
+        with pytest.raises(UserError, match=f"expected a process model.*found {reward_model}"):
+            run_evaluation(flags(main, files, tmp_path, beside=beside))
+    assert not any(tmp_path.rglob("*.jsonl*"))
+
+
+# --- models of others -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_others(tmp_path_factory) -> Path:
+    """As TRL saves one: nothing says where a step ends."""
+    return save_process_model(tmp_path_factory.mktemp("others") / "model", process=None)
+
+
+def test_a_model_that_does_not_say_where_steps_end_has_to_be_told(of_others, files, tmp_path):
+    """Then it reads what TRL has it read: prompt, step and line break, each tokenised by itself, and no template."""
+    given = flags(of_others, {"processbench": files["processbench"]}, tmp_path, dtype="float32")
+    with pytest.raises(UserError, match=r"nothing that says where a step ends.*--step_separator '\\n'"):
+        evaluate(given)
+    folder = evaluate(given | {"step_separator": r"\n"})
+    tokenizer = AutoTokenizer.from_pretrained(of_others)
+    rows, chains = read_lines(files["processbench"]), []
+    for row in rows:
+        texts = [row["problem"], *(text for step in row["steps"] for text in (step, "\n"))]
+        pieces = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        ends = np.cumsum(list(map(len, pieces)))[2::2] - 1
+        chains.append(Tokens([token for piece in pieces for token in piece], reads=ends.tolist()))
+    lines = read_lines(folder / "scores.jsonl")
+    for line, row, steps in zip(lines, rows, plain_probabilities(of_others, chains), strict=True):
+        assert line["chosen_reward"] == pytest.approx(steps[: row["label"] if row["label"] >= 0 else None], abs=1e-5)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["model"]["process"] == {"separator": "\n", "chat": False, "outcome": False, "aggregation": "min"}
+
+    more = given | {"benchmarks": "prmbench", "prmbench_path": files["prmbench"], "processbench_path": None}
+    with pytest.raises(UserError, match=r"to add benchmarks to; found one .*'separator': '\\n'"):
+        evaluate({name: value for name, value in more.items() if value is not None} | {"step_separator": ""})
+
+
+def test_the_chat_template_writes_the_prompt_where_it_is_told_to(of_others, files, tmp_path, model, evaluated):
+    """So the same weights have the rewards of the model that says so itself."""
+    told = {"step_separator": r"\n\n", "prompt_format": "chat", "dtype": "float32"}
+    folder = evaluate(flags(of_others, files, tmp_path, **told))
+    assert (folder / "scores.jsonl").read_text() == (evaluated / "scores.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"step_separator": " "}, "--step_separator: expected a text that stands out"),
+        ({"prompt_format": "plan"}, "--prompt_format: expected one of chat, plain, found 'plan'; did you mean plain"),
+        ({"prompt_format": "chat"}, "nothing that says where a step ends"),
+    ],
+)
+def test_what_a_model_cannot_be_told(told, words, of_others, files, tmp_path):
+    with pytest.raises(UserError, match=words):
+        evaluate(flags(of_others, files, tmp_path, **told))
+
+
+def test_another_separator_than_the_saved_one_is_said_aloud(model, files, tmp_path, caplog):
+    given = flags(model, {"prmbench": files["prmbench"]}, tmp_path)
+    evaluate(given | {"step_separator": r"\n", "prompt_format": "chat", "output_dir": tmp_path / "record"})
+    assert "another way than the model was trained with ({'separator': '\\n\\n'})" in caplog.text
+
+
+def test_a_reward_model_has_no_steps(reward_model, tmp_path):
+    pairs = {"rewardbench": write_rows(tmp_path / "pairs.jsonl", rewardbench_like_rows(1, seed=0, unlike=[]))}
+    with pytest.raises(UserError, match=r"--step_separator, --prompt_format: expected a process model"):
+        evaluate(flags(reward_model, pairs, tmp_path, step_separator=r"\n"))
+
+
+def test_a_class_of_its_own_is_named(of_others, files, tmp_path):
+    """Qwen2.5-Math-PRM has two layers behind its body, which no token classifier has."""
+    folder = tmp_path / "model"
+    shutil.copytree(of_others, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["Qwen2ForProcessRewardModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"a token classifier .*, found .* .Qwen2ForProcessRewardModel"):
+        evaluate(flags(folder, files, tmp_path, step_separator="<extra_0>"))
 
 
 def test_two_processes_give_the_same_rows(evaluated, model, files, tmp_path):

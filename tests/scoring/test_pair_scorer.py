@@ -30,7 +30,7 @@ from reward_modeling.data.truncation import MARK
 from reward_modeling.models.attention import SHARED_PREFIX
 from reward_modeling.models.pairwise_format import pairwise_values
 from reward_modeling.models.reward_normalization import write_adapter_statistics
-from reward_modeling.objectives.comparison_reader import ComparisonReader
+from reward_modeling.objectives.pairwise_reader import PairwiseReader
 from reward_modeling.scoring import PairScorer, RewardScorer
 from reward_modeling.scoring import windows as windows_module
 from reward_modeling.scoring.beginnings import LEAST_SHARED, shared_with_the_row_before
@@ -344,7 +344,7 @@ def test_what_is_cut_is_cut_as_in_training(folder, family):
         rows.append({"prompt": turns + [one for one in prompt if one["role"] != "system"], "chosen": a, "rejected": b})
     made = [standardise_row(row, str(number)) for number, row in enumerate(rows)]
     standard = Dataset.from_list(made, features=STANDARD_FEATURES)
-    groups = tokenize_and_group(standard, tokenizer, ComparisonReader(), TokenizeOptions(longest)).to_list()
+    groups = tokenize_and_group(standard, tokenizer, PairwiseReader(), TokenizeOptions(longest)).to_list()
     assert not any(group["dropped_reason"] for group in groups)
     assert sum(group["truncated_units"] for group in groups) > 5
     trained = {}

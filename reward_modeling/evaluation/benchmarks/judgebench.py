@@ -5,7 +5,8 @@ four sections, and the accuracy over all 620 pairs, Claude's among them: each ha
 are in both splits, and the interval over all pairs, which takes rows as independent, is a little narrow.
 """
 
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, plain_mean, pooled_mean
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.means import Means, plain_mean, pooled_mean
 from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, assistant, messages_of, text_of
 
 # `ScalerLab/JudgeBench`: a row is of the section that its `source` begins with (mmlu-pro-math is knowledge).

@@ -20,22 +20,15 @@ from reward_modeling.data.read_options import ReadOptions
 from reward_modeling.data.report import report_rows
 from reward_modeling.data.row_notes import NOT_USED, note_labels, note_rows
 from reward_modeling.data.set_paths import check_revision
-from reward_modeling.evaluation.benchmarks.base import (
-    Benchmark,
-    BenchmarkRows,
-    Means,
-    Rows,
-    ScoredRow,
-    pooled_mean,
-    prompts_of,
-    subsets_of,
-)
+from reward_modeling.evaluation.benchmarks.base import Benchmark, BenchmarkRows
+from reward_modeling.evaluation.benchmarks.means import Means, pooled_mean
 from reward_modeling.evaluation.benchmarks.rows import (
     CACHE_VERSION,
     EVALUATION_FEATURES,
     answer_length,
     filled_row,
 )
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow, prompts_of, subsets_of
 
 NAME = "pairs"
 

@@ -17,7 +17,8 @@ from reward_modeling.data.messages import Message
 from reward_modeling.data.row_forms import is_blank
 from reward_modeling.data.sources import ALL_SUFFIXES, SUFFIXES, is_data_file, saved_splits
 from reward_modeling.data.transcripts import invites_answer, merge_turns, parse_transcript
-from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.means import plain_mean, weighted_mean
 from reward_modeling.evaluation.benchmarks.rewardbench import BENCHMARK as REWARDBENCH
 from reward_modeling.evaluation.benchmarks.rewardbench import SECTIONS, section_scores
 from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, assistant, messages_of, prompt_of

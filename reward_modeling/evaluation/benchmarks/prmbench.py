@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.intervals import by_subset
 from reward_modeling.common.step_statistics import THRESHOLD
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows, ScoredRow, pooled_mean, subsets_of
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.means import Means, pooled_mean
 from reward_modeling.evaluation.benchmarks.rows import (
     RIGHT_STEP,
     WRONG_STEP,
@@ -19,6 +20,7 @@ from reward_modeling.evaluation.benchmarks.rows import (
     steps_of,
     text_of,
 )
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow, subsets_of
 from reward_modeling.evaluation.benchmarks.step_rows import judged_right, step_part
 
 # `hitsmy/PRMBench_Preview`; five of its rows stand there twice, which the authors' own loader leaves out.

@@ -14,7 +14,8 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import Estimate, by_subset, estimate, number
 from reward_modeling.common.step_statistics import THRESHOLD
 from reward_modeling.display.text import align, count, interval, percent
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows, ScoredRow, plain_mean
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.means import Means, plain_mean
 from reward_modeling.evaluation.benchmarks.preference_test_sets import test_set_sources
 from reward_modeling.evaluation.benchmarks.rows import (
     RIGHT_STEP,
@@ -26,6 +27,7 @@ from reward_modeling.evaluation.benchmarks.rows import (
     steps_of,
     text_of,
 )
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.step_rows import step_part
 
 # `Qwen/ProcessBench`
@@ -104,7 +106,7 @@ def tuned_part(split: str, rows: Rows) -> dict:
     """The calibration, and the figures at the threshold that is best on one split; that one's own is flattered."""
     own = [row for row in rows if row.subset == split]
     if len({len(row.rejected) > 0 for row in own}) < 2:
-        return step_part(rows)
+        return step_part(rows) | {"not_tuned_on": split}
     threshold = best_threshold(own)
     values = values_at(threshold, rows)
     found = estimate(lambda means: processbench_scores(means, {}), values)
@@ -152,6 +154,23 @@ def _figures_table(figures: Mapping) -> list[str]:
 
 def _ends(figure: Mapping) -> str:
     return "-" if figure["low"] is None else interval(figure)
+
+
+def _tuned_lines(part: Mapping) -> list[str]:
+    """Both thresholds in a sentence; without the four splits there is no overall figure, and each split has its own."""
+    if split := part.get("not_tuned_on"):
+        return [f"No threshold is tuned: of {split} there are not both erroneous and correct answers here."]
+    if "tuned" not in part:
+        return []
+    tuned, figures = part["tuned"], part["figures"]
+    names = ["overall"] if figures["overall"]["value"] is not None else list(SPLIT_ROWS)
+    shown = []
+    for name in names:
+        at_half, at_tuned = figures[name], tuned["figures"][name]
+        if at_half["value"] is not None:
+            ends = "" if at_tuned["low"] is None else f" ({interval(at_tuned)})"
+            shown.append(f"{name} {percent(at_half['value'])} at 0.5, {percent(at_tuned['value'])}{ends} at that one")
+    return [f"The threshold that is best on {tuned['on']} is {tuned['threshold']:.3f}. F1: {'; '.join(shown)}."]
 
 
 def _tuned_table(part: Mapping) -> list[tuple[str, list]]:
@@ -202,8 +221,10 @@ BENCHMARK = Benchmark(
     chance_note=": a model that finds no error, or one in every first step",
     figure_groups={"F1": (*SPLIT_ROWS, "overall")},
     figure_cells={split: dict(zip((ERRONEOUS, CORRECT), kinds, strict=True)) for split, kinds in KINDS.items()},
+    cells_title="Erroneous and correct answers",
     figures_table=_figures_table,
     more_tables=_tuned_table,
+    more_lines=_tuned_lines,
     record_lines=_record_lines,
     note="F1: of the accuracies on erroneous and on correct answers, the first wrong step being the right verdict",
 )

@@ -23,7 +23,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data.cached_rows import load_rows
 from reward_modeling.data.preferences import NO_OPTIONS, read_column
 from reward_modeling.data.read_options import ReadOptions
-from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows, Rows
+from reward_modeling.evaluation.benchmarks.base import LARGEST_SHARE_UNREADABLE, Benchmark, BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.evaluation.benchmarks.rows import (
     CACHE_VERSION,
@@ -31,6 +31,7 @@ from reward_modeling.evaluation.benchmarks.rows import (
     MISSING_COLUMN,
     evaluation_row,
 )
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows
 
 SHOWN_ROWS = 3  # unreadable rows that a message shows
 FINGERPRINT_COLUMNS = ["id", "subset", "prompt", "chosen", "rejected"]

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from reward_modeling.evaluation.benchmarks.base import Benchmark, plain_mean, weighted_mean
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.means import plain_mean, weighted_mean
 
 # `allenai/reward-bench`, split `filtered`, 2,985 rows.
 _SECTION_ROWS = {

@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.intervals import by_subset, finite_rewards
-from reward_modeling.evaluation.benchmarks.base import FEW, Benchmark, Rows, check_subsets, plain_mean, subsets_of
+from reward_modeling.evaluation.benchmarks.base import FEW, Benchmark, check_subsets
+from reward_modeling.evaluation.benchmarks.means import plain_mean
 from reward_modeling.evaluation.benchmarks.rows import Fields, UnreadableRow, read_fields
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, subsets_of
 
 # `allenai/reward-bench-2`, split `test`, 1,865 rows.
 REWARDBENCH2_ROWS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}

@@ -8,7 +8,8 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from reward_modeling.common.intervals import by_subset
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Means, Rows, pooled_mean, subsets_of
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.means import Means, pooled_mean
 from reward_modeling.evaluation.benchmarks.rows import (
     EVALUATION_FEATURES,
     Fields,
@@ -17,6 +18,7 @@ from reward_modeling.evaluation.benchmarks.rows import (
     messages_of,
     text_of,
 )
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, subsets_of
 
 # A row of `RewardMATH/RewardMATH` is one of the solutions of a problem.
 PROBLEMS, WRONG_SOLUTIONS = 483, 9

@@ -7,7 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from reward_modeling.common.intervals import by_subset, finite_rewards
 from reward_modeling.display.text import align, count, interval, percent
-from reward_modeling.evaluation.benchmarks.base import Benchmark, Rows, plain_mean, pooled_mean, subsets_of
+from reward_modeling.evaluation.benchmarks.base import Benchmark
+from reward_modeling.evaluation.benchmarks.means import plain_mean, pooled_mean
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, subsets_of
 
 # `THU-KEG/RM-Bench`: the parts of each domain, with their prompts. A row is of the part its `domain` begins with.
 RM_BENCH_DOMAINS = {

@@ -3,7 +3,7 @@
 import numpy as np
 
 from reward_modeling.common.step_statistics import step_statistics
-from reward_modeling.evaluation.benchmarks.base import Rows, ScoredRow
+from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow
 
 STEPS = "steps"  # the key in a part of summary.json
 

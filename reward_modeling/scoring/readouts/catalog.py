@@ -67,6 +67,13 @@ def readout_of(
     return OneLabel()
 
 
-def any_readout(path: str, config: PreTrainedConfig, weights: Mapping[str, float] | None = None) -> Readout:
-    """That of a model that scores one answer, or of one that compares two; see `readout_of`."""
-    return (comparison_readout if compares_answers(config) else readout_of)(path, config, weights)
+def any_readout(
+    path: str,
+    config: PreTrainedConfig,
+    weights: Mapping[str, float] | None = None,
+    process: Mapping[str, Any] | None = None,
+) -> Readout:
+    """That of a model that scores one answer or its steps, or of one that compares two; see `readout_of`."""
+    if compares_answers(config):
+        return comparison_readout(path, config, weights)
+    return readout_of(path, config, weights, process)

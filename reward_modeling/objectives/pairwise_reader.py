@@ -19,7 +19,7 @@ CHOSEN_LENGTH, REJECTED_LENGTH = 1, 2  # targets of a unit, beside the probabili
 
 
 @dataclass(frozen=True)
-class ComparisonReader(PairReader):
+class PairwiseReader(PairReader):
     """A row is a pair or a list of answers: of each pair the chosen answer first, then the rejected one first.
 
     Targets of a unit: the probability that the chosen answer is the better one, and the lengths of both.

@@ -1,0 +1,105 @@
+"""Held-out steps with the labels that other chains of a tree count, against the tree as it was written."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from tiny_families import TOKENIZER_STYLES, train_tokenizer
+
+from reward_modeling.data.loader import PromptGroups
+from reward_modeling.data.preferences import NO_OPTIONS
+from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
+from reward_modeling.data.step_rows import STEP_FEATURES, step_row
+from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
+from reward_modeling.objectives.step_reader import StepReader
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+TEXTS = ["Add two.", "So five.", "Halve it.", "So six."]
+LABELS = (1.0, 0.0, 0.25, None)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([f"How many? Why? {' '.join(TEXTS)}\n\n" * 9], 330, **TOKENIZER_STYLES["chatml"])
+
+
+def held_out(tokenizer, *rows: dict) -> EvaluatedSteps:
+    standard = [step_row(row, f"rows:{number}", NO_OPTIONS, None) for number, row in enumerate(rows, start=1)]
+    assert not any(row["reason"] for row in standard)
+    loaded = Dataset.from_list(standard, features=STEP_FEATURES)
+    groups = PromptGroups(tokenize_and_group(loaded, tokenizer, StepReader(), TokenizeOptions(500)))
+    units = [(group, unit) for group, count in enumerate(groups.sizes.units_per_group) for unit in range(count)]
+    lengths = map(len, groups.target_lists())
+    made = [(key, 0.5, *[0.5] * length) for key, length in zip(units, lengths, strict=True)]
+    return EvaluatedSteps.from_rows(made[::-1], groups, "min")
+
+
+def chain(steps: list[int], labels: list, prompt: str = "How many?") -> dict:
+    return {"prompt": prompt, "completions": [TEXTS[step] for step in steps], "labels": labels}
+
+
+def rounded(labels) -> list[list[float | None]]:
+    """As rows have them, sorted, with None for what is not known."""
+    found = [[None if math.isnan(label) else round(label, 6) for label in of.tolist()] for of in labels]
+    return sorted(found, key=repr)
+
+
+def test_a_step_that_the_first_chain_counts_is_known_in_each(tokenizer):
+    tree = {"text": TEXTS[0], "label": 1}, [{"text": TEXTS[1], "label": 0}, {"text": TEXTS[3], "label": 0.25}]
+    steps = held_out(tokenizer, {"prompt": "How many?", "steps": list(tree)})
+    assert rounded(steps.labels) == [[1.0, 0.0], [None, 0.25]]
+    assert rounded(steps.known_labels) == [[1.0, 0.0], [1.0, 0.25]]
+    assert steps.weights.sum() == 3  # what is counted stays as it is
+    assert sorted(map(str, (line["labels"] for line in steps.score_lines()))) == ["[1.0, 0.0]", "[1.0, 0.25]"]
+
+
+def test_a_step_is_the_same_only_behind_the_same_steps_of_the_same_prompt(tokenizer):
+    """Its words alone do not make it the same, and no label stays none where nobody gives one."""
+    rows = [
+        chain([0, 1], [1.0, 0.0]),
+        chain([0, 1, 2], [None, None, 1.0]),  # of another row: the same two steps
+        chain([3, 1], [0.0, None]),  # the same second step behind another first one
+        chain([0, 1], [None, 1.0], prompt="Why?"),
+    ]
+    steps = held_out(tokenizer, *rows)
+    expected = [[1.0, 0.0], [1.0, 0.0, 1.0], [0.0, None], [None, 1.0]]
+    assert rounded(steps.known_labels) == sorted(expected, key=repr)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_trees_have_the_labels_that_were_written(seed, tokenizer):
+    """Walked here over the rows themselves. Siblings differ in their text, so that a step has one label."""
+    draw, nodes = random.Random(seed), []
+
+    def grow(depth: int) -> list[dict]:
+        steps = []
+        for text in draw.sample(TEXTS, draw.randint(1, 3) if depth else 2):
+            label = draw.choice(LABELS)
+            step = {"text": text, **({} if label is None else {"label": label})}
+            if depth < 3 and draw.random() < 0.7:
+                step["steps"] = [grow(depth + 1)]
+            steps.append(step)
+        return steps
+
+    def walk(steps: list[dict], before: tuple = ()) -> None:
+        for step in steps:
+            path = (*before, (step["text"], step.get("label")))
+            nodes.append(path)
+            walk(step["steps"][0], path) if "steps" in step else leaves.append(path)
+
+    leaves: list[tuple] = []
+    tree = grow(0)
+    walk(tree)
+    if all(label is None for path in nodes for _, label in path):
+        return
+    steps = held_out(tokenizer, {"prompt": "How many?", "steps": [tree]})
+    written = [[label for _, label in path] for path in leaves]
+    found = rounded(steps.known_labels)
+    left = list(written)
+    for labels in found:  # a chain without a label of its own is in no loss, and not held out
+        left.remove(labels)
+    counted = sum(int(np.isfinite(of).sum()) for of in steps.labels)
+    assert counted == len({path for path in nodes if path[-1][1] is not None})
+    assert len(found) <= len(leaves)
