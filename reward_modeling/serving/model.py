@@ -68,7 +68,15 @@ class ServedModel:
         Args:
             max_tokens: of one request.
             complete_texts: give a text the rest of an end that it has begun.
+
+        Raises:
+            UserError: the model does not give one reward at the end of a conversation.
         """
+        if "steps" in scorer.readout.beside:
+            raise UserError(
+                "expected a model that gives a conversation one reward, found a process model, which gives one for "
+                "each step of an answer: it is not served yet. Use StepScorer of reward_modeling.scoring."
+            )
         self.max_length = scorer.reader.max_length
         self.max_tokens_per_pass = scorer.batches.max_tokens
         self.tokenizer = scorer.tokenizer
