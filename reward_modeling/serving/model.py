@@ -3,7 +3,7 @@
 Tokens are made in any thread, answers in a single one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -32,7 +32,10 @@ MESSAGES_ONLY = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a conversation, and the raw outputs of its head, as a classifier in vLLM has them."""
+    """What a model says of a conversation, and the raw outputs of its head, as a classifier in vLLM has them.
+
+    Of a process model these are all outputs of the first token that is read, then those of the next one.
+    """
 
     scored: ScoredConversation
     outputs: Sequence[float]
@@ -59,8 +62,18 @@ class WithOutputs(Readout):
 
 
 class ServedModel:
-    """A scorer, and what requests need to know of its model."""
+    """A scorer, and what requests need to know of its model.
 
+    Other kinds of model extend it (`step_model.py`, `pair_model.py`). `task` is what vLLM calls what the model does.
+    """
+
+    task: ClassVar[str] = "classify"
+    open_ended: ClassVar[str] = (
+        "A text does not end in %r, at which the model's chat template ends an answer: its reward is read at another "
+        "token than in training. Where texts stop short of a line break behind their last special token, start the "
+        "server with --complete_texts true. Said once; reward_open_ended_texts_total in /metrics counts on."
+    )
+    with_outputs: ClassVar[Callable[[Readout], Readout]] = WithOutputs
     warm_up: ClassVar[list[dict[str, str]]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
     def __init__(self, scorer: RewardScorer, max_tokens: int, *, complete_texts: bool = False):
@@ -68,15 +81,7 @@ class ServedModel:
         Args:
             max_tokens: of one request.
             complete_texts: give a text the rest of an end that it has begun.
-
-        Raises:
-            UserError: the model does not give one reward at the end of a conversation.
         """
-        if "steps" in scorer.readout.beside:
-            raise UserError(
-                "expected a model that gives a conversation one reward, found a process model, which gives one for "
-                "each step of an answer: it is not served yet. Use StepScorer of reward_modeling.scoring."
-            )
         self.max_length = scorer.reader.max_length
         self.max_tokens_per_pass = scorer.batches.max_tokens
         self.tokenizer = scorer.tokenizer
@@ -86,27 +91,35 @@ class ServedModel:
         self.vocabulary = scorer.model.get_input_embeddings().num_embeddings
         self._scorer = RewardScorer(
             *(scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length, scorer.passes.statistics),
-            readout=WithOutputs(scorer.readout),
+            readout=self.with_outputs(scorer.readout),
         )
         self._limit = TextLimit(scorer.tokenizer, self.max_length or max_tokens)
         self._end = EndOfAnswers(scorer.tokenizer) if complete_texts else None
-        self.last_token = self._last_token()
+        self.ending = self._ending()
 
-    def _last_token(self) -> int | None:
-        """The token at which the chat template ends an answer: there the reward is read. It also wakes the tokenizer.
+    def check_route(self, path: str) -> None:
+        """
+        Raises:
+            ApiError: this kind of model has no answer there.
+        """
+
+    def _ending(self) -> list[int]:
+        """The tokens in which a whole text ends: the one at which the chat template ends an answer, where the reward is
+        read; [] where any will do. It also wakes the tokenizer.
 
         A fast tokenizer may be used by several threads at once only as long as its settings stay what they are: the
         first call takes back the padding and the cutting that a tokenizer.json may ask for, and later ones find that
         done.
         """
         self._bos = leading_bos(self.tokenizer)
-        if not self.tokenizer.chat_template:
-            return self.tokenizer.eos_token_id
-        try:
-            (tokens,) = self._scorer.tokenize([self.warm_up])
-        except UserError:  # a template may refuse so short a conversation
-            return self.tokenizer.eos_token_id
-        return tokens.ids[-1]
+        last = self.tokenizer.eos_token_id
+        if self.tokenizer.chat_template:
+            try:
+                (tokens,) = self._scorer.tokenize([self.warm_up])
+                last = tokens.ids[-1]
+            except UserError:  # a template may refuse so short a conversation
+                pass
+        return [] if last is None else [last]
 
     # --- tokens ------------------------------------------------------------------------------------------------
     # They come in lots, each made when it is asked for, and in two steps, since a request may ask for a cut in
@@ -230,6 +243,10 @@ class ServedModel:
                 self._check_row(index, row)
                 index += 1
             yield lot
+
+    def to_read(self, lots: Lots) -> Lots:
+        """The rows as /pooling reads them: at the last token, as everywhere."""
+        return lots
 
     def _check_row(self, index: int, row: Tokens) -> None:
         if not len(row.ids):
