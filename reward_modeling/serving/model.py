@@ -144,6 +144,14 @@ class ServedModel:
         except UserError as error:
             raise bad_request(str(error)) from error
 
+    def rendered_whole(self, conversations: Sequence[Conversation], options: Mapping[str, Any] | None = None) -> Lots:
+        """Messages as vLLM has them: what the chat template writes, and nothing else.
+
+        Raises:
+            ApiError: see `messages_whole`.
+        """
+        return self.messages_whole(conversations, options)
+
     def texts_whole(self, texts: Sequence[str]) -> Lots:
         """Texts as they stand, with exactly one BOS where the tokenizer puts one there, and nothing else added, unless
         texts are completed.

@@ -63,7 +63,7 @@ class ServedPairs(ServedModel):
                 f"a prompt which is better. {HOW}"
             )
 
-    def messages_whole(self, conversations: Sequence[Conversation], options: Mapping[str, Any] | None = None) -> Lots:
+    def rendered_whole(self, conversations: Sequence[Conversation], options: Mapping[str, Any] | None = None) -> Lots:
         """
         Raises:
             ApiError: see `ServedModel.messages_whole`; there is no generation prompt, behind which the model is read.
@@ -74,7 +74,7 @@ class ServedPairs(ServedModel):
                 f"of the latter, behind which a pairwise model is read. {HOW}",
                 "messages",
             )
-        yield from super().messages_whole(conversations, options)
+        yield from self.messages_whole(conversations, options)
 
     def comparisons_whole(
         self, prompt: Messages, answers: Sequence[Messages], options: Mapping[str, Any] | None = None

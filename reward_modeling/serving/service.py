@@ -166,7 +166,7 @@ class Service:
         self.metrics.open_ended.inc(count)
         if not self._said_open_ended:
             self._said_open_ended = True
-            logger.warning(self.model.open_ended, "".join(self.model.tokenizer.convert_ids_to_tokens(ending)))
+            logger.warning(self.model.open_ended, self.model.tokenizer.decode(ending))
 
     def close(self) -> None:
         self.batcher.close()

@@ -105,6 +105,17 @@ class ServedSteps(ServedModel):
             raise bad_request(str(error)) from error
         yield from self.chains_whole(chains)
 
+    def rendered_whole(self, conversations: Sequence[Conversation], options: Mapping[str, Any] | None = None) -> Lots:
+        """
+        Raises:
+            ApiError: in any case.
+        """
+        raise bad_request(
+            "messages: expected token ids as `input`, found messages, whose answers the chat template writes without "
+            "the tokens behind their steps. Send them to /v1/rewards, or token ids of prompt, steps and separators.",
+            "messages",
+        )
+
     def chains_whole(self, chains: Sequence[Chain]) -> Lots:
         """As `StepScorer.score_many` would compute them.
 

@@ -248,6 +248,14 @@ def test_another_task_is_refused(model):
     )
 
 
+def test_pooling_takes_no_messages(model):
+    """The chat template knows no separators."""
+    messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": STEPS[0]}]
+    response = ask(app_of(model), "/pooling", {"messages": messages})
+    assert response.status_code == 400
+    assert "messages: expected token ids as `input`" in error_of(response)["message"]
+
+
 def test_texts_are_not_completed(model):
     with pytest.raises(UserError, match=r"--complete_texts true: .* found a process model"):
         app_of(model, complete_texts=True)

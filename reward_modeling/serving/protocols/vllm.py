@@ -92,7 +92,7 @@ def read_input(service: Service, path: str) -> Callable[[ClassifyRequest], Lots]
                 if getattr(fields, name):
                     options[name] = True
             messages = with_text_contents(fields.messages, "messages")
-            return truncated(service, service.model.messages_whole([messages], options or None), fields)
+            return truncated(service, service.model.rendered_whole([messages], options or None), fields)
         given = fields.input
         several = [given] if isinstance(given, str) or not given or isinstance(given[0], int) else given
         service.check_count(len(several), "input")
