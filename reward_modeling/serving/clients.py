@@ -128,12 +128,15 @@ class Client(ABC):
             Refused: the server does not take this row.
             UserError: what it answers is not of this protocol.
         """
-        path = self.path_for(row)
-        found = self.connection.post(path, self.body(way, row))
+        found = self.found(way, row)
         try:
             return self.read_row(found, row)
         except NotUnderstood as error:
-            raise self.connection.not_understood(f"POST {path}", error) from error
+            raise self.connection.not_understood(f"POST {self.path_for(row)}", error) from error
+
+    def found(self, way: Way, row: Row) -> Mapping[str, Any]:
+        """What the server answers."""
+        return self.connection.post(self.path_for(row), self.body(way, row))
 
     def path_for(self, row: Row) -> str:
         return self.path

@@ -1,13 +1,14 @@
 """Clients of servers of process models and of pairwise models, as clients.py has those of models of one reward.
 
-A server of a process model is sent whole rows of token ids, once for each token that is read: texts and messages do not
-say where steps end. One of a pairwise model is sent single comparisons, whose output is a logit.
+A server of a process model is sent whole rows of token ids, since texts and messages do not say where steps end. One
+of a pairwise model is sent single comparisons, whose output is a logit.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from reward_modeling.common.pair_probabilities import mean_probability
+from reward_modeling.serving.client_connection import Connection
 from reward_modeling.serving.client_fields import (
     NotUnderstood,
     a_number,
@@ -31,6 +32,16 @@ class VllmStepClient(VllmClient):
     path = "/pooling"
     SILENT = Way("token ids, with no word of an activation", shows=ACTIVATED)
     ways = (VllmClient.TOKENS, SILENT)
+
+    def __init__(self, connection: Connection, model: str | None = None):
+        super().__init__(connection, model)
+        self._latest: tuple[object, Mapping[str, Any]] | None = None
+
+    def found(self, way: Way, row: Row) -> Mapping[str, Any]:
+        """Asked once for all that is read of one row: these follow each other."""
+        if self._latest is None or self._latest[0] != (way, row.ids):
+            self._latest = (way, row.ids), super().found(way, row)
+        return self._latest[1]
 
     def body(self, way: Way, row: Row) -> dict[str, Any]:
         return {"task": "token_classify"} | super().body(way, row)

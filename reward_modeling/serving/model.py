@@ -4,22 +4,20 @@ Tokens are made in any thread, answers in a single one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
-
-import torch
-from transformers.utils import ModelOutput
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.data.conversations import Conversation, Tokens
 from reward_modeling.models.tokenizer import leading_bos, token_ids
-from reward_modeling.scoring import RewardScorer, ScoredConversation
+from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.conversations import ScoringCounts
 from reward_modeling.scoring.given import with_options
 from reward_modeling.scoring.readouts.base import Readout
 from reward_modeling.serving.completion import EndOfAnswers
 from reward_modeling.serving.errors import bad_request
+from reward_modeling.serving.head_outputs import Answer, WithOutputs
 from reward_modeling.serving.lots import Sizes, TextLimit, lots_of, short_key
 
 Lots = Iterator[list[Tokens]]
@@ -28,37 +26,6 @@ MESSAGES_ONLY = (
     "expected messages, since the model's gate reads where the prompt ends, found {found}. Send the conversation to "
     "/v1/rewards as messages, or to /classify under `messages`."
 )
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says of a conversation, and the raw outputs of its head, as a classifier in vLLM has them.
-
-    Of a process model these are all outputs of the first token that is read, then those of the next one.
-    """
-
-    scored: ScoredConversation
-    outputs: Sequence[float]
-
-
-class WithOutputs(Readout):
-    """A readout, and beside it the outputs of the head that it reads: `(labels,)`; of a gated model its score."""
-
-    def __init__(self, inner: Readout):
-        self.inner = inner
-        self.reward_weights = inner.reward_weights
-        self.reads_prompts = inner.reads_prompts
-        self.collate = inner.collate
-        self._labels = 0
-
-    def columns(self, output: ModelOutput) -> torch.Tensor:
-        values = output.score[:, None] if self.reads_prompts else output.logits
-        self._labels = values.shape[1]
-        return torch.cat([self.inner.columns(output), values.float()], dim=1)
-
-    def describe(self, row: Sequence[float]) -> Answer:
-        end = len(row) - self._labels
-        return Answer(self.inner.describe(row[:end]), row[end:])
 
 
 class ServedModel:

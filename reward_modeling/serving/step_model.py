@@ -18,8 +18,9 @@ from reward_modeling.scoring.plan import PADDED
 from reward_modeling.scoring.readouts.base import REWARD
 from reward_modeling.scoring.readouts.steps import NO_STEP, Steps
 from reward_modeling.serving.errors import bad_request
+from reward_modeling.serving.head_outputs import Answer
 from reward_modeling.serving.lots import lots_of, short_key
-from reward_modeling.serving.model import Answer, Lots, ServedModel
+from reward_modeling.serving.model import Lots, ServedModel
 
 LABELS = 2
 FIRST_STEP = REWARD + 1

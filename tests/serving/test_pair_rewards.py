@@ -5,9 +5,13 @@ import math
 import pytest
 from asking import app_of, ask, ask_all, error_of, metric
 from pairwise_models import ROWS, PlainPairs, pair_text, save_pairwise, take_out_the_liking
+from step_models import save_process_model
 
+import serve
+from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.scoring import PairScorer
+from reward_modeling.scoring.readouts.steps import Steps
 
 PATH = "/v1/rewards"
 CLOSE = 1e-5
@@ -168,3 +172,18 @@ def test_what_scores_one_answer_is_refused(app, path, body):
 def test_texts_are_not_completed(model):
     with pytest.raises(UserError, match=r"--complete_texts true: .* found a pairwise one"):
         app_for(model, complete_texts=True)
+
+
+def test_the_script_loads_each_kind(model, tmp_path):
+    def load(path, *more: str):
+        argv = ["--reward_name_or_path", str(path), "--device", "cpu", *more]
+        return serve.load_scorer(parse_script_arguments(serve.ScriptArguments, argv)[0])
+
+    assert isinstance(load(model), PairScorer)
+    assert isinstance(load(save_process_model(tmp_path / "steps")).readout, Steps)
+    with pytest.raises(UserError, match=r"weights: expected a model with named outputs, found that .* compares"):
+        load(model, "--weights", "helpfulness=1")
+    with pytest.raises(UserError, match="normalize"):
+        load(tmp_path / "steps", "--normalize", "true")
+    with pytest.raises(UserError, match="normalize"):
+        load(model, "--normalize", "true")

@@ -20,6 +20,7 @@ from transformers import AutoModelForTokenClassification
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.scoring import RewardScorer, StepScorer
+from reward_modeling.serving.model import ServedModel
 
 PATH = "/v1/rewards"
 QUESTION = "What is 3 plus 9, divided by three?"
@@ -254,6 +255,12 @@ def test_pooling_takes_no_messages(model):
     response = ask(app_of(model), "/pooling", {"messages": messages})
     assert response.status_code == 400
     assert "messages: expected token ids as `input`" in error_of(response)["message"]
+
+
+def test_it_is_not_read_as_a_model_of_one_reward(model):
+    """It was, and gave numbers."""
+    with pytest.raises(TypeError, match="Steps has its own run, rows, reader"):
+        ServedModel(RewardScorer.from_pretrained(model, dtype="float32"), 1000)
 
 
 def test_texts_are_not_completed(model):

@@ -141,6 +141,7 @@ class StepServer(FaultyServer):
     def answer(self, path: str, body: dict) -> tuple[int, dict]:
         if path != "/pooling":
             return 404, {"detail": "Not Found"}
+        self.requests.append({"path": path} | body)
         (ids,) = body["input"]
         model = self.model if self.dtype == torch.float32 else self.model.to(self.dtype)
         logits = model(torch.tensor([self.change_ids(ids)])).logits[0].float()
@@ -159,6 +160,8 @@ def test_a_server_of_all_tokens_is_equal_and_its_faults_are_named(steps, verify,
     with running(server) as url:
         status, said = verify(verify_server=url, **flags)
         assert status == 0, said
+        asked = [json.dumps(request) for request in server.requests]
+        assert len(asked) == len(set(asked))  # once for all steps of a row
 
         server.change_outputs = softmax
         status, said = verify(verify_server=url, **flags)

@@ -24,7 +24,8 @@ from starlette.responses import JSONResponse
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.activations import activation_of, base64_of
 from reward_modeling.serving.errors import bad_request
-from reward_modeling.serving.model import Answer, Lots
+from reward_modeling.serving.head_outputs import Answer
+from reward_modeling.serving.model import Lots
 from reward_modeling.serving.protocols.message_parts import with_text_contents
 from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.protocols.vllm_fields import ClassifyRequest, PoolingRequest, ScoreRequest, VllmRequest
