@@ -176,11 +176,14 @@ def load_scorer(args: ScriptArguments):
     """Load the model, and say what it is."""
     import torch
 
-    from reward_modeling.scoring import RewardScorer
+    from reward_modeling.models.pairwise_format import compares_answers
+    from reward_modeling.scoring import PairScorer, RewardScorer
+    from reward_modeling.scoring.loading import load_model
+    from reward_modeling.scoring.readouts.catalog import any_readout
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    scorer = RewardScorer.from_pretrained(
+    loaded = load_model(
         args.reward_name_or_path,
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
@@ -192,7 +195,15 @@ def load_scorer(args: ScriptArguments):
         normalize=args.normalize,
         chat_template=args.chat_template,
         weights=read_weights(args.weights),
+        readout_of=any_readout,
     )
+    compares = compares_answers(loaded.model.config)
+    if compares and args.normalize:
+        raise UserError(
+            "--normalize true: expected a model that gives rewards, found a pairwise one, which gives probabilities. "
+            "Leave it out."
+        )
+    scorer = PairScorer.of_loaded(loaded) if compares else RewardScorer(**vars(loaded))
     logging.getLogger("serve").info(
         "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %d tokens on %s, %d threads.",
         *(type(scorer.model).__name__, args.reward_name_or_path, scorer.dtype_name),

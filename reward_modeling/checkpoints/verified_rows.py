@@ -27,16 +27,19 @@ class VerifiedRows:
     rows: list[list[int]]
     outputs: list[list[float]]
     """`(rows, labels)`: of a model of one label, or with a gate, the reward; of a model of ratings each output of its
-    head, which config.json has the weights of."""
+    head, which config.json has the weights of. Of a process model `(reads, labels)`: those of the first row's reads,
+    then those of the next row."""
     gates: list[int] | None
     """Where the gate of a model with one reads each prompt."""
     passed: bool
     """Whether the saved model was found to be the one in memory."""
+    reads: list[list[int]] | None = None
+    """Of a process model the tokens of each row that are read."""
 
     def conversations(self) -> list[Tokens]:
         """As `RewardScorer` takes them."""
-        gates = self.gates or [None] * len(self.rows)
-        return [Tokens(ids, gate) for ids, gate in zip(self.rows, gates, strict=True)]
+        gates, reads = (of or [None] * len(self.rows) for of in (self.gates, self.reads))
+        return [Tokens(ids, gate, reads=of) for ids, gate, of in zip(self.rows, gates, reads, strict=True)]
 
 
 def write_verification(folder: Path, record: Mapping[str, Any]) -> None:
@@ -52,11 +55,10 @@ def write_verification(folder: Path, record: Mapping[str, Any]) -> None:
 def read_verified_rows(folder: Path) -> VerifiedRows:
     """
     Args:
-        folder: of a checkpoint that rm.py, rm_regression.py or rm_gating.py has written and verified.
+        folder: of a checkpoint that a script here has written and verified.
 
     Raises:
-        UserError: it has no verification.json, one from before the rows were kept, one without finite outputs, or one
-            of a process model.
+        UserError: it has no verification.json, one from before the rows were kept, or one without finite outputs.
     """
     file = folder / VERIFICATION
     again = "Train again with --verify_saved_model true (fold again, for a folded model), or take another checkpoint."
@@ -73,21 +75,17 @@ def read_verified_rows(folder: Path) -> VerifiedRows:
             f"{file}: expected the rows that were compared (`{ROWS}`), found none: it is from before they were kept. "
             f"{again}"
         )
-    if record.get(READS):
-        raise UserError(
-            f"{folder}: expected a model that gives one reward for each answer, found a process model, which gives "
-            "one for each of its steps: a server is not compared with it."
-        )
-    rows, flat = record[ROWS], record.get(OUTPUTS) or []
-    labels = len(flat) // len(rows)
-    if not labels or len(flat) % len(rows) or not all(_is_finite(value) for value in flat):
+    rows, flat, reads = record[ROWS], record.get(OUTPUTS) or [], record.get(READS)
+    count = sum(map(len, reads)) if reads else len(rows)
+    labels = len(flat) // count
+    if not labels or len(flat) % count or not all(_is_finite(value) for value in flat):
         problems = "; ".join(record.get("problems") or ["it has no reason for it"])
         raise UserError(
             f"{file}: expected finite outputs of plain transformers for {len(rows)} rows (`{OUTPUTS}`), found "
             f"{len(flat)} values, of which some are not ({problems}). {again}"
         )
     outputs = [flat[start : start + labels] for start in range(0, len(flat), labels)]
-    return VerifiedRows(rows, outputs, record.get(GATES), bool(record.get("passed")))
+    return VerifiedRows(rows, outputs, record.get(GATES), bool(record.get("passed")), reads)
 
 
 def _is_finite(value: object) -> bool:

@@ -1,6 +1,6 @@
 """The application: routes of all protocols behind one model.
 
-app = make_app(RewardScorer.from_pretrained(path), Settings(model_name=path))
+app = make_app(RewardScorer.from_pretrained(path), Settings(model_name=path))    # a PairScorer of a pairwise model
 """
 
 from collections.abc import AsyncIterator
@@ -10,22 +10,34 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from reward_modeling.scoring import RewardScorer
+from reward_modeling.scoring import PairScorer, RewardScorer
+from reward_modeling.scoring.readouts.steps import Steps
 from reward_modeling.serving.errors import ApiError
 from reward_modeling.serving.limits import Limits
 from reward_modeling.serving.model import ServedModel
+from reward_modeling.serving.pair_model import ServedPairs
 from reward_modeling.serving.protocols.openrlhf import get_reward_router
+from reward_modeling.serving.protocols.our_pairs import pairs_router
+from reward_modeling.serving.protocols.our_steps import steps_router
 from reward_modeling.serving.protocols.ours import rewards_router
 from reward_modeling.serving.protocols.vllm import vllm_router
 from reward_modeling.serving.service import Service
 from reward_modeling.serving.settings import Settings
+from reward_modeling.serving.step_model import ServedSteps
 
-PROTOCOLS = (rewards_router, get_reward_router, vllm_router)
+# Each kind of model, and what /v1/rewards asks and says of it.
+KINDS = {ServedModel: rewards_router, ServedSteps: steps_router, ServedPairs: pairs_router}
+Scorer = RewardScorer | PairScorer
 
 
-def make_app(scorer: RewardScorer, settings: Settings) -> FastAPI:
-    """The ASGI application; `app.state.service` is what it works with. Its thread runs from startup to shutdown."""
-    model = ServedModel(scorer, settings.max_queue_tokens, complete_texts=settings.complete_texts)
+def make_app(scorer: Scorer, settings: Settings) -> FastAPI:
+    """The ASGI application; `app.state.service` is what it works with. Its thread runs from startup to shutdown.
+
+    Raises:
+        UserError: a setting is none of this kind of model.
+    """
+    kind = kind_of(scorer)
+    model = kind(scorer, settings.max_queue_tokens, complete_texts=settings.complete_texts)
     service = Service(model, settings)
 
     @asynccontextmanager
@@ -39,7 +51,7 @@ def make_app(scorer: RewardScorer, settings: Settings) -> FastAPI:
     pages = dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))
     app = FastAPI(lifespan=lifespan, redirect_slashes=False, telemetry=telemetry, **pages)
     app.state.service = service
-    routers = [router(service) for router in (*PROTOCOLS, operation_router)]
+    routers = [router(service) for router in (KINDS[kind], get_reward_router, vllm_router, operation_router)]
     for router in routers:
         app.include_router(router)
     app.state.paths = sorted({route.path for router in routers for route in router.routes})
@@ -48,6 +60,12 @@ def make_app(scorer: RewardScorer, settings: Settings) -> FastAPI:
     app.add_exception_handler(ApiError, _answer_api_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     return app
+
+
+def kind_of(scorer: Scorer) -> type[ServedModel]:
+    if isinstance(scorer, PairScorer):
+        return ServedPairs
+    return ServedSteps if isinstance(scorer.readout, Steps) else ServedModel
 
 
 def operation_router(service: Service) -> APIRouter:

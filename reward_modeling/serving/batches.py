@@ -17,8 +17,8 @@ import torch
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.errors import ApiError, internal_error, unavailable, whereabouts
+from reward_modeling.serving.head_outputs import Answer
 from reward_modeling.serving.metrics import Metrics
-from reward_modeling.serving.model import Answer
 from reward_modeling.serving.queue import FairQueue, Job, Part, Scored
 
 logger = logging.getLogger("serve")

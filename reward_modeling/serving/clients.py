@@ -24,7 +24,7 @@ from reward_modeling.serving.client_fields import (
     tokens_of,
 )
 
-OUTPUTS, REWARD, DESCRIBED = "outputs", "reward", "described"
+OUTPUTS, REWARD, DESCRIBED, ACTIVATED = "outputs", "reward", "described", "activated"
 ENDS = ("low", "high")
 
 
@@ -35,6 +35,9 @@ class Row:
     `text` is whole, with all special tokens. `bare` is without those that the tokenizer adds by itself: a server that
     tokenises it, as its tokenizer does, has these tokens. `gate` is where a gate reads the prompt. `messages` are those
     that the checkpoint's chat template makes these tokens of.
+
+    A process model reads the token `end`. Of models that /v1/rewards asks in another form than messages `form` has it,
+    and `step` which of its steps the row is about.
     """
 
     ids: list[int]
@@ -42,7 +45,10 @@ class Row:
     bare: str | None = None
     bos: str = ""
     gate: int | None = None
-    messages: Sequence[Mapping[str, str]] | None = None
+    messages: Sequence[Mapping[str, Any]] | None = None
+    end: int | None = None
+    form: Mapping[str, Any] | None = None
+    step: int = 0
 
     @property
     def without_bos(self) -> str | None:
@@ -55,13 +61,15 @@ class Way:
     """How a row is sent: `text_of` is its text, and None where that way has none for it; None: the token ids.
 
     What does not decide is asked where it is another text than the right one, to show what comes of it. `as_messages`
-    leaves it to the server to make text and tokens of them.
+    leaves it to the server to make text and tokens of them. `shows` is what its answers hold, where it is something
+    else than the client's.
     """
 
     name: str
     text_of: Callable[[Row], str | None] | None = None
     decides: bool = True
     as_messages: bool = False
+    shows: str | None = None
 
     def can_send(self, row: Row) -> bool:
         if self.as_messages or row.messages is not None:
@@ -96,7 +104,10 @@ class ServerInfo:
 
 
 class Client(ABC):
-    """A protocol. `shows` is what of a model its answers hold: all outputs, the reward, or what `describe` says."""
+    """A protocol. `shows` is what of a model its answers hold: all outputs, the reward, or what `describe` says.
+
+    That of another kind of model (clients_of_kinds.py) has another path for some rows, or finds a row in what is read.
+    """
 
     protocol: ClassVar[str]
     path: ClassVar[str]
@@ -117,11 +128,22 @@ class Client(ABC):
             Refused: the server does not take this row.
             UserError: what it answers is not of this protocol.
         """
-        found = self.connection.post(self.path, self.body(way, row))
+        found = self.found(way, row)
         try:
-            return self.read(found)
+            return self.read_row(found, row)
         except NotUnderstood as error:
-            raise self.connection.not_understood(f"POST {self.path}", error) from error
+            raise self.connection.not_understood(f"POST {self.path_for(row)}", error) from error
+
+    def found(self, way: Way, row: Row) -> Mapping[str, Any]:
+        """What the server answers."""
+        return self.connection.post(self.path_for(row), self.body(way, row))
+
+    def path_for(self, row: Row) -> str:
+        return self.path
+
+    def read_row(self, found: Mapping[str, Any], row: Row) -> Answer:
+        """As `read`, where the answer depends on the row."""
+        return self.read(found)
 
     @abstractmethod
     def body(self, way: Way, row: Row) -> dict[str, Any]:

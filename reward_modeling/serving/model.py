@@ -3,23 +3,21 @@
 Tokens are made in any thread, answers in a single one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
-
-import torch
-from transformers.utils import ModelOutput
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.data.conversations import Conversation, Tokens
 from reward_modeling.models.tokenizer import leading_bos, token_ids
-from reward_modeling.scoring import RewardScorer, ScoredConversation
+from reward_modeling.scoring import RewardScorer
 from reward_modeling.scoring.conversations import ScoringCounts
 from reward_modeling.scoring.given import with_options
 from reward_modeling.scoring.readouts.base import Readout
 from reward_modeling.serving.completion import EndOfAnswers
 from reward_modeling.serving.errors import bad_request
+from reward_modeling.serving.head_outputs import Answer, WithOutputs
 from reward_modeling.serving.lots import Sizes, TextLimit, lots_of, short_key
 
 Lots = Iterator[list[Tokens]]
@@ -30,37 +28,19 @@ MESSAGES_ONLY = (
 )
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model says of a conversation, and the raw outputs of its head, as a classifier in vLLM has them."""
-
-    scored: ScoredConversation
-    outputs: Sequence[float]
-
-
-class WithOutputs(Readout):
-    """A readout, and beside it the outputs of the head that it reads: `(labels,)`; of a gated model its score."""
-
-    def __init__(self, inner: Readout):
-        self.inner = inner
-        self.reward_weights = inner.reward_weights
-        self.reads_prompts = inner.reads_prompts
-        self.collate = inner.collate
-        self._labels = 0
-
-    def columns(self, output: ModelOutput) -> torch.Tensor:
-        values = output.score[:, None] if self.reads_prompts else output.logits
-        self._labels = values.shape[1]
-        return torch.cat([self.inner.columns(output), values.float()], dim=1)
-
-    def describe(self, row: Sequence[float]) -> Answer:
-        end = len(row) - self._labels
-        return Answer(self.inner.describe(row[:end]), row[end:])
-
-
 class ServedModel:
-    """A scorer, and what requests need to know of its model."""
+    """A scorer, and what requests need to know of its model.
 
+    Other kinds of model extend it (`step_model.py`, `pair_model.py`). `task` is what vLLM calls what the model does.
+    """
+
+    task: ClassVar[str] = "classify"
+    open_ended: ClassVar[str] = (
+        "A text does not end in %r, at which the model's chat template ends an answer: its reward is read at another "
+        "token than in training. Where texts stop short of a line break behind their last special token, start the "
+        "server with --complete_texts true. Said once; reward_open_ended_texts_total in /metrics counts on."
+    )
+    with_outputs: ClassVar[Callable[[Readout], Readout]] = WithOutputs
     warm_up: ClassVar[list[dict[str, str]]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
     def __init__(self, scorer: RewardScorer, max_tokens: int, *, complete_texts: bool = False):
@@ -78,27 +58,35 @@ class ServedModel:
         self.vocabulary = scorer.model.get_input_embeddings().num_embeddings
         self._scorer = RewardScorer(
             *(scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length, scorer.passes.statistics),
-            readout=WithOutputs(scorer.readout),
+            readout=self.with_outputs(scorer.readout),
         )
         self._limit = TextLimit(scorer.tokenizer, self.max_length or max_tokens)
         self._end = EndOfAnswers(scorer.tokenizer) if complete_texts else None
-        self.last_token = self._last_token()
+        self.ending = self._ending()
 
-    def _last_token(self) -> int | None:
-        """The token at which the chat template ends an answer: there the reward is read. It also wakes the tokenizer.
+    def check_route(self, path: str) -> None:
+        """
+        Raises:
+            ApiError: this kind of model has no answer there.
+        """
+
+    def _ending(self) -> list[int]:
+        """The tokens in which a whole text ends: the one at which the chat template ends an answer, where the reward is
+        read; [] where any will do. It also wakes the tokenizer.
 
         A fast tokenizer may be used by several threads at once only as long as its settings stay what they are: the
         first call takes back the padding and the cutting that a tokenizer.json may ask for, and later ones find that
         done.
         """
         self._bos = leading_bos(self.tokenizer)
-        if not self.tokenizer.chat_template:
-            return self.tokenizer.eos_token_id
-        try:
-            (tokens,) = self._scorer.tokenize([self.warm_up])
-        except UserError:  # a template may refuse so short a conversation
-            return self.tokenizer.eos_token_id
-        return tokens.ids[-1]
+        last = self.tokenizer.eos_token_id
+        if self.tokenizer.chat_template:
+            try:
+                (tokens,) = self._scorer.tokenize([self.warm_up])
+                last = tokens.ids[-1]
+            except UserError:  # a template may refuse so short a conversation
+                pass
+        return [] if last is None else [last]
 
     # --- tokens ------------------------------------------------------------------------------------------------
     # They come in lots, each made when it is asked for, and in two steps, since a request may ask for a cut in
@@ -122,6 +110,14 @@ class ServedModel:
                 yield [replace(row, prompt=short_key(row.prompt)) for row in rows]
         except UserError as error:
             raise bad_request(str(error)) from error
+
+    def rendered_whole(self, conversations: Sequence[Conversation], options: Mapping[str, Any] | None = None) -> Lots:
+        """Messages as vLLM has them: what the chat template writes, and nothing else.
+
+        Raises:
+            ApiError: see `messages_whole`.
+        """
+        return self.messages_whole(conversations, options)
 
     def texts_whole(self, texts: Sequence[str]) -> Lots:
         """Texts as they stand, with exactly one BOS where the tokenizer puts one there, and nothing else added, unless
@@ -222,6 +218,10 @@ class ServedModel:
                 self._check_row(index, row)
                 index += 1
             yield lot
+
+    def to_read(self, lots: Lots) -> Lots:
+        """The rows as /pooling reads them: at the last token, as everywhere."""
+        return lots
 
     def _check_row(self, index: int, row: Tokens) -> None:
         if not len(row.ids):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.errors import ApiError
-from reward_modeling.serving.model import Answer
+from reward_modeling.serving.head_outputs import Answer
 
 TURNS = 4  # parts of a batch that requests take turns for
 

@@ -115,15 +115,18 @@ class Service:
                 param="model",
             )
 
-    def check_count(self, count: int, param: str) -> None:
+    def check_count(self, count: int, param: str, what: str = "", cure: str = "Send them in several requests.") -> None:
         """
+        Args:
+            what: is counted, where it is not the entries of the field.
+
         Raises:
             ApiError: there are more conversations than a request may have.
         """
         most = min(self.settings.max_conversations, self.settings.max_queue_conversations)
         if count > most:
             raise bad_request(
-                f"{param}: expected at most {most:,} in a request, found {count:,}. Send them in several requests.",
+                f"{param}: expected at most {most:,} {what + ' ' if what else ''}in a request, found {count:,}. {cure}",
                 param,
             )
 
@@ -156,20 +159,14 @@ class Service:
 
     def _count_open_ended(self, rows: Sequence[Tokens]) -> None:
         """A reward that is read elsewhere than in training is given as it is, and counted."""
-        last = self.model.last_token
-        count = 0 if last is None else sum(row.ids[-1] != last for row in rows)
+        ending = self.model.ending
+        count = sum(list(row.ids[-len(ending) :]) != ending for row in rows) if ending else 0
         if not count:
             return
         self.metrics.open_ended.inc(count)
         if not self._said_open_ended:
             self._said_open_ended = True
-            logger.warning(
-                "A text does not end in token %d (%r), at which the model's chat template ends an answer: its reward "
-                "is read at another token than in training. Where texts stop short of a line break behind their last "
-                "special token, start the server with --complete_texts true. Said once; reward_open_ended_texts_total "
-                "in /metrics counts on.",
-                *(last, self.model.tokenizer.convert_ids_to_tokens(last)),
-            )
+            logger.warning(self.model.open_ended, self.model.tokenizer.decode(ending))
 
     def close(self) -> None:
         self.batcher.close()

@@ -175,17 +175,18 @@ def _compare(
 ) -> Comparison:
     places = [place for place, row in enumerate(sample.rows) if way.can_send(row)]
     rows, outputs = [sample.rows[place] for place in places], sample.outputs[places]
-    expected = checkpoint.values(outputs, client.shows)
-    all_values = checkpoint.values(np.concatenate([checkpoint.outputs, sample.outputs]), client.shows)
+    shows = way.shows or client.shows
+    expected = checkpoint.values(outputs, shows)
+    all_values = checkpoint.values(np.concatenate([checkpoint.outputs, sample.outputs]), shows)
     tolerances = tolerances_of(all_values, rounding, checkpoint.noise)
     answers = [_ask(client, way, row) for row in rows]
-    served = [_values(answer, due, client.shows) for answer, due in zip(answers, expected, strict=True)]
+    served = [_values(answer, due, shows) for answer, due in zip(answers, expected, strict=True)]
     comparison = Comparison(way, rows, expected, served, tolerances, len(sample.rows) - len(rows))
     if not rows or comparison.equal:
         return comparison
     refused = [str(answer) if isinstance(answer, Refused) else None for answer in answers]
     counted = [answer.tokens if isinstance(answer, Answer) else None for answer in answers]
-    case = Case(checkpoint, client.shows, way, rows, outputs, served, refused, counted, tolerances, server.max_length)
+    case = Case(checkpoint, shows, way, rows, outputs, served, refused, counted, tolerances, server.max_length)
     return Comparison(**vars(comparison) | {"causes": find_causes(case, load)})
 
 

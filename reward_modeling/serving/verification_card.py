@@ -77,7 +77,7 @@ def entry_of(report: Report) -> dict[str, Any]:
         "dtype_by": "server" if report.server.dtype else "--served_dtype",
         "ways": [one.way.name for one in report.deciding],
         "rows": max(len(one.rows) for one in report.deciding),
-        "tokens": sum(len(row.ids) for row in report.checkpoint.rows),
+        "tokens": sum(map(len, {tuple(row.ids) for row in report.checkpoint.rows})),
         "longest_row": report.longest_row,
         "messages": report.messages,
         "largest_difference": report.largest,

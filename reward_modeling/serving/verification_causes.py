@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from reward_modeling.checkpoints.verification import ROUNDING_FACTOR
+from reward_modeling.models.pairwise_format import compares_answers
 from reward_modeling.serving.clients import Row
 from reward_modeling.serving.verification_case import Case, Cause, Checkpoint
 from reward_modeling.serving.verification_changes import UNCHANGED, ValueChange, token_changes, value_changes
@@ -187,8 +188,8 @@ def _other_template(case: Case) -> Cause:
     return Cause(
         "another chat template",
         f"The server makes other tokens of messages{counts}, and token ids get the rewards that are due. Give it the "
-        f"chat template of {case.checkpoint.name} (vLLM: --chat-template FILE; serve.py takes it by itself), and no "
-        "generation prompt; or send token ids.",
+        f"chat template of {case.checkpoint.name} (vLLM: --chat-template FILE; serve.py takes it by itself), and "
+        f"{'its' if compares_answers(case.checkpoint.config) else 'no'} generation prompt; or send token ids.",
     )
 
 

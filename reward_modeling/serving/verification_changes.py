@@ -100,7 +100,8 @@ def token_changes(tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenChange]:
 
 
 def _with_ids(row: Row, ids: list[int]) -> Row:
-    return row if ids == row.ids else replace(row, ids=ids, text=None)
+    """Of a process model, which reads a place among them, they are sent as they are, and counted in the answer."""
+    return row if ids == row.ids or row.end is not None else replace(row, ids=ids, text=None)
 
 
 def _tokenised(row: Row, text: str, tokenizer: PreTrainedTokenizerBase) -> Row:

@@ -36,7 +36,7 @@ def find_cut(case: Case, checkpoint: Checkpoint, own: Outputs) -> Cause | None:
     ]
     lengths = [len(row.ids) for row in case.rows]
     longest_whole = max((length for length, other in zip(lengths, differs, strict=True) if not other), default=0)
-    if not any(differs):
+    if not any(differs) or any(row.end is not None for row in case.rows):  # of these the answer has all tokens
         return None
     place = min((place for place, other in enumerate(differs) if other), key=lambda place: lengths[place])
     tries = [

@@ -15,7 +15,7 @@ from reward_modeling.serving.clients import CLIENTS
 from reward_modeling.serving.keys import check_key, read_key_file
 from reward_modeling.serving.verification import verify_server
 from reward_modeling.serving.verification_card import write_served
-from reward_modeling.serving.verification_probe import Probe
+from reward_modeling.serving.verification_kinds import kind_of
 from reward_modeling.serving.verification_rows import FLOAT32, read_checkpoint
 from reward_modeling.serving.verification_text import report_lines
 
@@ -32,7 +32,9 @@ class VerifyFlags:
         "A running server, such as http://127.0.0.1:8000: compare its rewards with those of the saved model.",
     )
     protocol: Annotated[str | None, one_of(*CLIENTS)] = flag(
-        None, "How the server is asked: vllm (/classify), openrlhf (/get_reward), or ours (/v1/rewards of serve.py)."
+        None,
+        "How the server is asked: vllm (/classify; /pooling of a process model), openrlhf (/get_reward), or ours "
+        "(/v1/rewards of serve.py).",
     )
     reward_name_or_path: Annotated[str | None, PATH] = flag(
         None, "Folder or Hub id of the model, with its verification.json. Of a merged adapter either."
@@ -68,11 +70,12 @@ def run_verification() -> None:
     name = flags.reward_name_or_path
     checkpoint = read_checkpoint(name, trust_remote_code=flags.trust_remote_code)
     connection = Connection(flags.verify_server, api_key=_read_key(flags.api_key_file), seconds=flags.timeout)
-    client = CLIENTS[flags.protocol](connection, flags.served_model_name)
+    kind = kind_of(checkpoint)
+    client = kind.client(flags.protocol)(connection, flags.served_model_name)
     report = verify_server(
         checkpoint,
         client,
-        load=cache(lambda: Probe(name, trust_remote_code=flags.trust_remote_code)),
+        load=cache(lambda: kind.probe(name, trust_remote_code=flags.trust_remote_code)),
         dtype=flags.served_dtype,
         load_model=flags.load_model,
     )

@@ -6,7 +6,7 @@ for the last two is computed here, in float32.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,8 +74,9 @@ def long_rows(checkpoint: SavedCheckpoint, length: int) -> list[Row]:
     if length <= len(longest.ids):
         return []
     ids = _repeated([row.ids for row in rows], length - len(longest.ids)) + longest.ids
-    gate = rows[0].gate
-    return [row_of(ids, None if gate is None else min(gate, length - 1), checkpoint.tokenizer)]
+    gate, end = rows[0].gate, None if rows[0].end is None else length - 1
+    row = row_of(ids, None if gate is None else min(gate, length - 1), checkpoint.tokenizer)
+    return [replace(row, end=end)]
 
 
 def _repeated(rows: Sequence[Sequence[int]], length: int) -> list[int]:

@@ -1,9 +1,10 @@
 """The checkpoint itself, loaded: what it gives other tokens than the saved ones, messages, and in lower precision."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Tokens
+from reward_modeling.scoring.pair_scorer import PairScorer
 from reward_modeling.scoring.readouts.base import Readout, ScoredConversation
 from reward_modeling.scoring.scorer import RewardScorer
 from reward_modeling.serving.clients import Row
@@ -77,9 +79,16 @@ class Probe:
     def _scorer(self, dtype: str) -> RewardScorer:
         if dtype not in self._scorers:
             options = {"dtype": dtype, "trust_remote_code": self.trust_remote_code, "device": self._device()}
-            scorer = RewardScorer.from_pretrained(self.name, **options)
-            if not scorer.readout.reads_prompts:
-                whole = scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length
-                scorer = RewardScorer(*whole, readout=RawOutputs())
-            self._scorers[dtype] = scorer
+            self._scorers[dtype] = self._load(options)
         return self._scorers[dtype]
+
+    def _load(self, options: Mapping[str, Any]) -> RewardScorer:
+        """A scorer that gives the outputs."""
+        scorer = RewardScorer.from_pretrained(self.name, **options)
+        return scorer if scorer.readout.reads_prompts else with_readout(scorer, RawOutputs())
+
+
+def with_readout(scorer: RewardScorer | PairScorer, readout: Readout) -> RewardScorer:
+    """The same model, and what is read off it in another way."""
+    whole = scorer.model, scorer.tokenizer, scorer.batches, scorer.reader.max_length
+    return RewardScorer(*whole, readout=readout)

@@ -5,7 +5,7 @@ files as they were saved. The text of a row is what its tokens are decoded to, w
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +20,13 @@ from reward_modeling.common.errors import UserError, first_line
 from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.models.checkpoint_config import read_config
 from reward_modeling.models.gated_model import is_gated
+from reward_modeling.models.process_format import PROCESS, RIGHT, is_process_model, make_process_model
 from reward_modeling.models.rating_outputs import names_of_saved_values
 from reward_modeling.models.reward_normalization import read_adapter_statistics, set_statistics, statistics_of
 from reward_modeling.models.tokenizer import read_tokenizer, token_ids
 from reward_modeling.scoring.readouts.base import ScoredConversation
-from reward_modeling.scoring.readouts.catalog import readout_of
-from reward_modeling.serving.clients import DESCRIBED, OUTPUTS, Row, flat
+from reward_modeling.scoring.readouts.catalog import any_readout
+from reward_modeling.serving.clients import ACTIVATED, DESCRIBED, OUTPUTS, Row, flat
 from reward_modeling.serving.verification_values import Values
 
 FLOAT32 = "float32"
@@ -35,7 +36,7 @@ Outputs = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """What is known of a checkpoint without its weights.
+    """What is known of a checkpoint without its weights. Of a process model there is a row for each step.
 
     `rounding` is how far its own lower precision moves the outputs, where it was verified in one; `noise` how far other
     kernels move them in float32, where that was measured.
@@ -58,11 +59,14 @@ class SavedCheckpoint:
 
     def values(self, outputs: Outputs, shows: str) -> list[Values]:
         """What a server that shows this much of a model gives rows of these outputs."""
-        if shows == OUTPUTS:
-            return [{f"probs[{place}]": float(one) for place, one in enumerate(row)} for row in outputs]
+        if shows in (OUTPUTS, ACTIVATED):
+            rows = outputs if shows == OUTPUTS else _softmax(outputs)
+            return [{f"probs[{place}]": float(one) for place, one in enumerate(row)} for row in rows]
+        if is_process_model(self.config):
+            return [{"right": float(row[RIGHT])} for row in _softmax(outputs)]
         if is_gated(self.config):  # what its objectives and its gate say was not saved
             return [{"reward": float(row[0])} for row in outputs]
-        readout = readout_of(self.name, self.config)
+        readout = any_readout(self.name, self.config)
         columns = readout.columns(SimpleNamespace(logits=torch.from_numpy(outputs))).tolist()
         described = [readout.describe(row) for row in columns]
         return [_described(one) if shows == DESCRIBED else {"reward": one.reward} for one in described]
@@ -83,8 +87,9 @@ def read_checkpoint(name: str | Path, *, trust_remote_code: bool = False) -> Sav
         )
     config = _read_config(str(name), trust_remote_code)
     tokenizer = read_tokenizer(str(name), trust_remote_code=trust_remote_code)
-    gates = verified.gates or [None] * len(verified.rows)
-    rows = [row_of(ids, gate, tokenizer) for ids, gate in zip(verified.rows, gates, strict=True)]
+    gates, reads = (of or [None] * len(verified.rows) for of in (verified.gates, verified.reads))
+    whole = [row_of(ids, gate, tokenizer) for ids, gate in zip(verified.rows, gates, strict=True)]
+    rows = [replace(row, end=end) for row, of in zip(whole, reads, strict=True) for end in of or [None]]
     precision, rounding, noise = _precision(folder)
     outputs = np.array(verified.outputs, dtype=np.float64)
     return SavedCheckpoint(str(name), folder, config, tokenizer, rows, outputs, precision, rounding, noise)
@@ -121,6 +126,8 @@ def _read_config(name: str, trust_remote_code: bool) -> PreTrainedConfig:
     saved = read_adapter_statistics(name) or {}
     names = names_of_saved_values(saved)
     config = PreTrainedConfig(num_labels=len(names) or 1)
+    if PROCESS in saved:
+        make_process_model(config)
     if names:
         config.id2label = dict(enumerate(names))
     set_statistics(config, saved)
@@ -137,6 +144,11 @@ def row_of(ids: list[int], gate: int | None, tokenizer: PreTrainedTokenizerBase)
     ways = (text, without_bos, without_bos.removesuffix(eos))  # an encoder's tokenizer adds both
     bare = next((way for way in ways if tokenizer(way, verbose=False)["input_ids"] == ids), None)
     return Row(ids, text, bare, bos, gate)
+
+
+def _softmax(outputs: Outputs) -> Outputs:
+    parts = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return parts / parts.sum(axis=1, keepdims=True)
 
 
 def _described(one: ScoredConversation) -> Values:

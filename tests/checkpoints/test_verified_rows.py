@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from rating_models import NAMES, RANGES, WEIGHTS
+from step_models import chains, save_process_model
 from test_fold import CONVERSATIONS, ratings_model
 from test_verification import FLOAT32, at_once, in_memory, model, save  # noqa: F401 (fixtures among them)
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from reward_modeling.checkpoints.fold import fold_model
 from reward_modeling.checkpoints.verification import FLOAT32_TOLERANCE, verify_saved_model
@@ -16,7 +17,7 @@ from reward_modeling.checkpoints.verified_rows import read_verified_rows, write_
 from reward_modeling.common.errors import UserError
 from reward_modeling.common.file_names import VERIFICATION
 from reward_modeling.models.attention import SHARED_PREFIX
-from reward_modeling.scoring import RewardScorer
+from reward_modeling.scoring import RewardScorer, StepScorer
 
 
 def test_rows_of_a_reward_model(model, save, at_once):  # noqa: F811
@@ -56,6 +57,26 @@ def test_rows_of_a_model_of_ratings(tmp_path, at_once):  # noqa: F811
         assert said.reward == pytest.approx(sum(WEIGHTS[name] * values[place] for place, name in enumerate(NAMES)))
         for place, (low, high) in enumerate(RANGES[name] for name in NAMES):
             assert said.attributes[NAMES[place]] == pytest.approx(low + (high - low) * values[place], abs=1e-4)
+
+
+def test_rows_of_a_process_model(tmp_path, at_once):  # noqa: F811
+    """The outputs of both labels at each token that is read, in the order of `reads`."""
+    folder = save_process_model(tmp_path / "steps")
+    tokens = StepScorer.from_pretrained(folder, dtype="float32").tokenize(chains(4))
+    plain = AutoModelForTokenClassification.from_pretrained(folder).eval()
+    ends, outputs = [], []
+    for of in tokens:
+        with torch.no_grad():
+            logits = plain(torch.tensor([of.ids])).logits[0]
+        ends += [list(of.ids[: place + 1]) for place in of.reads]
+        outputs += [value for place in of.reads for value in logits[place].tolist()]
+    assert verify_saved_model(folder, ends, outputs, reads_steps=True, **FLOAT32).passed
+    verified = read_verified_rows(folder)
+    assert sum(map(len, verified.reads)) == len(verified.outputs) == len(ends) > len(verified.rows)
+    found = RewardScorer.from_pretrained(folder, dtype="float32").score_named(verified.conversations())
+    due = torch.tensor(verified.outputs).softmax(dim=-1)[:, 1]
+    assert (torch.tensor([step for one in found for step in one.steps]) - due).abs().max() < 1e-5
+    assert (due - due.roll(1)).abs().max() > 0.01
 
 
 def test_rows_of_a_folded_model(tmp_path):

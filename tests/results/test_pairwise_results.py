@@ -118,7 +118,9 @@ def test_the_card(run):
     evaluation = read(run.output / "evaluation.json")
     assert "preference-model" in card.split("---")[1] and "verdict flips with the order" in card
     assert f"**{100 * evaluation['accuracy']['value']:.1f}%**" in card and "| chosen first |" in card
-    assert "add_generation_prompt=True" in card and "RewardScorer" not in card and "serve.py" not in card
+    assert "add_generation_prompt=True" in card and "RewardScorer" not in card
+    assert "`python serve.py --reward_name_or_path" in card and "at least two `responses`" in card
+    assert "--protocol vllm" in card and "openrlhf" not in card
     assert "\n\n## Training data\n" in card and "order of the answers. Always" in card
     assert "\n\n\n" not in re.sub(r"```python\n.*?```", "code", card, flags=re.DOTALL)
     for name in ComparisonResults.card_plots:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from labelled_steps import outcome_rows, step_rows, texts
 from runs import FEW_STEPS, train, write_rows
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
+import rm_pairwise
+import rm_process
 import rm_regression
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.preferences import learnable_preferences
@@ -103,6 +106,42 @@ def ratings(base_of, tmp_path_factory) -> Path:
     given = VERIFIED | {"model_name": base_of("qwen2"), "train_set_path": write_rows(folder / "rows.jsonl", rows)}
     given |= {"attributes": ",".join(ATTRIBUTES)}
     return train(given, folder / "output", main=rm_regression.main).model
+
+
+@pytest.fixture(scope="session")
+def of_steps(tmp_path_factory) -> Callable[..., Path]:
+    """The output folder of a run of rm_process.py on a family's tiny model; of `outcome` an outcome model."""
+    made: dict[tuple, Path] = {}
+
+    def get(family: str, *, outcome: bool = False, **flags: object) -> Path:
+        key = (family, outcome, *sorted(flags.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("steps")
+            rows = outcome_rows(40, seed=1) if outcome else step_rows(40, seed=1)
+            tokenizer = train_tokenizer(texts(rows), 512, **TOKENIZER_STYLES[STYLES[family]])
+            config = tiny_config(family, len(tokenizer), **token_ids(tokenizer), **HEADS)
+            base = build_tiny_checkpoint(folder / "base", tokenizer, config)
+            given = VERIFIED | {"model_name": base, "train_set_path": write_rows(folder / "rows.jsonl", rows)} | flags
+            made[key] = train(given, folder / "output", main=rm_process.main).output
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def of_pairs(base_of, pairs, tmp_path_factory) -> Callable[..., Path]:
+    """The output folder of a run of rm_pairwise.py on a family's tiny model."""
+    made: dict[tuple, Path] = {}
+
+    def get(family: str, **flags: object) -> Path:
+        key = (family, *sorted(flags.items()))
+        if key not in made:
+            output = tmp_path_factory.mktemp("pairwise") / "output"
+            given = VERIFIED | {"model_name": base_of(family), "train_set_path": pairs, "max_length": 512} | flags
+            made[key] = train(given, output, main=rm_pairwise.main).output
+        return made[key]
+
+    return get
 
 
 def score_py(*arguments: str, status: int) -> str:

@@ -40,8 +40,6 @@ def check_equal(python: str, folder: Path, tmp_path: Path, seen: Callable, what:
     seen(f"{what}, vLLM {entry['version']}", f"{rows}; largest difference {entry['largest_difference']:.1e}")
 
 
-# A process model, once there is one, is one more test here: vLLM's task token_classify gives rewards of steps.
-
 # --- equal ----------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""A real server of a tiny model in a process of its own.
+"""A real server of a tiny model in a process of its own, or in a thread of this one.
 
 with running_server(folder, tmp_path) as server:
     requests.post(f"{server.url}/v1/rewards", json={...})
@@ -10,13 +10,17 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvicorn
+from fastapi import FastAPI
 from rating_models import save_classifier
 
+from reward_modeling.serving.running import Server, bind
 from reward_modeling.tiny.models import tiny_config
 from reward_modeling.tiny.preferences import learnable_preferences
 from reward_modeling.tiny.tokenizers import TOKENIZER_STYLES, token_ids, train_tokenizer
@@ -72,6 +76,21 @@ def running_server(model: Path | str, folder: Path, *, environment: dict[str, st
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def serving_app(app: FastAPI):
+    """The address of the application in a thread of this process."""
+    server, bound = Server(uvicorn.Config(app, log_level="error")), bind("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def _wait_until_it_serves(process: subprocess.Popen, log_file: Path) -> tuple[str, int]:

@@ -14,8 +14,9 @@ from reward_modeling.scoring import ScoredConversation
 from reward_modeling.serving import batches
 from reward_modeling.serving.batches import Batcher, Computed
 from reward_modeling.serving.errors import ApiError
+from reward_modeling.serving.head_outputs import Answer
 from reward_modeling.serving.metrics import Metrics
-from reward_modeling.serving.model import Answer, ServedModel
+from reward_modeling.serving.model import ServedModel
 from reward_modeling.serving.queue import FairQueue, Job
 
 # ----------------------------------------------------------------------------------------------------------

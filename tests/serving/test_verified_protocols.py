@@ -3,16 +3,13 @@
 import json
 import re
 import sys
-import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-import uvicorn
 from published_gate import write_published_folder
 from rating_models import NAMES, save_classifier, with_ratings
+from serving.servers import serving_app
 from serving.verified_models import FaultyServer, conversations, running, save_verified, write_verification
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 from transformers import AutoConfig
@@ -22,7 +19,6 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.models.gated_model import gated_model_class
 from reward_modeling.scoring import RewardScorer
 from reward_modeling.serving.app import make_app
-from reward_modeling.serving.running import Server, bind
 from reward_modeling.serving.settings import Settings
 from reward_modeling.serving.verification_card import BEGIN, END, read_served, with_lines
 from reward_modeling.tiny.tokenizers import token_ids
@@ -68,36 +64,9 @@ KINDS = {
 }
 
 
-@contextmanager
-def serving(folder: Path, **settings: object):
+def serving(folder: Path):
     """The address of serve.py's application in a thread of this process."""
-    scorer = RewardScorer.from_pretrained(folder, dtype="float32")
-    app = make_app(scorer, Settings(model_name="tiny", **settings))
-    server, bound = Server(uvicorn.Config(app, log_level="error")), bind("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.fixture
-def verify(monkeypatch, capsys):
-    """score.py with these flags: its exit status and what it printed."""
-
-    def run(**flags: object) -> tuple[int, str]:
-        argv = [token for name, value in flags.items() for token in (f"--{name}", str(value))]
-        monkeypatch.setattr(sys, "argv", ["score.py", *argv])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            score.main()
-        return ended.value.code, capsys.readouterr().out
-
-    return run
+    return serving_app(make_app(RewardScorer.from_pretrained(folder, dtype="float32"), Settings(model_name="tiny")))
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -74,9 +74,9 @@ def write_verification(folder: Path) -> Path:
 class FaultyServer:
     """What it does to tokens, to outputs and to its precision is set by a test; `requests` is what it was sent."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, auto_class: type = AutoModelForSequenceClassification):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = auto_class.from_pretrained(folder, dtype=torch.float32).eval()
         self.adds_bos = False
         self.key: str | None = None
         self.set_right()

@@ -14,4 +14,6 @@ Messages = Annotated[list[dict[str, Any]], Field(max_length=MOST, fail_fast=True
 Conversations = Annotated[list[Messages], Field(max_length=MOST, fail_fast=True)]
 TokenIds = Annotated[list[StrictInt], Field(fail_fast=True)]
 Rows = Annotated[list[TokenIds], Field(max_length=MOST, fail_fast=True)]
+StepsOfOne = Annotated[list[str], Field(min_length=1, max_length=MOST, fail_fast=True)]
+StepsOfSome = Annotated[list[StepsOfOne], Field(max_length=MOST, fail_fast=True)]
 Numbers = Annotated[list[StrictInt], Field(max_length=MOST, fail_fast=True)]

@@ -35,6 +35,7 @@ def get_reward_router(service: Service) -> APIRouter:
     router = APIRouter()
 
     def tokenize(fields: GetRewardRequest) -> Lots:
+        service.model.check_route("/get_reward")
         service.check_count(len(fields.query), "query")
         return service.counted(service.model.checked(service.model.texts_whole(fields.query)))
 

@@ -10,10 +10,12 @@ Exactly one of these, and beside it, of a model with a gate, where it reads the 
 (`gate_positions`), or `tools` and `chat_template_kwargs`, which go to the chat template.
 
     {"model": "...", "rewards": [1.25, -0.5], "usage": {"conversations": 2, "tokens": 61, "computed_tokens": 40}}
+
+Of other kinds of model see our_steps.py and our_pairs.py.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,7 +29,6 @@ from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
-FORMS = ("responses", "messages", "conversations", "input_ids")
 Responses = Annotated[list[str | Messages], Field(max_length=MOST, fail_fast=True)]
 
 
@@ -35,6 +36,8 @@ class RewardsRequest(BaseModel):
     """An unknown field is refused: a misspelt `tools` would change the rewards in silence."""
 
     model_config = ConfigDict(extra="forbid")
+    forms: ClassVar[tuple[str, ...]] = ("responses", "messages", "conversations", "input_ids")
+    with_prompt: ClassVar[tuple[str, ...]] = ("responses",)
 
     model: str | None = None
     prompt: str | Messages | None = Field(None, description="a text or a list of messages")
@@ -48,15 +51,23 @@ class RewardsRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check_form(self) -> "RewardsRequest":
-        given = [name for name in FORMS if getattr(self, name) is not None]
+        given = self._given()
         if len(given) != 1:
             found = " and ".join(given) if given else "none"
-            raise ValueError(f"expected one of {', '.join(FORMS)} (with prompt), found {found}")
-        if (self.prompt is not None) != (given == ["responses"]):
-            raise ValueError("expected prompt and responses together, found one without the other")
+            raise ValueError(f"expected one of {', '.join(self.forms)} (with prompt), found {found}")
+        if (self.prompt is not None) != (given[0] in self.with_prompt):
+            others = " or ".join(self.with_prompt)
+            raise ValueError(f"expected prompt and {others} together, found one without the other")
         if self.gate_positions is not None and self.input_ids is None:
             raise ValueError("gate_positions: expected them beside input_ids, found another form")
         return self
+
+    def _given(self) -> list[str]:
+        return [name for name in self.forms if getattr(self, name) is not None]
+
+    def form(self) -> str:
+        """The field that the conversations come from."""
+        return self._given()[0]
 
     def template_options(self) -> Mapping[str, Any] | None:
         options = dict(self.chat_template_kwargs or {})
@@ -72,17 +83,13 @@ def rewards_router(service: Service) -> APIRouter:
         if fields.input_ids is not None:
             service.check_count(len(fields.input_ids), "input_ids")
             return service.model.checked(service.model.ids_whole(fields.input_ids, fields.gate_positions))
-        conversations = _conversations(fields)
-        service.check_count(len(conversations), next(name for name in FORMS if getattr(fields, name) is not None))
+        conversations = conversations_of(fields)
+        service.check_count(len(conversations), fields.form())
         return service.model.checked(service.model.messages_whole(conversations, options))
 
     def write(asked: Asked[RewardsRequest], scored: Scored) -> dict[str, Any]:
-        usage = {"conversations": len(asked.rows), "tokens": sum(len(row.ids) for row in asked.rows)}
-        return {
-            "model": service.settings.model_name,
-            **columns_of_answers([answer.scored for answer in scored.answers]),
-            "usage": usage | {"computed_tokens": scored.computed_tokens},
-        }
+        columns = columns_of_answers([answer.scored for answer in scored.answers])
+        return {"model": service.settings.model_name, **columns, "usage": usage_of(asked, scored)}
 
     @router.post("/v1/rewards")
     async def rewards(request: Request) -> JSONResponse:
@@ -91,14 +98,19 @@ def rewards_router(service: Service) -> APIRouter:
     return router
 
 
-def _conversations(fields: RewardsRequest) -> list[Messages]:
+def usage_of(asked: Asked, scored: Scored) -> dict[str, int]:
+    tokens = sum(len(row.ids) for row in asked.rows)
+    return {"conversations": len(asked.rows), "tokens": tokens, "computed_tokens": scored.computed_tokens}
+
+
+def conversations_of(fields: RewardsRequest) -> list[Messages]:
     if fields.messages is not None:
         return [with_text_contents(fields.messages, "messages")]
     if fields.conversations is not None:
         return [with_text_contents(messages, "conversations") for messages in fields.conversations]
-    prompt = _as_messages(fields.prompt, "user", "prompt")
-    return [prompt + _as_messages(response, "assistant", "responses") for response in fields.responses]
+    prompt = as_messages(fields.prompt, "user", "prompt")
+    return [prompt + as_messages(response, "assistant", "responses") for response in fields.responses]
 
 
-def _as_messages(said: str | Messages, role: str, param: str) -> Messages:
+def as_messages(said: str | Messages, role: str, param: str) -> Messages:
     return [{"role": role, "content": said}] if isinstance(said, str) else with_text_contents(said, param)

@@ -1,4 +1,4 @@
-"""POST /classify, /pooling, /score and GET /v1/models as vLLM 0.32 answers them for a sequence classification.
+"""POST /classify, /pooling, /score and GET /v1/models as vLLM 0.32 answers them for a classification.
 
     {"model": "...", "input": "a whole text", "use_activation": false}
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
@@ -6,14 +6,16 @@
 
 `input` is a text, a list of texts, tokens or a list of tokens. The outputs are those of the head, as many as the model
 has labels, after the activation that vLLM would choose by the model's config: none for `problem_type` regression, which
-all models of this project have. `activation` is `use_activation` under the name that it had before vLLM 0.11.2 and that
-verl sends. Unlike vLLM, the server puts exactly one BOS in front of a text that has one already, and answers 404 where
-a request names another model.
+all models of this project have but process models, whose outputs become probabilities. Of these, whose task is
+token_classify, /pooling has a row of outputs for each token. `activation` is `use_activation` under the name that it
+had before vLLM 0.11.2 and that verl sends. Unlike vLLM, the server puts exactly one BOS in front of a text that has one
+already, and answers 404 where a request names another model.
 """
 
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -22,7 +24,8 @@ from starlette.responses import JSONResponse
 from reward_modeling.data.conversations import Tokens
 from reward_modeling.serving.activations import activation_of, base64_of
 from reward_modeling.serving.errors import bad_request
-from reward_modeling.serving.model import Answer, Lots
+from reward_modeling.serving.head_outputs import Answer
+from reward_modeling.serving.model import Lots
 from reward_modeling.serving.protocols.message_parts import with_text_contents
 from reward_modeling.serving.protocols.template_options import checked_options
 from reward_modeling.serving.protocols.vllm_fields import ClassifyRequest, PoolingRequest, ScoreRequest, VllmRequest
@@ -30,19 +33,21 @@ from reward_modeling.serving.queue import Scored
 from reward_modeling.serving.service import Asked, Service
 
 OWNER = "reward-modeling"
+TOKEN_CLASSIFY = "token_classify"
 
 
 def vllm_router(service: Service) -> APIRouter:
     """The routes. `/score` is there for models of one label, as in vLLM."""
-    router, writer = APIRouter(), Writer(service)
+    router = APIRouter()
+    writer = (TokenWriter if service.model.task == TOKEN_CLASSIFY else Writer)(service)
 
     @router.post("/classify")
     async def classify(request: Request) -> JSONResponse:
-        return await service.answer(request, ClassifyRequest, read_input(service), writer.classification)
+        return await service.answer(request, ClassifyRequest, read_input(service, "/classify"), writer.classification)
 
     @router.post("/pooling")
     async def pooling(request: Request) -> JSONResponse:
-        return await service.answer(request, PoolingRequest, read_input(service), writer.pooling)
+        return await service.answer(request, PoolingRequest, read_pooled(service), writer.pooling)
 
     @router.post("/score")
     async def score(request: Request) -> JSONResponse:
@@ -64,8 +69,23 @@ def vllm_router(service: Service) -> APIRouter:
 # --- requests to tokens ----------------------------------------------------------------------------------------
 
 
-def read_input(service: Service) -> Callable[[ClassifyRequest], Lots]:
+def read_pooled(service: Service) -> Callable[[PoolingRequest], Lots]:
+    read = read_input(service, "/pooling")
+
+    def read_task(fields: PoolingRequest) -> Lots:
+        task = service.model.task
+        if fields.task not in (None, task):
+            raise bad_request(
+                f"task: expected {task}, which is what the model does, found {fields.task[:50]!r}.", "task"
+            )
+        return service.model.to_read(read(fields))
+
+    return read_task
+
+
+def read_input(service: Service, path: str) -> Callable[[ClassifyRequest], Lots]:
     def read(fields: ClassifyRequest) -> Lots:
+        service.model.check_route(path)
         service.check_model(fields.model)
         if fields.messages is not None:
             options = dict(checked_options(fields.chat_template_kwargs) or {})
@@ -73,7 +93,7 @@ def read_input(service: Service) -> Callable[[ClassifyRequest], Lots]:
                 if getattr(fields, name):
                     options[name] = True
             messages = with_text_contents(fields.messages, "messages")
-            return truncated(service, service.model.messages_whole([messages], options or None), fields)
+            return truncated(service, service.model.rendered_whole([messages], options or None), fields)
         given = fields.input
         several = [given] if isinstance(given, str) or not given or isinstance(given[0], int) else given
         service.check_count(len(several), "input")
@@ -91,6 +111,7 @@ def read_input(service: Service) -> Callable[[ClassifyRequest], Lots]:
 
 def read_pairs(service: Service) -> Callable[[ScoreRequest], Lots]:
     def read(fields: ScoreRequest) -> Lots:
+        service.model.check_route("/score")
         service.check_model(fields.model)
         if service.model.num_outputs != 1:
             raise bad_request(
@@ -158,7 +179,7 @@ class Writer:
         return self._response("classify", asked, data)
 
     def pooling(self, asked: Asked[PoolingRequest], scored: Scored) -> dict[str, Any]:
-        encode = base64_of if asked.fields.encoding_format == "base64" else list
+        encode = self._base64_of if asked.fields.encoding_format == "base64" else list
         rows = self._outputs(asked.fields, scored.answers)
         data = [{"index": index, "object": "pooling", "data": encode(row)} for index, row in enumerate(rows)]
         return self._response("pooling", asked, data)
@@ -168,9 +189,13 @@ class Writer:
         data = [{"index": index, "object": "score", "score": row[0]} for index, row in enumerate(rows)]
         return self._response("score", asked, data)
 
-    def _outputs(self, fields: VllmRequest, answers: Sequence[Answer]) -> list[list[float]]:
+    def _outputs(self, fields: VllmRequest, answers: Sequence[Answer]) -> list[list[Any]]:
         activation = self.activation if fields.wants_activation() else list
         return [activation(answer.outputs) for answer in answers]
+
+    @staticmethod
+    def _base64_of(row: Sequence[Any]) -> str:
+        return base64_of(row)
 
     def _response(self, kind: str, asked: Asked, data: list[dict[str, Any]]) -> dict[str, Any]:
         tokens = sum(len(row.ids) for row in asked.rows)
@@ -188,3 +213,20 @@ class Writer:
                 "completion_tokens_details": None,
             },
         }
+
+
+class TokenWriter(Writer):
+    """Of a process model: for each token the outputs of both labels, after the activation."""
+
+    def _outputs(self, fields: VllmRequest, answers: Sequence[Answer]) -> list[list[Any]]:
+        activation, labels = self.activation if fields.wants_activation() else list, self.service.model.num_outputs
+        starts = (range(0, len(answer.outputs), labels) for answer in answers)
+        return [
+            [activation(answer.outputs[start : start + labels]) for start in of]
+            for answer, of in zip(answers, starts, strict=True)
+        ]
+
+    @staticmethod
+    def _base64_of(row: Sequence[Any]) -> str:
+        """Those of the first token, then those of the next one."""
+        return base64_of(list(chain.from_iterable(row)))

@@ -62,12 +62,6 @@ class PoolingRequest(ClassifyRequest):
     endianness: Literal["native", "little"] = "native"
     dimensions: None = Field(None, description="null, since the outputs are those of the model's labels")
 
-    @model_validator(mode="after")
-    def _check_task(self) -> "PoolingRequest":
-        if self.task not in (None, "classify"):
-            raise ValueError(f"task: expected classify, which is what the model does, found {self.task[:50]!r}")
-        return self
-
 
 class ScoreRequest(VllmRequest):
     """Pairs of texts, under any of the names that vLLM knows."""
