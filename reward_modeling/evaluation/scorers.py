@@ -18,7 +18,7 @@ from reward_modeling.data.preferences import kept_column
 from reward_modeling.evaluation.benchmarks.base import BenchmarkRows
 from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.models.chat_template import fingerprint_of_template
-from reward_modeling.models.loading import read_config
+from reward_modeling.models.checkpoint_config import read_config
 from reward_modeling.models.pairwise_format import PAIRWISE, compares_answers
 from reward_modeling.models.process_format import PROCESS, is_process_model
 from reward_modeling.models.reward_normalization import tie_values_of
