@@ -1,7 +1,7 @@
 """What a row says to a kind of reward model: completions of one prompt, units over them, targets of each unit."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -67,6 +67,10 @@ class RowReader(ABC):
     def drop_reason(self, row: dict[str, Any]) -> "DropReason | None":
         """Why a standard row is left out that another reader might keep."""
         return None
+
+    def notes(self, row: dict[str, Any]) -> Iterator[str]:
+        """What a report counts of a standard row that is kept: keys of `report.NOTED_ROWS`."""
+        yield from ()
 
     def excerpt(self, row: dict[str, Any]) -> str:
         """What a report shows of a row that is dropped."""

@@ -179,6 +179,8 @@ class GroupBuilder:
                 found.setdefault(f"{'control' if completion.control_token else 'foreign'} {side}", mark)
             if completion.escaped_mark:
                 found.setdefault("escaped", completion.escaped_mark)
+        for what in self.reader.notes(row.columns):
+            notes.add(row, what, 1)
         for what, mark in found.items():
             notes.add(row, what, 1, repr(mark))
         if self.unknown is not None and (unknown := sum(each.ids.count(self.unknown) for each in row.completions)):

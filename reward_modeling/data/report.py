@@ -31,6 +31,7 @@ NOTED_ROWS = {
     "unknown": "rows with unknown tokens",
     "thoughts": "rows whose earlier thoughts the template leaves out, as it is meant to",
     "tools": "rows whose tools the template leaves out",
+    "chains": "rows with steps behind the last label of their chain",
 }
 OF_TOKENS = ("tokens", "unknown_tokens", "first_of_note")  # of a report
 LOUD_SHARE_DROPPED = 0.05  # more than this share of the rows dropped is a warning that cannot be missed

@@ -15,7 +15,7 @@ from reward_modeling.data.pairs import TRANSCRIPTS, json_type, read_side
 from reward_modeling.data.pairs import read_text as read_messages_in_text
 from reward_modeling.data.row_forms import Row, RowDropped, is_blank
 from reward_modeling.data.step_chains import FIRST
-from reward_modeling.data.step_labels import LABEL_KEYS, LabelReading, is_without_text, read_label, read_text
+from reward_modeling.data.step_labels import LABEL_KEYS, LabelReading, is_without_text, read_text
 from reward_modeling.data.step_marks import MARK, is_signed, read_dialogue, read_marked_text
 from reward_modeling.data.step_trees import BLANK, StepTree, read_prm800k, read_tree
 from reward_modeling.data.transcripts import invites_answer, parse_transcript
@@ -109,7 +109,7 @@ def _trl(row: Row, reading: LabelReading) -> FoundSteps | None:
         return None  # a whole answer
     if says_nothing(steps):
         return None
-    labels = [read_label(label) for label in _list(row["labels"], "labels")]
+    labels = [reading.label(label) for label in _list(row["labels"], "labels")]
     tree = _chain(_list(steps, name), labels)
     return FoundSteps(read_prompt(row.get("prompt"), reading.forms), tree, ("prompt", name, "labels"))
 
@@ -190,7 +190,7 @@ def _outcome(row: Row, reading: LabelReading) -> FoundSteps | None:
     if label is None:
         raise RowDropped(DropReason.STEPS_NOT_LABELLED)
     known = label[0] if isinstance(label, list) and len(label) == 1 else label
-    tree = _chain([read_text(answer, "the answer")], [read_label(known)])
+    tree = _chain([read_text(answer, "the answer")], [reading.label(known)])
     return FoundSteps(read_prompt(prompt, reading.forms), tree, columns)
 
 
@@ -210,7 +210,7 @@ def _outcomes(row: Row, labels: object, reading: LabelReading) -> FoundSteps:
     reading.counts += Counter({BLANK: sum(blank)})
     for answer, label, says_nothing_at_all in zip(answers, labels, blank, strict=True):
         if not says_nothing_at_all:
-            tree.add(read_text(answer, "an answer"), read_label(label), FIRST, reading.counts)
+            tree.add(read_text(answer, "an answer"), reading.label(label), FIRST, reading.counts)
     return FoundSteps(read_prompt(row.get("prompt"), reading.forms), tree, OUTCOME_COLUMNS)
 
 

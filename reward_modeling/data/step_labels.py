@@ -9,7 +9,7 @@
 
 Ratings are -1 (wrong), 1 (right) and 0. What 0 means says --neutral_steps: TRL takes it as wrong, Qwen as right. A
 rating of null is no label (TRL takes it as wrong), but for a step that a human wrote to go on from: that one is right,
-as TRL has it too.
+as TRL has it too. A set in which any label is -1 has ratings in the place of labels: there 0 is not wrong.
 """
 
 from collections import Counter
@@ -24,6 +24,7 @@ from reward_modeling.data.row_forms import RowDropped
 
 SIGNS = {"+": 1.0, "-": 0.0}
 _WORDS = {**SIGNS, "true": 1.0, "false": 0.0}
+LABELS_ARE_RATINGS = "labels of -1, 0 and 1, which are ratings"
 NEUTRAL_STEPS = {"right": 1.0, "wrong": 0.0, "half": 0.5, "drop": None}  # as --neutral_steps names them
 TEXT_KEYS = ("text", "content", "value", "response", "completion", "solution", "answer")
 LABEL_KEYS = ("label", "is_correct", "correct")
@@ -34,12 +35,37 @@ class LabelReading:
     """How the labels of a row are read, and what is met in it."""
 
     neutral_steps: str | None = None
+    are_ratings: bool = False
+    """Labels that are numbers are ratings, since the set has labels of -1."""
     forms: set[str] = field(default_factory=set)
     """How the row is written, in words."""
     counts: Counter[str] = field(default_factory=Counter)
     """What its steps show, in words."""
     neutral: int = 0
     """Steps with a rating of 0."""
+    minus_one: bool = False
+    """A label is -1, and labels are no ratings."""
+
+    def label(self, value: object) -> float | None:
+        """P(right), None where it is not known.
+
+        Raises:
+            RowDropped: it is no label, or no probability; where labels are ratings, it is none of them.
+        """
+        if isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str) and value.strip().lower() in _WORDS:
+            return _WORDS[value.strip().lower()]
+        number = _read_number(value)
+        if number is None or number != number:
+            return None
+        if self.are_ratings:
+            self.forms.add(LABELS_ARE_RATINGS)
+            return self.rating(number)
+        self.minus_one |= number == -1
+        if not 0 <= number <= 1:
+            raise RowDropped(DropReason.LABEL_OUT_OF_RANGE, f"label {number:g}: expected 0 to 1")
+        return number
 
     def rating(self, value: object) -> float | None:
         """
@@ -56,30 +82,16 @@ class LabelReading:
         return float(value > 0)
 
 
-def read_label(value: object) -> float | None:
-    """P(right), None where it is not known.
-
-    Raises:
-        RowDropped: it is no label, or no probability.
-    """
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str):
-        text = value.strip()
-        if not text or text.lower() in _WORDS:
-            return _WORDS.get(text.lower())
-        try:
-            number = float(text)
-        except ValueError:
-            raise RowDropped(DropReason.WRONG_TYPE, f"label {value!r:.40}: expected true, false or 0 to 1") from None
-    else:
-        number = read_number("label", value)
-    if number is None or number != number:
+def _read_number(value: object) -> float | None:
+    """The number that a label is, or that its text is; None where it says nothing."""
+    if not isinstance(value, str):
+        return read_number("label", value)
+    if not value.strip():
         return None
-    if not 0 <= number <= 1:
-        hint = "; ratings of -1, 0 and 1 are read in PRM800K's own form" if number == -1 else ""
-        raise RowDropped(DropReason.LABEL_OUT_OF_RANGE, f"label {number:g}: expected 0 to 1{hint}")
-    return number
+    try:
+        return float(value)
+    except ValueError:
+        raise RowDropped(DropReason.WRONG_TYPE, f"label {value!r:.40}: expected true, false or 0 to 1") from None
 
 
 def read_text(value: object, name: str = "a step") -> str:
@@ -112,4 +124,4 @@ def read_step(step: Mapping, reading: LabelReading) -> tuple[str, float | None]:
     text = read_text(step)
     if "rating" in step and says_nothing(step.get("label")):
         return text, reading.rating(step["rating"])
-    return text, read_label(next((step[key] for key in LABEL_KEYS if not says_nothing(step.get(key))), None))
+    return text, reading.label(next((step[key] for key in LABEL_KEYS if not says_nothing(step.get(key))), None))

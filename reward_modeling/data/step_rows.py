@@ -37,7 +37,7 @@ from reward_modeling.data.step_labels import LabelReading
 from reward_modeling.data.template_options import read_template_options
 from reward_modeling.data.unread_columns import is_suspect, unread_columns, unread_message_keys
 
-CACHE_VERSION = 2  # to be raised when other rows come out than before
+CACHE_VERSION = 3  # to be raised when other rows come out than before
 EXCERPT_LENGTH = 200
 SUSPECT_LENGTH = 60
 READ = ("system", "tools", "chat_template_kwargs", "source")  # beside what a form reads
@@ -59,6 +59,7 @@ STEP_FEATURES = Features(
         "parents": List(Value("int32")),  # of each step the number of the one before it, see step_chains.py
         "labels": List(Value("float64")),  # P(right); null where not known
         "neutral": Value("int32"),  # steps with a rating of 0
+        "minus_one": Value("bool"),  # a label is -1
         "counted": Value("string"),  # what else its steps show, as JSON: {"in words": how many}; "" for nothing
         "is_text": Value("bool"),
         "source": Value("string"),
@@ -80,25 +81,36 @@ def load_step_rows(
     Args:
         neutral_steps: what a rating of 0 is, "right", "wrong", "half" or "drop".
 
+    Where any label is -1, all labels are ratings.
+
     Raises:
-        UserError: nothing readable at `path`, no steps in it, a broken file; or ratings of 0 and no word of what they
-            are.
+        UserError: nothing readable at `path`, no steps in it, a broken file; or ratings of 0, or labels of -1, and no
+            word of what 0 is.
     """
+    rows = _load(path, options, neutral_steps, num_proc)
+    are_ratings = pc.any(rows.select_columns(["minus_one"]).with_format("arrow")[:]["minus_one"]).as_py()
+    if neutral_steps is None:
+        _refuse_neutral(rows)
+        if are_ratings:
+            raise _labels_are_ratings(rows)
+    return _load(path, options, neutral_steps, num_proc, are_ratings=True) if are_ratings else rows
+
+
+def _load(
+    path: str, options: ReadOptions, neutral_steps: str | None, num_proc: int | None, *, are_ratings: bool = False
+) -> Dataset:
     required, *others = (("prompt", "completions", "labels"), *(form.columns for form in FORMS if form.columns))
     others += [("messages",), ("conversations",), ("prompt", "response"), ("prompt", "completion"), ("responses",)]
-    rows = load_rows(
+    return load_rows(
         path,
-        to_row=partial(step_row, options=options, neutral_steps=neutral_steps),
+        to_row=partial(step_row, options=options, neutral_steps=neutral_steps, are_ratings=are_ratings),
         features=STEP_FEATURES,
-        version=f"steps-{CACHE_VERSION}-{neutral_steps}{options.key}",
+        version=f"steps-{CACHE_VERSION}-{neutral_steps}{'-ratings' * are_ratings}{options.key}",
         missing=DropReason.NO_STEPS,
         num_proc=num_proc,
         columns=Columns(required, None, ROW_FORMATS, tuple(others), options.columns, HINTS),
         hub=HubOptions(revision=options.revision),
     )
-    if neutral_steps is None:
-        _refuse_neutral(rows)
-    return rows
 
 
 def _refuse_neutral(rows: Dataset) -> None:
@@ -117,9 +129,27 @@ def _refuse_neutral(rows: Dataset) -> None:
         )
 
 
-def step_row(row: object, where: str, options: ReadOptions, neutral_steps: str | None) -> dict[str, object]:
-    """The row of one source row; if it cannot be used, with its reason and an excerpt."""
-    reading = LabelReading(neutral_steps)
+def _labels_are_ratings(rows: Dataset) -> UserError:
+    """What a label of 0 means beside one of -1 has to be said."""
+    found = rows.select_columns(["minus_one"]).with_format("arrow")[:]["minus_one"]
+    where = rows[pc.index(found, True).as_py()]["where"]
+    return UserError(
+        f"expected labels from 0 to 1, found labels of -1 in {pc.sum(found).as_py():,} rows (first: {where}). With "
+        "these, labels are ratings: -1 is wrong, 1 is right, and 0 is neutral, in all rows. Say what 0 means: "
+        "--neutral_steps right, wrong, half, which is a label of 0.5, or drop, which takes no loss there. If -1 means "
+        "that a label is missing, write null in its place."
+    )
+
+
+def step_row(
+    row: object, where: str, options: ReadOptions, neutral_steps: str | None, *, are_ratings: bool = False
+) -> dict[str, object]:
+    """The row of one source row; if it cannot be used, with its reason and an excerpt.
+
+    Args:
+        are_ratings: labels that are numbers are ratings.
+    """
+    reading = LabelReading(neutral_steps, are_ratings)
     try:
         return {"where": where, **_checked(row, reading, options)}
     except RowDropped as dropped:
@@ -127,7 +157,8 @@ def step_row(row: object, where: str, options: ReadOptions, neutral_steps: str |
         nothing = dict.fromkeys(("prompt", "template_options", "form", "unread", "counted"), "")
         nothing |= {"steps": [], "parents": [], "labels": [], "source": None, "prompt_key": 0, "is_text": False}
         shown = excerpt[:EXCERPT_LENGTH].encode(errors="replace").decode()  # half a character must not reach Arrow
-        return {"where": where, **nothing, "neutral": reading.neutral, "reason": dropped.reason.value, "excerpt": shown}
+        nothing |= {"neutral": reading.neutral, "minus_one": reading.minus_one}
+        return {"where": where, **nothing, "reason": dropped.reason.value, "excerpt": shown}
 
 
 def _checked(row: object, reading: LabelReading, options: ReadOptions) -> dict[str, object]:
@@ -167,6 +198,6 @@ def _fields(row: Row, found: FoundSteps, reading: LabelReading, options: ReadOpt
     except UnicodeEncodeError:  # JSON's "\ud800" is half a character: no text, and Arrow refuses it
         raise RowDropped(DropReason.WRONG_TYPE, "half a character (\\ud800 to \\udfff)") from None
     values = {"steps": tree.steps, "parents": tree.parents, "labels": tree.labels, "neutral": reading.neutral}
-    values |= {"counted": to_json(reading.counts) if reading.counts else ""}
+    values |= {"minus_one": reading.minus_one, "counted": to_json(reading.counts) if reading.counts else ""}
     values |= {"is_text": False, "template_options": template_options, "form": "; ".join(sorted(reading.forms))}
     return {**texts, **values, "prompt_key": key, "reason": ""}

@@ -5,7 +5,7 @@ first of them alone.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,7 @@ from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.data.examples import Example, KeptColumn, RowReader, ShownRow
 from reward_modeling.data.messages import to_json
 from reward_modeling.data.read_options import STEP_TARGETS, ReadOptions
-from reward_modeling.data.step_chains import chains_of, up_to_labels
+from reward_modeling.data.step_chains import FIRST, chains_of, up_to_labels
 from reward_modeling.data.step_texts import StepComposer
 from reward_modeling.models.process_format import last_places
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reward_modeling.data.report import DataReport
 
 SHOWN_CHARACTERS = 180
+CUT_CHAINS = "chains"  # of `report.NOTED_ROWS`
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,13 @@ class StepReader(RowReader):
 
     # --- what is shown ---
 
+    def notes(self, row: dict[str, Any]) -> Iterator[str]:
+        if self.last_step_only:
+            return
+        kept = {*up_to_labels(row["parents"], row["labels"])}
+        if any(parent != FIRST and number not in kept for number, parent in enumerate(row["parents"])):
+            yield CUT_CHAINS
+
     def excerpt(self, row: dict[str, Any]) -> str:
         return " | ".join(row["steps"])[:SHOWN_CHARACTERS]
 
@@ -137,9 +145,11 @@ def only_label(groups: "PromptGroups") -> float | None:
 
 
 def are_outcomes(groups: "PromptGroups") -> bool:
-    """Whether every solution is one step: an outcome model (ORM) is trained on them."""
-    of_unit = groups.groups.data.column("targets").combine_chunks().flatten()
-    return bool((of_unit.value_lengths().to_numpy() == 1).all())
+    """Whether every solution is one step as it was given: an outcome model (ORM) is trained on them."""
+    columns = groups.groups.data
+    if CUT_CHAINS in columns.column("noted_what").combine_chunks().flatten().to_pylist():
+        return False
+    return bool((columns.column("targets").combine_chunks().flatten().value_lengths().to_numpy() == 1).all())
 
 
 def _or_nan(label: float | None) -> float:

@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data import step_forms, step_marks, step_trees
+from reward_modeling.data import step_forms, step_labels, step_marks, step_trees
 from reward_modeling.data.preferences import NO_OPTIONS, kept_column
 from reward_modeling.data.read_options import STEP_TARGETS, ReadOptions, read_options
 from reward_modeling.data.report import report_rows
@@ -146,7 +146,7 @@ DROPPED = {
     "an empty step": (trl((ONE, " \n")), "empty_step"),
     "a step that is a number": (trl((ONE, 3)), "wrong_type"),
     "a label above 1": (trl(labels=(True, 1.5)), "label_out_of_range"),
-    "a label below 0": (trl(labels=(True, -1)), "label_out_of_range"),
+    "a label below 0": (trl(labels=(True, -0.5)), "label_out_of_range"),
     "an infinite label": (trl(labels=(True, float("inf"))), "label_out_of_range"),
     "a label in words": (trl(labels=(True, "maybe")), "wrong_type"),
     "labels that are no list": (trl(labels="right"), "wrong_type"),
@@ -369,6 +369,44 @@ def test_a_rating_of_0_without_a_word_of_it_stops_the_run(own_cache, tmp_path):
     assert len(load_step_rows(str(path), NO_OPTIONS)) == 1
 
 
+MINUS_ONE = {
+    "TRL's": trl(labels=(1, -1)),
+    "a text": trl(labels=("1", "-1")),
+    "a tree": {"prompt": QUESTION, "steps": [{"text": ONE, "label": 1.0}, {"text": TWO, "label": -1.0}]},
+}
+
+
+@pytest.mark.parametrize("form", MINUS_ONE)
+def test_a_label_of_minus_1_makes_ratings_of_all_labels(form, own_cache, tmp_path):
+    """Rows of 0 and 1 alone as well: there 0 would be read as wrong, and is neutral."""
+    path = tmp_path / "rows.jsonl"
+    rows = [trl(labels=(1, 0)), MINUS_ONE[form], trl(labels=(True, False)), trl(labels=(1, 0.7))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"labels of -1 in 1 rows \(first: .*rows.jsonl:2\)") as caught:
+        load_step_rows(str(path), NO_OPTIONS)
+    assert "0 is neutral, in all rows" in str(caught.value) and "--neutral_steps right" in str(caught.value)
+    for meaning, neutral in (("half", 0.5), ("right", 1.0), ("wrong", 0.0), ("drop", None)):
+        loaded = load_step_rows(str(path), NO_OPTIONS, meaning)
+        assert loaded["labels"][:3] == [[1.0, neutral], [1.0, 0.0], [1.0, 0.0]]
+        assert loaded["reason"] == ["", "", "", "label_out_of_range"] and loaded["neutral"] == [1, 0, 0, 0]
+        assert loaded["excerpt"][3].startswith("rating 0.7: expected -1, 0 or 1")
+    assert report_of(loaded, StepReader()).notes[f"rows read from {step_labels.LABELS_ARE_RATINGS}"] == 2
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows if row is not MINUS_ONE[form]))  # the control
+    assert load_step_rows(str(path), NO_OPTIONS, "half")["labels"] == [[1.0, 0.0], [1.0, 0.0], [1.0, 0.7]]
+
+
+def test_an_outcome_of_minus_1_is_a_rating(own_cache, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"prompt": QUESTION, "response": "Five.", "label": -1},
+        {"prompt": QUESTION, "responses": ["Four.", "Six."], "labels": [1, 0]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="labels of -1 in 1 rows"):
+        load_step_rows(str(path), NO_OPTIONS)
+    assert load_step_rows(str(path), NO_OPTIONS, "drop")["labels"] == [[0.0], [1.0, None]]
+
+
 def test_a_tree_may_branch_anywhere_and_go_on_from_several_alternatives():
     row = {
         "prompt": QUESTION,
@@ -478,7 +516,7 @@ def test_rows_are_read_once(own_cache, tmp_path, monkeypatch):
     path.write_text(json.dumps(trl()) + "\n")
     first = load_step_rows(str(path), NO_OPTIONS).to_list()
 
-    def refuse(row, where, options, neutral_steps):
+    def refuse(row, where, options, neutral_steps, *, are_ratings):
         raise AssertionError("read again")
 
     monkeypatch.setattr("reward_modeling.data.step_rows.step_row", refuse)

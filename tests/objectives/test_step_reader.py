@@ -14,8 +14,8 @@ from tiny_families import TOKENIZER_STYLES, train_tokenizer
 
 from reward_modeling.data.loader import PromptGroups
 from reward_modeling.data.preferences import NO_OPTIONS, kept_column
-from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
-from reward_modeling.data.report import report_rows
+from reward_modeling.data.prompt_groups import TokenizeOptions, report_groups, tokenize_and_group
+from reward_modeling.data.report import NOTED_ROWS, DataReport, report_rows
 from reward_modeling.data.step_chains import chains_of, up_to_labels
 from reward_modeling.data.step_rows import STEP_FEATURES, step_row
 from reward_modeling.objectives.step_reader import StepReader, are_outcomes
@@ -182,6 +182,20 @@ def test_outcomes_are_told_from_steps(own_cache, tokenizer):
     answers = {"prompt": "How many?", "responses": ["One.\n\nTwo.", "Three."], "labels": [1, 0]}
     assert are_outcomes(grouped(tokenizer, answers, chain(1, prompt="Who?")))
     assert not are_outcomes(grouped(tokenizer, answers, chain(1, 0)))
+
+
+def test_steps_behind_the_last_label_are_steps_all_the_same(own_cache, tokenizer):
+    """Where all rows have a label on their first step alone, each is cut to one step, and is no whole answer."""
+    groups = grouped(tokenizer, chain(1, None, None), chain(0, None, prompt="Who?"))
+    assert [len(targets) for targets in groups.target_lists()] == [1, 1]
+    assert not are_outcomes(groups)
+    report = DataReport("train", 2)
+    report_groups(report, groups.groups, READER.unit)
+    assert report.notes[NOTED_ROWS["chains"]] == 2
+    answers = {"prompt": "How many?", "responses": ["One.", "Two.", "Three."], "labels": [1, 0, None]}
+    assert are_outcomes(grouped(tokenizer, answers))  # an answer without a label stands behind no step
+    last = StepReader(last_step_only=True)
+    assert not are_outcomes(grouped(tokenizer, chain(None, 1), reader=last))
 
 
 def test_a_row_is_shown_with_its_labels_and_where_each_step_ends(own_cache, tokenizer):
