@@ -128,9 +128,10 @@ def _open_rows(folder: Path) -> Dataset:
 def _columns_error(label: str, found: list[str], columns: Columns) -> UserError:
     *first, last = columns.required
     every = "both" if len(first) == 1 else "all of them"
+    lacking = f"a value in {every}" if set(columns.required) <= set(found) else every
     header = " (its first line)" if label.endswith(TEXT_TABLE_SUFFIXES) else ""
     return UserError(
-        f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {every}; columns found"
+        f"expected columns {', '.join(first)} and {last} in {label}, found no row that has {lacking}; columns found"
         f"{header}: {', '.join(found) or 'none'}. "
         f"{_closest(found, columns, label)}{_hint(found, columns)}Rename or convert them; accepted rows: "
         f"{columns.row_formats}."
@@ -176,7 +177,7 @@ def _write_rows(
                 # datasets takes rows of one fingerprint for the same rows: each part gets its own.
                 new_fingerprint=f"{fingerprint}-{number}",
                 num_proc=map_processes(num_proc, len(inputs)),
-                desc="reading preference rows",
+                desc="reading rows",
                 **options,
             )
         found = found or _column_names(inputs, function)

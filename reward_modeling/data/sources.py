@@ -225,4 +225,4 @@ def _table_source(label: str, table: Dataset) -> Source:
 
 def empty_source(label: str) -> UserError:
     """There is nothing in it."""
-    return UserError(f"expected preference rows in {label}, found none: it is empty. Check the path.")
+    return UserError(f"expected rows in {label}, found none: it is empty. Check the path.")

@@ -625,7 +625,7 @@ def test_a_torn_file_is_named(kind, share, tmp_path):
 def test_empty_files_folders_and_globs(tmp_path):
     for name, text in (("x.jsonl", ""), ("y.json", "[]"), ("z.jsonl", "\n \n")):
         (tmp_path / name).write_text(text)
-        assert f"expected preference rows in {tmp_path / name}, found none" in message_of(tmp_path / name)
+        assert f"expected rows in {tmp_path / name}, found none" in message_of(tmp_path / name)
     (tmp_path / "folder").mkdir()
     assert "found nothing" in message_of(tmp_path / "folder")
     (tmp_path / "folder" / "notes.md").write_text("x")

@@ -533,6 +533,10 @@ def test_files_of_other_rows_are_refused_with_the_accepted_ones(own_cache, tmp_p
     path.write_text(json.dumps({"query": QUESTION, "parts": [ONE, TWO], "ok": [1, 0]}) + "\n")
     with pytest.raises(UserError, match="found no row that has all of them; columns found: query, parts, ok"):
         load_step_rows(str(path), NO_OPTIONS)
+    empty = trl(()) | {"labels": []}  # the columns are there
+    path.with_name("empty.jsonl").write_text(json.dumps(empty) + "\n")
+    with pytest.raises(UserError, match="found no row that has a value in all of them; columns found: prompt, comp"):
+        load_step_rows(str(path.with_name("empty.jsonl")), NO_OPTIONS)
     columns = read_options("prompt=query,completions=parts,labels=ok", None, targets=STEP_TARGETS)
     assert load_step_rows(str(path), columns)[0]["labels"] == [1.0, 0.0]
 

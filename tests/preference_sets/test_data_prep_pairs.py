@@ -800,7 +800,7 @@ def test_the_script_from_anywhere(tmp_path):
     command = [sys.executable, str(script), "--dataset_path", "shp.jsonl", "--output_path", "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
-    assert "error: shp: expected preference rows in shp.jsonl, found none" in done.stderr
+    assert "error: shp: expected rows in shp.jsonl, found none" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
