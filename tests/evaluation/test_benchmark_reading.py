@@ -724,9 +724,7 @@ def test_other_columns_are_named(benchmark, name, tmp_path):
 def test_other_mistakes(tmp_path):
     assert "RM-Bench (--rm_bench_path): expected an existing path or a Hub id" in message_of("rm_bench", "no.json")
     (tmp_path / "x.jsonl").write_text("")
-    assert f"expected rows in {tmp_path}/x.jsonl, found none" in message_of(
-        "rewardbench2", tmp_path / "x.jsonl"
-    )
+    assert f"expected rows in {tmp_path}/x.jsonl, found none" in message_of("rewardbench2", tmp_path / "x.jsonl")
     DatasetDict(raw=Dataset.from_list(rewardbench())).save_to_disk(tmp_path / "dict")
     message = message_of("rewardbench", tmp_path / "dict")
     assert f"RewardBench (--rewardbench_path): expected split filtered in {tmp_path}/dict, found raw" in message
