@@ -279,11 +279,12 @@ def test_other_scripts_refuse_a_process_model(base, whole, tmp_path):
 
 def test_an_encoder_reads_whole_answers_alone(base, rows, tmp_path):
     """BERT would see the steps behind the one that it judges."""
-    bert = tiny_model(tmp_path / "bert", "bert", "bert", rows)
+    answers = outcome_rows(40, seed=3)
+    bert = tiny_model(tmp_path / "bert", "bert", "bert", [*rows, *answers])  # which knows the words of both
     flags = base | {"model_name": bert, "max_steps": 3, "max_length": 128}
     with pytest.raises(UserError, match=r"expected a decoder, which .*, found an encoder"):
         run(flags, tmp_path / "refused")
-    path = write_rows(tmp_path / "answers.jsonl", outcome_rows(40, seed=3))
+    path = write_rows(tmp_path / "answers.jsonl", answers)
     finished = run(flags | {"train_set_path": path, "verify_saved_model": "true"}, tmp_path / "output")
     assert config_of(finished.model)["architectures"] == ["BertForTokenClassification"]
     assert config_of(finished.model)["process"]["outcome"] is True
