@@ -90,9 +90,9 @@ def check_opening(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def answer_length(answer: str) -> int:
-    """Characters of an answer, the JSON of its messages."""
-    return len(_answer(json.loads(answer)))
+def answer_text(answer: str) -> str:
+    """An answer, the JSON of its messages, as it stands in the question."""
+    return _answer(json.loads(answer))
 
 
 def _turns(messages: Iterable[dict]) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.composing import Composer
+from reward_modeling.data.drop_reasons import DropReason
 from reward_modeling.data.examples import Example, KeptColumn, ShownRow
-from reward_modeling.data.pair_texts import COMPARISON, answer_length
+from reward_modeling.data.pair_texts import COMPARISON, answer_text
 from reward_modeling.objectives.pair_reader import PROBABILITY, PairReader
 from reward_modeling.objectives.ties import TIE
 
@@ -36,7 +37,7 @@ class PairwiseReader(PairReader):
 
     def read_row(self, row: dict[str, Any]) -> Example:
         pairs = super().read_row(row)
-        lengths = [float(answer_length(answer)) for answer in pairs.completions]
+        lengths = [float(len(answer_text(answer))) for answer in pairs.completions]
         completions, targets = [], []
         for (chosen, rejected), of_pair in zip(pairs.units, pairs.targets, strict=True):
             one, other = pairs.completions[chosen], pairs.completions[rejected]
@@ -44,6 +45,12 @@ class PairwiseReader(PairReader):
             targets.append((of_pair[PROBABILITY], lengths[chosen], lengths[rejected]))
         units = [(place, place + 1) for place in range(0, len(completions), 2)]
         return Example(completions, units, targets, pairs.weights, pairs.shares)
+
+    def drop_reason(self, row: dict[str, Any]) -> DropReason | None:
+        """Also answers that differ in white space at their ends alone: no template trims them inside a question."""
+        if not row["answers"] and answer_text(row["chosen"]).strip() == answer_text(row["rejected"]).strip():
+            return DropReason.IDENTICAL_TEXT
+        return super().drop_reason(row)
 
     def shown_row(
         self, units: Sequence[Sequence[int]], targets: Sequence[Sequence[float]], weights: Sequence[float]

@@ -197,6 +197,17 @@ def test_soft_labels_ties_and_weights(tokenizers):
     assert len(group["units"]) == 1 and report.dropped["tie"].count == 1
 
 
+def test_answers_that_differ_in_white_space_at_their_ends_are_the_same(tokenizers):
+    """A template that trims messages makes them one for rm.py; inside a question they stand as they are."""
+    rows = [
+        {"prompt": "How?", "chosen": "Wait.", "rejected": "Wait. \n"},
+        {"prompt": "How?", "chosen": "Wait. First.", "rejected": "Wait.\nFirst."},  # the control: other words
+    ]
+    (group,), report = grouped(tokenizers["gemma"], *rows)
+    assert len(group["units"]) == 1 and report.dropped["identical_text"].count == 1
+    assert report.dropped["identical_text"].first_where == "rows:1"
+
+
 # --- too long -------------------------------------------------------------------------------------------------------
 
 
