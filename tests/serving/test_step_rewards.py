@@ -5,7 +5,6 @@ import math
 import struct
 
 import pytest
-import serve
 import torch
 from asking import app_of, ask, ask_all, error_of
 from step_models import (
@@ -19,6 +18,7 @@ from step_models import (
 )
 from transformers import AutoModelForTokenClassification
 
+import serve
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.scoring import RewardScorer, StepScorer
