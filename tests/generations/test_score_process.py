@@ -176,6 +176,7 @@ def test_a_model_of_others_has_to_be_told_where_steps_end(tmp_path, output, capl
     rows = [{"prompt": "Why?", "responses": ["So.\nYes.", "No."]}]
     with pytest.raises(UserError, match=r"nothing that says where a step ends.*--step_separator '\\n'"):
         score(path, rows, output)
+    caplog.set_level("INFO")
     (row,) = score(path, rows, output, step_separator="\\n")
     expected = StepScorer.from_pretrained(path, separator="\n").score("Why?", ["So.", "Yes."])
     assert row["steps"][0] == pytest.approx(expected, abs=1e-5)
