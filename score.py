@@ -19,10 +19,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments, without_tokens
 from reward_modeling.common.errors import UserError, report_once_per_node, run_script
-from reward_modeling.common.flags import PATH, flag
+from reward_modeling.common.flags import PATH, flag, flag_problems, one_of
 from reward_modeling.common.interruption import TYPED_COMMAND, end_with_launcher, ends_at_once, with_flag
 from reward_modeling.data.read_options import read_options_problems
 from reward_modeling.generations.columns_flag import COLUMN_TARGETS, COLUMNS_HELP
+from reward_modeling.objectives.step_format_flags import (
+    PROMPT_FORMAT_HELP,
+    PROMPT_FORMATS,
+    STEP_SEPARATOR_HELP,
+    read_step_format,
+)
 from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
 
 if TYPE_CHECKING:
@@ -48,6 +54,8 @@ class ScriptArguments:
         None, "A jinja file: the chat template to take as it is, in the place of the model's own."
     )
     weights: str | None = flag(None, WEIGHTS_HELP)
+    step_separator: str | None = flag(None, STEP_SEPARATOR_HELP)
+    prompt_format: Annotated[str | None, one_of(*PROMPT_FORMATS)] = flag(None, PROMPT_FORMAT_HELP)
     normalize: bool = flag(
         False, "Give (reward - reward_mean) / reward_std, by the held-out rewards that the checkpoint carries."
     )
@@ -107,10 +115,15 @@ class ScriptArguments:
 
     def _problems(self) -> list[str]:
         problems = read_options_problems(self.columns, None, targets=COLUMN_TARGETS)
-        try:
-            read_weights(self.weights)
-        except UserError as error:
-            problems.append(str(error))
+        problems += flag_problems(self)
+        for read, given in (
+            (read_weights, (self.weights,)),
+            (read_step_format, (self.step_separator, self.prompt_format)),
+        ):
+            try:
+                read(*given)
+            except UserError as error:
+                problems.append(str(error))
         if self.verify_server is not None:
             problems.append("--verify_server: expected on the command line, found it in the file of --config")
         if not self.input:
@@ -181,6 +194,7 @@ def score_rows(args: ScriptArguments) -> None:
             plain_text=args.plain_text,
             chat_template=args.chat_template,
             weights=read_weights(args.weights),
+            step_format=read_step_format(args.step_separator, args.prompt_format),
         )
         check_template(scoring, look)
         if not args.overwrite_rewards:

@@ -12,11 +12,18 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError, run_script
-from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, from_to
+from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, from_to, one_of
+from reward_modeling.objectives.step_format_flags import (
+    PROMPT_FORMAT_HELP,
+    PROMPT_FORMATS,
+    STEP_SEPARATOR_HELP,
+    read_step_format,
+)
 from reward_modeling.objectives.weights_flag import WEIGHTS_HELP, read_weights
 from reward_modeling.serving.keys import check_key, read_key_file
 
@@ -40,6 +47,8 @@ class ScriptArguments:
         None, "A jinja file: the chat template to take as it is, in the place of the model's own."
     )
     weights: str | None = flag(None, WEIGHTS_HELP)
+    step_separator: str | None = flag(None, STEP_SEPARATOR_HELP)
+    prompt_format: Annotated[str | None, one_of(*PROMPT_FORMATS)] = flag(None, PROMPT_FORMAT_HELP)
     normalize: bool = flag(
         False,
         "Give (reward - mean) / deviation of the held-out rewards of the training in /v1/rewards and /get_reward. "
@@ -103,10 +112,14 @@ class ScriptArguments:
                 f"expected one process, found {os.environ['WORLD_SIZE']} of a launcher. Run python serve.py; for "
                 "several GPUs start one server on each, with --device and --port of its own"
             )
-        try:
-            read_weights(self.weights)
-        except UserError as error:
-            problems.append(str(error))
+        for read, given in (
+            (read_weights, (self.weights,)),
+            (read_step_format, (self.step_separator, self.prompt_format)),
+        ):
+            try:
+                read(*given)
+            except UserError as error:
+                problems.append(str(error))
         try:
             self.key = self._read_key()
         except UserError as error:
@@ -179,10 +192,12 @@ def load_scorer(args: ScriptArguments):
     from reward_modeling.models.pairwise_format import compares_answers
     from reward_modeling.scoring import PairScorer, RewardScorer
     from reward_modeling.scoring.loading import load_model
-    from reward_modeling.scoring.readouts.catalog import any_readout
+    from reward_modeling.scoring.readouts.steps import Steps
+    from reward_modeling.scoring.step_format import log_steps, readout_by_flags
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    step_format = read_step_format(args.step_separator, args.prompt_format)
     loaded = load_model(
         args.reward_name_or_path,
         revision=args.revision,
@@ -195,7 +210,7 @@ def load_scorer(args: ScriptArguments):
         normalize=args.normalize,
         chat_template=args.chat_template,
         weights=read_weights(args.weights),
-        readout_of=any_readout,
+        readout_of=partial(readout_by_flags, step_format=step_format),
     )
     compares = compares_answers(loaded.model.config)
     if compares and args.normalize:
@@ -204,12 +219,15 @@ def load_scorer(args: ScriptArguments):
             "Leave it out."
         )
     scorer = PairScorer.of_loaded(loaded) if compares else RewardScorer(**vars(loaded))
-    logging.getLogger("serve").info(
+    logger = logging.getLogger("serve")
+    logger.info(
         "Model: %s, %s, %s, at most %s tokens a conversation; %s batches of at most %d tokens on %s, %d threads.",
         *(type(scorer.model).__name__, args.reward_name_or_path, scorer.dtype_name),
         *(scorer.reader.max_length or "any number of", scorer.batches.batching, scorer.batches.max_tokens),
         *(scorer.model.device, torch.get_num_threads()),
     )
+    if isinstance(scorer.readout, Steps):
+        log_steps(logger, scorer, step_format)
     return scorer
 
 

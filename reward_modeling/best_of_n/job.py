@@ -145,7 +145,8 @@ class Choosing:
     def __init__(self, job: Job, reader: ScoredRowReader, gathered: Gathered):
         self.dropped, seen = reader.dropped, reader.seen
         self.selection: Selection = SELECTIONS[job.select](job.options)
-        options = WriteOptions(job.write_margin, all_have_kwargs=seen.kwargs > 0)
+        kind = WIN_PROBABILITY if reader.are_win_probabilities else None
+        options = WriteOptions(job.write_margin, all_have_kwargs=seen.kwargs > 0, score_kind=kind)
         self.format: RowFormat = FORMATS[job.format](options)
         scored = gathered.scored_of_prompts()
         self.within_rows = reader.are_win_probabilities

@@ -36,6 +36,11 @@ def win_notes(report: Mapping) -> list[str]:
             "Where n is below the number of a row's answers the best of n are chosen by comparisons with all of them, "
             "which is more than n answers alone would tell."
         )
+    if report["select"] == "dpo_pairs":
+        texts.append(
+            "The pairs have win probabilities as chosen_score and rejected_score, too, which their score_kind says. "
+            "rm.py with --loss_margin scores would subtract the differences, from 0 to 1, as margins."
+        )
     fewest, most = report["columns"]["answers_of_rows"]
     if fewest != most:
         texts.append(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn, TypeVar
 
-from reward_modeling.common.errors import UserError, did_you_mean
+from reward_modeling.common.errors import UserError, nearest_name
 from reward_modeling.common.flag_parser import add_flags
 from reward_modeling.common.flags import PATH, flag_names, flags_with, help_of
 from reward_modeling.common.paths import expand_home
@@ -16,6 +16,8 @@ from reward_modeling.common.yaml_files import read_yaml
 Arguments = TypeVar("Arguments")
 
 HELP_ALL = "Show these flags and those of transformers' TrainingArguments, which all work here."
+NEARLY = 0.8  # of both spellings: of so many flags one is always a little like any word
+SHORTEST_BEGINNING = 4  # letters
 NOT_KEPT = "(not kept)"  # in the place of a secret
 # What other tools call it; the names here are those of rm.py and eval_bench_mark.py.
 OTHER_NAMES = {
@@ -217,16 +219,20 @@ def _config_path(argv: list[str]) -> str | None:
 
 
 def _check_names(names: list[str], known: list[str], describe: Callable[[str], str]) -> None:
-    problems = [describe(name) + did_you_mean(_name_here(name, known), known) for name in names if name not in known]
+    problems = [describe(name) + _hint(name, known) for name in names if name not in known]
     if problems:
         raise UserError("\n".join(problems))
 
 
-def _name_here(name: str, known: list[str]) -> str:
-    """What another tool's flag is called here; the name itself where it is none."""
-    dashes = "--" if name.startswith("--") else ""
-    others = (dashes + other for other in OTHER_NAMES.get(name.removeprefix("--"), ()))
-    return next((other for other in others if other in known), name)
+def _hint(name: str, known: list[str]) -> str:
+    """Which flag was meant: what another tool's is called here, one that is nearly spelt so, or one that begins so."""
+    dashes, name = ("--" if name.startswith("--") else ""), name.removeprefix("--")
+    bare = [other.removeprefix("--") for other in known]
+    meant = next((other for other in OTHER_NAMES.get(name, ()) if other in bare), None)
+    meant = meant or nearest_name(name, bare, cutoff=NEARLY)
+    if meant is None and len(name) >= SHORTEST_BEGINNING:
+        meant = min((other for other in bare if other.startswith(name)), key=len, default=None)
+    return "" if meant is None else f"; did you mean {dashes}{meant}?"
 
 
 def _too_many_values(tokens: list[str], left_over: list[str]) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from reward_modeling.common.closed_output import ends_with_its_reader
 from reward_modeling.common.interruption import ends_at_once, wait_for_a_signal
 from reward_modeling.common.screen import filter_noise
 
@@ -45,23 +46,24 @@ def report_once_per_node() -> Iterator[None]:
 def run_script(main: Callable[[], None]) -> None:
     """Run `main`; a `UserError` is printed on standard error and ends the process with status 2.
 
-    Ctrl-C and the signals that end a process do so with one line.
+    Ctrl-C and the signals that end a process do so with one line, and `| head` with none.
     """
     filter_noise()
-    try:
-        with ends_at_once():
-            try:
-                main()
-            except UserError:
-                raise
-            except Exception:
-                wait_for_a_signal()
-                raise
-    except UserError as error:
-        rank = os.environ.get("RANK", "0")
-        who = "" if rank == "0" else f" (process {rank})"
-        print(f"\nerror{who}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+    with ends_with_its_reader():
+        try:
+            with ends_at_once():
+                try:
+                    main()
+                except UserError:
+                    raise
+                except Exception:
+                    wait_for_a_signal()
+                    raise
+        except UserError as error:
+            rank = os.environ.get("RANK", "0")
+            who = "" if rank == "0" else f" (process {rank})"
+            print(f"\nerror{who}: {error}", file=sys.stderr, flush=True)
+            sys.exit(2)
 
 
 def one_line(error: BaseException) -> str:
@@ -76,9 +78,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like a misspelt one; None where none does."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that looks most like a misspelt one; None where none does.
+
+    Args:
+        cutoff: how much of both names has to be alike, from 0 to 1.
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

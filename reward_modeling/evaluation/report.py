@@ -172,8 +172,9 @@ def scoring_line(summary: Mapping) -> str:
     scoring = summary["scoring"]
     if "from_verdicts" in scoring:
         return f"{scoring['kind']} of {scoring['from_verdicts']}; no model was run"
+    unit = "orders" if "pairwise" in summary["model"] else "conversations"
     line = (
-        f"{count(scoring['conversations'])} conversations ({count(scoring['distinct'])} distinct, "
+        f"{count(scoring['conversations'])} {unit} ({count(scoring['distinct'])} distinct, "
         f"{count(scoring['tokens'])} tokens) in {scoring['seconds']:,.1f} s, processes: {scoring['processes']}"
     )
     if scoring["cut"]:

@@ -7,7 +7,6 @@ summary["model"] = describe_model("./last_checkpoint", None, scorer)
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from accelerate import PartialState
 from transformers import PreTrainedConfig, utils
@@ -29,12 +28,11 @@ from reward_modeling.scoring.loading import load_model
 from reward_modeling.scoring.readouts.base import Readout
 from reward_modeling.scoring.readouts.catalog import any_readout
 from reward_modeling.scoring.readouts.steps import Steps
+from reward_modeling.scoring.step_format import PROCESS_MODEL, StepFormat, check_step_format, described, log_steps
 
 logger = logging.getLogger("eval_bench_mark")
 
 Scorer = RewardScorer | PairScorer
-StepFormat = Mapping[str, Any]
-PROCESS_MODEL = "a process model (a token classifier of wrong and right steps, as rm_process.py and TRL save it)"
 
 
 def check_plain_texts(data: list[BenchmarkRows], scorer: Scorer) -> None:
@@ -96,35 +94,15 @@ def check_kind(
             written for a model that reads none.
     """
     is_process = is_process_model(config)
-    if step_format and not is_process:
-        raise UserError(
-            f"--step_separator, --prompt_format: expected {PROCESS_MODEL}, found {_described(name_or_path, config)}. "
-            "Leave them out."
-        )
     wrong = [name for name in benchmarks if BENCHMARKS[name].of_steps != is_process]
     if wrong:
         expected = PROCESS_MODEL if not is_process else "a model that scores or compares whole answers"
         theirs = ",".join(name for name, benchmark in BENCHMARKS.items() if benchmark.of_steps == is_process)
         raise UserError(
-            f"--benchmarks {','.join(wrong)}: expected {expected}, found {_described(name_or_path, config)}. "
+            f"--benchmarks {','.join(wrong)}: expected {expected}, found {described(name_or_path, config)}. "
             f"Benchmarks for it: {theirs}."
         )
-    if is_process and PROCESS not in config.to_dict() and "separator" not in (step_format or {}):
-        raise UserError(
-            f"{name_or_path}: expected in its config.json what rm_process.py saves ({PROCESS}), found nothing that "
-            "says where a step ends. Pass the separator that the model was trained with: --step_separator '\\n' for a "
-            "model of TRL, whose prompts stand as they are; beside --prompt_format chat the chat template writes them."
-        )
-
-
-def _described(name_or_path: str, config: PreTrainedConfig) -> str:
-    """Its name, its kind and its class."""
-    kind = ""
-    if is_process_model(config):
-        kind = "a process model, which scores steps: "
-    elif compares_answers(config):
-        kind = "a pairwise model, which compares two answers: "
-    return f"{name_or_path} ({kind}{', '.join(config.architectures or ['no architecture'])})"
+    check_step_format(name_or_path, config, step_format)
 
 
 # --- the model ------------------------------------------------------------------------------------------------
@@ -164,21 +142,8 @@ def load_scorer(
     if scorer.readout.reward_weights is not None:
         logger.info("Reward: the weighted sum of %s.", describe_weights(scorer.readout.reward_weights))
     if isinstance(scorer.readout, Steps):
-        _log_steps(scorer, step_format or {})
+        log_steps(logger, scorer, step_format)
     return scorer
-
-
-def _log_steps(scorer: RewardScorer, step_format: StepFormat) -> None:
-    """How an answer is read, with the tokens of the separator: one that the model has never seen is of several."""
-    process, tokenizer = scorer.readout.process, scorer.tokenizer
-    saved = scorer.model.config.to_dict().get(PROCESS) or {}
-    if others := {name: saved[name] for name in step_format if saved.get(name, step_format[name]) != step_format[name]}:
-        logger.warning("Steps: read in another way than the model was trained with (%s).", others)
-    ids = tokenizer(process.separator, add_special_tokens=False)["input_ids"]
-    tokens = " ".join(map(str, tokenizer.convert_ids_to_tokens(ids)))
-    ends = f"each ends in {process.separator!r} (tokens: {tokens})" if ids else "each is read at its own last token"
-    how = "is written by the chat template" if process.chat else "stands as it is"
-    logger.info("Steps: %s; the prompt %s.", ends, how)
 
 
 def describe_model(name_or_path: str, revision: str | None, scorer: Scorer) -> dict:

@@ -19,7 +19,7 @@ class NotScored(StrEnum):
         reason._value_, reason.words = value, words
         return reason
 
-    NO_FORM = "no_form", "its columns are of no form that is read"
+    NO_FORM = "no_form", "its columns are of no form that is read: name them with --columns"
     NO_PROMPT = "no_prompt", "the prompt is missing"
     NO_ANSWER = "no_answer", "there is no answer"
     NO_QUESTION = "no_question", "its question is not in --questions"

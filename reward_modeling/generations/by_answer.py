@@ -76,7 +76,7 @@ class BySteps(ByAnswer):
         process = self.scorer.readout.process
         if process.outcome:
             return "the probability that the whole answer is right"
-        return f"the {process.aggregation} of the steps' probabilities; a step ends at {process.separator!r}"
+        return f"the {process.aggregation} of the steps' probabilities"
 
     def model_entry(self) -> dict[str, Any]:
         return {"process": self.scorer.readout.process.to_config()}

@@ -22,25 +22,32 @@ from reward_modeling.objectives.weights_flag import describe_weights
 from reward_modeling.scoring import PairScorer, RewardScorer
 from reward_modeling.scoring.loading import load_model
 from reward_modeling.scoring.readouts.base import Readout
-from reward_modeling.scoring.readouts.catalog import any_readout
 from reward_modeling.scoring.readouts.steps import Steps
+from reward_modeling.scoring.step_format import StepFormat, log_steps, readout_by_flags
 
 logger = logging.getLogger("score")
 
 
 def load_scoring(
-    name_or_path: str, state: PartialState, *, plain_text: bool = False, normalize: bool = False, **options: object
+    name_or_path: str,
+    state: PartialState,
+    *,
+    plain_text: bool = False,
+    normalize: bool = False,
+    step_format: StepFormat | None = None,
+    **options: object,
 ) -> RowScoring:
     """Load the model, and say what it is.
 
     Args:
         plain_text: rows hold texts that are scored as they stand.
+        step_format: of a process model; see `read_step_format`.
         options: further ones of `RewardScorer.from_pretrained`.
 
     Raises:
         UserError: see `RewardScorer.from_pretrained`; or the model cannot do what the flags ask for.
     """
-    readout_of = partial(_checked_readout, plain_text=plain_text, normalize=normalize)
+    readout_of = partial(_checked_readout, plain_text=plain_text, normalize=normalize, step_format=step_format)
     loaded = load_model(name_or_path, device=state.device, readout_of=readout_of, normalize=normalize, **options)
     if compares_answers(loaded.model.config):
         scoring: RowScoring = ByComparison(PairScorer.of_loaded(loaded))
@@ -58,6 +65,8 @@ def load_scoring(
         logger.info("Reward: the weighted sum of %s.", describe_weights(scorer.readout.reward_weights))
     if scoring.words:
         logger.info("Reward: %s.", scoring.words)
+    if isinstance(scoring, BySteps):
+        log_steps(logger, scorer, step_format)
     return scoring
 
 
@@ -68,10 +77,12 @@ def _checked_readout(
     *,
     plain_text: bool,
     normalize: bool,
+    step_format: StepFormat | None,
 ) -> Readout:
     """
     Raises:
-        UserError: before the weights are read, that the model takes no plain texts, or has nothing to normalize.
+        UserError: before the weights are read, that the model takes no plain texts, or has nothing to normalize; see
+            also `readout_by_flags`.
     """
     kind = "a pairwise" if compares_answers(config) else "a process" if is_process_model(config) else None
     if kind and plain_text:
@@ -84,7 +95,7 @@ def _checked_readout(
             f"--normalize: expected a model with rewards of any size, found {path}, {kind} model, whose rewards are "
             "probabilities, or are made of some. Leave the flag out."
         )
-    return any_readout(path, config, weights)
+    return readout_by_flags(path, config, weights, step_format=step_format)
 
 
 def check_template(scoring: RowScoring, look: Look) -> None:

@@ -89,8 +89,13 @@ class EvaluatedSteps:
         for where, reward, steps, labels in zip(
             self.where, rewards, self.probabilities, self.known_labels, strict=True
         ):
-            known = [None if math.isnan(label) else label for label in labels.tolist()]
+            known = [None if math.isnan(label) else _as_given(label) for label in labels.tolist()]
             yield {"where": where, "reward": reward, "steps": steps.tolist(), "labels": known}
+
+
+def _as_given(label: float) -> float:
+    """0.9 for what float32 has made of a label of 0.9."""
+    return float(str(np.float32(label)))
 
 
 def with_labels_of_others(groups: PromptGroups, labels: Sequence[NDArray]) -> list[NDArray]:

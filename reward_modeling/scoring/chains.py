@@ -55,7 +55,7 @@ class ChainReader(ConversationReader):
         """As chains, or tokens with the ends of the steps.
 
         Raises:
-            UserError: also of a plain text, which does not say where the answer begins.
+            UserError: also of a plain text, which does not say where the answer begins, and of an answer without text.
         """
         return super().take(((index, self._as_chain(index, one)) for index, one in numbered), counts, cut=cut)
 
@@ -69,6 +69,11 @@ class ChainReader(ConversationReader):
             raise UserError(
                 f"conversation {index}: expected messages that end with an assistant's answer, of which a process "
                 f"model scores the steps, found {found}. Pass the question and the answer as messages."
+            )
+        if not messages[-1]["content"].strip():
+            raise UserError(
+                f"conversation {index}: expected an answer with at least one step, found one without text. Leave it "
+                "out."
             )
         options = parts_of(conversation)[1]
         return Chain(messages[:-1], self.process.split(messages[-1]["content"]), options)

@@ -135,6 +135,20 @@ def _check_chain(index: int, chain: Chain) -> None:
     check_conversation(index, Templated(chain.prompt, chain.options))
 
 
+def refuse_blank_steps(index: int, chain: Chain) -> None:
+    """For steps that a user gives: those of benchmarks (PRMBench has some without text) are scored all the same.
+
+    Raises:
+        UserError: a step is no text, or has none, and its score would be read off the separator alone.
+    """
+    _check_chain(index, chain)
+    if (blank := next((n for n, step in enumerate(chain.steps) if not step.strip()), None)) is not None:
+        raise UserError(
+            f"conversation {index}: expected a text in each step, found none in step {blank} of {len(chain.steps)}. "
+            "Leave it out."
+        )
+
+
 def _integers(ids: Any) -> list[int] | None:
     """As a list of int, whatever sequence or array they come in; None where they are something else."""
     if isinstance(ids, (str, bytes, Mapping)):

@@ -12,7 +12,7 @@ from reward_modeling.common.errors import UserError
 from reward_modeling.data.conversations import Chain, Tokens
 from reward_modeling.models.process_format import ProcessFormat
 from reward_modeling.scoring.conversations import ScoringCounts
-from reward_modeling.scoring.given import TemplateOptions, options_of_each
+from reward_modeling.scoring.given import TemplateOptions, options_of_each, refuse_blank_steps
 from reward_modeling.scoring.loading import load_model
 from reward_modeling.scoring.readouts.catalog import readout_of
 from reward_modeling.scoring.readouts.steps import Steps
@@ -154,7 +154,7 @@ class StepScorer:
 
         Raises:
             UserError: a prompt is empty, is no text and no list of messages, or is refused by the chat template; an
-                answer has no steps, or one that is no text.
+                answer has no steps, or one that is no text or has none.
         """
         chains = self._chains(answers, template_options)
         scored = self.rewards.score_named(chains, progress=progress)
@@ -178,6 +178,7 @@ class StepScorer:
 
         As `RewardScorer.stream`: let all answers of a prompt follow each other.
         """
+        answers = _refusing_blank_steps(answers)
         ranks = {"process_index": process_index, "num_processes": num_processes}
         for index, scored in self.rewards.stream_named(answers, progress=progress, **ranks):
             yield index, scored.steps
@@ -186,9 +187,16 @@ class StepScorer:
     def _chains(answers: Iterable[tuple[Prompt, Sequence[str]]], options: TemplateOptions) -> list[Chain]:
         answers = list(answers)
         each = options_of_each(options, len(answers), "answers")
-        return [
+        chains = (
             Chain(messages_of(prompt), steps, one or {}) for (prompt, steps), one in zip(answers, each, strict=True)
-        ]
+        )
+        return list(_refusing_blank_steps(chains))
+
+
+def _refusing_blank_steps(chains: Iterable[Chain]) -> Iterator[Chain]:
+    for index, chain in enumerate(chains):
+        refuse_blank_steps(index, chain)
+        yield chain
 
 
 def messages_of(prompt: Prompt) -> Any:

@@ -13,7 +13,7 @@ from reward_modeling.data.conversations import Chain, Conversation, Tokens
 from reward_modeling.models.process_format import RIGHT, ProcessFormat
 from reward_modeling.scoring import RewardScorer, ScoredConversation
 from reward_modeling.scoring.conversations import ScoringCounts
-from reward_modeling.scoring.given import with_options
+from reward_modeling.scoring.given import refuse_blank_steps, with_options
 from reward_modeling.scoring.plan import PADDED
 from reward_modeling.scoring.readouts.base import REWARD
 from reward_modeling.scoring.readouts.steps import NO_STEP, Steps
@@ -126,6 +126,8 @@ class ServedSteps(ServedModel):
         """
         reader, counts = self._scorer.reader, ScoringCounts()
         try:
+            for index, one in enumerate(chains):
+                refuse_blank_steps(index, one)
             taken = list(reader.take(enumerate(chains), counts, cut=False))
             sizes = [_characters(one) for _, one in taken]
             for lot in lots_of(taken, sizes):

@@ -257,6 +257,10 @@ WRONG = [
         ("--input", "a.jsonl", "--columns", "prompt=promt"),
         "--columns: expected the column promt in .*did you mean prompt",
     ),
+    (
+        ("--input", "named.jsonl"),
+        r"no form that is read: name them with --columns \(columns: question, answers, rewards\)",
+    ),
     (("--input", "equal.jsonl"), "(?s)everything was dropped.*1  all its answers have equal rewards"),
     (("--input", "empty.jsonl"), "expected scored rows in empty.jsonl, found none"),
 ]
@@ -269,9 +273,10 @@ def test_mistakes_are_named(flags, message, run, tmp_path, monkeypatch):
     write_rows(tmp_path / "a.jsonl", [row])
     write_rows(tmp_path / "equal.jsonl", [row | {"rewards": [1, 1]}])
     write_rows(tmp_path / "empty.jsonl", [])
+    write_rows(tmp_path / "named.jsonl", [{"question": "Why?", "answers": ["a", "b"], "rewards": [1, 2]}])
     with pytest.raises(UserError, match=message):
         run(*flags)
-    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "equal.jsonl", "empty.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "equal.jsonl", "empty.jsonl", "named.jsonl"}
 
 
 def test_a_mistake_ends_with_status_2_and_torch_is_not_loaded(tmp_path):

@@ -62,6 +62,9 @@ def test_choices_are_within_a_row(run, tmp_path):
     assert "mean reward" not in text
     assert report_of(tmp_path / "pairs.jsonl")["curve"][0]["reward"]["value"] == pytest.approx(0.5)
     assert manifest_of(tmp_path / "pairs.jsonl")["reward_kind"] == WIN_PROBABILITY
+    assert {row["score_kind"] for row in read_rows(tmp_path / "pairs.jsonl")} == {WIN_PROBABILITY}
+    assert not any("reward_kind" in row for row in read_rows(tmp_path / "pairs.jsonl"))
+    assert "rm.py with --loss_margin scores would subtract the differences, from 0 to 1, as margins" in text
     page = (tmp_path / "pairs.jsonl.report.html").read_text()
     assert "Win probability of one answer" in page
     assert "Reward of one answer" not in page
@@ -72,6 +75,7 @@ def test_other_rewards_are_not_called_so(run, tmp_path):
     words = run("--input", write_rows(tmp_path / "in.jsonl", rows), "--output", tmp_path / "pairs.jsonl")
     assert "win probab" not in words
     assert "reward_kind" not in manifest_of(tmp_path / "pairs.jsonl")
+    assert not any("score_kind" in row for row in read_rows(tmp_path / "pairs.jsonl"))
 
 
 def test_a_prompt_with_several_rows_is_dropped_and_counted(run, tmp_path):

@@ -155,6 +155,20 @@ def test_unknown_flag_without_anything_like_it(parse):
     assert problem_of(parse, "--zzz") == "unknown flag --zzz"
 
 
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("--max_len", "--max_length"),
+        ("--max-lenght", "--max-length"),
+        ("--init_head", None),
+        ("--loss_margin", None),
+        ("--rate_of_learning", None),
+    ],
+)
+def test_a_flag_that_only_looks_a_little_like_another_is_not_offered(parse, flag, hint):
+    assert problem_of(parse, flag, "3") == f"unknown flag {flag}" + (f"; did you mean {hint}?" if hint else "")
+
+
 def test_no_abbreviations(parse):
     assert problem_of(parse, "--overwr").startswith("unknown flag --overwr")
 

@@ -16,6 +16,7 @@ from reward_modeling.common.interruption import with_flag
 
 HEAD = """
 import hashlib, multiprocessing, os, signal, sys, time
+from reward_modeling.common import errors
 from reward_modeling.common.errors import run_script
 from reward_modeling.common.interruption import finishes_first, run_child
 """
@@ -248,3 +249,50 @@ exit_helper_process(SimpleNamespace(process_index=int(sys.argv[1])))
     status, stdout, _ = end_of(start(code, "1"))
     assert (status, stdout) == (0, "flushed ")
     assert end_of(start(code, "0"))[1] == "flushed torn down\n"  # process 0 goes on to its own end
+
+
+# --- nobody reads what is printed -----------------------------------------------------------------------------
+
+PRINTS = """
+def main():
+    print("ready", flush=True)
+    sys.stdin.read()
+    %s
+run_script(main)
+"""
+
+
+def without_reader(code: str) -> tuple[int, str]:
+    """The status, and what is said on standard error, of a script whose output nobody reads after its first line."""
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT}
+    options["env"] = os.environ | {"PYTHONUNBUFFERED": ""}
+    with subprocess.Popen([sys.executable, "-c", HEAD + PRINTS % code], text=True, **options) as process:
+        assert read_line(process) == "ready\n"
+        process.stdout.close()
+        process.stdin.close()
+        said = process.stderr.read()
+        return process.wait(timeout=60), said
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["print('x', flush=True)", "print('x' * 10**6)", "print('a line in a buffer')", "print('x'); sys.exit(0)"],
+)
+def test_a_script_whose_reader_has_left_ends_without_words(code):
+    """As `script | head` does; a line that stands in Python's buffer fails when the interpreter ends."""
+    assert without_reader(code) == (141, "")
+
+
+def test_another_error_is_said_though_nobody_reads_the_output():
+    status, said = without_reader("print('x'); raise ValueError('of the job')")
+    assert status == 1 or status == 120  # of Python, which could not empty its buffer
+    assert "ValueError: of the job" in said
+    status, said = without_reader("raise errors.UserError('expected more')")
+    assert "expected more" in said
+
+
+def test_a_broken_pipe_of_the_job_is_an_error():
+    process = start(PRINTS % "a, b = os.pipe(); os.close(a); os.write(b, b'x')")
+    _, said = process.communicate("")
+    assert process.returncode == 1
+    assert "BrokenPipeError" in said

@@ -314,6 +314,7 @@ def test_report_record_and_page_say_it(model, files, tmp_path, capsys):
     for text in (" ".join(of.lower().split()) for of in (screen, page)):
         assert "of which the mean probability decides" in text and "verdicts that flip with the order" in text
         assert "triples of answers to 10 prompts" in text and "compares two answers" in text
+        assert " orders (" in text and "conversations (" not in text
     record = dict(line.split("\t") for line in (tmp_path / "record.txt").read_text().splitlines())
     parts = summary_of(folder)["benchmarks"]
     for name in some:

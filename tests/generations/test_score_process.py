@@ -168,3 +168,29 @@ def test_flags_that_a_process_model_has_no_use_for(model, output, changes, words
     with pytest.raises(UserError, match=words) as error:
         score(model, ROWS, output, **changes)
     assert re.sub(r"\s", " ", str(error.value)) == str(error.value)
+
+
+def test_a_model_of_others_has_to_be_told_where_steps_end(tmp_path, output, caplog):
+    """As TRL saves one; the message names the flag."""
+    path = save_process_model(tmp_path / "model", process=None)
+    rows = [{"prompt": "Why?", "responses": ["So.\nYes.", "No."]}]
+    with pytest.raises(UserError, match=r"nothing that says where a step ends.*--step_separator '\\n'"):
+        score(path, rows, output)
+    caplog.set_level("INFO")
+    (row,) = score(path, rows, output, step_separator="\\n")
+    expected = StepScorer.from_pretrained(path, separator="\n").score("Why?", ["So.", "Yes."])
+    assert row["steps"][0] == pytest.approx(expected, abs=1e-5)
+    told = {"separator": "\n", "chat": False, "outcome": False, "aggregation": "min"}
+    assert manifest(output)["run"]["model"]["process"] == told
+    assert "Steps: each ends in '\\n'" in caplog.text and "the prompt stands as it is" in caplog.text
+    (chat,) = score(path, rows, tmp_path / "chat.jsonl", step_separator="\\n", prompt_format="chat")
+    expected = StepScorer.from_pretrained(path, separator="\n", chat=True).score("Why?", ["So.", "Yes."])
+    assert chat["steps"][0] == pytest.approx(expected, abs=1e-5)
+    assert chat["steps"] != row["steps"]
+
+
+def test_flags_of_steps_that_say_nothing_of_the_model(model, output):
+    with pytest.raises(UserError, match="--step_separator: expected a text that stands out"):
+        score(model, ROWS, output, step_separator=" ")
+    with pytest.raises(UserError, match=r"--prompt_format: expected one of chat, plain, found 'plan'; did you mean"):
+        score(model, ROWS, output, prompt_format="plan")

@@ -103,3 +103,10 @@ def test_random_trees_have_the_labels_that_were_written(seed, tokenizer):
     counted = sum(int(np.isfinite(of).sum()) for of in steps.labels)
     assert counted == len({path for path in nodes if path[-1][1] is not None})
     assert len(found) <= len(leaves)
+
+
+def test_labels_are_written_as_they_were_given(tokenizer):
+    """They are float32 inside, where 0.9 is 0.8999999761581421."""
+    steps = held_out(tokenizer, chain([0, 1, 2], [0.9, 1.0, 0.3333333]))
+    (line,) = steps.score_lines()
+    assert line["labels"] == [0.9, 1.0, 0.3333333]

@@ -44,6 +44,7 @@ def evaluation_of(run: Run) -> dict:
 def test_the_snippets_of_the_card_agree(family, flags, tmp_path_factory):
     """Plain transformers and StepScorer, whatever the tokenizer writes before a text."""
     run = run_of(tmp_path_factory, family, chain_rows(30, seed=5), **flags)
+    assert "\n\n## Training data" in (run.model / "README.md").read_text()
     plain, toolkit = run_snippets(run.model / "README.md")
     assert len(plain["probabilities"]) == len(toolkit["steps"]) == 2
     assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
@@ -53,6 +54,7 @@ def test_the_snippets_of_the_card_agree(family, flags, tmp_path_factory):
 def test_the_snippets_of_an_adapter_and_of_an_outcome_model(tmp_path_factory):
     rows = outcome_rows(40, seed=3)
     run = run_of(tmp_path_factory, "llama", rows, use_peft="true", lora_r=4)
+    assert "\n\n## Training data" in (run.model / "README.md").read_text()
     plain, toolkit = run_snippets(run.model / "README.md")
     assert len(plain["probabilities"]) == 1
     assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)

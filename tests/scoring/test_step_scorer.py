@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+from pairwise_models import save_pairwise
 from step_models import (
     FAMILIES,
     PACKABLE,
@@ -22,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED
-from reward_modeling.scoring import Chain, RewardScorer, StepScorer, Tokens, step_scorer
+from reward_modeling.scoring import Chain, PairScorer, RewardScorer, StepScorer, Tokens, step_scorer
 from reward_modeling.scoring import plan as plan_module
 from reward_modeling.tiny.tokenizers import token_ids
 
@@ -251,16 +252,21 @@ def test_mistakes_are_one_message(folder, tmp_path):
         ([(QUESTIONS[0], "one step")], "steps as a list of texts"),
         ([(QUESTIONS[0], ["one", 2])], "found in step 1 int '2'"),
         ([([], TEXTS)], "at least one message"),
+        ([(QUESTIONS[0], TEXTS), (QUESTIONS[0], [TEXTS[0], ""])], "conversation 1: .* found none in step 1 of 2"),
+        ([(QUESTIONS[0], [" \n", TEXTS[0]])], "found none in step 0 of 2"),
         ([([{"role": "narrator"}], TEXTS)], "role and content as texts"),
     ):
         with pytest.raises(UserError, match=words):
             scorer.score_many(answers)
     with pytest.raises(UserError, match="one for each of 1 answers, found 2"):
         scorer.score_many([(QUESTIONS[0], TEXTS)], template_options=[None, None])
+    with pytest.raises(UserError, match="found none in step 0 of 1"):
+        list(scorer.stream([Chain([{"role": "user", "content": "?"}], [""])]))
     rewards = RewardScorer.from_pretrained(folder("qwen2"), device="cpu")
     for given, words in (
         ("a plain text", "found a plain text"),
         ([{"role": "user", "content": "?"}], "end with a user's"),
+        (conversation("?", " \n"), "expected an answer with at least one step"),
         (Tokens([1, 2, 3]), "the places from 0 to 2 where the steps end"),
     ):
         with pytest.raises(UserError, match=words):
@@ -288,6 +294,26 @@ def test_a_reward_model_has_no_steps(tmp_path):
         load(tmp_path / "rewards")
     with pytest.raises(UserError, match="Use RewardScorer"):
         StepScorer(RewardScorer.from_pretrained(tmp_path / "rewards", device="cpu"))
+
+
+def test_each_scorer_names_the_one_that_reads_a_model_of_another_kind(tmp_path):
+    pairwise = save_pairwise(tmp_path / "pairwise", "qwen2")
+    rewards = save_pairwise(tmp_path / "rewards", "qwen2", entry=None)
+    process = save_process_model(tmp_path / "process")
+    named = {  # None: it reads the model
+        RewardScorer: (None, "PairScorer", None),
+        PairScorer: ("RewardScorer", None, "StepScorer"),
+        StepScorer: ("RewardScorer", "PairScorer", None),
+    }
+    for scorer, names in named.items():
+        for path, name in zip((rewards, pairwise, process), names, strict=True):
+            if name is None:
+                scorer.from_pretrained(path, device="cpu")
+                continue
+            with pytest.raises(UserError) as caught:
+                scorer.from_pretrained(path, device="cpu")
+            said = str(caught.value)
+            assert [other for other in ("RewardScorer", "PairScorer", "StepScorer") if other in said] == [name]
 
 
 def test_aggregations_by_hand():

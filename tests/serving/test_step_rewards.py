@@ -18,6 +18,8 @@ from step_models import (
 )
 from transformers import AutoModelForTokenClassification
 
+import serve
+from reward_modeling.common.arguments import parse_script_arguments
 from reward_modeling.common.errors import UserError
 from reward_modeling.scoring import RewardScorer, StepScorer
 from reward_modeling.serving.model import ServedModel
@@ -144,7 +146,10 @@ MISTAKES = {
     "steps alone": ({"steps": STEPS}, "expected prompt and steps or responses together"),
     "steps and responses": ({"prompt": "a", "steps": STEPS, "responses": ["b"]}, "found steps and responses"),
     "a step that is no text": ({"prompt": "a", "steps": ["b", 3]}, "steps: expected a list of texts"),
-    "an empty step without a token": ({"prompt": "a", "steps": ["b"], "x": 1}, "found 'x'"),
+    "an empty step": ({"prompt": "a", "steps": ["b", ""]}, "a text in each step, found none in step 1 of 2"),
+    "a blank step": ({"prompt": "a", "steps": [["b"], ["c", " \n", "d"]]}, "conversation 1: expected a text in each"),
+    "a blank answer": ({"prompt": "a", "responses": ["b", "\n\n"]}, "conversation 1: expected an answer with at least"),
+    "an unknown field": ({"prompt": "a", "steps": ["b"], "x": 1}, "found 'x'"),
     "an empty prompt": ({"prompt": [], "steps": STEPS}, "conversation 0: expected at least one message"),
     "a question alone": ({"messages": [{"role": "user", "content": "a"}]}, "end with an assistant's answer"),
     "tokens without places": ({"input_ids": [[1, 2]]}, "step_positions: expected for each of 1 rows"),
@@ -275,3 +280,25 @@ def test_a_probability_that_is_no_number_is_an_error(tmp_path):
         response = ask(app_of(scorer), path, body)
         assert response.status_code == 500
         assert "the model gives nan" in error_of(response)["message"]
+
+
+# --- models of others -------------------------------------------------------------------------------------------
+
+
+def served_by_flags(path, *argv: str):
+    args, _ = parse_script_arguments(serve.ScriptArguments, ["--reward_name_or_path", str(path), *argv])
+    return serve.load_scorer(args)
+
+
+def test_serve_is_told_where_the_steps_of_a_model_of_others_end(tmp_path, caplog):
+    path = save_process_model(tmp_path / "model", process=None)
+    with pytest.raises(UserError, match=r"nothing that says where a step ends.*--step_separator '\\n'"):
+        served_by_flags(path)
+    caplog.set_level("INFO")
+    scorer = served_by_flags(path, "--step_separator", "\\n", "--dtype", "float32")
+    assert "Steps: each ends in '\\n'" in caplog.text and "the prompt stands as it is" in caplog.text
+    expected = StepScorer.from_pretrained(path, separator="\n", dtype="float32").score(QUESTION, STEPS)
+    body = {"prompt": QUESTION, "responses": ["\n".join(STEPS)]}
+    assert largest_difference(ask(app_of(scorer), PATH, body).json()["steps"], [expected]) < CLOSE
+    chat = served_by_flags(path, "--step_separator", "\\n", "--prompt_format", "chat", "--dtype", "float32")
+    assert largest_difference(ask(app_of(chat), PATH, body).json()["steps"], [expected]) > 1e-4

@@ -10,6 +10,7 @@ from reward_modeling.best_of_n.answers import ScoredAnswer, ScoredPrompt
 from reward_modeling.best_of_n.selection import Selected
 from reward_modeling.data.messages import Message
 
+SCORE_KIND = "score_kind"  # a column of pairs
 Row = dict[str, object]
 Messages = Sequence[Message] | str
 
@@ -26,6 +27,9 @@ class WriteOptions:
     """The gap as `margin`, which trainers of reward models subtract in their loss unasked."""
     all_have_kwargs: bool = False
     """Whether some row of the set has chat_template_kwargs."""
+    score_kind: str | None = None
+    """What the scores of a pair are, where they are not a model's own outputs. No `reward_kind`: answers of these rows
+    may be scored anew."""
 
 
 class RowFormat(ABC):
@@ -59,6 +63,7 @@ class RowFormat(ABC):
         if selected.rejected is None:
             return {"reward": selected.chosen.reward, "rank": selected.rank}
         scores = {"chosen_score": selected.chosen.reward, "rejected_score": selected.rejected.reward}
+        scores |= {SCORE_KIND: self.options.score_kind} if self.options.score_kind else {}
         return scores | ({"margin": selected.gap} if self.options.write_margin else {})
 
     def beside(self, name: str, *, pairs: bool) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ from transformers import PreTrainedConfig
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.pairwise_format import FORMAT, PAIRWISE, compares_answers
+from reward_modeling.models.process_format import is_process_model
 from reward_modeling.scoring.readouts.base import Readout
 from reward_modeling.scoring.readouts.one_label import OneLabel
 
@@ -19,9 +20,11 @@ def comparison_readout(path: str, config: PreTrainedConfig, weights: Mapping[str
         UserError: the model does not compare answers, or in another text than is known here; or weights are given.
     """
     if not compares_answers(config):
+        is_process = is_process_model(config)
+        other = "StepScorer reads process models" if is_process else "RewardScorer reads models that score one answer"
         raise UserError(
             f"{path}: expected a model that compares two answers, as rm_pairwise.py saves it, found no {PAIRWISE!r} in "
-            "its config.json. RewardScorer reads models that score one answer."
+            f"its config.json ({', '.join(config.architectures or ['no architecture'])}). {other}."
         )
     entry = config.to_dict()[PAIRWISE]
     if not isinstance(entry, Mapping) or entry.get("format") != FORMAT:
