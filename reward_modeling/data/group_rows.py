@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from reward_modeling.common.prefixes import common_prefix_length
 from reward_modeling.data.examples import RowReader
 from reward_modeling.data.losses import unwritten_tools
-from reward_modeling.data.rendered_rows import GroupRow, Ids
+from reward_modeling.data.rendered_rows import GroupRow, PieceIds
 from reward_modeling.data.rendering import PROBE_ANSWER, read_options, render
 from reward_modeling.data.report import DropReason
 from reward_modeling.data.shared_beginnings import shared_with_previous
@@ -34,10 +34,10 @@ class TokenizeOptions:
 
 
 class Cut(NamedTuple):
-    """What is kept of a group, and its conversations by their whole ids."""
+    """What is kept of a group, and the ids of its conversations by what they were before they were cut."""
 
     rows: list[GroupRow]
-    sequences: dict[Ids, list[int]]
+    sequences: dict[PieceIds, list[int]]
     prompt: list[dict] | None = None  # what is left of the messages, where some were cut
 
 
@@ -55,8 +55,8 @@ class GroupBuilder:
         """Check the rows of one prompt against their tokens, cut what is too long, split off the shared prefix."""
         notes = _Notes(self.reader)
         kept = _usable_rows(group, self.reader, notes.drop)
-        cut = Cut(kept, {ids: list(ids) for ids in _distinct_ids(kept)})
-        if any(len(ids) > self.options.max_length for ids in cut.sequences):
+        cut = Cut(kept, {key: list(key.ids) for key in _distinct_keys(kept)})
+        if any(len(key.ids) > self.options.max_length for key in cut.sequences):
             cut = self._cut_texts(kept, notes) if group[0].columns["is_text"] else self._cut_prompt(kept, notes)
         if self.reader.shares_beginnings:
             cut = cut._replace(sequences=dict(sorted(cut.sequences.items(), key=lambda item: item[1])))
@@ -65,23 +65,23 @@ class GroupBuilder:
         shared = [0] * len(sequences)
         if self.reader.shares_beginnings:
             shared = shared_with_previous(sequences, prefix_length)
-        number_of = {ids: number for number, ids in enumerate(cut.sequences)}
-        characters = {each.ids: each.characters for row in cut.rows for each in row.completions}
+        number_of = {key: number for number, key in enumerate(cut.sequences)}
+        characters = {each.key: each.characters for row in cut.rows for each in row.completions}
         for row in cut.rows:
             self._note(row, cut, notes)
         units = [
-            (row, [number_of[row.completions[place].ids] for place in unit])
+            (row, [number_of[row.completions[place].key] for place in unit])
             for row in cut.rows
             for unit in row.example.units
         ]
-        is_cut = cut.prompt is not None or any(len(whole) > len(ids) for whole, ids in cut.sequences.items())
+        is_cut = cut.prompt is not None or any(len(whole.ids) > len(ids) for whole, ids in cut.sequences.items())
         return {
             "prefix_ids": sequences[0][:prefix_length] if sequences else [],
             "completion_ids": [ids[prefix_length:] for ids in sequences],
             "prefix_length": prefix_length,
             "completion_lengths": [len(ids) - prefix_length for ids in sequences],
             "shared_lengths": shared,
-            "characters": [characters[ids] for ids in cut.sequences],
+            "characters": [characters[key] for key in cut.sequences],
             "read_positions": self._read_positions(group[0], cut),
             "units": [numbers for _, numbers in units],
             "targets": [targets for row in cut.rows for targets in row.example.targets],
@@ -96,14 +96,14 @@ class GroupBuilder:
 
     def _cut_texts(self, rows: list[GroupRow], notes: "_Notes") -> Cut:
         """Each by itself, as far as the beginning that they share reaches."""
-        usable = _distinct_ids(rows)
-        cut = {ids: self.text_cutter.cut(ids) for ids in usable}
-        shared = common_prefix_length(usable)
-        loses = {ids: len(ids) - len(cut[ids]) + len(self.text_cutter.mark) for ids in usable}
-        bos = 1 if usable[0][:1] == (self.text_cutter.bos,) else 0
-        too_long = {ids for ids in usable if len(cut[ids]) < len(ids) and loses[ids] > shared - bos}
+        usable = _distinct_keys(rows)
+        cut = {key: self.text_cutter.cut(key.ids) for key in usable}
+        shared = common_prefix_length([key.ids for key in usable])
+        loses = {key: len(key.ids) - len(cut[key]) + len(self.text_cutter.mark) for key in usable}
+        bos = 1 if usable[0].ids[:1] == (self.text_cutter.bos,) else 0
+        too_long = {key for key in usable if len(cut[key]) < len(key.ids) and loses[key] > shared - bos}
         rows = self._drop_too_long(rows, too_long, notes)
-        return Cut(rows, {ids: cut[ids] for ids in _distinct_ids(rows)})
+        return Cut(rows, {key: cut[key] for key in _distinct_keys(rows)})
 
     def _cut_prompt(self, rows: list[GroupRow], notes: "_Notes") -> Cut:
         """The prompt, by the same messages for all answers."""
@@ -111,15 +111,15 @@ class GroupBuilder:
         options = read_options(columns["template_options"])
         prompt, composer = json.loads(columns["prompt"]), self.reader.composer
         cutter = PromptCutter(prompt, options, self.options.max_length, self.tokenizer, composer)
-        answers = {each.ids: each.answer for row in rows for each in row.completions}
+        answers = {each.key: each.answer for row in rows for each in row.completions}
         cut = None if self.options.overlong == "drop" else cutter.cut(list(answers.values()))
         if cut is None:
             fits = dict(zip(answers, cutter.fits(list(answers.values())), strict=True))
-            too_long = {ids for ids in answers if not fits[ids]}
+            too_long = {key for key in answers if not fits[key]}
             rows = self._drop_too_long(rows, too_long, notes, cutter.words_of_system)
-            answers = {ids: answers[ids] for ids in _distinct_ids(rows)}
-            if all(len(ids) <= self.options.max_length for ids in answers):
-                return Cut(rows, {ids: list(ids) for ids in answers})
+            answers = {key: answers[key] for key in _distinct_keys(rows)}
+            if all(len(key.ids) <= self.options.max_length for key in answers):
+                return Cut(rows, {key: list(key.ids) for key in answers})
             cut = cutter.cut(list(answers.values()))
         if cut is None:  # a template that refuses what is left, or writes more of it than of the whole
             for row in rows:
@@ -128,11 +128,11 @@ class GroupBuilder:
         return Cut(rows, dict(zip(answers, cut.ids, strict=True)), cut.prompt)
 
     def _drop_too_long(
-        self, rows: list[GroupRow], too_long: set[Ids], notes: "_Notes", detail: str = ""
+        self, rows: list[GroupRow], too_long: set[PieceIds], notes: "_Notes", detail: str = ""
     ) -> list[GroupRow]:
         kept = []
         for row in rows:
-            if any(completion.ids in too_long for completion in row.completions):
+            if any(completion.key in too_long for completion in row.completions):
                 notes.drop(row, DropReason.COMPLETION_TOO_LONG, detail)
             elif self.options.overlong == "drop" and _longest(row) > self.options.max_length:
                 notes.drop(row, DropReason.OVERLONG)
@@ -142,15 +142,13 @@ class GroupBuilder:
 
     def _read_positions(self, row: GroupRow, cut: Cut) -> list[list[int]]:
         """Which tokens of each conversation are read, counted from its beginning."""
-        pieces = {each.ids: each.piece_lengths for row in cut.rows for each in row.completions}
         if cut.prompt is None:
-            length = functools.cache(lambda: self._prompt_length(row, list(cut.sequences), None))
-            positions = ((whole, self.reader.read_positions(whole, length, pieces[whole])) for whole in cut.sequences)
-            lost = {whole: len(whole) - len(ids) for whole, ids in cut.sequences.items()}
-            return [[position - lost[whole] for position in of_one] for whole, of_one in positions]
+            length = functools.cache(lambda: self._prompt_length(row, [key.ids for key in cut.sequences], None))
+            positions = ((key, self.reader.read_positions(key.ids, length, key.piece_lengths)) for key in cut.sequences)
+            lost = {key: len(key.ids) - len(ids) for key, ids in cut.sequences.items()}
+            return [[position - lost[key] for position in of_one] for key, of_one in positions]
         length = functools.cache(lambda: self._prompt_length(row, list(cut.sequences.values()), cut.prompt))
-        cut_ids = cut.sequences.items()
-        return [self.reader.read_positions(ids, length, pieces[whole]) for whole, ids in cut_ids]
+        return [self.reader.read_positions(ids, length, key.piece_lengths) for key, ids in cut.sequences.items()]
 
     def _prompt_length(self, row: GroupRow, sequences: list[Sequence[int]], prompt: list[dict] | None) -> int:
         """Tokens of the prompt, the header of the answer included: what all answers share with one more, unlike them.
@@ -169,7 +167,7 @@ class GroupBuilder:
 
     def _note(self, row: GroupRow, cut: Cut, notes: "_Notes") -> None:
         """What a report counts of a row that is kept."""
-        lost = sum(len(each.ids) - len(cut.sequences[each.ids]) for each in row.completions)
+        lost = sum(len(each.ids) - len(cut.sequences[each.key]) for each in row.completions)
         if lost > 0:
             notes.add(row, "cut", lost)
         names, found = self.reader.completion_names, {}
@@ -217,15 +215,15 @@ class _Notes:
 
 def _usable_rows(group: list[GroupRow], reader: RowReader, drop: Callable) -> list[GroupRow]:
     """Rows whose completions the template renders whole, differ in tokens, and are not those of an earlier row."""
-    # By tokens, since texts that differ in white space are one, and by what is said of them: two people who do not
-    # agree on a pair, or on the order of a list, are two rows.
+    # By tokens and pieces, since texts that differ in white space are one, and by what is said of them: two people who
+    # do not agree on a pair, or on the order of a list, are two rows.
     kept: dict[tuple, GroupRow] = {}
     for row in group:
         refusals = [completion.refusal for completion in row.completions if completion.rendered is None]
         losses = [completion.losses for completion in row.completions]
         ids = tuple(completion.ids for completion in row.completions)
-        example = row.example
-        said = (ids, *(tuple(map(tuple, of)) for of in (example.units, example.targets)), tuple(example.weights))
+        example, keys = row.example, tuple(completion.key for completion in row.completions)
+        said = (keys, *(tuple(map(tuple, of)) for of in (example.units, example.targets)), tuple(example.weights))
         if (reason := reader.drop_reason(row.columns)) is not None:
             drop(row, reason)
         elif refusals:
@@ -243,9 +241,9 @@ def _usable_rows(group: list[GroupRow], reader: RowReader, drop: Callable) -> li
     return list(kept.values())
 
 
-def _distinct_ids(rows: list[GroupRow]) -> list[Ids]:
-    """Token sequences in order of first use, each once: different texts may have the same tokens."""
-    return list(dict.fromkeys(completion.ids for row in rows for completion in row.completions))
+def _distinct_keys(rows: list[GroupRow]) -> list[PieceIds]:
+    """Of the completions in order of first use, each once: different texts may have the same tokens."""
+    return list(dict.fromkeys(completion.key for row in rows for completion in row.completions))
 
 
 def _longest(row: GroupRow) -> int:

@@ -20,7 +20,7 @@ from reward_modeling.data.preferences import read_column
 from reward_modeling.data.rendered_rows import GroupRow, RowRenderer
 from reward_modeling.data.report import CUT_UNITS, NOTED_ROWS, TOKENS_CUT, DataReport
 
-CACHE_VERSION = 11  # to be raised when what is written below changes
+CACHE_VERSION = 12  # to be raised when what is written below changes
 GROUPS_PER_BATCH = 64
 ROWS_PER_WORKER = 2000  # a worker process costs about as much as tokenising this many rows
 

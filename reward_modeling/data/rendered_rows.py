@@ -23,6 +23,13 @@ from reward_modeling.models.tokenizer import end_text
 Ids = tuple[int, ...]
 
 
+class PieceIds(NamedTuple):
+    """What tells completions of a prompt apart: equal ids in other pieces are other steps, read in other places."""
+
+    ids: Ids
+    piece_lengths: tuple[int, ...]
+
+
 @dataclass
 class Completion:
     """One distinct completion of a prompt, rendered as the whole conversation that it ends."""
@@ -38,6 +45,10 @@ class Completion:
     pieces: Sequence[str] = ()  # of `rendered`, which are tokenised one by one
     ids: Ids = ()
     piece_lengths: Sequence[int] = ()  # of the ids of each piece
+
+    @property
+    def key(self) -> PieceIds:
+        return PieceIds(self.ids, tuple(self.piece_lengths))
 
 
 class GroupRow(NamedTuple):

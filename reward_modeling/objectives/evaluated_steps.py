@@ -99,14 +99,16 @@ def _as_given(label: float) -> float:
 
 
 def with_labels_of_others(groups: PromptGroups, labels: Sequence[NDArray]) -> list[NDArray]:
-    """The labels of a tree's steps in each of its chains: a step is the same where all tokens up to its end are."""
+    """The labels of a tree's steps in each of its chains: a step is the same where all tokens up to its end are,
+    and all steps before it end where they do."""
     filled, unit = [], 0
     for group in groups.groups.select_columns(["prefix_ids", "completion_ids", "units", "read_positions"]):
         of_step: dict[tuple, float] = {}
         steps = []
         for (number,) in group["units"]:
             ids = [*group["prefix_ids"], *group["completion_ids"][number]]
-            steps.append([tuple(ids[: place + 1]) for place in group["read_positions"][number]])
+            ends = group["read_positions"][number]
+            steps.append([(tuple(ids[: place + 1]), *ends[:before]) for before, place in enumerate(ends)])
         for keys, known in zip(steps, labels[unit : unit + len(steps)], strict=True):
             for key, label in zip(keys, known.tolist(), strict=True):
                 if not math.isnan(label):

@@ -60,11 +60,11 @@ def test_a_step_is_the_same_only_behind_the_same_steps_of_the_same_prompt(tokeni
     rows = [
         chain([0, 1], [1.0, 0.0]),
         chain([0, 1, 2], [None, None, 1.0]),  # of another row: the same two steps
-        chain([3, 1], [0.0, None]),  # the same second step behind another first one
+        chain([3, 1, 2], [None, None, 0.0]),  # the same second step behind another first one
         chain([0, 1], [None, 1.0], prompt="Why?"),
     ]
     steps = held_out(tokenizer, *rows)
-    expected = [[1.0, 0.0], [1.0, 0.0, 1.0], [0.0, None], [None, 1.0]]
+    expected = [[1.0, 0.0], [1.0, 0.0, 1.0], [None, None, 0.0], [None, 1.0]]
     assert rounded(steps.known_labels) == sorted(expected, key=repr)
 
 

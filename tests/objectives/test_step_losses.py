@@ -203,6 +203,40 @@ def test_a_class_that_gives_all_logits_in_padded_rows(rows, tmp_path):
     assert max(differences(in_order(written_out(plain, steps, shift=1)), found)) > 100 * TOLERANCE
 
 
+@pytest.mark.parametrize("labels", [([1, 0], [0, 1]), ([1, 0], [1, 0]), ([1, 0], [0])], ids=str)
+def test_equal_tokens_in_other_steps(labels, tmp_path):
+    """Two solutions whose tokens are the same, cut into steps at other places: each is read where its own steps end."""
+    tokenizer, objective = tokenizer_of("qwen2"), Process(ProcessFlags(step_separator="\\n"))
+    a, b, c = (text.rstrip(".!") for text in RIGHT[:3])
+    whole = len(labels[1]) == 1
+    solutions = [f"{a}\n{b}", c], [f"{a}\n{b}\n{c}"] if whole else [a, f"{b}\n{c}"], [b, a]
+    rows = [
+        {"prompt": TEXTS["tasks"][0], "completions": steps, "labels": of}
+        for steps, of in zip(solutions, (*labels, [1, 0]), strict=True)
+    ]
+    groups = groups_of(rows, tokenizer, objective, tmp_path)
+    (group,) = groups.groups.to_list()
+    assert not group["dropped_reason"] and group["targets"] == [row["labels"] for row in rows]
+    for (number,), row in zip(group["units"], rows, strict=True):
+        ids, steps = group["prefix_ids"] + group["completion_ids"][number], row["completions"]
+        texts = [tokenizer.decode(ids[: end + 1]) for end in group["read_positions"][number]]
+        assert [text.rpartition("assistant\n")[2] for text in texts] == [
+            "\n".join([*steps[:count], ""]) for count in range(1, len(steps) + 1)
+        ]
+    plain = plain_model("qwen2", tokenizer)
+    first, second, last = (steps_of([row], tokenizer, "\n") for row in rows)
+    assert first[0].row == second[0].row and first[0].place != second[0].place  # what this test is about
+    moved = [own._replace(place=other.place) for own, other in zip(second, first, strict=False)]
+    reference, control = (in_order(written_out(plain, [*first, *steps, *last])) for steps in (second, moved))
+    for batching in BATCHINGS:
+        attention = "eager" if batching == PADDED else SHARED_PREFIX
+        fast = process_model_class(type(plain.config))._from_config(plain.config, attn_implementation=attention)
+        fast.load_state_dict(plain.state_dict())
+        found = computed(fast.train(), batch_of(batching, groups, plain.config.pad_token_id or 0, objective), objective)
+        assert max(differences(reference, found)) < TOLERANCE
+        assert max(differences(control, found)) > 100 * TOLERANCE
+
+
 @pytest.mark.parametrize(("separator", "flag"), [("", ""), ("\n", "\\n"), (" ?! ", " ?! ")], ids=repr)
 def test_other_separators(separator, flag, rows, tmp_path):
     """And the form of TRL, whose prompts stand as they are."""
