@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -86,8 +87,12 @@ def chains_in(row: dict) -> list[tuple[list[str], list[float | None]]]:
     return [*found, (steps, labels)]
 
 
-def held_out(solutions: list[tuple[int, list[float], list[float]]]) -> EvaluatedSteps:
-    """Solutions as a model sees them: the number of the prompt, P(right) and the label of each step."""
+def held_out(solutions: list[tuple[int, list[float], list[float]]], unfinished: Sequence[int] = ()) -> EvaluatedSteps:
+    """Solutions as a model sees them: the number of the prompt, P(right) and the label of each step.
+
+    Args:
+        unfinished: the numbers of those that go on behind their last label.
+    """
     prompts, probabilities, labels = zip(*solutions, strict=True)
     losses = []
     for of, known in zip(probabilities, labels, strict=True):
@@ -97,7 +102,8 @@ def held_out(solutions: list[tuple[int, list[float], list[float]]]) -> Evaluated
         losses.append(sum(terms) / len(terms))
     arrays = [[np.array(each, dtype=float) for each in of] for of in (probabilities, labels)]
     where = [f"rows:{number}" for number in range(len(solutions))]
-    return EvaluatedSteps(where, *arrays, arrays[1], np.array(losses), np.array(prompts), "product")
+    go_on = np.isin(np.arange(len(solutions)), unfinished)
+    return EvaluatedSteps(where, *arrays, arrays[1], np.array(losses), np.array(prompts), go_on, "product")
 
 
 def _prompts(count: int, draw: random.Random) -> list[str]:

@@ -30,6 +30,7 @@ class Example(NamedTuple):
     targets: Sequence[Sequence[float]]
     weights: Sequence[float] = ()  # above 0: how much each unit counts in the loss; () for units that count alike
     shares: Sequence[float] = ()  # how much of a step each unit fills, where that is not 1
+    unfinished: Sequence[bool] = ()  # of each unit whether its row goes on behind it; () for kinds without such units
 
 
 class ShownRow(NamedTuple):

@@ -87,6 +87,7 @@ class GroupBuilder:
             "targets": [targets for row in cut.rows for targets in row.example.targets],
             "weights": [each for row in cut.rows for each in row.example.weights or [1.0] * len(row.example.units)],
             "shares": [each for row in cut.rows for each in row.example.shares or [1.0] * len(row.example.units)],
+            "unfinished": [each for row in cut.rows for each in row.example.unfinished],
             "sources": [row.columns["source"] for row, _ in units],
             "where": [row.columns["where"] for row, _ in units],
             "truncated_units": len(units) if is_cut else 0,

@@ -25,8 +25,8 @@ class PromptGroups:
     def __len__(self) -> int:
         return self.sizes.num_units
 
-    def of_units(self, column: str) -> list[str]:
-        """What stands in "where" or "sources" for each unit, in the order of the groups."""
+    def of_units(self, column: str) -> list:
+        """What stands in "where", "sources" or "unfinished" for each unit, in the order of the groups."""
         return self.groups.data.column(column).combine_chunks().flatten().to_pylist()
 
     def targets(self) -> np.ndarray:

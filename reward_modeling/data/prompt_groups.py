@@ -37,6 +37,7 @@ GROUP_FEATURES = Features(
         "targets": List(List(Value("float32"))),
         "weights": List(Value("float64")),  # of each unit in the loss
         "shares": List(Value("float64")),  # of each unit in a step
+        "unfinished": List(Value("bool")),  # of each unit, see `examples.Example`
         "sources": List(Value("string")),
         "where": List(Value("string")),
         "truncated_units": Value("int32"),

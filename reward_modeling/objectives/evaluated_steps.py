@@ -26,6 +26,8 @@ class EvaluatedSteps:
     """`(solutions,)`, as in training."""
     prompts: NDArray
     """`(solutions,)`: the number of each one's prompt."""
+    unfinished: NDArray[np.bool_]
+    """`(solutions,)`: whether each goes on behind its last label, where nobody says whether its steps are right."""
     aggregation: str
     """Which of `aggregated` is the reward."""
 
@@ -50,6 +52,7 @@ class EvaluatedSteps:
             known_labels=with_labels_of_others(groups, labels),
             losses=np.array([of[0] for of in values], dtype=np.float64),
             prompts=groups.sizes.group_of_unit,
+            unfinished=np.array(groups.of_units("unfinished"), dtype=np.bool_),
             aggregation=aggregation,
         )
 

@@ -77,6 +77,7 @@ class FirstErrors(NamedTuple):
     def of(cls, held_out: EvaluatedSteps) -> "FirstErrors":
         labelled = np.array([first_error(of.tolist()) for of in held_out.known_labels], dtype=np.int64)
         predicted = np.array([_first_wrong(of) for of in held_out.probabilities], dtype=np.int64)
+        labelled[(labelled == NO_ERROR) & held_out.unfinished] = UNKNOWN  # right as far as the labels reach
         known = np.flatnonzero(labelled != UNKNOWN)
         return cls(labelled[known], predicted[known], held_out.prompts[known], known)
 

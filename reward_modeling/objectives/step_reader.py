@@ -72,7 +72,8 @@ class StepReader(RowReader):
 
     def read_row(self, row: dict[str, Any]) -> Example:
         steps, labels, counted = row["steps"], row["labels"], set()
-        completions, targets = [], []
+        completions, targets, unfinished = [], [], []
+        inner = set() if self.last_step_only else {*row["parents"]}
         numbers = None if self.last_step_only else up_to_labels(row["parents"], labels)
         for chain in chains_of(row["parents"], numbers):
             passed = chain[:-1] if self.last_step_only else counted
@@ -80,9 +81,11 @@ class StepReader(RowReader):
             if _count(known):  # a last step without a label is in no loss
                 completions.append(to_json([steps[number] for number in chain]))
                 targets.append(known)
+                unfinished.append(chain[-1] in inner)
                 counted.update(chain)
         units = [(number,) for number in range(len(completions))]
-        return Example(completions, units, targets, [float(_count(known)) for known in targets])
+        weights = [float(_count(known)) for known in targets]
+        return Example(completions, units, targets, weights, unfinished=unfinished)
 
     def drop_reason(self, row: dict[str, Any]) -> DropReason | None:
         has_none = self.last_step_only and not self.read_row(row).units

@@ -13,6 +13,7 @@ from reward_modeling.data.preferences import NO_OPTIONS
 from reward_modeling.data.prompt_groups import TokenizeOptions, tokenize_and_group
 from reward_modeling.data.step_rows import STEP_FEATURES, step_row
 from reward_modeling.objectives.evaluated_steps import EvaluatedSteps
+from reward_modeling.objectives.held_out_steps import FirstErrors
 from reward_modeling.objectives.step_reader import StepReader
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -25,8 +26,8 @@ def tokenizer():
     return train_tokenizer([f"How many? Why? {' '.join(TEXTS)}\n\n" * 9], 330, **TOKENIZER_STYLES["chatml"])
 
 
-def held_out(tokenizer, *rows: dict) -> EvaluatedSteps:
-    standard = [step_row(row, f"rows:{number}", NO_OPTIONS, None) for number, row in enumerate(rows, start=1)]
+def held_out(tokenizer, *rows: dict, neutral_steps: str | None = None) -> EvaluatedSteps:
+    standard = [step_row(row, f"rows:{number}", NO_OPTIONS, neutral_steps) for number, row in enumerate(rows, start=1)]
     assert not any(row["reason"] for row in standard)
     loaded = Dataset.from_list(standard, features=STEP_FEATURES)
     groups = PromptGroups(tokenize_and_group(loaded, tokenizer, StepReader(), TokenizeOptions(500)))
@@ -68,6 +69,24 @@ def test_a_step_is_the_same_only_behind_the_same_steps_of_the_same_prompt(tokeni
     assert rounded(steps.known_labels) == sorted(expected, key=repr)
 
 
+def test_solutions_that_go_on_behind_their_last_label_are_known_by_it(tokenizer):
+    """Of a tree, chain by chain: an alternative without a label ends no other one."""
+    rated = [{"text": TEXTS[0], "rating": 1}, {"text": TEXTS[1], "rating": 0}]
+    tree = [{"text": TEXTS[0], "label": 1}, [{"text": TEXTS[1]}, {"text": TEXTS[2], "label": 1}]]
+    rows = [
+        chain([0, 1, 2], [1, 1, None], prompt="A?"),
+        chain([0, 1, 2], [1, 1, 1], prompt="B?"),
+        chain([0, 1, 2], [1, 0, None], prompt="C?"),
+        {"prompt": "D?", "steps": rated},
+        {"prompt": "E?", "steps": tree},
+    ]
+    steps = held_out(tokenizer, *rows, neutral_steps="drop")
+    assert steps.unfinished.tolist() == [True, False, True, True, False]
+    errors = FirstErrors.of(steps)
+    assert errors.numbers.tolist() == [1, 2, 4] and errors.labelled.tolist() == [-1, 1, -1]
+    assert held_out(tokenizer, rows[3], neutral_steps="right").unfinished.tolist() == [False]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_trees_have_the_labels_that_were_written(seed, tokenizer):
     """Walked here over the rows themselves. Siblings differ in their text, so that a step has one label."""
@@ -95,11 +114,14 @@ def test_random_trees_have_the_labels_that_were_written(seed, tokenizer):
     if all(label is None for path in nodes for _, label in path):
         return
     steps = held_out(tokenizer, {"prompt": "How many?", "steps": [tree]})
-    written = [[label for _, label in path] for path in leaves]
+    labelled = {path for path in nodes if path[-1][1] is not None}
+    # a chain ends at its last label; what is then the beginning of another one is no chain
+    written = {max((node for node in labelled if node == path[: len(node)]), key=len, default=()) for path in leaves}
+    ends = {path for path in written if path and not any(other[: len(path)] == path != other for other in written)}
     found = rounded(steps.known_labels)
-    left = list(written)
-    for labels in found:  # a chain without a label of its own is in no loss, and not held out
-        left.remove(labels)
+    assert found == sorted(([label for _, label in path] for path in ends), key=repr)
+    goes_on = [any(node[: len(path)] == path != node for node in nodes) for path in ends]
+    assert sorted(steps.unfinished.tolist()) == sorted(goes_on)
     counted = sum(int(np.isfinite(of).sum()) for of in steps.labels)
     assert counted == len({path for path in nodes if path[-1][1] is not None})
     assert len(found) <= len(leaves)

@@ -49,6 +49,20 @@ def test_every_figure_by_hand():
     assert figures["reward_mean"] == pytest.approx(aggregated["product"].mean())
 
 
+def test_a_solution_whose_labels_end_before_it_is_not_one_without_a_wrong_step():
+    """Its steps count; only where it has a wrong step is its first error known. The control has no such solutions."""
+    whole, cut = step_figures(held_out(SOLUTIONS)), step_figures(held_out(SOLUTIONS, unfinished=[0, 2]))
+    assert whole["first_error"]["with_error"] == cut["first_error"]["with_error"]
+    assert (whole["first_error"]["without_error"]["rows"], cut["first_error"]["without_error"]["rows"]) == (2, 1)
+    assert cut["first_error"]["without_error"]["right"] == 0 and cut["first_error"]["f1"]["value"] == 0
+    # products of those with an error: 0.216, 0.108, 0.27; without: 0.42 (not known), 0.18
+    assert whole["aggregations"]["product"]["value"] == pytest.approx(4 / 6)
+    assert cut["aggregations"]["product"]["value"] == pytest.approx(1 / 3)
+    assert step_metrics(held_out(SOLUTIONS, unfinished=[0, 2]))["first_error_f1"] == 0
+    same = ("solutions", "loss", "steps", "step_accuracy", "auc", "calibration_error")
+    assert {name: whole[name] for name in same} == {name: cut[name] for name in same}
+
+
 def test_losses_and_calibration_by_hand():
     """The loss is a mean over steps, and not over solutions; the figures of calibration take labels of one half."""
     solutions = [
