@@ -201,7 +201,7 @@ def _outcomes(row: Row, labels: object, reading: LabelReading) -> FoundSteps:
         labels = [
             next((one[name] for name in LABEL_KEYS if name in one), None) for one in answers if isinstance(one, dict)
         ]
-    labels, tree = _list(labels, "labels"), StepTree()
+    labels, tree = _list(labels, "labels"), StepTree(strips=reading.strips)
     if len(answers) != len(labels):
         raise RowDropped(DropReason.LABELS_DIFFER, f"{len(answers)} responses, {len(labels)} labels")
     blank = [is_without_text(answer) for answer in answers]

@@ -37,6 +37,8 @@ class LabelReading:
     neutral_steps: str | None = None
     are_ratings: bool = False
     """Labels that are numbers are ratings, since the set has labels of -1."""
+    strips: bool = False
+    """Alternatives that differ in the white space at their ends alone are one."""
     forms: set[str] = field(default_factory=set)
     """How the row is written, in words."""
     counts: Counter[str] = field(default_factory=Counter)

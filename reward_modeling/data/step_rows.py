@@ -74,12 +74,18 @@ STEP_FEATURES = Features(
 
 
 def load_step_rows(
-    path: str, options: ReadOptions, neutral_steps: str | None = None, *, num_proc: int | None = None
+    path: str,
+    options: ReadOptions,
+    neutral_steps: str | None = None,
+    *,
+    strips: bool = False,
+    num_proc: int | None = None,
 ) -> Dataset:
     """One row of `STEP_FEATURES` for every row of `path`, as `preferences.load_preference_dataset` reads pairs.
 
     Args:
         neutral_steps: what a rating of 0 is, "right", "wrong", "half" or "drop".
+        strips: alternatives that differ in the white space at their ends alone are one.
 
     Where any label is -1, all labels are ratings.
 
@@ -87,25 +93,32 @@ def load_step_rows(
         UserError: nothing readable at `path`, no steps in it, a broken file; or ratings of 0, or labels of -1, and no
             word of what 0 is.
     """
-    rows = _load(path, options, neutral_steps, num_proc)
+    load = partial(_load, path, options, neutral_steps, num_proc, strips)
+    rows = load()
     are_ratings = pc.any(rows.select_columns(["minus_one"]).with_format("arrow")[:]["minus_one"]).as_py()
     if neutral_steps is None:
         _refuse_neutral(rows)
         if are_ratings:
             raise _labels_are_ratings(rows)
-    return _load(path, options, neutral_steps, num_proc, are_ratings=True) if are_ratings else rows
+    return load(are_ratings=True) if are_ratings else rows
 
 
 def _load(
-    path: str, options: ReadOptions, neutral_steps: str | None, num_proc: int | None, *, are_ratings: bool = False
+    path: str,
+    options: ReadOptions,
+    neutral_steps: str | None,
+    num_proc: int | None,
+    strips: bool,
+    *,
+    are_ratings: bool = False,
 ) -> Dataset:
     required, *others = (("prompt", "completions", "labels"), *(form.columns for form in FORMS if form.columns))
     others += [("messages",), ("conversations",), ("prompt", "response"), ("prompt", "completion"), ("responses",)]
     return load_rows(
         path,
-        to_row=partial(step_row, options=options, neutral_steps=neutral_steps, are_ratings=are_ratings),
+        to_row=partial(step_row, options=options, neutral_steps=neutral_steps, are_ratings=are_ratings, strips=strips),
         features=STEP_FEATURES,
-        version=f"steps-{CACHE_VERSION}-{neutral_steps}{'-ratings' * are_ratings}{options.key}",
+        version=f"steps-{CACHE_VERSION}-{neutral_steps}{'-ratings' * are_ratings}{'-stripped' * strips}{options.key}",
         missing=DropReason.NO_STEPS,
         num_proc=num_proc,
         columns=Columns(required, None, ROW_FORMATS, tuple(others), options.columns, HINTS),
@@ -142,14 +155,21 @@ def _labels_are_ratings(rows: Dataset) -> UserError:
 
 
 def step_row(
-    row: object, where: str, options: ReadOptions, neutral_steps: str | None, *, are_ratings: bool = False
+    row: object,
+    where: str,
+    options: ReadOptions,
+    neutral_steps: str | None,
+    *,
+    are_ratings: bool = False,
+    strips: bool = False,
 ) -> dict[str, object]:
     """The row of one source row; if it cannot be used, with its reason and an excerpt.
 
     Args:
         are_ratings: labels that are numbers are ratings.
+        strips: as `load_step_rows` has it.
     """
-    reading = LabelReading(neutral_steps, are_ratings)
+    reading = LabelReading(neutral_steps, are_ratings, strips)
     try:
         return {"where": where, **_checked(row, reading, options)}
     except RowDropped as dropped:

@@ -31,6 +31,11 @@ class StepComposer(Composer):
     def uses_template(self) -> bool:
         return self.chat
 
+    @property
+    def strips(self) -> bool:
+        """Whether the white space at both ends of a step goes."""
+        return self.chat and self.separator.isspace()
+
     def pieces(
         self, prompt: Messages, answer: Sequence[str], options: dict[str, Any], tokenizer: PreTrainedTokenizerBase
     ) -> list[str]:
@@ -43,7 +48,7 @@ class StepComposer(Composer):
             before = render_prompt(prompt, options, tokenizer)
         else:
             before = "\n".join(message["content"] for message in prompt)
-        if self.chat and self.separator.isspace():
+        if self.strips:
             answer = [step.strip() for step in answer]
         ends = [self.separator] if self.separator else []
         return [before, *(text for step in answer for text in (step, *ends))]

@@ -26,6 +26,7 @@ class StepTree:
     parents: list[int] = field(default_factory=list)
     labels: list[float | None] = field(default_factory=list)
     numbers: dict[tuple[int, str], int] = field(default_factory=dict)  # of a step by parent and text
+    strips: bool = False  # white space at the ends of a step says nothing
     given: list[list[float]] = field(default_factory=list)  # of each step the labels that it has where it stands
 
     def add(self, step: str, label: float | None, parent: int, counts: Counter[str]) -> int:
@@ -34,7 +35,7 @@ class StepTree:
         Args:
             counts: in which the ones that stand there before are counted.
         """
-        number = self.numbers.setdefault((parent, step), len(self.steps))
+        number = self.numbers.setdefault((parent, step.strip() if self.strips else step), len(self.steps))
         if number == len(self.steps):
             self.steps.append(step)
             self.parents.append(parent)
@@ -75,7 +76,7 @@ def read_tree(places: Sequence[object], reading: LabelReading) -> StepTree:
     Raises:
         RowDropped: it is something else, or does not say which alternative the steps behind them go on from.
     """
-    tree = StepTree()
+    tree = StepTree(strips=reading.strips)
     _add_places(tree, [_alternatives(place, reading) for place in places], FIRST, reading)
     return tree
 
@@ -146,7 +147,7 @@ def read_prm800k(places: Sequence[object], reading: LabelReading) -> StepTree:
         kept += [found] if found.steps else []
         if found.way_on is None:
             break
-    tree = StepTree()
+    tree = StepTree(strips=reading.strips)
     _add_places(tree, kept, FIRST, reading)
     return tree
 

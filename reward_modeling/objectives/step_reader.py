@@ -68,7 +68,7 @@ class StepReader(RowReader):
     def load_rows(self, path: str, num_proc: int, options: ReadOptions) -> "Dataset":
         from reward_modeling.data.step_rows import load_step_rows  # needs `datasets`
 
-        return load_step_rows(path, options, self.neutral_steps, num_proc=num_proc)
+        return load_step_rows(path, options, self.neutral_steps, strips=self.composer.strips, num_proc=num_proc)
 
     def read_row(self, row: dict[str, Any]) -> Example:
         steps, labels, counted = row["steps"], row["labels"], set()

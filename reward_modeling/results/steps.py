@@ -23,8 +23,9 @@ often a right step has the greater P(right) than a wrong one, equal ones as half
 
 "first_error" is ProcessBench's: of solutions with a wrong step the share whose first one is found ("with_error"), of
 the others the share where none is found ("without_error"), and their harmonic mean. Solutions whose labels do not say
-which step is the first wrong one are in none of them. "aggregations" has for each way to make one reward of a
-solution's steps how often a solution without a wrong step is above one with; "aggregation" is the one that is saved.
+which step is the first wrong one, or end before the solution without a wrong one, are in none of them. "aggregations"
+has for each way to make one reward of a solution's steps how often a solution without a wrong step is above one with;
+"aggregation" is the one that is saved.
 
 All intervals take the solutions to a prompt together. Figures that cannot be computed are null.
 

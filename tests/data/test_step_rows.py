@@ -516,13 +516,15 @@ def test_rows_are_read_once(own_cache, tmp_path, monkeypatch):
     path.write_text(json.dumps(trl()) + "\n")
     first = load_step_rows(str(path), NO_OPTIONS).to_list()
 
-    def refuse(row, where, options, neutral_steps, *, are_ratings):
+    def refuse(row, where, options, neutral_steps, *, are_ratings, strips):
         raise AssertionError("read again")
 
     monkeypatch.setattr("reward_modeling.data.step_rows.step_row", refuse)
     assert load_step_rows(str(path), NO_OPTIONS).to_list() == first
     with pytest.raises(AssertionError, match="read again"):  # the control: with another flag they are read anew
         load_step_rows(str(path), NO_OPTIONS, "right")
+    with pytest.raises(AssertionError, match="read again"):
+        load_step_rows(str(path), NO_OPTIONS, strips=True)
 
 
 def test_files_of_other_rows_are_refused_with_the_accepted_ones(own_cache, tmp_path):

@@ -48,6 +48,16 @@ def test_what_is_not_known_leaks_nothing():
     assert not logits.grad[[1]].any()
 
 
+@pytest.mark.parametrize(("form", "chains"), [("chat", [[0.5, 1.0]]), ("plain", [[0.0], [1.0, 1.0]])])
+def test_alternatives_that_differ_in_outer_white_space_are_one(form, chains, tmp_path):
+    """Where it goes, they have the same tokens; in TRL's form, the control, it stays, and they are two."""
+    alternatives = [{"text": "Add two.", "label": 1, "chosen": True}, {"text": "Add two. ", "label": 0}]
+    rows = [{"prompt": "How many?", "steps": [alternatives, {"text": "So five.", "label": 1}]}]
+    objective = Process(ProcessFlags(prompt_format=form))
+    groups = groups_of(rows, tokenizer_of("qwen2"), objective, tmp_path)
+    assert sorted(of.tolist() for of in groups.target_lists()) == chains
+
+
 def test_sums_add_up_however_a_step_is_cut():
     """And a micro-batch without solutions adds nothing."""
     objective = Process(ProcessFlags())
