@@ -6,7 +6,7 @@ first of them alone.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -53,6 +53,11 @@ class StepReader(RowReader):
     chat: bool = True
     neutral_steps: str | None = None
     last_step_only: bool = False
+
+    @property
+    def of_evaluation(self) -> "StepReader":
+        """All labels: as in TRL, the last step alone is for training."""
+        return replace(self, last_step_only=False)
 
     @property
     def composer(self) -> StepComposer:
@@ -135,9 +140,10 @@ class StepReader(RowReader):
         from reward_modeling.data.step_notes import note_steps
 
         flags = ("--train_set_path", *["--eval_set_path"] * (len(reports) - 1))
-        for name, column, report in zip(flags, columns, reports, strict=True):
+        readers = [self, *[self.of_evaluation] * (len(reports) - 1)]
+        for name, column, report, reader in zip(flags, columns, reports, readers, strict=True):
             note_rows(report, column, name, STEP_TARGETS)
-            note_steps(report, column, self.separator, whole=self.last_step_only)
+            note_steps(report, column, self.separator, whole=reader.last_step_only)
 
 
 def only_label(groups: "PromptGroups") -> float | None:

@@ -140,6 +140,16 @@ def test_last_step_only_learns_from_one_label_of_each(flags, tmp_path):
     assert set(weights) == {1.0}
 
 
+def test_held_out_steps_are_all_evaluated_whatever_is_trained_on(flags, tmp_path):
+    """TRL takes the last labels alone in training only; so did the first errors of held-out solutions go."""
+    held_out = []
+    for last_only in ("true", "false"):
+        finished = run(flags | {"last_step_only": last_only, "eval_size": 6}, tmp_path / last_only)
+        held_out.append([of.tolist() for of in finished.trainer.eval_dataset.target_lists()])
+    assert str(held_out[0]) == str(held_out[1]) and max(map(len, held_out[0])) > 1
+    assert sum(label == label for of in held_out[0] for label in of) > len(held_out[0])  # NaN is not itself
+
+
 def test_a_reward_models_head_is_not_replaced_under_zero3(flags, gemma_folder, tmp_path):
     """transformers loads no weights of other shapes there; of the language model, the control, it is not refused."""
     model = shutil.copytree(gemma_folder, tmp_path / "reward_model")
