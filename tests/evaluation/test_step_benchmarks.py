@@ -388,6 +388,9 @@ def test_answers_that_do_not_fit_are_refused_and_counted(model, files, tmp_path)
     assert any("its steps alone are longer than max_length" in words for words in part["warnings"])
     assert part["figures"]["math"]["value"] is None  # one of 13 is too many
     assert part["figures"]["gsm8k"]["value"] is not None
+    only = write_rows(tmp_path / "only.jsonl", rows[-1:])
+    with pytest.raises(UserError, match=r"found none among 1; the first, .*its steps alone are longer than max_length"):
+        evaluate(flags(model, {"processbench": only}, tmp_path / "only", max_length=120))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from tiny_families import tiny_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.planning import PACKED, PADDED
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX
 from reward_modeling.scoring import Chain, PairScorer, RewardScorer, StepScorer, Tokens, step_scorer
 from reward_modeling.scoring import plan as plan_module
 from reward_modeling.tiny.tokenizers import token_ids
@@ -175,6 +175,15 @@ def test_steps_that_do_not_fit_are_not_scored_and_counted(folder, caplog):
     assert scorer.counts.not_finite == 0
     whole = [Chain([{"role": "user", "content": q}], s) for q, s in given]
     assert next(iter(scorer.stream(whole))) == (0, None)
+
+
+@pytest.mark.parametrize("batching", [SHARED_PREFIX, PACKED, PADDED])
+def test_where_no_answer_fits_nothing_is_computed(folder, batching):
+    scorer = load(folder("qwen2"), max_length=80, batching=batching)
+    found = scorer.score_many([(QUESTIONS[0], TEXTS * 4), (QUESTIONS[1], TEXTS * 5)])
+    assert [len(steps) for steps in found] == [24, 30]
+    assert all(math.isnan(one) for steps in found for one in steps)
+    assert (scorer.counts.too_long, scorer.counts.scored, scorer.counts.passes) == (2, 0, 0)
 
 
 # --- rewards --------------------------------------------------------------------------------------------------
