@@ -88,6 +88,11 @@ def is_process_model(config: PreTrainedConfig) -> bool:
     return any(name.endswith(TOKEN_CLASSIFIER) for name in config.architectures or ())
 
 
+def is_outcome_model(config: PreTrainedConfig) -> bool:
+    """Whether a process model's checkpoint says that it was trained on whole answers."""
+    return bool((config.to_dict().get(PROCESS) or {}).get("outcome", False))
+
+
 def make_process_model(config: PreTrainedConfig) -> None:
     """Let the configuration ask for a `*ForTokenClassification`, whatever the checkpoint is."""
     config.architectures = [TOKEN_CLASSIFIER]  # saving writes the whole name of the class

@@ -211,7 +211,15 @@ def test_an_outcome_model_reads_the_whole_answer_as_one_step(tmp_path):
     path = save_process_model(tmp_path / "model", process={**PROCESS, "separator": "", "outcome": True})
     rewards = RewardScorer.from_pretrained(path, dtype="float32", device="cpu")
     (scored,) = rewards.score_named([conversation(QUESTIONS[0], "\n\n".join(TEXTS))])
-    assert scored.steps == [scored.reward] == load(path).score(QUESTIONS[0], ["\n\n".join(TEXTS)])
+    scorer = load(path)
+    assert scored.steps == [scored.reward] == scorer.score(QUESTIONS[0], ["\n\n".join(TEXTS)])
+    several = (QUESTIONS[0], TEXTS[:2])
+    words = "expected one step, the whole answer, since the model is an outcome model.* found 2"
+    for refused in (scorer.score_many, scorer.tokenize):
+        with pytest.raises(UserError, match=f"conversation 1: {words}"):
+            refused([(QUESTIONS[0], TEXTS[:1]), several])
+    with pytest.raises(UserError, match=words):
+        list(scorer.stream([Chain([{"role": "user", "content": several[0]}], several[1])]))
 
 
 def test_an_answer_is_split_at_separators(folder):
