@@ -3,6 +3,7 @@
 import doctest
 import json
 import math
+from itertools import product
 
 import pytest
 from pairwise_models import save_pairwise
@@ -23,6 +24,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX
+from reward_modeling.models.process_format import ProcessFormat
 from reward_modeling.scoring import Chain, PairScorer, RewardScorer, StepScorer, Tokens, step_scorer
 from reward_modeling.scoring import plan as plan_module
 from reward_modeling.tiny.tokenizers import token_ids
@@ -231,6 +233,27 @@ def test_an_answer_is_split_at_separators(folder):
     assert marked.split("one\n\ntwo") == ["one", "two"]
     assert marked.split("one\n\ntwo<extra_0>three<extra_0>") == ["one\n\ntwo", "three"]
     assert load(folder("qwen2"), separator="").split("one\n\ntwo") == ["one\n\n", "two"]
+
+
+def test_a_blank_line_may_hold_white_space():
+    process = ProcessFormat()
+    assert process.split("one\r\n\r\ntwo\r\nof it\n \t\nthree\n\nfour \n  \n") == [
+        "one",
+        "two\r\nof it",
+        "three",
+        "four ",
+    ]
+    assert ProcessFormat("\n").split("one\r\ntwo\n \nthree") == ["one", "two", "three"]
+    assert ProcessFormat("<extra_0>").split("one\n \ntwo") == ["one", "two"]
+    assert ProcessFormat(" \n").split("one\r\ntwo \nthree") == ["one\r\ntwo", "three"]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\n\n", "\n\n\n", "b\n"])
+def test_line_breaks_alone_part_steps_as_they_part_the_text(separator):
+    for text in map("".join, product("ab\n", repeat=8)):
+        between = separator if separator in text or separator.isspace() else "\n\n"
+        expected = [part for part in text.split(between) if part.strip()] or [text]
+        assert ProcessFormat(separator).split(text) == expected
 
 
 @pytest.mark.parametrize("processes", [2, 3])
