@@ -94,6 +94,12 @@ def check_kind(
             or how steps are written for a model that reads none.
     """
     is_process = is_process_model(config)
+    if is_process and is_outcome_model(config):
+        raise UserError(
+            f"--benchmarks {','.join(benchmarks)}: expected a process model or a reward model, found "
+            f"{described(name_or_path, config)}. It was trained on whole answers, right or wrong: its output says "
+            "nothing of a single step, and no benchmark of pairs takes it. Score whole answers with score.py."
+        )
     wrong = [name for name in benchmarks if BENCHMARKS[name].of_steps != is_process]
     if wrong:
         expected = PROCESS_MODEL if not is_process else "a model that scores or compares whole answers"
@@ -101,12 +107,6 @@ def check_kind(
         raise UserError(
             f"--benchmarks {','.join(wrong)}: expected {expected}, found {described(name_or_path, config)}. "
             f"Benchmarks for it: {theirs}."
-        )
-    if is_process and is_outcome_model(config):
-        raise UserError(
-            f"--benchmarks {','.join(benchmarks)}: expected a process model, whose steps had labels in training, found "
-            f"{described(name_or_path, config)}. It was trained on whole answers, and its output says nothing of a "
-            "single step. Take a process model, or score whole answers with score.py."
         )
     check_step_format(name_or_path, config, step_format)
 

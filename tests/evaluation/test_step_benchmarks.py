@@ -431,6 +431,9 @@ def test_an_outcome_model_judges_no_steps(model, files, tmp_path):
         with pytest.raises(UserError, match=words):
             run_evaluation(flags(main, files, tmp_path, **more))
     assert not any(tmp_path.rglob("*.jsonl*"))
+    pairs = write_rows(tmp_path / "rewardbench.json", rewardbench_like_rows(1, seed=0, unlike=[]))
+    with pytest.raises(UserError, match=r"rewardbench: expected .*found .*an outcome model.*Score whole answers"):
+        evaluate(flags(outcome, {"rewardbench": pairs}, tmp_path))
 
 
 def test_a_model_beside_of_another_kind_is_refused_before_any_is_scored(model, reward_model, files, tmp_path):
