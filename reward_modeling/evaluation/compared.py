@@ -33,6 +33,7 @@ from reward_modeling.scoring.conversations import ScoringCounts
 
 MOST_FOR_ALL = 6  # answers of a row of which every two are compared; of more, right ones with wrong ones alone
 ROWS_PER_READ = 256
+TOO_LONG = "two of its answers are longer than max_length without any context"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def compare_benchmark(scorer: PairScorer, data: BenchmarkRows, state: PartialSta
     numbers = [pairs_to_compare(row) for row in _records(rows, order, ["chosen", "rejected", "ranks"])]
     outputs = _outputs(scorer, data, order, numbers, state)
     tables = map(_table, _records(rows, order, ["chosen", "rejected"]), numbers, outputs)
-    logits = dict(zip(order.tolist(), tables, strict=True))
+    fits = {number: not np.isnan(of_row).any() for number, of_row in zip(order.tolist(), outputs, strict=True)}
+    logits = {number: table for number, table in zip(order.tolist(), tables, strict=True) if fits[number]}
+    refused |= {number: TOO_LONG for number in fits if not fits[number]}
     scored = [
         _scored_row(number, row, logits.get(number), refused.get(number, ""), losses.get(number, NOTHING_LOST))
         for number, row in enumerate(rows)
@@ -72,6 +75,7 @@ def compare_benchmark(scorer: PairScorer, data: BenchmarkRows, state: PartialSta
     triples = count_triples(
         (row["prompt_key"], row["chosen"] + row["rejected"], logits[number])
         for number, row in zip(order.tolist(), _records(rows, order), strict=True)
+        if fits[number]
     )
     if benchmark.pairs_of:
         scored = list(chain.from_iterable(map(benchmark.pairs_of, scored, rows)))

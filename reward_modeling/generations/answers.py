@@ -34,7 +34,7 @@ class NotScored(StrEnum):
     NO_PROMPT_END = "no_prompt_end", "it is not known where the prompt ends, which the model's gate reads"
     ALONE = "alone", "there is no other answer in its row to compare it with"
     NO_STEP = "no_step", "it has no step that could be scored"
-    TOO_LONG = "too_long", "its steps do not fit into max_length, whatever is cut of the prompt"
+    TOO_LONG = "too_long", "it does not fit into max_length, whatever is cut of the prompt"
     NOT_FINITE = "not_finite", "the reward is infinite or not a number"
 
 

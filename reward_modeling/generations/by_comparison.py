@@ -5,6 +5,8 @@ of the row; the same answer twice is a tie, at one half. So rewards are from 0 t
 and say nothing of how good an answer is beside those of another row.
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, ClassVar
@@ -104,8 +106,10 @@ class ByComparison(RowScoring):
         Args:
             logits: of "A" less "B", by the places of the answer that stands first and of the other one.
         """
+        self._leave_out_too_long(row, logits)
         first_places = _first_places(row)
-        distinct = {(one, other) for one, other in logits if one < other}
+        kept = {*first_places.values()}
+        distinct = {(one, other) for one, other in logits if one < other and {one, other} <= kept}
         counts.comparisons += len(distinct)
         # both orders say A, or both B: the same place wins
         counts.flips += sum(logits[one, other] * logits[other, one] > 0 for one, other in distinct)
@@ -115,6 +119,21 @@ class ByComparison(RowScoring):
             probabilities[number, beside] = float(mean_probability(*given))
         scores = round_robin_scores(len(first_places), probabilities) if first_places else []
         return {place: ScoredConversation(score) for place, score in zip(first_places, scores, strict=True)}
+
+    @staticmethod
+    def _leave_out_too_long(row: ReadRow, logits: Mapping[tuple[int, int], float]) -> None:
+        """Refuse the fewest answers so that all comparisons of the others fit: first that which fits beside the fewest,
+        of these the longest. What is then alone has nothing to be compared with.
+        """
+        unfit = {places for places, logit in logits.items() if math.isnan(logit)}
+        while unfit:
+            times = Counter(place for places in unfit for place in places)
+            longest = max(times, key=lambda place: (times[place], len(to_json(row.answers.answers[place])), place))
+            same = [place for place, first in _first_places(row).items() if first == longest]
+            row.refused |= {place: Unreadable(NotScored.TOO_LONG) for place in same}
+            unfit = {places for places in unfit if longest not in places}
+        if len(left := row.to_score()) == 1 and logits:
+            row.refused[left[0][0]] = Unreadable(NotScored.ALONE)
 
 
 def _comparison(row: ReadRow, a: int, b: int) -> Comparison:

@@ -60,7 +60,6 @@ class Counts:
     # Of a pairwise model, of which `cut` counts single orders.
     comparisons: int = 0
     flips: int = 0  # the two orders say otherwise
-    answers_cut: int = 0  # orders whose answers alone are beyond max_length
 
     @classmethod
     def of_json(cls, content: Mapping) -> "Counts":
@@ -101,11 +100,6 @@ def report(counts: Counts) -> str:
         lines.append(
             f"{_count(counts.cut, unit)} cut to max_length, which takes the beginning of the prompt: "
             f"{_count(counts.cut_tokens, 'token')} in all"
-        )
-    if counts.answers_cut:
-        lines.append(
-            f"In {_count(counts.answers_cut, 'order')} of these the two answers do not fit without any prompt: the one "
-            "that stands first lost its beginning. Rewards of their rows are not to be trusted."
         )
     return "\n".join(lines)
 

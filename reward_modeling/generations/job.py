@@ -125,7 +125,6 @@ class Job:
         made = self.scoring.scorer.counts
         counts.cut += made.cut
         counts.cut_tokens += made.cut_tokens
-        counts.answers_cut += made.answers_cut
         found: dict[int, Any] = {}
         total = 0
         for part, tokens in gather_object([(own, made.tokens)]):

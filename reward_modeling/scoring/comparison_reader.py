@@ -5,7 +5,6 @@ tokens = reader.read([(0, comparison), (1, comparison.swapped())], ScoringCounts
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -17,7 +16,7 @@ from reward_modeling.data.conversations import Tokens
 from reward_modeling.data.losses import NOTHING_LOST, Losses, find_losses
 from reward_modeling.data.pair_texts import COMPARISON, PairComposer
 from reward_modeling.data.rendering import TemplateRefuses
-from reward_modeling.data.truncation import PromptCutter, TextCutter
+from reward_modeling.data.truncation import PromptCutter
 from reward_modeling.scoring.conversations import ScoringCounts, check_has_template
 from reward_modeling.scoring.given import prompt_key
 
@@ -26,8 +25,8 @@ class ComparisonReader:
     """Tokens of comparisons, exactly those that training makes of them.
 
     What is longer than `max_length` loses context, as in training (`data.truncation`): all comparisons of a prompt that
-    are computed together lose the same part of it, as much as the longest needs. Answers are whole, but for those that
-    training would drop, since they do not fit without their context either: there the first one loses its beginning.
+    are computed together lose the same part of it, as much as the longest needs. Answers are whole: where two do not
+    fit without their context either, and training would drop them, there are no tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None, composer: PairComposer = COMPARISON):
@@ -59,7 +58,7 @@ class ComparisonReader:
         rows = whole
         if cut and self.max_length is not None and any(len(ids) > self.max_length for ids in whole):
             rows = self._cut([comparison for _, comparison in window], keys, whole, counts)
-        lost = [len(before) - len(after) for before, after in zip(whole, rows, strict=True)]
+        lost = [len(before) - len(after) for before, after in zip(whole, rows, strict=True) if after]
         counts.cut += sum(tokens > 0 for tokens in lost)
         counts.cut_tokens += sum(max(0, tokens) for tokens in lost)
         return [Tokens(ids, None, key) for ids, key in zip(rows, keys, strict=True)]
@@ -93,25 +92,21 @@ class ComparisonReader:
                 f"({error}). Give the tokenizer a template that writes one message of a user's."
             ) from error
 
-    @cached_property
-    def _text_cutter(self) -> TextCutter:
-        return TextCutter(self.max_length, self.tokenizer)
-
     def _cut(
         self, comparisons: list[Comparison], keys: list[str], rows: list[list[int]], counts: ScoringCounts
     ) -> list[list[int]]:
         """The rows, with those of prompts that have a row beyond `max_length` cut."""
-        cut = [self._text_cutter.cut(ids) for ids in rows]
+        cut = [*rows]
         of_prompt: dict[str, list[int]] = {}
         for number, key in enumerate(keys):
             of_prompt.setdefault(key, []).append(number)
         for numbers in of_prompt.values():
             if any(len(rows[number]) > self.max_length for number in numbers):
-                counts.answers_cut += len(numbers) - self._cut_prompt(numbers, comparisons, cut)
+                counts.answers_too_long += len(numbers) - self._cut_prompt(numbers, comparisons, cut)
         return cut
 
     def _cut_prompt(self, numbers: list[int], comparisons: list[Comparison], cut: list[list[int]]) -> int:
-        """Put in the comparisons of one prompt, but those whose answers alone are too long; return how many."""
+        """Put in the comparisons of one prompt, empty those whose answers alone are too long; return how many fit."""
         first = comparisons[numbers[0]]
         options = dict(first.options)
         cutter = PromptCutter(list(first.prompt), options, self.max_length, self.tokenizer, self.composer)
@@ -121,11 +116,10 @@ class ComparisonReader:
             fits = cutter.fits(list(answers.values()))
             answers = {number: answers[number] for number, does in zip(numbers, fits, strict=True) if does}
             found = cutter.cut(list(answers.values())) if answers else None
-        if found is None:
-            return 0
-        for number, ids in zip(answers, found.ids, strict=True):
-            cut[number] = ids
-        return len(answers)
+        fitting = {} if found is None else dict(zip(answers, found.ids, strict=True))
+        for number in numbers:
+            cut[number] = fitting.get(number, [])
+        return len(fitting)
 
 
 def _answer(comparison: Comparison) -> list[list[Mapping[str, Any]]]:

@@ -37,7 +37,7 @@ class ScoringCounts:
     tokens: int = 0  # of all passes, padding included
     not_finite: int = 0  # conversations whose reward is infinite or not a number
     too_long: int = 0  # of a process model, those whose steps alone are beyond max_length: they are not scored
-    answers_cut: int = 0  # of a pairwise model, those whose two answers alone are beyond it: the first is cut
+    answers_too_long: int = 0  # of a pairwise model, those whose two answers alone are beyond it: not compared
     escaped: int = 0  # comparisons that hold a mark of their own text, which is written in another way there
 
     def add(self, other: "ScoringCounts") -> None:
@@ -51,11 +51,10 @@ class ScoringCounts:
                 "%d of %d conversations lost the beginning of their prompts to max_length %d (%d tokens in all).",
                 *(self.cut, self.conversations, max_length, self.cut_tokens),
             )
-        if self.answers_cut:
+        if self.answers_too_long:
             logger.warning(
-                "%d comparisons are longer than max_length %d without any context: there the first answer lost its "
-                "beginning.",
-                *(self.answers_cut, max_length),
+                "%d of %d orders are not compared: their two answers alone are beyond max_length %d.",
+                *(self.answers_too_long, self.conversations, max_length),
             )
         if self.too_long:
             logger.warning(

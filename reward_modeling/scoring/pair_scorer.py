@@ -36,7 +36,8 @@ class PairScorer:
     after the prompt. Both orders are computed and their probabilities averaged, so that it does not matter which answer
     is called `a`. What a comparison begins with (the context, the first answer) is computed once for all that begin
     alike; equal comparisons are computed once. In float32 each order's logit is the one that plain transformers gives
-    it alone, whatever else is in the batch.
+    its text alone, whatever else is in the batch. Beyond `max_length` context is lost: as much for all comparisons of a
+    prompt in one call as the longest of them needs. Two answers that do not fit without it are not compared.
 
         scorer = PairScorer.from_pretrained("./models/pair_pm/last_checkpoint")
         scorer.compare("How do I brew green tea?", "Heat the water to eighty degrees.", "Nobody cares.")
@@ -85,7 +86,8 @@ class PairScorer:
     def compare(
         self, prompt: Prompt, a: Answer, b: Answer, *, template_options: Mapping[str, Any] | None = None
     ) -> float:
-        """The probability that `a` is better than `b`; exactly one half where they are equal.
+        """The probability that `a` is better than `b`; exactly one half where they are equal, not a number where the
+        two alone are longer than `max_length` (`counts.answers_too_long`).
 
         Args:
             template_options: what goes to the chat template beside the messages, as in training.

@@ -4,7 +4,7 @@ round robin   every answer against every other: n (n - 1) / 2 comparisons; an an
               that it is better than another
 tournament    the winners of one round meet in the next: n - 1 comparisons, which find one best answer
 
-The two agree on the best answer where the comparisons are transitive.
+Where one answer beats every other one, the tournament finds it; a round robin may prefer another that wins by more.
 """
 
 import math
@@ -27,7 +27,8 @@ class Ranking:
     `order` are their numbers, the best first; answers that stand alike keep their order. `ranks` are the rank of each
     answer in the order given, 1 for the best; answers that stand alike have one rank. `scores` are what the order is
     made of: of a round robin the mean probability of being better than another answer, of a tournament the rounds that
-    an answer has won. `comparisons` is how many were made, each of two orders.
+    an answer has come through, one without an opponent included: it tells the best answer, and of the others little.
+    `comparisons` is how many were made, each of two orders.
     """
 
     order: list[int]
@@ -46,14 +47,26 @@ def rank(number: int, compare: Compare, method: str) -> Ranking:
         number: of answers.
 
     Raises:
-        UserError: there are no answers, or no such method.
+        UserError: there are no answers, or no such method; two answers cannot be compared, since they are too long.
     """
     if method not in METHODS:
         known = " or ".join(METHODS)
         raise UserError(f"method: expected {known}, found {method!r}{did_you_mean(str(method), list(METHODS))}.")
     if not number:
         raise UserError("answers: expected at least one answer, found none.")
-    scores, comparisons = METHODS[method](number, compare)
+
+    def known(pairs: Sequence[tuple[int, int]]) -> Sequence[float]:
+        probabilities = compare(pairs)
+        if unknown := [pair for pair, found in zip(pairs, probabilities, strict=True) if math.isnan(found)]:
+            one, other = unknown[0]
+            raise UserError(
+                f"answers: expected answers of which any two fit into max_length, found {len(unknown):,} of "
+                f"{len(pairs):,} comparisons that do not (first: answers {one} and {other}). Leave the longest out, or "
+                "raise max_length."
+            )
+        return probabilities
+
+    scores, comparisons = METHODS[method](number, known)
     order = sorted(range(number), key=lambda answer: -scores[answer])
     ranks = [1 + sum(other > score for other in scores) for score in scores]
     return Ranking(order, ranks, scores, comparisons)

@@ -438,7 +438,19 @@ def test_benchmarks_can_be_added_to_an_earlier_evaluation(model, files, tmp_path
 
 
 def test_max_length_costs_context_alone(model, files, tmp_path):
-    given = flags(model, {"rewardbench": files["rewardbench"]}, tmp_path, max_length=220)
-    summary = summary_of(evaluate(given))
-    assert summary["model"]["max_length"] == 220 and summary["scoring"]["cut"] >= 0
+    given = flags(model, {"rewardbench": files["rewardbench"]}, tmp_path, max_length=400)
+    folder = evaluate(given)
+    assert summary_of(folder)["model"]["max_length"] == 400
+    assert all(line["correct"] is not None for line in lines_of(folder, "rewardbench"))
     shutil.rmtree(given["record_dir"].with_suffix(""))
+
+
+def test_answers_that_do_not_fit_beside_each_other_are_not_compared(model, tmp_path):
+    rows = [{"chosen": row["chosen"], "rejected": row["rejected"]} for row in ROWS[:4]]
+    long = [*rows[1]["rejected"][:-1], {"role": "assistant", "content": "This is never read to its end. " * 200}]
+    rows[1] = rows[1] | {"rejected": long}
+    given = flags(model, {"pairs": write_rows(tmp_path / "long.jsonl", rows)}, tmp_path, max_length=400)
+    folder = evaluate(given)
+    assert [line["correct"] is None for line in lines_of(folder, "pairs")] == [False, True, False, False]
+    (warning,) = (words for words in summary_of(folder)["benchmarks"]["pairs"]["warnings"] if "not scored" in words)
+    assert "two of its answers are longer than max_length without any context" in warning

@@ -264,15 +264,22 @@ def test_too_long_rows_lose_context_and_are_counted(model, output, tmp_path, cap
         assert row["rewards"] == pytest.approx(scorer.rank(row["prompt"], answers).scores, abs=TOLERANCE)
     caplog.clear()
     counts = manifest(output)["counts"]
-    assert (counts["cut"], counts["answers_cut"]) == (6, 0)
+    assert counts["cut"] == 6
     assert counts["cut_tokens"] > 6 * 100
     assert "6 orders cut to max_length, which takes the beginning of the prompt" in capsys.readouterr().out
-    rows = [{"prompt": "Why?", "responses": [long, "So.", "No."]}]
-    run_score(model, write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "other.jsonl", max_length=100)
-    assert manifest(tmp_path / "other.jsonl")["counts"]["answers_cut"] == 4
-    screen = capsys.readouterr().out
-    assert "In 4 orders of these the two answers do not fit without any prompt" in screen
-    assert "lost" not in caplog.text  # said once, above
+
+
+def test_an_answer_that_is_too_long_is_left_out_of_its_row(model, output, tmp_path):
+    """Answers keep their ends: what does not fit beside another one is not compared, and the others are."""
+    long = " ".join(["This is a long story that nobody has to read."] * 40)
+    rows = [{"prompt": "Why?", "responses": [long, "So.", "No.", long]}, {"prompt": "Why?", "responses": [long, "So."]}]
+    few, alone = read_lines(run_score(model, write_lines(tmp_path / "rows.jsonl", rows), output, max_length=100))
+    expected = PairScorer.from_pretrained(model, max_length=100).rank("Why?", ["So.", "No."]).scores
+    assert few["rewards"][0] is None and few["rewards"][3] is None
+    assert few["rewards"][1:3] == pytest.approx(expected, abs=TOLERANCE)
+    assert alone["rewards"] is None
+    counts = manifest(output)["counts"]["not_scored"]
+    assert {name: of["answers"] for name, of in counts.items()} == {"too_long": 3, "alone": 1}
 
 
 # --- processes, and going on ------------------------------------------------------------------------------------------

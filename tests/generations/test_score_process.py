@@ -60,7 +60,7 @@ def test_an_answer_that_does_not_fit_has_a_reason_of_its_own(model, output, caps
     assert partly["rewards"][1] is partly["steps"][1] is None
     assert partly["rewards"][0] == min(partly["steps"][0])
     assert none["rewards"] is None
-    assert none["not_scored"] == "its steps do not fit into max_length, whatever is cut of the prompt"
+    assert none["not_scored"] == "it does not fit into max_length, whatever is cut of the prompt"
     counts = manifest(output)["counts"]
     assert {name: (of["rows"], of["answers"]) for name, of in counts["not_scored"].items()} == {"too_long": (1, 2)}
     assert counts["scored"] == 1

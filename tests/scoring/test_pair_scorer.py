@@ -322,12 +322,14 @@ def test_what_is_too_long_loses_context_and_never_an_answer(folder, caplog):
     assert largest_difference(found, whole) > WRONG
 
 
-def test_answers_that_do_not_fit_at_all_lose_a_beginning_and_it_is_said(folder, caplog):
+def test_answers_that_do_not_fit_at_all_are_not_compared_and_it_is_said(folder, caplog):
     scorer = PairScorer.from_pretrained(folder("gemma"), max_length=60)
     long = " ".join(["Nobody reads on to the very end."] * 20)
     found = scorer.compare_many([("Why?", long, "No."), ("Why?", "Yes.", "No.")])
-    assert "longer than max_length 60 without any context" in caplog.text
-    assert 0 < found[0] < 1 and scorer.counts.cut >= 2
+    assert "2 of 4 orders are not compared: their two answers alone are beyond max_length 60" in caplog.text
+    assert math.isnan(found[0]) and scorer.counts.answers_too_long == 2
+    with pytest.raises(UserError, match=r"found 2 of 3 comparisons that do not \(first: answers 0 and 1\)"):
+        scorer.rank("Why?", [long, "Yes.", "No."])
     # the one that fits is not harmed
     alone = PairScorer.from_pretrained(folder("gemma"), max_length=60).compare("Why?", "Yes.", "No.")
     assert found[1] == pytest.approx(alone, abs=1e-6)
