@@ -19,7 +19,7 @@ from reward_modeling.evaluation.benchmarks.catalog import BENCHMARKS
 from reward_modeling.models.chat_template import fingerprint_of_template
 from reward_modeling.models.checkpoint_config import read_config
 from reward_modeling.models.pairwise_format import PAIRWISE, compares_answers
-from reward_modeling.models.process_format import PROCESS, is_process_model
+from reward_modeling.models.process_format import PROCESS, is_outcome_model, is_process_model
 from reward_modeling.models.reward_normalization import tie_values_of
 from reward_modeling.models.tokenizer import HUB_ERRORS, not_found, refuse_plain_texts
 from reward_modeling.objectives.weights_flag import describe_weights
@@ -90,10 +90,16 @@ def check_kind(
 ) -> None:
     """
     Raises:
-        UserError: benchmarks of steps for a model of rewards, or of rewards for a process model; or how steps are
-            written for a model that reads none.
+        UserError: benchmarks of steps for a model of rewards or of whole answers, or of rewards for a process model;
+            or how steps are written for a model that reads none.
     """
     is_process = is_process_model(config)
+    if is_process and is_outcome_model(config):
+        raise UserError(
+            f"--benchmarks {','.join(benchmarks)}: expected a process model or a reward model, found "
+            f"{described(name_or_path, config)}. It was trained on whole answers, right or wrong: its output says "
+            "nothing of a single step, and no benchmark of pairs takes it. Score whole answers with score.py."
+        )
     wrong = [name for name in benchmarks if BENCHMARKS[name].of_steps != is_process]
     if wrong:
         expected = PROCESS_MODEL if not is_process else "a model that scores or compares whole answers"

@@ -37,12 +37,7 @@ def score_step_rows(scorer: RewardScorer, data: BenchmarkRows, state: PartialSta
     """
     rows = data.rows
     refused = _refused(rows, scorer.reader)
-    if len(rows) and len(refused) == len(rows):
-        number, words = next(iter(refused.items()))
-        raise UserError(
-            f"{data.benchmark}: expected answers that can be scored, found none among {len(rows):,}; the first, "
-            f"{rows[number]['where']}: {words}."
-        )
+    _check_any(data, refused)
     order = reading_order(rows)
     order = order[~np.isin(order, list(refused))]
     ranks = {"process_index": state.process_index, "num_processes": state.num_processes}
@@ -59,7 +54,21 @@ def score_step_rows(scorer: RewardScorer, data: BenchmarkRows, state: PartialSta
     if probabilities.keys() != {*order.tolist()}:
         raise RuntimeError(f"{data.benchmark}: {len(probabilities)} of {len(order)} answers, not each exactly once")
     refused |= {number: TOO_LONG for number, steps in probabilities.items() if steps is None}
+    _check_any(data, refused)
     return [_scored(number, row, probabilities.get(number), refused) for number, row in enumerate(rows)]
+
+
+def _check_any(data: BenchmarkRows, refused: dict[int, str]) -> None:
+    """
+    Raises:
+        UserError: all rows are refused.
+    """
+    if len(data.rows) and len(refused) == len(data.rows):
+        number, words = next(iter(refused.items()))
+        raise UserError(
+            f"{data.benchmark}: expected answers that can be scored, found none among {len(data.rows):,}; the first, "
+            f"{data.rows[number]['where']}: {words}."
+        )
 
 
 def _chains(rows: Dataset, order: np.ndarray) -> Iterator[Chain]:

@@ -74,18 +74,30 @@ class ProcessFormat:
         """The steps of an answer: what stands between separators, or between blank lines where the separator is a
         token that no answer has, such as <extra_0>. Blank parts are left out; at least one step comes back.
 
+        Where the separator is line breaks, other white space may stand between them, such as that of "\\r\\n\\r\\n".
         Without a separator a blank line stays at the end of its step.
         """
         if self.outcome:
             return [answer]
         between = self.separator if self.separator in answer or self.separator.isspace() else BLANK_LINE
-        parts = answer.split(between) if self.separator else BLANK_LINE_BEFORE.split(answer)
+        parts = _split_at(between, answer) if self.separator else BLANK_LINE_BEFORE.split(answer)
         return [part for part in parts if part.strip()] or [answer]
+
+
+def _split_at(separator: str, answer: str) -> list[str]:
+    if separator.strip("\n"):
+        return answer.split(separator)
+    return re.split(rf"\r?\n(?:[^\S\n]*\n){{{len(separator) - 1}}}", answer)
 
 
 def is_process_model(config: PreTrainedConfig) -> bool:
     """Whether a checkpoint says that it is a `*ForTokenClassification`."""
     return any(name.endswith(TOKEN_CLASSIFIER) for name in config.architectures or ())
+
+
+def is_outcome_model(config: PreTrainedConfig) -> bool:
+    """Whether a process model's checkpoint says that it was trained on whole answers."""
+    return bool((config.to_dict().get(PROCESS) or {}).get("outcome", False))
 
 
 def make_process_model(config: PreTrainedConfig) -> None:

@@ -76,6 +76,8 @@ def plan_window(window: list[tuple[int, Tokens]], batches: Batches, counts: Scor
     rows = list(indices_of)
     counts.conversations += len(window)
     counts.scored += len(indices_of)
+    if not rows:
+        return WindowPlan([], [], [])
     together = [[row] for row in rows]
     if batches.batching == SHARED_PREFIX:
         group = group_as_trees if batches.trees else group_by_beginnings

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from reward_modeling.common.errors import UserError
 from reward_modeling.models.pairwise_format import compares_answers
-from reward_modeling.models.process_format import PROCESS, is_process_model
+from reward_modeling.models.process_format import PROCESS, is_outcome_model, is_process_model
 from reward_modeling.scoring.readouts.base import Readout
 from reward_modeling.scoring.readouts.catalog import any_readout
 from reward_modeling.scoring.scorer import RewardScorer
@@ -62,7 +62,9 @@ def check_step_format(path: str, config: PreTrainedConfig, step_format: StepForm
 def described(path: str, config: PreTrainedConfig) -> str:
     """Its name, its kind and its class."""
     kind = ""
-    if is_process_model(config):
+    if is_process_model(config) and is_outcome_model(config):
+        kind = "an outcome model, which scores whole answers: "
+    elif is_process_model(config):
         kind = "a process model, which scores steps: "
     elif compares_answers(config):
         kind = "a pairwise model, which compares two answers: "

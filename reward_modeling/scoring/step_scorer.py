@@ -154,7 +154,7 @@ class StepScorer:
 
         Raises:
             UserError: a prompt is empty, is no text and no list of messages, or is refused by the chat template; an
-                answer has no steps, or one that is no text or has none.
+                answer has no steps, or one that is no text or has none, or, of an outcome model, several.
         """
         chains = self._chains(answers, template_options)
         scored = self.rewards.score_named(chains, progress=progress)
@@ -178,25 +178,28 @@ class StepScorer:
 
         As `RewardScorer.stream`: let all answers of a prompt follow each other.
         """
-        answers = _refusing_blank_steps(answers)
+        answers = self._checked(answers)
         ranks = {"process_index": process_index, "num_processes": num_processes}
         for index, scored in self.rewards.stream_named(answers, progress=progress, **ranks):
             yield index, scored.steps
 
-    @staticmethod
-    def _chains(answers: Iterable[tuple[Prompt, Sequence[str]]], options: TemplateOptions) -> list[Chain]:
+    def _chains(self, answers: Iterable[tuple[Prompt, Sequence[str]]], options: TemplateOptions) -> list[Chain]:
         answers = list(answers)
         each = options_of_each(options, len(answers), "answers")
         chains = (
             Chain(messages_of(prompt), steps, one or {}) for (prompt, steps), one in zip(answers, each, strict=True)
         )
-        return list(_refusing_blank_steps(chains))
+        return list(self._checked(chains))
 
-
-def _refusing_blank_steps(chains: Iterable[Chain]) -> Iterator[Chain]:
-    for index, chain in enumerate(chains):
-        refuse_blank_steps(index, chain)
-        yield chain
+    def _checked(self, chains: Iterable[Chain]) -> Iterator[Chain]:
+        for index, chain in enumerate(chains):
+            refuse_blank_steps(index, chain)
+            if self.process.outcome and len(chain.steps) > 1:
+                raise UserError(
+                    f"conversation {index}: expected one step, the whole answer, since the model is an outcome model, "
+                    f"which was trained on whole answers, found {len(chain.steps)}. Pass [answer]."
+                )
+            yield chain
 
 
 def messages_of(prompt: Prompt) -> Any:

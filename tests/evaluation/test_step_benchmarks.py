@@ -12,7 +12,7 @@ import torch
 from evaluations import evaluate, flags, read_lines, run_evaluation
 from processes import fork
 from runs import ROOT, as_argv, write_rows
-from step_models import QUESTIONS, TEXTS, plain_probabilities, save_process_model
+from step_models import PROCESS, QUESTIONS, TEXTS, plain_probabilities, save_process_model
 from test_comparison import run_compare
 from tiny_families import tiny_config
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
@@ -200,8 +200,15 @@ def test_prmbench_rows(tmp_path):
     assert read.rows["subset"][:] == ["circular"] * 2 + ["deception", "multi_solutions"] + ["circular"] * 2
     assert read.rows[0]["steps"][0] == f"1. {TEXTS[0]}"
     assert json.loads(read.rows[4]["prompt"])[0]["content"] == "What else?"
-    for wrong in ({"error_steps": ["2"]}, {"modified_process": []}, {"modified_question": None}):
-        with pytest.raises(UserError, match="1 of 1 rows that cannot be read"):
+    for wrong, words in (
+        ({"error_steps": ["2"]}, r"numbers from 1, found \['2'\]"),
+        ({"error_steps": [0, 2]}, r"numbers from 1, found \[0, 2\]"),  # counted from 0, as a step that does not exist
+        ({"error_steps": [-1]}, r"numbers from 1, found \[-1\]"),
+        ({"modified_process": []}, "expected modified_process"),
+        ({"modified_question": None}, "expected modified_question or question"),
+        ({"modified_question": " \n"}, "modified_question as a text that says something"),
+    ):
+        with pytest.raises(UserError, match=f"1 of 1 rows that cannot be read(.|\n)*{words}"):
             read_benchmark("prmbench", str(write_rows(tmp_path / "bad.jsonl", [prm_row(1, **wrong)])))
 
 
@@ -227,6 +234,12 @@ def test_processbench_rows_of_one_file_and_of_a_folder(tmp_path):
         with pytest.raises(UserError, match="rows that cannot be read"):
             path = write_rows(tmp_path / "bad.jsonl", [process_row(0, label=label)])
             read_benchmark("processbench", str(path))
+    blank_step = [process_row(0, steps=[TEXTS[0], ""])]
+    read = read_benchmark("processbench", str(write_rows(tmp_path / "blank_step.jsonl", blank_step)))
+    assert read.rows[0]["steps"] == [TEXTS[0], ""]
+    blank = write_rows(tmp_path / "blank.jsonl", [{**process_row(0), "problem": " \n"}])
+    with pytest.raises(UserError, match=r"rows that cannot be read(.|\n)*problem as a text that says something"):
+        read_benchmark("processbench", str(blank))
 
 
 def test_labels_are_a_part_of_the_fingerprint(tmp_path):
@@ -388,6 +401,9 @@ def test_answers_that_do_not_fit_are_refused_and_counted(model, files, tmp_path)
     assert any("its steps alone are longer than max_length" in words for words in part["warnings"])
     assert part["figures"]["math"]["value"] is None  # one of 13 is too many
     assert part["figures"]["gsm8k"]["value"] is not None
+    only = write_rows(tmp_path / "only.jsonl", rows[-1:])
+    with pytest.raises(UserError, match=r"found none among 1; the first, .*its steps alone are longer than max_length"):
+        evaluate(flags(model, {"processbench": only}, tmp_path / "only", max_length=120))
 
 
 @pytest.fixture(scope="module")
@@ -406,6 +422,18 @@ def test_each_kind_of_model_is_refused_where_it_does_not_belong(model, reward_mo
     with pytest.raises(UserError, match=r"processbench,prmbench: expected a process model.*for it: rewardbench"):
         evaluate(flags(reward_model, files, tmp_path))
     assert not any(tmp_path.rglob("*.json"))
+
+
+def test_an_outcome_model_judges_no_steps(model, files, tmp_path):
+    outcome = save_process_model(tmp_path / "outcome", process={**PROCESS, "outcome": True})
+    for main, more in ((outcome, {}), (model, {"beside": outcome})):
+        words = r"processbench,prmbench: expected a process model.*found .*outcome \(an outcome model.*whole answers"
+        with pytest.raises(UserError, match=words):
+            run_evaluation(flags(main, files, tmp_path, **more))
+    assert not any(tmp_path.rglob("*.jsonl*"))
+    pairs = write_rows(tmp_path / "rewardbench.json", rewardbench_like_rows(1, seed=0, unlike=[]))
+    with pytest.raises(UserError, match=r"rewardbench: expected .*found .*an outcome model.*Score whole answers"):
+        evaluate(flags(outcome, {"rewardbench": pairs}, tmp_path))
 
 
 def test_a_model_beside_of_another_kind_is_refused_before_any_is_scored(model, reward_model, files, tmp_path):

@@ -11,6 +11,7 @@ from score_runs import read_lines, run_score, write_lines
 from step_models import PROCESS, QUESTIONS, TEXTS, process_of, save_process_model
 
 from reward_modeling.common.errors import UserError
+from reward_modeling.generations import windows
 from reward_modeling.generations.forms.sides import STEP_LISTS
 from reward_modeling.scoring import StepScorer
 
@@ -64,6 +65,20 @@ def test_an_answer_that_does_not_fit_has_a_reason_of_its_own(model, output, caps
     assert {name: (of["rows"], of["answers"]) for name, of in counts["not_scored"].items()} == {"too_long": (1, 2)}
     assert counts["scored"] == 1
     assert "1 row and 2 answers" in capsys.readouterr().out
+
+
+def test_windows_in_which_no_answer_fits(model, output, monkeypatch):
+    """And a file without any other row, of which no output is left."""
+    monkeypatch.setattr(windows, "WINDOW", 1)
+    long = {"prompt": "Why?", "responses": [BLANK_LINE.join(TEXTS * 10)]}
+    first, second, third = score(model, [long, ROWS[0], {**long, "prompt": "How?"}], output, max_length=100)
+    assert None not in second["rewards"]
+    assert first["rewards"] is third["rewards"] is None
+    assert manifest(output)["counts"]["not_scored"]["too_long"]["answers"] == 2
+    alone = output.with_name("alone.jsonl")
+    with pytest.raises(UserError, match=r"found none among 1(.|\n)*its steps do not fit into max_length"):
+        score(model, [long], alone, max_length=100)
+    assert not alone.exists()
 
 
 def test_two_processes_write_the_same_bytes(model, tmp_path):

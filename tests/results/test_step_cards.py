@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from runs import FEW_STEPS, Run, run_snippets, train, write_rows
@@ -12,6 +13,7 @@ import rm_process
 from reward_modeling.tiny.models import build_tiny_checkpoint
 from reward_modeling.tiny.tokenizers import token_ids
 
+SPACED = [" Two and two are four.\n", "  Four and one are five. "]
 STYLES = {"llama": "llama3", "qwen2": "chatml", "mistral": "mistral", "gemma2": "gemma"}
 
 
@@ -24,6 +26,14 @@ def run_of(tmp_path_factory, family: str, rows: list[dict], **flags: object) -> 
     given = {"model_name": model, "train_set_path": write_rows(folder / "rows.jsonl", rows), "max_steps": 3}
     flags = FEW_STEPS | {"pairs_per_step": 8, "eval_size": 12, "eval_every_steps": 2} | given | flags
     return train(flags, folder / "output", main=rm_process.main, pages=True)
+
+
+def with_spaces(card: str, path: Path) -> Path:
+    """The card, with white space at the ends of its steps."""
+    found = [line for line in card.splitlines() if line.startswith("steps = [")]
+    assert len(found) == 2
+    path.write_text(card.replace(found[0], f"steps = {SPACED!r}"))
+    return path
 
 
 def evaluation_of(run: Run) -> dict:
@@ -49,6 +59,11 @@ def test_the_snippets_of_the_card_agree(family, flags, tmp_path_factory):
     assert len(plain["probabilities"]) == len(toolkit["steps"]) == 2
     assert toolkit["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
     assert toolkit["rewards"]["min"] == min(toolkit["probabilities"])
+    of_spaced = run_snippets(with_spaces((run.model / "README.md").read_text(), run.output / "spaced.md"))
+    assert of_spaced[0]["steps"] == of_spaced[1]["steps"] == SPACED
+    assert of_spaced[1]["probabilities"] == pytest.approx(of_spaced[0]["probabilities"], abs=1e-5)
+    strips = not flags.get("prompt_format") and flags.get("step_separator") != ""
+    assert (of_spaced[1]["probabilities"] == pytest.approx(toolkit["probabilities"], abs=1e-5)) == strips
 
 
 def test_the_snippets_of_an_adapter_and_of_an_outcome_model(tmp_path_factory):

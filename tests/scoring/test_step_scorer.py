@@ -3,6 +3,7 @@
 import doctest
 import json
 import math
+from itertools import product
 
 import pytest
 from pairwise_models import save_pairwise
@@ -22,7 +23,8 @@ from tiny_families import tiny_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reward_modeling.common.errors import UserError
-from reward_modeling.data.planning import PACKED, PADDED
+from reward_modeling.data.planning import PACKED, PADDED, SHARED_PREFIX
+from reward_modeling.models.process_format import ProcessFormat
 from reward_modeling.scoring import Chain, PairScorer, RewardScorer, StepScorer, Tokens, step_scorer
 from reward_modeling.scoring import plan as plan_module
 from reward_modeling.tiny.tokenizers import token_ids
@@ -177,6 +179,15 @@ def test_steps_that_do_not_fit_are_not_scored_and_counted(folder, caplog):
     assert next(iter(scorer.stream(whole))) == (0, None)
 
 
+@pytest.mark.parametrize("batching", [SHARED_PREFIX, PACKED, PADDED])
+def test_where_no_answer_fits_nothing_is_computed(folder, batching):
+    scorer = load(folder("qwen2"), max_length=80, batching=batching)
+    found = scorer.score_many([(QUESTIONS[0], TEXTS * 4), (QUESTIONS[1], TEXTS * 5)])
+    assert [len(steps) for steps in found] == [24, 30]
+    assert all(math.isnan(one) for steps in found for one in steps)
+    assert (scorer.counts.too_long, scorer.counts.scored, scorer.counts.passes) == (2, 0, 0)
+
+
 # --- rewards --------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +213,15 @@ def test_an_outcome_model_reads_the_whole_answer_as_one_step(tmp_path):
     path = save_process_model(tmp_path / "model", process={**PROCESS, "separator": "", "outcome": True})
     rewards = RewardScorer.from_pretrained(path, dtype="float32", device="cpu")
     (scored,) = rewards.score_named([conversation(QUESTIONS[0], "\n\n".join(TEXTS))])
-    assert scored.steps == [scored.reward] == load(path).score(QUESTIONS[0], ["\n\n".join(TEXTS)])
+    scorer = load(path)
+    assert scored.steps == [scored.reward] == scorer.score(QUESTIONS[0], ["\n\n".join(TEXTS)])
+    several = (QUESTIONS[0], TEXTS[:2])
+    words = "expected one step, the whole answer, since the model is an outcome model.* found 2"
+    for refused in (scorer.score_many, scorer.tokenize):
+        with pytest.raises(UserError, match=f"conversation 1: {words}"):
+            refused([(QUESTIONS[0], TEXTS[:1]), several])
+    with pytest.raises(UserError, match=words):
+        list(scorer.stream([Chain([{"role": "user", "content": several[0]}], several[1])]))
 
 
 def test_an_answer_is_split_at_separators(folder):
@@ -214,6 +233,27 @@ def test_an_answer_is_split_at_separators(folder):
     assert marked.split("one\n\ntwo") == ["one", "two"]
     assert marked.split("one\n\ntwo<extra_0>three<extra_0>") == ["one\n\ntwo", "three"]
     assert load(folder("qwen2"), separator="").split("one\n\ntwo") == ["one\n\n", "two"]
+
+
+def test_a_blank_line_may_hold_white_space():
+    process = ProcessFormat()
+    assert process.split("one\r\n\r\ntwo\r\nof it\n \t\nthree\n\nfour \n  \n") == [
+        "one",
+        "two\r\nof it",
+        "three",
+        "four ",
+    ]
+    assert ProcessFormat("\n").split("one\r\ntwo\n \nthree") == ["one", "two", "three"]
+    assert ProcessFormat("<extra_0>").split("one\n \ntwo") == ["one", "two"]
+    assert ProcessFormat(" \n").split("one\r\ntwo \nthree") == ["one\r\ntwo", "three"]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\n\n", "\n\n\n", "b\n"])
+def test_line_breaks_alone_part_steps_as_they_part_the_text(separator):
+    for text in map("".join, product("ab\n", repeat=8)):
+        between = separator if separator in text or separator.isspace() else "\n\n"
+        expected = [part for part in text.split(between) if part.strip()] or [text]
+        assert ProcessFormat(separator).split(text) == expected
 
 
 @pytest.mark.parametrize("processes", [2, 3])

@@ -16,7 +16,7 @@ from reward_modeling.evaluation.benchmarks.rows import (
     WRONG_STEP,
     Fields,
     UnreadableRow,
-    messages_of,
+    question_of,
     steps_of,
     text_of,
 )
@@ -87,7 +87,7 @@ def prmbench_scores(means: Means, rows: Mapping[str, int]) -> dict[str, ArrayLik
 
 def _read_row(row: dict) -> Fields:
     steps, errors = steps_of(row, "modified_process"), row["error_steps"]
-    if not isinstance(errors, list) or any(type(number) is not int for number in errors):
+    if not isinstance(errors, list) or any(type(number) is not int or number < 1 for number in errors):
         raise UnreadableRow(f"expected error_steps as a list of numbers from 1, found {errors!r}")
     question = next((name for name in ("modified_question", "question") if row.get(name)), None)
     if question is None:
@@ -96,7 +96,7 @@ def _read_row(row: dict) -> Fields:
     wrong = {number - 1 for number in errors}
     return {
         "subset": text_of(row, "classification"),
-        "prompt": messages_of(text_of(row, question), question),
+        "prompt": question_of(row, question),
         "steps": steps,
         "step_labels": [WRONG_STEP if place in wrong else RIGHT_STEP for place in range(len(steps))],
     }

@@ -23,9 +23,8 @@ from reward_modeling.evaluation.benchmarks.rows import (
     WRONG_STEP,
     Fields,
     UnreadableRow,
-    messages_of,
+    question_of,
     steps_of,
-    text_of,
 )
 from reward_modeling.evaluation.benchmarks.scored_rows import Rows, ScoredRow
 from reward_modeling.evaluation.benchmarks.step_rows import step_part
@@ -130,7 +129,7 @@ def _read_row(row: dict) -> Fields:
     labels = [RIGHT_STEP] * len(steps)
     if label != NO_ERROR:
         labels[label:] = [WRONG_STEP, *[UNKNOWN_STEP] * (len(steps) - label - 1)]
-    fields: Fields = {"prompt": messages_of(text_of(row, "problem"), "problem"), "steps": steps, "step_labels": labels}
+    fields: Fields = {"prompt": question_of(row, "problem"), "steps": steps, "step_labels": labels}
     named = ID.fullmatch(row["id"]) if isinstance(row.get("id"), str) else None
     return fields | ({"subset": named[1]} if named else {})
 

@@ -13,7 +13,7 @@ from reward_modeling.data.keys import text_key
 from reward_modeling.data.messages import ROLES, Message, UnreadableMessages, read_messages, to_json
 from reward_modeling.evaluation.benchmarks.base import Benchmark
 
-CACHE_VERSION = 9  # raise it when rows are read otherwise than before
+CACHE_VERSION = 10  # raise it when rows are read otherwise than before
 EXCERPT_LENGTH = 160
 MISSING_COLUMN = "expected every column, found a row that lacks one"
 
@@ -184,6 +184,14 @@ def answers_of(row: dict, name: str, count: int | None) -> list[list[Message]]:
 def steps_of(row: dict, name: str) -> list[str]:
     """At least one text."""
     return [message["content"] for (message,) in answers_of(row, name, None)]
+
+
+def question_of(row: dict, name: str) -> list[Message]:
+    """A text that is not blank, as the user's message."""
+    text = text_of(row, name)
+    if not text.strip():
+        raise UnreadableRow(f"expected {name} as a text that says something, found none in it")
+    return messages_of(text, name)
 
 
 def assistant(text: str) -> Message:
