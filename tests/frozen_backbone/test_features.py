@@ -86,6 +86,7 @@ def _row(group: dict, units: list, targets: list, reads: list, number: int) -> d
         "weights": [1.0] * len(units),
         "shares": [1.0] * len(units),
         "sources": ["set"] * len(units),
+        "unfinished": [],
         "where": [f"row {number}.{place}" for place in range(len(units))],
         "truncated_units": 0,
         "unknown_tokens": [0] * len(group["completion_ids"]),

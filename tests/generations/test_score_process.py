@@ -76,7 +76,7 @@ def test_windows_in_which_no_answer_fits(model, output, monkeypatch):
     assert first["rewards"] is third["rewards"] is None
     assert manifest(output)["counts"]["not_scored"]["too_long"]["answers"] == 2
     alone = output.with_name("alone.jsonl")
-    with pytest.raises(UserError, match=r"found none among 1(.|\n)*its steps do not fit into max_length"):
+    with pytest.raises(UserError, match=r"found none among 1(.|\n)*it does not fit into max_length"):
         score(model, [long], alone, max_length=100)
     assert not alone.exists()
 

@@ -32,7 +32,9 @@ def write(folder: Path, rows: list[list[int]], **more) -> Path:
 
 def save_steps(folder: Path, family: str = "llama", **settings) -> Path:
     save_process_model(folder, family, **settings)
-    tokens = StepScorer.from_pretrained(folder, dtype="float32").tokenize(chains(4))
+    scorer = StepScorer.from_pretrained(folder, dtype="float32")
+    whole = [(prompt, [" ".join(steps)]) if scorer.process.outcome else (prompt, steps) for prompt, steps in chains(4)]
+    tokens = scorer.tokenize(whole)
     ends = [list(of.ids[: place + 1]) for of in tokens for place in of.reads]
     rows, reads, _ = whole_rows(ends, [0.0] * 2 * len(ends))
     return write(folder, rows, reads=reads)
