@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from labelled_steps import outcome_rows, step_rows, texts
 from runs import FEW_STEPS, train, write_rows
+from stepped_rows import chain_rows, outcome_rows, texts_of
 from tiny_families import TOKENIZER_STYLES, tiny_config, train_tokenizer
 
 import rm_pairwise
@@ -117,8 +117,8 @@ def of_steps(tmp_path_factory) -> Callable[..., Path]:
         key = (family, outcome, *sorted(flags.items()))
         if key not in made:
             folder = tmp_path_factory.mktemp("steps")
-            rows = outcome_rows(40, seed=1) if outcome else step_rows(40, seed=1)
-            tokenizer = train_tokenizer(texts(rows), 512, **TOKENIZER_STYLES[STYLES[family]])
+            rows = outcome_rows(40, seed=1) if outcome else chain_rows(40, seed=1)
+            tokenizer = train_tokenizer(texts_of(rows), 512, **TOKENIZER_STYLES[STYLES[family]])
             config = tiny_config(family, len(tokenizer), **token_ids(tokenizer), **HEADS)
             base = build_tiny_checkpoint(folder / "base", tokenizer, config)
             given = VERIFIED | {"model_name": base, "train_set_path": write_rows(folder / "rows.jsonl", rows)} | flags
