@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments, without_tokens
-from reward_modeling.common.errors import UserError, report_once_per_node, run_script
+from reward_modeling.common.errors import UserError, problems_with, report_once_per_node, run_script
 from reward_modeling.common.flags import PATH, flag, flag_problems, one_of
 from reward_modeling.common.interruption import TYPED_COMMAND, end_with_launcher, ends_at_once, with_flag
 from reward_modeling.data.read_options import read_options_problems
@@ -116,14 +116,8 @@ class ScriptArguments:
     def _problems(self) -> list[str]:
         problems = read_options_problems(self.columns, None, targets=COLUMN_TARGETS)
         problems += flag_problems(self)
-        for read, given in (
-            (read_weights, (self.weights,)),
-            (read_step_format, (self.step_separator, self.prompt_format)),
-        ):
-            try:
-                read(*given)
-            except UserError as error:
-                problems.append(str(error))
+        problems += problems_with(read_weights, self.weights)
+        problems += problems_with(read_step_format, self.step_separator, self.prompt_format)
         if self.verify_server is not None:
             problems.append("--verify_server: expected on the command line, found it in the file of --config")
         if not self.input:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Annotated
 
 from reward_modeling.common.arguments import parse_script_arguments
-from reward_modeling.common.errors import UserError, run_script
+from reward_modeling.common.errors import UserError, problems_with, run_script
 from reward_modeling.common.flags import PATH, at_least, flag, flag_problems, from_to, one_of
 from reward_modeling.objectives.step_format_flags import (
     PROMPT_FORMAT_HELP,
@@ -112,14 +112,8 @@ class ScriptArguments:
                 f"expected one process, found {os.environ['WORLD_SIZE']} of a launcher. Run python serve.py; for "
                 "several GPUs start one server on each, with --device and --port of its own"
             )
-        for read, given in (
-            (read_weights, (self.weights,)),
-            (read_step_format, (self.step_separator, self.prompt_format)),
-        ):
-            try:
-                read(*given)
-            except UserError as error:
-                problems.append(str(error))
+        problems += problems_with(read_weights, self.weights)
+        problems += problems_with(read_step_format, self.step_separator, self.prompt_format)
         try:
             self.key = self._read_key()
         except UserError as error:

@@ -66,6 +66,15 @@ def run_script(main: Callable[[], None]) -> None:
             sys.exit(2)
 
 
+def problems_with(read: Callable[..., object], *given: object) -> list[str]:
+    """What `read` says against what was given: its message, or nothing where it can be read."""
+    try:
+        read(*given)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
 def one_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says; of its cause where `datasets` wraps it."""
     while type(error).__module__ == "datasets.exceptions" and error.__cause__ is not None:  # scoring has no datasets
